@@ -1,0 +1,32 @@
+"""What each network reads from ``MODEL.EXTRA``, with its defaults. The names are the original HRNet code's."""
+
+from yacs.config import CfgNode as CN
+
+_POSE_RESNET = CN()
+_POSE_RESNET.NUM_LAYERS = 50  # 18, 34, 50, 101 or 152
+_POSE_RESNET.DECONV_WITH_BIAS = False
+_POSE_RESNET.NUM_DECONV_LAYERS = 3
+_POSE_RESNET.NUM_DECONV_FILTERS = [256, 256, 256]
+_POSE_RESNET.NUM_DECONV_KERNELS = [4, 4, 4]
+_POSE_RESNET.FINAL_CONV_KERNEL = 1
+
+
+def _stage(modules: int, channels: list[int]) -> CN:
+    stage = CN()
+    stage.NUM_MODULES = modules
+    stage.NUM_BRANCHES = len(channels)
+    stage.BLOCK = "BASIC"  # BASIC or BOTTLENECK
+    stage.NUM_BLOCKS = [4] * len(channels)  # of each branch
+    stage.NUM_CHANNELS = channels  # of each branch
+    stage.FUSE_METHOD = "SUM"
+    return stage
+
+
+_POSE_HRNET = CN()
+_POSE_HRNET.PRETRAINED_LAYERS = ["*"]  # which parts MODEL.PRETRAINED fills; '*' is all
+_POSE_HRNET.FINAL_CONV_KERNEL = 1
+_POSE_HRNET.STAGE2 = _stage(1, [32, 64])
+_POSE_HRNET.STAGE3 = _stage(4, [32, 64, 128])
+_POSE_HRNET.STAGE4 = _stage(3, [32, 64, 128, 256])
+
+EXTRA = {"pose_resnet": _POSE_RESNET, "pose_hrnet": _POSE_HRNET}
