@@ -1,0 +1,182 @@
+"""Keypoints as Gaussian heatmaps: the representation of SimpleBaseline and HRNet.
+
+Formulas: lib/dataset/JointsDataset.py, lib/core/inference.py and lib/core/evaluate.py of
+leoxiaobin/deep-high-resolution-net.pytorch.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from yacs.config import CfgNode
+
+from lib.core.codecs.losses import joints_mse, joints_ohkm_mse
+from lib.dataset.skeletons import Skeleton
+from lib.dataset.transforms import mirror_order
+from lib.utils.errors import InputError
+
+Outputs = torch.Tensor | list[torch.Tensor]
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+
+
+class Target(NamedTuple):
+    """What a network should say: heatmaps (N, K, H, W) and the weight (N, K) of each in the loss."""
+
+    heatmaps: torch.Tensor
+    weight: torch.Tensor
+
+
+class HeatmapCodec:
+    """One Gaussian for each joint, found again at its maximum. All methods work on a batch, on its device.
+
+    Args:
+        image_size, heatmap_size: (width, height) of the network's input and output.
+        sigma: of the Gaussian, in heatmap pixels.
+        flip_pairs: joints that a mirror exchanges.
+        post_process: move a quarter of a pixel toward the higher neighbour.
+        shift: move mirrored heatmaps one pixel to the right, where they fit the others better.
+        joint_weights: K weights in the loss, None for 1.
+        loss: of heatmaps, target heatmaps and weight.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        heatmap_size: tuple[int, int],
+        sigma: float,
+        flip_pairs: tuple[tuple[int, int], ...],
+        post_process: bool = True,
+        shift: bool = True,
+        joint_weights: tuple[float, ...] | None = None,
+        loss: Loss = joints_mse,
+    ) -> None:
+        self.heatmap_size = tuple(heatmap_size)
+        self.stride = (image_size[0] / heatmap_size[0], image_size[1] / heatmap_size[1])
+        self.sigma = sigma
+        self.post_process = post_process
+        self.shift = shift
+        self._flip_pairs = flip_pairs
+        self._joint_weights = joint_weights
+        self._loss = loss
+
+    def encode(self, joints: torch.Tensor, visible: torch.Tensor) -> Target:
+        """Heatmaps for joints (N, K, 2) in crop pixels and flags (N, K).
+
+        A Gaussian sits on a whole pixel, has the peak 1 and ends at three sigma. A joint that is not visible has an
+        empty map, and one whose Gaussian lies outside weighs nothing.
+        """
+        width, height = self.heatmap_size
+        place = (joints / joints.new_tensor(self.stride) + 0.5).trunc()
+        reach = int(3 * self.sigma)
+        size = joints.new_tensor([width, height])
+        is_near = ((place - reach < size) & (place + reach + 1 >= 0)).all(-1)
+        weight = visible * is_near
+        rows = self._gaussian(place[..., 1], height, reach)
+        columns = self._gaussian(place[..., 0], width, reach) * (weight > 0.5)[..., None]
+        heatmaps = rows[..., :, None] * columns[..., None, :]
+        if self._joint_weights is not None:
+            weight = weight * weight.new_tensor(self._joint_weights)
+        return Target(heatmaps, weight)
+
+    def _gaussian(self, place: torch.Tensor, length: int, reach: int) -> torch.Tensor:
+        """(N, K, length): the Gaussian's share along one axis, 0 beyond its reach."""
+        distance = torch.arange(length, device=place.device) - place[..., None]
+        value = torch.exp(-distance.square() / (2 * self.sigma**2))
+        return value * (distance.abs() <= reach)
+
+    def loss(self, outputs: Outputs, target: Target) -> torch.Tensor:
+        """The loss of one output, or the sum over several."""
+        every = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        return sum(self._loss(output, target.heatmaps, target.weight) for output in every)
+
+    def flip(self, outputs: Outputs) -> torch.Tensor:
+        """The heatmaps (N, K, H, W) that outputs for mirrored crops stand for."""
+        heatmaps = _last(outputs)
+        order = mirror_order(heatmaps.shape[1], self._flip_pairs)
+        heatmaps = heatmaps[:, order].flip(3)
+        if self.shift:
+            heatmaps = torch.cat([heatmaps[..., :1], heatmaps[..., :-1]], dim=3)
+        return heatmaps
+
+    def average(self, outputs: Outputs, flipped: torch.Tensor) -> torch.Tensor:
+        """The flip test's answer: the mean of the outputs and of what ``flip`` made of the mirrored ones."""
+        return (_last(outputs) + flipped) * 0.5
+
+    def decode(self, outputs: Outputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keypoints (N, K, 2) in crop pixels and scores (N, K); a map without a positive value gives (0, 0)."""
+        heatmaps = _last(outputs)
+        place, scores = maxima(heatmaps)
+        if self.post_process:
+            place = place + 0.25 * _slope_sign(heatmaps, place)
+        return place * place.new_tensor(self.stride), scores
+
+    def accuracy(self, outputs: Outputs, target: Target) -> tuple[torch.Tensor, torch.Tensor]:
+        """PCK between the maxima of outputs and target at half a tenth of the map's size.
+
+        As published, the x distance is divided by a tenth of the height and the y distance by a tenth of the width,
+        and targets in the first two rows or columns do not count.
+
+        Returns:
+            The mean over the joints that have a target, and how many these are; both without dimensions.
+        """
+        place, _ = maxima(_last(outputs))
+        truth, _ = maxima(target.heatmaps)
+        width, height = self.heatmap_size
+        distance = (place - truth) * 10 / place.new_tensor([height, width])
+        counts = (truth > 1).all(-1)
+        is_right = (distance.norm(dim=-1) < 0.5) & counts
+        people = counts.sum(0)
+        joints = (people > 0).sum()
+        share = is_right.sum(0) / people.clamp(min=1)
+        return share.sum() / joints.clamp(min=1), joints
+
+
+def maxima(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where heatmaps (N, K, H, W) are highest, (N, K, 2) x, y, and how high, (N, K); (0, 0) where not above 0."""
+    width = heatmaps.shape[3]
+    scores, index = heatmaps.flatten(2).max(dim=2)
+    place = torch.stack([index % width, index // width], dim=-1).to(heatmaps.dtype)
+    return place * (scores > 0)[..., None], scores
+
+
+def _slope_sign(heatmaps: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """(N, K, 2): the sign of the central difference at ``place`` along x and y, 0 where it is at the border."""
+    height, width = heatmaps.shape[2:]
+    flat = heatmaps.flatten(2)
+    x, y = place[..., 0].long(), place[..., 1].long()
+    is_inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
+    index = torch.where(is_inside, y * width + x, width + 1)
+    around = torch.stack([index + 1, index - 1, index + width, index - width], dim=-1)
+    value = flat.gather(2, around)
+    slope = torch.stack([value[..., 0] - value[..., 1], value[..., 2] - value[..., 3]], dim=-1)
+    return slope.sign() * is_inside[..., None]
+
+
+def _last(outputs: Outputs) -> torch.Tensor:
+    return outputs[-1] if isinstance(outputs, (list, tuple)) else outputs
+
+
+def build(cfg: CfgNode, skeleton: Skeleton) -> HeatmapCodec:
+    """The codec of an experiment: MODEL.*, LOSS.* and the flip test's settings in TEST.*."""
+    if cfg.LOSS.USE_OHKM and not 0 < cfg.LOSS.TOPK <= len(skeleton):
+        raise InputError(f"LOSS.TOPK: must be between 1 and the {len(skeleton)} joints")
+    loss: Loss = partial(joints_ohkm_mse, topk=cfg.LOSS.TOPK) if cfg.LOSS.USE_OHKM else joints_mse
+    if not cfg.LOSS.USE_TARGET_WEIGHT:
+        loss = partial(_unweighted, loss)
+    return HeatmapCodec(
+        cfg.MODEL.IMAGE_SIZE,
+        cfg.MODEL.HEATMAP_SIZE,
+        cfg.MODEL.SIGMA,
+        skeleton.flip_pairs,
+        post_process=cfg.TEST.POST_PROCESS,
+        shift=cfg.TEST.SHIFT_HEATMAP,
+        joint_weights=skeleton.joint_weights if cfg.LOSS.USE_DIFFERENT_JOINTS_WEIGHT else None,
+        loss=loss,
+    )
+
+
+def _unweighted(
+    loss: Loss, heatmaps: torch.Tensor, target: torch.Tensor, _: torch.Tensor
+) -> torch.Tensor:
+    return loss(heatmaps, target, None)

@@ -1,0 +1,74 @@
+"""What is looked at, and how an answer is scored. ``build_dataset`` makes a split of an experiment's data set."""
+
+from collections.abc import Callable
+
+from yacs.config import CfgNode
+
+from lib.dataset.coco import CocoKeypoints
+from lib.dataset.mpii import MpiiKeypoints
+from lib.dataset.skeletons import COCO, MPII
+from lib.dataset.table import well_placed
+from lib.dataset.top_down import Augmentation, Source, TopDownDataset
+from lib.utils.errors import InputError
+
+__all__ = ["DATASETS", "build_dataset"]
+
+
+def _coco(cfg: CfgNode, split: str, is_train: bool) -> Source:
+    uses_detector = not is_train and not cfg.TEST.USE_GT_BBOX
+    if uses_detector and not cfg.TEST.COCO_BBOX_FILE:
+        raise InputError(
+            "TEST.COCO_BBOX_FILE: names no file of detected boxes; give one, or test with TEST.USE_GT_BBOX True"
+        )
+    return CocoKeypoints(
+        cfg.DATASET.ROOT,
+        split,
+        COCO,
+        aspect_ratio=cfg.MODEL.IMAGE_SIZE[0] / cfg.MODEL.IMAGE_SIZE[1],
+        data_format=cfg.DATASET.DATA_FORMAT,
+        detections=cfg.TEST.COCO_BBOX_FILE if uses_detector else None,
+        score_threshold=cfg.TEST.IMAGE_THRE,
+        oks_threshold=cfg.TEST.OKS_THRE,
+        visible_threshold=cfg.TEST.IN_VIS_THRE,
+        soft_nms=cfg.TEST.SOFT_NMS,
+    )
+
+
+def _mpii(cfg: CfgNode, split: str, is_train: bool) -> Source:
+    return MpiiKeypoints(cfg.DATASET.ROOT, split, MPII, cfg.DATASET.DATA_FORMAT)
+
+
+# DATASET.DATASET -> the split's people. The figures are laid out as COCO is.
+DATASETS: dict[str, Callable[[CfgNode, str, bool], Source]] = {
+    "coco": _coco,
+    "figures": _coco,
+    "mpii": _mpii,
+}
+
+
+def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset:
+    """The split ``split`` of DATASET.DATASET as samples, augmented where ``is_train``.
+
+    Raises:
+        InputError: an unknown data set, missing or broken files, another number of joints than MODEL.NUM_JOINTS.
+    """
+    name = cfg.DATASET.DATASET
+    if name not in DATASETS:
+        raise InputError(f"DATASET.DATASET: there is no {name!r}; known are {', '.join(DATASETS)}")
+    source = DATASETS[name](cfg, split, is_train)
+    if len(source.skeleton) != cfg.MODEL.NUM_JOINTS:
+        raise InputError(
+            f"MODEL.NUM_JOINTS: is {cfg.MODEL.NUM_JOINTS}, but {name} has {len(source.skeleton)} joints"
+        )
+    if is_train and cfg.DATASET.SELECT_DATA:
+        source.table = source.table.select(well_placed(source.table))
+    augmentation = Augmentation(
+        flip=cfg.DATASET.FLIP,
+        scale_factor=cfg.DATASET.SCALE_FACTOR,
+        rotation_factor=cfg.DATASET.ROT_FACTOR,
+        half_body_probability=cfg.DATASET.PROB_HALF_BODY,
+        half_body_joints=cfg.DATASET.NUM_JOINTS_HALF_BODY,
+    )
+    return TopDownDataset(
+        source, cfg.MODEL.IMAGE_SIZE, augmentation if is_train else None, cfg.SEED
+    )

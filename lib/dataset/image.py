@@ -1,0 +1,73 @@
+"""Reading images: files, and members of zip archives."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lib.utils.errors import InputError
+
+ZIP_MARK = ".zip@"
+_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # annotations are in the file's own pixels
+
+_archives: dict[tuple[int, str], zipfile.ZipFile] = {}
+
+
+def read_image(path: str) -> np.ndarray:
+    """The image at ``path``, (H, W, 3) uint8 in OpenCV's order BGR.
+
+    ``folder/train2017.zip@/000000000001.jpg`` is a member of an archive, with or without the archive's name as a
+    folder inside it.
+
+    Raises:
+        InputError: the file is missing, empty, cut off, or no image.
+    """
+    data = _read_bytes(path)
+    if not data:
+        raise InputError(f"{path}: the image file is empty")
+    if _is_cut_off(data):
+        raise InputError(f"{path}: the image file is cut off after {len(data)} bytes; copy it again")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+    except cv2.error as error:
+        raise InputError(f"{path}: cannot decode the image: {error.err}") from None
+    if image is None:
+        raise InputError(f"{path}: not an image that OpenCV can decode")
+    return image
+
+
+def _read_bytes(path: str) -> bytes:
+    archive, mark, member = path.partition(ZIP_MARK)
+    try:
+        if mark:
+            return _read_member(f"{archive}.zip", member.lstrip("/"))
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such image") from None
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: cannot read the image: {error}") from None
+
+
+def _read_member(archive: str, member: str) -> bytes:
+    # A file position is shared with forked processes, so each process opens the archive for itself.
+    key = (os.getpid(), archive)
+    if key not in _archives:
+        _archives[key] = zipfile.ZipFile(archive)
+    for name in (member, f"{Path(archive).stem}/{member}"):
+        try:
+            return _archives[key].read(name)
+        except KeyError:
+            continue
+    raise InputError(f"{archive}: the archive has no {member}")
+
+
+def _is_cut_off(data: bytes) -> bool:
+    """Whether a JPEG or PNG ends before its end mark: OpenCV would fill the rest with grey and say nothing."""
+    if data[:2] == b"\xff\xd8":
+        # Bytes may follow the end mark, and a thumbnail in the header has marks of its own.
+        return b"\xff\xd9" not in data[-32:] and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return b"IEND" not in data[-32:] and b"IEND" not in data
+    return False

@@ -1,0 +1,136 @@
+"""From data sets to batches."""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lib.dataset.top_down import TopDownDataset
+
+Batch = dict[str, torch.Tensor]
+
+
+class EpochSampler(Sampler):
+    """(epoch, row) of every sample once; the order follows from (seed, epoch) alone.
+
+    The epoch travels with the row, so that worker processes that live on know it.
+    """
+
+    def __init__(self, size: int, shuffle: bool, seed: int = 0) -> None:
+        self._size = size
+        self._shuffle = shuffle
+        self._seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self._size)
+        if self._shuffle:
+            # The third number keeps this draw apart from the samples' own, which begin alike.
+            np.random.default_rng((self._seed, self.epoch, self._size, 1)).shuffle(order)
+        return iter([(self.epoch, int(row)) for row in order])
+
+
+def train_loader(
+    dataset: TopDownDataset,
+    batch_size: int,
+    workers: int,
+    shuffle: bool = True,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """Batches of training samples; set ``loader.sampler.epoch`` before each epoch."""
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=EpochSampler(len(dataset), shuffle, dataset.seed),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        worker_init_fn=_one_thread,
+    )
+
+
+class TestLoader:
+    """Batches of exactly ``batch_size`` people (the last may be smaller), by image, each image read once.
+
+    Workers take whole images; their people are then cut into even batches, which a GPU likes better than uneven ones.
+    """
+
+    __test__ = False  # no test class, whatever pytest thinks of the name
+
+    def __init__(
+        self, dataset: TopDownDataset, batch_size: int, workers: int, pin_memory: bool = False
+    ) -> None:
+        self.dataset = dataset
+        self._batch_size = batch_size
+        images = _Images(dataset)
+        self._loader = DataLoader(
+            images,
+            batch_sampler=_packs(images.counts, batch_size),
+            collate_fn=_join,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0,
+            worker_init_fn=_one_thread,
+        )
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        size = self._batch_size
+        rest: Batch | None = None
+        for people in self._loader:
+            rest = people if rest is None else _join([rest, people])
+            count = len(rest["index"])
+            for start in range(0, count - count % size, size):
+                yield {name: value[start : start + size] for name, value in rest.items()}
+            rest = {name: value[count - count % size :] for name, value in rest.items()}
+        if rest is not None and len(rest["index"]):
+            yield rest
+
+
+class _Images(Dataset):
+    """The images of a data set, each with all its people."""
+
+    def __init__(self, dataset: TopDownDataset) -> None:
+        self._dataset = dataset
+        image = dataset.table.image
+        self._rows = np.argsort(image, kind="stable")
+        _, self._starts, self.counts = np.unique(
+            image[self._rows], return_index=True, return_counts=True
+        )
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __getitem__(self, number: int) -> Batch:
+        start = self._starts[number]
+        return self._dataset.people_in_one_image(self._rows[start : start + self.counts[number]])
+
+
+def _packs(counts: np.ndarray, batch_size: int) -> list[list[int]]:
+    """Image numbers in runs that hold about ``batch_size`` people."""
+    packs: list[list[int]] = [[]]
+    people = 0
+    for number, count in enumerate(counts):
+        if packs[-1] and people + count > batch_size:
+            packs.append([])
+            people = 0
+        packs[-1].append(number)
+        people += count
+    return packs
+
+
+def _join(parts: list[Batch]) -> Batch:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _one_thread(_: int) -> None:
+    # Workers are many; each of them starting threads of its own would only get in the others' way.
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)

@@ -1,0 +1,179 @@
+"""MPII Human Pose: the JSON annotations of the HRNet code base, and PCKh.
+
+Files: ``annot/<set>.json``, ``annot/gt_<set>.mat``, ``images/``. Rules and names: lib/dataset/mpii.py of
+leoxiaobin/deep-high-resolution-net.pytorch. The files count pixels from 1, everything here from 0.
+"""
+
+import io
+import logging
+from collections import OrderedDict
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from scipy.io import loadmat, savemat
+
+from lib.dataset.reading import read_json
+from lib.dataset.skeletons import MPII, Skeleton
+from lib.dataset.table import Table
+from lib.utils.errors import InputError
+from lib.utils.files import write_atomically
+
+logger = logging.getLogger(__name__)
+
+_HEAD_SIZE_SHARE = 0.6  # PCKh's head size is this share of the head box's diagonal
+_LEFT_OUT = (6, 7)  # pelvis and thorax do not count in the mean
+_SHOWN = OrderedDict(
+    Head=("head",),
+    Shoulder=("lsho", "rsho"),
+    Elbow=("lelb", "relb"),
+    Wrist=("lwri", "rwri"),
+    Hip=("lhip", "rhip"),
+    Knee=("lkne", "rkne"),
+    Ankle=("lank", "rank"),
+)
+_ORDER = (
+    *("rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelvis", "thorax", "neck", "head"),
+    *("rwri", "relb", "rsho", "lsho", "lelb", "lwri"),
+)
+
+
+class _Person(msgspec.Struct, gc=False):
+    image: str
+    center: tuple[float, float]
+    scale: float
+    joints: list[tuple[float, float]] = []
+    joints_vis: list[float] = []
+
+
+class MpiiKeypoints:
+    """One split (``train``, ``valid``, ``trainval`` or ``test``): its people as a table, and the score of an answer.
+
+    Raises:
+        InputError: a file is missing or not in this layout.
+    """
+
+    def __init__(
+        self, root: str, split: str, skeleton: Skeleton = MPII, data_format: str = "jpg"
+    ) -> None:
+        self.skeleton = skeleton
+        self.split = split
+        self.has_truth = "test" not in split
+        self._folder = Path(root) / "annot"
+        path = self._folder / f"{split}.json"
+        people = read_json(path, list[_Person], "MPII annotations")
+        if not people:
+            raise InputError(f"{path}: has no people")
+        images = Path(root) / ("images.zip@" if data_format == "zip" else "images")
+        self.table = self._table(people, path, images)
+        logger.info("=> %s: %d people", path, len(people))
+
+    def _table(self, people: list[_Person], path: Path, folder: Path) -> Table:
+        center = np.array([p.center for p in people], np.float64)
+        scale = np.array([p.scale for p in people], np.float64)
+        # The box is moved down and enlarged so that the feet stay in, except where there is none.
+        has_box = center[:, 0] != -1
+        center[has_box, 1] += 15 * scale[has_box]
+        scale[has_box] *= 1.25
+        joints, visible = self._joints(people, path)
+        names, image = np.unique([p.image for p in people], return_inverse=True)
+        return Table(
+            image=image.astype(np.int32),
+            center=(center - 1).astype(np.float32),
+            scale=np.repeat(scale[:, None], 2, 1).astype(np.float32),
+            joints=joints,
+            visible=visible,
+            score=np.ones(len(people), np.float32),
+            paths=np.array([f"{folder}/{name}".encode() for name in names]),
+            image_ids=np.arange(len(names), dtype=np.int64),
+        )
+
+    def _joints(self, people: list[_Person], path: Path) -> tuple[np.ndarray, np.ndarray]:
+        count = len(self.skeleton)
+        if not self.has_truth:
+            return np.zeros((len(people), count, 2), np.float32), np.zeros(
+                (len(people), count), np.float32
+            )
+        for number, person in enumerate(people):
+            if len(person.joints) != count or len(person.joints_vis) != count:
+                raise InputError(
+                    f"{path}: [{number}] ({person.image}) has {len(person.joints)} joints and "
+                    f"{len(person.joints_vis)} flags; there must be {count} of each"
+                )
+        joints = np.array([p.joints for p in people], np.float32) - 1
+        return joints, np.array([p.joints_vis for p in people], np.float32)
+
+    def evaluate(self, keypoints: np.ndarray, output_dir: str) -> tuple[OrderedDict, float]:
+        """Write ``pred.mat`` as the original does, and score it by PCKh where there is ground truth.
+
+        Args:
+            keypoints: (N, 16, 3) x, y in image pixels from 0 and score, in the table's order.
+
+        Returns:
+            name -> percent, and the mean at 0.5 that decides which network is best.
+        """
+        predicted = keypoints[..., :2].astype(np.float64) + 1.0
+        buffer = io.BytesIO()
+        savemat(buffer, {"preds": predicted})
+        write_atomically(Path(output_dir) / "pred.mat", buffer.getvalue())
+        if not self.has_truth:
+            return OrderedDict(Null=0.0), 0.0
+        truth, missing, head_size = self._truth(len(predicted))
+        values = pckh(predicted, truth, missing, head_size)
+        return values, values["Mean"]
+
+    def _truth(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Joints (N, 16, 2), flags of missing ones (N, 16) and head sizes (N,) of gt_<set>.mat."""
+        path = self._folder / f"gt_{self.split}.mat"
+        try:
+            file = loadmat(path)
+            names = tuple(str(np.ravel(name)[0]) for name in np.ravel(file["dataset_joints"]))
+            corners = file["headboxes_src"].astype(np.float64)
+            truth = file["pos_gt_src"].transpose(2, 0, 1).astype(np.float64)
+            missing = file["jnt_missing"].T
+        except FileNotFoundError:
+            raise InputError(f"{path}: there is no such file; PCKh needs it") from None
+        except (KeyError, ValueError, TypeError, NotImplementedError) as error:
+            raise InputError(f"{path}: not MPII's ground truth: {error}") from None
+        if len(truth) != count:
+            raise InputError(f"{path}: has {len(truth)} people, {self.split}.json has {count}")
+        shown = [joint for joints in _SHOWN.values() for joint in joints]
+        if [names.index(j) if j in names else -1 for j in shown] != [_ORDER.index(j) for j in shown]:
+            raise InputError(f"{path}: its joints are {', '.join(names)}; right is {', '.join(_ORDER)}")
+        return truth, missing, np.linalg.norm(corners[1] - corners[0], axis=0) * _HEAD_SIZE_SHARE
+
+
+def pckh(
+    predicted: np.ndarray, truth: np.ndarray, missing: np.ndarray, head_size: np.ndarray
+) -> OrderedDict:
+    """MPII's table: share in percent of joints nearer than half a head size.
+
+    Args:
+        predicted, truth: (N, 16, 2) pixels.
+        missing: (N, 16) nonzero where a joint is not annotated.
+        head_size: (N,) pixels.
+
+    Returns:
+        One entry for each pair of joints, ``Mean`` (joints count as often as they are annotated; pelvis and thorax do
+        not), and ``Mean@0.1``, which in the published code is the mean at 0.11.
+    """
+    counted = missing == 0
+    distance = np.linalg.norm(predicted - truth, axis=2) / head_size[:, None]
+    count = counted.sum(0)
+    in_mean = np.ones(len(count), bool)
+    in_mean[list(_LEFT_OUT)] = False
+
+    def share(threshold: float) -> np.ndarray:
+        return 100.0 * ((distance <= threshold) & counted).sum(0) / np.maximum(count, 1)
+
+    def mean(per_joint: np.ndarray) -> float:
+        return float((per_joint * count)[in_mean].sum() / max(count[in_mean].sum(), 1))
+
+    half = share(0.5)
+    values = OrderedDict(
+        (name, float(np.mean([half[_ORDER.index(joint)] for joint in joints])))
+        for name, joints in _SHOWN.items()
+    )
+    values["Mean"] = mean(half)
+    values["Mean@0.1"] = mean(share(np.arange(0, 0.51, 0.01)[11]))
+    return values

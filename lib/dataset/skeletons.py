@@ -1,0 +1,99 @@
+"""What a set of keypoints means: names, left and right, how precisely people place them, what to connect."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The joints of one kind of body.
+
+    names: the K joints in the order of the annotations.
+    flip_pairs: (left, right) joint numbers that a mirror swaps.
+    sigmas: K standard deviations of annotators relative to the object's size, for OKS.
+    limbs: pairs of joints to draw a line between.
+    upper_body: joint numbers of the upper half, for the half-body augmentation.
+    joint_weights: K weights for the loss, where LOSS.USE_DIFFERENT_JOINTS_WEIGHT asks for them.
+    """
+
+    names: tuple[str, ...]
+    flip_pairs: tuple[tuple[int, int], ...]
+    sigmas: tuple[float, ...]
+    limbs: tuple[tuple[int, int], ...]
+    upper_body: tuple[int, ...]
+    joint_weights: tuple[float, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+# Sigmas: pycocotools.cocoeval.Params; weights: HRNet's lib/dataset/coco.py.
+COCO = Skeleton(
+    names=(
+        "nose",
+        "left_eye",
+        "right_eye",
+        "left_ear",
+        "right_ear",
+        "left_shoulder",
+        "right_shoulder",
+        "left_elbow",
+        "right_elbow",
+        "left_wrist",
+        "right_wrist",
+        "left_hip",
+        "right_hip",
+        "left_knee",
+        "right_knee",
+        "left_ankle",
+        "right_ankle",
+    ),
+    flip_pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
+    sigmas=tuple(
+        s / 10
+        for s in (
+            *(0.26, 0.25, 0.25, 0.35, 0.35),
+            *(0.79, 0.79, 0.72, 0.72, 0.62, 0.62),
+            *(1.07, 1.07, 0.87, 0.87, 0.89, 0.89),
+        )
+    ),
+    limbs=(
+        *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6)),
+        *((5, 7), (6, 8), (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
+    ),
+    upper_body=tuple(range(11)),
+    joint_weights=(1, 1, 1, 1, 1, 1, 1, 1.2, 1.2, 1.5, 1.5, 1, 1, 1.2, 1.2, 1.5, 1.5),
+)
+
+# MPII publishes no sigmas and scores with PCKh; these are COCO's for the same joints, with the hip's for pelvis and
+# thorax and the shoulder's for the neck, so that OKS suppression works there too.
+MPII = Skeleton(
+    names=(
+        "right_ankle",
+        "right_knee",
+        "right_hip",
+        "left_hip",
+        "left_knee",
+        "left_ankle",
+        "pelvis",
+        "thorax",
+        "upper_neck",
+        "head_top",
+        "right_wrist",
+        "right_elbow",
+        "right_shoulder",
+        "left_shoulder",
+        "left_elbow",
+        "left_wrist",
+    ),
+    flip_pairs=((5, 0), (4, 1), (3, 2), (15, 10), (14, 11), (13, 12)),
+    sigmas=(
+        *(0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.107, 0.107, 0.079, 0.035),
+        *(0.062, 0.072, 0.079, 0.079, 0.072, 0.062),
+    ),
+    limbs=(
+        *((0, 1), (1, 2), (2, 6), (3, 6), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9)),
+        *((10, 11), (11, 12), (12, 7), (13, 7), (13, 14), (14, 15)),
+    ),
+    upper_body=tuple(range(7, 16)),
+    joint_weights=(1.5, 1.2, 1, 1, 1.2, 1.5, 1, 1, 1, 1, 1.5, 1.2, 1, 1, 1.2, 1.5),
+)

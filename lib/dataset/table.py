@@ -1,0 +1,55 @@
+"""The annotations of a data set as a few arrays."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+
+@dataclass
+class Table:
+    """N people in M images. Arrays, not Python objects, so that worker processes share the memory.
+
+    image: (N,) int32, row in ``paths`` and ``image_ids``.
+    center, scale: (N, 2) float32, the person's box: pixels, and size / 200 pixels.
+    joints: (N, K, 2) float32, image pixels.
+    visible: (N, K) float32, 1 where the joint is annotated.
+    score: (N,) float32, the detector's, 1 for annotated boxes.
+    paths: (M,) bytes, UTF-8.
+    image_ids: (M,) int64.
+    """
+
+    image: np.ndarray
+    center: np.ndarray
+    scale: np.ndarray
+    joints: np.ndarray
+    visible: np.ndarray
+    score: np.ndarray
+    paths: np.ndarray
+    image_ids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def path(self, row: int) -> str:
+        """The image file of person ``row``."""
+        return self.paths[self.image[row]].decode()
+
+    def select(self, rows: np.ndarray) -> "Table":
+        """The people in ``rows`` (numbers or flags), over the same images."""
+        per_person = {"image", "center", "scale", "joints", "visible", "score"}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Table(**{k: v[rows] if k in per_person else v for k, v in values.items()})
+
+
+def well_placed(table: Table) -> np.ndarray:
+    """(N,) flags of the people whose visible joints lie around the middle of their box.
+
+    The rule of DATASET.SELECT_DATA (lib/dataset/JointsDataset.py, ``select_data``): the fewer joints can be seen, the
+    nearer their mean must be to the centre.
+    """
+    count = table.visible.sum(1)
+    mean = (table.joints * table.visible[..., None]).sum(1) / np.maximum(count, 1)[:, None]
+    area = table.scale.prod(1) * 200.0**2
+    distance = ((mean - table.center) ** 2).sum(1)
+    closeness = np.exp(-distance / (0.2**2 * 2.0 * area))
+    return (count > 0) & (closeness > 0.2 / 16 * count + 0.45 - 0.2 / 16)

@@ -1,0 +1,162 @@
+"""Samples of one person: a crop around a box, turned, scaled and mirrored at random in training."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from lib.dataset.image import read_image
+from lib.dataset.skeletons import Skeleton
+from lib.dataset.table import Table
+from lib.dataset.transforms import (
+    crop_matrix,
+    half_body_box,
+    mirror_joints,
+    mirror_matrix,
+    transform_points,
+)
+
+
+class Source(Protocol):
+    """What a data set's file offers: people, what their joints are, and the score of an answer."""
+
+    skeleton: Skeleton
+    table: Table
+    split: str
+    has_truth: bool
+
+    def evaluate(self, keypoints: np.ndarray, output_dir: str) -> tuple[dict, float]: ...
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training varies a sample (DATASET.*; distributions: lib/dataset/JointsDataset.py of the HRNet code)."""
+
+    flip: bool = True
+    scale_factor: float = 0.25
+    rotation_factor: float = 30.0
+    half_body_probability: float = 0.0
+    half_body_joints: int = 8
+
+
+@dataclass
+class View:
+    """Where a crop looks: a box, its turn in degrees, and whether it lies in the mirrored image."""
+
+    center: np.ndarray
+    scale: np.ndarray
+    rotation: float = 0.0
+    is_mirrored: bool = False
+
+
+class TopDownDataset(Dataset):
+    """The people of ``source`` as samples.
+
+    ``dataset[row]`` and ``dataset[epoch, row]`` are one sample, a dict of tensors:
+
+        image: uint8 (3, H, W), RGB.
+        joints: float32 (K, 2), x, y in crop pixels; 0 where not annotated.
+        visible: float32 (K,), 1 where the joint is annotated.
+        center, scale: float32 (2,), the crop's box in image pixels (of the mirrored image where it is mirrored).
+        rotation: float32, degrees.
+        score: float32, the detector's.
+        index: int64, row in ``source.table``.
+
+    A training sample follows from (seed, epoch, row) alone: the order of samples, the number of workers and where a
+    run was resumed do not matter.
+
+    Args:
+        size: (width, height) of the crop.
+        augmentation: None for tests.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        size: tuple[int, int],
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.source = source
+        self.skeleton = source.skeleton
+        self.table = source.table
+        self.size = (int(size[0]), int(size[1]))
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, torch.Tensor]:
+        epoch, row = key if isinstance(key, tuple) else (0, key)
+        return self._sample(row, read_image(self.table.path(row)), epoch)
+
+    def people_in_one_image(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """The samples of ``rows``, who share one image, stacked; the image is read once."""
+        image = read_image(self.table.path(rows[0]))
+        samples = [self._sample(row, image) for row in rows]
+        return {name: torch.stack([s[name] for s in samples]) for name in samples[0]}
+
+    def _sample(self, row: int, image: np.ndarray, epoch: int = 0) -> dict[str, torch.Tensor]:
+        table = self.table
+        joints, visible = table.joints[row], table.visible[row]
+        view = View(table.center[row], table.scale[row])
+        width = image.shape[1]
+        if self.augmentation is not None:
+            rng = np.random.default_rng((self.seed, epoch, row))
+            view = self._vary(view, joints, visible, width, rng)
+        matrix = crop_matrix(view.center, view.scale, view.rotation, self.size)
+        image_matrix = matrix
+        if view.is_mirrored:
+            joints, visible = mirror_joints(joints, visible, width, self.skeleton.flip_pairs)
+            image_matrix = mirror_matrix(matrix, width)
+        is_visible = visible > 0
+        moved = np.where(is_visible[:, None], transform_points(joints, matrix), 0)
+        return {
+            "image": torch.from_numpy(crop(image, image_matrix, self.size)),
+            "joints": torch.from_numpy(moved.astype(np.float32)),
+            "visible": torch.from_numpy(is_visible.astype(np.float32)),
+            "center": torch.from_numpy(np.array(view.center, np.float32)),
+            "scale": torch.from_numpy(np.array(view.scale, np.float32)),
+            "rotation": torch.tensor(view.rotation, dtype=torch.float32),
+            "score": torch.tensor(table.score[row]),
+            "index": torch.tensor(row, dtype=torch.int64),
+        }
+
+    def _vary(
+        self,
+        view: View,
+        joints: np.ndarray,
+        visible: np.ndarray,
+        width: int,
+        rng: np.random.Generator,
+    ) -> View:
+        """Another view of the same person in an image of that width, by HRNet's distributions."""
+        how = self.augmentation
+        center, scale = view.center, view.scale
+        if visible.sum() > how.half_body_joints and rng.random() < how.half_body_probability:
+            # A normal draw, not a uniform one, as published: the upper body comes in 69 % of cases.
+            prefers_upper = rng.standard_normal() < 0.5
+            aspect_ratio = self.size[0] / self.size[1]
+            half = half_body_box(
+                joints, visible, self.skeleton.upper_body, prefers_upper, aspect_ratio
+            )
+            center, scale = half or (center, scale)
+        spread, turn = how.scale_factor, how.rotation_factor
+        zoom = np.clip(rng.standard_normal() * spread + 1, 1 - spread, 1 + spread)
+        rotation = np.clip(rng.standard_normal() * turn, -2 * turn, 2 * turn)
+        rotation = rotation if rng.random() <= 0.6 else 0.0
+        is_mirrored = how.flip and rng.random() <= 0.5
+        if is_mirrored:
+            center = np.array([width - 1 - center[0], center[1]], np.float32)
+        return View(center, scale * np.float32(zoom), float(rotation), is_mirrored)
+
+
+def crop(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(3, H, W) uint8 RGB crop of a (H, W, 3) BGR image; bilinear, black outside."""
+    patch = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR)
+    blue, green, red = cv2.split(patch)
+    return np.stack([red, green, blue])
