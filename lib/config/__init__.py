@@ -1,7 +1,8 @@
 """Experiments as YAML over one schema.
 
-``load_config`` is all that others need. An experiment's YAML says what differs from its ``_BASE_`` (a path relative to the
-file, nestable) and from the defaults in ``default.py``; ``KEY VALUE`` options come last.
+``load_config`` is all that others need. An experiment's YAML says what differs from its ``_BASE_``
+(a path relative to the file, nestable) and from the defaults in ``default.py``; ``KEY VALUE``
+options come last.
 """
 
 import ast
@@ -24,12 +25,14 @@ BASE_KEY = "_BASE_"
 
 
 def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
-    """The experiment in the YAML file ``path``, with ``opts`` (``[key, value, key, value, ...]``) over it, frozen.
+    """The experiment in the YAML file ``path``, with ``opts`` (``[key, value, key, value, ...]``)
+    over it, frozen.
 
     ``DATA_DIR`` is already put before the paths it concerns.
 
     Raises:
-        InputError: a file that cannot be read, a key that does not exist, a value of the wrong type; the message names
+        InputError: a file that cannot be read, a key that does not exist, a value of the wrong
+            type; the message names
             the file (or the command line), the key and what would be right.
     """
     layers = _read_layers(Path(path))
@@ -77,7 +80,9 @@ def _read_yaml(path: Path) -> dict:
 def _options_tree(opts: Sequence[str]) -> dict:
     """``['A.B', '1']`` as ``{'A': {'B': '1'}}``."""
     if len(opts) % 2:
-        raise InputError(f"command line: options come as KEY VALUE pairs; {opts[-1]!r} has no value")
+        raise InputError(
+            f"command line: options come as KEY VALUE pairs; {opts[-1]!r} has no value"
+        )
     tree: dict = {}
     for key, value in zip(opts[0::2], opts[1::2], strict=True):
         *parents, name = str(key).split(".")
@@ -141,7 +146,8 @@ def _all_keys(node: CfgNode, prefix: str = ""):
 
 
 def _parse(value: Any) -> Any:
-    """What a text means: a Python literal such as ``(0, 1)`` or a YAML scalar such as ``true`` or ``1e-3``."""
+    """What a text means: a Python literal such as ``(0, 1)`` or a YAML scalar such as ``true`` or
+    ``1e-3``."""
     if not isinstance(value, str):
         return value
     try:
@@ -191,7 +197,8 @@ def _coerce_sequence(value: Any, default: list | tuple, where: str) -> list | tu
 def _resolve_paths(cfg: CfgNode) -> None:
     """Put DATA_DIR before the paths it concerns, as the original does.
 
-    The original leaves COCO_BBOX_FILE alone; here it too is looked for below DATA_DIR when it is nowhere else.
+    The original leaves COCO_BBOX_FILE alone; here it too is looked for below DATA_DIR when it is
+    nowhere else.
     """
     base = Path(cfg.DATA_DIR)
     cfg.DATASET.ROOT = str(base / cfg.DATASET.ROOT)

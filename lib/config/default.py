@@ -1,7 +1,7 @@
 """The schema: every key of an experiment, its meaning and its default.
 
-Names, defaults and meanings are those of the original HRNet code wherever it has the key. Sizes are (width, height) in
-pixels.
+Names, defaults and meanings are those of the original HRNet code wherever it has the key. Sizes are
+(width, height) in pixels.
 """
 
 from yacs.config import CfgNode as CN
@@ -94,7 +94,8 @@ _C.DEBUG.SAVE_BATCH_IMAGES_PRED = False
 _C.DEBUG.SAVE_HEATMAPS_GT = False
 _C.DEBUG.SAVE_HEATMAPS_PRED = False
 
-# Keys of the original that nothing reads (most of them not even there): accepted, so that its YAML files run unchanged.
+# Keys of the original that nothing reads (most of them not even there): accepted, so that its YAML
+# files run unchanged.
 IGNORED = frozenset(
     {
         "RANK",

@@ -1,4 +1,5 @@
-"""What each network reads from ``MODEL.EXTRA``, with its defaults. The names are the original HRNet code's."""
+"""What each network reads from ``MODEL.EXTRA``, with its defaults. The names are the original HRNet
+code's."""
 
 from yacs.config import CfgNode as CN
 

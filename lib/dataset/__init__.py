@@ -1,4 +1,5 @@
-"""What is looked at, and how an answer is scored. ``build_dataset`` makes a split of an experiment's data set."""
+"""What is looked at, and how an answer is scored. ``build_dataset`` makes a split of an
+experiment's data set."""
 
 from collections.abc import Callable
 
@@ -6,7 +7,7 @@ from yacs.config import CfgNode
 
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.mpii import MpiiKeypoints
-from lib.dataset.skeletons import COCO, MPII
+from lib.dataset.skeletons import SKELETONS
 from lib.dataset.table import well_placed
 from lib.dataset.top_down import Augmentation, Source, TopDownDataset
 from lib.utils.errors import InputError
@@ -23,7 +24,7 @@ def _coco(cfg: CfgNode, split: str, is_train: bool) -> Source:
     return CocoKeypoints(
         cfg.DATASET.ROOT,
         split,
-        COCO,
+        SKELETONS[cfg.DATASET.DATASET],
         aspect_ratio=cfg.MODEL.IMAGE_SIZE[0] / cfg.MODEL.IMAGE_SIZE[1],
         data_format=cfg.DATASET.DATA_FORMAT,
         detections=cfg.TEST.COCO_BBOX_FILE if uses_detector else None,
@@ -35,7 +36,7 @@ def _coco(cfg: CfgNode, split: str, is_train: bool) -> Source:
 
 
 def _mpii(cfg: CfgNode, split: str, is_train: bool) -> Source:
-    return MpiiKeypoints(cfg.DATASET.ROOT, split, MPII, cfg.DATASET.DATA_FORMAT)
+    return MpiiKeypoints(cfg.DATASET.ROOT, split, data_format=cfg.DATASET.DATA_FORMAT)
 
 
 # DATASET.DATASET -> the split's people. The figures are laid out as COCO is.
@@ -50,7 +51,8 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset:
     """The split ``split`` of DATASET.DATASET as samples, augmented where ``is_train``.
 
     Raises:
-        InputError: an unknown data set, missing or broken files, another number of joints than MODEL.NUM_JOINTS.
+        InputError: an unknown data set, missing or broken files, another number of joints than
+            MODEL.NUM_JOINTS.
     """
     name = cfg.DATASET.DATASET
     if name not in DATASETS:

@@ -1,7 +1,8 @@
 """Annotations in COCO's layout: COCO itself, the figures, and anything laid out alike.
 
-Files are where COCO puts them: ``annotations/person_keypoints_<set>.json`` (``image_info_<set>.json`` for test sets) and
-``images/<set>/``. Rules and names: lib/dataset/coco.py of leoxiaobin/deep-high-resolution-net.pytorch.
+Files are where COCO puts them: ``annotations/person_keypoints_<set>.json``
+(``image_info_<set>.json`` for test sets) and ``images/<set>/``. Rules and names:
+lib/dataset/coco.py of leoxiaobin/deep-high-resolution-net.pytorch.
 """
 
 import contextlib
@@ -123,7 +124,9 @@ class CocoKeypoints:
         ]
         if not parts:
             raise InputError(f"{self.annotation_file}: has no annotations; split {self.split}")
-        image_id, box, area, keypoints = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        image_id, box, area, keypoints = (
+            np.concatenate(arrays) for arrays in zip(*parts, strict=True)
+        )
         image = images.rows(image_id, self.annotation_file)
         box, is_inside = _clean_boxes(box, images.width[image], images.height[image])
         has_joints = keypoints.any(axis=(1, 2))
@@ -152,7 +155,8 @@ class CocoKeypoints:
         )
 
     def _person_arrays(self, chunk: list[_Annotation], start: int) -> tuple[np.ndarray, ...]:
-        """image ids (n,), boxes (n, 4), areas (n,) and keypoints (n, K, 3) of the people in one chunk."""
+        """image ids (n,), boxes (n, 4), areas (n,) and keypoints (n, K, 3) of the people in one
+        chunk."""
         people = [a for a in chunk if a.category_id == self._category and not a.iscrowd]
         count = 3 * len(self.skeleton)
         for a in people:
@@ -178,9 +182,13 @@ class CocoKeypoints:
                 for d in chunk
                 if d.category_id == self._category and d.score >= threshold
             ]
-        logger.info("=> %s: %d boxes, %d with a score from %g", path, len(raw), len(found), threshold)
+        logger.info(
+            "=> %s: %d boxes, %d with a score from %g", path, len(raw), len(found), threshold
+        )
         if not found:
-            raise InputError(f"{path}: no box of category {self._category} scores {threshold} or more")
+            raise InputError(
+                f"{path}: no box of category {self._category} scores {threshold} or more"
+            )
         values = np.array(found, np.float64)
         image = images.rows(values[:, 0].astype(np.int64), path)
         order = np.argsort(image, kind="stable")
@@ -198,14 +206,16 @@ class CocoKeypoints:
         )
 
     def evaluate(self, keypoints: np.ndarray, output_dir: str) -> tuple[OrderedDict, float]:
-        """Rescore, suppress doubles, write COCO's results JSON, and score it where there is ground truth.
+        """Rescore, suppress doubles, write COCO's results JSON, and score it where there is ground
+        truth.
 
         Args:
             keypoints: (N, K, 3) x, y in image pixels and score, in the table's order.
             output_dir: the JSON goes to ``results/keypoints_<split>_results_0.json`` below it.
 
         Returns:
-            name -> value, and the value that decides which network is best. Without ground truth: ``Null`` and 0.
+            name -> value, and the value that decides which network is best. Without ground truth:
+            ``Null`` and 0.
         """
         table = self.table
         scores, kept = self._suppress(keypoints)
@@ -286,7 +296,8 @@ class _ImageArrays:
         self._order = np.argsort(self.ids, kind="stable")
 
     def rows(self, image_ids: np.ndarray, source: str) -> np.ndarray:
-        """(N,) int32 rows of images by their ids; an id that is not listed is an InputError naming ``source``."""
+        """(N,) int32 rows of images by their ids; an id that is not listed is an InputError naming
+        ``source``."""
         at = np.searchsorted(self.ids, image_ids, sorter=self._order)
         rows = self._order[np.minimum(at, len(self.ids) - 1)]
         unknown = image_ids[self.ids[rows] != image_ids]

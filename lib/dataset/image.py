@@ -10,7 +10,9 @@ import numpy as np
 from lib.utils.errors import InputError
 
 ZIP_MARK = ".zip@"
-_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # annotations are in the file's own pixels
+_FLAGS = (
+    cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+)  # annotations are in the file's own pixels
 
 _archives: dict[tuple[int, str], zipfile.ZipFile] = {}
 
@@ -18,8 +20,8 @@ _archives: dict[tuple[int, str], zipfile.ZipFile] = {}
 def read_image(path: str) -> np.ndarray:
     """The image at ``path``, (H, W, 3) uint8 in OpenCV's order BGR.
 
-    ``folder/train2017.zip@/000000000001.jpg`` is a member of an archive, with or without the archive's name as a
-    folder inside it.
+    ``folder/train2017.zip@/000000000001.jpg`` is a member of an archive, with or without the
+    archive's name as a folder inside it.
 
     Raises:
         InputError: the file is missing, empty, cut off, or no image.
@@ -28,7 +30,9 @@ def read_image(path: str) -> np.ndarray:
     if not data:
         raise InputError(f"{path}: the image file is empty")
     if _is_cut_off(data):
-        raise InputError(f"{path}: the image file is cut off after {len(data)} bytes; copy it again")
+        raise InputError(
+            f"{path}: the image file is cut off after {len(data)} bytes; copy it again"
+        )
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
     except cv2.error as error:
@@ -64,7 +68,8 @@ def _read_member(archive: str, member: str) -> bytes:
 
 
 def _is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG or PNG ends before its end mark: OpenCV would fill the rest with grey and say nothing."""
+    """Whether a JPEG or PNG ends before its end mark: OpenCV would fill the rest with grey and say
+    nothing."""
     if data[:2] == b"\xff\xd8":
         # Bytes may follow the end mark, and a thumbnail in the header has marks of its own.
         return b"\xff\xd9" not in data[-32:] and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")

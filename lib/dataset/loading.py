@@ -55,9 +55,11 @@ def train_loader(
 
 
 class TestLoader:
-    """Batches of exactly ``batch_size`` people (the last may be smaller), by image, each image read once.
+    """Batches of exactly ``batch_size`` people (the last may be smaller), by image, each image read
+    once.
 
-    Workers take whole images; their people are then cut into even batches, which a GPU likes better than uneven ones.
+    Workers take whole images; their people are then cut into even batches, which a GPU likes better
+    than uneven ones.
     """
 
     __test__ = False  # no test class, whatever pytest thinks of the name

@@ -1,7 +1,8 @@
 """MPII Human Pose: the JSON annotations of the HRNet code base, and PCKh.
 
-Files: ``annot/<set>.json``, ``annot/gt_<set>.mat``, ``images/``. Rules and names: lib/dataset/mpii.py of
-leoxiaobin/deep-high-resolution-net.pytorch. The files count pixels from 1, everything here from 0.
+Files: ``annot/<set>.json``, ``annot/gt_<set>.mat``, ``images/``. Rules and names:
+lib/dataset/mpii.py of leoxiaobin/deep-high-resolution-net.pytorch. The files count pixels from 1,
+everything here from 0.
 """
 
 import io
@@ -47,7 +48,8 @@ class _Person(msgspec.Struct, gc=False):
 
 
 class MpiiKeypoints:
-    """One split (``train``, ``valid``, ``trainval`` or ``test``): its people as a table, and the score of an answer.
+    """One split (``train``, ``valid``, ``trainval`` or ``test``): its people as a table, and the
+    score of an answer.
 
     Raises:
         InputError: a file is missing or not in this layout.
@@ -104,7 +106,8 @@ class MpiiKeypoints:
         return joints, np.array([p.joints_vis for p in people], np.float32)
 
     def evaluate(self, keypoints: np.ndarray, output_dir: str) -> tuple[OrderedDict, float]:
-        """Write ``pred.mat`` as the original does, and score it by PCKh where there is ground truth.
+        """Write ``pred.mat`` as the original does, and score it by PCKh where there is ground
+        truth.
 
         Args:
             keypoints: (N, 16, 3) x, y in image pixels from 0 and score, in the table's order.
@@ -138,8 +141,12 @@ class MpiiKeypoints:
         if len(truth) != count:
             raise InputError(f"{path}: has {len(truth)} people, {self.split}.json has {count}")
         shown = [joint for joints in _SHOWN.values() for joint in joints]
-        if [names.index(j) if j in names else -1 for j in shown] != [_ORDER.index(j) for j in shown]:
-            raise InputError(f"{path}: its joints are {', '.join(names)}; right is {', '.join(_ORDER)}")
+        if [names.index(j) if j in names else -1 for j in shown] != [
+            _ORDER.index(j) for j in shown
+        ]:
+            raise InputError(
+                f"{path}: its joints are {', '.join(names)}; right is {', '.join(_ORDER)}"
+            )
         return truth, missing, np.linalg.norm(corners[1] - corners[0], axis=0) * _HEAD_SIZE_SHARE
 
 
@@ -154,8 +161,9 @@ def pckh(
         head_size: (N,) pixels.
 
     Returns:
-        One entry for each pair of joints, ``Mean`` (joints count as often as they are annotated; pelvis and thorax do
-        not), and ``Mean@0.1``, which in the published code is the mean at 0.11.
+        One entry for each pair of joints, ``Mean`` (joints count as often as they are annotated;
+        pelvis and thorax do not), and ``Mean@0.1``, which in the published code is the mean at
+        0.11.
     """
     counted = missing == 0
     distance = np.linalg.norm(predicted - truth, axis=2) / head_size[:, None]

@@ -15,14 +15,16 @@ _CHUNK = 4096
 
 
 def read_json(path: str | Path, kind: type[T], what: str) -> T:
-    """The JSON file ``path`` as ``kind``; fields that ``kind`` does not name are skipped without building them.
+    """The JSON file ``path`` as ``kind``; fields that ``kind`` does not name are skipped without
+    building them.
 
     Raises:
-        InputError: the file is missing, no JSON, or of another layout; ``what`` says what it should be.
+        InputError: the file is missing, no JSON, or of another layout; ``what`` says what it should
+            be.
     """
     try:
-        # Mapped, not read: raw parts of the result stay in the file and need no memory of their own. The map closes
-        # with the last of them.
+        # Mapped, not read: raw parts of the result stay in the file and need no memory of their
+        # own. The map closes with the last of them.
         with open(path, "rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return msgspec.json.decode(data, type=kind)
@@ -40,7 +42,8 @@ def decode_chunks(
     """Entries of a JSON list, decoded a few thousand at a time so that only those take memory.
 
     Raises:
-        InputError: an entry does not fit ``kind``; the message says which one of ``name`` in ``path``.
+        InputError: an entry does not fit ``kind``; the message says which one of ``name`` in
+            ``path``.
     """
     decoder = msgspec.json.Decoder(list[kind])
     for start in range(0, len(raw), _CHUNK):

@@ -1,4 +1,5 @@
-"""What a set of keypoints means: names, left and right, how precisely people place them, what to connect."""
+"""What a set of keypoints means: names, left and right, how precisely people place them, what to
+connect."""
 
 from dataclasses import dataclass, field
 
@@ -64,8 +65,9 @@ COCO = Skeleton(
     joint_weights=(1, 1, 1, 1, 1, 1, 1, 1.2, 1.2, 1.5, 1.5, 1, 1, 1.2, 1.2, 1.5, 1.5),
 )
 
-# MPII publishes no sigmas and scores with PCKh; these are COCO's for the same joints, with the hip's for pelvis and
-# thorax and the shoulder's for the neck, so that OKS suppression works there too.
+# MPII publishes no sigmas and scores with PCKh; these are COCO's for the same joints, with the
+# hip's for pelvis and thorax and the shoulder's for the neck, so that OKS suppression works there
+# too.
 MPII = Skeleton(
     names=(
         "right_ankle",
@@ -97,3 +99,6 @@ MPII = Skeleton(
     upper_body=tuple(range(7, 16)),
     joint_weights=(1.5, 1.2, 1, 1, 1.2, 1.5, 1, 1, 1, 1, 1.5, 1.2, 1, 1, 1.2, 1.5),
 )
+
+# DATASET.DATASET -> its joints.
+SKELETONS = {"coco": COCO, "figures": COCO, "mpii": MPII}

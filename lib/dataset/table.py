@@ -44,8 +44,8 @@ class Table:
 def well_placed(table: Table) -> np.ndarray:
     """(N,) flags of the people whose visible joints lie around the middle of their box.
 
-    The rule of DATASET.SELECT_DATA (lib/dataset/JointsDataset.py, ``select_data``): the fewer joints can be seen, the
-    nearer their mean must be to the centre.
+    The rule of DATASET.SELECT_DATA (lib/dataset/JointsDataset.py, ``select_data``): the fewer
+    joints can be seen, the nearer their mean must be to the centre.
     """
     count = table.visible.sum(1)
     mean = (table.joints * table.visible[..., None]).sum(1) / np.maximum(count, 1)[:, None]

@@ -33,7 +33,8 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training varies a sample (DATASET.*; distributions: lib/dataset/JointsDataset.py of the HRNet code)."""
+    """How training varies a sample (DATASET.*; distributions: lib/dataset/JointsDataset.py of the
+    HRNet code)."""
 
     flip: bool = True
     scale_factor: float = 0.25
@@ -60,13 +61,14 @@ class TopDownDataset(Dataset):
         image: uint8 (3, H, W), RGB.
         joints: float32 (K, 2), x, y in crop pixels; 0 where not annotated.
         visible: float32 (K,), 1 where the joint is annotated.
-        center, scale: float32 (2,), the crop's box in image pixels (of the mirrored image where it is mirrored).
+        center, scale: float32 (2,), the crop's box in image pixels (of the mirrored image where it
+            is mirrored).
         rotation: float32, degrees.
         score: float32, the detector's.
         index: int64, row in ``source.table``.
 
-    A training sample follows from (seed, epoch, row) alone: the order of samples, the number of workers and where a
-    run was resumed do not matter.
+    A training sample follows from (seed, epoch, row) alone: the order of samples, the number of
+    workers and where a run was resumed do not matter.
 
     Args:
         size: (width, height) of the crop.

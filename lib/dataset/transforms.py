@@ -1,8 +1,9 @@
 """Geometry, in one place: boxes, crops, mirror images, and the way back to the image.
 
-A crop shows the box around ``center`` (image pixels) whose size is ``scale`` * 200 pixels, turned by ``rotation`` degrees,
-and fills ``size`` (width, height) pixels. Only the width of ``scale`` enters, as in HRNet: boxes come with the crop's
-aspect ratio. Where a formula is published its file in leoxiaobin/deep-high-resolution-net.pytorch is named.
+A crop shows the box around ``center`` (image pixels) whose size is ``scale`` * 200 pixels, turned
+by ``rotation`` degrees, and fills ``size`` (width, height) pixels. Only the width of ``scale``
+enters, as in HRNet: boxes come with the crop's aspect ratio. Where a formula is published its file
+    in leoxiaobin/deep-high-resolution-net.pytorch is named.
 """
 
 import numpy as np
@@ -25,8 +26,8 @@ def box_to_center_scale(
         aspect_ratio: width / height of the crop; the shorter side of a box grows to it.
 
     Returns:
-        (N, 2) float32 centre in pixels and (N, 2) float32 scale. A box whose centre has x = -1 exactly is not padded, as
-        published.
+        (N, 2) float32 centre in pixels and (N, 2) float32 scale. A box whose centre has x = -1
+        exactly is not padded, as published.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     center = (boxes[:, :2] + boxes[:, 2:] * 0.5).astype(np.float32)
@@ -39,7 +40,8 @@ def box_to_center_scale(
 def crop_matrix(
     center: np.ndarray, scale: np.ndarray, rotation: float, size: tuple[int, int]
 ) -> np.ndarray:
-    """(2, 3) float64 matrix from image to crop pixels (lib/utils/transforms.py, ``get_affine_transform``)."""
+    """(2, 3) float64 matrix from image to crop pixels (lib/utils/transforms.py,
+    ``get_affine_transform``)."""
     zoom = size[0] / (float(scale[0]) * PIXEL_STD)
     radians = np.deg2rad(float(rotation))
     cosine, sine = zoom * np.cos(radians), zoom * np.sin(radians)
@@ -49,7 +51,8 @@ def crop_matrix(
 
 
 def mirror_matrix(matrix: np.ndarray, width: int) -> np.ndarray:
-    """The crop matrix that gives, from an image of that width, what ``matrix`` gives from the mirrored image."""
+    """The crop matrix that gives, from an image of that width, what ``matrix`` gives from the
+    mirrored image."""
     mirror = np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     return matrix @ mirror
 
@@ -62,7 +65,8 @@ def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 def mirror_joints(
     joints: np.ndarray, visible: np.ndarray, width: int, flip_pairs: tuple[tuple[int, int], ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Joints (K, 2) and flags (K,) of the mirrored image: places mirrored, left and right exchanged."""
+    """Joints (K, 2) and flags (K,) of the mirrored image: places mirrored, left and right
+    exchanged."""
     order = mirror_order(len(joints), flip_pairs)
     mirrored = joints[order].copy()
     mirrored[:, 0] = width - 1 - mirrored[:, 0]
@@ -84,10 +88,11 @@ def half_body_box(
     prefers_upper: bool,
     aspect_ratio: float,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Centre and scale around the upper or lower half of a body, None where too little of it can be seen.
+    """Centre and scale around the upper or lower half of a body, None where too little of it can be
+    seen.
 
-    The half that is preferred needs three visible joints to be taken, else the other one is, when it has three
-    (lib/dataset/JointsDataset.py, ``half_body_transform``).
+    The half that is preferred needs three visible joints to be taken, else the other one is, when
+    it has three (lib/dataset/JointsDataset.py, ``half_body_transform``).
     """
     is_upper = np.zeros(len(joints), bool)
     is_upper[list(upper_body)] = True
@@ -119,10 +124,11 @@ def to_image(
 
 
 def normalize(images: torch.Tensor, is_rgb: bool = True) -> torch.Tensor:
-    """Network input from (N, 3, H, W) uint8 RGB crops: float32, ImageNet's mean and deviation taken out.
+    """Network input from (N, 3, H, W) uint8 RGB crops: float32, ImageNet's mean and deviation taken
+    out.
 
-    With ``is_rgb`` False the channels are put in the order BGR first and then treated as if they were RGB: so the
-    published ResNets were trained.
+    With ``is_rgb`` False the channels are put in the order BGR first and then treated as if they
+    were RGB: so the published ResNets were trained.
     """
     if not is_rgb:
         images = images.flip(1)

@@ -12,7 +12,8 @@ from lib.utils.errors import InputError
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary file to write that takes its place at ``path`` when the block ends well, and leaves nothing else behind.
+    """A binary file to write that takes its place at ``path`` when the block ends well, and leaves
+    nothing else behind.
 
     Folders are made as needed.
 
@@ -49,7 +50,8 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], Non
 
 
 def make_folder(path: str | Path) -> Path:
-    """The folder at ``path``, made with its parents if need be; an InputError where that cannot be."""
+    """The folder at ``path``, made with its parents if need be; an InputError where that cannot
+    be."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
 """Keypoints <-> what a network predicts, one file for each representation.
 
-A codec has ``encode`` (joints to targets), ``loss`` and ``accuracy`` (outputs against targets), ``flip`` and ``average`` (the
-flip test) and ``decode`` (outputs to keypoints in crop pixels and scores), all on batches, on their device.
+A codec has ``encode`` (joints to targets), ``loss`` and ``accuracy`` (outputs against targets),
+``flip`` and ``average`` (the flip test) and ``decode`` (outputs to keypoints in crop pixels and
+scores), all on batches, on their device.
 """
 
 from collections.abc import Callable

@@ -21,14 +21,16 @@ Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class Target(NamedTuple):
-    """What a network should say: heatmaps (N, K, H, W) and the weight (N, K) of each in the loss."""
+    """What a network should say: heatmaps (N, K, H, W) and the weight (N, K) of each in the
+    loss."""
 
     heatmaps: torch.Tensor
     weight: torch.Tensor
 
 
 class HeatmapCodec:
-    """One Gaussian for each joint, found again at its maximum. All methods work on a batch, on its device.
+    """One Gaussian for each joint, found again at its maximum. All methods work on a batch, on its
+    device.
 
     Args:
         image_size, heatmap_size: (width, height) of the network's input and output.
@@ -63,8 +65,8 @@ class HeatmapCodec:
     def encode(self, joints: torch.Tensor, visible: torch.Tensor) -> Target:
         """Heatmaps for joints (N, K, 2) in crop pixels and flags (N, K).
 
-        A Gaussian sits on a whole pixel, has the peak 1 and ends at three sigma. A joint that is not visible has an
-        empty map, and one whose Gaussian lies outside weighs nothing.
+        A Gaussian sits on a whole pixel, has the peak 1 and ends at three sigma. A joint that is
+        not visible has an empty map, and one whose Gaussian lies outside weighs nothing.
         """
         width, height = self.heatmap_size
         place = (joints / joints.new_tensor(self.stride) + 0.5).trunc()
@@ -100,11 +102,13 @@ class HeatmapCodec:
         return heatmaps
 
     def average(self, outputs: Outputs, flipped: torch.Tensor) -> torch.Tensor:
-        """The flip test's answer: the mean of the outputs and of what ``flip`` made of the mirrored ones."""
+        """The flip test's answer: the mean of the outputs and of what ``flip`` made of the mirrored
+        ones."""
         return (_last(outputs) + flipped) * 0.5
 
     def decode(self, outputs: Outputs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keypoints (N, K, 2) in crop pixels and scores (N, K); a map without a positive value gives (0, 0)."""
+        """Keypoints (N, K, 2) in crop pixels and scores (N, K); a map without a positive value
+        gives (0, 0)."""
         heatmaps = _last(outputs)
         place, scores = maxima(heatmaps)
         if self.post_process:
@@ -114,11 +118,12 @@ class HeatmapCodec:
     def accuracy(self, outputs: Outputs, target: Target) -> tuple[torch.Tensor, torch.Tensor]:
         """PCK between the maxima of outputs and target at half a tenth of the map's size.
 
-        As published, the x distance is divided by a tenth of the height and the y distance by a tenth of the width,
-        and targets in the first two rows or columns do not count.
+        As published, the x distance is divided by a tenth of the height and the y distance by a
+        tenth of the width, and targets in the first two rows or columns do not count.
 
         Returns:
-            The mean over the joints that have a target, and how many these are; both without dimensions.
+            The mean over the joints that have a target, and how many these are; both without
+            dimensions.
         """
         place, _ = maxima(_last(outputs))
         truth, _ = maxima(target.heatmaps)
@@ -133,7 +138,8 @@ class HeatmapCodec:
 
 
 def maxima(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where heatmaps (N, K, H, W) are highest, (N, K, 2) x, y, and how high, (N, K); (0, 0) where not above 0."""
+    """Where heatmaps (N, K, H, W) are highest, (N, K, 2) x, y, and how high, (N, K); (0, 0) where
+    not above 0."""
     width = heatmaps.shape[3]
     scores, index = heatmaps.flatten(2).max(dim=2)
     place = torch.stack([index % width, index // width], dim=-1).to(heatmaps.dtype)
@@ -141,7 +147,8 @@ def maxima(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _slope_sign(heatmaps: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """(N, K, 2): the sign of the central difference at ``place`` along x and y, 0 where it is at the border."""
+    """(N, K, 2): the sign of the central difference at ``place`` along x and y, 0 where it is at
+    the border."""
     height, width = heatmaps.shape[2:]
     flat = heatmaps.flatten(2)
     x, y = place[..., 0].long(), place[..., 1].long()

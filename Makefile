@@ -1,0 +1,39 @@
+# make             build the fast NMS (lib/nms) with .venv's Python if there is one, else with $(PYTHON)
+# make quickstart  everything from nothing: environment, drawn data, training, test, pictures
+# make test        the test suite, with whatever it needs
+# make lint        format and lint checks
+PYTHON ?= python3
+VENV := .venv
+VPY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+EXPERIMENT := experiments/figures/hrnet/quickstart.yaml
+
+.PHONY: nms setup quickstart test lint clean
+
+nms:
+	@if [ -x $(VPY) ]; then $(VPY) lib/nms/build.py; else $(PYTHON) lib/nms/build.py; fi
+
+setup: $(READY) nms
+
+# The stamp is written last: an installation that was cut off is taken up again.
+$(READY): requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("error: HRPose needs Python 3.10 or newer; name one: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV) || { echo "error: cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	@echo "=> installing packages into $(VENV) (a few minutes; PyTorch is large)"
+	@$(VPY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+quickstart: setup
+	$(VPY) tools/get_data.py figures
+	$(VPY) tools/train.py --cfg $(EXPERIMENT)
+	$(VPY) tools/test.py --cfg $(EXPERIMENT)
+
+test: setup
+	$(VPY) -m pytest
+
+lint: $(READY)
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+
+clean:
+	rm -rf lib/nms/build lib/nms/*.so lib/nms/*.c .pytest_cache .ruff_cache

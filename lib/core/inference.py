@@ -1,0 +1,114 @@
+"""Keypoints of the people in a picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from yacs.config import CfgNode
+
+from lib.core.codecs import build_codec
+from lib.core.validate import predict
+from lib.dataset.image import read_image
+from lib.dataset.skeletons import SKELETONS
+from lib.dataset.top_down import crop
+from lib.dataset.transforms import box_to_center_scale, crop_matrix, normalize, to_image
+from lib.models import build_model
+from lib.models.checkpoint import load_checkpoint
+from lib.utils.errors import InputError
+
+
+@dataclass
+class Person:
+    """keypoints: (K, 2) image pixels; scores: (K,); box: (4,) x, y, width, height; score: mean of
+    the scores."""
+
+    keypoints: np.ndarray
+    scores: np.ndarray
+    box: np.ndarray
+    score: float
+
+
+class Predictor:
+    """A trained experiment, ready for pictures.
+
+    Args:
+        cfg: the experiment, by lib.config.load_config.
+        weights: a checkpoint's path or a state dict, in any layout that ``load_checkpoint`` knows.
+        device: by default the first GPU, else the CPU.
+    """
+
+    def __init__(
+        self, cfg: CfgNode, weights: str | Path | dict, device: torch.device | str | None = None
+    ) -> None:
+        if cfg.DATASET.DATASET not in SKELETONS:
+            raise InputError(f"DATASET.DATASET: there is no {cfg.DATASET.DATASET!r}")
+        self.skeleton = SKELETONS[cfg.DATASET.DATASET]
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = build_model(cfg)
+        load_checkpoint(model, weights)
+        self._model = model.to(self._device).eval()
+        self._codec = build_codec(cfg, self.skeleton)
+        self._size = (cfg.MODEL.IMAGE_SIZE[0], cfg.MODEL.IMAGE_SIZE[1])
+        self._flip_test = cfg.TEST.FLIP_TEST
+        self._is_rgb = cfg.DATASET.COLOR_RGB
+        self._batch_size = cfg.TEST.BATCH_SIZE_PER_GPU
+
+    @torch.inference_mode()
+    def __call__(
+        self, image: str | Path | np.ndarray, boxes: Sequence[Sequence[float]] | None = None
+    ) -> list[Person]:
+        """The people in ``boxes``, in that order.
+
+        Args:
+            image: a file, or (H, W, 3) uint8 RGB.
+            boxes: (N, 4) x, y, width, height in pixels; None takes the whole image as one person.
+
+        Raises:
+            InputError: the image cannot be read, or a box has no area.
+        """
+        bgr = _as_bgr(image)
+        if boxes is None:
+            boxes = [(0, 0, bgr.shape[1], bgr.shape[0])]
+        areas = np.asarray(boxes, np.float64).reshape(-1, 4)
+        is_wrong = ~np.isfinite(areas).all(1) | (areas[:, 2:] <= 0).any(1)
+        if is_wrong.any():
+            number = int(np.flatnonzero(is_wrong)[0])
+            raise InputError(
+                f"box {number} is {areas[number].tolist()}; a box is x, y, width, height with an area"
+            )
+        center, scale = box_to_center_scale(areas, self._size[0] / self._size[1])
+        people: list[Person] = []
+        for start in range(0, len(areas), self._batch_size):
+            part = slice(start, start + self._batch_size)
+            people += self._people(bgr, areas[part], center[part], scale[part])
+        return people
+
+    def _people(
+        self, bgr: np.ndarray, boxes: np.ndarray, center: np.ndarray, scale: np.ndarray
+    ) -> list[Person]:
+        crops = np.stack(
+            [
+                crop(bgr, crop_matrix(c, s, 0.0, self._size), self._size)
+                for c, s in zip(center, scale, strict=True)
+            ]
+        )
+        images = normalize(torch.from_numpy(crops).to(self._device), self._is_rgb)
+        outputs = predict(self._model, self._codec, images, self._flip_test)
+        places, scores = (value.float().cpu() for value in self._codec.decode(outputs))
+        places = to_image(places, torch.from_numpy(center), torch.from_numpy(scale), self._size)
+        return [
+            Person(place, score, box, float(score.mean()))
+            for place, score, box in zip(places.numpy(), scores.numpy(), boxes, strict=True)
+        ]
+
+
+def _as_bgr(image: str | Path | np.ndarray) -> np.ndarray:
+    if not isinstance(image, np.ndarray):
+        return read_image(str(image))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise InputError(
+            f"an image is a (height, width, 3) uint8 array, not {image.shape} {image.dtype}"
+        )
+    return np.ascontiguousarray(image[..., ::-1])

@@ -1,0 +1,177 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
+"""Box NMS and OKS-NMS in C: the same four functions, with the same arguments, as ``numpy_nms``.
+
+Only typed memoryviews are used, so neither NumPy's headers nor its version matter when this is
+built. The callers in ``lib.nms`` check every argument; nothing is checked here.
+"""
+
+from libc.math cimport INFINITY, exp
+from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdlib cimport calloc, free
+
+INTERFACE = 1  # raised together with backend.INTERFACE when an argument below changes
+
+
+def box_keep(const float[:, ::1] boxes, float threshold, uint8_t[::1] keep):
+    """Write 1 into ``keep`` (n,) for each of ``boxes`` (4, n; highest score first) that stays."""
+    cdef Py_ssize_t n = boxes.shape[1], i
+    cdef float *areas = <float *>calloc(n + 1, sizeof(float))
+    cdef int32_t *gone = <int32_t *>calloc(n + 1, sizeof(int32_t))
+    try:
+        if areas == NULL or gone == NULL:
+            raise MemoryError(f"no memory for {n} boxes")
+        with nogil:
+            for i in range(n):
+                areas[i] = (boxes[2, i] - boxes[0, i] + 1) * (boxes[3, i] - boxes[1, i] + 1)
+            for i in range(n):
+                keep[i] = not gone[i]
+                if keep[i]:
+                    suppress_boxes(&boxes[0, 0], areas, n, i, threshold, gone)
+    finally:
+        free(areas)
+        free(gone)
+
+
+cdef void suppress_boxes(
+    const float *boxes, const float *areas, Py_ssize_t n, Py_ssize_t i, float threshold,
+    int32_t *gone
+) noexcept nogil:
+    """Set ``gone`` for the boxes after ``i`` that overlap it.
+
+    No branches, and ``gone`` as wide as a float: so the C compiler makes vector instructions of it.
+    """
+    cdef const float *left = boxes
+    cdef const float *top = boxes + n
+    cdef const float *right = boxes + 2 * n
+    cdef const float *bottom = boxes + 3 * n
+    cdef float x1 = left[i], y1 = top[i], x2 = right[i], y2 = bottom[i], area = areas[i]
+    cdef float width, height, inter
+    cdef Py_ssize_t j
+    for j in range(i + 1, n):
+        width = (x2 if x2 < right[j] else right[j]) - (x1 if x1 > left[j] else left[j]) + 1
+        height = (y2 if y2 < bottom[j] else bottom[j]) - (y1 if y1 > top[j] else top[j]) + 1
+        inter = (width if width > 0 else 0) * (height if height > 0 else 0)
+        gone[j] |= inter / (area + areas[j] - inter) > threshold
+
+
+cdef struct Rule:
+    const double *variances  # (joints,)
+    Py_ssize_t joints
+    bint masked  # count only joints whose score in the second person is above `visible`
+    double visible
+
+
+cdef Rule make_rule(const double[::1] variances, visible) except *:
+    cdef Rule rule
+    rule.variances = &variances[0]
+    rule.joints = variances.shape[0]
+    rule.masked = visible is not None
+    rule.visible = visible if rule.masked else 0.0
+    return rule
+
+
+cdef double oks(
+    const double *one, const double *other, double mean_area, const Rule *rule, double enough
+) noexcept nogil:
+    """OKS, or some number not above ``enough`` as soon as it is certain that OKS is not above it.
+
+    No joint adds more than 1, which bounds what the joints still to come can do. People far apart,
+    nearly all pairs of an image, are so done after a few joints.
+    """
+    cdef double total = 0, e, dx, dy
+    cdef Py_ssize_t k, counted = 0, left
+    for k in range(rule.joints):
+        if rule.masked and not other[3 * k + 2] > rule.visible:
+            continue
+        dx = other[3 * k] - one[3 * k]
+        dy = other[3 * k + 1] - one[3 * k + 1]
+        e = (dx * dx + dy * dy) / rule.variances[k] / mean_area / 2
+        total += exp(-e)
+        counted += 1
+        left = rule.joints - k - 1
+        # The factor leaves room for rounding, so that an early answer never differs from the full.
+        if total + left < enough * (counted + left) * 0.999999:
+            return 0.0
+    return total / counted if counted else 0.0
+
+
+cdef inline double mean(double area, double other) noexcept nogil:
+    return (area + other) / 2 + 2.220446049250313e-16
+
+
+def oks_row(const double[:, ::1] person, const double[:, :, ::1] others, double area,
+            const double[::1] areas, const double[::1] variances, visible, double[::1] row):
+    """Write the OKS of ``person`` (K, 3) with each of ``others`` (n, K, 3) into ``row`` (n,)."""
+    cdef Rule rule = make_rule(variances, visible)
+    cdef Py_ssize_t j
+    with nogil:
+        for j in range(others.shape[0]):
+            row[j] = oks(&person[0, 0], &others[j, 0, 0], mean(area, areas[j]), &rule, -1.0)
+
+
+def oks_groups(const double[:, :, ::1] keypoints, const double[::1] areas,
+               const double[::1] variances, visible, const int64_t[::1] order,
+               const int64_t[::1] starts, double threshold, int64_t[::1] kept):
+    """OKS-NMS in each ``order[starts[g]:starts[g + 1]]``; fill ``kept`` with rows, return how many.
+
+    The survivors of a group move together at the front of its part of ``kept``: no other memory.
+    """
+    cdef Rule rule = make_rule(variances, visible)
+    cdef Py_ssize_t g, i, j, alive, write, base = 0
+    cdef int64_t one, other
+    with nogil:
+        for g in range(starts.shape[0] - 1):
+            alive = starts[g + 1] - starts[g]
+            for i in range(alive):
+                kept[base + i] = order[starts[g] + i]
+            i = 0
+            while i < alive:
+                one = kept[base + i]
+                i += 1
+                write = i
+                for j in range(i, alive):
+                    other = kept[base + j]
+                    if not oks(&keypoints[one, 0, 0], &keypoints[other, 0, 0],
+                               mean(areas[one], areas[other]), &rule, threshold) > threshold:
+                        kept[base + write] = other
+                        write += 1
+                alive = write
+            base += alive
+    return base
+
+
+def soft_oks_groups(const double[:, :, ::1] keypoints, double[::1] scores,
+                    const double[::1] areas, const double[::1] variances, visible,
+                    const int64_t[::1] order, const int64_t[::1] starts, double threshold,
+                    Py_ssize_t limit, int64_t[::1] kept):
+    """Soft OKS-NMS in each group, at most ``limit`` of each; as ``oks_groups``. Alters ``scores``."""
+    cdef Rule rule = make_rule(variances, visible)
+    cdef Py_ssize_t g, i, j, n, best, base = 0
+    cdef int64_t one, other
+    cdef double overlap, score
+    with nogil:
+        for g in range(starts.shape[0] - 1):
+            n = starts[g + 1] - starts[g]
+            for i in range(n):
+                kept[base + i] = order[starts[g] + i]
+            for i in range(min(n, limit)):
+                best = base + i
+                for j in range(base + i + 1, base + n):
+                    score = scores[kept[j]]
+                    if score > scores[kept[best]] or (
+                        score == scores[kept[best]] and kept[j] > kept[best]
+                    ):
+                        best = j
+                one = kept[best]
+                kept[best] = kept[base + i]
+                kept[base + i] = one
+                for j in range(base + i + 1, base + n):
+                    other = kept[j]
+                    overlap = oks(&keypoints[one, 0, 0], &keypoints[other, 0, 0],
+                                  mean(areas[one], areas[other]), &rule, -1.0)
+                    if overlap == overlap:
+                        score = scores[other] * exp(-overlap * overlap / threshold)
+                        scores[other] = score if score == score else -INFINITY
+            base += min(n, limit)
+    return base

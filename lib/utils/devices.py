@@ -1,0 +1,45 @@
+"""Which devices a run uses, and how repeatable it is."""
+
+import logging
+import os
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+logger = logging.getLogger(__name__)
+
+
+def choose_devices(gpus: Sequence[int]) -> list[torch.device]:
+    """The devices of GPUS that are there, the first the main one; the CPU where there is none, said
+    in the log."""
+    there = torch.cuda.device_count()
+    chosen = [torch.device("cuda", gpu) for gpu in gpus if 0 <= gpu < there]
+    if not chosen:
+        reason = (
+            "no GPU is here" if not there else f"GPUS {tuple(gpus)} names none of the {there} here"
+        )
+        logger.info("=> %s: running on the CPU with %d threads", reason, torch.get_num_threads())
+        return [torch.device("cpu")]
+    if len(chosen) < len(gpus):
+        logger.info(
+            "=> %d of the %d devices in GPUS %s are here: a batch is that much smaller than the experiment's",
+            *(len(chosen), len(gpus), tuple(gpus)),
+        )
+    return chosen
+
+
+def choose_workers(wanted: int) -> int:
+    """WORKERS, but no more than the cores that this process may use: more only take memory."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return min(wanted, cores)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and PyTorch (initial weights, dropout)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

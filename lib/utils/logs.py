@@ -1,0 +1,62 @@
+"""Where a run writes, and how it says what it does."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from lib.utils.files import make_folder
+
+T = TypeVar("T")
+
+
+def experiment_folders(
+    output_root: str, log_root: str, dataset: str, network: str, name: str
+) -> tuple[Path, Path]:
+    """``output/<dataset>/<network>/<name>`` and ``log/<dataset>/<network>/<name>_<time>``; only the
+    first is made."""
+    output = make_folder(Path(output_root) / dataset / network / name)
+    stamp = time.strftime("%Y-%m-%d-%H-%M-%S")
+    return output, Path(log_root) / dataset / network / f"{name}_{stamp}"
+
+
+def start_log(folder: Path, name: str, phase: str) -> Path:
+    """Send log messages to the console and to ``<folder>/<name>_<time>_<phase>.log``; returns that
+    file."""
+    path = folder / f"{name}_{time.strftime('%Y-%m-%d-%H-%M-%S')}_{phase}.log"
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)-15s %(message)s"))
+    console = logging.StreamHandler(sys.stdout)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    root.addHandler(file)
+    root.addHandler(console)
+    root.setLevel(logging.INFO)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    return path
+
+
+def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """``items``, with a bar and the time left on a terminal, and nothing elsewhere: there the log
+    has to do."""
+    with logging_redirect_tqdm():
+        # disable=None: only where standard error is no terminal.
+        yield from tqdm(
+            items, total=total, desc=what, leave=False, disable=None, dynamic_ncols=True
+        )
+
+
+def markdown_table(names: Iterable[str], values: Iterable[float], network: str) -> str:
+    """The scores as HRNet prints them: a Markdown table with one row."""
+    names = list(names)
+    head = "| Arch | " + " | ".join(names) + " |"
+    line = "|---" * (len(names) + 1) + "|"
+    row = f"| {network} | " + " | ".join(f"{value:.3f}" for value in values) + " |"
+    return "\n".join([head, line, row])

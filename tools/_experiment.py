@@ -1,0 +1,103 @@
+"""What the commands share: the command line of an experiment, and how a command ends."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from yacs.config import CfgNode
+
+from lib.config import load_config
+from lib.utils.errors import InputError
+from lib.utils.files import write_atomically
+from lib.utils.logs import experiment_folders, start_log
+
+logger = logging.getLogger(__name__)
+
+
+def experiment_parser(description: str) -> argparse.ArgumentParser:
+    """The original HRNet's options: ``--cfg FILE``, the folders, then ``KEY VALUE ...``."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="the experiment's YAML")
+    parser.add_argument(
+        "--modelDir", default="", metavar="DIR", help="results instead of OUTPUT_DIR"
+    )
+    parser.add_argument(
+        "--logDir", default="", metavar="DIR", help="TensorBoard instead of LOG_DIR"
+    )
+    parser.add_argument("--dataDir", default="", metavar="DIR", help="put before the data's paths")
+    parser.add_argument(
+        "--prevModelDir", default="", metavar="DIR", help="accepted and unused, as in the original"
+    )
+    parser.add_argument(
+        "opts",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="settings over the YAML's, such as TRAIN.LR 1e-4",
+    )
+    return parser
+
+
+def parse_experiment(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, CfgNode]:
+    """The arguments and the configuration they describe."""
+    args = parser.parse_intermixed_args()
+    opts = list(args.opts)
+    folders = (("OUTPUT_DIR", args.modelDir), ("LOG_DIR", args.logDir), ("DATA_DIR", args.dataDir))
+    for key, value in folders:
+        if value:
+            opts += [key, value]
+    return args, load_config(args.cfg, opts)
+
+
+def open_experiment(cfg: CfgNode, cfg_file: str, phase: str) -> tuple[Path, Path]:
+    """Begin the log in the output folder, keep the merged configuration there; returns output and
+    TensorBoard folder."""
+    name = Path(cfg_file).stem
+    output_dir, log_dir = experiment_folders(
+        cfg.OUTPUT_DIR, cfg.LOG_DIR, cfg.DATASET.DATASET, cfg.MODEL.NAME, name
+    )
+    start_log(output_dir, name, phase)
+    logger.info("=> %s: results go to %s", name, output_dir)
+    logging.getLogger("config").info(cfg)
+    write_atomically(output_dir / f"config_{phase}.yaml", cfg.dump().encode())
+    return output_dir, log_dir
+
+
+def set_cudnn(cfg: CfgNode) -> None:
+    """CUDNN.* where there is cuDNN."""
+    torch.backends.cudnn.enabled = cfg.CUDNN.ENABLED
+    torch.backends.cudnn.benchmark = cfg.CUDNN.BENCHMARK
+    torch.backends.cudnn.deterministic = cfg.CUDNN.DETERMINISTIC
+
+
+def to_devices(model: torch.nn.Module, devices: list[torch.device]) -> torch.nn.Module:
+    """The model on its device, split over several by DataParallel."""
+    model = model.to(devices[0])
+    return torch.nn.DataParallel(model, device_ids=devices) if len(devices) > 1 else model
+
+
+def debug_pictures(cfg: CfgNode) -> list[str]:
+    """The kinds of pictures that DEBUG asks for."""
+    debug = cfg.DEBUG
+    wanted = {
+        "gt": debug.SAVE_BATCH_IMAGES_GT,
+        "pred": debug.SAVE_BATCH_IMAGES_PRED,
+        "hm_gt": debug.SAVE_HEATMAPS_GT,
+        "hm_pred": debug.SAVE_HEATMAPS_PRED,
+    }
+    return [kind for kind, is_wanted in wanted.items() if is_wanted and debug.DEBUG]
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command: bad input is one line on standard error and exit code 1, an interrupt 130."""
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

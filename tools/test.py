@@ -1,0 +1,96 @@
+"""Test weights on an experiment's test set.
+
+  python tools/test.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml \\
+      TEST.MODEL_FILE models/pytorch/pose_coco/pose_hrnet_w32_256x192.pth TEST.USE_GT_BBOX False
+
+Prints the scores as a Markdown table; leaves the results, and a sheet of pictures with the
+predicted skeletons, in output/<dataset>/<network>/<experiment>/. Without TEST.MODEL_FILE it tests
+model_best.pth of that folder.
+"""
+
+import logging
+from pathlib import Path
+
+import _init_paths  # noqa: F401
+from _experiment import (
+    debug_pictures,
+    experiment_parser,
+    open_experiment,
+    parse_experiment,
+    run,
+    set_cudnn,
+    to_devices,
+)
+from yacs.config import CfgNode
+
+from lib.core.codecs import build_codec
+from lib.core.pictures import write_prediction_sheet
+from lib.core.recorder import Recorder
+from lib.core.validate import validate
+from lib.dataset import build_dataset
+from lib.dataset.loading import TestLoader
+from lib.models import build_model
+from lib.models.checkpoint import load_checkpoint
+from lib.utils.devices import choose_devices, choose_workers, seed_everything
+from lib.utils.errors import InputError
+from lib.utils.logs import markdown_table
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    args, cfg = parse_experiment(experiment_parser(__doc__))
+    output_dir, log_dir = open_experiment(cfg, args.cfg, "valid")
+    seed_everything(cfg.SEED)
+    set_cudnn(cfg)
+    devices = choose_devices(cfg.GPUS)
+
+    network = build_model(cfg)
+    weights = model_file(cfg, output_dir)
+    load_checkpoint(network, weights)
+    logger.info("=> testing %s", weights)
+    model = to_devices(network, devices)
+
+    dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
+    batches = TestLoader(
+        dataset,
+        cfg.TEST.BATCH_SIZE_PER_GPU * len(devices),
+        choose_workers(cfg.WORKERS),
+        cfg.PIN_MEMORY and devices[0].type == "cuda",
+    )
+    codec = build_codec(cfg, dataset.skeleton)
+    recorder = Recorder(output_dir, log_dir, codec, dataset.skeleton, debug_pictures(cfg))
+
+    def observe(step, passed, batch, outputs, target):
+        recorder.test_step(step, len(batches), passed)
+        recorder.batch("val", step, step, batch, outputs, target)
+
+    result = validate(
+        *(model, batches, codec, devices[0]),
+        flip_test=cfg.TEST.FLIP_TEST,
+        is_rgb=cfg.DATASET.COLOR_RGB,
+        print_freq=cfg.PRINT_FREQ,
+        observe=observe,
+    )
+    values, _ = dataset.source.evaluate(result.keypoints, str(output_dir))
+    recorder.scores(0, result.passed, values)
+    recorder.close()
+    write_prediction_sheet(dataset, result.keypoints, output_dir / "predictions.jpg")
+    logger.info("=> pictures with the predicted skeletons: %s", output_dir / "predictions.jpg")
+    logger.info(markdown_table(values, values.values(), cfg.MODEL.NAME))
+
+
+def model_file(cfg: CfgNode, output_dir: Path) -> Path:
+    """TEST.MODEL_FILE, else what training left in the output folder."""
+    if cfg.TEST.MODEL_FILE:
+        return Path(cfg.TEST.MODEL_FILE)
+    for name in ("model_best.pth", "final_state.pth"):
+        if (output_dir / name).exists():
+            return output_dir / name
+    raise InputError(
+        f"TEST.MODEL_FILE: names no weights, and {output_dir} has no model_best.pth; train first, or give a file"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,168 @@
+"""Train an experiment.
+
+  python tools/train.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml
+  python tools/train.py --cfg FILE GPUS '(0,1)' TRAIN.BATCH_SIZE_PER_GPU 16
+
+Results go to output/<dataset>/<network>/<experiment>/, TensorBoard's files to
+log/<dataset>/<network>/<experiment>_<time>/. Without a GPU it runs on the CPU. With AUTO_RESUME
+True a run goes on where the last one in its output folder ended.
+"""
+
+import logging
+import math
+from pathlib import Path
+
+import _init_paths  # noqa: F401
+import torch
+from _experiment import (
+    debug_pictures,
+    experiment_parser,
+    open_experiment,
+    parse_experiment,
+    run,
+    set_cudnn,
+    to_devices,
+)
+from yacs.config import CfgNode
+
+from lib.core.codecs import build_codec
+from lib.core.optim import build_optimizer, build_schedule
+from lib.core.recorder import Recorder
+from lib.core.train import train_epoch
+from lib.core.validate import validate
+from lib.dataset import build_dataset
+from lib.dataset.loading import TestLoader, train_loader
+from lib.models import build_model
+from lib.models.checkpoint import load_checkpoint, load_pretrained_backbone
+from lib.utils import checkpoint
+from lib.utils.devices import choose_devices, choose_workers, seed_everything
+from lib.utils.errors import InputError
+from lib.utils.logs import markdown_table
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    args, cfg = parse_experiment(experiment_parser(__doc__))
+    output_dir, log_dir = open_experiment(cfg, args.cfg, "train")
+    seed_everything(cfg.SEED)
+    set_cudnn(cfg)
+    devices = choose_devices(cfg.GPUS)
+    workers = choose_workers(cfg.WORKERS)
+    pin_memory = cfg.PIN_MEMORY and devices[0].type == "cuda"
+
+    train_set = build_dataset(cfg, cfg.DATASET.TRAIN_SET, is_train=True)
+    test_set = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
+    batch_size = cfg.TRAIN.BATCH_SIZE_PER_GPU * len(devices)
+    test_batch_size = cfg.TEST.BATCH_SIZE_PER_GPU * len(devices)
+    train_batches = train_loader(train_set, batch_size, workers, cfg.TRAIN.SHUFFLE, pin_memory)
+    test_batches = TestLoader(test_set, test_batch_size, workers, pin_memory)
+
+    network = build_model(cfg)
+    if cfg.MODEL.PRETRAINED:
+        load_pretrained_backbone(network, cfg.MODEL.PRETRAINED, pretrained_layers(cfg))
+    model = to_devices(network, devices)
+    codec = build_codec(cfg, train_set.skeleton)
+    optimizer = build_optimizer(cfg, network.parameters())
+    rate = build_schedule(cfg, len(train_batches))
+    begin, best = resume(cfg, output_dir, network, optimizer)
+    recorder = Recorder(output_dir, log_dir, codec, train_set.skeleton, debug_pictures(cfg))
+    recorder.resume(begin)
+
+    for epoch in range(begin, cfg.TRAIN.END_EPOCH):
+        # Dropout and the like draw from the global generator: from the epoch on, whether resumed or
+        # not, the same.
+        seed_everything(cfg.SEED + 1 + epoch)
+
+        def observe_train(step, passed, batch, outputs, target, epoch=epoch):
+            steps = len(train_batches)
+            recorder.train_step(epoch, step, steps, passed, rate(epoch, step))
+            recorder.batch("train", step, epoch * steps + step, batch, outputs, target)
+
+        def observe_test(step, passed, batch, outputs, target, epoch=epoch):
+            recorder.test_step(step, len(test_batches), passed)
+            recorder.batch("val", step, epoch, batch, outputs, target)
+
+        trained = train_epoch(
+            *(model, train_batches, codec, optimizer, rate, epoch, devices[0]),
+            is_rgb=cfg.DATASET.COLOR_RGB,
+            print_freq=cfg.PRINT_FREQ,
+            observe=observe_train,
+        )
+        recorder.epoch(epoch, trained, rate(epoch, 0))
+        is_last = epoch + 1 == cfg.TRAIN.END_EPOCH
+        if is_last or (epoch + 1) % cfg.TRAIN.EVAL_INTERVAL == 0:
+            result = validate(
+                *(model, test_batches, codec, devices[0]),
+                flip_test=cfg.TEST.FLIP_TEST,
+                is_rgb=cfg.DATASET.COLOR_RGB,
+                print_freq=cfg.PRINT_FREQ,
+                observe=observe_test,
+            )
+            values, score = test_set.source.evaluate(result.keypoints, str(output_dir))
+            recorder.scores(epoch, result.passed, values)
+            table = markdown_table(values, values.values(), cfg.MODEL.NAME)
+            logger.info("Epoch %d:\n%s", epoch, table)
+            if score >= best:
+                best = score
+                checkpoint.save(network.state_dict(), output_dir / "model_best.pth")
+        save_state(output_dir, cfg, epoch + 1, best, network, optimizer)
+        recorder.save()
+
+    checkpoint.save(network.state_dict(), output_dir / "final_state.pth")
+    recorder.close()
+    logger.info("=> best score %.4f: %s", best, output_dir / "model_best.pth")
+
+
+def pretrained_layers(cfg: CfgNode) -> list[str]:
+    """The parts of the network that MODEL.PRETRAINED fills."""
+    return list(cfg.MODEL.EXTRA.get("PRETRAINED_LAYERS", ["*"]))
+
+
+def resume(
+    cfg: CfgNode, output_dir: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, float]:
+    """The epoch to begin with and the best score so far; loads the state that TRAIN.* and
+    AUTO_RESUME ask for."""
+    path = Path(cfg.TRAIN.CHECKPOINT or output_dir / "checkpoint.pth")
+    is_asked = cfg.TRAIN.RESUME or bool(cfg.TRAIN.CHECKPOINT)
+    if not is_asked and not (cfg.AUTO_RESUME and path.exists()):
+        return cfg.TRAIN.BEGIN_EPOCH, -math.inf
+    state = checkpoint.read(path)
+    load_checkpoint(network, state["state_dict"])
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+    except (ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: its optimizer is not TRAIN.OPTIMIZER {cfg.TRAIN.OPTIMIZER}: {error}"
+        ) from None
+    best = state.get("best_perf", state.get("perf", -math.inf))
+    logger.info("=> %s: going on with epoch %d, best score so far %.4f", path, state["epoch"], best)
+    if state["epoch"] >= cfg.TRAIN.END_EPOCH:
+        logger.info(
+            "=> all %d epochs are done; a larger TRAIN.END_EPOCH goes on", cfg.TRAIN.END_EPOCH
+        )
+    return state["epoch"], best
+
+
+def save_state(
+    output_dir: Path,
+    cfg: CfgNode,
+    epoch: int,
+    best: float,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Write checkpoint.pth: what the next epoch needs, under the original's names."""
+    state = {
+        "epoch": epoch,
+        "model": cfg.MODEL.NAME,
+        "state_dict": network.state_dict(),
+        "best_perf": best,
+        "optimizer": optimizer.state_dict(),
+    }
+    checkpoint.save(state, output_dir / "checkpoint.pth")
+
+
+if __name__ == "__main__":
+    run(main)
