@@ -1,0 +1,260 @@
+"""Published checkpoints into these networks.
+
+Layouts known: the plain state dicts of the HRNet zoo; the dicts that HRNet's training and this one
+write (``state_dict`` beside an epoch and an optimizer); those of the mmpose family (``state_dict``
+with ``backbone.…`` and ``keypoint_head.…`` or ``head.…``); ImageNet backbones; and all of them from
+inside DataParallel (``module.``) or ``torch.compile`` (``_orig_mod.``).
+
+Files are read with ``weights_only=True``: loading one never runs code that it brings along.
+"""
+
+import pickle
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.utils.errors import InputError
+
+StateDict = dict[str, Tensor]
+
+# Where a checkpoint keeps its weights, in the order to look; HRNet keeps the network's name, a
+# text, under "model".
+WEIGHTS_KEYS = ("state_dict", "model", "best_state_dict")
+# mmpose names the parts of its estimators; the networks here have these parts at the top.
+PART_PREFIXES = ("backbone.", "keypoint_head.", "head.")
+# A zip archive (torch 1.6 and later) or a pickle (before).
+FILE_STARTS = (b"PK\x03\x04", b"\x80")
+NUM_NAMED = 3
+
+
+def load_checkpoint(model: nn.Module, path_or_state_dict: str | Path | Mapping[str, Any]) -> None:
+    """Fill ``model`` with a checkpoint of any published layout, from a file or already in memory.
+
+    Every entry must fit. Only ``num_batches_tracked`` may be absent, as it is from files of before
+    torch 0.4.1.
+
+    Raises:
+        InputError: a file that cannot be read, or entries that do not fit; ``model`` is unchanged.
+    """
+    source, state, own = _open(model, path_or_state_dict)
+    problems = _shape_problems(state, own) + _name_problems(state, own)
+    if problems:
+        raise InputError(
+            f"{source}: does not fit {type(_bare(model)).__name__}, made for another network or "
+            f"number of joints: {'; '.join(problems)}"
+        )
+    _fill(own, state)
+
+
+@dataclass(frozen=True)
+class PretrainedReport:
+    """What a pretrained backbone gave: numbers of entries, by the first part of their names."""
+
+    source: str
+    num_loaded: int
+    unused: dict[str, int]  # in the file, not asked for or not in the network
+    unfilled: dict[str, int]  # in the network, not in the file: as initialised
+
+    def __str__(self) -> str:
+        def listing(counts: dict[str, int]) -> str:
+            return ", ".join(f"{name} ({count})" for name, count in counts.items()) or "none"
+
+        return (
+            f"{self.source}: {self.num_loaded} entries loaded; left in the file: "
+            f"{listing(self.unused)}; left as initialised: {listing(self.unfilled)}"
+        )
+
+
+def load_pretrained_backbone(
+    model: nn.Module, path: str | Path, layers: Sequence[str] = ("*",)
+) -> PretrainedReport:
+    """Fill what ``model`` shares with the checkpoint at ``path``; the rest stays as it is.
+
+    Args:
+        model: the network, initialised.
+        path: MODEL.PRETRAINED, such as an ImageNet backbone.
+        layers: MODEL.EXTRA.PRETRAINED_LAYERS: which top-level parts to take; '*' takes all.
+
+    Raises:
+        InputError: a file that is absent or cannot be read, an entry of another shape, or no entry
+            at all to take; ``model`` is unchanged.
+    """
+    if not Path(path).is_file():
+        raise InputError(
+            f"MODEL.PRETRAINED: there is no file {path}; download it there, or set "
+            "MODEL.PRETRAINED '' to train from scratch"
+        )
+    source, state, own = _open(model, path)
+    taken = {
+        key: value
+        for key, value in state.items()
+        if key in own and ("*" in layers or _part(key) in layers)
+    }
+    if problems := _shape_problems(taken, own):
+        raise InputError(
+            f"MODEL.PRETRAINED: {source} is made for another network: {'; '.join(problems)}; "
+            "MODEL.EXTRA.PRETRAINED_LAYERS can leave parts out"
+        )
+    if not taken:
+        raise InputError(
+            f"MODEL.PRETRAINED: {source} has nothing for {type(_bare(model)).__name__} in the "
+            f"layers {', '.join(layers) or '(none)'}; it holds {_some(state)}"
+        )
+    _fill(own, taken)
+    return PretrainedReport(
+        source=source,
+        num_loaded=len(taken),
+        unused=_parts(state.keys() - taken.keys()),
+        unfilled=_parts(key for key in own if key not in taken and not _is_counter(key)),
+    )
+
+
+def _open(
+    model: nn.Module, path_or_state_dict: str | Path | Mapping[str, Any]
+) -> tuple[str, StateDict, StateDict]:
+    """What to call the source, its entries under this network's names, and the network's own."""
+    own = {_unwrapped(key): value for key, value in model.state_dict().items()}
+    if isinstance(path_or_state_dict, Mapping):
+        source, content = "the state dict", path_or_state_dict
+    else:
+        source, content = str(path_or_state_dict), _read(Path(path_or_state_dict))
+    return source, _renamed(_weights(content, source), own, source), own
+
+
+def _read(path: Path) -> Any:
+    """The content of a checkpoint file, on the CPU."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(24)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such checkpoint file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the checkpoint: {error.strerror}") from None
+    if not start.startswith(FILE_STARTS):
+        what = f"it begins with {start!r}" if start else "it is empty"
+        raise InputError(f"{path}: not a PyTorch checkpoint: {what}; download it again")
+    try:
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can fail in any way, in any layer of the reader
+        raise InputError(f"{path}: {_why_unreadable(error)}") from None
+
+
+def _numpy_scalars() -> list[Any]:
+    """What a NumPy number is pickled with: HRNet writes its score (``perf``) as one."""
+    rebuild = np.float64(0).__reduce__()[0]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    kinds = {type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8", "?")}
+    return [np.dtype, *kinds, *((rebuild, name) for name in names)]
+
+
+def _why_unreadable(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, pickle.UnpicklingError) and "nsupported" in text:
+        named = re.search(r"GLOBAL (\S+)", text)
+        what = named.group(1) if named else "an object that is no tensor"
+        return (
+            f"refused: it holds {what}, and reading that could run code; if you trust the file, "
+            "save its weights alone: torch.save(model.state_dict(), file)"
+        )
+    reason = text.strip().splitlines()[0].split(". ")[0] if text.strip() else type(error).__name__
+    return f"damaged or cut short ({reason[:120]}); download or copy it again"
+
+
+def _weights(content: Any, source: str) -> Mapping[str, Tensor]:
+    """The state dict within a checkpoint."""
+    if isinstance(content, Mapping):
+        for key in WEIGHTS_KEYS:
+            if isinstance(content.get(key), Mapping):
+                content = content[key]
+                break
+        if content and all(isinstance(value, Tensor) for value in content.values()):
+            return content
+        what = f"a dict of {_some(content)}" if content else "an empty dict"
+    else:
+        what = f"a {type(content).__name__}"
+    raise InputError(
+        f"{source}: holds no weights but {what}; a checkpoint is a state dict (name: tensor), or a "
+        f"dict that has one under {', '.join(WEIGHTS_KEYS)}"
+    )
+
+
+def _renamed(weights: Mapping[str, Tensor], own: StateDict, source: str) -> StateDict:
+    """``weights`` without wrappers, and without the part names that this network does not use."""
+    prefixes = [
+        prefix for prefix in PART_PREFIXES if not any(key.startswith(prefix) for key in own)
+    ]
+    state: StateDict = {}
+    for key, value in weights.items():
+        name = _unwrapped(key)
+        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
+        name = name.removeprefix(prefix)
+        if name in state:
+            raise InputError(f"{source}: holds {name} twice, the second time as {key}")
+        state[name] = value
+    return state
+
+
+def _unwrapped(key: str) -> str:
+    return key.replace("_orig_mod.", "").removeprefix("module.")
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """The network inside DataParallel and torch.compile."""
+    for wrapper in ("module", "_orig_mod"):
+        if isinstance(inner := getattr(model, wrapper, None), nn.Module):
+            return _bare(inner)
+    return model
+
+
+def _shape_problems(state: StateDict, own: StateDict) -> list[str]:
+    wrong = [key for key, value in state.items() if key in own and value.shape != own[key].shape]
+    if not wrong:
+        return []
+    named = ", ".join(
+        f"{key} is {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the network"
+        for key in wrong[:NUM_NAMED]
+    )
+    return [f"{len(wrong)} of another shape: {named}{', ...' if len(wrong) > NUM_NAMED else ''}"]
+
+
+def _name_problems(state: StateDict, own: StateDict) -> list[str]:
+    missing = [key for key in own if key not in state and not _is_counter(key)]
+    unknown = [key for key in state if key not in own]
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} missing in it: {_some(missing)}")
+    if unknown:
+        problems.append(f"{len(unknown)} not in the network: {_some(unknown)}")
+    return problems
+
+
+def _fill(own: StateDict, state: StateDict) -> None:
+    """Copy ``state`` into the network's own tensors, which are of the same shapes."""
+    with torch.no_grad():
+        for key, value in state.items():
+            own[key].copy_(value)
+
+
+def _is_counter(key: str) -> bool:
+    return key.endswith("num_batches_tracked")
+
+
+def _part(key: str) -> str:
+    return key.partition(".")[0]
+
+
+def _parts(keys: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(_part(key) for key in keys).items()))
+
+
+def _some(keys: Iterable[str]) -> str:
+    names = [str(key) for key in keys]
+    return ", ".join(names[:NUM_NAMED]) + (", ..." if len(names) > NUM_NAMED else "")

@@ -1,0 +1,66 @@
+"""Configs for the tests of networks, with the original HRNet keys."""
+
+from typing import Any
+
+from yacs.config import CfgNode
+
+# The experiments whose networks the golden files hold.
+GOLDEN_CONFIGS: dict[str, dict[str, Any]] = {
+    "pose_resnet_50": {"depth": 50},
+    "pose_hrnet_w32": {"width": 32},
+    "pose_hrnet_w32_mpii": {"width": 32, "num_joints": 16},
+    "pose_hrnet_w48": {"width": 48},
+}
+
+
+def model_cfg(width: int = 0, depth: int = 0, **options: Any) -> CfgNode:
+    """HRNet of ``width``, or SimpleBaseline of ``depth``."""
+    return hrnet_cfg(width, **options) if width else resnet_cfg(depth, **options)
+
+
+def resnet_cfg(depth: int, num_joints: int = 17, **extra: Any) -> CfgNode:
+    settings = {
+        "FINAL_CONV_KERNEL": 1,
+        "DECONV_WITH_BIAS": False,
+        "NUM_DECONV_LAYERS": 3,
+        "NUM_DECONV_FILTERS": [256, 256, 256],
+        "NUM_DECONV_KERNELS": [4, 4, 4],
+        "NUM_LAYERS": depth,
+    }
+    return _cfg("pose_resnet", num_joints, {**settings, **extra})
+
+
+def hrnet_cfg(
+    width: int,
+    num_joints: int = 17,
+    modules: tuple[int, int, int] = (1, 4, 3),
+    blocks: int = 4,
+    block: str = "BASIC",
+) -> CfgNode:
+    extra: dict[str, Any] = {"PRETRAINED_LAYERS": ["*"], "FINAL_CONV_KERNEL": 1}
+    for branches, num_modules in zip((2, 3, 4), modules, strict=True):
+        extra[f"STAGE{branches}"] = {
+            "NUM_MODULES": num_modules,
+            "NUM_BRANCHES": branches,
+            "BLOCK": block,
+            "NUM_BLOCKS": [blocks] * branches,
+            "NUM_CHANNELS": [width * 2**i for i in range(branches)],
+            "FUSE_METHOD": "SUM",
+        }
+    return _cfg("pose_hrnet", num_joints, extra)
+
+
+def tiny_hrnet_cfg(num_joints: int = 5, **options: Any) -> CfgNode:
+    """A network of HRNet's shape that runs in milliseconds; two modules where paths differ."""
+    return hrnet_cfg(4, num_joints, modules=(1, 2, 2), blocks=1, **options)
+
+
+def _cfg(name: str, num_joints: int, extra: dict[str, Any]) -> CfgNode:
+    model = {
+        "NAME": name,
+        "NUM_JOINTS": num_joints,
+        "INIT_WEIGHTS": True,
+        "PRETRAINED": "",
+        "EXTRA": extra,
+    }
+    return CfgNode({"MODEL": model})

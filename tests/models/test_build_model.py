@@ -1,0 +1,224 @@
+"""The networks that build_model makes: published numbers, sizes, features, refusals."""
+
+import pytest
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from lib.models import MODELS, build_model
+from lib.models.blocks import BasicBlock
+from lib.models.pose_hrnet import PoseHRNet, Stage
+from lib.utils.errors import InputError
+from tests.golden_files import golden_model
+from tests.models.configs import (
+    GOLDEN_CONFIGS,
+    hrnet_cfg,
+    model_cfg,
+    resnet_cfg,
+    tiny_hrnet_cfg,
+)
+
+TOLERANCE = 1e-4  # in units of the golden output's standard deviation
+
+
+@pytest.mark.parametrize("name", GOLDEN_CONFIGS)
+def test_computes_what_the_published_network_computes(name):
+    golden = golden_model(name)
+    network = build_model(model_cfg(**GOLDEN_CONFIGS[name]))
+    network.load_state_dict(golden.state, strict=True)
+    with torch.inference_mode():
+        heatmaps = network.eval()(golden.image)
+    height, width = golden.meta["height"], golden.meta["width"]
+    assert heatmaps.shape[-2:] == (height // 4, width // 4)
+    assert max(golden.errors([heatmaps])) < TOLERANCE
+    assert count_parameters(network) == golden.meta["params"]
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [
+        ({"depth": 18}, 15_376_721),
+        ({"depth": 34}, 25_484_881),
+        ({"depth": 50}, 33_999_697),
+        ({"depth": 101}, 52_991_825),
+        ({"depth": 152}, 68_635_473),
+        ({"width": 32}, 28_536_113),
+        ({"width": 48}, 63_595_745),
+    ],
+)
+def test_has_the_published_number_of_parameters(options, parameters):
+    with torch.device("meta"):
+        network = build_model(model_cfg(**options))
+    assert count_parameters(network) == parameters
+
+
+def test_hrnet_with_every_branch_has_srpose_backbones_parameters():
+    stages = tuple(
+        Stage(modules, BasicBlock, (4,) * branches, (32, 64, 128, 256)[:branches])
+        for branches, modules in ((2, 1), (3, 4), (4, 3))
+    )
+    with torch.device("meta"):
+        network = PoseHRNet(stages, num_joints=17, multi_scale_output=True)
+        features = network.features(torch.zeros(1, 3, 256, 192))
+    backbone = count_parameters(network) - count_parameters(network.final_layer)
+    assert backbone == 29_305_536
+    shapes = [tuple(feature.shape[1:]) for feature in features]
+    assert shapes == [(32, 64, 48), (64, 32, 24), (128, 16, 12), (256, 8, 6)]
+
+
+@pytest.mark.parametrize("options", [{"depth": 18}, {"depth": 50}, {"width": 32}])
+def test_features_have_the_channels_they_announce(options):
+    with torch.device("meta"):
+        network = build_model(model_cfg(**options))
+        features = network.features(torch.zeros(2, 3, 64, 96))
+    assert tuple(feature.shape[1] for feature in features) == tuple(network.feature_channels)
+    assert [feature.shape[2] for feature in features] == [16, 8, 4, 2][: len(features)]
+
+
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        tiny_hrnet_cfg(),
+        tiny_hrnet_cfg(block="BOTTLENECK"),
+        resnet_cfg(18, NUM_DECONV_FILTERS=[8, 8, 8]),
+    ],
+    ids=["hrnet", "hrnet-bottleneck", "resnet"],
+)
+def test_gradients_reach_every_parameter(cfg):
+    torch.manual_seed(0)
+    cfg.MODEL.INIT_WEIGHTS = False  # a std of 0.001 would let gradients underflow to nothing
+    network = build_model(cfg)
+    network(torch.randn(2, 3, 64, 64)).square().mean().backward()
+    silent = [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 4])
+def test_every_deconvolution_kernel_doubles_the_size(kernel):
+    with torch.device("meta"):
+        network = build_model(resnet_cfg(18, NUM_DECONV_KERNELS=[kernel] * 3))
+        heatmaps = network(torch.zeros(1, 3, 64, 96))
+    assert heatmaps.shape == (1, 17, 16, 24)
+
+
+def test_fusion_leaves_the_branches_as_they_are():
+    network = build_model(tiny_hrnet_cfg()).eval()
+    module = network.stage3[0]
+    branches = [torch.randn(1, 4 * 2**i, 16 // 2**i, 16 // 2**i) for i in range(3)]
+    before = [branch.clone() for branch in branches]
+    first, second = module(branches), module(branches)
+    assert all(torch.equal(a, b) for a, b in zip(branches, before, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_branch_whose_width_changes_is_made_from_itself():
+    cfg = tiny_hrnet_cfg()
+    cfg.MODEL.EXTRA.STAGE3.NUM_CHANNELS = [6, 8, 16]
+    network = build_model(cfg)
+    assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 5, 16, 16)
+
+
+@pytest.mark.parametrize("cfg", [tiny_hrnet_cfg(), resnet_cfg(18)], ids=["hrnet", "resnet"])
+def test_initial_weights_are_the_papers_and_follow_the_seed(cfg):
+    networks = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        networks.append(build_model(cfg))
+    for module in networks[0].modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert torch.all(module.weight == 1)
+            assert torch.all(module.bias == 0)
+    weights = [m.weight for m in networks[0].modules() if isinstance(m, nn.Conv2d)]
+    drawn = torch.cat([weight.detach().flatten() for weight in weights])
+    assert abs(float(drawn.std()) / 0.001 - 1) < 0.05
+    assert torch.all(networks[0].final_layer.bias == 0)
+    pairs = zip(networks[0].parameters(), networks[1].parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("cfg", [tiny_hrnet_cfg(), resnet_cfg(18)], ids=["hrnet", "resnet"])
+def test_exports_for_any_batch(cfg):
+    cfg.MODEL.INIT_WEIGHTS = False
+    network = build_model(cfg).eval()
+    image, other = torch.randn(2, 3, 64, 96), torch.randn(3, 3, 64, 96)
+    with torch.no_grad():
+        expected = network(other)
+        batch = torch.export.Dim("batch", min=1, max=64)
+        program = torch.export.export(network, (image,), dynamic_shapes={"x": {0: batch}})
+        torch.testing.assert_close(program.module()(other), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_unknown_network_is_refused_with_the_known_ones():
+    cfg = tiny_hrnet_cfg()
+    cfg.MODEL.NAME = "pose_hernet"
+    with pytest.raises(InputError, match=r"MODEL\.NAME.*'pose_hernet'") as caught:
+        build_model(cfg)
+    assert all(name in str(caught.value) for name in MODELS)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("NUM_LAYERS", 42),
+        ("NUM_DECONV_LAYERS", 0),
+        ("NUM_DECONV_LAYERS", 2),
+        ("NUM_DECONV_FILTERS", [256, 256]),
+        ("NUM_DECONV_FILTERS", []),
+        ("NUM_DECONV_KERNELS", [4, 4, 5]),
+        ("NUM_DECONV_KERNELS", [4, 4]),
+        ("FINAL_CONV_KERNEL", 2),
+    ],
+)
+def test_resnet_refuses_a_bad_setting_and_names_it(key, value):
+    named = "NUM_DECONV" if key == "NUM_DECONV_LAYERS" else key
+    assert_refused(resnet_cfg(50, **{key: value}), f"MODEL.EXTRA.{named}")
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "value"),
+    [
+        ("STAGE2", "NUM_BRANCHES", 0),
+        ("STAGE3", "NUM_BLOCKS", [4, 4]),
+        ("STAGE4", "NUM_CHANNELS", [32, 64, 128]),
+        ("STAGE4", "NUM_CHANNELS", [32, 64, 128, "256"]),
+        ("STAGE2", "NUM_MODULES", True),
+        ("STAGE3", "BLOCK", "BASIS"),
+        ("STAGE3", "BLOCK", ["BASIC"]),
+        ("STAGE2", "FUSE_METHOD", "CAT"),
+    ],
+)
+def test_hrnet_refuses_a_bad_setting_and_names_it(stage, key, value):
+    cfg = hrnet_cfg(32)
+    cfg.MODEL.EXTRA[stage][key] = value
+    assert_refused(cfg, f"MODEL.EXTRA.{stage}.{key}")
+
+
+def test_hrnet_refuses_a_stage_that_drops_a_branch():
+    cfg = hrnet_cfg(32)
+    cfg.MODEL.EXTRA.STAGE4 = cfg.MODEL.EXTRA.STAGE2.clone()
+    assert_refused(cfg, "MODEL.EXTRA.STAGE4.NUM_BRANCHES")
+
+
+def test_a_missing_setting_is_named():
+    cfg = hrnet_cfg(32)
+    del cfg.MODEL.EXTRA["STAGE3"]
+    assert_refused(cfg, "MODEL.EXTRA.STAGE3")
+
+
+def test_no_joints_are_refused():
+    assert_refused(hrnet_cfg(32, num_joints=0), "MODEL.NUM_JOINTS")
+
+
+def assert_refused(cfg: CfgNode, key: str) -> None:
+    with torch.device("meta"), pytest.raises(InputError) as caught:
+        build_model(cfg)
+    assert str(caught.value).startswith(key)
+    assert "\n" not in str(caught.value)
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

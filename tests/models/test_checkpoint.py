@@ -1,0 +1,274 @@
+"""Checkpoints of every published layout go in; what does not fit is refused and changes nothing."""
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lib.models import build_model
+from lib.models.checkpoint import load_checkpoint, load_pretrained_backbone
+from lib.utils.errors import InputError
+from tests.models.configs import resnet_cfg, tiny_hrnet_cfg
+
+CONFIGS = {
+    "hrnet": tiny_hrnet_cfg(),
+    "resnet": resnet_cfg(18, num_joints=5, NUM_DECONV_FILTERS=[8, 8, 8]),
+}
+
+
+def make(kind: str = "hrnet", seed: int = 0) -> nn.Module:
+    """A network whose every entry, counters and running means too, depends on the seed."""
+    network = build_model(CONFIGS[kind])
+    generator = torch.Generator().manual_seed(seed)
+    for value in network.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(torch.rand(value.shape, generator=generator))
+        else:
+            value.fill_(seed)
+    return network
+
+
+def plain(network: nn.Module) -> OrderedDict:
+    return OrderedDict((key, value.clone()) for key, value in network.state_dict().items())
+
+
+def hrnet_training(network: nn.Module) -> dict:
+    state = {f"module.{key}": value for key, value in plain(network).items()}
+    optimizer = torch.optim.Adam(network.parameters())
+    return {
+        "epoch": 3,
+        "model": "pose_hrnet",
+        "state_dict": state,
+        "best_state_dict": plain(network),
+        "perf": np.float64(0.7),
+        "optimizer": optimizer.state_dict(),
+    }
+
+
+def mmpose(network: nn.Module, head: str) -> dict:
+    heads = ("final_layer", "deconv_layers")
+    state = {
+        f"{head if key.startswith(heads) else 'backbone'}.{key}": value
+        for key, value in plain(network).items()
+    }
+    return {"meta": {"epoch": 210, "mmpose_version": "0.18.0"}, "state_dict": state}
+
+
+def compiled(network: nn.Module) -> dict:
+    return {f"module._orig_mod.{key}": value for key, value in plain(network).items()}
+
+
+def before_counters(network: nn.Module) -> dict:
+    return {k: v for k, v in plain(network).items() if not k.endswith("num_batches_tracked")}
+
+
+LAYOUTS = {
+    "zoo": plain,
+    "HRNet training": hrnet_training,
+    "mmpose 0": lambda network: mmpose(network, "keypoint_head"),
+    "mmpose 1": lambda network: mmpose(network, "head"),
+    "DataParallel": lambda network: {f"module.{k}": v for k, v in plain(network).items()},
+    "torch.compile under DDP": compiled,
+    "under model": lambda network: {"model": plain(network), "epoch": 1},
+    "no batch counters": before_counters,
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
+def test_every_layout_goes_in(kind, layout, is_zip, tmp_path):
+    source, target = make(kind, seed=1), make(kind, seed=2)
+    path = tmp_path / "weights.pth"
+    torch.save(LAYOUTS[layout](source), path, _use_new_zipfile_serialization=is_zip)
+    load_checkpoint(target, path)
+    expected = plain(source)
+    for key, value in target.state_dict().items():
+        if layout == "no batch counters" and key.endswith("num_batches_tracked"):
+            assert value == 2
+        else:
+            assert torch.equal(value, expected[key]), key
+
+
+def test_a_state_dict_in_memory_goes_in_and_is_not_shared():
+    source, target = make(seed=1), make(seed=2)
+    state = plain(source)
+    load_checkpoint(target, state)
+    assert_same_state(target, state)
+    state["final_layer.weight"].zero_()
+    assert target.state_dict()["final_layer.weight"].any()
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile], ids=["parallel", "compiled"])
+def test_a_wrapped_network_takes_a_plain_checkpoint(wrap):
+    source, target = make(seed=1), make(seed=2)
+    load_checkpoint(wrap(target), plain(source))
+    assert_same_state(target, plain(source))
+
+
+def test_a_score_that_older_numpy_wrote_is_read(tmp_path):
+    # NumPy 1 pickled its numbers under numpy.core, where NumPy 2 says numpy._core.
+    path = tmp_path / "checkpoint.pth"
+    torch.save(hrnet_training(make(seed=1)), path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    assert b"numpy._core.multiarray" in content
+    path.write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    target = make(seed=2)
+    load_checkpoint(target, path)
+    assert_same_state(target, plain(make(seed=1)))
+
+
+def test_another_number_of_joints_is_refused_with_both_shapes():
+    state = plain(build_model(tiny_hrnet_cfg(num_joints=6)))
+    message = refusal(make(), state)
+    assert "final_layer.weight is (6, 4, 1, 1) in the file, (5, 4, 1, 1) in the network" in message
+    assert "2 of another shape" in message
+    assert "PoseHRNet" in message
+
+
+def test_another_network_is_refused_with_counts_and_first_names():
+    message = refusal(make(), plain(make("resnet")))
+    assert "missing in it: conv2.weight, bn2.weight, bn2.bias, ..." in message
+    assert "not in the network: layer2.0.conv1.weight" in message
+    assert "another network" in message
+
+
+def test_one_missing_and_one_unknown_entry_are_named():
+    state = plain(make(seed=1))
+    state["final_layer.gain"] = state.pop("final_layer.bias")
+    message = refusal(make(), state)
+    assert "1 missing in it: final_layer.bias" in message
+    assert "1 not in the network: final_layer.gain" in message
+
+
+def test_an_entry_that_is_there_twice_is_refused():
+    state = plain(make(seed=1))
+    state["module.conv1.weight"] = state["conv1.weight"]
+    assert "conv1.weight twice" in refusal(make(), state)
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"epoch": 3, "state_dict": {}}, {"a": 1}, [torch.zeros(1)], torch.zeros(2)]
+)
+def test_a_file_without_weights_is_refused(content, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(content, path)
+    assert "holds no weights" in refusal(make(), path)
+
+
+class Outsider:
+    """What a weights-only reader must not build."""
+
+
+def test_a_pickle_with_code_is_refused(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": plain(make()), "config": Outsider()}, path)
+    message = refusal(make(), path)
+    assert "Outsider" in message
+    assert "refused" in message
+
+
+def test_a_plain_pickle_is_refused(tmp_path):
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(pickle.dumps({"conv1.weight": np.zeros(3)}, protocol=2))
+    assert "refused" in refusal(make(), path)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
+def test_a_truncated_file_is_refused(share, is_zip, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(plain(make()), path, _use_new_zipfile_serialization=is_zip)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    assert "cut short" in refusal(make(), path)
+
+
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>\n<html>", b"version https://git-lfs"])
+def test_a_file_that_is_no_checkpoint_is_refused(content, tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    assert "not a PyTorch checkpoint" in refusal(make(), path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    assert "no such checkpoint file" in refusal(make(), tmp_path / "absent.pth")
+    assert "cannot read the checkpoint" in refusal(make(), tmp_path)
+
+
+def test_a_backbone_fills_what_it_shares_and_says_what_not(tmp_path):
+    source, target = make("resnet", seed=1), make("resnet", seed=2)
+    before = plain(target)
+    state = {k: v for k, v in plain(source).items() if not k.startswith(("deconv", "final"))}
+    path = save({**state, "fc.weight": torch.zeros(9, 512), "fc.bias": torch.zeros(9)}, tmp_path)
+    report = load_pretrained_backbone(target, path)
+    after = target.state_dict()
+    assert all(torch.equal(after[key], state[key]) for key in state)
+    rest = before.keys() - state.keys()
+    assert all(torch.equal(after[key], before[key]) for key in rest)
+    assert report.num_loaded == len(state)
+    assert report.unused == {"fc": 2}
+    assert report.unfilled == {"deconv_layers": 15, "final_layer": 2}
+    assert "fc (2)" in str(report)
+    assert "\n" not in str(report)
+
+
+def test_a_backbone_fills_only_the_layers_asked_for(tmp_path):
+    source, target = make(seed=1), make(seed=2)
+    before = plain(target)
+    report = load_pretrained_backbone(target, save(plain(source), tmp_path), ["conv1", "stage3"])
+    for key, value in target.state_dict().items():
+        is_asked_for = key.split(".")[0] in ("conv1", "stage3")
+        assert torch.equal(value, (plain(source) if is_asked_for else before)[key]), key
+    assert "stage3" not in report.unfilled
+    assert "conv2" in report.unused
+
+
+def test_a_backbone_of_another_width_is_refused(tmp_path):
+    target = make()
+    before = plain(target)
+    cfg = tiny_hrnet_cfg()
+    cfg.MODEL.EXTRA.STAGE4.NUM_CHANNELS = [4, 8, 16, 36]
+    path = save(plain(build_model(cfg)), tmp_path)
+    with pytest.raises(InputError, match=r"MODEL\.PRETRAINED.*another network.*transition3\.3"):
+        load_pretrained_backbone(target, path)
+    assert_same_state(target, before)
+
+
+def test_a_backbone_with_nothing_in_common_is_refused(tmp_path):
+    path = save({"encoder.weight": torch.zeros(2)}, tmp_path)
+    with pytest.raises(InputError, match=r"nothing for PoseHRNet.*encoder\.weight"):
+        load_pretrained_backbone(make(), path)
+
+
+def test_an_absent_backbone_is_refused_with_the_way_out(tmp_path):
+    with pytest.raises(InputError, match=r"MODEL\.PRETRAINED.*absent\.pth.*from scratch"):
+        load_pretrained_backbone(make(), tmp_path / "absent.pth")
+
+
+def refusal(network: nn.Module, source: object) -> str:
+    """The message with which ``source`` is refused; the network must be as it was."""
+    before = plain(network)
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(network, source)
+    assert_same_state(network, before)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(str(source) if isinstance(source, Path) else "the state dict")
+    return message
+
+
+def assert_same_state(network: nn.Module, expected: dict) -> None:
+    state = network.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[key], expected[key]) for key in expected)
+
+
+def save(content: dict, folder: Path) -> Path:
+    path = folder / "backbone.pth"
+    torch.save(content, path)
+    return path

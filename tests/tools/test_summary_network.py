@@ -1,0 +1,113 @@
+"""tools/summary_network.py: what it counts, and what it says."""
+
+import importlib
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from lib.models import build_model
+from tests.models.configs import hrnet_cfg, resnet_cfg, tiny_hrnet_cfg
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    return importlib.import_module("summary_network")
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """A file for a small network with an input of 64 x 96 (height x width)."""
+    path = tmp_path / "tiny.yaml"
+    content = yaml.safe_load(tiny_hrnet_cfg().dump())
+    content["MODEL"]["IMAGE_SIZE"] = [96, 64]
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("cfg", "published"),
+    [
+        (resnet_cfg(50), 8.9),
+        (resnet_cfg(101), 12.4),
+        (resnet_cfg(152), 15.7),
+        (hrnet_cfg(32), 7.1),
+        (hrnet_cfg(48), 14.6),
+    ],
+    ids=["res50", "res101", "res152", "w32", "w48"],
+)
+def test_counts_within_a_tenth_of_the_published_gflops(tool, cfg, published):
+    with torch.device("meta"):
+        summary = tool.summarize(build_model(cfg), 256, 192)
+    assert summary["hrnet_gflops"] == pytest.approx(published, abs=0.1)
+
+
+@pytest.mark.parametrize("cfg", [resnet_cfg(18), tiny_hrnet_cfg()], ids=["resnet", "hrnet"])
+def test_counts_what_the_layers_shapes_say(tool, cfg):
+    with torch.device("meta"):
+        network = build_model(cfg)
+    by_hand = []
+
+    def count(module, args, output):
+        # A deconvolution puts its kernel on every input pixel, a convolution on every output one.
+        pixels = args[0] if isinstance(module, nn.ConvTranspose2d) else output
+        by_hand.append(module.weight.numel() * math.prod(pixels.shape[2:]))
+
+    handles = [
+        module.register_forward_hook(count)
+        for module in network.modules()
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
+    ]
+    summary = tool.summarize(network, 64, 96)
+    for handle in handles:
+        handle.remove()
+    assert summary["macs"] == sum(by_hand)
+    modules = summary["modules"].values()
+    assert summary["macs"] == sum(module["macs"] for module in modules)
+    assert summary["parameters"] == sum(module["parameters"] for module in modules)
+
+
+def test_json_follows_shape_and_options(tool, experiment, capsys):
+    arguments = ["--cfg", str(experiment), "--json"]
+    assert tool.main(arguments) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["shape"] == [64, 96]
+    assert tool.main([*arguments, "--shape", "128", "96", "MODEL.NUM_JOINTS", "7"]) == 0
+    larger = json.loads(capsys.readouterr().out)
+    assert larger["shape"] == [128, 96]
+    assert larger["parameters"] - summary["parameters"] == 2 * (4 + 1)
+    assert larger["modules"]["conv1"]["macs"] == 2 * summary["modules"]["conv1"]["macs"]
+
+
+def test_the_command_prints_a_table_with_its_convention(experiment, tmp_path):
+    command = [sys.executable, str(TOOLS / "summary_network.py"), "--cfg", str(experiment)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "64 x 96" in result.stdout
+    assert "stage4" in result.stdout
+    assert "multiply-accumulates" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["MODEL.EXTRA.STAGE2.BLOCK", "BASIS"], "MODEL.EXTRA.STAGE2.BLOCK"),
+        (["--shape", "0", "96"], "--shape"),
+        (["MODEL.NAME", "pose_hernet"], "pose_hernet"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_1(tool, experiment, capsys, options, message):
+    assert tool.main(["--cfg", str(experiment), *options]) == 1
+    output = capsys.readouterr()
+    assert message in output.err
+    assert output.err.count("\n") == 1
+    assert output.out == ""
