@@ -1,0 +1,247 @@
+"""A small ray caster for `figures`: round cones, a depth buffer, painted surfaces, one light.
+
+A round cone is a sphere swept along a segment while its radius changes linearly: with it limbs
+taper and joints are round, and the nearest surface along a ray has a closed form.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+# (N, 3) places and (N, 3) unit normals in a part's frame -> (N, 3) RGB colours, 0 to 255.
+Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Cones that share a frame and a paint.
+
+    cones: (n, 9) ax, ay, az, bx, by, bz, ra, rb, open in the body's frame; an open one ends at b
+    like a sleeve, without a round cap. frame: (3, 3), columns left, up, forward. The paint sees
+    places relative to `origin` in that frame, divided by `unit`. A part that is not `flesh` (a ball
+    in the hand) hides what is behind it, and is no part of the person's mask.
+    """
+
+    cones: np.ndarray
+    frame: np.ndarray
+    origin: np.ndarray
+    paint: Paint
+    unit: float = 1.0
+    flesh: bool = True
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Body to pixels: a turn (x right, y down, z away), then a mild perspective.
+
+    `scale` is pixels per body unit at the pivot, `center` the pivot's pixel, `distance` the
+    camera's in body units.
+    """
+
+    turn: np.ndarray
+    pivot: np.ndarray
+    scale: float
+    center: tuple[float, float]
+    distance: float
+
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """points (n, 3) -> x, y, depth in pixels (n, 3), and pixels per body unit there (n,)."""
+        turned = (np.atleast_2d(points) - self.pivot) @ self.turn.T
+        pixels = self.scale * self.distance / np.maximum(self.distance + turned[:, 2], 0.3)
+        xy = turned[:, :2] * pixels[:, None] + self.center
+        return np.column_stack([xy, turned[:, 2] * self.scale]), pixels
+
+    def zoom(self, factor: float, origin: tuple[float, float]) -> "Camera":
+        """The same view in a window at `origin` whose pixels are `factor` times finer."""
+        # A pixel's centre has whole coordinates, in the image and in the finer window.
+        half = 0.5 * (factor - 1)
+        center = tuple((c - o) * factor + half for c, o in zip(self.center, origin, strict=True))
+        return Camera(self.turn, self.pivot, self.scale * factor, center, self.distance)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A rendered figure in a window of the image.
+
+    color: float32 (h, w, 3), already multiplied by alpha; alpha: float32 (h, w); flesh: bool (h,
+    w), the figure without what it carries; depth: float32 (h, w), the nearest surface in pixels,
+    infinite where there is none.
+    """
+
+    x: int
+    y: int
+    color: np.ndarray
+    alpha: np.ndarray
+    flesh: np.ndarray
+    depth: np.ndarray
+
+
+@lru_cache(maxsize=1)
+def noise_tile() -> np.ndarray:
+    """float32 (256, 256): smooth periodic noise, about -1 to 1, the same in every process."""
+    rng = np.random.default_rng(20)
+    fy, fx = np.meshgrid(np.fft.fftfreq(256), np.fft.fftfreq(256), indexing="ij")
+    frequency = np.hypot(fx, fy)
+    spectrum = np.fft.fft2(rng.standard_normal((256, 256))) / (frequency + 0.012) ** 1.4
+    spectrum[0, 0] = 0
+    tile = np.fft.ifft2(spectrum).real
+    return (tile / (2 * tile.std())).clip(-1.3, 1.3).astype(np.float32)
+
+
+def sample_noise(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """The noise tile at places (N,) in tile pixels, repeated without end."""
+    return noise_tile()[v.astype(np.int32) & 255, u.astype(np.int32) & 255]
+
+
+def render(
+    parts: list[Part], camera: Camera, light: "Light", size: tuple[int, int]
+) -> Layer | None:
+    """Draw parts into an image of `size` (width, height); None if nothing of them falls into it."""
+    cones = np.concatenate([part.cones for part in parts])
+    a, scale_a = camera.project(cones[:, 0:3])
+    b, scale_b = camera.project(cones[:, 3:6])
+    radii = np.column_stack([cones[:, 6] * scale_a, cones[:, 7] * scale_b])
+    low = np.minimum(a[:, :2] - radii[:, :1], b[:, :2] - radii[:, 1:]).min(0)
+    high = np.maximum(a[:, :2] + radii[:, :1], b[:, :2] + radii[:, 1:]).max(0)
+    x0, y0 = np.maximum(np.floor(low).astype(int) - 1, 0)
+    x1, y1 = np.minimum(np.ceil(high).astype(int) + 2, size)
+    if x1 - x0 < 2 or y1 - y0 < 2:
+        return None
+    fine = 2
+    camera = camera.zoom(fine, (float(x0), float(y0)))
+    shape = ((y1 - y0) * fine, (x1 - x0) * fine)
+    owner = np.repeat(np.arange(len(parts)), [len(part.cones) for part in parts])
+    color, hit, flesh, depth = _draw(parts, cones, owner, camera, light, shape)
+    size_out = (x1 - x0, y1 - y0)
+    alpha = cv2.resize(hit, size_out, interpolation=cv2.INTER_AREA)
+    if not alpha.any():
+        return None
+    color = cv2.resize(color, size_out, interpolation=cv2.INTER_AREA)
+    flesh = cv2.resize(flesh, size_out, interpolation=cv2.INTER_AREA) >= 0.5
+    depth = np.minimum(depth[::2], depth[1::2])
+    depth = np.minimum(depth[:, ::2], depth[:, 1::2]) / fine
+    return Layer(int(x0), int(y0), color, alpha, flesh, depth)
+
+
+def _draw(
+    parts: list[Part],
+    cones: np.ndarray,
+    owner: np.ndarray,
+    camera: Camera,
+    light: "Light",
+    shape: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Colour (h, w, 3), hit (h, w), flesh (h, w) and depth (h, w), all float32, at the fine
+    resolution."""
+    a, scale_a = camera.project(cones[:, 0:3])
+    b, scale_b = camera.project(cones[:, 3:6])
+    sizes = np.column_stack([cones[:, 6] * scale_a, cones[:, 7] * scale_b])
+    depth, which, along = cast(a, b, sizes, cones[:, 8] > 0, shape)
+    # Flat indices: NumPy gathers and scatters along one axis much faster than along two.
+    flat = np.flatnonzero(which >= 0)
+    k, t = which.ravel()[flat], along.ravel()[flat][:, None]
+    a, b, sizes = a.astype(np.float32), b.astype(np.float32), sizes.astype(np.float32)
+    rows, columns = np.divmod(flat, shape[1])
+    place = np.empty((len(flat), 3), np.float32)
+    place[:, 0], place[:, 1], place[:, 2] = columns, rows, depth.ravel()[flat]
+    core = a.take(k, 0) + t * (b - a).take(k, 0)
+    radius = sizes[:, :1].take(k, 0) + t * (sizes[:, 1:] - sizes[:, :1]).take(k, 0)
+    normal = (place - core) / np.maximum(radius, 1e-3)
+    painted = np.empty_like(place)
+    part_of = owner[k]
+    order = np.argsort(part_of, kind="stable")
+    starts = np.searchsorted(part_of[order], np.arange(len(parts) + 1))
+    for i, part in enumerate(parts):
+        chosen = order[starts[i] : starts[i + 1]]
+        if not len(chosen):
+            continue
+        origin, scale = camera.project(part.origin)
+        basis = (camera.turn @ part.frame).astype(np.float32)
+        local = (place[chosen] - origin[0].astype(np.float32)) @ basis
+        painted[chosen] = part.paint(
+            local / np.float32(scale[0] * part.unit), normal[chosen] @ basis
+        )
+    painted *= light.on(normal)
+    hit, flesh = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    color = np.zeros((*shape, 3), np.float32)
+    hit.ravel()[flat] = 1
+    flesh.ravel()[flat] = np.array([part.flesh for part in parts], np.float32)[part_of]
+    color.reshape(-1, 3)[flat] = np.clip(painted, 0, 255)
+    return color, hit, flesh, depth
+
+
+def cast(
+    a: np.ndarray, b: np.ndarray, radii: np.ndarray, is_open: np.ndarray, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nearest surface of round cones along parallel rays.
+
+    a, b (n, 3): the ends, pixels, z away; radii (n, 2); is_open (n,): no cap at b. Returns depth
+    float32 (h, w), the cone hit int16 (h, w; -1: none) and the place along its axis float32 (h, w),
+    0 at a and 1 at b.
+
+    The sphere at t is met at z(t) = az + t dz - sqrt(f(t)) with f(t) = r(t)^2 - |p - c(t)|^2 = c +
+    2 b t + a t^2; z is convex where f > 0, so its minimum is where dz sqrt(f) = a t + b, clamped to
+    the segment.
+    """
+    depth = np.full(shape, np.inf, np.float32)
+    which = np.full(shape, -1, np.int16)
+    along = np.zeros(shape, np.float32)
+    low = np.floor(np.minimum(a[:, :2] - radii[:, :1], b[:, :2] - radii[:, 1:])).astype(int)
+    high = np.ceil(np.maximum(a[:, :2] + radii[:, :1], b[:, :2] + radii[:, 1:])).astype(int) + 1
+    low, high = np.maximum(low, 0), np.minimum(high, (shape[1], shape[0]))
+    for k in range(len(a)):
+        (x0, y0), (x1, y1) = low[k], high[k]
+        if x1 <= x0 or y1 <= y0:
+            continue
+        dx, dy, dz = (float(v) for v in b[k] - a[k])
+        ra, dr = float(radii[k, 0]), float(radii[k, 1] - radii[k, 0])
+        qx = np.arange(x0, x1, dtype=np.float32) - np.float32(a[k, 0])
+        qy = (np.arange(y0, y1, dtype=np.float32) - np.float32(a[k, 1]))[:, None]
+        # A cone seen end-on has no silhouette line; a hair's breadth of length keeps the formula
+        # regular.
+        qa = min(dr * dr - dx * dx - dy * dy, -1e-2)
+        qb = (qx * dx + ra * dr) + qy * dy
+        qc = (ra * ra - qx * qx) - qy * qy
+        inside = np.maximum(qb * qb - qa * qc, 0)
+        free = (dz * np.sqrt(inside / (dz * dz - qa)) - qb) / qa
+        t = np.clip(free, 0, 1)
+        f = qc + t * (2 * qb + qa * t)
+        z = np.float32(a[k, 2]) + t * dz - np.sqrt(np.maximum(f, 0))
+        window = (slice(y0, y1), slice(x0, x1))
+        nearer = (f > 0) & (z < depth[window])
+        if is_open[k]:
+            nearer &= free < 1
+        np.copyto(depth[window], z, where=nearer)
+        np.copyto(along[window], t, where=nearer)
+        which[window][nearer] = k
+    return depth, which, along
+
+
+@dataclass(frozen=True)
+class Light:
+    """One lamp and the sky: `direction` (3,) towards the lamp in camera axes; the colours scale
+    RGB, about 1."""
+
+    direction: np.ndarray
+    lamp: np.ndarray
+    ambient: np.ndarray
+
+    def on(self, normal: np.ndarray) -> np.ndarray:
+        """normal (N, 3) in camera axes -> (N, 3) factors for the painted colour."""
+        facing = np.maximum(normal @ self.direction.astype(np.float32), 0)[:, None]
+        sky = (0.82 - 0.18 * normal[:, 1:2]) * (0.62 - 0.38 * np.minimum(normal[:, 2:3], 0))
+        return facing * self.lamp.astype(np.float32) + sky * self.ambient.astype(np.float32)
+
+
+def sample_light(rng: np.random.Generator) -> Light:
+    """Soft or hard, warm or cold, from above and mostly from the camera's side."""
+    direction = np.array([rng.uniform(-1, 1), rng.uniform(-1.2, 0.1), rng.uniform(-1, 0.25)])
+    direction /= np.linalg.norm(direction)
+    hard = rng.uniform(0.15, 0.75)
+    warm = rng.normal(0, 0.06)
+    lamp = hard * np.array([1 + warm, 1.0, 1 - warm])
+    ambient = (1.0 - 0.6 * hard) * np.array([1 - 0.5 * warm, 1.0, 1 + 0.5 * warm])
+    return Light(direction, lamp, ambient * rng.uniform(0.8, 1.1))
