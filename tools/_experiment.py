@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -44,8 +45,10 @@ def experiment_parser(description: str) -> argparse.ArgumentParser:
 
 def parse_experiment(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, CfgNode]:
     """The arguments and the configuration they describe."""
-    args = parser.parse_intermixed_args()
-    opts = list(args.opts)
+    # argparse takes -1e-3 for an option, but not with a space before it.
+    words = [f" {word}" if re.match(r"-\.?\d", word) else word for word in sys.argv[1:]]
+    args = parser.parse_intermixed_args(words)
+    opts = [word.strip() if re.match(r" -", word) else word for word in args.opts]
     folders = (("OUTPUT_DIR", args.modelDir), ("LOG_DIR", args.logDir), ("DATA_DIR", args.dataDir))
     for key, value in folders:
         if value:

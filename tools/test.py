@@ -88,7 +88,8 @@ def model_file(cfg: CfgNode, output_dir: Path) -> Path:
         if (output_dir / name).exists():
             return output_dir / name
     raise InputError(
-        f"TEST.MODEL_FILE: names no weights, and {output_dir} has no model_best.pth; train first, or give a file"
+        f"TEST.MODEL_FILE: names no weights, and {output_dir} has no model_best.pth; train first, "
+        "or give a file"
     )
 
 

@@ -129,13 +129,11 @@ def resume(
     if not is_asked and not (cfg.AUTO_RESUME and path.exists()):
         return cfg.TRAIN.BEGIN_EPOCH, -math.inf
     state = checkpoint.read(path)
-    load_checkpoint(network, state["state_dict"])
     try:
-        optimizer.load_state_dict(state["optimizer"])
-    except (ValueError, KeyError) as error:
-        raise InputError(
-            f"{path}: its optimizer is not TRAIN.OPTIMIZER {cfg.TRAIN.OPTIMIZER}: {error}"
-        ) from None
+        load_checkpoint(network, state["state_dict"])
+        load_optimizer(optimizer, state["optimizer"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     best = state.get("best_perf", state.get("perf", -math.inf))
     logger.info("=> %s: going on with epoch %d, best score so far %.4f", path, state["epoch"], best)
     if state["epoch"] >= cfg.TRAIN.END_EPOCH:
@@ -143,6 +141,27 @@ def resume(
             "=> all %d epochs are done; a larger TRAIN.END_EPOCH goes on", cfg.TRAIN.END_EPOCH
         )
     return state["epoch"], best
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Take over an optimizer's sums, but not its settings: those are the experiment's.
+
+    Raises:
+        InputError: the state is another optimizer's.
+    """
+    own = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    # What Adam and SGD do not share; load_state_dict looks at neither.
+    kinds = {"betas", "momentum"}
+    try:
+        is_alike = own[0].keys() & kinds == state["param_groups"][0].keys() & kinds
+        if is_alike:
+            optimizer.load_state_dict(state)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise InputError(f"its optimizer's state does not fit: {error}") from None
+    if not is_alike:
+        raise InputError("its optimizer is not TRAIN.OPTIMIZER")
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
 
 
 def save_state(

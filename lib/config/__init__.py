@@ -8,6 +8,7 @@ options come last.
 import ast
 import copy
 import difflib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,7 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
 
     Raises:
         InputError: a file that cannot be read, a key that does not exist, a value of the wrong
-            type; the message names
-            the file (or the command line), the key and what would be right.
+            type; the message names the file (or the command line), the key and what would be right.
     """
     layers = _read_layers(Path(path))
     layers.append(("command line", _options_tree(opts)))
@@ -67,7 +67,7 @@ def _read_yaml(path: Path) -> dict:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot read the experiment: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a YAML file: {reason}") from None
     if tree is None:
@@ -152,11 +152,11 @@ def _parse(value: Any) -> Any:
         return value
     try:
         return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):
         pass
     try:
         return yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         return str(value)
 
 
@@ -228,8 +228,13 @@ def _check(cfg: CfgNode, source: str) -> None:
     require(cfg.MODEL.NUM_JOINTS > 0, "MODEL.NUM_JOINTS", "at least 1")
     require(cfg.MODEL.SIGMA > 0, "MODEL.SIGMA", "above 0")
     require(cfg.WORKERS >= 0, "WORKERS", "0 or more")
+    require(cfg.SEED >= 0, "SEED", "0 or more")
     require(cfg.PRINT_FREQ > 0, "PRINT_FREQ", "at least 1")
     require(cfg.TRAIN.EVAL_INTERVAL > 0, "TRAIN.EVAL_INTERVAL", "at least 1")
     require(len(set(cfg.GPUS)) == len(cfg.GPUS), "GPUS", "different device numbers")
+    least = "above 0" if cfg.TEST.SOFT_NMS else "0 or above"
+    threshold = cfg.TEST.OKS_THRE
+    is_right = 0 < threshold < math.inf or (threshold == 0 and not cfg.TEST.SOFT_NMS)
+    require(is_right, "TEST.OKS_THRE", least)
     formats = ("jpg", "png", "zip")
     require(cfg.DATASET.DATA_FORMAT in formats, "DATASET.DATA_FORMAT", " or ".join(formats))

@@ -25,7 +25,8 @@ _C.CUDNN.ENABLED = True
 
 _C.MODEL = CN()
 _C.MODEL.NAME = "pose_hrnet"  # a key of lib.models.MODELS
-_C.MODEL.INIT_WEIGHTS = True  # the paper's initialisation; False keeps PyTorch's
+_C.MODEL.INIT_WEIGHTS = True  # initialise as MODEL.INIT says; False keeps PyTorch's
+_C.MODEL.INIT = "normal"  # the papers' (std 0.001), or kaiming: learns faster from scratch
 _C.MODEL.PRETRAINED = ""  # an ImageNet backbone to start training from; '' starts from scratch
 _C.MODEL.NUM_JOINTS = 17  # keypoints per person; must be the data set's
 _C.MODEL.TARGET_TYPE = "gaussian"  # a key of lib.core.codecs.CODECS

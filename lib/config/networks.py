@@ -12,13 +12,13 @@ _POSE_RESNET.NUM_DECONV_KERNELS = [4, 4, 4]
 _POSE_RESNET.FINAL_CONV_KERNEL = 1
 
 
-def _stage(modules: int, channels: list[int]) -> CN:
+def _stage(modules: int, channels: list[int], block: str = "BASIC") -> CN:
     stage = CN()
     stage.NUM_MODULES = modules
     stage.NUM_BRANCHES = len(channels)
-    stage.BLOCK = "BASIC"  # BASIC or BOTTLENECK
+    stage.BLOCK = block  # BASIC or BOTTLENECK
     stage.NUM_BLOCKS = [4] * len(channels)  # of each branch
-    stage.NUM_CHANNELS = channels  # of each branch
+    stage.NUM_CHANNELS = channels  # of each branch; a bottleneck puts out four times as many
     stage.FUSE_METHOD = "SUM"
     return stage
 
@@ -26,6 +26,8 @@ def _stage(modules: int, channels: list[int]) -> CN:
 _POSE_HRNET = CN()
 _POSE_HRNET.PRETRAINED_LAYERS = ["*"]  # which parts MODEL.PRETRAINED fills; '*' is all
 _POSE_HRNET.FINAL_CONV_KERNEL = 1
+# layer1: always this in the pose code, a setting under this name in HRNet's classification code.
+_POSE_HRNET.STAGE1 = _stage(1, [64], "BOTTLENECK")
 _POSE_HRNET.STAGE2 = _stage(1, [32, 64])
 _POSE_HRNET.STAGE3 = _stage(4, [32, 64, 128])
 _POSE_HRNET.STAGE4 = _stage(3, [32, 64, 128, 256])

@@ -45,6 +45,11 @@ class Predictor:
         if cfg.DATASET.DATASET not in SKELETONS:
             raise InputError(f"DATASET.DATASET: there is no {cfg.DATASET.DATASET!r}")
         self.skeleton = SKELETONS[cfg.DATASET.DATASET]
+        if len(self.skeleton) != cfg.MODEL.NUM_JOINTS:
+            raise InputError(
+                f"MODEL.NUM_JOINTS: is {cfg.MODEL.NUM_JOINTS}, but {cfg.DATASET.DATASET} has "
+                f"{len(self.skeleton)} joints"
+            )
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model = build_model(cfg)
         load_checkpoint(model, weights)
@@ -71,12 +76,16 @@ class Predictor:
         bgr = _as_bgr(image)
         if boxes is None:
             boxes = [(0, 0, bgr.shape[1], bgr.shape[0])]
-        areas = np.asarray(boxes, np.float64).reshape(-1, 4)
+        areas = np.asarray(boxes, np.float64)
+        if areas.size % 4 or (areas.ndim > 1 and areas.shape[-1] != 4):
+            raise InputError(f"boxes are (N, 4): x, y, width, height; not {areas.shape}")
+        areas = areas.reshape(-1, 4)
         is_wrong = ~np.isfinite(areas).all(1) | (areas[:, 2:] <= 0).any(1)
         if is_wrong.any():
             number = int(np.flatnonzero(is_wrong)[0])
             raise InputError(
-                f"box {number} is {areas[number].tolist()}; a box is x, y, width, height with an area"
+                f"box {number} is {areas[number].tolist()}; a box is x, y, width, height with an "
+                "area"
             )
         center, scale = box_to_center_scale(areas, self._size[0] / self._size[1])
         people: list[Person] = []

@@ -38,13 +38,20 @@ OPTIMIZERS = {"adam": _adam, "adamw": _adamw, "sgd": _sgd}
 
 
 def build_optimizer(cfg: CfgNode, params: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer TRAIN.OPTIMIZER."""
+    """The optimizer TRAIN.OPTIMIZER.
+
+    Raises:
+        InputError: an unknown name, or settings that it refuses.
+    """
     name = cfg.TRAIN.OPTIMIZER
     if name not in OPTIMIZERS:
         raise InputError(
             f"TRAIN.OPTIMIZER: there is no {name!r}; known are {', '.join(OPTIMIZERS)}"
         )
-    return OPTIMIZERS[name](params, cfg)
+    try:
+        return OPTIMIZERS[name](params, cfg)
+    except ValueError as error:
+        raise InputError(f"TRAIN: {name} cannot be made with these settings: {error}") from None
 
 
 def build_schedule(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int, int], float]:
@@ -67,7 +74,8 @@ def build_schedule(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int, int], f
     schedules = {"multistep": multistep, "cosine": cosine}
     if train.LR_SCHEDULE not in schedules:
         raise InputError(
-            f"TRAIN.LR_SCHEDULE: there is no {train.LR_SCHEDULE!r}; known are {', '.join(schedules)}"
+            f"TRAIN.LR_SCHEDULE: there is no {train.LR_SCHEDULE!r}; known are "
+            f"{', '.join(schedules)}"
         )
     schedule = schedules[train.LR_SCHEDULE]
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tensorboardX import SummaryWriter
 
 from lib.core.codecs.heatmap import HeatmapCodec, Outputs, Target
 from lib.core.train import Pass
 from lib.dataset.loading import Batch
 from lib.dataset.skeletons import Skeleton
 from lib.utils.drawing import draw_person, heatmap_rows, sheet, write_curves, write_picture
+from lib.utils.errors import InputError
+from lib.utils.events import EventWriter
 from lib.utils.files import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Recorder:
         pictures: Sequence[str] = (),
     ) -> None:
         self._output_dir = output_dir
-        self._writer = SummaryWriter(str(log_dir))
+        self._writer = EventWriter(log_dir)
         self._codec = codec
         self._skeleton = skeleton
         self._pictures = tuple(pictures)
@@ -52,14 +53,18 @@ class Recorder:
         """Take over the history of the epochs before ``epoch``."""
         path = self._output_dir / "history.csv"
         if epoch and path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+            try:
+                table = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+                rows = [{k: float(v) for k, v in row.items() if v} for row in table]
+            except (OSError, ValueError, TypeError) as error:
+                raise InputError(f"{path}: not the history of a run: {error}") from None
             self._history = [row for row in rows if row.get("epoch", epoch) < epoch]
 
     def train_step(self, epoch: int, step: int, steps: int, passed: Pass, rate: float) -> None:
         """A line of the log, as HRNet writes it, and points on TensorBoard's curves."""
         logger.info(
-            "Epoch: [%d][%d/%d]\tTime %.3fs\tSpeed %.1f samples/s\tData %.3fs\tLoss %.5f\tAccuracy %.3f",
+            "Epoch: [%d][%d/%d]\tTime %.3fs\tSpeed %.1f samples/s\tData %.3fs\tLoss %.5f\t"
+            "Accuracy %.3f",
             *(epoch, step, steps, passed.seconds, passed.speed, passed.data_seconds),
             *(passed.loss, passed.accuracy),
         )
@@ -115,7 +120,6 @@ class Recorder:
         table.writerows(self._history)
         write_atomically(self._output_dir / "history.csv", text.getvalue().encode())
         write_curves(self._output_dir / "curves.png", self._history)
-        self._writer.flush()
 
     def close(self) -> None:
         """End the TensorBoard file."""
@@ -145,7 +149,7 @@ class Recorder:
                 picture = sheet(truth if kind == "gt" else predicted, _COLUMNS)
             write_picture(self._output_dir / f"{phase}_{step}_{kind}.jpg", picture)
         pairs = [image for pair in zip(truth, predicted, strict=True) for image in pair][:16]
-        self._writer.add_image(f"{phase}_gt_pred", sheet(pairs, _COLUMNS), at, dataformats="HWC")
+        self._writer.add_image(f"{phase}_gt_pred", sheet(pairs, _COLUMNS), at)
 
     def _skeletons(
         self, images: np.ndarray, places: np.ndarray, shown: np.ndarray

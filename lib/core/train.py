@@ -138,5 +138,6 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 def _check_finite(loss: float, epoch: int, step: int) -> None:
     if not math.isfinite(loss):
         raise InputError(
-            f"epoch {epoch}, step {step}: the loss is {loss}; a smaller TRAIN.LR or a warm-up (TRAIN.WARMUP_ITERS) may help"
+            f"epoch {epoch}, step {step}: the loss is {loss}; a smaller TRAIN.LR or a warm-up "
+            "(TRAIN.WARMUP_ITERS) may help"
         )

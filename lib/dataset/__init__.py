@@ -19,7 +19,8 @@ def _coco(cfg: CfgNode, split: str, is_train: bool) -> Source:
     uses_detector = not is_train and not cfg.TEST.USE_GT_BBOX
     if uses_detector and not cfg.TEST.COCO_BBOX_FILE:
         raise InputError(
-            "TEST.COCO_BBOX_FILE: names no file of detected boxes; give one, or test with TEST.USE_GT_BBOX True"
+            "TEST.COCO_BBOX_FILE: names no file of detected boxes; give one, or test with "
+            "TEST.USE_GT_BBOX True"
         )
     return CocoKeypoints(
         cfg.DATASET.ROOT,
@@ -36,7 +37,10 @@ def _coco(cfg: CfgNode, split: str, is_train: bool) -> Source:
 
 
 def _mpii(cfg: CfgNode, split: str, is_train: bool) -> Source:
-    return MpiiKeypoints(cfg.DATASET.ROOT, split, data_format=cfg.DATASET.DATA_FORMAT)
+    source = MpiiKeypoints(cfg.DATASET.ROOT, split, data_format=cfg.DATASET.DATA_FORMAT)
+    if source.has_truth and not is_train:
+        _ = source.truth  # read now: after an epoch of training is a bad time to miss a file
+    return source
 
 
 # DATASET.DATASET -> the split's people. The figures are laid out as COCO is.
@@ -60,10 +64,13 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset:
     source = DATASETS[name](cfg, split, is_train)
     if len(source.skeleton) != cfg.MODEL.NUM_JOINTS:
         raise InputError(
-            f"MODEL.NUM_JOINTS: is {cfg.MODEL.NUM_JOINTS}, but {name} has {len(source.skeleton)} joints"
+            f"MODEL.NUM_JOINTS: is {cfg.MODEL.NUM_JOINTS}, but {name} has "
+            f"{len(source.skeleton)} joints"
         )
     if is_train and cfg.DATASET.SELECT_DATA:
         source.table = source.table.select(well_placed(source.table))
+        if not len(source.table):
+            raise InputError(f"DATASET.SELECT_DATA: leaves nobody of {name} {split}")
     augmentation = Augmentation(
         flip=cfg.DATASET.FLIP,
         scale_factor=cfg.DATASET.SCALE_FACTOR,

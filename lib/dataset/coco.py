@@ -7,6 +7,7 @@ lib/dataset/coco.py of leoxiaobin/deep-high-resolution-net.pytorch.
 
 import contextlib
 import io
+import json
 import logging
 from collections import OrderedDict
 from pathlib import Path
@@ -16,7 +17,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lib.dataset.reading import decode_chunks, read_json, write_json
+from lib.dataset.coco_lists import Annotation, Image, ImageArrays, PeopleArrays
+from lib.dataset.reading import decode_chunks, read_json, read_lists, write_json
 from lib.dataset.skeletons import Skeleton
 from lib.dataset.table import Table
 from lib.dataset.transforms import PIXEL_STD, box_to_center_scale
@@ -29,32 +31,15 @@ logger = logging.getLogger(__name__)
 STATS = ("AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
 
 
-class _Image(msgspec.Struct, gc=False):
-    id: int
-    width: int
-    height: int
-    file_name: str = ""
-    filename: str = ""  # as the ATRW annotations spell it
-
-
-class _Annotation(msgspec.Struct, gc=False):
-    image_id: int
-    category_id: int
-    bbox: tuple[float, float, float, float]
-    area: float
-    keypoints: list[float] = []
-    iscrowd: int = 0
-
-
 class _Category(msgspec.Struct):
     id: int
     name: str = ""
 
 
 class _File(msgspec.Struct):
-    images: list[_Image]
+    images: list  # these two come by parts
     categories: list[_Category]
-    annotations: list[msgspec.Raw] = []
+    annotations: list = []
 
 
 class _Detection(msgspec.Struct, gc=False):
@@ -103,36 +88,39 @@ class CocoKeypoints:
         self._aspect_ratio = aspect_ratio
         self._truth: COCO | None = None
 
-        file = read_json(self.annotation_file, _File, "annotations in COCO's layout")
-        if not file.images or not file.categories:
+        folder = Path(root) / "images" / _image_folder(split, data_format)
+        images = ImageArrays(str(folder), data_format, self.annotation_file)
+        people = PeopleArrays(3 * len(skeleton))
+        # Truth is left unread where a detector's boxes stand in for it.
+        wanted = (Annotation, people.add) if detections is None else (msgspec.Raw, _ignore)
+        file = read_lists(
+            self.annotation_file,
+            _File,
+            "annotations in COCO's layout",
+            {"images": (Image, images.add), "annotations": wanted},
+        )
+        images.close()
+        if not len(images.ids) or not file.categories:
             raise InputError(f"{self.annotation_file}: lists no images or no categories")
         self._category = min(c.id for c in file.categories)
-        folder = Path(root) / "images" / _image_folder(split, data_format)
-        images = _ImageArrays(file.images, str(folder), data_format)
         if detections is None:
-            self.table = self._annotated(file.annotations, images)
+            self.table = self._annotated(people, images)
         else:
             self.table = self._detected(detections, score_threshold, images)
 
-    def _annotated(self, raw: list[msgspec.Raw], images: "_ImageArrays") -> Table:
+    def _annotated(self, people: PeopleArrays, images: ImageArrays) -> Table:
         """The people that the annotations show, by image."""
-        parts = [
-            self._person_arrays(chunk, start)
-            for start, chunk in _numbered(
-                decode_chunks(raw, _Annotation, self.annotation_file, "annotations")
-            )
-        ]
-        if not parts:
+        if not people.count:
             raise InputError(f"{self.annotation_file}: has no annotations; split {self.split}")
-        image_id, box, area, keypoints = (
-            np.concatenate(arrays) for arrays in zip(*parts, strict=True)
-        )
+        if self._category in people.misfits:
+            raise InputError(f"{self.annotation_file}: {people.misfits[self._category]}")
+        image_id, box, area, has_joints, keypoints = people.of_category(self._category)
         image = images.rows(image_id, self.annotation_file)
         box, is_inside = _clean_boxes(box, images.width[image], images.height[image])
-        has_joints = keypoints.any(axis=(1, 2))
         keep = is_inside & (area > 0) & has_joints
         logger.info(
-            "=> %s: %d people; left out %d without joints and %d with a box outside the image or without area",
+            "=> %s: %d people; left out %d without joints and %d with a box outside the image or "
+            "without area",
             self.annotation_file,
             keep.sum(),
             (~has_joints).sum(),
@@ -143,36 +131,19 @@ class CocoKeypoints:
         rows = np.flatnonzero(keep)
         rows = rows[np.argsort(image[rows], kind="stable")]
         center, scale = box_to_center_scale(box[rows], self._aspect_ratio)
+        keypoint_rows = np.cumsum(has_joints)[rows] - 1  # they are held for these people only
         return Table(
             image=image[rows],
             center=center,
             scale=scale,
-            joints=np.ascontiguousarray(keypoints[rows, :, :2]),
-            visible=np.minimum(keypoints[rows, :, 2], 1),
+            joints=np.ascontiguousarray(keypoints[..., :2][keypoint_rows]),
+            visible=np.minimum(keypoints[..., 2][keypoint_rows], 1),
             score=np.ones(len(rows), np.float32),
             paths=images.paths,
             image_ids=images.ids,
         )
 
-    def _person_arrays(self, chunk: list[_Annotation], start: int) -> tuple[np.ndarray, ...]:
-        """image ids (n,), boxes (n, 4), areas (n,) and keypoints (n, K, 3) of the people in one
-        chunk."""
-        people = [a for a in chunk if a.category_id == self._category and not a.iscrowd]
-        count = 3 * len(self.skeleton)
-        for a in people:
-            if len(a.keypoints) != count:
-                raise InputError(
-                    f"{self.annotation_file}: annotations[{start + chunk.index(a)}] of image {a.image_id} has "
-                    f"{len(a.keypoints)} keypoint numbers; {len(self.skeleton)} joints need {count}"
-                )
-        return (
-            np.array([a.image_id for a in people], np.int64),
-            np.array([a.bbox for a in people], np.float32).reshape(-1, 4),
-            np.array([a.area for a in people], np.float32),
-            np.array([a.keypoints for a in people], np.float32).reshape(-1, len(self.skeleton), 3),
-        )
-
-    def _detected(self, path: str, threshold: float, images: "_ImageArrays") -> Table:
+    def _detected(self, path: str, threshold: float, images: ImageArrays) -> Table:
         """The boxes of a detector's JSON whose score is high enough, by image."""
         raw = read_json(path, list[msgspec.Raw], "a detector's boxes (TEST.COCO_BBOX_FILE)")
         found = []
@@ -268,8 +239,7 @@ class CocoKeypoints:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             if self._truth is None:
-                self._truth = COCO(self.annotation_file)
-                printed.truncate(0)
+                self._truth = _ground_truth(self.annotation_file)
             evaluation = COCOeval(self._truth, self._truth.loadRes(results), "keypoints")
             evaluation.params.kpt_oks_sigmas = np.array(self.skeleton.sigmas)
             evaluation.evaluate()
@@ -282,30 +252,18 @@ class CocoKeypoints:
         return values, values["AP"]
 
 
-class _ImageArrays:
-    """The images of an annotation file as arrays, in the file's order."""
-
-    def __init__(self, images: list[_Image], folder: str, data_format: str) -> None:
-        self.ids = np.array([i.id for i in images], np.int64)
-        self.width = np.array([i.width for i in images], np.int32)
-        self.height = np.array([i.height for i in images], np.int32)
-        names = [i.file_name or i.filename for i in images]
-        if data_format == "png":
-            names = [str(Path(name).with_suffix(".png")) for name in names]
-        self.paths = np.array([f"{folder}/{name}".encode() for name in names])
-        self._order = np.argsort(self.ids, kind="stable")
-
-    def rows(self, image_ids: np.ndarray, source: str) -> np.ndarray:
-        """(N,) int32 rows of images by their ids; an id that is not listed is an InputError naming
-        ``source``."""
-        at = np.searchsorted(self.ids, image_ids, sorter=self._order)
-        rows = self._order[np.minimum(at, len(self.ids) - 1)]
-        unknown = image_ids[self.ids[rows] != image_ids]
-        if len(unknown):
-            raise InputError(
-                f"{source}: image {unknown[0]} ({len(unknown)} entries in all) is not in the list of images"
-            )
-        return rows.astype(np.int32)
+def _ground_truth(path: str) -> COCO:
+    """The annotations for pycocotools, with the entries that it needs and a user's own file may
+    lack."""
+    truth = COCO()
+    truth.dataset = json.loads(Path(path).read_bytes())
+    for number, entry in enumerate(truth.dataset["annotations"], start=1):
+        flags = entry.setdefault("keypoints", [])[2::3]
+        entry.setdefault("id", number)
+        entry.setdefault("iscrowd", 0)
+        entry.setdefault("num_keypoints", sum(flag > 0 for flag in flags))
+    truth.createIndex()
+    return truth
 
 
 def _image_folder(split: str, data_format: str) -> str:
@@ -327,8 +285,4 @@ def _clean_boxes(
     return np.concatenate([low, high - low], 1), (high >= low).all(1)
 
 
-def _numbered(chunks):
-    start = 0
-    for chunk in chunks:
-        yield start, chunk
-        start += len(chunk)
+def _ignore(_: int, __: list) -> None: ...

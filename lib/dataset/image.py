@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,9 @@ ZIP_MARK = ".zip@"
 _FLAGS = (
     cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 )  # annotations are in the file's own pixels
+
+# What zipfile raises: no archive, damaged or cut-off data, encryption, an unknown compression.
+_BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
 
 _archives: dict[tuple[int, str], zipfile.ZipFile] = {}
 
@@ -50,7 +54,7 @@ def _read_bytes(path: str) -> bytes:
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such image") from None
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, *_BROKEN_ARCHIVE) as error:
         raise InputError(f"{path}: cannot read the image: {error}") from None
 
 

@@ -1,6 +1,8 @@
 """From data sets to batches."""
 
+import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lib.dataset.top_down import TopDownDataset
+from lib.utils.errors import InputError
 
 Batch = dict[str, torch.Tensor]
 
@@ -43,7 +46,7 @@ def train_loader(
     pin_memory: bool = False,
 ) -> DataLoader:
     """Batches of training samples; set ``loader.sampler.epoch`` before each epoch."""
-    return DataLoader(
+    return _Loader(
         dataset,
         batch_size=batch_size,
         sampler=EpochSampler(len(dataset), shuffle, dataset.seed),
@@ -70,7 +73,7 @@ class TestLoader:
         self.dataset = dataset
         self._batch_size = batch_size
         images = _Images(dataset)
-        self._loader = DataLoader(
+        self._loader = _Loader(
             images,
             batch_sampler=_packs(images.counts, batch_size),
             collate_fn=_join,
@@ -94,6 +97,26 @@ class TestLoader:
             rest = {name: value[count - count % size :] for name, value in rest.items()}
         if rest is not None and len(rest["index"]):
             yield rest
+
+
+class _Loader(DataLoader):
+    """A DataLoader whose workers' errors read like everybody else's."""
+
+    def __iter__(self) -> Iterator[Any]:
+        with _plain_errors():
+            yield from super().__iter__()
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Takes out the traceback that PyTorch puts before the message of a worker's InputError."""
+    try:
+        yield
+    except InputError as error:
+        _, mark, message = str(error).rpartition(f"{InputError.__name__}: ")
+        if not mark:
+            raise
+        raise InputError(message.strip()) from None
 
 
 class _Images(Dataset):

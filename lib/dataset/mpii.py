@@ -8,6 +8,7 @@ everything here from 0.
 import io
 import logging
 from collections import OrderedDict
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -121,23 +122,32 @@ class MpiiKeypoints:
         write_atomically(Path(output_dir) / "pred.mat", buffer.getvalue())
         if not self.has_truth:
             return OrderedDict(Null=0.0), 0.0
-        truth, missing, head_size = self._truth(len(predicted))
-        values = pckh(predicted, truth, missing, head_size)
+        values = pckh(predicted, *self.truth)
         return values, values["Mean"]
 
-    def _truth(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Joints (N, 16, 2), flags of missing ones (N, 16) and head sizes (N,) of gt_<set>.mat."""
+    @cached_property
+    def truth(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Joints (N, 16, 2), flags of missing ones (N, 16) and head sizes (N,) of gt_<set>.mat.
+
+        Raises:
+            InputError: the file is missing, broken or made for other people.
+        """
+        count = len(self.table)
         path = self._folder / f"gt_{self.split}.mat"
         try:
-            file = loadmat(path)
+            file = loadmat(io.BytesIO(path.read_bytes()))
             names = tuple(str(np.ravel(name)[0]) for name in np.ravel(file["dataset_joints"]))
             corners = file["headboxes_src"].astype(np.float64)
             truth = file["pos_gt_src"].transpose(2, 0, 1).astype(np.float64)
             missing = file["jnt_missing"].T
         except FileNotFoundError:
             raise InputError(f"{path}: there is no such file; PCKh needs it") from None
-        except (KeyError, ValueError, TypeError, NotImplementedError) as error:
+        except Exception as error:  # a damaged file can fail in any way
             raise InputError(f"{path}: not MPII's ground truth: {error}") from None
+        joints = len(self.skeleton)
+        shapes = (truth.shape[1:], missing.shape, corners.shape)
+        if shapes != ((joints, 2), (len(truth), joints), (2, 2, len(truth))):
+            raise InputError(f"{path}: its arrays do not fit each other: {shapes}")
         if len(truth) != count:
             raise InputError(f"{path}: has {len(truth)} people, {self.split}.json has {count}")
         shown = [joint for joints in _SHOWN.values() for joint in joints]

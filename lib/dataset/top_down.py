@@ -160,5 +160,6 @@ class TopDownDataset(Dataset):
 def crop(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(3, H, W) uint8 RGB crop of a (H, W, 3) BGR image; bilinear, black outside."""
     patch = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR)
-    blue, green, red = cv2.split(patch)
-    return np.stack([red, green, blue])
+    planes = np.empty((3, size[1], size[0]), np.uint8)
+    cv2.split(patch, [planes[2], planes[1], planes[0]])
+    return planes

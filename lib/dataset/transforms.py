@@ -3,13 +3,14 @@
 A crop shows the box around ``center`` (image pixels) whose size is ``scale`` * 200 pixels, turned
 by ``rotation`` degrees, and fills ``size`` (width, height) pixels. Only the width of ``scale``
 enters, as in HRNet: boxes come with the crop's aspect ratio. Where a formula is published its file
-    in leoxiaobin/deep-high-resolution-net.pytorch is named.
+in leoxiaobin/deep-high-resolution-net.pytorch is named.
 """
 
 import numpy as np
 import torch
 
 PIXEL_STD = 200.0  # a scale of 1 is this many pixels
+MIN_WIDTH = 1e-3  # of a crop, in image pixels: a box without area still gives one
 BOX_PADDING = 1.25
 HALF_BODY_PADDING = 1.5
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -42,7 +43,7 @@ def crop_matrix(
 ) -> np.ndarray:
     """(2, 3) float64 matrix from image to crop pixels (lib/utils/transforms.py,
     ``get_affine_transform``)."""
-    zoom = size[0] / (float(scale[0]) * PIXEL_STD)
+    zoom = size[0] / max(float(scale[0]) * PIXEL_STD, MIN_WIDTH)
     radians = np.deg2rad(float(rotation))
     cosine, sine = zoom * np.cos(radians), zoom * np.sin(radians)
     matrix = np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0]])
@@ -134,4 +135,5 @@ def normalize(images: torch.Tensor, is_rgb: bool = True) -> torch.Tensor:
         images = images.flip(1)
     mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1) * 255
     std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1) * 255
-    return (images.float() - mean) / std
+    # In place: three large temporaries cost more than the arithmetic.
+    return images.float().sub_(mean).div_(std)

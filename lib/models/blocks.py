@@ -9,6 +9,9 @@ torchvision's does.
 from typing import ClassVar
 
 from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from lib.models import settings
 
 
 class BasicBlock(nn.Module):
@@ -93,6 +96,30 @@ def init_normal(network: nn.Module) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+
+
+def init_kaiming(network: nn.Module) -> None:
+    """He et al. 2015 for the layers that a batch norm follows, and small heatmaps to begin with.
+
+    Behind batch norms weights of std 0.001 change direction with every early step of Adam. From
+    scratch a network learns several times as fast from these.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.normal_(network.final_layer.weight, std=0.001)
+
+
+INITS = {"normal": init_normal, "kaiming": init_kaiming}
+
+
+def init_weights(network: nn.Module, cfg: CfgNode) -> None:
+    """Initialise in place as MODEL.INIT says, unless MODEL.INIT_WEIGHTS is False."""
+    method = settings.choice(cfg, "MODEL.INIT", INITS, default="normal")
+    if settings.setting(cfg, "MODEL.INIT_WEIGHTS", True):
+        INITS[method](network)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:

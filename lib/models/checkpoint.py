@@ -8,18 +8,16 @@ inside DataParallel (``module.``) or ``torch.compile`` (``_orig_mod.``).
 Files are read with ``weights_only=True``: loading one never runs code that it brings along.
 """
 
-import pickle
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.utils.checkpoint import read_file
 from lib.utils.errors import InputError
 
 StateDict = dict[str, Tensor]
@@ -29,8 +27,6 @@ StateDict = dict[str, Tensor]
 WEIGHTS_KEYS = ("state_dict", "model", "best_state_dict")
 # mmpose names the parts of its estimators; the networks here have these parts at the top.
 PART_PREFIXES = ("backbone.", "keypoint_head.", "head.")
-# A zip archive (torch 1.6 and later) or a pickle (before).
-FILE_STARTS = (b"PK\x03\x04", b"\x80")
 NUM_NAMED = 3
 
 
@@ -124,48 +120,8 @@ def _open(
     if isinstance(path_or_state_dict, Mapping):
         source, content = "the state dict", path_or_state_dict
     else:
-        source, content = str(path_or_state_dict), _read(Path(path_or_state_dict))
+        source, content = str(path_or_state_dict), read_file(Path(path_or_state_dict))
     return source, _renamed(_weights(content, source), own, source), own
-
-
-def _read(path: Path) -> Any:
-    """The content of a checkpoint file, on the CPU."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(24)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such checkpoint file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the checkpoint: {error.strerror}") from None
-    if not start.startswith(FILE_STARTS):
-        what = f"it begins with {start!r}" if start else "it is empty"
-        raise InputError(f"{path}: not a PyTorch checkpoint: {what}; download it again")
-    try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can fail in any way, in any layer of the reader
-        raise InputError(f"{path}: {_why_unreadable(error)}") from None
-
-
-def _numpy_scalars() -> list[Any]:
-    """What a NumPy number is pickled with: HRNet writes its score (``perf``) as one."""
-    rebuild = np.float64(0).__reduce__()[0]
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    kinds = {type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8", "?")}
-    return [np.dtype, *kinds, *((rebuild, name) for name in names)]
-
-
-def _why_unreadable(error: Exception) -> str:
-    text = str(error)
-    if isinstance(error, pickle.UnpicklingError) and "nsupported" in text:
-        named = re.search(r"GLOBAL (\S+)", text)
-        what = named.group(1) if named else "an object that is no tensor"
-        return (
-            f"refused: it holds {what}, and reading that could run code; if you trust the file, "
-            "save its weights alone: torch.save(model.state_dict(), file)"
-        )
-    reason = text.strip().splitlines()[0].split(". ")[0] if text.strip() else type(error).__name__
-    return f"damaged or cut short ({reason[:120]}); download or copy it again"
 
 
 def _weights(content: Any, source: str) -> Mapping[str, Tensor]:

@@ -18,7 +18,7 @@ from lib.models.blocks import (
     Block,
     Bottleneck,
     heatmap_layer,
-    init_normal,
+    init_weights,
     residual_layers,
 )
 from lib.utils.errors import InputError
@@ -90,30 +90,32 @@ class Transition(nn.ModuleList):
 class PoseHRNet(nn.Module):
     """A stem, ``layer1`` at stride 4, three stages of branches, heatmaps from the finest branch.
 
+    ``stages`` are the first, ``layer1``, and the three with several branches.
     ``feature_channels`` are the channels of what ``features`` returns: the finest branch alone, or
     with ``multi_scale_output`` every branch of the last stage.
     """
 
     def __init__(
         self,
-        stages: tuple[Stage, Stage, Stage],
+        stages: tuple[Stage, Stage, Stage, Stage],
         num_joints: int,
         final_kernel: int = 1,
         multi_scale_output: bool = False,
     ) -> None:
         super().__init__()
-        stage2, stage3, stage4 = stages
+        stage1, stage2, stage3, stage4 = stages
         num_outputs = len(stage4.num_channels) if multi_scale_output else 1
         self.feature_channels = stage4.out_channels[:num_outputs]
-        layer1_channels = STEM_CHANNELS * Bottleneck.expansion
 
         self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
         self.conv2 = nn.Conv2d(STEM_CHANNELS, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(STEM_CHANNELS)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1 = residual_layers(Bottleneck, STEM_CHANNELS, STEM_CHANNELS, length=4)
-        self.transition1 = Transition((layer1_channels,), stage2.out_channels)
+        self.layer1 = residual_layers(
+            stage1.block, STEM_CHANNELS, stage1.num_channels[0], stage1.num_blocks[0]
+        )
+        self.transition1 = Transition(stage1.out_channels, stage2.out_channels)
         self.stage2 = exchange_modules(stage2)
         self.transition2 = Transition(stage2.out_channels, stage3.out_channels)
         self.stage3 = exchange_modules(stage3)
@@ -186,20 +188,22 @@ def build(cfg: CfgNode) -> PoseHRNet:
     Raises:
         InputError: a value that cannot be built; the message names its key.
     """
-    stages = (_read_stage(cfg, "STAGE2"), _read_stage(cfg, "STAGE3"), _read_stage(cfg, "STAGE4"))
-    for number, (before, after) in enumerate(itertools.pairwise(stages), start=3):
+    stages = tuple(_read_stage(cfg, f"STAGE{number}") for number in (1, 2, 3, 4))
+    for number, (before, after) in enumerate(itertools.pairwise(stages), start=2):
         if len(after.num_channels) < len(before.num_channels):
             raise InputError(
                 f"MODEL.EXTRA.STAGE{number}.NUM_BRANCHES must be at least STAGE{number - 1}'s "
                 f"{len(before.num_channels)}, not {len(after.num_channels)}"
             )
+    size = settings.setting(cfg, "MODEL.IMAGE_SIZE", (256, 256))
+    is_fitting = all(side % 32 == 0 for side in size)
+    settings.require(is_fitting, "MODEL.IMAGE_SIZE", "multiples of 32 for pose_hrnet", list(size))
     network = PoseHRNet(
         stages,
         num_joints=settings.count(cfg, "MODEL.NUM_JOINTS"),
         final_kernel=settings.choice(cfg, "MODEL.EXTRA.FINAL_CONV_KERNEL", (1, 3), default=1),
     )
-    if settings.setting(cfg, "MODEL.INIT_WEIGHTS", True):
-        init_normal(network)
+    init_weights(network, cfg)
     return network
 
 

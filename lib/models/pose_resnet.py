@@ -16,7 +16,7 @@ from lib.models.blocks import (
     Block,
     Bottleneck,
     heatmap_layer,
-    init_normal,
+    init_weights,
     residual_layers,
 )
 
@@ -117,6 +117,5 @@ def build(cfg: CfgNode) -> PoseResNet:
         deconv_bias=bool(settings.setting(cfg, f"{extra}.DECONV_WITH_BIAS", False)),
         final_kernel=settings.choice(cfg, f"{extra}.FINAL_CONV_KERNEL", (1, 3), default=1),
     )
-    if settings.setting(cfg, "MODEL.INIT_WEIGHTS", True):
-        init_normal(network)
+    init_weights(network, cfg)
     return network

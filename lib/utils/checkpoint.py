@@ -2,13 +2,18 @@
 complete."""
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
+
+# A zip archive (torch 1.6 and later) or a pickle (before).
+FILE_STARTS = (b"PK\x03\x04", b"\x80")
 
 
 def save(state: Any, path: Path) -> None:
@@ -19,8 +24,11 @@ def save(state: Any, path: Path) -> None:
     """
     try:
         write_atomically(path, lambda file: torch.save(state, file))
-    except RuntimeError as error:  # how torch says that the file could not take any more
-        raise InputError(f"{path}: cannot write: {str(error).splitlines()[0]}") from error
+    except RuntimeError as error:
+        # How torch says that the file could not take any more; why, the file itself had said.
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        text = getattr(reason, "strerror", None) or str(reason).splitlines()[0]
+        raise InputError(f"{path}: cannot write: {text}") from error
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -29,15 +37,53 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing, broken, or no training state.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such checkpoint") from None
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read as a checkpoint: {reason}") from None
+    state = read_file(path)
     if not isinstance(state, dict) or not {"epoch", "state_dict", "optimizer"} <= state.keys():
         raise InputError(
             f"{path}: holds weights but no training state (epoch, state_dict, optimizer)"
         )
     return state
+
+
+def read_file(path: Path) -> Any:
+    """The content of a checkpoint file, on the CPU; reading never runs code that the file brings.
+
+    Raises:
+        InputError: the file is missing, broken, or holds more than tensors, numbers and texts.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(24)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such checkpoint file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the checkpoint: {error.strerror}") from None
+    if not start.startswith(FILE_STARTS):
+        what = f"it begins with {start!r}" if start else "it is empty"
+        raise InputError(f"{path}: not a PyTorch checkpoint: {what}; download it again")
+    try:
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can fail in any way, in any layer of the reader
+        raise InputError(f"{path}: {_why_unreadable(error)}") from None
+
+
+def _numpy_scalars() -> list[Any]:
+    """What a NumPy number is pickled with: HRNet writes its score (``perf``) as one."""
+    rebuild = np.float64(0).__reduce__()[0]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    kinds = {type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8", "?")}
+    return [np.dtype, *kinds, *((rebuild, name) for name in names)]
+
+
+def _why_unreadable(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, pickle.UnpicklingError) and "nsupported" in text:
+        named = re.search(r"GLOBAL (\S+)", text)
+        what = named.group(1) if named else "an object that is no tensor"
+        return (
+            f"refused: it holds {what}, and reading that could run code; if you trust the file, "
+            "save its weights alone: torch.save(model.state_dict(), file)"
+        )
+    reason = text.strip().splitlines()[0].split(". ")[0] if text.strip() else type(error).__name__
+    return f"damaged or cut short ({reason[:120]}); download or copy it again"

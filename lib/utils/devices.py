@@ -24,7 +24,8 @@ def choose_devices(gpus: Sequence[int]) -> list[torch.device]:
         return [torch.device("cpu")]
     if len(chosen) < len(gpus):
         logger.info(
-            "=> %d of the %d devices in GPUS %s are here: a batch is that much smaller than the experiment's",
+            "=> %d of the %d devices in GPUS %s are here: a batch is that much smaller than the "
+            "experiment's",
             *(len(chosen), len(gpus), tuple(gpus)),
         )
     return chosen
@@ -41,5 +42,5 @@ def choose_workers(wanted: int) -> int:
 def seed_everything(seed: int) -> None:
     """Seed the global generators of Python, NumPy and PyTorch (initial weights, dropout)."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - whoever draws from it must repeat itself too
     torch.manual_seed(seed)

@@ -43,7 +43,7 @@ def draw_person(
         return
     extent = float(np.max(shown.max(0) - shown.min(0)))
     width = int(np.clip(extent / 80, 1, 8))
-    points = [tuple(int(round(float(v))) for v in np.clip(p, -1e4, 1e4)) for p in keypoints]
+    points = [tuple(round(float(v)) for v in np.clip(p, -1e4, 1e4)) for p in keypoints]
     for a, b in limbs:
         if is_shown[a] and is_shown[b]:
             color = colors[a] if colors[a] == colors[b] else MIDDLE
@@ -86,7 +86,10 @@ def sheet(images: Sequence[np.ndarray], columns: int, gap: int = 2) -> np.ndarra
 def write_picture(path: str | Path, image: np.ndarray) -> None:
     """Write an RGB image; the suffix says the format. An InputError where that cannot be."""
     suffix = Path(path).suffix
-    is_done, data = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]))
+    try:
+        is_done, data = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]))
+    except cv2.error:  # what some versions of OpenCV do instead of saying False
+        is_done = False
     if not is_done:
         raise InputError(f"{path}: cannot encode a picture as {suffix}")
     write_atomically(path, data.tobytes())

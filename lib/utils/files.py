@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -21,23 +20,20 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
         InputError: the folder cannot be written, or there is no space left.
     """
     path = Path(path)
-    temporary = None
+    # One name, not a random one: what a run that was killed left is written over by the next.
+    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        with partial.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = None
+        os.replace(partial, path)
     except OSError as error:
         raise InputError(f"{path}: cannot write: {error.strerror or error}") from error
     finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], None]) -> None:

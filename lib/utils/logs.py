@@ -10,6 +10,7 @@ from typing import TypeVar
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from lib.utils.errors import InputError
 from lib.utils.files import make_folder
 
 T = TypeVar("T")
@@ -29,10 +30,15 @@ def start_log(folder: Path, name: str, phase: str) -> Path:
     """Send log messages to the console and to ``<folder>/<name>_<time>_<phase>.log``; returns that
     file."""
     path = folder / f"{name}_{time.strftime('%Y-%m-%d-%H-%M-%S')}_{phase}.log"
+    try:
+        file = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot write: {error.strerror}") from None
+    # A log that cannot take a line (a full disk) says nothing: what matters fails with an error.
+    logging.raiseExceptions = False
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
-    file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)-15s %(message)s"))
     console = logging.StreamHandler(sys.stdout)
     console.setFormatter(logging.Formatter("%(message)s"))

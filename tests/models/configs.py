@@ -38,6 +38,14 @@ def hrnet_cfg(
     block: str = "BASIC",
 ) -> CfgNode:
     extra: dict[str, Any] = {"PRETRAINED_LAYERS": ["*"], "FINAL_CONV_KERNEL": 1}
+    extra["STAGE1"] = {
+        "NUM_MODULES": 1,
+        "NUM_BRANCHES": 1,
+        "BLOCK": "BOTTLENECK",
+        "NUM_BLOCKS": [4],
+        "NUM_CHANNELS": [64],
+        "FUSE_METHOD": "SUM",
+    }
     for branches, num_modules in zip((2, 3, 4), modules, strict=True):
         extra[f"STAGE{branches}"] = {
             "NUM_MODULES": num_modules,

@@ -6,7 +6,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.models import MODELS, build_model
-from lib.models.blocks import BasicBlock
+from lib.models.blocks import BasicBlock, Bottleneck
 from lib.models.pose_hrnet import PoseHRNet, Stage
 from lib.utils.errors import InputError
 from tests.golden_files import golden_model
@@ -53,9 +53,12 @@ def test_has_the_published_number_of_parameters(options, parameters):
 
 
 def test_hrnet_with_every_branch_has_srpose_backbones_parameters():
-    stages = tuple(
-        Stage(modules, BasicBlock, (4,) * branches, (32, 64, 128, 256)[:branches])
-        for branches, modules in ((2, 1), (3, 4), (4, 3))
+    stages = (
+        Stage(1, Bottleneck, (4,), (64,)),
+        *(
+            Stage(modules, BasicBlock, (4,) * branches, (32, 64, 128, 256)[:branches])
+            for branches, modules in ((2, 1), (3, 4), (4, 3))
+        ),
     )
     with torch.device("meta"):
         network = PoseHRNet(stages, num_joints=17, multi_scale_output=True)
@@ -138,6 +141,17 @@ def test_initial_weights_are_the_papers_and_follow_the_seed(cfg):
     assert torch.all(networks[0].final_layer.bias == 0)
     pairs = zip(networks[0].parameters(), networks[1].parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("cfg", [tiny_hrnet_cfg(), resnet_cfg(18)], ids=["hrnet", "resnet"])
+def test_kaiming_weights_keep_the_scale_of_what_goes_through(cfg):
+    torch.manual_seed(3)
+    cfg.MODEL.INIT = "kaiming"
+    network = build_model(cfg)
+    assert network.conv1.weight.std() == pytest.approx(
+        (2 / (network.conv1.out_channels * network.conv1.kernel_size[0] ** 2)) ** 0.5, rel=0.1
+    )
+    assert float(network.final_layer.weight.std()) < 0.0015  # heatmaps begin near zero
 
 
 @pytest.mark.parametrize("cfg", [tiny_hrnet_cfg(), resnet_cfg(18)], ids=["hrnet", "resnet"])

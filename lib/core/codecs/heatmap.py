@@ -90,16 +90,19 @@ class HeatmapCodec:
     def loss(self, outputs: Outputs, target: Target) -> torch.Tensor:
         """The loss of one output, or the sum over several."""
         every = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        for output in every:
+            self._check(output)
         return sum(self._loss(output, target.heatmaps, target.weight) for output in every)
 
     def flip(self, outputs: Outputs) -> torch.Tensor:
         """The heatmaps (N, K, H, W) that outputs for mirrored crops stand for."""
         heatmaps = _last(outputs)
         order = mirror_order(heatmaps.shape[1], self._flip_pairs)
-        heatmaps = heatmaps[:, order].flip(3)
+        heatmaps = heatmaps.flip(3)
         if self.shift:
             heatmaps = torch.cat([heatmaps[..., :1], heatmaps[..., :-1]], dim=3)
-        return heatmaps
+        # Twice as fast on a CPU as indexing the second axis by a list.
+        return torch.stack([heatmaps[:, joint] for joint in order], dim=1)
 
     def average(self, outputs: Outputs, flipped: torch.Tensor) -> torch.Tensor:
         """The flip test's answer: the mean of the outputs and of what ``flip`` made of the mirrored
@@ -110,10 +113,19 @@ class HeatmapCodec:
         """Keypoints (N, K, 2) in crop pixels and scores (N, K); a map without a positive value
         gives (0, 0)."""
         heatmaps = _last(outputs)
+        self._check(heatmaps)
         place, scores = maxima(heatmaps)
         if self.post_process:
             place = place + 0.25 * _slope_sign(heatmaps, place)
         return place * place.new_tensor(self.stride), scores
+
+    def _check(self, heatmaps: torch.Tensor) -> None:
+        width, height = self.heatmap_size
+        if heatmaps.shape[2:] != (height, width):
+            raise InputError(
+                f"MODEL.HEATMAP_SIZE: is [{width}, {height}], but the network's heatmaps have "
+                f"[{heatmaps.shape[3]}, {heatmaps.shape[2]}]"
+            )
 
     def accuracy(self, outputs: Outputs, target: Target) -> tuple[torch.Tensor, torch.Tensor]:
         """PCK between the maxima of outputs and target at half a tenth of the map's size.

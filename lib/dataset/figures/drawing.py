@@ -19,6 +19,7 @@ from lib.dataset.skeletons import COCO
 
 SPLITS = {"train": 0, "val": 1}
 PEOPLE = (0.36, 0.28, 0.18, 0.11, 0.07)  # the shares of one to five people
+SMALLEST = 32**2  # pixels of a person; COCO gives nobody smaller keypoints
 LENGTHS = (60.0, 400.0)  # a person's longer side in pixels, before truncation
 
 LIMBS = tuple((a + 1, b + 1) for a, b in COCO.limbs)  # 1-based, as COCO's files have them
@@ -71,7 +72,7 @@ def draw_scene(seed: int, split: str, index: int) -> tuple[np.ndarray, list[dict
         layers.append(layer)
         if layer is not None:
             _put(image, owner, layer, number)
-        if rng.random() < 0.13:
+        if rng.random() < 0.1:
             thing = scenery.occluder(rng, size, light, (*person.camera.center, person.length))
             if thing is not None:
                 _put(image, owner, thing, -1)
@@ -90,17 +91,25 @@ def sample_people(rng: np.random.Generator, size: tuple[int, int]) -> list[Perso
         low, high = np.log(LENGTHS)
         length = float(np.exp(rng.uniform(low, high)))
         center = None
-        if people and rng.random() < 0.45:
+        if people and rng.random() < 0.35:
             other = people[rng.integers(len(people))]
             length = float(np.clip(other.length * rng.uniform(0.75, 1.3), *LENGTHS))
-            side = rng.choice([-1, 1]) * rng.uniform(0.2, 0.65) * length
+            side = rng.choice([-1, 1]) * rng.uniform(0.28, 0.8) * length
             center = (
                 other.camera.center[0] + side,
                 other.camera.center[1] + rng.normal(0, 0.06) * length,
             )
-        yaw = float(rng.normal(0, 40) if rng.random() < 0.3 else rng.uniform(0, 360))
+        yaw = _sample_yaw(rng)
         people.append(pose_person(rng, size, yaw, length, center))
     return sorted(people, key=lambda person: person.length)
+
+
+def _sample_yaw(rng: np.random.Generator) -> float:
+    """Degrees: like people in photographs, more often from the front than from the side or back."""
+    chance = rng.random()
+    if chance < 0.5:
+        return float(rng.normal(0, 40))
+    return float(rng.normal(180, 40) if chance < 0.65 else rng.uniform(0, 360))
 
 
 def pose_person(
@@ -153,7 +162,7 @@ def _place_center(
 ) -> tuple[float, float]:
     """A place for a figure of half size `half`: mostly whole in the image, else anywhere, so that
     it is cut."""
-    whole = rng.random() < 0.78
+    whole = rng.random() < 0.85
     center = []
     for side, reach in zip(size, half, strict=True):
         low, high = (reach, side - reach) if whole else (0.05 * side, 0.95 * side)
@@ -209,7 +218,7 @@ def annotate(person: Person, layer: Layer, owner: np.ndarray, number: int) -> di
     xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     box = [xs[0] + layer.x, ys[0] + layer.y, xs[-1] - xs[0] + 1, ys[-1] - ys[0] + 1]
     flags = _flags(person, layer, owner, number)
-    if area < 0.12 * layer.flesh.sum() or (flags == 2).sum() < 2:
+    if area < SMALLEST or area < 0.12 * layer.flesh.sum() or (flags == 2).sum() < 2:
         flags[:] = 0
     places = np.where(flags[:, None] > 0, np.round(person.joints[:, :2], 1), 0.0)
     return {
@@ -230,9 +239,8 @@ def _flags(person: Person, layer: Layer, owner: np.ndarray, number: int) -> np.n
     """int (17,): COCO's visibility flags, as its annotators set them.
 
     2: a pixel beside the joint shows the person's own surface, as near to the camera as the joint's
-    own flesh. 1: in the image but hidden, by the own body, or by something else while a
-    neighbouring
-    joint is visible to guess from. 0: outside the image, on the far side of the head, behind the
+    own flesh. 1: in the image but hidden, while a neighbouring joint is visible to guess from. 0:
+    outside the image, on the far side of the head, behind the
     own hair or cheek without clearly facing the camera, or hidden beyond guessing.
     """
     height, width = owner.shape
@@ -245,7 +253,7 @@ def _flags(person: Person, layer: Layer, owner: np.ndarray, number: int) -> np.n
     for i in np.flatnonzero(flags == 1):
         near = visible[_NEIGHBOURS[i]] if i >= FACE else visible[:FACE]
         own = owner[round(y[i]), round(x[i])] == number
-        if (i < FACE and own and person.facing[i] < 0.32) or (not own and not near.any()):
+        if (i < FACE and own and person.facing[i] < 0.32) or not near.any():
             flags[i] = 0
     return flags
 

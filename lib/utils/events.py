@@ -1,0 +1,62 @@
+"""TensorBoard's event files."""
+
+import socket
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+from tensorboardX import summary
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import masked_crc32c
+
+from lib.utils.errors import InputError
+from lib.utils.files import make_folder
+
+
+class EventWriter:
+    """A new event file in ``folder``, each event on disk when its call returns.
+
+    tensorboardX's own SummaryWriter hands events to a thread. On a full disk that thread dies, and
+    the run waits for it forever; here it is an InputError.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+        self._path = make_folder(folder) / name
+        try:
+            # Not buffered: what could not be written must not be tried again when the run ends.
+            self._file = self._path.open("ab", buffering=0)
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot write: {error.strerror}") from None
+        self._write(Event(file_version="brain.Event:2"))
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        """A point of the curve ``tag``."""
+        self._write(Event(summary=summary.scalar(tag, value), step=step))
+
+    def add_image(self, tag: str, image: np.ndarray, step: int) -> None:
+        """A picture (H, W, 3), uint8 RGB."""
+        self._write(Event(summary=summary.image(tag, image, dataformats="HWC"), step=step))
+
+    def add_text(self, tag: str, text: str, step: int) -> None:
+        """Markdown."""
+        self._write(Event(summary=summary.text(tag, text), step=step))
+
+    def close(self) -> None:
+        """End the file."""
+        self._file.close()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        data = event.SerializeToString()
+        header = struct.pack("<Q", len(data))
+        parts = (header, _checksum(header), data, _checksum(data))
+        try:
+            self._file.write(b"".join(parts))
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot write: {error.strerror}") from None
+
+
+def _checksum(data: bytes) -> bytes:
+    return struct.pack("<I", masked_crc32c(data))

@@ -1,0 +1,397 @@
+"""Experiments: inheritance, KEY VALUE options, the original's own files, and errors that name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from yacs.config import CfgNode
+
+from lib.config import load_config
+from lib.config.default import IGNORED, default_config
+from lib.models import build_model
+from lib.utils.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = sorted(
+    path for path in (ROOT / "experiments").rglob("*.yaml") if path.name != "base.yaml"
+)
+W32 = ROOT / "experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml"
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def one(tmp_path: Path, text: str, *opts: str) -> CfgNode:
+    return load_config(write(tmp_path / "one.yaml", text), opts)
+
+
+def test_an_empty_experiment_is_the_defaults(tmp_path):
+    cfg = one(tmp_path, "")
+    expected = default_config()
+    extra = cfg.MODEL.EXTRA
+    assert extra.STAGE4.NUM_CHANNELS == [32, 64, 128, 256]
+    expected.MODEL.EXTRA = extra.clone()
+    expected.DATASET.ROOT = "."
+    assert cfg == expected
+
+
+def test_bases_are_found_beside_the_file_that_names_them_and_the_nearer_file_wins(tmp_path):
+    write(tmp_path / "base.yaml", "PRINT_FREQ: 1\nWORKERS: 1\nTRAIN: {LR: 0.1, END_EPOCH: 1}\n")
+    write(tmp_path / "a/base.yaml", "_BASE_: ../base.yaml\nWORKERS: 2\nTRAIN: {END_EPOCH: 2}\n")
+    path = write(tmp_path / "a/b/c.yaml", "_BASE_: ../base.yaml\nTRAIN: {WD: 0.5}\n")
+    cfg = load_config(path, ["TRAIN.WD", "0.25"])
+    assert (cfg.PRINT_FREQ, cfg.WORKERS) == (1, 2)
+    assert (cfg.TRAIN.LR, cfg.TRAIN.END_EPOCH, cfg.TRAIN.WD) == (0.1, 2, 0.25)
+    assert load_config(str(path)).TRAIN.WD == 0.5
+
+
+def test_a_base_that_leads_back_is_an_error(tmp_path):
+    write(tmp_path / "a.yaml", "_BASE_: b.yaml")
+    write(tmp_path / "b.yaml", "_BASE_: ./a.yaml")
+    with pytest.raises(InputError, match=r"a\.yaml: _BASE_ leads back"):
+        load_config(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("base", ["[a.yaml, b.yaml]", "3", "{a: 1}"])
+def test_a_base_must_be_one_path(tmp_path, base):
+    with pytest.raises(InputError, match=r"one\.yaml: _BASE_ must be the path of one YAML file"):
+        one(tmp_path, f"_BASE_: {base}")
+
+
+def test_a_base_that_is_missing_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.yaml: cannot read the experiment: No such file"):
+        one(tmp_path, "_BASE_: none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("GPUS", "0", (0,)),
+        ("GPUS", "(0,1)", (0, 1)),
+        ("GPUS", "[2, 0]", (2, 0)),
+        ("GPUS", "()", ()),
+        ("TRAIN.LR_STEP", "[3, 5]", [3, 5]),
+        ("TRAIN.LR_STEP", "(3,5)", [3, 5]),
+        ("TRAIN.LR_STEP", "7", [7]),
+        ("DATASET.PROB_HALF_BODY", "-1.0", -1.0),
+        ("DATASET.PROB_HALF_BODY", "-1", -1.0),
+        ("TRAIN.BEGIN_EPOCH", "-1", -1),
+        ("TRAIN.LR", "1e-4", 1e-4),
+        ("TRAIN.LR", "1", 1.0),
+        ("MODEL.SIGMA", "3", 3.0),
+        ("AUTO_RESUME", "True", True),
+        ("AUTO_RESUME", "true", True),
+        ("TEST.FLIP_TEST", "False", False),
+        ("MODEL.PRETRAINED", "", ""),
+        ("DATASET.TEST_SET", "2017", "2017"),
+        ("TEST.MODEL_FILE", "a b/(0,1).pth", "a b/(0,1).pth"),
+        ("MODEL.EXTRA.STAGE2.NUM_CHANNELS", "[8, 16]", [8, 16]),
+    ],
+)
+def test_options_are_read_in_the_keys_own_type(key, text, value):
+    cfg = load_config(W32, [key, text])
+    node = cfg
+    for name in key.split("."):
+        node = node[name]
+    assert node == value and type(node) is type(value)
+
+
+def test_of_two_values_for_a_key_the_later_counts():
+    assert load_config(W32, ["TRAIN.LR", "1", "TRAIN.LR", "2"]).TRAIN.LR == 2
+
+
+def test_a_yamls_texts_are_read_in_the_keys_type_too(tmp_path):
+    cfg = one(tmp_path, "GPUS: (0,1)\nTRAIN: {LR: 1e-3, LR_STEP: 5}\nMODEL: {PRETRAINED: null}\n")
+    assert cfg.GPUS == (0, 1) and cfg.TRAIN.LR == 1e-3 and cfg.TRAIN.LR_STEP == [5]
+    assert cfg.MODEL.PRETRAINED == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "opts", "message"),
+    [
+        (
+            "TRAIN: {LR_STEPS: [1]}",
+            (),
+            r"one\.yaml: there is no key TRAIN.LR_STEPS; .*TRAIN.LR_STEP",
+        ),
+        ("", ("TRAIN.LRR", "1"), r"command line: there is no key TRAIN.LRR; .*TRAIN.LR\b"),
+        ("BATCH_SIZE_PER_GPU: 1", (), "no key BATCH_SIZE_PER_GPU; .*TRAIN.BATCH_SIZE_PER_GPU"),
+        ("MODEL: {FLIP_TEST: true}", (), "no key MODEL.FLIP_TEST; .*TEST.FLIP_TEST"),
+        ("MODEL: {EXTRA: {STAGE5: {}}}", (), r"no key MODEL.EXTRA.STAGE5; .*MODEL.EXTRA.STAGE4"),
+        ("QQQ: 1", (), "there is no key QQQ; known here are OUTPUT_DIR"),
+        ("5: 1", (), "there is no key 5"),
+        ("", ("TRAIN", "1"), "command line: TRAIN holds further keys, not the value '1'"),
+        ("TRAIN:", (), "TRAIN holds further keys, not the value None"),
+        ("", ("TRAIN.LR.X", "1"), "command line: TRAIN.LR must be a number"),
+        ("", ("TRAIN.LR",), "'TRAIN.LR' has no value"),
+        ("", ("TRAIN.LR", "fast"), "TRAIN.LR must be a number, not 'fast'"),
+        ("", ("TRAIN.LR", ""), "TRAIN.LR must be a number, not ''"),
+        ("", ("TRAIN.LR", "True"), "TRAIN.LR must be a number"),
+        ("", ("TRAIN.END_EPOCH", "1.5"), "TRAIN.END_EPOCH must be a whole number, not '1.5'"),
+        ("", ("TRAIN.END_EPOCH", "{[1]: 2}"), "TRAIN.END_EPOCH must be a whole number"),
+        ("", ("TRAIN.END_EPOCH", "2020-99-99"), "TRAIN.END_EPOCH must be a whole number"),
+        ("AUTO_RESUME: 1", (), r"one\.yaml: AUTO_RESUME must be true or false, not 1"),
+        ("MODEL: {NAME: 3}", (), "MODEL.NAME must be text, not 3; put it in quotes"),
+        ("GPUS: [0, x]", (), "GPUS must be a list of whole numbers"),
+        ("GPUS: [0, 0]", (), "GPUS must be different device numbers"),
+        ("GPUS: true", (), "GPUS must be a list of whole numbers"),
+        ("MODEL: {IMAGE_SIZE: [192]}", (), "MODEL.IMAGE_SIZE must be a width and a height"),
+        ("MODEL: {IMAGE_SIZE: [192, 0]}", (), "MODEL.IMAGE_SIZE must be a width and a height"),
+        ("MODEL: {HEATMAP_SIZE: [4.5, 6]}", (), "MODEL.HEATMAP_SIZE must be a list of whole"),
+        ("TRAIN: {BATCH_SIZE_PER_GPU: 0}", (), "TRAIN.BATCH_SIZE_PER_GPU must be at least 1"),
+        ("TRAIN: {EVAL_INTERVAL: 0}", (), "TRAIN.EVAL_INTERVAL must be at least 1"),
+        ("PRINT_FREQ: 0", (), "PRINT_FREQ must be at least 1"),
+        ("WORKERS: -1", (), "WORKERS must be 0 or more"),
+        ("", ("SEED", "-1"), "SEED must be 0 or more"),
+        ("TEST: {OKS_THRE: -1}", (), "TEST.OKS_THRE must be 0 or above, not -1.0"),
+        ("TEST: {OKS_THRE: 0, SOFT_NMS: true}", (), "TEST.OKS_THRE must be above 0"),
+        ("MODEL: {SIGMA: .nan}", (), "MODEL.SIGMA must be above 0"),
+        ("DATASET: {DATA_FORMAT: tar}", (), "DATASET.DATA_FORMAT must be jpg or png or zip"),
+    ],
+)
+def test_a_wrong_key_or_value_is_an_error_that_names_it_and_what_would_be_right(
+    tmp_path, text, opts, message
+):
+    with pytest.raises(InputError, match=message) as caught:
+        one(tmp_path, text, *opts)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"MODEL: {NAME: [", "not a YAML file"),
+        (b"a: b: c", "not a YAML file"),
+        (b"\xff\xfe\x00", "not a YAML file"),
+        (b"NAME: 2020-99-99", "not a YAML file"),
+        (b"%s", "not a YAML file"),
+        (b"!!python/object:os.system {}", "not a YAML file"),
+        (b"- a\n- b\n", "an experiment is a mapping of keys, not a list"),
+        (b"hello", "an experiment is a mapping of keys, not a str"),
+    ],
+)
+def test_a_file_that_is_no_yaml_mapping_is_an_error_that_names_it(tmp_path, content, message):
+    path = tmp_path / "one.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_or_a_folder_is_an_error_that_names_it(tmp_path):
+    for path, reason in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(InputError, match=reason) as caught:
+            load_config(path)
+        assert str(path) in str(caught.value)
+
+
+def test_a_config_is_frozen():
+    with pytest.raises(AttributeError):
+        load_config(W32).MODEL.NAME = "other"
+
+
+def test_loading_one_experiment_leaves_no_trace_in_the_next(tmp_path):
+    first = load_config(W32, ["MODEL.EXTRA.STAGE2.NUM_CHANNELS", "[1, 2]"])
+    assert first.MODEL.EXTRA.STAGE2.NUM_CHANNELS == [1, 2]
+    assert one(tmp_path, "").MODEL.EXTRA.STAGE2.NUM_CHANNELS == [32, 64]
+
+
+def test_data_dir_is_put_before_the_paths_it_concerns(tmp_path):
+    text = "DATASET: {ROOT: coco}\nMODEL: {PRETRAINED: m/a.pth}\n"
+    cfg = one(tmp_path, text, "DATA_DIR", str(tmp_path), "TEST.MODEL_FILE", "m/b.pth")
+    assert str(tmp_path / "coco") == cfg.DATASET.ROOT
+    assert str(tmp_path / "m/a.pth") == cfg.MODEL.PRETRAINED
+    assert str(tmp_path / "m/b.pth") == cfg.TEST.MODEL_FILE
+    cfg = one(tmp_path, text, "DATA_DIR", str(tmp_path), "DATASET.ROOT", "/elsewhere")
+    assert cfg.DATASET.ROOT == "/elsewhere" and cfg.TEST.MODEL_FILE == ""
+    assert one(tmp_path, text).MODEL.PRETRAINED == "m/a.pth"
+
+
+def test_detected_boxes_are_looked_for_where_they_are_named_and_else_below_data_dir(tmp_path):
+    boxes = write(tmp_path / "boxes.json", "[]")
+    here = one(tmp_path, "", "TEST.COCO_BBOX_FILE", str(boxes), "DATA_DIR", "/data")
+    assert str(boxes) == here.TEST.COCO_BBOX_FILE
+    below = one(tmp_path, "", "TEST.COCO_BBOX_FILE", "boxes.json", "DATA_DIR", str(tmp_path))
+    assert str(boxes) == below.TEST.COCO_BBOX_FILE
+
+
+def test_the_keys_that_the_original_never_reads_are_accepted(tmp_path):
+    for key in IGNORED:
+        cfg = one(tmp_path, "", key, "0.5")
+        assert cfg == one(tmp_path, "")
+    assert {"TRAIN.GAMMA1", "TRAIN.GAMMA2", "TEST.NMS_THRE", "TEST.BBOX_THRE", "RANK"} <= IGNORED
+    with pytest.raises(InputError, match=r"TRAIN\.GAMMA3"):
+        one(tmp_path, "TRAIN: {GAMMA3: 1}")
+
+
+def original_yaml(width: int) -> str:
+    """HRNet on COCO at 384x288 as the original repository lays its files out, every key given."""
+    stages = ""
+    for branches, modules in ((2, 1), (3, 4), (4, 3)):
+        channels = [width * 2**i for i in range(branches)]
+        stages += f"""    STAGE{branches}:
+      NUM_MODULES: {modules}
+      NUM_BRANCHES: {branches}
+      BLOCK: BASIC
+      NUM_BLOCKS:
+{"".join("      - 4" + chr(10) for _ in channels)}      NUM_CHANNELS:
+{"".join(f"      - {c}" + chr(10) for c in channels)}      FUSE_METHOD: SUM
+"""
+    return f"""AUTO_RESUME: true
+CUDNN:
+  BENCHMARK: true
+  DETERMINISTIC: false
+  ENABLED: true
+DATA_DIR: ''
+GPUS: (0,1,2,3)
+OUTPUT_DIR: 'output'
+LOG_DIR: 'log'
+WORKERS: 24
+PRINT_FREQ: 100
+
+DATASET:
+  COLOR_RGB: true
+  DATASET: 'coco'
+  DATA_FORMAT: jpg
+  FLIP: true
+  NUM_JOINTS_HALF_BODY: 8
+  PROB_HALF_BODY: 0.3
+  ROOT: 'data/coco/'
+  ROT_FACTOR: 45
+  SCALE_FACTOR: 0.35
+  TEST_SET: 'val2017'
+  TRAIN_SET: 'train2017'
+MODEL:
+  INIT_WEIGHTS: true
+  NAME: pose_hrnet
+  NUM_JOINTS: 17
+  PRETRAINED: 'models/pytorch/imagenet/hrnet_w48-8ef0771d.pth'
+  TARGET_TYPE: gaussian
+  IMAGE_SIZE:
+  - 288
+  - 384
+  HEATMAP_SIZE:
+  - 72
+  - 96
+  SIGMA: 3
+  EXTRA:
+    PRETRAINED_LAYERS:
+    - 'conv1'
+    - 'bn1'
+    - 'conv2'
+    - 'bn2'
+    - 'layer1'
+    - 'transition1'
+    - 'stage2'
+    - 'transition2'
+    - 'stage3'
+    - 'transition3'
+    - 'stage4'
+    FINAL_CONV_KERNEL: 1
+{stages}LOSS:
+  USE_TARGET_WEIGHT: true
+TRAIN:
+  BATCH_SIZE_PER_GPU: 24
+  SHUFFLE: true
+  BEGIN_EPOCH: 0
+  END_EPOCH: 210
+  OPTIMIZER: adam
+  LR: 0.001
+  LR_FACTOR: 0.1
+  LR_STEP:
+  - 170
+  - 200
+  WD: 0.0001
+  GAMMA1: 0.99
+  GAMMA2: 0.0
+  MOMENTUM: 0.9
+  NESTEROV: false
+TEST:
+  BATCH_SIZE_PER_GPU: 24
+  COCO_BBOX_FILE: 'data/coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json'
+  BBOX_THRE: 1.0
+  IMAGE_THRE: 0.0
+  IN_VIS_THRE: 0.2
+  MODEL_FILE: ''
+  NMS_THRE: 1.0
+  OKS_THRE: 0.9
+  USE_GT_BBOX: true
+  FLIP_TEST: true
+  POST_PROCESS: true
+  SHIFT_HEATMAP: true
+DEBUG:
+  DEBUG: true
+  SAVE_BATCH_IMAGES_GT: true
+  SAVE_BATCH_IMAGES_PRED: true
+  SAVE_HEATMAPS_GT: true
+  SAVE_HEATMAPS_PRED: true
+"""
+
+
+def test_the_originals_own_yaml_gives_the_settings_of_ours(tmp_path):
+    theirs = one(tmp_path, original_yaml(48))
+    assert theirs == load_config(ROOT / "experiments/coco/hrnet/w48_384x288_adam_lr1e-3.yaml")
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_experiment_loads_and_its_network_fits_its_sizes(path):
+    cfg = load_config(path)
+    with torch.device("meta"):
+        network = build_model(cfg).eval()
+        output = network(torch.empty(1, 3, *cfg.MODEL.IMAGE_SIZE[::-1]))
+    output = output[-1] if isinstance(output, list) else output
+    assert output.shape == (1, cfg.MODEL.NUM_JOINTS, *cfg.MODEL.HEATMAP_SIZE[::-1])
+    assert yaml.safe_load(cfg.dump())["MODEL"]["NAME"] == cfg.MODEL.NAME
+
+
+# What the original's fifteen files say: size, sigma, batch, rotation, scale, half body, RGB, steps,
+# epochs, width or depth.
+HRNET_COCO = (45, 0.35, 0.3, True, [170, 200], 210)
+HRNET_MPII = (30, 0.25, 0.0, True, [170, 200], 210)
+RESNET_COCO = (40, 0.3, 0.0, False, [90, 120], 140)
+RESNET_MPII = (30, 0.25, 0.0, False, [90, 120], 140)
+FACTS = {
+    "coco/hrnet/w32_256x192_adam_lr1e-3": ([192, 256], 2, 32, HRNET_COCO, 32),
+    "coco/hrnet/w32_384x288_adam_lr1e-3": ([288, 384], 3, 32, HRNET_COCO, 32),
+    "coco/hrnet/w48_256x192_adam_lr1e-3": ([192, 256], 2, 32, HRNET_COCO, 48),
+    "coco/hrnet/w48_384x288_adam_lr1e-3": ([288, 384], 3, 24, HRNET_COCO, 48),
+    "mpii/hrnet/w32_256x256_adam_lr1e-3": ([256, 256], 2, 32, HRNET_MPII, 32),
+    "mpii/hrnet/w48_256x256_adam_lr1e-3": ([256, 256], 2, 32, HRNET_MPII, 48),
+    **{
+        f"coco/resnet/res{depth}_{height}x{width}_d256x3_adam_lr1e-3": (
+            *([width, height], 2 if height == 256 else 3, 32, RESNET_COCO),
+            depth,
+        )
+        for depth in (50, 101, 152)
+        for height, width in ((256, 192), (384, 288))
+    },
+    **{
+        f"mpii/resnet/res{depth}_256x256_d256x3_adam_lr1e-3": (
+            *([256, 256], 2, 32, RESNET_MPII),
+            depth,
+        )
+        for depth in (50, 101, 152)
+    },
+}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_the_official_experiments_are_the_originals(name):
+    size, sigma, batch, rest, width = FACTS[name]
+    cfg = load_config(ROOT / "experiments" / f"{name}.yaml")
+    assert size == cfg.MODEL.IMAGE_SIZE
+    assert [side // 4 for side in size] == cfg.MODEL.HEATMAP_SIZE
+    assert (sigma, batch) == (cfg.MODEL.SIGMA, cfg.TRAIN.BATCH_SIZE_PER_GPU)
+    data = cfg.DATASET
+    how = (data.ROT_FACTOR, data.SCALE_FACTOR, max(data.PROB_HALF_BODY, 0.0), data.COLOR_RGB)
+    assert (*how, cfg.TRAIN.LR_STEP, cfg.TRAIN.END_EPOCH) == rest
+    extra = cfg.MODEL.EXTRA
+    assert width == (extra.STAGE2.NUM_CHANNELS[0] if "hrnet" in name else extra.NUM_LAYERS)
+    assert (17 if name.startswith("coco") else 16) == cfg.MODEL.NUM_JOINTS
+    assert (cfg.TRAIN.LR, cfg.TRAIN.OPTIMIZER, cfg.TRAIN.LR_FACTOR) == (0.001, "adam", 0.1)
+    assert cfg.TEST.FLIP_TEST and cfg.TEST.POST_PROCESS and cfg.TEST.SHIFT_HEATMAP
+    assert cfg.GPUS == (0, 1, 2, 3)

@@ -1,0 +1,115 @@
+"""Predictor: pictures and boxes in, people out."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from lib.config import load_config
+from lib.core.inference import Predictor
+from lib.core.validate import validate
+from lib.utils.errors import InputError
+from tests import tiny
+from tests.core.runs import CPU, parts, same_places
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = parts(tmp_path, TEST={"BATCH_SIZE_PER_GPU": 4, "USE_GT_BBOX": True})
+    torch.save(run.model.state_dict(), tmp_path / "weights.pth")
+    return run
+
+
+def test_people_are_found_as_the_validation_finds_them(tmp_path, run):
+    found = validate(run.model, run.tests, run.codec, CPU, flip_test=True).keypoints
+    table = run.tests.dataset.table
+    predictor = Predictor(run.cfg, tmp_path / "weights.pth", device="cpu")
+    # As published, an annotated box is a pixel smaller each way.
+    boxes = [[8, 12, 43, 63], [63, 12, 43, 63]]
+    people = predictor(table.path(2), boxes)
+    assert len(people) == 2
+    for person, expected, box in zip(people, found[2:4], boxes, strict=True):
+        assert same_places(person.keypoints, expected[:, :2])
+        np.testing.assert_allclose(person.scores, expected[:, 2], atol=1e-5)
+        assert person.score == pytest.approx(float(expected[:, 2].mean()), rel=1e-4)
+        assert person.box.tolist() == box
+
+
+@pytest.mark.parametrize("weights", ["path", "text", "state dict"])
+def test_an_array_in_rgb_is_the_file_and_weights_come_in_any_form(tmp_path, run, weights):
+    path = run.data.table.path(0)
+    given = {
+        "path": tmp_path / "weights.pth",
+        "text": str(tmp_path / "weights.pth"),
+        "state dict": run.model.state_dict(),
+    }[weights]
+    predictor = Predictor(run.cfg, given, device="cpu")
+    array = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
+    for boxes in (None, [[8, 12, 44, 64]]):
+        first, second = predictor(path, boxes)[0], predictor(array, boxes)[0]
+        np.testing.assert_array_equal(first.keypoints, second.keypoints)
+        np.testing.assert_array_equal(first.scores, second.scores)
+    whole = predictor(array)[0]
+    assert whole.box.tolist() == [0, 0, tiny.WIDTH, tiny.HEIGHT]
+
+
+def test_boxes_beyond_one_batch_come_back_in_their_order(tmp_path, run):
+    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
+    rng = np.random.default_rng(0)
+    boxes = np.column_stack([rng.uniform(0, 60, (10, 2)), rng.uniform(20, 50, (10, 2))])
+    path = run.data.table.path(0)
+    people = predictor(path, boxes)
+    assert len(people) == 10
+    for box, person in zip(boxes, people, strict=True):
+        np.testing.assert_array_equal(person.box, box)
+        alone = predictor(path, [box])[0]
+        np.testing.assert_allclose(alone.scores, person.scores, atol=1e-5)
+        assert same_places(alone.keypoints, person.keypoints)
+    assert predictor(path, []) == []
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([[0, 0, 10, 10], [5, 5, 0, 10]], r"box 1 is \[5.0, 5.0, 0.0, 10.0\]"),
+        ([[0, 0, -3, 10]], "box 0 is"),
+        ([[0, float("nan"), 3, 10]], "box 0 is"),
+        ([[0, 0, 10, 10, 0.9]] * 4, r"boxes are \(N, 4\).*\(4, 5\)"),
+        ([1, 2, 3], r"boxes are \(N, 4\)"),
+    ],
+)
+def test_a_wrong_box_is_an_error_that_names_it(run, boxes, message):
+    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
+    with pytest.raises(InputError, match=message):
+        predictor(run.data.table.path(0), boxes)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((10, 10), np.uint8),
+        np.zeros((10, 10, 4), np.uint8),
+        np.zeros((10, 10, 3), np.float32),
+        np.zeros((0, 10, 3), np.uint8),
+    ],
+)
+def test_a_wrong_array_is_an_error_that_says_what_an_image_is(run, image):
+    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
+    with pytest.raises(InputError, match=r"an image is a \(height, width, 3\) uint8 array"):
+        predictor(image)
+
+
+def test_a_missing_image_weights_file_or_data_set_is_an_error(tmp_path, run):
+    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
+    with pytest.raises(InputError, match="there is no such image"):
+        predictor(tmp_path / "none.jpg")
+    with pytest.raises(InputError, match=r"none\.pth"):
+        Predictor(run.cfg, tmp_path / "none.pth", device="cpu")
+
+    def other(**sections):
+        return load_config(tiny.experiment(tmp_path / "other.yaml", tmp_path, **sections))
+
+    with pytest.raises(InputError, match=r"DATASET\.DATASET: there is no 'cocoa'"):
+        Predictor(other(DATASET={"DATASET": "cocoa"}), {}, device="cpu")
+    with pytest.raises(InputError, match=r"MODEL\.NUM_JOINTS: is 16, but coco has 17"):
+        Predictor(other(MODEL={"NUM_JOINTS": 16}), {}, device="cpu")

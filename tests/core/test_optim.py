@@ -1,0 +1,99 @@
+"""Optimizers and learning rates: what the YAML says, at exactly the step it says."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from lib.config import load_config
+from lib.core.optim import build_optimizer, build_schedule
+from lib.utils.errors import InputError
+
+
+@pytest.fixture
+def load(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("")
+
+    def config(**train):
+        opts = [text for key, value in train.items() for text in (f"TRAIN.{key}", str(value))]
+        return load_config(path, opts)
+
+    return config
+
+
+def test_multistep_falls_at_the_start_of_exactly_the_epochs_named(load):
+    rate = build_schedule(load(LR=0.001, LR_FACTOR=0.1, LR_STEP=[170, 200]), steps_per_epoch=7)
+    for epoch, expected in ((0, 1e-3), (169, 1e-3), (170, 1e-4), (199, 1e-4), (200, 1e-5)):
+        for step in (0, 6):
+            assert rate(epoch, step) == pytest.approx(expected, rel=1e-12)
+
+
+def test_cosine_falls_from_the_rate_to_the_least_one_a_step_at_a_time(load):
+    cfg = load(LR=0.5, LR_MIN=0.1, LR_SCHEDULE="cosine", END_EPOCH=4)
+    rate = build_schedule(cfg, steps_per_epoch=5)
+    rates = [rate(epoch, step) for epoch in range(4) for step in range(5)]
+    assert rates[0] == 0.5
+    assert rate(2, 0) == pytest.approx(0.3)
+    assert all(a > b for a, b in itertools.pairwise(rates))
+    assert rates[-1] == pytest.approx(0.1 + 0.2 * (1 + math.cos(math.pi * 19 / 20)))
+    assert rate(4, 0) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("schedule", ["multistep", "cosine"])
+def test_warm_up_rises_in_a_line_over_the_steps_of_the_whole_run(load, schedule):
+    given = {"LR": 1.0, "LR_SCHEDULE": schedule, "LR_STEP": [1], "END_EPOCH": 1000}
+    plain = build_schedule(load(**given), 4)
+    rate = build_schedule(load(**given, WARMUP_ITERS=6, WARMUP_FACTOR=0.1), 4)
+    shares = [rate(n // 4, n % 4) / plain(n // 4, n % 4) for n in range(9)]
+    assert shares == pytest.approx([0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1, 1, 1])
+
+
+def test_an_unknown_schedule_is_an_error_that_names_the_key(load):
+    with pytest.raises(InputError, match=r"TRAIN.LR_SCHEDULE: there is no 'step'; known are mult"):
+        build_schedule(load(LR_SCHEDULE="step"), 1)
+
+
+def stepped(cfg, gradient: float) -> float:
+    """A weight of 1 after one step."""
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = build_optimizer(cfg, [weight])
+    weight.grad = torch.full((1,), gradient)
+    optimizer.step()
+    return weight.item()
+
+
+def test_adam_ignores_weight_decay_and_says_so_and_adamw_and_sgd_honour_it(load, caplog):
+    with caplog.at_level("INFO"):
+        assert stepped(load(LR=0.1, WD=0.5), 0.0) == 1
+    assert "adam does not use TRAIN.WD 0.5" in caplog.text
+    assert stepped(load(LR=0.1, WD=0.5, OPTIMIZER="adamw"), 0.0) == pytest.approx(0.95)
+    assert stepped(load(LR=0.1, WD=0.5, OPTIMIZER="sgd"), 0.0) == pytest.approx(0.95)
+    assert stepped(load(LR=0.1, WD=0.0), 3.0) == pytest.approx(0.9)
+
+
+def test_sgd_follows_its_keys(load):
+    optimizer = build_optimizer(
+        load(OPTIMIZER="sgd", MOMENTUM=0.8, NESTEROV=True, WD=0.1, LR=0.3),
+        [torch.nn.Parameter(torch.ones(1))],
+    )
+    group = optimizer.param_groups[0]
+    assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.8, True, 0.1)
+    assert group["lr"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (
+            {"OPTIMIZER": "adamm"},
+            "TRAIN.OPTIMIZER: there is no 'adamm'; known are adam, adamw, sgd",
+        ),
+        ({"LR": -1}, "TRAIN: adam cannot be made with these settings: Invalid learning rate"),
+        ({"OPTIMIZER": "sgd", "NESTEROV": True, "MOMENTUM": 0}, "TRAIN: sgd cannot be made"),
+    ],
+)
+def test_an_optimizer_that_cannot_be_made_is_an_error_that_names_the_key(load, train, message):
+    with pytest.raises(InputError, match=message):
+        build_optimizer(load(**train), [torch.nn.Parameter(torch.ones(1))])

@@ -1,0 +1,114 @@
+"""One epoch of training."""
+
+import pytest
+import torch
+
+from lib.core.train import Meter, Pass, train_epoch
+from lib.dataset.transforms import normalize
+from lib.utils.errors import InputError
+from tests.core.runs import CPU, parts, schedule
+
+
+def test_epochs_lower_the_loss_below_that_of_empty_maps_and_raise_the_accuracy(tmp_path):
+    still = {"FLIP": False, "SCALE_FACTOR": 0.0, "ROT_FACTOR": 0, "PROB_HALF_BODY": 0.0}
+    train = {"BATCH_SIZE_PER_GPU": 3}
+    run = parts(tmp_path, DATASET=still, TRAIN=train, MODEL={"SIGMA": 2})
+    targets = [run.codec.encode(batch["joints"], batch["visible"]) for batch in run.loader]
+    empty = sum(run.codec.loss(0 * target.heatmaps, target).item() for target in targets) / 2
+    passes = [
+        train_epoch(run.model, run.loader, run.codec, run.optimizer, schedule(run), epoch, CPU)
+        for epoch in range(30)
+    ]
+    losses = [passed.loss for passed in passes]
+    assert losses[1] < losses[0]
+    assert losses[-1] < 0.6 * empty and losses[-1] < 0.6 * losses[0]
+    assert passes[-1].accuracy > passes[0].accuracy + 0.03
+    assert passes[0].samples == 6 and passes[0].seconds > passes[0].data_seconds > 0
+
+
+def test_what_is_reported_is_the_mean_over_samples_of_the_batches_losses(tmp_path):
+    """With a rate of 0 the weights stay; batches of 4 and 2 count as such."""
+    run = parts(tmp_path, TRAIN={"LR": 0.0})
+    seen = []
+
+    def observe(step, passed, batch, outputs, target):
+        loss = run.codec.loss(outputs, target)
+        seen.append((step, passed, len(batch["index"]), loss.item()))
+
+    whole = train_epoch(
+        *(run.model, run.loader, run.codec, run.optimizer, schedule(run), 0, CPU),
+        print_freq=1,
+        observe=observe,
+    )
+    assert [(step, size) for step, _, size, _ in seen] == [(0, 4), (1, 2)]
+    for _, passed, size, loss in seen:
+        assert passed.loss == pytest.approx(loss, rel=1e-5) and passed.samples == size
+    mean = sum(size * loss for _, _, size, loss in seen) / 6
+    assert whole.loss == pytest.approx(mean, rel=1e-5)
+
+
+def test_every_step_has_the_schedules_rate_and_the_epochs_order(tmp_path):
+    run = parts(tmp_path, TRAIN={"BATCH_SIZE_PER_GPU": 2})
+    asked, rates, rows = [], [], []
+
+    def rate(epoch, step):
+        asked.append((epoch, step))
+        return 0.1 * (step + 1)
+
+    def observe(step, passed, batch, outputs, target):
+        rates.append(run.optimizer.param_groups[0]["lr"])
+        rows.append(batch["index"].tolist())
+
+    train_epoch(
+        *(run.model, run.loader, run.codec, run.optimizer, rate, 7, CPU),
+        print_freq=2,
+        observe=observe,
+    )
+    assert asked == [(7, 0), (7, 1), (7, 2)]
+    assert rates == pytest.approx([0.1, 0.3])
+    run.loader.sampler.epoch = 7
+    expected = [batch["index"].tolist() for batch in run.loader]
+    assert rows == [expected[0], expected[2]]
+
+
+def test_colours_are_fed_in_the_order_of_the_experiment(tmp_path):
+    run = parts(tmp_path)
+    fed = []
+    run.model.register_forward_pre_hook(lambda module, args: fed.append(args[0]))
+    for is_rgb in (True, False):
+        batches = []
+        train_epoch(
+            *(run.model, run.loader, run.codec, run.optimizer, schedule(run), 0, CPU),
+            is_rgb=is_rgb,
+            print_freq=1,
+            observe=lambda step, passed, batch, *_, batches=batches: batches.append(batch),
+        )
+        torch.testing.assert_close(fed[-1], normalize(batches[-1]["image"], is_rgb))
+    assert not torch.equal(fed[0], fed[2])
+
+
+@pytest.mark.parametrize("print_freq", [1, 100])
+def test_a_loss_that_is_not_finite_is_an_error_that_says_what_may_help(tmp_path, print_freq):
+    run = parts(tmp_path)
+    with torch.no_grad():
+        run.model.final_layer.bias[3] = float("inf")
+    with pytest.raises(InputError, match=r"epoch 4, step \d: the loss is .*TRAIN.LR") as caught:
+        train_epoch(
+            *(run.model, run.loader, run.codec, run.optimizer, schedule(run), 4, CPU),
+            print_freq=print_freq,
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_a_meter_weighs_losses_by_samples_and_accuracies_by_joints():
+    meter = Meter(CPU)
+    number = torch.tensor
+    meter.add(number(1.0), number(0.5), number(17), 3, 0.25)
+    meter.add(number(5.0), number(1.0), number(1), 1, 0.5)
+    passed = meter.read()
+    assert passed.loss == pytest.approx(2.0)
+    assert passed.accuracy == pytest.approx((0.5 * 17 + 1) / 18)
+    assert passed.samples == 4 and passed.data_seconds == 0.75
+    meter.restart()
+    assert (meter.read().loss, meter.read().samples) == (0, 0)
+    assert Pass(0, 0, samples=30, seconds=1.5, data_seconds=0).speed == 20

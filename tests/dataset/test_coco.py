@@ -1,0 +1,348 @@
+"""COCO's layout: who is in the table, what bad files say, and the score of an answer."""
+
+import copy
+import json
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO as Pycoco
+from pycocotools.cocoeval import COCOeval
+
+from lib.dataset.coco import CocoKeypoints
+from lib.dataset.image import read_image
+from lib.dataset.skeletons import COCO
+from lib.dataset.transforms import box_to_center_scale
+from lib.utils.errors import InputError
+from tests import tiny
+from tests.golden_arrays import golden, golden_annotations
+
+STATS = {
+    **{"AP": "AP", "Ap .5": "AP50", "AP .75": "AP75", "AP (M)": "AP_M", "AP (L)": "AP_L"},
+    **{"AR": "AR", "AR .5": "AR50", "AR .75": "AR75", "AR (M)": "AR_M", "AR (L)": "AR_L"},
+}
+
+
+def coco(root, split="val2017", **options) -> CocoKeypoints:
+    return CocoKeypoints(str(root), split, COCO, aspect_ratio=0.75, **options)
+
+
+@pytest.fixture
+def content(tmp_path):
+    return tiny.write_coco(tmp_path)
+
+
+def truth_as_answer(source: CocoKeypoints, content: dict) -> np.ndarray:
+    """(N, 17, 3): everybody's annotation in the table's order, with the score 1."""
+    joints = np.array([person["keypoints"] for person in content["annotations"]], float)
+    answer = joints.reshape(-1, 17, 3)
+    answer[..., 2] = 1
+    assert len(answer) == len(source.table)
+    return answer
+
+
+def test_the_table_holds_everybody_by_image_with_their_box_and_joints(tmp_path, content):
+    # Annotations in another order than the images; within an image their order stays.
+    shuffled = copy.deepcopy(content)
+    shuffled["annotations"] = [content["annotations"][n] for n in (4, 0, 2, 1, 5, 3)]
+    tiny.save_coco(tmp_path, shuffled)
+    table = coco(tmp_path).table
+    expected = [content["annotations"][n] for n in (0, 1, 2, 3, 4, 5)]
+    assert [int(table.image_ids[image]) for image in table.image] == [1, 1, 2, 2, 3, 3]
+    joints = np.array([person["keypoints"] for person in expected]).reshape(-1, 17, 3)
+    np.testing.assert_array_equal(table.joints, joints[..., :2])
+    np.testing.assert_array_equal(table.visible, joints[..., 2] > 0)
+    assert set(np.unique(joints[..., 2])) == {0, 1, 2}
+    # As published, the last pixel of a box lies at x + width - 1.
+    boxes = np.array([person["bbox"] for person in expected]) - [0, 0, 1, 1]
+    center, scale = box_to_center_scale(boxes, 0.75)
+    np.testing.assert_array_equal(table.center, center)
+    np.testing.assert_array_equal(table.scale, scale)
+    assert (table.score == 1).all()
+    assert table.path(2) == f"{tmp_path}/images/val2017/000000000002.jpg"
+    assert {table.joints.dtype, table.visible.dtype, table.center.dtype} == {np.dtype("float32")}
+    assert read_image(table.path(5)).shape == (tiny.HEIGHT, tiny.WIDTH, 3)
+
+
+def test_boxes_are_cut_to_the_image_as_published(tmp_path, content):
+    boxes = [[-10, -5, 50, 40], [100, 70, 50, 50], [119, 89, 5, 5], [0, 0, 1, 60]]
+    for person, box in zip(content["annotations"], boxes, strict=False):
+        person["bbox"] = box
+    tiny.save_coco(tmp_path, content)
+    table = coco(tmp_path).table
+    # The published code moves the corner inside first, and keeps the size.
+    cleaned = [[0, 0, 49, 39], [100, 70, 19, 19], [119, 89, 0, 0], [0, 0, 0, 59]]
+    center, scale = box_to_center_scale(np.array(cleaned, float), 0.75)
+    np.testing.assert_array_equal(table.center[:4], center)
+    np.testing.assert_array_equal(table.scale[:4], scale)
+
+
+def test_people_that_cannot_be_used_are_left_out_and_counted(tmp_path, content, caplog):
+    crowd, no_area, outside, no_joints, kept, other = content["annotations"]
+    crowd.update(iscrowd=1, keypoints=[])
+    no_area["area"] = 0
+    outside["bbox"] = [500, 10, 20, 20]
+    no_joints.update(keypoints=[0] * 51, num_keypoints=0)
+    other.update(category_id=7, keypoints=[1, 2, 2])
+    content["categories"].append({"id": 7, "name": "dog"})
+    tiny.save_coco(tmp_path, content)
+    with caplog.at_level(logging.INFO):
+        table = coco(tmp_path).table
+    assert len(table) == 1
+    np.testing.assert_array_equal(table.joints[0].ravel()[:2], kept["keypoints"][:2])
+    assert "1 people; left out 1 without joints and 2 with a box outside" in caplog.text
+    assert len(table.image_ids) == 3
+
+
+def test_a_detectors_boxes_are_those_of_the_category_with_a_high_enough_score(tmp_path, content):
+    path = tmp_path / "boxes.json"
+    boxes = tiny.write_detections(path, content)
+    boxes[0]["category_id"] = 2
+    boxes[5], boxes[1] = boxes[1], boxes[5]
+    path.write_text(json.dumps(boxes))
+    source = coco(tmp_path, detections=str(path), score_threshold=0.55)
+    table = source.table
+    kept = sorted(
+        (box for box in boxes if box["score"] >= 0.55 and box["category_id"] == 1),
+        key=lambda box: box["image_id"],
+    )
+    assert [int(table.image_ids[image]) for image in table.image] == [b["image_id"] for b in kept]
+    assert len(kept) == 4
+    np.testing.assert_allclose(table.score, [box["score"] for box in kept])
+    center, scale = box_to_center_scale(np.array([box["bbox"] for box in kept]), 0.75)
+    np.testing.assert_array_equal(table.center, center)
+    np.testing.assert_array_equal(table.scale, scale)
+    assert not table.visible.any() and table.joints.shape == (4, 17, 2)
+
+
+@pytest.mark.parametrize("has_folder", [False, True])
+def test_images_in_an_archive_are_the_plain_files(tmp_path, content, has_folder):
+    plain = [read_image(coco(tmp_path).table.path(row)) for row in range(6)]
+    tiny.zip_images(tmp_path, "val2017", has_folder)
+    table = coco(tmp_path, data_format="zip").table
+    for row in range(6):
+        np.testing.assert_array_equal(read_image(table.path(row)), plain[row])
+
+
+def test_png_files_are_found_under_the_annotations_jpg_names(tmp_path, content):
+    assert coco(tmp_path, data_format="png").table.path(0).endswith("val2017/000000000001.png")
+
+
+def test_a_file_name_may_be_spelt_filename(tmp_path, content):
+    for image in content["images"]:
+        image["filename"] = image.pop("file_name")
+    tiny.save_coco(tmp_path, content)
+    assert coco(tmp_path).table.path(0).endswith("images/val2017/000000000001.jpg")
+
+
+def test_all_test_splits_share_one_folder_of_images_and_have_no_truth(tmp_path, content):
+    info = {key: content[key] for key in ("images", "categories")}
+    (tmp_path / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(info))
+    tiny.write_detections(tmp_path / "boxes.json", content)
+    source = coco(tmp_path, "test-dev2017", detections=str(tmp_path / "boxes.json"))
+    assert source.table.path(0) == f"{tmp_path}/images/test2017/000000000001.jpg"
+    assert not source.has_truth
+    answer = np.ones((6, 17, 3), np.float32) * np.arange(1, 7)[:, None, None] * [50, 50, 0.1]
+    values, score = source.evaluate(answer, str(tmp_path / "out"))
+    assert dict(values) == {"Null": 0.0} and score == 0
+    results = tmp_path / "out" / "results" / "keypoints_test-dev2017_results_0.json"
+    assert len(json.loads(results.read_text())) == 6
+
+
+def broken(content: dict, what: str) -> dict:
+    person = content["annotations"][3]
+    if what == "no images":
+        content["images"] = []
+    elif what == "no categories":
+        content["categories"] = []
+    elif what == "no annotations":
+        content["annotations"] = []
+    elif what == "absent annotations":
+        del content["annotations"]
+    elif what == "nobody":
+        for one in content["annotations"]:
+            one["keypoints"] = [0] * 51
+    elif what == "text for a number":
+        person["bbox"][2] = "wide"
+    elif what == "no area":
+        del person["area"]
+    elif what == "three numbers for a box":
+        person["bbox"] = [1, 2, 3]
+    elif what == "a joint too few":
+        person["keypoints"] = person["keypoints"][:48]
+    elif what == "unknown image":
+        person["image_id"] = 99
+    elif what == "no file name":
+        del content["images"][1]["file_name"]
+    elif what == "image id":
+        content["images"][2]["id"] = "three"
+    return content
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("no images", "lists no images or no categories"),
+        ("no categories", "lists no images or no categories"),
+        ("no annotations", "has no annotations"),
+        ("absent annotations", "has no annotations"),
+        ("nobody", "nobody with joints and a box is left"),
+        ("text for a number", r"annotations\[3\]: Expected `float`, got `str` at bbox\[2\]"),
+        ("no area", r"annotations\[3\]: .*missing required field `area`"),
+        ("three numbers for a box", r"annotations\[3\]: .*length 4.* at bbox"),
+        ("a joint too few", r"annotations\[3\] of image 2 has 48 keypoint numbers.* need 51"),
+        ("unknown image", r"image 99 \(1 entries in all\) is not in the list of images"),
+        ("no file name", r"images\[1\] has no file_name"),
+        ("image id", r"images\[2\].*"),
+    ],
+)
+def test_wrong_annotations_are_an_error_that_names_the_file_and_the_entry(
+    tmp_path, content, what, message
+):
+    path = tiny.save_coco(tmp_path, broken(content, what))
+    with pytest.raises(InputError, match=message) as caught:
+        coco(tmp_path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data_format", ["jpg", "png"])
+def test_an_image_without_a_name_is_an_error_in_every_format(tmp_path, content, data_format):
+    tiny.save_coco(tmp_path, broken(content, "no file name"))
+    with pytest.raises(InputError, match=r"images\[1\] has no file_name"):
+        coco(tmp_path, data_format=data_format)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda boxes: boxes[2].update(image_id=77), "boxes.json: image 77"),
+        (lambda boxes: boxes[2].update(score="high"), r"boxes.json: detections\[2\]: Expected"),
+        (lambda boxes: boxes[2].pop("bbox"), r"detections\[2\]: .*missing required field `bbox`"),
+        (lambda boxes: boxes.clear(), "no box of category 1 scores 0.0 or more"),
+        (lambda boxes: [b.update(category_id=3) for b in boxes], "no box of category 1 scores"),
+    ],
+)
+def test_wrong_detections_are_an_error_that_names_the_file_and_the_entry(
+    tmp_path, content, edit, message
+):
+    path = tmp_path / "boxes.json"
+    boxes = tiny.write_detections(path, content)
+    edit(boxes)
+    path.write_text(json.dumps(boxes))
+    with pytest.raises(InputError, match=message):
+        coco(tmp_path, detections=str(path))
+
+
+def test_a_detections_file_that_is_no_list_or_is_missing_is_an_error(tmp_path, content):
+    with pytest.raises(InputError, match="COCO_BBOX_FILE"):
+        coco(tmp_path, detections=str(tmp_path / "none.json"))
+    path = tmp_path / "boxes.json"
+    path.write_text("{}")
+    with pytest.raises(InputError, match=r"boxes\.json.*Expected `array`, got `object`"):
+        coco(tmp_path, detections=str(path))
+
+
+def test_the_truth_as_an_answer_scores_1_and_is_written_as_cocos_server_wants_it(
+    tmp_path, content, caplog
+):
+    source = coco(tmp_path)
+    answer = truth_as_answer(source, content)
+    with caplog.at_level(logging.INFO):
+        values, score = source.evaluate(answer.astype(np.float32), str(tmp_path / "out"))
+    assert score == values["AP"] == values["AR"] == 1.0
+    assert tuple(values) == tuple(STATS)
+    assert "Average Precision" in caplog.text
+    path = tmp_path / "out" / "results" / "keypoints_val2017_results_0.json"
+    results = json.loads(path.read_text())
+    assert len(results) == 6
+    first = results[0]
+    assert set(first) == {"image_id", "category_id", "keypoints", "score", "center", "scale"}
+    assert (first["image_id"], first["category_id"], first["score"]) == (1, 1, 1.0)
+    np.testing.assert_allclose(first["keypoints"], answer[0].ravel())
+    np.testing.assert_allclose(first["center"], source.table.center[0])
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_without_ids_and_counts_of_joints_is_scored_alike(tmp_path, content):
+    rng = np.random.default_rng(1)
+    source = coco(tmp_path)
+    answer = truth_as_answer(source, content)
+    answer[..., :2] += rng.normal(0, 3, answer[..., :2].shape)
+    values, _ = source.evaluate(answer, str(tmp_path / "out"))
+    assert 0 < values["AP"] < 1
+    for person in content["annotations"]:
+        del person["id"], person["num_keypoints"], person["iscrowd"]
+    tiny.save_coco(tmp_path, content)
+    again, _ = coco(tmp_path).evaluate(answer, str(tmp_path / "out"))
+    assert values == again
+
+
+@pytest.mark.parametrize("name", ["coco_sample", "coco_synthetic"])
+@pytest.mark.parametrize("setting", ["hard", "soft", "loose"])
+def test_rescoring_suppression_and_ap_are_the_published_ones(tmp_path, name, setting):
+    meta, arrays = golden(f"eval/{name}")
+    expected = meta["expected"][setting]
+    (tmp_path / "annotations").mkdir()
+    file = tmp_path / "annotations" / "person_keypoints_val2017.json"
+    file.write_bytes(golden_annotations(name))
+    boxes = arrays["boxes"]
+    # The detector's boxes, so that the table's crops are the file's: without padding, x, y, w, h.
+    sizes = boxes[:, 2:4] * 200 / 1.25
+    detections = [
+        {"image_id": int(image), "category_id": 1, "bbox": [*box], "score": float(score)}
+        for image, box, score in zip(
+            arrays["image_ids"],
+            np.hstack([boxes[:, :2] - sizes / 2, sizes]).tolist(),
+            boxes[:, 5],
+            strict=True,
+        )
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps(detections))
+    source = coco(
+        tmp_path,
+        detections=str(tmp_path / "boxes.json"),
+        oks_threshold=expected["oks_thre"],
+        visible_threshold=expected["in_vis_thre"],
+        soft_nms=expected["soft_nms"],
+    )
+    # The table is by image; within one the file's order stays.
+    ids = source.table.image_ids.tolist()
+    order = np.argsort([ids.index(image) for image in arrays["image_ids"]], kind="stable")
+    np.testing.assert_allclose(source.table.center, boxes[order, :2], rtol=1e-5, atol=1e-3)
+    # Areas to the last digit, as the published evaluation got them.
+    source.table.scale[:] = boxes[order, 2:4]
+    source.table.score = boxes[order, 5]
+    values, score = source.evaluate(arrays["preds"][order], str(tmp_path / "out"))
+    for ours, theirs in STATS.items():
+        assert values[ours] == pytest.approx(expected[theirs], abs=1e-9), ours
+    assert score == values["AP"]
+    written = tmp_path / "out" / "results" / "keypoints_val2017_results_0.json"
+    results = json.loads(written.read_text())
+    assert len(results) == expected["kept"] == arrays[f"kept_{setting}"].sum()
+    found = {tuple(entry["keypoints"]): entry["score"] for entry in results}
+    for person, kept, rescored in zip(
+        arrays["preds"], arrays[f"kept_{setting}"], arrays[f"score_{setting}"], strict=True
+    ):
+        key = tuple(person.astype(np.float64).ravel().tolist())
+        assert (key in found) == kept
+        if kept:
+            assert found[key] == pytest.approx(rescored, rel=1e-6)
+
+
+def test_a_skeletons_own_sigmas_enter_the_score(tmp_path, content):
+    source = coco(tmp_path)
+    answer = truth_as_answer(source, content)
+    answer[..., :2] += 1.5
+    strict, _ = source.evaluate(answer, str(tmp_path / "out"))
+    truth = Pycoco(source.annotation_file)
+    results = truth.loadRes(str(tmp_path / "out/results/keypoints_val2017_results_0.json"))
+    reference = COCOeval(truth, results, "keypoints")
+    reference.evaluate()
+    reference.accumulate()
+    reference.summarize()
+    np.testing.assert_array_equal(list(strict.values()), reference.stats)
+    source.skeleton = replace(COCO, sigmas=tuple(10 * sigma for sigma in COCO.sigmas))
+    values, _ = source.evaluate(answer, str(tmp_path / "out"))
+    assert values["AP"] > strict["AP"]

@@ -1,0 +1,121 @@
+"""Images: whole ones are read as OpenCV reads them, others are an error that names the file."""
+
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+
+from lib.dataset.image import read_image
+from lib.utils.errors import InputError
+
+PICTURE = cv2.resize(np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8), (160, 120))
+
+
+def encoded(suffix: str, image: np.ndarray = PICTURE, *flags: int) -> bytes:
+    return cv2.imencode(suffix, image, flags)[1].tobytes()
+
+
+def with_orientation(jpeg: bytes) -> bytes:
+    """The JPEG with an EXIF header that says it is to be shown turned by 90 degrees."""
+    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    body = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + jpeg[2:]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_file_is_read_as_three_channels_blue_first(tmp_path, suffix):
+    path = tmp_path / f"bild ä{suffix}"
+    path.write_bytes(encoded(suffix))
+    image = read_image(str(path))
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, cv2.imdecode(np.fromfile(path, np.uint8), 1))
+    if suffix == ".png":
+        np.testing.assert_array_equal(image, PICTURE)
+
+
+def test_grey_transparent_and_deep_pictures_become_three_channels_of_bytes(tmp_path):
+    for image in (
+        PICTURE[..., 0],
+        np.dstack([PICTURE, PICTURE[..., :1]]),
+        PICTURE.astype(np.uint16) * 256,
+    ):
+        path = tmp_path / "a.png"
+        path.write_bytes(encoded(".png", image))
+        read = read_image(str(path))
+        assert read.shape == (120, 160, 3) and read.dtype == np.uint8
+
+
+def test_a_picture_is_not_turned_by_its_header(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(with_orientation(encoded(".jpg")))
+    turned = cv2.imread(str(path))
+    assert turned.shape == (160, 120, 3)
+    assert read_image(str(path)).shape == (120, 160, 3)
+
+
+PROGRESSIVE = (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+
+
+@pytest.mark.parametrize("flags", [(), PROGRESSIVE], ids=["baseline", "progressive"])
+def test_a_jpeg_cut_off_anywhere_is_an_error(tmp_path, flags):
+    whole = encoded(".jpg", PICTURE, *flags)
+    path = tmp_path / "cut.jpg"
+    for length in [*range(0, len(whole) - 1, 97), len(whole) - 3, len(whole) - 2, len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"cut\.jpg"):
+            read_image(str(path))
+    path.write_bytes(whole + b"some bytes after the end, as cameras leave them" * 3)
+    assert read_image(str(path)).shape == PICTURE.shape
+
+
+def test_a_png_cut_off_anywhere_is_an_error(tmp_path):
+    whole = encoded(".png")
+    path = tmp_path / "cut.png"
+    for length in [*range(0, len(whole) - 12, 997), len(whole) - 12, len(whole) - 9]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"cut\.png"):
+            read_image(str(path))
+
+
+def test_what_is_missing_empty_or_no_image_is_said(tmp_path):
+    path = tmp_path / "a.jpg"
+    with pytest.raises(InputError, match=r"a\.jpg: there is no such image"):
+        read_image(str(path))
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"a\.jpg: the image file is empty"):
+        read_image(str(path))
+    path.write_text("<html>not found</html>")
+    with pytest.raises(InputError, match=r"a\.jpg: not an image"):
+        read_image(str(path))
+    with pytest.raises(InputError, match="cannot read the image"):
+        read_image(str(tmp_path))
+
+
+@pytest.mark.parametrize("folder", ["", "val2017/"])
+def test_a_member_of_an_archive_is_found_with_and_without_its_folder(tmp_path, folder):
+    with zipfile.ZipFile(tmp_path / "val2017.zip", "w") as archive:
+        archive.writestr(f"{folder}a.png", encoded(".png"))
+        archive.writestr(f"{folder}cut.png", encoded(".png")[:500])
+    np.testing.assert_array_equal(read_image(f"{tmp_path}/val2017.zip@/a.png"), PICTURE)
+    with pytest.raises(InputError, match=r"val2017\.zip: the archive has no b\.png"):
+        read_image(f"{tmp_path}/val2017.zip@/b.png")
+    with pytest.raises(InputError, match=r"val2017\.zip@/cut\.png: the image file is cut off"):
+        read_image(f"{tmp_path}/val2017.zip@/cut.png")
+
+
+def test_an_archive_that_is_missing_or_damaged_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(InputError, match=r"none\.zip"):
+        read_image(f"{tmp_path}/none.zip@/a.png")
+    (tmp_path / "text.zip").write_text("no archive")
+    with pytest.raises(InputError, match=r"text\.zip.*cannot read the image"):
+        read_image(f"{tmp_path}/text.zip@/a.png")
+    for name, method in (("stored", zipfile.ZIP_STORED), ("deflated", zipfile.ZIP_DEFLATED)):
+        path = tmp_path / f"{name}.zip"
+        with zipfile.ZipFile(path, "w", method) as archive:
+            archive.writestr("a.png", encoded(".png"))
+        data = bytearray(path.read_bytes())
+        data[60:400] = bytes(340)
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=rf"{name}\.zip.*cannot read the image"):
+            read_image(f"{tmp_path}/{name}.zip@/a.png")

@@ -1,0 +1,121 @@
+"""Batches: the same whatever the number of workers, everybody once, each image read once."""
+
+import collections
+
+import numpy as np
+import pytest
+import torch
+
+from lib.dataset import top_down
+from lib.dataset.coco import CocoKeypoints
+from lib.dataset.loading import EpochSampler, TestLoader, train_loader
+from lib.dataset.skeletons import COCO
+from lib.dataset.top_down import Augmentation, TopDownDataset
+from lib.utils.errors import InputError
+from tests import tiny
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Eleven people in seven images, one to three in each, in no order."""
+    content = tiny.write_coco(tmp_path, images=7, people=2)
+    order = [13, 0, 4, 1, 8, 6, 10, 11, 2, 9, 12]
+    content["annotations"] = [content["annotations"][n] for n in order]
+    content["annotations"][1]["image_id"] = 7
+    tiny.save_coco(tmp_path, content)
+    source = CocoKeypoints(str(tmp_path), "val2017", COCO, aspect_ratio=0.75)
+    return TopDownDataset(source, (24, 32), Augmentation(half_body_probability=0.3), seed=5)
+
+
+def epoch_of(loader, epoch: int) -> list[dict[str, torch.Tensor]]:
+    loader.sampler.epoch = epoch
+    return list(loader)
+
+
+def assert_equal(first, second) -> None:
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert torch.equal(a[name], b[name]), name
+
+
+def test_the_order_is_a_new_one_each_epoch_and_follows_from_the_seed():
+    sampler = EpochSampler(50, shuffle=True, seed=1)
+    orders = []
+    for epoch in (0, 1, 0):
+        sampler.epoch = epoch
+        orders.append(list(sampler))
+        assert sorted(orders[-1]) == [(epoch, row) for row in range(50)]
+    assert orders[0] == orders[2] != [(0, row) for row in range(50)]
+    assert [row for _, row in orders[0]] != [row for _, row in orders[1]]
+    other = EpochSampler(50, shuffle=True, seed=2)
+    assert list(other) != orders[0]
+    plain = EpochSampler(4, shuffle=False)
+    plain.epoch = 3
+    assert list(plain) == [(3, 0), (3, 1), (3, 2), (3, 3)] and len(plain) == 4
+
+
+def test_the_same_seed_gives_the_same_batches_with_0_1_and_2_workers(data):
+    loaders = [train_loader(data, 4, workers) for workers in (0, 1, 2)]
+    epochs = [[epoch_of(loader, epoch) for loader in loaders] for epoch in (0, 1)]
+    for alone, one, two in epochs:
+        assert [len(batch["index"]) for batch in alone] == [4, 4, 3]
+        assert sorted(torch.cat([batch["index"] for batch in alone]).tolist()) == list(range(11))
+        assert_equal(alone, one)
+        assert_equal(alone, two)
+    first, second = epochs[0][0][0], epochs[1][0][0]
+    assert not torch.equal(first["image"], second["image"])
+    # An epoch that is asked for again, as after a resume, is that epoch.
+    assert_equal(epoch_of(loaders[2], 0), epochs[0][0])
+
+
+@pytest.mark.parametrize(("workers", "batch_size"), [(0, 1), (0, 4), (0, 11), (0, 20), (2, 4)])
+def test_a_test_loader_gives_everybody_once_in_even_batches(data, workers, batch_size):
+    data.augmentation = None
+    loader = TestLoader(data, batch_size, workers)
+    for _ in range(2):
+        batches = list(loader)
+        sizes = [len(batch["index"]) for batch in batches]
+        assert len(batches) == len(loader)
+        assert sizes[:-1] == [batch_size] * (len(sizes) - 1) and 0 < sizes[-1] <= batch_size
+        index = torch.cat([batch["index"] for batch in batches])
+        assert sorted(index.tolist()) == list(range(11))
+        for row, image in zip(index, torch.cat([b["image"] for b in batches]), strict=True):
+            assert torch.equal(data[int(row)]["image"], image)
+
+
+def test_a_test_loader_reads_each_image_once(data, monkeypatch):
+    data.augmentation = None
+    read = collections.Counter()
+    original = top_down.read_image
+
+    def count(path):
+        read[path] += 1
+        return original(path)
+
+    monkeypatch.setattr(top_down, "read_image", count)
+    list(TestLoader(data, 3, 0))
+    images = {data.table.path(row) for row in range(11)}
+    assert len(images) < 11
+    assert read == dict.fromkeys(images, 1)
+
+
+def test_people_need_not_be_in_the_order_of_their_images(data):
+    data.augmentation = None
+    data.table = data.source.table = data.table.select(np.array([10, 0, 5, 2, 7, 1, 9]))
+    index = torch.cat([batch["index"] for batch in TestLoader(data, 2, 0)])
+    assert sorted(index.tolist()) == list(range(7))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("is_train", [True, False])
+def test_a_broken_image_is_one_line_even_from_a_worker(data, workers, is_train):
+    path = data.table.path(4)
+    with open(path, "r+b") as file:
+        file.truncate(700)
+    loader = train_loader(data, 4, workers) if is_train else TestLoader(data, 4, workers)
+    with pytest.raises(InputError) as caught:
+        list(loader)
+    assert str(caught.value).startswith(f"{path}: the image file is cut off after 700 bytes")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,197 @@
+"""MPII's annotations, and PCKh against the published numbers."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.io import loadmat, savemat
+
+from lib.dataset.image import read_image
+from lib.dataset.mpii import MpiiKeypoints, pckh
+from lib.utils.errors import InputError
+from tests import tiny
+from tests.golden_arrays import golden
+
+
+@pytest.fixture
+def people(tmp_path):
+    return tiny.write_mpii(tmp_path)
+
+
+def save(tmp_path, people) -> None:
+    (tmp_path / "annot" / "valid.json").write_text(json.dumps(people))
+
+
+def answer_of(people) -> np.ndarray:
+    """(N, 16, 3): the annotation, counted from 0."""
+    joints = np.array([person["joints"] for person in people]) - 1
+    return np.concatenate([joints, np.ones((len(people), 16, 1))], axis=2)
+
+
+def test_the_table_counts_from_0_and_moves_and_enlarges_the_box_as_published(tmp_path, people):
+    people[1].update(center=[-1.0, -1.0], scale=-1.0)
+    save(tmp_path, people)
+    source = MpiiKeypoints(str(tmp_path), "valid")
+    table = source.table
+    assert len(table) == 6 and source.has_truth
+    np.testing.assert_allclose(table.joints + 1, [person["joints"] for person in people])
+    np.testing.assert_array_equal(table.visible, [person["joints_vis"] for person in people])
+    x, y = people[0]["center"]
+    np.testing.assert_allclose(table.center[0], [x - 1, y + 15 * 0.32 - 1], rtol=1e-6)
+    np.testing.assert_allclose(table.scale[0], [0.4, 0.4], rtol=1e-6)
+    # Without a box nothing is moved, but the counting from 0.
+    assert table.center[1].tolist() == [-2, -2] and table.scale[1].tolist() == [-1, -1]
+    assert [table.path(row) for row in range(6)] == [
+        f"{tmp_path}/images/valid{row // 2}.jpg" for row in range(6)
+    ]
+    assert table.image.tolist() == [0, 0, 1, 1, 2, 2]
+    assert read_image(table.path(0)).shape == (tiny.HEIGHT, tiny.WIDTH, 3)
+
+
+def test_the_table_is_in_the_files_order_whatever_the_images_are_called(tmp_path, people):
+    save(tmp_path, people[::-1])
+    table = MpiiKeypoints(str(tmp_path), "valid").table
+    np.testing.assert_allclose(table.joints[0] + 1, people[-1]["joints"])
+    assert table.path(0).endswith("valid2.jpg") and table.path(5).endswith("valid0.jpg")
+
+
+def test_the_test_set_has_no_joints_and_no_score(tmp_path, people):
+    bare = [{key: person[key] for key in ("image", "center", "scale")} for person in people]
+    (tmp_path / "annot" / "test.json").write_text(json.dumps(bare))
+    source = MpiiKeypoints(str(tmp_path), "test")
+    assert not source.has_truth and not source.table.visible.any()
+    answer = answer_of(people)
+    values, score = source.evaluate(answer, str(tmp_path / "out"))
+    assert dict(values) == {"Null": 0.0} and score == 0
+    written = loadmat(tmp_path / "out" / "pred.mat")["preds"]
+    np.testing.assert_allclose(written, answer[..., :2] + 1)
+
+
+def test_an_archive_of_images_is_looked_into(tmp_path, people):
+    path = MpiiKeypoints(str(tmp_path), "valid", data_format="zip").table.path(0)
+    assert path == f"{tmp_path}/images.zip@/valid0.jpg"
+
+
+@pytest.mark.parametrize("name", ["newell", "tompson", "hg_s1", "hg_s2", "hg_s8"])
+def test_pckh_is_the_published_one(name):
+    meta, arrays = golden("eval/mpii_subset")
+    predicted = arrays[f"pred_{name}"].astype(np.float64)
+    truth = (arrays["gt"], arrays["missing"], arrays["head_size"])
+    values = pckh(predicted, *truth)
+    assert list(values) == list(meta["expected"][name])
+    for key, expected in meta["expected"][name].items():
+        assert values[key] == pytest.approx(expected, abs=1e-10), key
+    joints = arrays[f"joint_{name}"]
+    assert [str(joint) for joint in meta["joints"]][9] == "head"
+    assert values["Head"] == pytest.approx(joints[9], abs=1e-10)
+    assert values["Wrist"] == pytest.approx((joints[10] + joints[15]) / 2, abs=1e-10)
+    # The mean at any threshold is that at 0.5 of correspondingly larger heads.
+    for index in (5, 11, 30, 50):
+        larger = (arrays["gt"], arrays["missing"], arrays["head_size"] * index / 50)
+        mean = pckh(predicted, *larger)["Mean"]
+        assert mean == pytest.approx(arrays[f"curve_{name}"][index], abs=0.05)
+
+
+def test_a_prediction_half_a_head_away_counts_and_a_hair_further_does_not():
+    truth = np.zeros((1, 16, 2))
+    missing = np.zeros((1, 16))
+    for distance, expected in ((5.0, 100.0), (5.001, 0.0)):
+        values = pckh(truth + np.array([distance, 0]), truth, missing, np.array([10.0]))
+        assert values["Mean"] == values["Head"] == expected
+
+
+def test_missing_joints_do_not_count_and_pelvis_and_thorax_not_in_the_mean():
+    truth = np.zeros((2, 16, 2))
+    predicted = truth.copy()
+    predicted[:, [0, 6, 7]] = 100  # right ankle, pelvis, thorax
+    missing = np.zeros((2, 16))
+    assert pckh(predicted, truth, missing, np.ones(2))["Mean"] == pytest.approx(100 * 13 / 14)
+    missing[:, 0] = 1
+    values = pckh(predicted, truth, missing, np.ones(2))
+    assert values["Mean"] == 100
+    assert values["Ankle"] == 50  # as published: a joint that nobody has is 0 in its pair
+
+
+def test_the_truth_as_an_answer_scores_100_and_is_written_counted_from_1(tmp_path, people):
+    source = MpiiKeypoints(str(tmp_path), "valid")
+    answer = answer_of(people)
+    values, score = source.evaluate(answer.astype(np.float32), str(tmp_path / "out"))
+    assert score == values["Mean"] == 100
+    written = loadmat(tmp_path / "out" / "pred.mat")["preds"]
+    assert written.shape == (6, 16, 2)
+    np.testing.assert_allclose(written, [person["joints"] for person in people], atol=1e-5)
+    # Half of 0.6 of the head box's diagonal of 20 x 20 pixels is 8.5.
+    for distance, expected in ((8.4, 100), (8.6, 0)):
+        moved = answer + np.array([distance, 0, 0])
+        assert source.evaluate(moved, str(tmp_path / "out"))[1] == expected
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda people: people.clear(), "has no people"),
+        (lambda people: people[1].pop("image"), r"missing required field `image`.*\[1\]"),
+        (lambda people: people[1].update(scale="large"), r"Expected `float`, got `str`.*\[1\].sc"),
+        (lambda people: people[1].update(center=[1]), r"length 2.*\[1\].center"),
+        (lambda people: people[1]["joints"].pop(), r"\[1\] \(valid0.jpg\) has 15 joints and 16"),
+        (lambda people: people[1].pop("joints_vis"), r"\[1\] \(valid0.jpg\) has 16 joints and 0"),
+    ],
+)
+def test_wrong_annotations_are_an_error_that_names_the_file_and_the_entry(
+    tmp_path, people, edit, message
+):
+    edit(people)
+    save(tmp_path, people)
+    with pytest.raises(InputError, match=message) as caught:
+        MpiiKeypoints(str(tmp_path), "valid")
+    assert "valid.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_split_that_does_not_exist_is_an_error_that_names_the_file(tmp_path, people):
+    with pytest.raises(InputError, match=r"annot/val\.json: there is no such file"):
+        MpiiKeypoints(str(tmp_path), "val")
+
+
+def cut(path) -> None:
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def other_joints(path) -> None:
+    values = {k: v for k, v in loadmat(path).items() if not k.startswith("_")}
+    values["dataset_joints"] = values["dataset_joints"][:, ::-1]
+    savemat(path, values)
+
+
+def other_heads(path) -> None:
+    values = {k: v for k, v in loadmat(path).items() if not k.startswith("_")}
+    values["headboxes_src"] = values["headboxes_src"][..., :2]
+    savemat(path, values)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "there is no such file; PCKh needs it"),
+        (lambda path: path.write_bytes(b""), "not MPII's ground truth"),
+        (lambda path: path.write_bytes(b"nothing at all" * 20), "not MPII's ground truth"),
+        (cut, "not MPII's ground truth"),
+        (lambda path: savemat(path, {"x": 1}), "not MPII's ground truth"),
+        (other_joints, "its joints are"),
+        (other_heads, "its arrays do not fit"),
+    ],
+    ids=["missing", "empty", "text", "cut off", "other", "joints", "heads"],
+)
+def test_a_ground_truth_that_cannot_be_used_is_an_error_that_names_it(
+    tmp_path, people, damage, message
+):
+    source = MpiiKeypoints(str(tmp_path), "valid")
+    damage(tmp_path / "annot" / "gt_valid.mat")
+    with pytest.raises(InputError, match=message) as caught:
+        source.evaluate(answer_of(people), str(tmp_path / "out"))
+    assert "gt_valid.mat" in str(caught.value)
+
+
+def test_a_ground_truth_of_other_people_is_an_error(tmp_path, people):
+    tiny.write_mpii_truth(tmp_path / "annot" / "gt_valid.mat", people[:4])
+    with pytest.raises(InputError, match=r"has 4 people, valid\.json has 6"):
+        MpiiKeypoints(str(tmp_path), "valid").evaluate(answer_of(people), str(tmp_path / "out"))

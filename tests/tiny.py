@@ -1,0 +1,215 @@
+"""Tiny data sets in the official layouts, and an experiment that trains in a second."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from scipy.io import savemat
+
+WIDTH, HEIGHT = 120, 90
+MPII_NAMES = (
+    *("rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelvis", "thorax", "neck", "head"),
+    *("rwri", "relb", "rsho", "lsho", "lelb", "lwri"),
+)
+
+
+def write_coco(
+    root: Path, split: str = "val2017", images: int = 3, people: int = 2, seed: int = 0
+) -> dict[str, Any]:
+    """Write a split in COCO's layout, everybody's joints drawn as discs; returns its annotations.
+
+    Image n (from 1) has ``people`` people, and is called as COCO calls it.
+    """
+    rng = np.random.default_rng(seed)
+    content: dict[str, Any] = {"images": [], "annotations": [], "categories": [category()]}
+    folder = root / "images" / split
+    folder.mkdir(parents=True, exist_ok=True)
+    for image_id in range(1, images + 1):
+        picture = background(rng)
+        for number in range(people):
+            person = coco_person(rng, image_id, left=8 + number * 55)
+            person["id"] = len(content["annotations"]) + 1
+            draw_joints(picture, np.reshape(person["keypoints"], (-1, 3)))
+            content["annotations"].append(person)
+        name = f"{image_id:012d}.jpg"
+        content["images"].append(
+            {"id": image_id, "file_name": name, "width": WIDTH, "height": HEIGHT}
+        )
+        assert cv2.imwrite(str(folder / name), picture, [cv2.IMWRITE_JPEG_QUALITY, 98])
+    save_coco(root, content, split)
+    return content
+
+
+def save_coco(root: Path, content: Any, split: str = "val2017") -> Path:
+    """Write the annotations of a split; returns the file."""
+    path = root / "annotations" / f"person_keypoints_{split}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def category() -> dict[str, Any]:
+    return {"id": 1, "name": "person"}
+
+
+def coco_person(rng: np.random.Generator, image_id: int, left: int = 10) -> dict[str, Any]:
+    """Somebody about 44 x 60 pixels large, two of the joints not annotated."""
+    x, y, width, height = left, 12, 44, 64
+    joints = rng.uniform((x + 4, y + 4), (x + width - 4, y + height - 4), (17, 2)).round()
+    flags = rng.integers(1, 3, 17)
+    flags[rng.choice(17, 2, replace=False)] = 0
+    keypoints = np.column_stack([joints * (flags[:, None] > 0), flags])
+    return {
+        "image_id": image_id,
+        "category_id": 1,
+        "iscrowd": 0,
+        "bbox": [x, y, width, height],
+        "area": width * height * 0.6,
+        "keypoints": keypoints.ravel().astype(int).tolist(),
+        "num_keypoints": int((flags > 0).sum()),
+    }
+
+
+def write_detections(path: Path, content: dict[str, Any], split_scores: bool = True) -> list[dict]:
+    """A detector's file for the annotated people: their boxes, and scores that fall from 0.95."""
+    boxes = [
+        {
+            "image_id": person["image_id"],
+            "category_id": 1,
+            "bbox": [value + 0.5 for value in person["bbox"]],
+            "score": round(0.95 - 0.1 * number, 3) if split_scores else 0.9,
+        }
+        for number, person in enumerate(content["annotations"])
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(boxes))
+    return boxes
+
+
+def write_mpii(root: Path, split: str = "valid", images: int = 3, seed: int = 0) -> list[dict]:
+    """Write a split in MPII's layout (two people an image, pixels counted from 1) and its ground
+    truth; returns the people."""
+    rng = np.random.default_rng(seed)
+    (root / "annot").mkdir(parents=True, exist_ok=True)
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    people = []
+    for number in range(images):
+        picture = background(rng)
+        for left in (8, 62):
+            joints = rng.uniform((left + 5, 15), (left + 45, 75), (16, 2)).round()
+            flags = np.ones(16, int)
+            flags[rng.integers(16)] = 0
+            draw_joints(picture, np.column_stack([joints - 1, flags]))
+            people.append(
+                {
+                    "image": f"{split}{number}.jpg",
+                    "center": [left + 25.0, 45.0],
+                    "scale": 0.32,
+                    "joints": (joints * flags[:, None]).tolist(),
+                    "joints_vis": flags.tolist(),
+                }
+            )
+        assert cv2.imwrite(str(root / "images" / f"{split}{number}.jpg"), picture)
+    (root / "annot" / f"{split}.json").write_text(json.dumps(people))
+    write_mpii_truth(root / "annot" / f"gt_{split}.mat", people)
+    return people
+
+
+def write_mpii_truth(path: Path, people: list[dict], head: float = 20.0) -> None:
+    """``gt_<split>.mat`` with head boxes of ``head`` x ``head`` pixels."""
+    truth = np.array([person["joints"] for person in people])
+    missing = 1 - np.array([person["joints_vis"] for person in people])
+    names = np.empty((1, 16), object)
+    names[0] = MPII_NAMES
+    corners = np.zeros((2, 2, len(people)))
+    corners[1] = head
+    values = {
+        "dataset_joints": names,
+        "jnt_missing": missing.T,
+        "pos_gt_src": truth.transpose(1, 2, 0),
+        "headboxes_src": corners,
+    }
+    savemat(path, values)
+
+
+def background(rng: np.random.Generator) -> np.ndarray:
+    """A smooth picture (HEIGHT, WIDTH, 3), the same nowhere twice."""
+    return cv2.resize(rng.integers(0, 160, (6, 8, 3), np.uint8), (WIDTH, HEIGHT))
+
+
+def draw_joints(picture: np.ndarray, joints: np.ndarray) -> None:
+    """A disc of its own colour for each annotated joint (K, 3)."""
+    for number, (x, y, flag) in enumerate(joints):
+        if flag > 0:
+            color = cv2.cvtColor(np.uint8([[[number * 10, 255, 255]]]), cv2.COLOR_HSV2BGR)[0, 0]
+            cv2.circle(picture, (int(x), int(y)), 2, color.tolist(), -1)
+
+
+def zip_images(root: Path, split: str, has_folder: bool) -> None:
+    """Put the images of a split into ``images/<split>.zip``, with or without a folder inside, and
+    take the plain files away."""
+    folder = root / "images" / split
+    with zipfile.ZipFile(root / "images" / f"{split}.zip", "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, f"{split}/{path.name}" if has_folder else path.name)
+            path.unlink()
+    folder.rmdir()
+
+
+def experiment(path: Path, root: Path, dataset: str = "coco", **sections: dict) -> Path:
+    """Write a YAML for a very narrow HRNet on 64 x 64 crops; ``sections`` are merged over it."""
+    is_mpii = dataset == "mpii"
+    stages = {
+        f"STAGE{branches}": {
+            "NUM_MODULES": 1,
+            "NUM_BRANCHES": branches,
+            "BLOCK": "BASIC",
+            "NUM_BLOCKS": [1] * branches,
+            "NUM_CHANNELS": [4 * 2**i for i in range(branches)],
+            "FUSE_METHOD": "SUM",
+        }
+        for branches in (2, 3, 4)
+    }
+    content: dict[str, Any] = {
+        "OUTPUT_DIR": str(path.parent / "output"),
+        "LOG_DIR": str(path.parent / "log"),
+        "WORKERS": 0,
+        "PRINT_FREQ": 1,
+        "SEED": 3,
+        "DATASET": {
+            "DATASET": dataset,
+            "ROOT": str(root),
+            "TRAIN_SET": "train" if is_mpii else "train2017",
+            "TEST_SET": "valid" if is_mpii else "val2017",
+            "COLOR_RGB": True,
+            "PROB_HALF_BODY": 0.3,
+        },
+        "MODEL": {
+            "NAME": "pose_hrnet",
+            "NUM_JOINTS": 16 if is_mpii else 17,
+            "IMAGE_SIZE": [64, 64],
+            "HEATMAP_SIZE": [16, 16],
+            "SIGMA": 1,
+            "EXTRA": stages,
+        },
+        "TRAIN": {"BATCH_SIZE_PER_GPU": 4, "END_EPOCH": 1, "LR": 0.01},
+        "TEST": {
+            "BATCH_SIZE_PER_GPU": 4,
+            "USE_GT_BBOX": True,
+            "FLIP_TEST": True,
+            "POST_PROCESS": True,
+            "SHIFT_HEATMAP": True,
+            "OKS_THRE": 0.9,
+        },
+    }
+    for name, values in sections.items():
+        if isinstance(values, dict):
+            content.setdefault(name, {}).update(values)
+        else:
+            content[name] = values
+    path.write_text(yaml.safe_dump(content))
+    return path

@@ -1,0 +1,80 @@
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from tests import tiny
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """tool('train') is the module tools/train.py, under a name that shadows nobody's."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+
+    def load(name: str):
+        spec = importlib.util.spec_from_file_location(f"hrpose_tools_{name}", TOOLS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def command(tool, monkeypatch, capsys):
+    """command(tool or its name, arguments ...) runs it as its own process would, but faster; the
+    loggers and PyTorch are afterwards as they were."""
+    root = logging.getLogger()
+    handlers, level, raising = list(root.handlers), root.level, logging.raiseExceptions
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    torch.set_num_threads(1)
+
+    def run(name, *arguments: object) -> Ended:
+        module = tool(name) if isinstance(name, str) else name
+        monkeypatch.setattr(sys, "argv", [module.__file__, *map(str, arguments)])
+        capsys.readouterr()
+        code: object = 0
+        try:
+            module.run(module.main)
+        except SystemExit as end:
+            code = end.code
+        if isinstance(code, str):  # as the interpreter does
+            print(code, file=sys.stderr)
+            code = 1
+        return Ended(code, *capsys.readouterr())
+
+    yield run
+    for handler in list(root.handlers):
+        if handler not in handlers:
+            handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.raiseExceptions = raising
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = cudnn
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three images to train on and two to test on. The areas are far too large, so that even an
+    untrained network has an AP above 0."""
+    for split, images, seed in (("train2017", 3, 0), ("val2017", 2, 1)):
+        content = tiny.write_coco(tmp_path / "data", split, images=images, seed=seed)
+        for person in content["annotations"]:
+            person["area"] = 300_000
+        tiny.save_coco(tmp_path / "data", content, split)
+    return tmp_path / "data"

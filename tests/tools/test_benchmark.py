@@ -1,0 +1,112 @@
+"""tools/benchmark.py: that it runs, that both ways answer alike, and what it prints; never how
+fast."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+DATA = ["data", "--count", "3", "--people", "3", "--batch", "4", "--repeats", "1"]
+NMS = ["nms", "--detections", "300", "--images", "20", "--boxes", "60", "--repeats", "1"]
+LOAD = ["load", "--annotations", "90", "--used", "50", "--images", "30", "--repeats", "1"]
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    return importlib.import_module("benchmark")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "compared", "rows"),
+    [
+        (DATA, ["training sample", "box in a test", "post-processing"], 6),
+        (NMS, ["OKS-NMS, NumPy", "soft OKS-NMS, NumPy", "box NMS of 60, NumPy"], None),
+        (LOAD, ["building the data set"], 5),
+    ],
+    ids=["data", "nms", "load"],
+)
+def test_json_has_every_comparison_and_both_ways_answer_alike(
+    tool, capsys, arguments, compared, rows
+):
+    assert tool.main([*arguments, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["what"] == arguments[0]
+    assert "1 thread" in report["machine"]
+    assert rows is None or len(report["rows"]) == rows
+    for name in compared:
+        row = next(row for row in report["rows"] if row["what"].startswith(name))
+        assert row["agree"] is True
+        assert row["plain"] > 0
+        assert row["ratio"] == pytest.approx(row["ours"] / row["plain"])
+
+
+def test_the_command_prints_a_table_from_any_folder(tmp_path):
+    command = [sys.executable, str(TOOLS / "benchmark.py"), *NMS]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    title, machine, *_ = result.stdout.splitlines()
+    assert "300 people in 20 images" in title
+    assert "OpenCV" in machine
+    lines = [line for line in result.stdout.splitlines() if "OKS-NMS, NumPy" in line]
+    assert len(lines) == 2
+    assert all(" ms " in line and line.endswith("agree") for line in lines)
+
+
+def test_data_takes_images_from_a_folder(tool, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for number, shape in enumerate([(120, 200, 3), (200, 90, 3)]):
+        cv2.imwrite(str(tmp_path / f"{number}.jpg"), rng.integers(0, 256, shape, np.uint8))
+    assert tool.main([*DATA, "--images", str(tmp_path)]) == 0
+    assert "DIFFER" not in capsys.readouterr().out
+
+
+def test_a_different_answer_is_printed_and_exit_code_1(tool, capsys, monkeypatch):
+    plain = tool._plain.oks_nms
+    monkeypatch.setattr(tool._plain, "oks_nms", lambda *given: plain(*given)[1:])
+    assert tool.main(NMS) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.endswith("DIFFER") for line in lines if "OKS-NMS" in line)
+    assert any(line.endswith("agree") for line in lines if "box NMS" in line)
+
+
+def test_every_way_to_differ_is_noticed_in_samples(tool):
+    photo = tool.torch.zeros(2, 3, 8, 8)
+    target = tool.build_codec(tool.load_config(str(tool.EXPERIMENT)), tool.COCO).encode(
+        tool.torch.full((2, 17, 2), 90.0), tool.torch.ones(2, 17)
+    )
+    plain = [(photo[n], target.heatmaps[n], target.weight[n][:, None]) for n in range(2)]
+    assert tool.alike_samples((photo, target), plain)
+    assert not tool.alike_samples((photo + 0.1, target), plain)
+    assert not tool.alike_samples((photo, target._replace(heatmaps=target.heatmaps * 0.9)), plain)
+    assert not tool.alike_samples((photo, target._replace(weight=target.weight * 0)), plain)
+
+
+def test_made_up_annotations_have_as_many_people_as_asked(tool, tmp_path):
+    path = tmp_path / "people.json"
+    tool._made_up.write_annotations(path, images=7, annotations=40, used=25, polygon=8)
+    content = json.loads(path.read_bytes())
+    assert len(content["images"]) == 7
+    assert len(content["annotations"]) == 40
+    assert sum(a["num_keypoints"] > 0 for a in content["annotations"]) == 25
+    assert {len(a["segmentation"][0]) for a in content["annotations"]} == {8}
+
+
+def test_bad_input_is_one_line_and_exit_code_1(tool, tmp_path, capsys):
+    assert tool.main(["data", "--images", str(tmp_path)]) == 1
+    output = capsys.readouterr()
+    assert str(tmp_path) in output.err
+    assert output.err.count("\n") == 1
+    assert output.out == ""
+
+
+def test_threads_are_as_before_afterwards(tool, capsys):
+    before = tool.torch.get_num_threads(), cv2.getNumThreads()
+    tool.main(NMS)
+    assert (tool.torch.get_num_threads(), cv2.getNumThreads()) == before

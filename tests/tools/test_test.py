@@ -1,0 +1,154 @@
+"""tools/test.py: the scores that training had, results for the servers, and bad input."""
+
+import json
+import re
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from tests import tiny
+from tests.tools.runs import history, is_one_line, leftovers, output, write
+
+
+@pytest.fixture
+def trained(root, command) -> Path:
+    """The folder of an experiment trained for one epoch."""
+    assert command("train", "--cfg", write(root)).code == 0
+    return output(root)
+
+
+def table(text: str) -> list[float]:
+    """The numbers of the last Markdown row."""
+    row = re.findall(r"^\| pose_hrnet \| (.*) \|$", text, re.MULTILINE)[-1]
+    return [float(number) for number in row.split(" | ")]
+
+
+def test_the_best_network_has_the_scores_that_training_said(root, trained, command):
+    (row,) = history(trained)
+    results = trained / "results" / "keypoints_val2017_results_0.json"
+    written = results.read_bytes()
+    results.unlink()
+    ended = command("test", "--cfg", write(root))
+    assert ended.code == 0 and ended.err == ""
+    names = ["AP", "Ap .5", "AP .75", "AP (M)", "AP (L)"]
+    names += ["AR", "AR .5", "AR .75", "AR (M)", "AR (L)"]
+    assert "| Arch | " + " | ".join(names) + " |" in ended.out
+    scores = table(ended.out)
+    assert scores == pytest.approx([float(row[name]) for name in names], abs=5e-4)
+    assert 0 < scores[0] < 1
+    assert "model_best.pth" in ended.out
+    assert results.read_bytes() == written
+    sheet = cv2.imread(str(trained / "predictions.jpg"))
+    assert sheet.shape == (240 + 4, 2 * 322 + 2, 3)
+    assert list(trained.glob("tiny_*_valid.log"))
+    assert not leftovers(trained)
+
+
+def test_results_have_the_layout_of_cocos_server(trained):
+    results = trained / "results" / "keypoints_val2017_results_0.json"
+    entries = json.loads(results.read_text())
+    assert len(entries) == 4
+    for entry in entries:
+        assert set(entry) == {"image_id", "category_id", "keypoints", "score", "center", "scale"}
+        assert isinstance(entry["image_id"], int) and entry["category_id"] == 1
+        assert len(entry["keypoints"]) == 51 and len(entry["center"]) == len(entry["scale"]) == 2
+
+
+def test_given_weights_are_tested_instead(root, trained, command):
+    state = torch.load(trained / "model_best.pth", weights_only=True)
+    state["final_layer.bias"] += 3
+    other = root.parent / "other.pth"
+    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, other)
+    ended = command("test", "--cfg", write(root), "TEST.MODEL_FILE", other)
+    assert ended.code == 0 and str(other) in ended.out
+    results = json.loads((trained / "results/keypoints_val2017_results_0.json").read_text())
+    assert min(entry["score"] for entry in results) > 2
+
+
+def test_the_flip_test_and_the_quarter_step_are_switches(root, trained, command):
+    results = trained / "results" / "keypoints_val2017_results_0.json"
+    seen = {results.read_bytes()}
+    for key in ("TEST.FLIP_TEST", "TEST.POST_PROCESS", "TEST.SHIFT_HEATMAP"):
+        assert command("test", "--cfg", write(root), key, "False").code == 0
+        seen.add(results.read_bytes())
+    assert len(seen) == 4
+
+
+def test_detected_boxes_are_tested_and_rescored(root, trained, command):
+    content = json.loads((root / "annotations" / "person_keypoints_val2017.json").read_text())
+    boxes = tiny.write_detections(root.parent / "boxes.json", content)
+    arguments = ("TEST.USE_GT_BBOX", "False", "TEST.COCO_BBOX_FILE", root.parent / "boxes.json")
+    ended = command("test", "--cfg", write(root), *arguments)
+    assert ended.code == 0 and 0 < table(ended.out)[0] < 1
+    results = json.loads((trained / "results/keypoints_val2017_results_0.json").read_text())
+    # The kept people's scores are the detector's times the mean of their joints' above 0.
+    for entry in results:
+        scores = [score for score in entry["keypoints"][2::3] if score > 0]
+        found = entry["score"] / (sum(scores) / len(scores))
+        assert any(found == pytest.approx(box["score"], rel=1e-5) for box in boxes)
+
+
+def test_test_dev_is_answered_without_ground_truth(root, trained, command):
+    content = json.loads((root / "annotations" / "person_keypoints_val2017.json").read_text())
+    tiny.write_detections(root.parent / "boxes.json", content)
+    info = {key: content[key] for key in ("images", "categories")}
+    (root / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(info))
+    (root / "images" / "val2017").rename(root / "images" / "test2017")
+    arguments = ("TEST.USE_GT_BBOX", "False", "TEST.COCO_BBOX_FILE", root.parent / "boxes.json")
+    ended = command("test", "--cfg", write(root), "DATASET.TEST_SET", "test-dev2017", *arguments)
+    assert ended.code == 0, ended
+    assert "| Arch | Null |" in ended.out
+    results = trained / "results" / "keypoints_test-dev2017_results_0.json"
+    assert {entry["image_id"] for entry in json.loads(results.read_text())} == {1, 2}
+
+
+def test_weights_that_are_not_numbers_end_the_command_no_worse_than_others(root, trained, command):
+    state = torch.load(trained / "model_best.pth", weights_only=True)
+    state["final_layer.bias"][:] = float("nan")
+    torch.save(state, root.parent / "nan.pth")
+    ended = command("test", "--cfg", write(root), "TEST.MODEL_FILE", root.parent / "nan.pth")
+    assert ended.code == 0 and ended.err == "" and table(ended.out)
+
+
+def test_without_weights_the_error_says_what_to_do(root, command):
+    ended = command("test", "--cfg", write(root))
+    assert is_one_line(ended, "TEST.MODEL_FILE", str(output(root)), "train first")
+    ended = command("test", "--cfg", write(root), "TEST.MODEL_FILE", "none.pth")
+    assert is_one_line(ended, "none.pth", "no such checkpoint file")
+
+
+def another_network(folder: Path) -> dict:
+    return {"conv1.weight": torch.ones(3)}
+
+
+def another_number_of_joints(folder: Path) -> dict:
+    state = torch.load(folder / "model_best.pth", weights_only=True)
+    for name in ("weight", "bias"):
+        state[f"final_layer.{name}"] = state[f"final_layer.{name}"][:16]
+    return state
+
+
+@pytest.mark.parametrize("make", [another_network, another_number_of_joints])
+def test_weights_of_another_network_are_one_line_that_names_the_file(
+    root,
+    trained,
+    command,
+    make,
+):
+    path = root.parent / "other.pth"
+    torch.save(make(trained), path)
+    ended = command("test", "--cfg", write(root), "TEST.MODEL_FILE", path)
+    assert is_one_line(ended, str(path), "does not fit PoseHRNet")
+
+
+def test_broken_data_is_one_line_that_names_the_file(root, trained, command):
+    image = root / "images" / "val2017" / "000000000002.jpg"
+    image.write_bytes(image.read_bytes()[:900])
+    for workers in (0, 1):
+        ended = command("test", "--cfg", write(root), "WORKERS", workers)
+        assert is_one_line(ended, str(image), "cut off after 900 bytes")
+    ended = command("test", "--cfg", write(root), "DATASET.TEST_SET", "val")
+    assert is_one_line(ended, "person_keypoints_val.json", "no such file")
+    assert not leftovers(root.parent)

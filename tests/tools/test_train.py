@@ -1,0 +1,366 @@
+"""tools/train.py from the command line to the files it leaves, and what it says to bad input."""
+
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lib.dataset.coco import CocoKeypoints
+from tests import tiny
+from tests.tools.runs import history, is_one_line, leftovers, output, write
+from tests.utils.event_files import read_events
+
+TRAIN = Path(__file__).resolve().parents[2] / "tools" / "train.py"
+
+
+def test_a_run_leaves_its_files_where_and_as_the_original_does(root, command):
+    debug = {"DEBUG": True, "SAVE_BATCH_IMAGES_GT": True, "SAVE_BATCH_IMAGES_PRED": True}
+    debug |= {"SAVE_HEATMAPS_GT": True, "SAVE_HEATMAPS_PRED": True}
+    path = write(root, TRAIN={"END_EPOCH": 2}, DEBUG=debug)
+    ended = command("train", "--cfg", path)
+    assert ended.code == 0 and ended.err == ""
+    folder = output(root)
+    pictures = {
+        f"{phase}_{step}_{kind}.jpg"
+        for phase, steps in (("train", (0, 1)), ("val", (0,)))
+        for step in steps
+        for kind in ("gt", "pred", "hm_gt", "hm_pred")
+    }
+    files = {"checkpoint.pth", "model_best.pth", "final_state.pth", "history.csv", "curves.png"}
+    names = {entry.name for entry in folder.iterdir()}
+    logs = {name for name in names if name.endswith("_train.log")}
+    assert names == pictures | files | logs | {"config_train.yaml", "results"}
+    (log,) = logs
+    assert re.fullmatch(r"tiny_\d{4}(-\d\d){3,5}_train\.log", log)
+    results = folder / "results" / "keypoints_val2017_results_0.json"
+    assert {entry["image_id"] for entry in json.loads(results.read_text())} == {1, 2}
+    (events,) = (root.parent / "log" / "coco" / "pose_hrnet").glob("tiny_*/events.out.tfevents.*")
+    tags = {value.tag for event in read_events(events) for value in event.summary.value}
+    assert {"train_loss", "train_acc", "valid_loss", "valid_acc", "valid/AP"} <= tags
+    for text in (ended.out, (folder / log).read_text()):
+        assert "Epoch: [1][0/2]" in text and "Test: [0/1]" in text
+        assert re.search(r"\| pose_hrnet \| 0\.\d{3} \|", text)
+        assert "no GPU is here: running on the CPU" in text or torch.cuda.is_available()
+    state = torch.load(folder / "checkpoint.pth", weights_only=True)
+    assert set(state) == {"epoch", "model", "state_dict", "best_perf", "optimizer"}
+    assert (state["epoch"], state["model"]) == (2, "pose_hrnet")
+    final = torch.load(folder / "final_state.pth", weights_only=True)
+    assert all(torch.equal(final[name], value) for name, value in state["state_dict"].items())
+    assert not leftovers(root.parent)
+
+
+def test_the_originals_command_line_runs(root, command):
+    path = write(root, TRAIN={"END_EPOCH": 0}, DATASET={"ROOT": "data"})
+    folders = root.parent / "elsewhere"
+    ended = command(
+        *("train", "--cfg", path, "--modelDir", folders / "o", "--logDir", folders / "l"),
+        *("--dataDir", root.parent, "--prevModelDir", "x"),
+        *("GPUS", "(0,1)", "DATASET.PROB_HALF_BODY", "-1.0", "TRAIN.LR_FACTOR", "-1e-3"),
+        *("MODEL.PRETRAINED", "", "TRAIN.GAMMA1", "0.99"),
+    )
+    assert ended.code == 0, ended
+    folder = folders / "o" / "coco" / "pose_hrnet" / "tiny"
+    assert (folder / "final_state.pth").exists()
+    assert list((folders / "l" / "coco" / "pose_hrnet").glob("tiny_*/events.out.tfevents.*"))
+    text = (folder / "config_train.yaml").read_text()
+    assert "PROB_HALF_BODY: -1.0" in text and "LR_FACTOR: -0.001" in text
+
+
+def interrupt_at(module, epoch: int, monkeypatch) -> None:
+    """Ctrl-C in the middle of that epoch, as a batch comes in."""
+    original = module.train_epoch
+
+    def train_epoch(model, loader, codec, optimizer, rate, at, *args, **kwargs):
+        def interrupting(e, step):
+            if (e, step) == (epoch, 1):
+                raise KeyboardInterrupt
+            return rate(e, step)
+
+        return original(model, loader, codec, optimizer, interrupting, at, *args, **kwargs)
+
+    monkeypatch.setattr(module, "train_epoch", train_epoch)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_killed_run_goes_on_to_the_same_bits(root, tool, command, monkeypatch, optimizer):
+    train = {"END_EPOCH": 3, "OPTIMIZER": optimizer, "LR_STEP": [1], "WARMUP_ITERS": 3}
+    whole = write(root, "whole", AUTO_RESUME=True, TRAIN=train)
+    parted = write(root, "parted", AUTO_RESUME=True, TRAIN=train)
+    assert command("train", "--cfg", whole).code == 0
+    module = tool("train")
+    with monkeypatch.context() as patch:
+        interrupt_at(module, 1, patch)
+        ended = command(module, "--cfg", parted)
+    assert ended.code == 130 and ended.err == "interrupted\n"
+    # And again between model_best.pth and checkpoint.pth of epoch 1.
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "save_state", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert command(module, "--cfg", parted).code == 130
+    ended = command(module, "--cfg", parted)
+    assert ended.code == 0 and "going on with epoch 1" in ended.out
+    for name in ("final_state.pth", "model_best.pth"):
+        first, second = (
+            torch.load(output(root, run) / name, weights_only=True) for run in ("whole", "parted")
+        )
+        for key, value in first.items():
+            assert torch.equal(value, second[key]), (name, key)
+    states = [
+        torch.load(output(root, run) / "checkpoint.pth", weights_only=True)
+        for run in ("whole", "parted")
+    ]
+    assert states[0]["best_perf"] == states[1]["best_perf"] > 0
+    assert str(states[0]["optimizer"]) == str(states[1]["optimizer"])
+    rows = [history(output(root, run)) for run in ("whole", "parted")]
+    for a, b in zip(*rows, strict=True):
+        for key in ("epoch", "lr", "train_loss", "train_acc", "valid_loss", "AP"):
+            assert float(a[key]) == float(b[key]), key
+    # Nothing is left to do: a further call changes no weights.
+    before = (output(root, "parted") / "model_best.pth").read_bytes()
+    assert "all 3 epochs are done" in command(module, "--cfg", parted).out
+    assert (output(root, "parted") / "model_best.pth").read_bytes() == before
+
+
+def test_a_run_of_the_original_is_gone_on_with(root, command):
+    """Its checkpoint: weights as DataParallel calls them, the last score as a NumPy number."""
+    assert command("train", "--cfg", write(root)).code == 0
+    path = output(root) / "checkpoint.pth"
+    state = torch.load(path, weights_only=True)
+    weights = state["state_dict"]
+    del state["best_perf"]
+    state |= {"perf": np.float64(0.125), "best_state_dict": weights}
+    state["state_dict"] = {f"module.{key}": value for key, value in weights.items()}
+    torch.save(state, path)
+    ended = command("train", "--cfg", write(root, AUTO_RESUME=True))
+    assert ended.code == 0 and "going on with epoch 1, best score so far 0.1250" in ended.out
+    final = torch.load(output(root) / "final_state.pth", weights_only=True)
+    assert all(torch.equal(final[key], value) for key, value in weights.items())
+
+
+def test_workers_do_not_change_the_weights(root, command):
+    states = []
+    for workers in (0, 1):
+        path = write(root, f"workers{workers}", WORKERS=workers)
+        assert command("train", "--cfg", path).code == 0
+        folder = output(root, f"workers{workers}")
+        states.append(torch.load(folder / "final_state.pth", weights_only=True))
+    for key, value in states[0].items():
+        assert torch.equal(value, states[1][key]), key
+
+
+def test_the_best_network_is_never_replaced_by_a_worse_one_even_after_a_resume(
+    root, command, monkeypatch
+):
+    scores = iter([0.2, 0.5, 0.4, 0.3, 0.5])
+    monkeypatch.setattr(
+        CocoKeypoints, "evaluate", lambda self, *_: ({"AP": (v := next(scores))}, v)
+    )
+    best = output(root) / "model_best.pth"
+    seen = []
+    for end in (2, 4, 5):
+        path = write(root, AUTO_RESUME=True, TRAIN={"END_EPOCH": end})
+        assert command("train", "--cfg", path).code == 0
+        final = torch.load(output(root) / "final_state.pth", weights_only=True)
+        held = torch.load(best, weights_only=True)
+        seen.append(all(torch.equal(final[key], held[key]) for key in final))
+    # As published, an equal score takes the place.
+    assert seen == [True, False, True]
+
+
+def test_without_auto_resume_a_run_begins_anew(root, command):
+    path = write(root)
+    assert command("train", "--cfg", path).code == 0
+    first = (output(root) / "final_state.pth").read_bytes()
+    assert "going on" not in command("train", "--cfg", path).out
+    assert (output(root) / "final_state.pth").read_bytes() == first
+    assert len(history(output(root))) == 1
+
+
+def test_validation_comes_every_eval_interval_and_at_the_end(root, command):
+    path = write(root, TRAIN={"END_EPOCH": 5, "EVAL_INTERVAL": 2})
+    assert command("train", "--cfg", path).code == 0
+    assert [bool(row["AP"]) for row in history(output(root))] == [False, True, False, True, True]
+
+
+def test_the_rate_falls_at_exactly_the_epochs_of_the_yaml(root, command):
+    train = {"END_EPOCH": 4, "EVAL_INTERVAL": 9, "LR_STEP": [1, 3], "LR": 0.01}
+    assert command("train", "--cfg", write(root, TRAIN=train)).code == 0
+    rates = [float(row["lr"]) for row in history(output(root))]
+    assert rates == pytest.approx([1e-2, 1e-3, 1e-3, 1e-4])
+
+
+def test_settings_are_the_experiments_also_after_a_resume(root, command):
+    train = {"OPTIMIZER": "sgd", "WD": 0.1, "MOMENTUM": 0.5}
+    assert command("train", "--cfg", write(root, TRAIN=train)).code == 0
+    train |= {"WD": 0.2, "MOMENTUM": 0.7, "END_EPOCH": 2}
+    assert command("train", "--cfg", write(root, AUTO_RESUME=True, TRAIN=train)).code == 0
+    state = torch.load(output(root) / "checkpoint.pth", weights_only=True)
+    group = state["optimizer"]["param_groups"][0]
+    assert (group["weight_decay"], group["momentum"]) == (0.2, 0.7)
+
+
+def test_a_loss_that_is_not_finite_is_an_error_and_the_last_checkpoint_stays(root, command):
+    train = {"END_EPOCH": 3, "LR_STEP": [1], "LR_FACTOR": 1e30}
+    ended = command("train", "--cfg", write(root, TRAIN=train))
+    assert is_one_line(ended, "epoch 1, step ", "the loss is ", "TRAIN.LR")
+    state = torch.load(output(root) / "checkpoint.pth", weights_only=True)
+    assert state["epoch"] == 1
+    assert all(value.isfinite().all() for value in state["state_dict"].values())
+
+
+def test_pretrained_weights_are_loaded_and_reported(root, command):
+    assert command("train", "--cfg", write(root, "first")).code == 0
+    file = output(root, "first") / "final_state.pth"
+    path = write(root, MODEL={"PRETRAINED": str(file)}, TRAIN={"END_EPOCH": 0})
+    assert command("train", "--cfg", path).code == 0
+    given, taken = (
+        torch.load(name, weights_only=True) for name in (file, output(root) / "final_state.pth")
+    )
+    assert all(torch.equal(taken[key], value) for key, value in given.items())
+
+
+def test_mpii_is_trained_and_scored(tmp_path, command):
+    root = tmp_path / "data"
+    tiny.write_mpii(root, "train", images=3)
+    people = tiny.write_mpii(root, "valid", images=2, seed=1)
+    tiny.write_mpii_truth(root / "annot" / "gt_valid.mat", people, head=120)
+    path = write(root, dataset="mpii")
+    ended = command("train", "--cfg", path)
+    assert ended.code == 0 and ended.err == ""
+    assert re.search(r"\| Arch \| Head \| Shoulder \|.*\| Mean \| Mean@0.1 \|", ended.out)
+    folder = output(root, dataset="mpii")
+    assert (folder / "pred.mat").exists()
+    mean = float(history(folder)[0]["Mean"])
+    assert 0 < mean < 100
+    state = torch.load(folder / "checkpoint.pth", weights_only=True)
+    assert state["best_perf"] == pytest.approx(mean)
+    tested = command("test", "--cfg", path)
+    assert tested.code == 0, tested
+    assert re.search(rf"\| {mean:.3f} \| \d+\.\d+ \|\n", tested.out)
+
+
+BAD = [
+    ({"DATASET": {"ROOT": "/nowhere"}}, ["/nowhere/annotations/person_keypoints_train2017.json"]),
+    ({"DATASET": {"TEST_SET": "val2018"}}, ["person_keypoints_val2018.json", "no such file"]),
+    ({"DATASET": {"DATASET": "cocoa"}}, ["DATASET.DATASET", "'cocoa'", "known are coco"]),
+    ({"MODEL": {"NAME": "pose_hernet"}}, ["MODEL.NAME", "'pose_hernet'", "known are"]),
+    ({"MODEL": {"NUM_JOINTS": 16}}, ["MODEL.NUM_JOINTS", "17 joints"]),
+    ({"MODEL": {"TARGET_TYPE": "simc"}}, ["MODEL.TARGET_TYPE", "'simc'"]),
+    ({"MODEL": {"PRETRAINED": "none.pth"}}, ["MODEL.PRETRAINED", "none.pth"]),
+    ({"MODEL": {"HEATMAP_SIZE": [32, 32]}}, ["MODEL.HEATMAP_SIZE", "[32, 32]", "[16, 16]"]),
+    ({"TRAIN": {"OPTIMIZER": "adamm"}}, ["TRAIN.OPTIMIZER", "'adamm'", "known are adam"]),
+    ({"TRAIN": {"LR_SCHEDULE": "poly"}}, ["TRAIN.LR_SCHEDULE", "'poly'"]),
+    ({"TRAIN": {"LR": -1.0}}, ["TRAIN", "learning rate"]),
+    ({"TRAIN": {"RESUME": True}}, ["checkpoint.pth", "no such checkpoint"]),
+    ({"TRAIN": {"CHECKPOINT": "none.pth"}}, ["none.pth", "no such checkpoint"]),
+    ({"TEST": {"USE_GT_BBOX": False}}, ["TEST.COCO_BBOX_FILE"]),
+    ({"TRAIN": {"LRR": 1}}, ["tiny.yaml", "TRAIN.LRR", "the nearest are"]),
+    ({"DATASET": {"DATA_FORMAT": "zip"}}, ["train2017.zip"]),
+    ({"OUTPUT_DIR": "/dev/null/output"}, ["/dev/null/output", "cannot make this folder"]),
+    ({"LOG_DIR": "/dev/null/log"}, ["/dev/null/log", "cannot make this folder"]),
+]
+
+
+@pytest.mark.parametrize(("sections", "parts"), BAD, ids=[" ".join(parts) for _, parts in BAD])
+def test_bad_settings_are_one_line_that_names_them(root, command, sections, parts):
+    assert is_one_line(command("train", "--cfg", write(root, **sections)), *parts)
+    assert not leftovers(root.parent)
+
+
+def cut_image(root: Path) -> str:
+    path = root / "images" / "train2017" / "000000000002.jpg"
+    path.write_bytes(path.read_bytes()[:900])
+    return str(path)
+
+
+def missing_image(root: Path) -> str:
+    path = root / "images" / "val2017" / "000000000001.jpg"
+    path.unlink()
+    return str(path)
+
+
+def cut_annotations(root: Path) -> str:
+    path = root / "annotations" / "person_keypoints_train2017.json"
+    path.write_bytes(path.read_bytes()[:900])
+    return str(path)
+
+
+@pytest.mark.parametrize("damage", [cut_image, missing_image, cut_annotations])
+def test_broken_data_is_one_line_that_names_the_file(root, command, damage):
+    name = damage(root)
+    assert is_one_line(command("train", "--cfg", write(root)), name)
+    assert not leftovers(root.parent)
+
+
+def test_a_broken_image_in_a_worker_is_one_line_from_the_real_command_in_any_folder(root):
+    name = cut_image(root)
+    command = [sys.executable, str(TRAIN), "--cfg", str(write(root)), "WORKERS", "1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == 1
+    reason = "the image file is cut off after 900 bytes; copy it again"
+    assert ended.stderr == f"error: {name}: {reason}\n"
+
+
+def test_a_yaml_that_cannot_be_read_is_one_line(root, command):
+    path = root.parent / "bad.yaml"
+    assert is_one_line(command("train", "--cfg", path), "bad.yaml", "No such file")
+    path.write_text("MODEL: [")
+    assert is_one_line(command("train", "--cfg", path), "bad.yaml", "not a YAML file")
+    assert not (root.parent / "output").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "part"),
+    [
+        ("MODEL.EXTRA.STAGE4.NUM_CHANNELS", "[4, 8, 16, 24]", "does not fit PoseHRNet"),
+        ("TRAIN.OPTIMIZER", "sgd", "its optimizer is not TRAIN.OPTIMIZER"),
+    ],
+)
+def test_a_checkpoint_of_another_experiment_is_one_line_that_names_it(
+    root, command, key, value, part
+):
+    assert command("train", "--cfg", write(root), key, value).code == 0
+    before = (output(root) / "checkpoint.pth").read_bytes()
+    path = write(root, AUTO_RESUME=True, TRAIN={"END_EPOCH": 2})
+    ended = command("train", "--cfg", path)
+    assert is_one_line(ended, str(output(root) / "checkpoint.pth"), part)
+    assert (output(root) / "checkpoint.pth").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 half a file"])
+def test_a_damaged_checkpoint_is_one_line_that_names_it(root, command, content):
+    output(root).mkdir(parents=True)
+    (output(root) / "checkpoint.pth").write_bytes(content)
+    ended = command("train", "--cfg", write(root, AUTO_RESUME=True))
+    assert is_one_line(ended, "checkpoint.pth: cannot be read as a checkpoint")
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoint.pth", "model_best.pth", "keypoints_val2017_results_0.json", "curves.png"]
+)
+def test_a_full_disk_is_one_line_and_every_file_there_is_whole(root, command, monkeypatch, name):
+    assert command("train", "--cfg", write(root)).code == 0
+    held = {path: path.read_bytes() for path in output(root).rglob("*") if path.name == name}
+    assert len(held) == 1
+    fsync = os.fsync
+
+    def full(handle):
+        if name in os.readlink(f"/proc/self/fd/{handle}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    path = write(root, TRAIN={"LR": 0.02})
+    assert is_one_line(command("train", "--cfg", path), f"{name}: cannot write: No space left")
+    for path, content in held.items():
+        assert path.read_bytes() == content
+    assert not leftovers(root.parent)

@@ -1,0 +1,99 @@
+"""A run's state on disk."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from lib.utils import checkpoint
+from lib.utils.errors import InputError
+
+
+def state(value: float) -> dict:
+    return {
+        "epoch": 3,
+        "model": "pose_hrnet",
+        "state_dict": {"a": torch.full((200, 200), value)},
+        "best_perf": -float("inf"),
+        "optimizer": {"state": {0: {"step": torch.tensor(2.0)}}, "param_groups": [{"lr": 0.1}]},
+    }
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    checkpoint.save(state(0.1), tmp_path / "checkpoint.pth")
+    read = checkpoint.read(tmp_path / "checkpoint.pth")
+    assert torch.equal(read["state_dict"].pop("a"), state(0.1)["state_dict"]["a"])
+    assert read["optimizer"] == state(0)["optimizer"]
+    assert (read["epoch"], read["best_perf"]) == (3, -float("inf"))
+
+
+def test_the_originals_score_as_a_numpy_number_is_read(tmp_path):
+    torch.save(state(0.1) | {"perf": np.float64(0.75)}, tmp_path / "checkpoint.pth")
+    assert checkpoint.read(tmp_path / "checkpoint.pth")["perf"] == 0.75
+
+
+class NoSpace:
+    """A file that takes some bytes and then no more."""
+
+    def __init__(self, file) -> None:
+        self._file = file
+        self._left = 1000
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def write(self, data) -> int:
+        self._left -= len(data)
+        if self._left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._file.write(data)
+
+
+def test_without_space_the_last_state_stays_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pth"
+    checkpoint.save(state(0.1), path)
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda value, file: save(value, NoSpace(file)))
+    with pytest.raises(InputError, match=r"checkpoint\.pth: cannot write: No space") as caught:
+        checkpoint.save(state(0.2), path)
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == ["checkpoint.pth"]
+    assert checkpoint.read(path)["state_dict"]["a"][0, 0] == pytest.approx(0.1)
+
+
+def cut(path) -> None:
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.mkdir, ("harm",)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "there is no such checkpoint"),
+        (lambda path: path.write_bytes(b""), "not a PyTorch checkpoint: it is empty"),
+        (lambda path: path.write_text("hello"), "not a PyTorch checkpoint: it begins"),
+        (cut, "damaged or cut short"),
+        (lambda path: (path.unlink(), path.mkdir()), "cannot read the checkpoint"),
+        (lambda path: torch.save({"a": torch.ones(1)}, path), "holds weights but no training st"),
+        (lambda path: torch.save([1], path), "holds weights but no training state"),
+        (lambda path: torch.save({"a": Harmful()}, path), "refused: it holds"),
+    ],
+    ids=["missing", "empty", "text", "cut off", "folder", "weights", "list", "code"],
+)
+def test_a_state_that_cannot_be_used_is_one_line_that_names_the_file(
+    tmp_path, monkeypatch, damage, message
+):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "checkpoint.pth"
+    checkpoint.save(state(0.1), path)
+    damage(path)
+    with pytest.raises(InputError, match=message) as caught:
+        checkpoint.read(path)
+    assert "checkpoint.pth" in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "harm").exists()

@@ -1,0 +1,76 @@
+"""Where a run writes, and how it says what it does."""
+
+import errno
+import logging
+import os
+import re
+
+import pytest
+
+from lib.utils.errors import InputError
+from lib.utils.logs import experiment_folders, markdown_table, progress, start_log
+
+
+@pytest.fixture(autouse=True)
+def logs():
+    """The root logger as it was, whatever a test does to it."""
+    root = logging.getLogger()
+    handlers, level, raising = list(root.handlers), root.level, logging.raiseExceptions
+    yield
+    for handler in list(root.handlers):
+        if handler not in handlers:
+            handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.raiseExceptions = raising
+
+
+def test_folders_are_where_the_original_puts_them(tmp_path):
+    output, log = experiment_folders(
+        str(tmp_path / "output"), str(tmp_path / "log"), "coco", "pose_hrnet", "w32_lr1e-3"
+    )
+    assert output == tmp_path / "output/coco/pose_hrnet/w32_lr1e-3" and output.is_dir()
+    assert log.parent == tmp_path / "log/coco/pose_hrnet"
+    assert re.fullmatch(r"w32_lr1e-3_\d{4}(-\d\d){3,5}", log.name)
+
+
+def test_the_log_goes_to_the_console_and_to_its_file_once(tmp_path, capsys):
+    for _ in range(2):
+        path = start_log(tmp_path, "w32", "train")
+    assert re.fullmatch(r"w32_\d{4}(-\d\d){3,5}_train\.log", path.name)
+    logging.getLogger("lib.x").info("=> %d people", 3)
+    assert capsys.readouterr().out == "=> 3 people\n"
+    assert re.fullmatch(r"\d{4}-\S+ \S+ => 3 people\n", path.read_text())
+
+
+def test_a_log_that_cannot_be_begun_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(InputError, match=r"none/w32_.*_train\.log: cannot write: No such file"):
+        start_log(tmp_path / "none", "w32", "train")
+
+
+def test_a_log_on_a_full_disk_says_nothing(tmp_path, capsys, monkeypatch):
+    start_log(tmp_path, "w32", "train")
+    handler = next(h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler))
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(handler, "flush", lambda: full(None))
+    logging.getLogger().info("hello")
+    monkeypatch.undo()
+    output = capsys.readouterr()
+    assert output.out == "hello\n" and output.err == ""
+
+
+def test_progress_is_silent_where_there_is_no_terminal(capsys):
+    assert list(progress(iter("abc"), 3, "Test")) == ["a", "b", "c"]
+    output = capsys.readouterr()
+    assert output.out == output.err == ""
+
+
+def test_scores_are_a_markdown_table_of_one_row():
+    assert markdown_table(["AP", "AR"], [0.5, 0.25], "pose_hrnet").splitlines() == [
+        "| Arch | AP | AR |",
+        "|---|---|---|",
+        "| pose_hrnet | 0.500 | 0.250 |",
+    ]
