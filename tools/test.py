@@ -18,6 +18,7 @@ from _experiment import (
     open_experiment,
     parse_experiment,
     run,
+    score_test_set,
     set_cudnn,
     to_devices,
 )
@@ -26,7 +27,6 @@ from yacs.config import CfgNode
 from lib.core.codecs import build_codec
 from lib.core.pictures import write_prediction_sheet
 from lib.core.recorder import Recorder
-from lib.core.validate import validate
 from lib.dataset import build_dataset
 from lib.dataset.loading import TestLoader
 from lib.models import build_model
@@ -61,23 +61,19 @@ def main() -> None:
     codec = build_codec(cfg, dataset.skeleton)
     recorder = Recorder(output_dir, log_dir, codec, dataset.skeleton, debug_pictures(cfg))
 
-    def observe(step, passed, batch, outputs, target):
-        recorder.test_step(step, len(batches), passed)
-        recorder.batch("val", step, step, batch, outputs, target)
-
-    result = validate(
-        *(model, batches, codec, devices[0]),
-        flip_test=cfg.TEST.FLIP_TEST,
-        is_rgb=cfg.DATASET.COLOR_RGB,
-        print_freq=cfg.PRINT_FREQ,
-        observe=observe,
+    keypoints, values, _ = score_test_set(
+        cfg, model, batches, codec, devices[0], recorder, output_dir
     )
-    values, _ = dataset.source.evaluate(result.keypoints, str(output_dir))
-    recorder.scores(0, result.passed, values)
     recorder.close()
-    write_prediction_sheet(dataset, result.keypoints, output_dir / "predictions.jpg")
-    logger.info("=> pictures with the predicted skeletons: %s", output_dir / "predictions.jpg")
+    pictures = output_dir / "predictions.jpg"
+    write_prediction_sheet(dataset, keypoints, pictures)
     logger.info(markdown_table(values, values.values(), cfg.MODEL.NAME))
+    if dataset.source.has_truth:
+        name = next(name for name in ("AP", "Mean") if name in values)
+        logger.info("=> %s %.3f on %s", name, values[name], dataset.source.split)
+    logger.info("=> pictures with the predicted skeletons: %s", pictures)
+    if (output_dir / "curves.png").exists():
+        logger.info("=> curves of the training: %s", output_dir / "curves.png")
 
 
 def model_file(cfg: CfgNode, output_dir: Path) -> Path:

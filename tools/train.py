@@ -10,6 +10,7 @@ True a run goes on where the last one in its output folder ended.
 
 import logging
 import math
+from functools import partial
 from pathlib import Path
 
 import _init_paths  # noqa: F401
@@ -20,6 +21,7 @@ from _experiment import (
     open_experiment,
     parse_experiment,
     run,
+    score_test_set,
     set_cudnn,
     to_devices,
 )
@@ -29,13 +31,12 @@ from lib.core.codecs import build_codec
 from lib.core.optim import build_optimizer, build_schedule
 from lib.core.recorder import Recorder
 from lib.core.train import train_epoch
-from lib.core.validate import validate
 from lib.dataset import build_dataset
 from lib.dataset.loading import TestLoader, train_loader
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint, load_pretrained_backbone
 from lib.utils import checkpoint
-from lib.utils.devices import choose_devices, choose_workers, seed_everything
+from lib.utils.devices import choose_devices, choose_workers, has_bfloat16, seed_everything
 from lib.utils.errors import InputError
 from lib.utils.logs import markdown_table
 
@@ -60,11 +61,15 @@ def main() -> None:
 
     network = build_model(cfg)
     if cfg.MODEL.PRETRAINED:
-        load_pretrained_backbone(network, cfg.MODEL.PRETRAINED, pretrained_layers(cfg))
+        report = load_pretrained_backbone(network, cfg.MODEL.PRETRAINED, pretrained_layers(cfg))
+        logger.info("=> %s", report)
     model = to_devices(network, devices)
     codec = build_codec(cfg, train_set.skeleton)
     optimizer = build_optimizer(cfg, network.parameters())
     rate = build_schedule(cfg, len(train_batches))
+    autocast = cfg.TRAIN.AMP and has_bfloat16(devices[0])
+    if cfg.TRAIN.AMP:
+        logger.info("=> training in %s", "bfloat16" if autocast else "float32: no bfloat16 here")
     begin, best = resume(cfg, output_dir, network, optimizer)
     recorder = Recorder(output_dir, log_dir, codec, train_set.skeleton, debug_pictures(cfg))
     recorder.resume(begin)
@@ -74,44 +79,41 @@ def main() -> None:
         # not, the same.
         seed_everything(cfg.SEED + 1 + epoch)
 
-        def observe_train(step, passed, batch, outputs, target, epoch=epoch):
-            steps = len(train_batches)
-            recorder.train_step(epoch, step, steps, passed, rate(epoch, step))
-            recorder.batch("train", step, epoch * steps + step, batch, outputs, target)
-
-        def observe_test(step, passed, batch, outputs, target, epoch=epoch):
-            recorder.test_step(step, len(test_batches), passed)
-            recorder.batch("val", step, epoch, batch, outputs, target)
-
         trained = train_epoch(
             *(model, train_batches, codec, optimizer, rate, epoch, devices[0]),
             is_rgb=cfg.DATASET.COLOR_RGB,
+            autocast=autocast,
             print_freq=cfg.PRINT_FREQ,
-            observe=observe_train,
+            observe=partial(record_step, recorder, epoch, len(train_batches), rate),
         )
         recorder.epoch(epoch, trained, rate(epoch, 0))
-        is_last = epoch + 1 == cfg.TRAIN.END_EPOCH
-        if is_last or (epoch + 1) % cfg.TRAIN.EVAL_INTERVAL == 0:
-            result = validate(
-                *(model, test_batches, codec, devices[0]),
-                flip_test=cfg.TEST.FLIP_TEST,
-                is_rgb=cfg.DATASET.COLOR_RGB,
-                print_freq=cfg.PRINT_FREQ,
-                observe=observe_test,
+        if is_evaluated(cfg, epoch):
+            _, values, score = score_test_set(
+                cfg, model, test_batches, codec, devices[0], recorder, output_dir, epoch
             )
-            values, score = test_set.source.evaluate(result.keypoints, str(output_dir))
-            recorder.scores(epoch, result.passed, values)
             table = markdown_table(values, values.values(), cfg.MODEL.NAME)
             logger.info("Epoch %d:\n%s", epoch, table)
             if score >= best:
                 best = score
                 checkpoint.save(network.state_dict(), output_dir / "model_best.pth")
-        save_state(output_dir, cfg, epoch + 1, best, network, optimizer)
         recorder.save()
+        save_state(output_dir, cfg, epoch + 1, best, network, optimizer)
 
     checkpoint.save(network.state_dict(), output_dir / "final_state.pth")
     recorder.close()
     logger.info("=> best score %.4f: %s", best, output_dir / "model_best.pth")
+
+
+def record_step(recorder, epoch, steps, rate, step, passed, batch, outputs, target) -> None:
+    """Write down what went by and how the batch at hand looks."""
+    recorder.train_step(epoch, step, steps, passed, rate(epoch, step))
+    recorder.batch("train", step, epoch * steps + step, batch, outputs, target)
+
+
+def is_evaluated(cfg: CfgNode, epoch: int) -> bool:
+    """Whether TRAIN.EVAL_INTERVAL asks for a validation after ``epoch``; after the last it does."""
+    is_last = epoch + 1 == cfg.TRAIN.END_EPOCH
+    return is_last or (epoch + 1) % cfg.TRAIN.EVAL_INTERVAL == 0
 
 
 def pretrained_layers(cfg: CfgNode) -> list[str]:

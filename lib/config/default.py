@@ -74,6 +74,7 @@ _C.TRAIN.RESUME = False  # go on from TRAIN.CHECKPOINT, which must then exist
 _C.TRAIN.CHECKPOINT = ""  # checkpoint to resume from; '' is checkpoint.pth in the output folder
 _C.TRAIN.BATCH_SIZE_PER_GPU = 32
 _C.TRAIN.SHUFFLE = True
+_C.TRAIN.AMP = False  # bfloat16 autocast, where the device has it in hardware
 
 _C.TEST = CN()
 _C.TEST.BATCH_SIZE_PER_GPU = 32

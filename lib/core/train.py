@@ -86,6 +86,7 @@ def train_epoch(
     epoch: int,
     device: torch.device,
     is_rgb: bool = True,
+    autocast: bool = False,
     print_freq: int = 100,
     observe: Observer | None = None,
 ) -> Pass:
@@ -94,6 +95,7 @@ def train_epoch(
 
     Args:
         rate: the learning rate at (epoch, step).
+        autocast: run the network in bfloat16 where PyTorch holds that to be safe.
         print_freq: steps between two calls of ``observe``.
 
     Raises:
@@ -108,7 +110,8 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate(epoch, step)
         batch = to_device(batch, device)
-        outputs = model(normalize(batch["image"], is_rgb))
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            outputs = as_float(model(normalize(batch["image"], is_rgb)))
         target = codec.encode(batch["joints"], batch["visible"])
         loss = codec.loss(outputs, target)
         optimizer.zero_grad(set_to_none=True)
@@ -133,6 +136,13 @@ def train_epoch(
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on ``device``; from pinned memory the copy does not wait."""
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
+def as_float(outputs: Outputs) -> Outputs:
+    """Outputs in float32, for losses that add up many small numbers."""
+    if isinstance(outputs, (list, tuple)):
+        return [output.float() for output in outputs]
+    return outputs.float()
 
 
 def _check_finite(loss: float, epoch: int, step: int) -> None:
