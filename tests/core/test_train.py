@@ -47,6 +47,24 @@ def test_what_is_reported_is_the_mean_over_samples_of_the_batches_losses(tmp_pat
     assert whole.loss == pytest.approx(mean, rel=1e-5)
 
 
+def test_in_bfloat16_the_network_computes_coarser_and_the_loss_stays_float32(tmp_path):
+    losses, kinds = [], []
+
+    def observe(step, passed, batch, outputs, target):
+        kinds.append(outputs.dtype)
+
+    for autocast in (False, True):
+        run = parts(tmp_path, TRAIN={"LR": 0.0})
+        passed = train_epoch(
+            *(run.model, run.loader, run.codec, run.optimizer, schedule(run), 0, CPU),
+            autocast=autocast,
+            observe=observe,
+        )
+        losses.append(passed.loss)
+    assert set(kinds) == {torch.float32}
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
 def test_every_step_has_the_schedules_rate_and_the_epochs_order(tmp_path):
     run = parts(tmp_path, TRAIN={"BATCH_SIZE_PER_GPU": 2})
     asked, rates, rows = [], [], []

@@ -1,0 +1,59 @@
+"""Which devices a run uses, and how repeatable it is."""
+
+import logging
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lib.utils import devices
+
+
+@pytest.mark.parametrize("gpus", [(0,), (0, 1, 2, 3), ()])
+def test_without_a_gpu_it_is_the_cpu_and_the_log_says_so(monkeypatch, caplog, gpus):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with caplog.at_level(logging.INFO):
+        assert devices.choose_devices(gpus) == [torch.device("cpu")]
+    assert "CPU" in caplog.text
+
+
+def test_devices_that_are_absent_are_left_out_and_the_log_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with caplog.at_level(logging.INFO):
+        chosen = devices.choose_devices((1, 0, 3))
+    assert chosen == [torch.device("cuda", 1), torch.device("cuda", 0)]
+    assert "2 of the 3" in caplog.text
+
+
+def test_workers_are_never_more_than_the_cores():
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert devices.choose_workers(10_000) == cores
+    assert devices.choose_workers(0) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "has_it"),
+    [("flags: avx2 avx512_bf16", True), ("flags: amx_bf16 avx2", True), ("flags: avx512f", False)],
+)
+def test_bfloat16_is_used_on_a_cpu_that_has_it(monkeypatch, flags, has_it):
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: flags)
+    assert devices.has_bfloat16(torch.device("cpu")) is has_it
+
+
+def test_bfloat16_is_not_used_where_the_machine_does_not_tell(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert not devices.has_bfloat16(torch.device("cpu"))
+
+
+def test_a_seed_gives_the_same_draws_of_all_three_generators():
+    draws = []
+    for _ in range(2):
+        devices.seed_everything(5)
+        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))  # noqa: NPY002
+    assert draws[0] == draws[1]
