@@ -239,8 +239,8 @@ def _flags(person: Person, layer: Layer, owner: np.ndarray, number: int) -> np.n
     """int (17,): COCO's visibility flags, as its annotators set them.
 
     2: a pixel beside the joint shows the person's own surface, as near to the camera as the joint's
-    own flesh. 1: a joint of the body in the image but hidden, while a neighbouring joint is visible
-    to guess from. 0: outside the image, hidden beyond guessing, or a hidden part of the face.
+    own flesh. 1: a joint of the body in the image but hidden, while neighbours are visible to guess
+    from. 0: outside the image, hidden beyond guessing, or a hidden part of the face.
     """
     height, width = owner.shape
     x, y, _ = person.joints.T
@@ -250,8 +250,11 @@ def _flags(person: Person, layer: Layer, owner: np.ndarray, number: int) -> np.n
         flags[i] = 2 if _is_seen(person, i, layer, owner, number) else 1
     visible = flags == 2
     for i in np.flatnonzero(flags == 1):
-        # COCO's annotators hardly ever guess at a nose, an eye or an ear that they do not see.
-        if i < FACE or not visible[_NEIGHBOURS[i]].any():
+        # COCO's annotators hardly ever guess at a nose, an eye or an ear that they do not see, and
+        # more readily at a joint behind the own body than at one behind something else.
+        own = owner[round(y[i]), round(x[i])] == number
+        near = visible[_NEIGHBOURS[i]]
+        if i < FACE or not (near.any() if own else near.all()):
             flags[i] = 0
     return flags
 
