@@ -36,4 +36,5 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 
 clean:
-	rm -rf lib/nms/build lib/nms/*.so lib/nms/*.c .pytest_cache .ruff_cache
+	@if [ -x $(VPY) ]; then $(VPY) lib/nms/build.py --clean; else $(PYTHON) lib/nms/build.py --clean; fi
+	rm -rf .pytest_cache .ruff_cache

@@ -53,12 +53,10 @@ def parse_experiment(parser: argparse.ArgumentParser) -> tuple[argparse.Namespac
     # argparse takes -1e-3 for an option, but not with a space before it.
     words = [f" {word}" if re.match(r"-\.?\d", word) else word for word in sys.argv[1:]]
     args = parser.parse_intermixed_args(words)
-    opts = [word.strip() if re.match(r" -", word) else word for word in args.opts]
+    words = [word.strip() if re.match(r" -", word) else word for word in args.opts]
     folders = (("OUTPUT_DIR", args.modelDir), ("LOG_DIR", args.logDir), ("DATA_DIR", args.dataDir))
-    for key, value in folders:
-        if value:
-            opts += [key, value]
-    return args, load_config(args.cfg, opts)
+    opts = [word for key, value in folders if value for word in (key, value)]
+    return args, load_config(args.cfg, [*opts, *words])
 
 
 def open_experiment(cfg: CfgNode, cfg_file: str, phase: str) -> tuple[Path, Path]:
@@ -117,6 +115,8 @@ def score_test_set(
         print_freq=cfg.PRINT_FREQ,
         observe=observe,
     )
+    if not np.isfinite(result.keypoints).all():
+        raise InputError("the network's answers are not finite numbers: its weights are spoilt")
     values, score = batches.dataset.source.evaluate(result.keypoints, str(output_dir))
     recorder.scores(epoch, result.passed, values)
     return result.keypoints, values, score
@@ -134,11 +134,20 @@ def debug_pictures(cfg: CfgNode) -> list[str]:
     return [kind for kind, is_wanted in wanted.items() if is_wanted and debug.DEBUG]
 
 
+def _log_to_file(message: str) -> None:
+    """Into the log's file alone: the console gets the message on standard error."""
+    record = logging.makeLogRecord({"msg": message, "levelno": logging.ERROR})
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a command: bad input is one line on standard error and exit code 1, an interrupt 130."""
     try:
         main()
     except InputError as error:
+        _log_to_file(f"error: {error}")
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

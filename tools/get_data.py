@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import _init_paths
-import cv2
 
 from lib.dataset.figures.sheet import contact_sheet
 from lib.dataset.figures.write import SIZES, write_figures
+from lib.utils.drawing import write_picture
 from lib.utils.errors import InputError
 
 
@@ -67,12 +67,7 @@ class Bar:
 
 def make_figures(args: argparse.Namespace) -> None:
     if args.sheet is not None:
-        sheet = contact_sheet(args.seed)
-        try:
-            _, code = cv2.imencode(".png", sheet[..., ::-1])
-            args.sheet.write_bytes(code.tobytes())
-        except OSError as error:
-            raise InputError(f"cannot write the sheet {args.sheet}: {error.strerror}") from error
+        write_picture(args.sheet, contact_sheet(args.seed))
         print(f"wrote {args.sheet}")
         return
     sizes = {"train": args.train, "val": args.val}

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError(f"--shape must be a height and a width in pixels, not {shape}")
         summary = {"network": cfg.MODEL.NAME, **summarize(network, *shape)}
     except InputError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     print(json.dumps(summary, indent=2) if args.json else table(summary))
     return 0

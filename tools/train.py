@@ -101,7 +101,8 @@ def main() -> None:
 
     checkpoint.save(network.state_dict(), output_dir / "final_state.pth")
     recorder.close()
-    logger.info("=> best score %.4f: %s", best, output_dir / "model_best.pth")
+    if (output_dir / "model_best.pth").exists():
+        logger.info("=> best score %.4f: %s", best, output_dir / "model_best.pth")
 
 
 def record_step(recorder, epoch, steps, rate, step, passed, batch, outputs, target) -> None:
@@ -126,10 +127,11 @@ def resume(
 ) -> tuple[int, float]:
     """The epoch to begin with and the best score so far; loads the state that TRAIN.* and
     AUTO_RESUME ask for."""
-    path = Path(cfg.TRAIN.CHECKPOINT or output_dir / "checkpoint.pth")
-    is_asked = cfg.TRAIN.RESUME or bool(cfg.TRAIN.CHECKPOINT)
-    if not is_asked and not (cfg.AUTO_RESUME and path.exists()):
-        return cfg.TRAIN.BEGIN_EPOCH, -math.inf
+    path = output_dir / "checkpoint.pth"
+    if not (cfg.AUTO_RESUME and path.exists()):
+        if not (cfg.TRAIN.RESUME or cfg.TRAIN.CHECKPOINT):
+            return cfg.TRAIN.BEGIN_EPOCH, -math.inf
+        path = Path(cfg.TRAIN.CHECKPOINT or path)
     state = checkpoint.read(path)
     try:
         load_checkpoint(network, state["state_dict"])
@@ -137,6 +139,8 @@ def resume(
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     best = state.get("best_perf", state.get("perf", -math.inf))
+    if not (output_dir / "model_best.pth").exists():
+        best = -math.inf  # nothing is here that a worse network could replace
     logger.info("=> %s: going on with epoch %d, best score so far %.4f", path, state["epoch"], best)
     if state["epoch"] >= cfg.TRAIN.END_EPOCH:
         logger.info(

@@ -226,11 +226,16 @@ def _check(cfg: CfgNode, source: str) -> None:
     for section in ("TRAIN", "TEST"):
         require(cfg[section].BATCH_SIZE_PER_GPU > 0, f"{section}.BATCH_SIZE_PER_GPU", "at least 1")
     require(cfg.MODEL.NUM_JOINTS > 0, "MODEL.NUM_JOINTS", "at least 1")
-    require(cfg.MODEL.SIGMA > 0, "MODEL.SIGMA", "above 0")
+    require(0 < cfg.MODEL.SIGMA < 1e3, "MODEL.SIGMA", "above 0, in heatmap pixels")
     require(cfg.WORKERS >= 0, "WORKERS", "0 or more")
     require(cfg.SEED >= 0, "SEED", "0 or more")
     require(cfg.PRINT_FREQ > 0, "PRINT_FREQ", "at least 1")
     require(cfg.TRAIN.EVAL_INTERVAL > 0, "TRAIN.EVAL_INTERVAL", "at least 1")
+    require(cfg.TRAIN.WARMUP_ITERS >= 0, "TRAIN.WARMUP_ITERS", "0 or more")
+    is_begun = 0 <= cfg.TRAIN.BEGIN_EPOCH < cfg.TRAIN.END_EPOCH
+    require(is_begun, "TRAIN.BEGIN_EPOCH", f"from 0 to below END_EPOCH {cfg.TRAIN.END_EPOCH}")
+    require(cfg.DATASET.ROT_FACTOR >= 0, "DATASET.ROT_FACTOR", "0 degrees or more")
+    require(0 <= cfg.DATASET.SCALE_FACTOR < 1, "DATASET.SCALE_FACTOR", "from 0 to below 1")
     require(len(set(cfg.GPUS)) == len(cfg.GPUS), "GPUS", "different device numbers")
     least = "above 0" if cfg.TEST.SOFT_NMS else "0 or above"
     threshold = cfg.TEST.OKS_THRE

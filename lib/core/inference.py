@@ -76,11 +76,14 @@ class Predictor:
         bgr = _as_bgr(image)
         if boxes is None:
             boxes = [(0, 0, bgr.shape[1], bgr.shape[0])]
-        areas = np.asarray(boxes, np.float64)
+        try:
+            areas = np.asarray(boxes, np.float64)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"boxes are (N, 4) numbers: x, y, width, height: {error}") from None
         if areas.size % 4 or (areas.ndim > 1 and areas.shape[-1] != 4):
             raise InputError(f"boxes are (N, 4): x, y, width, height; not {areas.shape}")
         areas = areas.reshape(-1, 4)
-        is_wrong = ~np.isfinite(areas).all(1) | (areas[:, 2:] <= 0).any(1)
+        is_wrong = ~(np.abs(areas) < 1e6).all(1) | (areas[:, 2:] <= 0).any(1)
         if is_wrong.any():
             number = int(np.flatnonzero(is_wrong)[0])
             raise InputError(

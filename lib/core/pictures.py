@@ -16,10 +16,10 @@ def write_prediction_sheet(
     path: str | Path,
     count: int = 24,
     threshold: float = 0.2,
-    cell: tuple[int, int] = (320, 240),
+    cell: tuple[int, int] = (400, 300),
 ) -> None:
-    """Write one picture with up to ``count`` images spread evenly over the data set, everybody's
-    skeleton in them.
+    """Write one picture with up to ``count`` images spread evenly over the data set, with the
+    skeletons that the data set finds worth showing.
 
     Args:
         keypoints: (N, K, 3) x, y in image pixels and score, in the order of the data set's table.
@@ -29,10 +29,11 @@ def write_prediction_sheet(
     table, skeleton = dataset.table, dataset.skeleton
     images = np.unique(table.image)
     chosen = images[np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)]
+    shown = dataset.source.shown(keypoints)
     cells = []
     for image in chosen:
-        rows = np.flatnonzero(table.image == image)
-        picture = np.ascontiguousarray(read_image(table.path(rows[0]))[..., ::-1])
+        rows = shown[table.image[shown] == image]
+        picture = np.ascontiguousarray(read_image(table.paths[image].decode())[..., ::-1])
         zoom = min(cell[0] / picture.shape[1], cell[1] / picture.shape[0])
         size = [max(1, round(side * zoom)) for side in picture.shape[1::-1]]
         page = np.zeros((cell[1], cell[0], 3), np.uint8)

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from lib.core.codecs.heatmap import HeatmapCodec, Outputs, Target
+from lib.core.codecs.heatmap import HeatmapCodec, Outputs, Target, last_output
 from lib.core.train import Pass
 from lib.dataset.loading import Batch
 from lib.dataset.skeletons import Skeleton
@@ -141,7 +140,7 @@ class Recorder:
         # without annotation, all.
         shown = visible > 0 if visible.any() else np.ones_like(visible, bool)
         predicted = self._skeletons(images, places, shown)
-        heatmaps = {"hm_gt": target.heatmaps, "hm_pred": _last(_detached(outputs))}
+        heatmaps = {"hm_gt": target.heatmaps, "hm_pred": last_output(_detached(outputs))}
         for kind in self._pictures:
             if kind in heatmaps:
                 picture = heatmap_rows(images, heatmaps[kind][:_MOST_CROPS].float().cpu().numpy())
@@ -165,10 +164,6 @@ class Recorder:
 def _tag(name: str) -> str:
     """A name of a score in the letters that TensorBoard allows: ``AP (M)`` is ``AP_M``."""
     return re.sub(r"[^\w.]+", "_", name).strip("_")
-
-
-def _last(outputs: Outputs) -> torch.Tensor:
-    return outputs[-1] if isinstance(outputs, (list, tuple)) else outputs
 
 
 def _detached(outputs: Outputs) -> Outputs:

@@ -46,7 +46,7 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        self._sums = torch.zeros(4, device=self._device)
+        self._sums = torch.zeros(3, device=self._device)
         self._samples = 0
         self._start = time.perf_counter()
         self._data_seconds = 0.0
@@ -60,16 +60,15 @@ class Meter:
         data_seconds: float,
     ) -> None:
         """One batch: its mean loss, its accuracy over so many kinds of joints, and its size."""
-        loss = loss.detach() * samples
-        self._sums += torch.stack([loss, loss.new_tensor(samples), accuracy * joints, joints])
+        self._sums += torch.stack([loss.detach() * samples, accuracy * joints, joints])
         self._samples += samples
         self._data_seconds += data_seconds
 
     def read(self) -> Pass:
         """The means so far; waits for the device."""
-        loss, samples, right, joints = self._sums.tolist()
+        loss, right, joints = self._sums.tolist()
         return Pass(
-            loss=loss / max(samples, 1),
+            loss=loss / max(self._samples, 1),
             accuracy=right / max(joints, 1),
             samples=self._samples,
             seconds=time.perf_counter() - self._start,

@@ -153,15 +153,20 @@ class CocoKeypoints:
                 for d in chunk
                 if d.category_id == self._category and d.score >= threshold
             ]
-        logger.info(
-            "=> %s: %d boxes, %d with a score from %g", path, len(raw), len(found), threshold
-        )
-        if not found:
-            raise InputError(
-                f"{path}: no box of category {self._category} scores {threshold} or more"
-            )
-        values = np.array(found, np.float64)
+        values = np.array(found, np.float64).reshape(-1, 6)
         image = images.rows(values[:, 0].astype(np.int64), path)
+        keep = _is_inside(values[:, 2:], images.width[image], images.height[image])
+        logger.info(
+            "=> %s: %d of %d boxes, those with a score from %g; left out %d outside the image or "
+            "without area",
+            *(path, keep.sum(), len(raw), threshold, (~keep).sum()),
+        )
+        if not keep.any():
+            raise InputError(
+                f"{path}: no box of category {self._category} with an area in its image scores "
+                f"{threshold} or more"
+            )
+        values, image = values[keep], image[keep]
         order = np.argsort(image, kind="stable")
         center, scale = box_to_center_scale(values[order, 2:], self._aspect_ratio)
         joints = len(self.skeleton)
@@ -215,6 +220,12 @@ class CocoKeypoints:
         if not self.has_truth:
             return OrderedDict(Null=0.0), 0.0
         return self._score(results)
+
+    def shown(self, keypoints: np.ndarray, threshold: float = 0.1) -> np.ndarray:
+        """The rows of the people worth drawing: left by suppression, with a score above
+        ``threshold``."""
+        scores, kept = self._suppress(keypoints)
+        return kept[scores[kept] > threshold]
 
     def _suppress(self, keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Each person's new score (N,), and the rows that suppression within an image leaves."""
@@ -270,6 +281,14 @@ def _image_folder(split: str, data_format: str) -> str:
     # All of COCO's test sets are parts of one folder of images.
     folder = "test2017" if "test" in split else split
     return f"{folder}.zip@" if data_format == "zip" else folder
+
+
+def _is_inside(boxes: np.ndarray, width: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """Flags of the boxes (N, 4) that have an area and overlap their image."""
+    has_area = (boxes[:, 2:] > 0).all(1)
+    overlaps = (boxes[:, :2] + boxes[:, 2:] > 0).all(1)
+    overlaps &= (boxes[:, 0] < width) & (boxes[:, 1] < height)
+    return has_area & overlaps & (np.abs(boxes) < 1e6).all(1)
 
 
 def _clean_boxes(

@@ -53,7 +53,12 @@ def _read_bytes(path: str) -> bytes:
             return _read_member(f"{archive}.zip", member.lstrip("/"))
         return Path(path).read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such image") from None
+        what = (
+            f"{archive}.zip: there is no such archive"
+            if mark
+            else f"{path}: there is no such image"
+        )
+        raise InputError(what) from None
     except (OSError, *_BROKEN_ARCHIVE) as error:
         raise InputError(f"{path}: cannot read the image: {error}") from None
 
@@ -78,5 +83,5 @@ def _is_cut_off(data: bytes) -> bool:
         # Bytes may follow the end mark, and a thumbnail in the header has marks of its own.
         return b"\xff\xd9" not in data[-32:] and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
     if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return b"IEND" not in data[-32:] and b"IEND" not in data
+        return b"IEND" not in data
     return False

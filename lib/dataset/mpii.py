@@ -68,6 +68,9 @@ class MpiiKeypoints:
         if not people:
             raise InputError(f"{path}: has no people")
         images = Path(root) / ("images.zip@" if data_format == "zip" else "images")
+        if data_format == "png":
+            for person in people:
+                person.image = str(Path(person.image).with_suffix(".png"))
         self.table = self._table(people, path, images)
         logger.info("=> %s: %d people", path, len(people))
 
@@ -124,6 +127,10 @@ class MpiiKeypoints:
             return OrderedDict(Null=0.0), 0.0
         values = pckh(predicted, *self.truth)
         return values, values["Mean"]
+
+    def shown(self, keypoints: np.ndarray) -> np.ndarray:
+        """The rows of the people worth drawing: everybody, since all boxes are annotated."""
+        return np.arange(len(keypoints))
 
     @cached_property
     def truth(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

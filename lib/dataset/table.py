@@ -4,6 +4,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from lib.dataset.transforms import PIXEL_STD
+
 
 @dataclass
 class Table:
@@ -49,7 +51,7 @@ def well_placed(table: Table) -> np.ndarray:
     """
     count = table.visible.sum(1)
     mean = (table.joints * table.visible[..., None]).sum(1) / np.maximum(count, 1)[:, None]
-    area = table.scale.prod(1) * 200.0**2
+    area = table.scale.prod(1) * PIXEL_STD**2
     distance = ((mean - table.center) ** 2).sum(1)
     closeness = np.exp(-distance / (0.2**2 * 2.0 * area))
     return (count > 0) & (closeness > 0.2 / 16 * count + 0.45 - 0.2 / 16)

@@ -30,6 +30,8 @@ class Source(Protocol):
 
     def evaluate(self, keypoints: np.ndarray, output_dir: str) -> tuple[dict, float]: ...
 
+    def shown(self, keypoints: np.ndarray) -> np.ndarray: ...
+
 
 @dataclass(frozen=True)
 class Augmentation:

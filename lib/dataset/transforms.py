@@ -92,8 +92,9 @@ def half_body_box(
     """Centre and scale around the upper or lower half of a body, None where too little of it can be
     seen.
 
-    The half that is preferred needs three visible joints to be taken, else the other one is, when
-    it has three (lib/dataset/JointsDataset.py, ``half_body_transform``).
+    The lower half is taken when it has three visible joints, unless the upper one has three too and
+    is preferred; else the upper one is, if it has two (lib/dataset/JointsDataset.py,
+    ``half_body_transform``).
     """
     is_upper = np.zeros(len(joints), bool)
     is_upper[list(upper_body)] = True

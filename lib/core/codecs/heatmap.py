@@ -69,13 +69,15 @@ class HeatmapCodec:
         not visible has an empty map, and one whose Gaussian lies outside weighs nothing.
         """
         width, height = self.heatmap_size
-        place = (joints / joints.new_tensor(self.stride) + 0.5).trunc()
+        # Axis by axis: a tensor made of Python numbers would have to be copied to a GPU each time.
+        x = (joints[..., 0] / self.stride[0] + 0.5).trunc()
+        y = (joints[..., 1] / self.stride[1] + 0.5).trunc()
         reach = int(3 * self.sigma)
-        size = joints.new_tensor([width, height])
-        is_near = ((place - reach < size) & (place + reach + 1 >= 0)).all(-1)
+        is_near = (x - reach < width) & (x + reach + 1 >= 0)
+        is_near &= (y - reach < height) & (y + reach + 1 >= 0)
         weight = visible * is_near
-        rows = self._gaussian(place[..., 1], height, reach)
-        columns = self._gaussian(place[..., 0], width, reach) * (weight > 0.5)[..., None]
+        rows = self._gaussian(y, height, reach)
+        columns = self._gaussian(x, width, reach) * (weight > 0.5)[..., None]
         heatmaps = rows[..., :, None] * columns[..., None, :]
         if self._joint_weights is not None:
             weight = weight * weight.new_tensor(self._joint_weights)
@@ -96,7 +98,7 @@ class HeatmapCodec:
 
     def flip(self, outputs: Outputs) -> torch.Tensor:
         """The heatmaps (N, K, H, W) that outputs for mirrored crops stand for."""
-        heatmaps = _last(outputs)
+        heatmaps = last_output(outputs)
         order = mirror_order(heatmaps.shape[1], self._flip_pairs)
         heatmaps = heatmaps.flip(3)
         if self.shift:
@@ -107,17 +109,17 @@ class HeatmapCodec:
     def average(self, outputs: Outputs, flipped: torch.Tensor) -> torch.Tensor:
         """The flip test's answer: the mean of the outputs and of what ``flip`` made of the mirrored
         ones."""
-        return (_last(outputs) + flipped) * 0.5
+        return (last_output(outputs) + flipped) * 0.5
 
     def decode(self, outputs: Outputs) -> tuple[torch.Tensor, torch.Tensor]:
         """Keypoints (N, K, 2) in crop pixels and scores (N, K); a map without a positive value
         gives (0, 0)."""
-        heatmaps = _last(outputs)
+        heatmaps = last_output(outputs)
         self._check(heatmaps)
         place, scores = maxima(heatmaps)
         if self.post_process:
             place = place + 0.25 * _slope_sign(heatmaps, place)
-        return place * place.new_tensor(self.stride), scores
+        return _scale(place, *self.stride), scores
 
     def _check(self, heatmaps: torch.Tensor) -> None:
         width, height = self.heatmap_size
@@ -137,10 +139,10 @@ class HeatmapCodec:
             The mean over the joints that have a target, and how many these are; both without
             dimensions.
         """
-        place, _ = maxima(_last(outputs))
+        place, _ = maxima(last_output(outputs))
         truth, _ = maxima(target.heatmaps)
         width, height = self.heatmap_size
-        distance = (place - truth) * 10 / place.new_tensor([height, width])
+        distance = _scale(place - truth, 10 / height, 10 / width)
         counts = (truth > 1).all(-1)
         is_right = (distance.norm(dim=-1) < 0.5) & counts
         people = counts.sum(0)
@@ -158,6 +160,11 @@ def maxima(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return place * (scores > 0)[..., None], scores
 
 
+def _scale(points: torch.Tensor, x: float, y: float) -> torch.Tensor:
+    """Points (..., 2) with each axis multiplied by a number."""
+    return torch.stack([points[..., 0] * x, points[..., 1] * y], dim=-1)
+
+
 def _slope_sign(heatmaps: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     """(N, K, 2): the sign of the central difference at ``place`` along x and y, 0 where it is at
     the border."""
@@ -172,7 +179,8 @@ def _slope_sign(heatmaps: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     return slope.sign() * is_inside[..., None]
 
 
-def _last(outputs: Outputs) -> torch.Tensor:
+def last_output(outputs: Outputs) -> torch.Tensor:
+    """The finest of several outputs, or the only one."""
     return outputs[-1] if isinstance(outputs, (list, tuple)) else outputs
 
 
