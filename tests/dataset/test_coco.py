@@ -219,8 +219,8 @@ def test_an_image_without_a_name_is_an_error_in_every_format(tmp_path, content, 
         (lambda boxes: boxes[2].update(image_id=77), "boxes.json: image 77"),
         (lambda boxes: boxes[2].update(score="high"), r"boxes.json: detections\[2\]: Expected"),
         (lambda boxes: boxes[2].pop("bbox"), r"detections\[2\]: .*missing required field `bbox`"),
-        (lambda boxes: boxes.clear(), "no box of category 1 scores 0.0 or more"),
-        (lambda boxes: [b.update(category_id=3) for b in boxes], "no box of category 1 scores"),
+        (lambda boxes: boxes.clear(), "no box of category 1 with an area"),
+        (lambda boxes: [b.update(category_id=3) for b in boxes], "no box of category 1 with an"),
     ],
 )
 def test_wrong_detections_are_an_error_that_names_the_file_and_the_entry(
@@ -232,6 +232,33 @@ def test_wrong_detections_are_an_error_that_names_the_file_and_the_entry(
     path.write_text(json.dumps(boxes))
     with pytest.raises(InputError, match=message):
         coco(tmp_path, detections=str(path))
+
+
+def test_detected_boxes_without_area_or_outside_are_left_out_and_counted(tmp_path, content, caplog):
+    path = tmp_path / "boxes.json"
+    boxes = tiny.write_detections(path, content)
+    count = len(coco(tmp_path, detections=str(path)).table)
+    beside = {"image_id": boxes[0]["image_id"], "category_id": 1, "score": 0.9}
+    for bbox in ([5, 5, 0, 9], [-30, 5, 20, 20], [9000, 5, 20, 20], [1e300, 0, 5, 5]):
+        boxes.append({**beside, "bbox": bbox})
+    path.write_text(json.dumps(boxes))
+    with caplog.at_level(logging.INFO):
+        assert len(coco(tmp_path, detections=str(path)).table) == count
+    assert "left out 4 outside the image or without area" in caplog.text
+
+
+def test_only_people_that_suppression_leaves_are_shown(tmp_path, content):
+    path = tmp_path / "boxes.json"
+    boxes = tiny.write_detections(path, content)
+    twice = [*boxes, {**boxes[0], "score": 0.5 * boxes[0]["score"]}]
+    path.write_text(json.dumps(twice))
+    data = coco(tmp_path, detections=str(path))
+    keypoints = np.zeros((len(data.table), 17, 3), np.float32)
+    keypoints[..., :2] = data.table.center[:, None] + 3 * np.arange(34).reshape(17, 2)
+    keypoints[..., 2] = 1
+    shown = data.shown(keypoints, threshold=0.0)
+    doubles = np.flatnonzero((data.table.center == data.table.center[0]).all(1))
+    assert len(doubles) == 2 and len(set(doubles) & set(shown)) == 1
 
 
 def test_a_detections_file_that_is_no_list_or_is_missing_is_an_error(tmp_path, content):

@@ -143,6 +143,16 @@ def test_a_run_of_the_original_is_gone_on_with(root, command):
     assert all(torch.equal(final[key], value) for key, value in weights.items())
 
 
+def test_a_run_begun_from_a_checkpoint_goes_on_with_its_own_and_keeps_its_own_best(root, command):
+    assert command("train", "--cfg", write(root, "first")).code == 0
+    start = {"CHECKPOINT": str(output(root, "first") / "checkpoint.pth"), "END_EPOCH": 2}
+    path = write(root, "second", AUTO_RESUME=True, TRAIN=start)
+    assert f"{start['CHECKPOINT']}: going on with epoch 1" in command("train", "--cfg", path).out
+    own = output(root, "second")
+    assert (own / "model_best.pth").exists()
+    assert f"{own / 'checkpoint.pth'}: going on with epoch 2" in command("train", "--cfg", path).out
+
+
 def test_workers_do_not_change_the_weights(root, command):
     states = []
     for workers in (0, 1):
