@@ -232,8 +232,8 @@ def _check(cfg: CfgNode, source: str) -> None:
     require(cfg.PRINT_FREQ > 0, "PRINT_FREQ", "at least 1")
     require(cfg.TRAIN.EVAL_INTERVAL > 0, "TRAIN.EVAL_INTERVAL", "at least 1")
     require(cfg.TRAIN.WARMUP_ITERS >= 0, "TRAIN.WARMUP_ITERS", "0 or more")
-    is_begun = 0 <= cfg.TRAIN.BEGIN_EPOCH < cfg.TRAIN.END_EPOCH
-    require(is_begun, "TRAIN.BEGIN_EPOCH", f"from 0 to below END_EPOCH {cfg.TRAIN.END_EPOCH}")
+    is_begun = 0 <= cfg.TRAIN.BEGIN_EPOCH <= cfg.TRAIN.END_EPOCH
+    require(is_begun, "TRAIN.BEGIN_EPOCH", f"from 0 to END_EPOCH, {cfg.TRAIN.END_EPOCH}")
     require(cfg.DATASET.ROT_FACTOR >= 0, "DATASET.ROT_FACTOR", "0 degrees or more")
     require(0 <= cfg.DATASET.SCALE_FACTOR < 1, "DATASET.SCALE_FACTOR", "from 0 to below 1")
     require(len(set(cfg.GPUS)) == len(cfg.GPUS), "GPUS", "different device numbers")

@@ -184,4 +184,4 @@ def test_a_sheet_shows_skeletons_over_whole_images(tmp_path):
     assert sheets[0].shape == (120 + 4, 3 * 162 + 2, 3)
     assert (np.abs(sheets[0] - sheets[1]) > 60).mean() > 0.02
     write_prediction_sheet(run.data, keypoints, tmp_path / "few.jpg", count=2)
-    assert cv2.imread(str(tmp_path / "few.jpg")).shape == (244, 2 * 322 + 2, 3)
+    assert cv2.imread(str(tmp_path / "few.jpg")).shape == (304, 2 * 402 + 2, 3)
