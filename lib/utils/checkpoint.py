@@ -62,10 +62,20 @@ def read_file(path: Path) -> Any:
         what = f"it begins with {start!r}" if start else "it is empty"
         raise InputError(f"{path}: not a PyTorch checkpoint: {what}; download it again")
     try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return _load(path)
     except Exception as error:  # a damaged file can fail in any way, in any layer of the reader
         raise InputError(f"{path}: {_why_unreadable(error)}") from None
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as refused:
+        try:
+            with torch.serialization.safe_globals(_numpy_scalars()):
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except (AttributeError, TypeError):  # PyTorch before 2.6 cannot be told what to allow
+            raise refused from None
 
 
 def _numpy_scalars() -> list[Any]:
