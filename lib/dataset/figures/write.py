@@ -12,6 +12,7 @@ import cv2
 
 from lib.dataset.figures.drawing import JOINTS, LIMBS, SPLITS, draw_scene
 from lib.utils.errors import InputError
+from lib.utils.files import write_atomically
 
 SIZES = {"train": 2000, "val": 300}
 VERSION = 5  # raise it when the same seed gives other pictures
@@ -51,7 +52,8 @@ def write_figures(
         _check_space(root, sum(sizes.values()))
         rows = _draw_all(root, sizes, seed, workers or os.cpu_count() or 1, quality, progress)
         for split, size in sizes.items():
-            _write_json(_annotation_file(root, split), _coco(rows[split], split, size, seed))
+            content = _coco(rows[split], split, size, seed)
+            write_atomically(_annotation_file(root, split), json.dumps(content).encode())
     except OSError as error:
         raise InputError(
             f"cannot write the figures data set under {root}: {error.strerror or error}"
@@ -195,15 +197,3 @@ def _coco(rows: list, split: str, size: int, seed: int) -> dict:
         "annotations": annotations,
         "categories": [category],
     }
-
-
-def _write_json(path: Path, content: dict) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
