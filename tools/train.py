@@ -63,15 +63,13 @@ def main() -> None:
     if cfg.MODEL.PRETRAINED:
         report = load_pretrained_backbone(network, cfg.MODEL.PRETRAINED, pretrained_layers(cfg))
         logger.info("=> %s", report)
-    autocast = cfg.TRAIN.AMP and has_bfloat16(devices[0])
-    if cfg.TRAIN.AMP:
-        logger.info("=> training in %s", "bfloat16" if autocast else "float32: no bfloat16 here")
-    if autocast:  # the order that convolutions in bfloat16 are fastest in
-        network.to(memory_format=torch.channels_last)
     model = to_devices(network, devices)
     codec = build_codec(cfg, train_set.skeleton)
     optimizer = build_optimizer(cfg, network.parameters())
     rate = build_schedule(cfg, len(train_batches))
+    autocast = cfg.TRAIN.AMP and has_bfloat16(devices[0])
+    if cfg.TRAIN.AMP:
+        logger.info("=> training in %s", "bfloat16" if autocast else "float32: no bfloat16 here")
     begin, best = resume(cfg, output_dir, network, optimizer)
     recorder = Recorder(output_dir, log_dir, codec, train_set.skeleton, debug_pictures(cfg))
     recorder.resume(begin)
