@@ -32,4 +32,29 @@ _POSE_HRNET.STAGE2 = _stage(1, [32, 64])
 _POSE_HRNET.STAGE3 = _stage(4, [32, 64, 128])
 _POSE_HRNET.STAGE4 = _stage(3, [32, 64, 128, 256])
 
-EXTRA = {"pose_resnet": _POSE_RESNET, "pose_hrnet": _POSE_HRNET}
+
+def _lightweight() -> CN:
+    """The -18 of each family; the -30 has NUM_MODULES [3, 8, 3]."""
+    extra = CN()
+    extra.NUM_MODULES = [2, 4, 2]  # of the stages of two, three and four branches
+    extra.NUM_BLOCKS = 2  # of each module
+    extra.NUM_CHANNELS = [40, 80, 160, 320]  # of each branch
+    return extra
+
+
+_LITE_HRNET = _lightweight()
+_LITE_HRNET.MODULE_TYPE = "LITE"  # or NAIVE: shuffle units instead of channel weighting
+_LITE_HRNET.REDUCE_RATIO = 8  # LITE: channels over hidden ones of the cross-resolution weighting
+
+_WIDE_HRNET = _lightweight()
+_WIDE_HRNET.EXPAND_RATIO = 4  # how many times as wide the inverted residuals are inside
+_WIDE_HRNET.WITH_SE = True  # squeeze-excitation in them
+_WIDE_HRNET.SE_RATIO = 4  # their channels over the hidden ones of the squeeze-excitation
+
+EXTRA = {
+    "pose_resnet": _POSE_RESNET,
+    "pose_hrnet": _POSE_HRNET,
+    "lite_hrnet": _LITE_HRNET,
+    "dite_hrnet": _lightweight(),
+    "wide_hrnet": _WIDE_HRNET,
+}

@@ -5,14 +5,17 @@ from collections.abc import Callable
 from torch import nn
 from yacs.config import CfgNode
 
-from lib.models import pose_hrnet, pose_resnet
+from lib.models import dite_hrnet, lite_hrnet, pose_hrnet, pose_resnet, wide_hrnet
 from lib.utils.errors import InputError
 
 __all__ = ["MODELS", "build_model"]
 
 MODELS: dict[str, Callable[[CfgNode], nn.Module]] = {
+    "dite_hrnet": dite_hrnet.build,
+    "lite_hrnet": lite_hrnet.build,
     "pose_hrnet": pose_hrnet.build,
     "pose_resnet": pose_resnet.build,
+    "wide_hrnet": wide_hrnet.build,
 }
 
 

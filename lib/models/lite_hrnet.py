@@ -1,0 +1,134 @@
+"""Lite-HRNet: a small HRNet whose 1x1 convolutions gave way to weights shared over the branches.
+
+Yu, Xiao, Gao, Yuan, Zhang, Sang, Wang: Lite-HRNet: A Lightweight High-Resolution Network (CVPR
+2021). State-dict names and arithmetic are those of models/backbones/litehrnet.py in
+HRNet/Lite-HRNet.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from yacs.config import CfgNode
+
+from lib.models import settings
+from lib.models.blocks import init_weights
+from lib.models.lightweight import (
+    Branches,
+    ConvBN,
+    LightweightHRNet,
+    Stem,
+    depthwise,
+    read_plan,
+    shuffle,
+)
+
+SPATIAL_RATIO = 4  # channels over hidden channels of the spatial weighting
+
+
+class CrossResolutionWeighting(nn.Module):
+    """A weight for every channel of every branch, from all branches at the coarsest size."""
+
+    def __init__(self, channels: Sequence[int], ratio: int) -> None:
+        super().__init__()
+        self.channels = list(channels)
+        total = sum(channels)
+        hidden = max(total // ratio, 1)
+        self.conv1 = ConvBN(total, hidden, 1)
+        self.conv2 = ConvBN(hidden, total, 1, activation=nn.Sigmoid)
+
+    def forward(self, x: Branches) -> Branches:
+        size = x[-1].shape[-2:]
+        pooled = [functional.adaptive_avg_pool2d(item, size) for item in x[:-1]]
+        weights = self.conv2(self.conv1(torch.cat([*pooled, x[-1]], dim=1)))
+        *finer, coarsest = weights.split(self.channels, dim=1)
+        weighted = [
+            item * functional.interpolate(weight, size=item.shape[-2:], mode="nearest")
+            for item, weight in zip(x, finer, strict=False)
+        ]
+        return [*weighted, x[-1] * coarsest]
+
+
+class SpatialWeighting(nn.Module):
+    """(N, C, H, W) times a weight for every channel, from its mean over the image."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(channels // SPATIAL_RATIO, 1)
+        # One level more in the name, as the published convolutions have their activation with them.
+        self.conv1 = nn.Sequential()
+        self.conv1.conv = nn.Conv2d(channels, hidden, 1)
+        self.conv2 = nn.Sequential()
+        self.conv2.conv = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = functional.relu(self.conv1(x.mean((2, 3), keepdim=True)))
+        return x * self.conv2(weights).sigmoid()
+
+
+class ConditionalChannelWeighting(nn.Module):
+    """Weights half of the channels, across the branches and within each; branches keep shape."""
+
+    def __init__(self, channels: Sequence[int], reduce_ratio: int) -> None:
+        super().__init__()
+        halves = [number // 2 for number in channels]
+        self.cross_resolution_weighting = CrossResolutionWeighting(halves, reduce_ratio)
+        self.depthwise_convs = nn.ModuleList(depthwise(number) for number in halves)
+        self.spatial_weighting = nn.ModuleList(SpatialWeighting(number) for number in halves)
+
+    def forward(self, x: Branches) -> Branches:
+        lower, upper = zip(*(item.chunk(2, dim=1) for item in x), strict=True)
+        weighted = self.cross_resolution_weighting(upper)
+        return [
+            shuffle((untouched, weigh(convolve(item))))
+            for untouched, item, convolve, weigh in zip(
+                lower, weighted, self.depthwise_convs, self.spatial_weighting, strict=True
+            )
+        ]
+
+
+class ShuffleUnit(nn.Module):
+    """ShuffleNetV2's unit of stride 1: three convolutions of half of the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.branch2 = nn.Sequential(ConvBN(half, half, 1), depthwise(half), ConvBN(half, half, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        lower, upper = x.chunk(2, dim=1)
+        return shuffle((lower, self.branch2(upper)))
+
+
+class NaiveLayers(nn.ModuleList):
+    """Shuffle units on each branch by itself: the naive Lite-HRNet."""
+
+    def __init__(self, channels: Sequence[int], num_blocks: int) -> None:
+        super().__init__(
+            nn.Sequential(*(ShuffleUnit(number) for _ in range(num_blocks))) for number in channels
+        )
+
+    def forward(self, x: Branches) -> Branches:
+        return [units(item) for units, item in zip(self, x, strict=True)]
+
+
+def build(cfg: CfgNode) -> LightweightHRNet:
+    """The network that MODEL.EXTRA describes.
+
+    Raises:
+        InputError: a value that cannot be built; the message names its key.
+    """
+    plan = read_plan(cfg)
+    kind = settings.choice(cfg, "MODEL.EXTRA.MODULE_TYPE", ("LITE", "NAIVE"))
+    ratio = settings.count(cfg, "MODEL.EXTRA.REDUCE_RATIO")
+
+    def layers(channels: tuple[int, ...]) -> nn.Module:
+        if kind == "NAIVE":
+            return NaiveLayers(channels, plan.num_blocks)
+        blocks = (ConditionalChannelWeighting(channels, ratio) for _ in range(plan.num_blocks))
+        return nn.Sequential(*blocks)
+
+    network = LightweightHRNet(plan, Stem(), layers)
+    init_weights(network, cfg)
+    return network

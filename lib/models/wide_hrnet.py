@@ -1,0 +1,91 @@
+"""WideHRNet: Lite-HRNet's skeleton with inverted residuals in its blocks.
+
+Samkari, Arif, Alghamdi, Al Ghamdi: WideHRNet (IEEE Access 2024). State-dict names and arithmetic
+are those of mmpose/models/backbones/widehrnet.py in IsraaSamkari/WideHRNet.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+from yacs.config import CfgNode
+
+from lib.models import settings
+from lib.models.blocks import init_weights
+from lib.models.lightweight import Branches, ConvBN, LightweightHRNet, Stem, read_plan, shuffle
+
+
+class SqueezeExcitation(nn.Module):
+    """(N, C, H, W) times a weight for every channel, from its mean over the image."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, hidden, 1)
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = functional.relu(self.fc1(x.mean((2, 3), keepdim=True)))
+        return x * self.fc2(weights).sigmoid()
+
+
+class InvertedResidual(nn.Module):
+    """Widen, convolve each channel, narrow, add: (N, C, H, W) -> (N, C, H, W)."""
+
+    def __init__(self, channels: int, expand_ratio: int, se_ratio: int | None) -> None:
+        super().__init__()
+        wide = channels * expand_ratio
+        excite = (
+            [SqueezeExcitation(wide, make_divisible(wide // se_ratio))] if se_ratio else []
+        )
+        self.block = nn.Sequential(
+            ConvBN(channels, wide, 1),
+            ConvBN(wide, wide, 3, groups=wide),
+            *excite,
+            ConvBN(wide, channels, 1, activation=None),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x) + x
+
+
+class WideBlock(nn.Module):
+    """An inverted residual over half of the channels of each branch; branches keep shape."""
+
+    def __init__(self, channels: Sequence[int], expand_ratio: int, se_ratio: int | None) -> None:
+        super().__init__()
+        self.invertRes = nn.ModuleList(
+            InvertedResidual(number // 2, expand_ratio, se_ratio) for number in channels
+        )
+
+    def forward(self, x: Branches) -> Branches:
+        rows = []
+        for item, residual in zip(x, self.invertRes, strict=True):
+            lower, upper = item.chunk(2, dim=1)
+            rows.append(shuffle((lower, residual(upper))))
+        return rows
+
+
+def make_divisible(channels: int, divisor: int = 8) -> int:
+    """The nearest multiple of ``divisor``, but no less than nine tenths (MobileNet's rule)."""
+    nearest = max(divisor, (channels + divisor // 2) // divisor * divisor)
+    return nearest + divisor if nearest < 0.9 * channels else nearest
+
+
+def build(cfg: CfgNode) -> LightweightHRNet:
+    """The network that MODEL.EXTRA describes.
+
+    Raises:
+        InputError: a value that cannot be built; the message names its key.
+    """
+    plan = read_plan(cfg)
+    expand_ratio = settings.count(cfg, "MODEL.EXTRA.EXPAND_RATIO")
+    has_se = settings.setting(cfg, "MODEL.EXTRA.WITH_SE")
+    se_ratio = settings.count(cfg, "MODEL.EXTRA.SE_RATIO") if has_se else None
+
+    def layers(channels: tuple[int, ...]) -> nn.Module:
+        blocks = (WideBlock(channels, expand_ratio, se_ratio) for _ in range(plan.num_blocks))
+        return nn.Sequential(*blocks)
+
+    network = LightweightHRNet(plan, Stem(), layers)
+    init_weights(network, cfg)
+    return network
