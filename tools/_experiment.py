@@ -85,7 +85,9 @@ def to_devices(model: torch.nn.Module, devices: list[torch.device]) -> torch.nn.
     model = model.to(devices[0])
     if devices[0].type == "cpu":
         # Measured on 2 cores: small HRNets train 1.3 to 1.5 times as fast in this layout.
-        model = model.to(memory_format=torch.channels_last)
+        for parameter in model.parameters():
+            if parameter.dim() == 4:  # a layout of images and their kernels only
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return torch.nn.DataParallel(model, device_ids=devices) if len(devices) > 1 else model
 
 

@@ -18,6 +18,7 @@ from lib.models.lightweight import (
     Branches,
     ConvBN,
     LightweightHRNet,
+    PixelConv,
     read_plan,
     shuffle,
 )
@@ -33,19 +34,19 @@ ATTENTION_REDUCTION = 4
 DENSE_REDUCTION = 8
 
 
-class KernelAttention(nn.Module):
+class KernelAttention(nn.Sequential):
     """(N, C, H, W) -> weights (N, num_kernels) between 0 and 1; they need not sum to 1."""
 
     def __init__(self, channels: int, num_kernels: int) -> None:
         super().__init__()
         hidden = channels // ATTENTION_REDUCTION
-        self.conv1 = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.conv1 = PixelConv(channels, hidden, bias=False)
         self.bn = nn.BatchNorm2d(hidden)
-        self.conv2 = nn.Conv2d(hidden, num_kernels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = functional.relu(self.bn(self.conv1(x.mean((2, 3), keepdim=True))))
-        return self.conv2(hidden).sigmoid().flatten(1)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = PixelConv(hidden, num_kernels)
+        self.sigmoid = nn.Sigmoid()
+        self.flatten = nn.Flatten()
 
 
 class Kernels(nn.Module):
@@ -78,19 +79,44 @@ class DynamicConv(nn.Module):
         self.stride = stride
         self.padding = kernel // 2
         self.groups = groups
+        self.is_pointwise = kernel == stride == groups == 1
+        self.bias: Tensor | None = None  # of a batch norm that was absorbed
+
+    def absorb(self, norm: nn.BatchNorm2d) -> None:
+        """Take a batch norm in evaluation into the kernels and a bias."""
+        factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+        kernels = self.aggregation.weight
+        self.aggregation.weight = nn.Parameter(kernels * factor.view(-1, 1, 1, 1))
+        self.bias = nn.Parameter(norm.bias - norm.running_mean * factor)
 
     def forward(self, x: Tensor) -> Tensor:
         kernels = self.aggregation.weight
         mixed = self.attention(x) @ kernels.flatten(1)
-        # The images side by side as channels of one: one grouped convolution does them all.
+        mixed = mixed.view(len(x), *kernels.shape[1:])
+        y = mix_channels(x, mixed) if self.is_pointwise else self._convolve(x, mixed)
+        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
+
+    def _convolve(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """The images side by side as channels of one, so that one grouped convolution does all."""
+        number = len(x)
+        if number == 1:
+            return functional.conv2d(x, mixed[0], None, self.stride, self.padding, 1, self.groups)
+        row = x.permute(2, 3, 0, 1).flatten(2).permute(2, 0, 1).unsqueeze(0)
         y = functional.conv2d(
-            x.reshape(1, -1, *x.shape[2:]),
-            mixed.view(-1, *kernels.shape[2:]),
-            stride=self.stride,
-            padding=self.padding,
-            groups=self.groups * len(x),
+            row, mixed.flatten(0, 1), None, self.stride, self.padding, 1, self.groups * number
         )
-        return y.view(len(x), -1, *y.shape[2:])
+        y = y.squeeze(0).permute(1, 2, 0).unflatten(2, (number, -1)).permute(2, 3, 0, 1)
+        return y.contiguous(memory_format=torch.channels_last)
+
+
+def mix_channels(x: Tensor, weights: Tensor) -> Tensor:
+    """A 1x1 convolution of each image with weights (out, C, 1, 1) of its own, as a product.
+
+    (N, C, H, W) and (N, out, C, 1, 1) -> (N, out, H, W)
+    """
+    pixels = x.permute(0, 2, 3, 1)
+    y = pixels.flatten(1, 2) @ weights.flatten(2).transpose(1, 2)
+    return y.unflatten(1, pixels.shape[1:3]).permute(0, 3, 1, 2)
 
 
 def dynamic(
@@ -137,7 +163,9 @@ class GlobalContext(nn.Module):
         super().__init__()
         hidden = channels // reduction
         self.conv_mask = nn.Conv2d(channels, 1, 1)
-        self.channel_attention = channel_attention(channels, hidden)
+        self.channel_attention = channel_attention(
+            PixelConv(channels, hidden, bias=False), PixelConv(hidden, channels)
+        )
         self.bn = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,9 +185,12 @@ class DenseContext(nn.Module):
         super().__init__()
         self.channels = list(channels)
         total = sum(channels)
+        hidden = total // DENSE_REDUCTION
         # The last one is in the published checkpoints but computes nothing.
         self.conv_mask = nn.ModuleList(nn.Conv2d(number, 1, 1) for number in channels)
-        self.channel_attention = channel_attention(total, total // DENSE_REDUCTION)
+        self.channel_attention = channel_attention(
+            nn.Conv2d(total, hidden, 1, bias=False), nn.Conv2d(hidden, total, 1)
+        )
 
     def forward(self, x: Branches) -> Branches:
         height, width = x[-1].shape[-2:]
@@ -184,15 +215,10 @@ def _pool_runs(x: Tensor, mask: Tensor, height: int, width: int) -> Tensor:
     return pooled.squeeze(3).transpose(1, 2).reshape(len(x), -1, height, width)
 
 
-def channel_attention(channels: int, hidden: int) -> nn.Sequential:
-    """(N, channels, H, W) -> weights between 0 and 1 of the same shape."""
-    return nn.Sequential(
-        nn.Conv2d(channels, hidden, 1, bias=False),
-        nn.BatchNorm2d(hidden),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(hidden, channels, 1),
-        nn.Sigmoid(),
-    )
+def channel_attention(narrow: nn.Conv2d, widen: nn.Conv2d) -> nn.Sequential:
+    """(N, C, H, W) -> weights between 0 and 1 of the same shape."""
+    norm = nn.BatchNorm2d(narrow.out_channels)
+    return nn.Sequential(narrow, norm, nn.ReLU(inplace=True), widen, nn.Sigmoid())
 
 
 class DynamicMultiScaleContext(nn.Module):

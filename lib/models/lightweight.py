@@ -52,8 +52,21 @@ class ConvBN(nn.Sequential):
             bias=False,
         )
         self.bn = nn.BatchNorm2d(out_channels)
-        if activation is not None:
+        if activation is nn.ReLU:
+            self.activation = nn.ReLU(inplace=True)
+        elif activation is not None:
             self.activation = activation()
+
+
+class PixelConv(nn.Conv2d):
+    """A 1x1 convolution of maps of one pixel, (N, C, 1, 1): a matrix product, which starts sooner."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.linear(x.flatten(1), self.weight.flatten(1), self.bias)
+        return y.unflatten(1, (-1, 1, 1))
 
 
 def depthwise(channels: int, stride: int = 1) -> ConvBN:
@@ -78,9 +91,13 @@ def shuffle(parts: Sequence[Tensor]) -> Tensor:
     """Channels taken from the equally wide ``parts`` in turns: a channel shuffle of their
     concatenation, in one copy.
 
-    G tensors (N, C, H, W) -> (N, G * C, H, W)
+    G tensors (N, C, H, W) -> (N, G * C, H, W), channels last, but in an ONNX graph, which has no
+    such layout.
     """
-    return torch.stack(tuple(parts), dim=2).flatten(1, 2)
+    if torch.onnx.is_in_onnx_export():
+        return torch.stack(tuple(parts), dim=2).flatten(1, 2)
+    last = torch.stack([part.permute(0, 2, 3, 1) for part in parts], dim=4).flatten(3)
+    return last.permute(0, 3, 1, 2)
 
 
 class Stem(nn.Module):
@@ -265,7 +282,9 @@ class LightweightHRNet(nn.Module):
 
     def features(self, x: Tensor) -> Branches:
         """Images (N, 3, H, W) -> one map (N, C_0, H/4, W/4), in a list as other networks' are."""
-        x = [self.stem(x)]
+        # In this layout a shuffle is one copy, and on a CPU most of what is used here, depthwise
+        # convolutions and nearest enlargement above all, is 2 to 40 times as fast.
+        x = [self.stem(x.contiguous(memory_format=torch.channels_last))]
         x = self.stage0(self.transition0(x))
         x = self.stage1(self.transition1(x))
         x = self.stage2(self.transition2(x))

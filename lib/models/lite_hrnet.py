@@ -18,6 +18,7 @@ from lib.models.lightweight import (
     Branches,
     ConvBN,
     LightweightHRNet,
+    PixelConv,
     Stem,
     depthwise,
     read_plan,
@@ -58,9 +59,9 @@ class SpatialWeighting(nn.Module):
         hidden = max(channels // SPATIAL_RATIO, 1)
         # One level more in the name, as the published convolutions have their activation with them.
         self.conv1 = nn.Sequential()
-        self.conv1.conv = nn.Conv2d(channels, hidden, 1)
+        self.conv1.conv = PixelConv(channels, hidden)
         self.conv2 = nn.Sequential()
-        self.conv2.conv = nn.Conv2d(hidden, channels, 1)
+        self.conv2.conv = PixelConv(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         weights = functional.relu(self.conv1(x.mean((2, 3), keepdim=True)))

@@ -12,7 +12,15 @@ from yacs.config import CfgNode
 
 from lib.models import settings
 from lib.models.blocks import init_weights
-from lib.models.lightweight import Branches, ConvBN, LightweightHRNet, Stem, read_plan, shuffle
+from lib.models.lightweight import (
+    Branches,
+    ConvBN,
+    LightweightHRNet,
+    PixelConv,
+    Stem,
+    read_plan,
+    shuffle,
+)
 
 
 class SqueezeExcitation(nn.Module):
@@ -20,8 +28,8 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2d(channels, hidden, 1)
-        self.fc2 = nn.Conv2d(hidden, channels, 1)
+        self.fc1 = PixelConv(channels, hidden)
+        self.fc2 = PixelConv(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         weights = functional.relu(self.fc1(x.mean((2, 3), keepdim=True)))

@@ -1,0 +1,54 @@
+"""Networks for evaluation only: batch norms folded into the convolutions before them."""
+
+import copy
+import itertools
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+Foldable = (nn.Conv2d, nn.ConvTranspose2d)
+
+
+def fold_batch_norms(network: nn.Module) -> nn.Module:
+    """A copy of ``network`` in evaluation mode without the batch norms that follow a convolution.
+
+    A batch norm in evaluation is a factor and a summand for each channel, which go into the
+    weights; outputs differ by rounding alone. The copy cannot be trained, and its state dict has
+    other names. Known pairs: neighbours in a Sequential, and a module's ``conv<x>`` and ``bn<x>``,
+    which are one behind the other in every network here. Modules with an ``absorb(bn)`` take a
+    batch norm as convolutions do.
+    """
+    folded = copy.deepcopy(network).eval()
+    for module in [*folded.modules()]:
+        if isinstance(module, nn.Sequential):
+            _fold_neighbours(module)
+        else:
+            _fold_by_name(module)
+    return folded
+
+
+def _fold_neighbours(layers: nn.Sequential) -> None:
+    for (first, conv), (second, norm) in itertools.pairwise([*layers._modules.items()]):
+        if isinstance(norm, nn.BatchNorm2d) and (fused := _fused(conv, norm)) is not None:
+            layers._modules[first] = fused
+            del layers._modules[second]
+
+
+def _fold_by_name(module: nn.Module) -> None:
+    for name, conv in [*module.named_children()]:
+        norm_name = name.replace("conv", "bn", 1)
+        norm = getattr(module, norm_name, None)
+        if name.startswith("conv") and isinstance(norm, nn.BatchNorm2d):
+            fused = _fused(conv, norm)
+            if fused is not None:
+                setattr(module, name, fused)
+                setattr(module, norm_name, nn.Identity())
+
+
+def _fused(conv: nn.Module, norm: nn.BatchNorm2d) -> nn.Module | None:
+    if isinstance(conv, Foldable):
+        return fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
+    if hasattr(conv, "absorb"):
+        conv.absorb(norm)
+        return conv
+    return None
