@@ -50,6 +50,7 @@ def people_in(paths: list[str], people: int, aspect_ratio: float, seed: int = 0)
         image=image,
         center=center,
         scale=scale,
+        size=extent.astype(np.float32),
         joints=places.astype(np.float32),
         visible=(rng.random((len(image), JOINTS)) < 0.75).astype(np.float32),
         score=np.ones(len(image), np.float32),

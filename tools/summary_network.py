@@ -1,7 +1,7 @@
 """Say how large an experiment's network is and how much it computes.
 
     python tools/summary_network.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml
-    python tools/summary_network.py --cfg FILE --shape 384 288 --json MODEL.NUM_JOINTS 16
+    python tools/summary_network.py --cfg FILE --shape 384 288 --layers MODEL.NUM_JOINTS 16
 
 No weights are read and nothing is computed: the network runs on PyTorch's meta device.
 """
@@ -21,13 +21,26 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lib.config import load_config
 from lib.models import build_model
+from lib.models.dite_hrnet import DynamicConv
+from lib.models.lightweight import ExchangeModule, LightweightHRNet
 from lib.utils.errors import InputError
 
 CONVENTION = (
     "GMACs are 10^9 multiply-accumulates of convolutions and matrix products for one image; "
-    "normalisation, activations and sums are not counted. The HRNet repository's GFLOPs are "
-    "multiply-accumulates too, but 2^30 of them, and a deconvolution of stride 2 counts fourfold."
+    "normalisation, activation functions and sums are not counted. Activations are the numbers "
+    "that convolutions and matrix products put out; memory is that of them and of the parameters, "
+    "4 bytes each."
 )
+HRNET_CONVENTION = (
+    "As the HRNet repository counts: multiply-accumulates, 2^30 of them a GFLOP, and a "
+    "deconvolution of stride 2 counts fourfold."
+)
+LIGHTWEIGHT_CONVENTION = (
+    "As Lite-HRNet's repository and those after it count: multiply-accumulates of convolutions and "
+    "their biases, two for each number of a batch norm, one for each number of a ReLU or a mean "
+    "over an image, one for each pixel of an enlargement; 2^20 of them an M."
+)
+ROOT = "Global"  # PyTorch's name for the whole
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(summary, indent=2) if args.json else table(summary))
+    print(json.dumps(summary, indent=2) if args.json else table(summary, args.layers))
     return 0
 
 
@@ -58,62 +71,140 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar=("HEIGHT", "WIDTH"),
         help="of the input in pixels; without it MODEL.IMAGE_SIZE",
     )
+    parser.add_argument(
+        "--layers", action="store_true", help="every layer, instead of the network's parts"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over the YAML")
     return parser.parse_args(argv)
 
 
 def summarize(network: nn.Module, height: int, width: int) -> dict[str, Any]:
-    """Parameters and multiply-accumulates of ``network`` for one image, in all and by module.
+    """What ``network`` costs for one image, in all, by its parts and by its layers.
 
     Parameters held by the network itself, in no module, count only in all.
     """
     image = torch.zeros(1, 3, height, width, device=next(network.parameters()).device)
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        network.eval()(image)
-    macs = {name: count_macs(ops) for name, ops in counter.get_flop_counts().items()}
-    prefix = type(network).__name__
-    total = macs.get("Global", 0)
-    # The original counts a deconvolution's kernel at every output pixel instead of every input one.
-    excess = sum(
-        macs.get(f"{prefix}.{name}", 0) * (math.prod(module.stride) - 1)
-        for name, module in network.named_modules()
-        if isinstance(module, nn.ConvTranspose2d)
+    network.eval()
+    flops = FlopCounterMode(display=False)
+    outputs = FlopCounterMode(
+        display=False, custom_mapping=dict.fromkeys(flops.flop_registry, count_outputs)
     )
+    for counter in (flops, outputs):
+        with torch.no_grad(), counter:
+            network(image)
+    prefix = type(network).__name__
+    # PyTorch's counter takes a multiply-accumulate for two operations.
+    macs = {name: total // 2 for name, total in totals(flops, prefix).items()}
+    activations = totals(outputs, prefix)
+
+    def cost(name: str, module: nn.Module) -> dict[str, Any]:
+        parameters = sum(parameter.numel() for parameter in module.parameters())
+        numbers = activations.get(name, 0)
+        return {
+            "parameters": parameters,
+            "macs": macs.get(name, 0),
+            "activations": numbers,
+            "memory_mib": 4 * (parameters + numbers) / 2**20,
+        }
+
+    layers = {name: m for name, m in network.named_modules() if not any(m.children())}
     return {
         "shape": [height, width],
-        "parameters": count_parameters(network),
-        "macs": total,
-        "hrnet_gflops": (total + excess) / 2**30,
-        "modules": {
-            name: {"parameters": count_parameters(part), "macs": macs.get(f"{prefix}.{name}", 0)}
-            for name, part in network.named_children()
-        },
+        **cost(ROOT, network),
+        **published_count(network, image, macs),
+        "modules": {name: cost(name, part) for name, part in network.named_children()},
+        "layers": {name: cost(name, layer) for name, layer in layers.items()},
         "convention": CONVENTION,
     }
 
 
-def count_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def count_outputs(*args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    """A formula for PyTorch's counter: how many numbers an operation puts out."""
+    return math.prod(out_shape)
 
 
-def count_macs(ops: Mapping[Any, int]) -> int:
-    """PyTorch's counter takes a multiply-accumulate for two operations."""
-    return sum(ops.values()) // 2
+def totals(counter: FlopCounterMode, prefix: str) -> dict[str, int]:
+    """The counter's sums, by the names of modules."""
+    counts = counter.get_flop_counts()
+    return {name.removeprefix(f"{prefix}."): sum(ops.values()) for name, ops in counts.items()}
 
 
-def table(summary: dict[str, Any]) -> str:
+def published_count(
+    network: nn.Module, image: torch.Tensor, macs: Mapping[str, int]
+) -> dict[str, Any]:
+    """The figure of the network's paper, counted as that paper does."""
+    if isinstance(network, LightweightHRNet):
+        return {
+            "published_mflops": lightweight_flops(network, image) / 2**20,
+            "published_convention": LIGHTWEIGHT_CONVENTION,
+        }
+    # The original counts a deconvolution's kernel at every output pixel instead of every input one.
+    excess = sum(
+        macs.get(name, 0) * (math.prod(module.stride) - 1)
+        for name, module in network.named_modules()
+        if isinstance(module, nn.ConvTranspose2d)
+    )
+    return {
+        "hrnet_gflops": (macs.get(ROOT, 0) + excess) / 2**30,
+        "published_convention": HRNET_CONVENTION,
+    }
+
+
+def lightweight_flops(network: LightweightHRNet, image: torch.Tensor) -> int:
+    """tools/torchstat of HRNet/Lite-HRNet and ZiyiZhang27/Dite-HRNet: each module is counted where
+    it was called last, and what is not a module is not counted."""
+    counts: dict[nn.Module, int] = {}
+
+    def count(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        x = args[0]
+        if isinstance(module, ExchangeModule):
+            # Published it enlarges each coarser branch for each finer row, ``pixels`` at a time.
+            pixels = [math.prod(row.shape[2:]) for row in output]
+            counts[module] = sum(n * (len(pixels) - 1 - i) for i, n in enumerate(pixels))
+        elif isinstance(module, DynamicConv):
+            kernel = module.aggregation.weight[0]
+            counts[module] = kernel.numel() * math.prod(output.shape[2:])
+        elif isinstance(module, nn.Conv2d):
+            per_pixel = module.weight.numel() + (0 if module.bias is None else len(module.bias))
+            counts[module] = per_pixel * math.prod(output.shape[2:])
+        elif isinstance(module, nn.BatchNorm2d):
+            counts[module] = 2 * x.numel()
+        elif isinstance(module, nn.ReLU):
+            counts[module] = x.numel()
+        elif isinstance(module, nn.AdaptiveAvgPool2d):
+            counts[module] = x.shape[1] * (x.shape[2] + 1) * (x.shape[3] + 1)
+
+    handles = [module.register_forward_hook(count) for module in network.modules()]
+    with torch.no_grad():
+        network(image)
+    for handle in handles:
+        handle.remove()
+    return sum(counts.values())
+
+
+def table(summary: dict[str, Any], is_by_layer: bool) -> str:
     """The summary as text; modules that neither hold nor compute anything are left out."""
     height, width = summary["shape"]
-    rows = [(name, m["parameters"], m["macs"]) for name, m in summary["modules"].items()]
-    rows = [row for row in rows if row[1] or row[2]]
-    rows.append(("all", summary["parameters"], summary["macs"]))
+    parts = summary["layers" if is_by_layer else "modules"]
+    rows = [(name, cost) for name, cost in parts.items() if cost["parameters"] or cost["macs"]]
+    rows.append(("all", summary))
+    wide = max(16, *(len(name) + 2 for name, _ in rows))
     lines = [f"{summary['network']}, input {height} x {width} (height x width)", ""]
-    lines.append(f"{'module':<16}{'parameters':>14}{'GMACs':>10}")
-    lines += [f"{name:<16}{count:>14,}{macs / 1e9:>10.3f}" for name, count, macs in rows]
-    lines += ["", f"as the HRNet repository counts: {summary['hrnet_gflops']:.2f} GFLOPs"]
-    return "\n".join([*lines, "", *textwrap.wrap(summary["convention"], 80)])
+    lines.append(f"{'module':<{wide}}{'parameters':>14}{'GMACs':>10}{'activations':>14}{'MiB':>9}")
+    lines += [
+        f"{name:<{wide}}{cost['parameters']:>14,}{cost['macs'] / 1e9:>10.4f}"
+        f"{cost['activations']:>14,}{cost['memory_mib']:>9.2f}"
+        for name, cost in rows
+    ]
+    if "hrnet_gflops" in summary:
+        published = f"{summary['hrnet_gflops']:.2f} GFLOPs"
+    else:
+        published = f"{summary['published_mflops']:.1f}M"
+    lines += ["", *textwrap.wrap(summary["convention"], 80), ""]
+    return "\n".join(
+        [*lines, f"published: {published}", *textwrap.wrap(summary["published_convention"], 80)]
+    )
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset:
         rotation_factor=cfg.DATASET.ROT_FACTOR,
         half_body_probability=cfg.DATASET.PROB_HALF_BODY,
         half_body_joints=cfg.DATASET.NUM_JOINTS_HALF_BODY,
+        shift_probability=cfg.DATASET.PROB_SHIFT,
     )
     return TopDownDataset(
         source, cfg.MODEL.IMAGE_SIZE, augmentation if is_train else None, cfg.SEED

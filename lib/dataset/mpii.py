@@ -18,6 +18,7 @@ from scipy.io import loadmat, savemat
 from lib.dataset.reading import read_json
 from lib.dataset.skeletons import MPII, Skeleton
 from lib.dataset.table import Table
+from lib.dataset.transforms import PIXEL_STD
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
 
@@ -77,6 +78,7 @@ class MpiiKeypoints:
     def _table(self, people: list[_Person], path: Path, folder: Path) -> Table:
         center = np.array([p.center for p in people], np.float64)
         scale = np.array([p.scale for p in people], np.float64)
+        size = np.repeat(scale[:, None] * PIXEL_STD, 2, 1)
         # The box is moved down and enlarged so that the feet stay in, except where there is none.
         has_box = center[:, 0] != -1
         center[has_box, 1] += 15 * scale[has_box]
@@ -87,6 +89,7 @@ class MpiiKeypoints:
             image=image.astype(np.int32),
             center=(center - 1).astype(np.float32),
             scale=np.repeat(scale[:, None], 2, 1).astype(np.float32),
+            size=size.astype(np.float32),
             joints=joints,
             visible=visible,
             score=np.ones(len(people), np.float32),

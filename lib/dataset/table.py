@@ -13,6 +13,7 @@ class Table:
 
     image: (N,) int32, row in ``paths`` and ``image_ids``.
     center, scale: (N, 2) float32, the person's box: pixels, and size / 200 pixels.
+    size: (N, 2) float32, width and height of the box as annotated, pixels.
     joints: (N, K, 2) float32, image pixels.
     visible: (N, K) float32, 1 where the joint is annotated.
     score: (N,) float32, the detector's, 1 for annotated boxes.
@@ -23,6 +24,7 @@ class Table:
     image: np.ndarray
     center: np.ndarray
     scale: np.ndarray
+    size: np.ndarray
     joints: np.ndarray
     visible: np.ndarray
     score: np.ndarray
@@ -38,7 +40,7 @@ class Table:
 
     def select(self, rows: np.ndarray) -> "Table":
         """The people in ``rows`` (numbers or flags), over the same images."""
-        per_person = {"image", "center", "scale", "joints", "visible", "score"}
+        per_person = {"image", "center", "scale", "size", "joints", "visible", "score"}
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return Table(**{k: v[rows] if k in per_person else v for k, v in values.items()})
 

@@ -43,6 +43,7 @@ class Augmentation:
     rotation_factor: float = 30.0
     half_body_probability: float = 0.0
     half_body_joints: int = 8
+    shift_probability: float = 0.0  # mmpose: the centre moves by up to a fifth of the box
 
 
 @dataclass
@@ -111,6 +112,9 @@ class TopDownDataset(Dataset):
         width = image.shape[1]
         if self.augmentation is not None:
             rng = np.random.default_rng((self.seed, epoch, row))
+            shift = self.augmentation.shift_probability
+            if shift > 0 and rng.random() < shift:
+                view.center = view.center + (0.4 * (rng.random(2) - 0.5) * table.size[row])
             view = self._vary(view, joints, visible, width, rng)
         matrix = crop_matrix(view.center, view.scale, view.rotation, self.size)
         image_matrix = matrix

@@ -155,16 +155,16 @@ class ExchangeModule(nn.Module):
             for target in indices
         )
         self.is_rectified_first = is_rectified_first
+        self.relu = nn.ReLU()
 
     def forward(self, x: Branches) -> Branches:
         x = self.layers(x)
         finest = self._sum(2 * x[0], x, 0)
-        rectified = functional.relu(finest)
+        rectified = self.relu(finest)
         first = rectified if self.is_rectified_first else finest
         rows = [rectified]
         for i in range(1, len(x)):
-            total = self._sum(2 * self.fuse_layers[i][0](first), x, i)
-            rows.append(functional.relu_(total))
+            rows.append(self.relu(self._sum(2 * self.fuse_layers[i][0](first), x, i)))
         return rows
 
     def _sum(self, total: Tensor, x: Branches, row: int) -> Tensor:

@@ -57,15 +57,17 @@ class SpatialWeighting(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         hidden = max(channels // SPATIAL_RATIO, 1)
+        self.global_avgpool = nn.AdaptiveAvgPool2d(1)
         # One level more in the name, as the published convolutions have their activation with them.
         self.conv1 = nn.Sequential()
         self.conv1.conv = PixelConv(channels, hidden)
+        self.conv1.activate = nn.ReLU(inplace=True)
         self.conv2 = nn.Sequential()
         self.conv2.conv = PixelConv(hidden, channels)
+        self.conv2.activate = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = functional.relu(self.conv1(x.mean((2, 3), keepdim=True)))
-        return x * self.conv2(weights).sigmoid()
+        return x * self.conv2(self.conv1(self.global_avgpool(x)))
 
 
 class ConditionalChannelWeighting(nn.Module):

@@ -7,7 +7,6 @@ are those of mmpose/models/backbones/widehrnet.py in IsraaSamkari/WideHRNet.
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
@@ -28,12 +27,13 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc1 = PixelConv(channels, hidden)
+        self.relu = nn.ReLU(inplace=True)
         self.fc2 = PixelConv(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = functional.relu(self.fc1(x.mean((2, 3), keepdim=True)))
-        return x * self.fc2(weights).sigmoid()
+        return x * self.fc2(self.relu(self.fc1(self.avgpool(x)))).sigmoid()
 
 
 class InvertedResidual(nn.Module):

@@ -11,6 +11,7 @@ def table(joints: np.ndarray, visible: np.ndarray, center, scale) -> Table:
         image=np.arange(count, dtype=np.int32)[::-1].copy(),
         center=np.asarray(center, np.float32),
         scale=np.asarray(scale, np.float32),
+        size=np.asarray(scale, np.float32) * 200,
         joints=joints.astype(np.float32),
         visible=visible.astype(np.float32),
         score=np.arange(count, dtype=np.float32),
