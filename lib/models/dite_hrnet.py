@@ -90,23 +90,39 @@ class DynamicConv(nn.Module):
         self.bias = nn.Parameter(norm.bias - norm.running_mean * factor)
 
     def forward(self, x: Tensor) -> Tensor:
+        attention = self.attention(x)
         kernels = self.aggregation.weight
-        mixed = self.attention(x) @ kernels.flatten(1)
-        mixed = mixed.view(len(x), *kernels.shape[1:])
-        y = mix_channels(x, mixed) if self.is_pointwise else self._convolve(x, mixed)
+        number = x.shape[0]
+        if self.is_pointwise:
+            y = mix_channels(x, mix_kernels(attention, kernels))
+        elif not isinstance(number, int):
+            y = self._convolve_by_all(x, attention)
+        elif number == 1:
+            y = self._convolve(x, mix_kernels(attention, kernels)[0], 1)
+        else:
+            # The images side by side as channels of one, so that one convolution does them all.
+            row = x.permute(2, 3, 0, 1).flatten(2).permute(2, 0, 1).unsqueeze(0)
+            y = self._convolve(row, mix_kernels(attention, kernels).flatten(0, 1), number)
+            y = y.squeeze(0).permute(1, 2, 0).unflatten(2, (number, -1)).permute(2, 3, 0, 1)
+            y = y.contiguous(memory_format=torch.channels_last)
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
-    def _convolve(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """The images side by side as channels of one, so that one grouped convolution does all."""
-        number = len(x)
-        if number == 1:
-            return functional.conv2d(x, mixed[0], None, self.stride, self.padding, 1, self.groups)
-        row = x.permute(2, 3, 0, 1).flatten(2).permute(2, 0, 1).unsqueeze(0)
-        y = functional.conv2d(
-            row, mixed.flatten(0, 1), None, self.stride, self.padding, 1, self.groups * number
-        )
-        y = y.squeeze(0).permute(1, 2, 0).unflatten(2, (number, -1)).permute(2, 3, 0, 1)
-        return y.contiguous(memory_format=torch.channels_last)
+    def _convolve(self, x: Tensor, kernels: Tensor, images: int) -> Tensor:
+        groups = self.groups * images
+        return functional.conv2d(x, kernels, None, self.stride, self.padding, 1, groups)
+
+    def _convolve_by_all(self, x: Tensor, attention: Tensor) -> Tensor:
+        """Mix what all kernels give instead of the kernels: more work, but the number of groups
+        does not depend on the number of images, which an exported graph may leave open."""
+        kernels = self.aggregation.weight
+        number = kernels.shape[0]
+        y = self._convolve(x, kernels.transpose(0, 1).flatten(0, 1), 1)
+        return (y.unflatten(1, (-1, number)) * attention[:, None, :, None, None]).sum(2)
+
+
+def mix_kernels(attention: Tensor, kernels: Tensor) -> Tensor:
+    """(N, K) and K kernels (K, ...) -> a kernel for each image, (N, ...)"""
+    return (attention @ kernels.flatten(1)).unflatten(1, kernels.shape[1:])
 
 
 def mix_channels(x: Tensor, weights: Tensor) -> Tensor:
@@ -209,10 +225,11 @@ class DenseContext(nn.Module):
 
 def _pool_runs(x: Tensor, mask: Tensor, height: int, width: int) -> Tensor:
     """(N, C, H, W) and mask (N, H * W) -> (N, C, height, width)"""
-    places = height * width
-    runs = x.reshape(len(x), places, x.shape[1], -1)
-    pooled = runs @ mask.view(len(x), places, -1, 1)
-    return pooled.squeeze(3).transpose(1, 2).reshape(len(x), -1, height, width)
+    places, channels = height * width, x.shape[1]
+    size = x.shape[2] * x.shape[3] // places
+    runs = x.flatten(1).unflatten(1, (places, channels, size))
+    pooled = runs @ mask.unflatten(1, (places, size, 1))
+    return pooled.squeeze(3).transpose(1, 2).unflatten(2, (height, width))
 
 
 def channel_attention(narrow: nn.Conv2d, widen: nn.Conv2d) -> nn.Sequential:

@@ -4,17 +4,26 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from lib.config.networks import EXTRA
+
 # The experiments whose networks the golden files hold.
 GOLDEN_CONFIGS: dict[str, dict[str, Any]] = {
     "pose_resnet_50": {"depth": 50},
     "pose_hrnet_w32": {"width": 32},
     "pose_hrnet_w32_mpii": {"width": 32, "num_joints": 16},
     "pose_hrnet_w48": {"width": 48},
+    "lite_hrnet_18": {"light": "lite_hrnet"},
+    "dite_hrnet_18": {"light": "dite_hrnet"},
+    "wide_hrnet_18": {"light": "wide_hrnet", "num_joints": 16, "WITH_SE": False},
+    "wide_hrnet_18_se": {"light": "wide_hrnet"},
 }
+LIGHT = ("lite_hrnet", "dite_hrnet", "wide_hrnet")
 
 
-def model_cfg(width: int = 0, depth: int = 0, **options: Any) -> CfgNode:
-    """HRNet of ``width``, or SimpleBaseline of ``depth``."""
+def model_cfg(width: int = 0, depth: int = 0, light: str = "", **options: Any) -> CfgNode:
+    """HRNet of ``width``, SimpleBaseline of ``depth``, or one of the lightweight networks."""
+    if light:
+        return light_cfg(light, **options)
     return hrnet_cfg(width, **options) if width else resnet_cfg(depth, **options)
 
 
@@ -56,6 +65,17 @@ def hrnet_cfg(
             "FUSE_METHOD": "SUM",
         }
     return _cfg("pose_hrnet", num_joints, extra)
+
+
+def light_cfg(name: str, num_joints: int = 17, **extra: Any) -> CfgNode:
+    """The -18 of a family, with other settings of MODEL.EXTRA."""
+    return _cfg(name, num_joints, {**EXTRA[name], **extra})
+
+
+def tiny_light_cfg(name: str, num_joints: int = 5, **extra: Any) -> CfgNode:
+    """A narrow network of the family with a module a stage, two in the middle one."""
+    small = {"NUM_MODULES": [1, 2, 1], "NUM_CHANNELS": [16, 32, 64, 64]}
+    return light_cfg(name, num_joints, **{**small, **extra})
 
 
 def tiny_hrnet_cfg(num_joints: int = 5, **options: Any) -> CfgNode:

@@ -6,16 +6,19 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.models import MODELS, build_model
+from lib.models.checkpoint import load_checkpoint
 from lib.models.blocks import BasicBlock, Bottleneck
 from lib.models.pose_hrnet import PoseHRNet, Stage
 from lib.utils.errors import InputError
 from tests.golden_files import golden_model
 from tests.models.configs import (
     GOLDEN_CONFIGS,
+    LIGHT,
     hrnet_cfg,
     model_cfg,
     resnet_cfg,
     tiny_hrnet_cfg,
+    tiny_light_cfg,
 )
 
 TOLERANCE = 1e-4  # in units of the golden output's standard deviation
@@ -25,12 +28,13 @@ TOLERANCE = 1e-4  # in units of the golden output's standard deviation
 def test_computes_what_the_published_network_computes(name):
     golden = golden_model(name)
     network = build_model(model_cfg(**GOLDEN_CONFIGS[name]))
-    network.load_state_dict(golden.state, strict=True)
+    load_checkpoint(network, golden.state)
     with torch.inference_mode():
         heatmaps = network.eval()(golden.image)
+        features = network.features(golden.image) if len(golden.outputs) > 1 else []
     height, width = golden.meta["height"], golden.meta["width"]
     assert heatmaps.shape[-2:] == (height // 4, width // 4)
-    assert max(golden.errors([heatmaps])) < TOLERANCE
+    assert max(golden.errors([heatmaps, *features])) < TOLERANCE
     assert count_parameters(network) == golden.meta["params"]
 
 
@@ -44,6 +48,8 @@ def test_computes_what_the_published_network_computes(name):
         ({"depth": 152}, 68_635_473),
         ({"width": 32}, 28_536_113),
         ({"width": 48}, 63_595_745),
+        ({"light": "lite_hrnet", "NUM_MODULES": [3, 8, 3]}, 1_763_717),
+        ({"light": "dite_hrnet", "NUM_MODULES": [3, 8, 3]}, 1_862_549),
     ],
 )
 def test_has_the_published_number_of_parameters(options, parameters):
@@ -69,7 +75,9 @@ def test_hrnet_with_every_branch_has_srpose_backbones_parameters():
     assert shapes == [(32, 64, 48), (64, 32, 24), (128, 16, 12), (256, 8, 6)]
 
 
-@pytest.mark.parametrize("options", [{"depth": 18}, {"depth": 50}, {"width": 32}])
+@pytest.mark.parametrize(
+    "options", [{"depth": 18}, {"depth": 50}, {"width": 32}, *({"light": name} for name in LIGHT)]
+)
 def test_features_have_the_channels_they_announce(options):
     with torch.device("meta"):
         network = build_model(model_cfg(**options))
@@ -84,8 +92,9 @@ def test_features_have_the_channels_they_announce(options):
         tiny_hrnet_cfg(),
         tiny_hrnet_cfg(block="BOTTLENECK"),
         resnet_cfg(18, NUM_DECONV_FILTERS=[8, 8, 8]),
+        tiny_light_cfg("lite_hrnet", MODULE_TYPE="NAIVE"),
     ],
-    ids=["hrnet", "hrnet-bottleneck", "resnet"],
+    ids=["hrnet", "hrnet-bottleneck", "resnet", "naive"],
 )
 def test_gradients_reach_every_parameter(cfg):
     torch.manual_seed(0)
@@ -155,9 +164,14 @@ def test_kaiming_weights_keep_the_scale_of_what_goes_through(cfg):
     assert network.final_layer.weight.detach().std().item() < 0.0015  # heatmaps begin near zero
 
 
-@pytest.mark.parametrize("cfg", [tiny_hrnet_cfg(), resnet_cfg(18)], ids=["hrnet", "resnet"])
+@pytest.mark.parametrize(
+    "cfg",
+    [tiny_hrnet_cfg(), resnet_cfg(18), *(tiny_light_cfg(name) for name in LIGHT)],
+    ids=["hrnet", "resnet", *LIGHT],
+)
 def test_exports_for_any_batch(cfg):
     cfg.MODEL.INIT_WEIGHTS = False
+    torch.manual_seed(0)
     network = build_model(cfg).eval()
     image, other = torch.randn(2, 3, 64, 96), torch.randn(3, 3, 64, 96)
     with torch.no_grad():

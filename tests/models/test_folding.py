@@ -1,0 +1,53 @@
+"""Batch norms folded into convolutions: the same answers without them."""
+
+import pytest
+import torch
+from torch import nn
+
+from lib.models import build_model
+from lib.models.folding import fold_batch_norms
+from tests.models.configs import LIGHT, resnet_cfg, tiny_hrnet_cfg, tiny_light_cfg
+
+CONFIGS = {
+    "pose_hrnet": tiny_hrnet_cfg(),
+    "pose_resnet": resnet_cfg(50, NUM_DECONV_FILTERS=[8, 8, 8]),
+    "naive": tiny_light_cfg("lite_hrnet", MODULE_TYPE="NAIVE"),
+    **{name: tiny_light_cfg(name) for name in LIGHT},
+}
+# Those that follow a product instead of a convolution stay.
+LEFT = {"dite_hrnet": "GlobalContext"}
+
+
+def lively(network: nn.Module) -> nn.Module:
+    """Batch norms that change what goes through them."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_folded_network_gives_the_same_without_batch_norms(name):
+    torch.manual_seed(0)
+    cfg = CONFIGS[name].clone()
+    cfg.MODEL.INIT = "kaiming"
+    network = lively(build_model(cfg))
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    folded = fold_batch_norms(network)
+    x = torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        expected = network(x)
+        torch.testing.assert_close(
+            folded(x), expected, rtol=1e-4, atol=1e-4 * float(expected.std())
+        )
+    left = {
+        type(parent).__name__
+        for parent in folded.modules()
+        for child in parent.children()
+        if isinstance(child, nn.BatchNorm2d)
+    }
+    assert left == ({LEFT[name]} if name in LEFT else set())
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
