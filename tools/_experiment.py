@@ -17,7 +17,7 @@ from lib.core.recorder import Recorder
 from lib.core.validate import validate
 from lib.dataset.loading import TestLoader
 from lib.utils.errors import InputError
-from lib.utils.files import write_atomically
+from lib.utils.files import make_folder, write_atomically
 from lib.utils.logs import experiment_folders, start_log
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,16 @@ def experiment_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--prevModelDir", default="", metavar="DIR", help="accepted and unused, as in the original"
     )
+    parser.add_argument("--seed", metavar="N", help="SEED N")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="only algorithms that repeat themselves"
+    )
+    parser.add_argument("--gpu-ids", nargs="+", metavar="N", help="GPUS, as in --gpu-ids 0 1")
+    parser.add_argument(
+        "--work-dir", metavar="DIR", help="the folder for results and log, just as it is"
+    )
+    for name in ("--cfg-options", "--options"):
+        parser.add_argument(name, nargs="*", dest="cfg_options", help=argparse.SUPPRESS)
     parser.add_argument(
         "opts",
         nargs="*",
@@ -53,19 +63,58 @@ def parse_experiment(parser: argparse.ArgumentParser) -> tuple[argparse.Namespac
     # argparse takes -1e-3 for an option, but not with a space before it.
     words = [f" {word}" if re.match(r"-\.?\d", word) else word for word in sys.argv[1:]]
     args = parser.parse_intermixed_args(words)
+    if args.cfg_options is not None:
+        raise InputError(
+            "--cfg-options: settings follow the options here, as KEY VALUE with the keys of the "
+            "YAML: TRAIN.LR 1e-4 MODEL.SIGMA 3"
+        )
+    args.opts = [*_take_numbers(args), *args.opts]
     words = [word.strip() if re.match(r" -", word) else word for word in args.opts]
+    words = [*_shorthands(args), *words]
     folders = (("OUTPUT_DIR", args.modelDir), ("LOG_DIR", args.logDir), ("DATA_DIR", args.dataDir))
     opts = [word for key, value in folders if value for word in (key, value)]
     return args, load_config(args.cfg, [*opts, *words])
 
 
-def open_experiment(cfg: CfgNode, cfg_file: str, phase: str) -> tuple[Path, Path]:
+def _take_numbers(args: argparse.Namespace) -> list[str]:
+    """Leave --gpu-ids its numbers; what argparse gave it beyond them are settings."""
+    words = args.gpu_ids or []
+    count = next((i for i, word in enumerate(words) if not word.isdecimal()), len(words))
+    if words and not count:
+        raise InputError(
+            f"--gpu-ids: must be numbers of devices, as in --gpu-ids 0 1, not {words[0]}"
+        )
+    args.gpu_ids = words[:count]
+    return words[count:]
+
+
+def _shorthands(args: argparse.Namespace) -> list[str]:
+    """The settings that options stand for."""
+    settings: list[tuple[str, str]] = []
+    if args.seed is not None:
+        settings.append(("SEED", args.seed))
+    if args.deterministic:
+        settings += [("CUDNN.DETERMINISTIC", "True"), ("CUDNN.BENCHMARK", "False")]
+    if args.gpu_ids:
+        settings.append(("GPUS", f"({','.join(args.gpu_ids)},)"))
+    if getattr(args, "resume_from", None):
+        settings += [("TRAIN.CHECKPOINT", args.resume_from), ("AUTO_RESUME", "False")]
+    if getattr(args, "no_validate", False):
+        settings.append(("TRAIN.EVAL_INTERVAL", "0"))
+    return [word for pair in settings for word in pair]
+
+
+def open_experiment(cfg: CfgNode, args: argparse.Namespace, phase: str) -> tuple[Path, Path]:
     """Begin the log in the output folder, keep the merged configuration there; returns output and
     TensorBoard folder."""
-    name = Path(cfg_file).stem
-    output_dir, log_dir = experiment_folders(
-        cfg.OUTPUT_DIR, cfg.LOG_DIR, cfg.DATASET.DATASET, cfg.MODEL.NAME, name
-    )
+    name = Path(args.cfg).stem
+    if args.work_dir:
+        output_dir = make_folder(Path(args.work_dir))
+        log_dir = output_dir / "tf_logs"
+    else:
+        output_dir, log_dir = experiment_folders(
+            cfg.OUTPUT_DIR, cfg.LOG_DIR, cfg.DATASET.DATASET, cfg.MODEL.NAME, name
+        )
     start_log(output_dir, name, phase)
     logger.info("=> %s: results go to %s", name, output_dir)
     logging.getLogger("config").info(cfg)

@@ -90,9 +90,8 @@ def summarize(network: nn.Module, height: int, width: int) -> dict[str, Any]:
     outputs = FlopCounterMode(
         display=False, custom_mapping=dict.fromkeys(flops.flop_registry, count_outputs)
     )
-    for counter in (flops, outputs):
-        with torch.no_grad(), counter:
-            network(image)
+    with torch.no_grad(), flops, outputs:
+        network(image)
     prefix = type(network).__name__
     # PyTorch's counter takes a multiply-accumulate for two operations.
     macs = {name: total // 2 for name, total in totals(flops, prefix).items()}

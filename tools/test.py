@@ -8,10 +8,13 @@ predicted skeletons, in output/<dataset>/<network>/<experiment>/. Without TEST.M
 model_best.pth of that folder.
 """
 
+import argparse
+import json
 import logging
 from pathlib import Path
 
 import _init_paths  # noqa: F401
+import numpy as np
 from _experiment import (
     debug_pictures,
     experiment_parser,
@@ -29,18 +32,22 @@ from lib.core.pictures import write_prediction_sheet
 from lib.core.recorder import Recorder
 from lib.dataset import build_dataset
 from lib.dataset.loading import TestLoader
+from lib.dataset.top_down import TopDownDataset
+from lib.dataset.transforms import PIXEL_STD
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint
+from lib.models.folding import fold_batch_norms
 from lib.utils.devices import choose_devices, choose_workers, seed_everything
 from lib.utils.errors import InputError
+from lib.utils.files import write_atomically
 from lib.utils.logs import markdown_table
 
 logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    args, cfg = parse_experiment(experiment_parser(__doc__))
-    output_dir, log_dir = open_experiment(cfg, args.cfg, "valid")
+    args, cfg = parse_experiment(test_parser())
+    output_dir, log_dir = open_experiment(cfg, args, "valid")
     seed_everything(cfg.SEED)
     set_cudnn(cfg)
     devices = choose_devices(cfg.GPUS)
@@ -49,6 +56,8 @@ def main() -> None:
     weights = model_file(cfg, output_dir)
     load_checkpoint(network, weights)
     logger.info("=> testing %s", weights)
+    if args.fuse_conv_bn:
+        network = fold_batch_norms(network)
     model = to_devices(network, devices)
 
     dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
@@ -65,6 +74,8 @@ def main() -> None:
         cfg, model, batches, codec, devices[0], recorder, output_dir
     )
     recorder.close()
+    if args.out:
+        write_people(dataset, keypoints, Path(args.out))
     pictures = output_dir / "predictions.jpg"
     write_prediction_sheet(dataset, keypoints, pictures)
     logger.info(markdown_table(values, values.values(), cfg.MODEL.NAME))
@@ -74,6 +85,34 @@ def main() -> None:
     logger.info("=> pictures with the predicted skeletons: %s", pictures)
     if (output_dir / "curves.png").exists():
         logger.info("=> curves of the training: %s", output_dir / "curves.png")
+
+
+def test_parser() -> argparse.ArgumentParser:
+    parser = experiment_parser(__doc__)
+    parser.add_argument(
+        "--fuse-conv-bn", action="store_true", help="fold batch norms into convolutions: faster"
+    )
+    parser.add_argument("--out", metavar="FILE", help="write everybody's keypoints to this JSON")
+    return parser
+
+
+def write_people(dataset: TopDownDataset, keypoints: np.ndarray, path: Path) -> None:
+    """Everybody tested as one JSON list: image, box's centre and size in pixels, the box's score,
+    and the keypoints (K, 3) as x, y in image pixels and score."""
+    table = dataset.table
+    people = [
+        {
+            "image": table.path(row),
+            "image_id": int(table.image_ids[table.image[row]]),
+            "center": table.center[row].tolist(),
+            "size": (table.scale[row] * PIXEL_STD).tolist(),
+            "score": float(table.score[row]),
+            "keypoints": person.tolist(),
+        }
+        for row, person in enumerate(keypoints)
+    ]
+    write_atomically(path, json.dumps(people).encode())
+    logger.info("=> %d people's keypoints: %s", len(people), path)
 
 
 def model_file(cfg: CfgNode, output_dir: Path) -> Path:

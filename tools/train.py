@@ -8,6 +8,7 @@ log/<dataset>/<network>/<experiment>_<time>/. Without a GPU it runs on the CPU. 
 True a run goes on where the last one in its output folder ended.
 """
 
+import argparse
 import logging
 import math
 from functools import partial
@@ -27,6 +28,7 @@ from _experiment import (
 )
 from yacs.config import CfgNode
 
+from lib.config import load_config
 from lib.core.codecs import build_codec
 from lib.core.optim import build_optimizer, build_schedule
 from lib.core.recorder import Recorder
@@ -44,8 +46,8 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    args, cfg = parse_experiment(experiment_parser(__doc__))
-    output_dir, log_dir = open_experiment(cfg, args.cfg, "train")
+    args, cfg = parse_experiment(train_parser())
+    output_dir, log_dir = open_experiment(cfg, args, "train")
     seed_everything(cfg.SEED)
     set_cudnn(cfg)
     devices = choose_devices(cfg.GPUS)
@@ -66,7 +68,8 @@ def main() -> None:
     model = to_devices(network, devices)
     codec = build_codec(cfg, train_set.skeleton)
     optimizer = build_optimizer(cfg, network.parameters())
-    rate = build_schedule(cfg, len(train_batches))
+    scale = lr_scale(args.cfg, batch_size) if args.autoscale_lr else 1.0
+    rate = build_schedule(cfg, len(train_batches), scale)
     autocast = cfg.TRAIN.AMP and has_bfloat16(devices[0])
     if cfg.TRAIN.AMP:
         logger.info("=> training in %s", "bfloat16" if autocast else "float32: no bfloat16 here")
@@ -105,6 +108,30 @@ def main() -> None:
         logger.info("=> best score %.4f: %s", best, output_dir / "model_best.pth")
 
 
+def train_parser() -> argparse.ArgumentParser:
+    parser = experiment_parser(__doc__)
+    parser.add_argument("--resume-from", metavar="FILE", help="go on from this checkpoint")
+    parser.add_argument("--no-validate", action="store_true", help="do not test between epochs")
+    parser.add_argument(
+        "--autoscale-lr",
+        action="store_true",
+        help="multiply TRAIN.LR by this run's batch size over that of the YAML and its GPUS",
+    )
+    return parser
+
+
+def lr_scale(cfg_file: str, batch_size: int) -> float:
+    """How much larger ``batch_size`` is than the experiment's own, for which its rate was chosen
+    (linear scaling: Goyal et al., Accurate, Large Minibatch SGD, 2017)."""
+    own = load_config(cfg_file)
+    own_size = own.TRAIN.BATCH_SIZE_PER_GPU * max(len(own.GPUS), 1)
+    logger.info(
+        "=> TRAIN.LR times %g: batches of %d instead of %d",
+        *(batch_size / own_size, batch_size, own_size),
+    )
+    return batch_size / own_size
+
+
 def record_step(recorder, epoch, steps, rate, step, passed, batch, outputs, target) -> None:
     """Write down what went by and how the batch at hand looks."""
     recorder.train_step(epoch, step, steps, passed, rate(epoch, step))
@@ -113,6 +140,8 @@ def record_step(recorder, epoch, steps, rate, step, passed, batch, outputs, targ
 
 def is_evaluated(cfg: CfgNode, epoch: int) -> bool:
     """Whether TRAIN.EVAL_INTERVAL asks for a validation after ``epoch``; after the last it does."""
+    if not cfg.TRAIN.EVAL_INTERVAL:
+        return False
     is_last = epoch + 1 == cfg.TRAIN.END_EPOCH
     return is_last or (epoch + 1) % cfg.TRAIN.EVAL_INTERVAL == 0
 

@@ -230,7 +230,7 @@ def _check(cfg: CfgNode, source: str) -> None:
     require(cfg.WORKERS >= 0, "WORKERS", "0 or more")
     require(cfg.SEED >= 0, "SEED", "0 or more")
     require(cfg.PRINT_FREQ > 0, "PRINT_FREQ", "at least 1")
-    require(cfg.TRAIN.EVAL_INTERVAL > 0, "TRAIN.EVAL_INTERVAL", "at least 1")
+    require(cfg.TRAIN.EVAL_INTERVAL >= 0, "TRAIN.EVAL_INTERVAL", "0 or more")
     require(cfg.TRAIN.WARMUP_ITERS >= 0, "TRAIN.WARMUP_ITERS", "0 or more")
     is_begun = 0 <= cfg.TRAIN.BEGIN_EPOCH <= cfg.TRAIN.END_EPOCH
     require(is_begun, "TRAIN.BEGIN_EPOCH", f"from 0 to END_EPOCH, {cfg.TRAIN.END_EPOCH}")

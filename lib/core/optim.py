@@ -54,8 +54,10 @@ def build_optimizer(cfg: CfgNode, params: Iterable[torch.nn.Parameter]) -> torch
         raise InputError(f"TRAIN: {name} cannot be made with these settings: {error}") from None
 
 
-def build_schedule(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int, int], float]:
-    """The learning rate as a function of epoch and step within it, both from 0.
+def build_schedule(
+    cfg: CfgNode, steps_per_epoch: int, scale: float = 1.0
+) -> Callable[[int, int], float]:
+    """The learning rate, times ``scale``, as a function of epoch and step within it, both from 0.
 
     It has no state: a run that resumes has the rate that it would have had. ``multistep``
     multiplies by LR_FACTOR at the start of each epoch in LR_STEP; ``cosine`` falls to LR_MIN at
@@ -82,8 +84,8 @@ def build_schedule(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int, int], f
     def rate(epoch: int, step: int) -> float:
         done = epoch * steps_per_epoch + step
         if done >= train.WARMUP_ITERS:
-            return schedule(epoch, step)
+            return scale * schedule(epoch, step)
         left = (1 - done / train.WARMUP_ITERS) * (1 - train.WARMUP_FACTOR)
-        return schedule(epoch, step) * (1 - left)
+        return scale * schedule(epoch, step) * (1 - left)
 
     return rate

@@ -144,7 +144,7 @@ def test_a_yamls_texts_are_read_in_the_keys_type_too(tmp_path):
         ("MODEL: {IMAGE_SIZE: [192, 0]}", (), "MODEL.IMAGE_SIZE must be a width and a height"),
         ("MODEL: {HEATMAP_SIZE: [4.5, 6]}", (), "MODEL.HEATMAP_SIZE must be a list of whole"),
         ("TRAIN: {BATCH_SIZE_PER_GPU: 0}", (), "TRAIN.BATCH_SIZE_PER_GPU must be at least 1"),
-        ("TRAIN: {EVAL_INTERVAL: 0}", (), "TRAIN.EVAL_INTERVAL must be at least 1"),
+        ("TRAIN: {EVAL_INTERVAL: -1}", (), "TRAIN.EVAL_INTERVAL must be 0 or more"),
         ("PRINT_FREQ: 0", (), "PRINT_FREQ must be at least 1"),
         ("WORKERS: -1", (), "WORKERS must be 0 or more"),
         ("", ("SEED", "-1"), "SEED must be 0 or more"),

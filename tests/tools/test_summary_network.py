@@ -12,8 +12,9 @@ import torch
 import yaml
 from torch import nn
 
+from lib.config import load_config
 from lib.models import build_model
-from tests.models.configs import hrnet_cfg, resnet_cfg, tiny_hrnet_cfg
+from tests.models.configs import hrnet_cfg, resnet_cfg, tiny_hrnet_cfg, tiny_light_cfg
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -51,16 +52,58 @@ def test_counts_within_a_tenth_of_the_published_gflops(tool, cfg, published):
     assert summary["hrnet_gflops"] == pytest.approx(published, abs=0.1)
 
 
-@pytest.mark.parametrize("cfg", [resnet_cfg(18), tiny_hrnet_cfg()], ids=["resnet", "hrnet"])
+@pytest.mark.parametrize(
+    ("experiment", "published"),
+    [
+        ("coco/lite_hrnet/litehrnet_18_256x192", 205.2),
+        ("coco/lite_hrnet/litehrnet_30_256x192", 319.2),
+        ("coco/lite_hrnet/litehrnet_18_384x288", 461.6),
+        ("mpii/lite_hrnet/litehrnet_18_256x256", 273.4),
+        ("mpii/lite_hrnet/litehrnet_30_256x256", 425.3),
+        ("coco/dite_hrnet/ditehrnet_18_256x192", 209.8),
+        ("coco/dite_hrnet/ditehrnet_30_256x192", 329.8),
+        ("coco/dite_hrnet/ditehrnet_18_384x288", 471.8),
+        ("coco/dite_hrnet/ditehrnet_30_384x288", 741.7),
+        ("mpii/dite_hrnet/ditehrnet_18_256x256", 279.5),
+        ("mpii/dite_hrnet/ditehrnet_30_256x256", 439.5),
+        ("mpii/wide_hrnet/widehrnet_18_256x256", 961.3),
+    ],
+)
+def test_counts_as_the_papers_of_the_lightweight_family(tool, experiment, published):
+    cfg = load_config(str(TOOLS.parent / "experiments" / f"{experiment}.yaml"))
+    with torch.device("meta"):
+        summary = tool.summarize(build_model(cfg), *reversed(cfg.MODEL.IMAGE_SIZE))
+    assert summary["published_mflops"] == pytest.approx(published, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "parameters"),
+    [
+        ("mpii/wide_hrnet/widehrnet_18_256x256", 2.7e6),
+        ("mpii/wide_hrnet/widehrnet_18_se_256x256", 4.4e6),
+    ],
+)
+def test_parameters_are_the_papers(tool, experiment, parameters):
+    cfg = load_config(str(TOOLS.parent / "experiments" / f"{experiment}.yaml"))
+    with torch.device("meta"):
+        summary = tool.summarize(build_model(cfg), 64, 64)
+    assert summary["parameters"] == pytest.approx(parameters, abs=0.05e6)
+
+
+@pytest.mark.parametrize(
+    "cfg",
+    [resnet_cfg(18), tiny_hrnet_cfg(), tiny_light_cfg("wide_hrnet")],
+    ids=["resnet", "hrnet", "wide"],
+)
 def test_counts_what_the_layers_shapes_say(tool, cfg):
     with torch.device("meta"):
         network = build_model(cfg)
-    by_hand = []
+    by_hand = {}
 
     def count(module, args, output):
         # A deconvolution puts its kernel on every input pixel, a convolution on every output one.
         pixels = args[0] if isinstance(module, nn.ConvTranspose2d) else output
-        by_hand.append(module.weight.numel() * math.prod(pixels.shape[2:]))
+        by_hand[module] = module.weight.numel() * math.prod(pixels.shape[2:])
 
     handles = [
         module.register_forward_hook(count)
@@ -70,10 +113,13 @@ def test_counts_what_the_layers_shapes_say(tool, cfg):
     summary = tool.summarize(network, 64, 96)
     for handle in handles:
         handle.remove()
-    assert summary["macs"] == sum(by_hand)
+    assert summary["macs"] == sum(by_hand.values())
     modules = summary["modules"].values()
     assert summary["macs"] == sum(module["macs"] for module in modules)
     assert summary["parameters"] == sum(module["parameters"] for module in modules)
+    layers = summary["layers"].values()
+    for key in ("parameters", "macs", "activations"):
+        assert summary[key] == sum(layer[key] for layer in layers), key
 
 
 def test_json_follows_shape_and_options(tool, experiment, capsys):

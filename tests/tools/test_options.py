@@ -1,0 +1,86 @@
+"""The options that mmpose's commands have, in tools/train.py and tools/test.py."""
+
+import json
+
+import pytest
+import torch
+
+from tests.tools.runs import history, is_one_line, output, write
+
+
+def test_a_work_dir_holds_results_and_log(root, command, tmp_path):
+    folder = tmp_path / "work"
+    ended = command("train", "--cfg", write(root), "--work-dir", folder, "--seed", "7")
+    assert ended.code == 0, ended
+    assert (folder / "model_best.pth").exists() and list(folder.glob("tf_logs/events.*"))
+    assert not output(root).exists()
+    assert "SEED: 7" in (folder / "config_train.yaml").read_text()
+    ended = command("test", "--cfg", write(root), "--work-dir", folder)
+    assert ended.code == 0 and str(folder / "model_best.pth") in ended.out
+
+
+def test_no_validate_tests_nothing(root, command):
+    path = write(root, TRAIN={"END_EPOCH": 2})
+    assert command("train", "--cfg", path, "--no-validate").code == 0
+    folder = output(root)
+    assert (folder / "final_state.pth").exists() and not (folder / "model_best.pth").exists()
+    assert len(history(folder)) == 2 and not any(row.get("AP") for row in history(folder))
+
+
+def test_resume_from_goes_on_with_that_file(root, command, tmp_path):
+    path = write(root, TRAIN={"END_EPOCH": 1})
+    assert command("train", "--cfg", path, "--work-dir", tmp_path / "first").code == 0
+    first = tmp_path / "first" / "checkpoint.pth"
+    path = write(root, TRAIN={"END_EPOCH": 2})
+    ended = command("train", "--cfg", path, "--resume-from", first)
+    assert ended.code == 0 and f"{first}: going on with epoch 1" in ended.out
+    assert "Epoch: [0]" not in ended.out and "Epoch: [1]" in ended.out
+
+
+def test_gpu_ids_and_deterministic_are_settings(root, command):
+    path = write(root, TRAIN={"END_EPOCH": 0})
+    ended = command(
+        "train", "--cfg", path, "--deterministic", "--gpu-ids", "0", "2", "TRAIN.LR", "1e-5"
+    )
+    assert ended.code == 0, ended
+    text = (output(root) / "config_train.yaml").read_text()
+    assert "DETERMINISTIC: true" in text and "BENCHMARK: false" in text
+    assert "GPUS:\n- 0\n- 2\n" in text and "LR: 1.0e-05" in text
+
+
+@pytest.mark.parametrize(("gpus", "factor"), [("(0,1)", 0.5), ("(0,)", 1.0)])
+def test_autoscale_lr_follows_the_size_of_the_batch(root, command, gpus, factor):
+    path = write(root, TRAIN={"END_EPOCH": 1, "LR": 0.01}, GPUS=gpus)
+    ended = command("train", "--cfg", path, "--autoscale-lr", "--gpu-ids", "0")
+    assert ended.code == 0 and f"TRAIN.LR times {factor:g}" in ended.out
+    assert float(history(output(root))[0]["lr"]) == pytest.approx(0.01 * factor)
+
+
+def test_folded_batch_norms_score_the_same_and_out_holds_everybody(root, command, tmp_path):
+    path = write(root)
+    assert command("train", "--cfg", path).code == 0
+    people = []
+    for number, options in enumerate(((), ("--fuse-conv-bn",))):
+        file = tmp_path / "new" / f"{number}.json"
+        assert command("test", "--cfg", path, "--out", file, *options).code == 0
+        people.append(json.loads(file.read_text()))
+    for plain, folded in zip(*people, strict=True):
+        assert set(plain) == {"image", "image_id", "center", "size", "score", "keypoints"}
+        torch.testing.assert_close(
+            torch.tensor(folded["keypoints"]), torch.tensor(plain["keypoints"]), atol=1e-2, rtol=0
+        )
+    assert len(people[0]) == 4 and len(people[0][0]["keypoints"]) == 17
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--cfg-options", "optimizer.lr=1e-3"], ["--cfg-options", "KEY VALUE", "TRAIN.LR"]),
+        (["--options", "a=1", "b=2"], ["KEY VALUE"]),
+        (["--gpu-ids", "all"], ["--gpu-ids", "all"]),
+        (["--seed", "one"], ["SEED"]),
+        (["--resume-from", "nowhere.pth"], ["nowhere.pth"]),
+    ],
+)
+def test_what_they_cannot_take_is_one_line(root, command, options, parts):
+    assert is_one_line(command("train", "--cfg", write(root), *options), *parts)
