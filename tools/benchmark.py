@@ -1,13 +1,15 @@
-"""Time what surrounds the network, side by side with the straightforward way to do it.
+"""Time the network in its faster forms, and what surrounds it beside the straightforward way.
 
     python tools/benchmark.py data                   samples for training and tests, post-processing
     python tools/benchmark.py data --images FOLDER   the same with JPEG files of your own
     python tools/benchmark.py nms                    OKS-NMS of COCO val's 104,125 detections
     python tools/benchmark.py load                   an annotation file as large as train2017's
+    python tools/benchmark.py forward --cfg FILE     a network: plain, folded, compiled, exported
 
-Both ways run in turns on one thread; the CPU time of the best run counts, so that other work on the
-machine disturbs little. Files come from the system's cache, and putting samples together to batches
-is not counted. The answers are compared too: where they differ the exit code is 1.
+For data, nms and load both ways run in turns on one thread; the CPU time of the best run counts, so
+that other work on the machine disturbs little. Files come from the system's cache, and putting
+samples together to batches is not counted. The answers are compared too: where they differ the exit
+code is 1.
 """
 
 import argparse
@@ -30,6 +32,7 @@ import _plain
 import cv2
 import numpy as np
 import torch
+from _forward import add_forward, forward, forward_rows, forward_table
 from _measure import Row, fastest, machine, memory, one_thread, table
 
 from lib.config import load_config
@@ -50,14 +53,25 @@ SPLIT = "made_up"
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
-        with one_thread():
-            rows = args.run(args)
+        if args.command == "forward":
+            timings = forward(args)
+            rows = forward_rows(timings)
+        else:
+            with one_thread():
+                rows = args.run(args)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    threads = torch.get_num_threads() if args.command == "forward" else 1
     if args.json:
         report = [asdict(row) | {"ratio": row.ratio} for row in rows]
-        print(json.dumps({"what": args.command, "machine": machine(), "rows": report}, indent=2))
+        print(
+            json.dumps(
+                {"what": args.command, "machine": machine(threads), "rows": report}, indent=2
+            )
+        )
+    elif args.command == "forward":
+        print(f"{args.cfg}\n{machine(threads)}\n\n{forward_table(timings)}")
     else:
         print(table(args.title.format(**vars(args)), rows))
     return 0 if all(row.agree is not False for row in rows) else 1
@@ -69,6 +83,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add_data(commands.add_parser("data", help="training samples, test samples, post-processing"))
     add_nms(commands.add_parser("nms", help="suppression of people and boxes"))
     add_load(commands.add_parser("load", help="building the data set from its annotation file"))
+    add_forward(commands.add_parser("forward", help="a network, as it is and in faster forms"))
     for command in commands.choices.values():
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser.parse_args(argv)

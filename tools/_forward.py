@@ -1,0 +1,192 @@
+"""The network's part of tools/benchmark.py: how fast it answers, as it is and in faster forms."""
+
+import argparse
+import importlib.util
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from _measure import Row, digits
+from torch import Tensor, nn
+
+from lib.config import load_config
+from lib.models import build_model
+from lib.models.checkpoint import load_checkpoint
+from lib.models.folding import fold_batch_norms
+from lib.utils.devices import choose_devices
+from lib.utils.errors import InputError
+
+Forward = Callable[[Tensor], Tensor]
+FORMS = ("plain", "folded", "compiled", "onnxruntime")
+OPTIONAL = ("onnx", "onnxscript", "onnxruntime")  # packages
+
+
+@dataclass
+class Timing:
+    """One form of a network: seconds of its fastest run at each size of batch, and how far its
+    answers are from the plain network's, in units of their standard deviation."""
+
+    form: str
+    seconds: dict[int, float]
+    difference: float
+
+
+def add_forward(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="the experiment's YAML")
+    parser.add_argument("--weights", type=Path, help="a checkpoint; else the weights are random")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 32], help="sizes (1 32)")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, help="which (all)")
+    parser.add_argument("--repeats", type=int, default=15, help="of which the fastest counts (15)")
+
+
+def forward(args: argparse.Namespace) -> list[Timing]:
+    """Time every form at every size of batch, in turns."""
+    cfg = load_config(args.cfg)
+    if min(args.batch) < 1 or args.repeats < 1:
+        raise InputError("--batch and --repeats must be 1 or more")
+    device = choose_devices(cfg.GPUS)[0]
+    torch.manual_seed(0)
+    network = build_model(cfg).to(device)
+    width, height = cfg.MODEL.IMAGE_SIZE
+    if args.weights:
+        load_checkpoint(network, args.weights)
+    else:
+        enliven(network, torch.randn(4, 3, height, width, device=device))
+    network.eval()
+    timings = [Timing(form, {}, 0.0) for form in wanted(args.forms)]
+    for batch in args.batch:
+        images = torch.randn(batch, 3, height, width, device=device)
+        runs = [make_form(timing.form, network, images) for timing in timings]
+        with torch.inference_mode():
+            expected = network(images)
+            for timing, run in zip(timings, runs, strict=True):
+                distance = (run(images) - expected).abs().max() / expected.std()
+                timing.difference = max(timing.difference, float(distance))
+            best = fastest_turns(args.repeats, device, runs, images)
+        for timing, seconds in zip(timings, best, strict=True):
+            timing.seconds[batch] = seconds
+    return timings
+
+
+@torch.no_grad()
+def enliven(network: nn.Module, images: Tensor) -> None:
+    """Random weights, and batch norms that know what they bring about, so that every layer matters
+    to the answer: the papers' initial ones are so small that nothing would be left to compare."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in")
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    network.train()(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def wanted(forms: list[str]) -> list[str]:
+    """``forms`` without what needs a package that is not installed, which is said."""
+    missing = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
+    if missing and "onnxruntime" in forms:
+        print(f"without onnxruntime: pip install {' '.join(missing)} would add it")
+        forms = [form for form in forms if form != "onnxruntime"]
+    return [*forms]
+
+
+def make_form(form: str, network: nn.Module, images: Tensor) -> Forward:
+    """The network as ``form``, for a batch like ``images``."""
+    if form == "plain":
+        return network
+    folded = fold_batch_norms(network)
+    if form == "folded":
+        return folded
+    return compiled(folded, images) if form == "compiled" else exported(folded, images)
+
+
+def compiled(network: nn.Module, images: Tensor) -> Forward:
+    """By torch.compile: CUDA graphs on a GPU, frozen weights on a CPU."""
+    torch.compiler.reset()
+    if images.is_cuda:
+        return torch.compile(network, mode="reduce-overhead")
+    return torch.compile(network, options={"freezing": True})
+
+
+def exported(network: nn.Module, images: Tensor) -> Forward:
+    """As an ONNX graph in ONNX Runtime."""
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        path = str(Path(folder) / "network.onnx")
+        torch.onnx.export(network, (images,), path, dynamo=True, verbose=False)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        providers = onnxruntime.get_available_providers()
+        wanted = ["CUDAExecutionProvider"] if images.is_cuda else []
+        providers = [name for name in [*wanted, "CPUExecutionProvider"] if name in providers]
+        session = onnxruntime.InferenceSession(path, options, providers=providers)
+    name = session.get_inputs()[0].name
+
+    def run(x: Tensor) -> Tensor:
+        (answer,) = session.run(None, {name: x.cpu().numpy()})
+        return torch.from_numpy(answer).to(x.device)
+
+    return run
+
+
+def fastest_turns(
+    repeats: int, device: torch.device, runs: list[Forward], images: Tensor
+) -> list[float]:
+    """Seconds on the clock of the fastest run of each; they take turns, so that what else the
+    machine does meets them alike, and run twice each, the second time timed."""
+    best = [float("inf")] * len(runs)
+    for _ in range(repeats):
+        for number, run in enumerate(runs):
+            run(images)
+            synchronize(device)
+            start = time.perf_counter()
+            run(images)
+            synchronize(device)
+            best[number] = min(best[number], time.perf_counter() - start)
+    return best
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def forward_rows(timings: list[Timing]) -> list[Row]:
+    """For a report in JSON: milliseconds a batch, beside the plain network's."""
+    plain = {batch: s for t in timings if t.form == "plain" for batch, s in t.seconds.items()}
+    return [
+        Row(
+            f"{timing.form}, batch of {batch}",
+            "ms",
+            1e3 * seconds,
+            1e3 * plain[batch] if batch in plain else None,
+            timing.difference < 1e-3,
+        )
+        for timing in timings
+        for batch, seconds in timing.seconds.items()
+    ]
+
+
+def forward_table(timings: list[Timing]) -> str:
+    """Each form's time for a batch, images a second, and the largest difference."""
+    batches = list(timings[0].seconds)
+    head = "".join(f"{f'batch {b}':>12}{'images/s':>10}{'speed-up':>10}" for b in batches)
+    lines = [f"{'form':<14}{head}   difference"]
+    for timing in timings:
+        cells = ""
+        for batch in batches:
+            seconds, plain = timing.seconds[batch], timings[0].seconds[batch]
+            cells += (
+                f"{digits(1e3 * seconds):>9} ms{batch / seconds:>10.1f}{plain / seconds:>9.2f}x"
+            )
+        lines.append(f"{timing.form:<14}{cells}{timing.difference:>13.1e}")
+    return "\n".join(lines)
