@@ -1,7 +1,7 @@
 """WideHRNet: Lite-HRNet's skeleton with inverted residuals in its blocks.
 
-Samkari, Arif, Alghamdi, Al Ghamdi: WideHRNet (IEEE Access 2024). State-dict names and arithmetic
-are those of mmpose/models/backbones/widehrnet.py in IsraaSamkari/WideHRNet.
+Samkari et al.: WideHRNet (IEEE Access 2024). State-dict names and arithmetic are those of
+mmpose/models/backbones/widehrnet.py in IsraaSamkari/WideHRNet.
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.block(x) + x
+        return self.block(x).add_(x)
 
 
 class WideBlock(nn.Module):

@@ -1,0 +1,39 @@
+"""The lightweight networks learn: a few drawn people by heart, by the command line."""
+
+from pathlib import Path
+
+import pytest
+
+from lib.dataset.figures.write import write_figures
+from tests.tools.runs import history
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments" / "figures"
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("figures")
+    write_figures(root, {"train": 12, "val": 1}, workers=1)
+    return root
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        "lite_hrnet/litehrnet_18_128x96",
+        "dite_hrnet/ditehrnet_18_128x96",
+        "wide_hrnet/widehrnet_18_se_128x96",
+    ],
+)
+def test_a_network_learns_a_few_people_by_heart(experiment, figures, command, tmp_path):
+    still = ["DATASET.FLIP", "False", "DATASET.SCALE_FACTOR", "0.0", "DATASET.ROT_FACTOR", "0"]
+    ended = command(
+        *("train", "--cfg", EXPERIMENTS / f"{experiment}.yaml", "--work-dir", tmp_path),
+        *("DATASET.ROOT", figures, "DATASET.TEST_SET", "train", "WORKERS", "0", *still),
+        *("MODEL.IMAGE_SIZE", "[64,64]", "MODEL.HEATMAP_SIZE", "[16,16]"),
+        *("TRAIN.BATCH_SIZE_PER_GPU", "8", "TRAIN.WARMUP_ITERS", "0", "TRAIN.AMP", "False"),
+        *("TRAIN.END_EPOCH", "24", "TRAIN.EVAL_INTERVAL", "23", "TEST.FLIP_TEST", "False"),
+        *("MODEL.EXTRA.NUM_MODULES", "[1,1,1]", "DEBUG.DEBUG", "False"),
+    )
+    assert ended.code == 0, ended.err
+    assert float(history(tmp_path)[-1]["AP"]) > 0.3
