@@ -19,6 +19,7 @@ from lib.models.lightweight import (
     ConvBN,
     LightweightHRNet,
     PixelConv,
+    halves,
     read_plan,
     shuffle,
 )
@@ -249,7 +250,8 @@ class DynamicMultiScaleContext(nn.Module):
         self.gcm = nn.ModuleList(map(GlobalContext, halves, REDUCTIONS))
 
     def forward(self, x: Branches) -> Branches:
-        lower, upper = zip(*(item.chunk(2, dim=1) for item in x), strict=True)
+        lower, upper = zip(*map(halves, x), strict=True)
+        upper = [item.contiguous(memory_format=torch.channels_last) for item in upper]
         return [
             shuffle((untouched, context(convolve(item))))
             for untouched, item, convolve, context in zip(
@@ -280,7 +282,7 @@ class DynamicStem(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        lower, upper = self.conv1(x).chunk(2, dim=1)
+        lower, upper = halves(self.conv1(x))
         return shuffle((self.branch1(lower), self.branch2(upper)))
 
 

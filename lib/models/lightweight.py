@@ -87,6 +87,17 @@ def separable_layers(
     )
 
 
+def halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The lower and the upper half of the channels of (N, 2 * C, H, W), channels last as ``x`` is.
+
+    They are cut in that order of dimensions so that their gradients come together in it again.
+    """
+    if torch.onnx.is_in_onnx_export():
+        return x.chunk(2, dim=1)
+    lower, upper = x.permute(0, 2, 3, 1).chunk(2, dim=3)
+    return lower.permute(0, 3, 1, 2), upper.permute(0, 3, 1, 2)
+
+
 def shuffle(parts: Sequence[Tensor]) -> Tensor:
     """Channels taken from the equally wide ``parts`` in turns: a channel shuffle of their
     concatenation, in one copy.
@@ -114,7 +125,7 @@ class Stem(nn.Module):
         self.linear_conv = ConvBN(wide, half, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        lower, upper = self.conv1(x).chunk(2, dim=1)
+        lower, upper = halves(self.conv1(x))
         upper = self.linear_conv(self.depthwise_conv(self.expand_conv(upper)))
         return shuffle((self.branch1(lower), upper))
 

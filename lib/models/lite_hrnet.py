@@ -21,6 +21,7 @@ from lib.models.lightweight import (
     PixelConv,
     Stem,
     depthwise,
+    halves,
     read_plan,
     shuffle,
 )
@@ -81,7 +82,7 @@ class ConditionalChannelWeighting(nn.Module):
         self.spatial_weighting = nn.ModuleList(SpatialWeighting(number) for number in halves)
 
     def forward(self, x: Branches) -> Branches:
-        lower, upper = zip(*(item.chunk(2, dim=1) for item in x), strict=True)
+        lower, upper = zip(*map(halves, x), strict=True)
         weighted = self.cross_resolution_weighting(upper)
         return [
             shuffle((untouched, weigh(convolve(item))))
@@ -100,7 +101,7 @@ class ShuffleUnit(nn.Module):
         self.branch2 = nn.Sequential(ConvBN(half, half, 1), depthwise(half), ConvBN(half, half, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        lower, upper = x.chunk(2, dim=1)
+        lower, upper = halves(x)
         return shuffle((lower, self.branch2(upper)))
 
 

@@ -17,6 +17,7 @@ from lib.models.lightweight import (
     LightweightHRNet,
     PixelConv,
     Stem,
+    halves,
     read_plan,
     shuffle,
 )
@@ -68,7 +69,7 @@ class WideBlock(nn.Module):
     def forward(self, x: Branches) -> Branches:
         rows = []
         for item, residual in zip(x, self.invertRes, strict=True):
-            lower, upper = item.chunk(2, dim=1)
+            lower, upper = halves(item)
             rows.append(shuffle((lower, residual(upper))))
         return rows
 
