@@ -2,10 +2,11 @@
 
 import argparse
 import importlib.util
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from lib.utils.errors import InputError
 
 Forward = Callable[[Tensor], Tensor]
 FORMS = ("plain", "folded", "compiled", "onnxruntime")
+TOLERANCE = 1e-3  # between forms; random weights let rounding grow more than trained ones do
 OPTIONAL = ("onnx", "onnxscript", "onnxruntime")  # packages
 
 
@@ -41,11 +43,12 @@ def add_forward(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32], help="sizes (1 32)")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, help="which (all)")
     parser.add_argument("--repeats", type=int, default=15, help="of which the fastest counts (15)")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over the YAML's")
 
 
 def forward(args: argparse.Namespace) -> list[Timing]:
     """Time every form at every size of batch, in turns."""
-    cfg = load_config(args.cfg)
+    cfg = load_config(args.cfg, args.opts)
     if min(args.batch) < 1 or args.repeats < 1:
         raise InputError("--batch and --repeats must be 1 or more")
     device = choose_devices(cfg.GPUS)[0]
@@ -57,7 +60,8 @@ def forward(args: argparse.Namespace) -> list[Timing]:
     else:
         enliven(network, torch.randn(4, 3, height, width, device=device))
     network.eval()
-    timings = [Timing(form, {}, 0.0) for form in wanted(args.forms)]
+    forms = ["plain", *(form for form in available(args.forms) if form != "plain")]
+    timings = [Timing(form, {}, 0.0) for form in forms]
     for batch in args.batch:
         images = torch.randn(batch, 3, height, width, device=device)
         runs = [make_form(timing.form, network, images) for timing in timings]
@@ -88,11 +92,12 @@ def enliven(network: nn.Module, images: Tensor) -> None:
         norm.momentum = momentum
 
 
-def wanted(forms: list[str]) -> list[str]:
+def available(forms: Sequence[str]) -> list[str]:
     """``forms`` without what needs a package that is not installed, which is said."""
     missing = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
     if missing and "onnxruntime" in forms:
-        print(f"without onnxruntime: pip install {' '.join(missing)} would add it")
+        hint = f"onnxruntime is left out; it needs: pip install {' '.join(missing)}"
+        print(hint, file=sys.stderr)
         forms = [form for form in forms if form != "onnxruntime"]
     return [*forms]
 
@@ -116,7 +121,7 @@ def compiled(network: nn.Module, images: Tensor) -> Forward:
 
 
 def exported(network: nn.Module, images: Tensor) -> Forward:
-    """As an ONNX graph in ONNX Runtime."""
+    """As an ONNX graph in ONNX Runtime; its time includes copies from and to a GPU."""
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
@@ -125,9 +130,10 @@ def exported(network: nn.Module, images: Tensor) -> Forward:
         torch.onnx.export(network, (images,), path, dynamo=True, verbose=False)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        providers = onnxruntime.get_available_providers()
-        wanted = ["CUDAExecutionProvider"] if images.is_cuda else []
-        providers = [name for name in [*wanted, "CPUExecutionProvider"] if name in providers]
+        wanted = ["CPUExecutionProvider"]
+        if images.is_cuda:
+            wanted.insert(0, "CUDAExecutionProvider")
+        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
         session = onnxruntime.InferenceSession(path, options, providers=providers)
     name = session.get_inputs()[0].name
 
@@ -162,14 +168,14 @@ def synchronize(device: torch.device) -> None:
 
 def forward_rows(timings: list[Timing]) -> list[Row]:
     """For a report in JSON: milliseconds a batch, beside the plain network's."""
-    plain = {batch: s for t in timings if t.form == "plain" for batch, s in t.seconds.items()}
+    plain = timings[0].seconds
     return [
         Row(
             f"{timing.form}, batch of {batch}",
             "ms",
             1e3 * seconds,
-            1e3 * plain[batch] if batch in plain else None,
-            timing.difference < 1e-3,
+            1e3 * plain[batch],
+            timing.difference < TOLERANCE,
         )
         for timing in timings
         for batch, seconds in timing.seconds.items()

@@ -53,7 +53,7 @@ def fastest(repeats: int, *versions: Callable[[], object]) -> list[float]:
     return best
 
 
-def machine(threads: int = 1) -> str:
+def machine(threads: int = 1, has_gpu: bool = False) -> str:
     """What the figures were taken on, in one line."""
     name = "unknown CPU"
     info = Path("/proc/cpuinfo")
@@ -61,7 +61,7 @@ def machine(threads: int = 1) -> str:
         models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         name = models[0].split(":")[1].strip() if models else name
     versions = f"torch {torch.__version__}, OpenCV {cv2.__version__}, NumPy {np.__version__}"
-    if torch.cuda.is_available():
+    if has_gpu:
         name += f", {torch.cuda.get_device_name()}"
     count = f"{threads} thread{'s' if threads > 1 else ''}"
     return f"{name}, {count}; Python {sys.version.split()[0]}, {versions}"

@@ -12,6 +12,7 @@ import math
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import _init_paths  # noqa: F401
@@ -38,22 +39,47 @@ HRNET_CONVENTION = (
 LIGHTWEIGHT_CONVENTION = (
     "As Lite-HRNet's repository and those after it count: multiply-accumulates of convolutions and "
     "their biases, two for each number of a batch norm, one for each number of a ReLU or a mean "
-    "over an image, one for each pixel of an enlargement; 2^20 of them an M."
+    "over an image (with a row and a column too many), one for each pixel of an enlargement; 2^20 "
+    "of them an M."
 )
+# What the repositories say of their experiments, MFLOPs, where they say it.
+PUBLISHED = {
+    "coco/litehrnet_18_256x192": 205.2,
+    "coco/litehrnet_30_256x192": 319.2,
+    "coco/litehrnet_18_384x288": 461.6,
+    "coco/litehrnet_30_384x288": 717.8,
+    "mpii/litehrnet_18_256x256": 273.4,
+    "mpii/litehrnet_30_256x256": 425.3,
+    "coco/ditehrnet_18_256x192": 209.8,
+    "coco/ditehrnet_30_256x192": 329.8,
+    "coco/ditehrnet_18_384x288": 471.8,
+    "coco/ditehrnet_30_384x288": 741.7,
+    "mpii/ditehrnet_18_256x256": 279.5,
+    "mpii/ditehrnet_30_256x256": 439.5,
+    "mpii/widehrnet_18_256x256": 960,
+    "mpii/widehrnet_18_se_256x256": 970,
+    "coco/widehrnet_18_se_256x192": 900,
+    "coco/widehrnet_18_se_384x288": 1600,
+    "coco/widehrnet_30_se_256x192": 1210,
+}
+NEAR = 0.03  # WideHRNet's figures have two digits
 ROOT = "Global"  # PyTorch's name for the whole
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
-        cfg = load_config(args.cfg, args.opts)
+        if args.shape and min(args.shape) < 1:
+            raise InputError(f"--shape must be a height and a width in pixels, not {args.shape}")
+        size = [] if args.shape is None else ["MODEL.IMAGE_SIZE", str([*reversed(args.shape)])]
+        cfg = load_config(args.cfg, [*args.opts, *size])
         with torch.device("meta"):
             network = build_model(cfg)
         width, height = cfg.MODEL.IMAGE_SIZE
-        shape = args.shape or (height, width)
-        if min(shape) < 1:
-            raise InputError(f"--shape must be a height and a width in pixels, not {shape}")
-        summary = {"network": cfg.MODEL.NAME, **summarize(network, *shape)}
+        summary = {"network": cfg.MODEL.NAME, **summarize(network, height, width)}
+        if not (args.opts or args.shape):
+            name = f"{cfg.DATASET.DATASET}/{Path(args.cfg).stem}"
+            summary["published_mflops"] = PUBLISHED.get(name)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -97,23 +123,25 @@ def summarize(network: nn.Module, height: int, width: int) -> dict[str, Any]:
     macs = {name: total // 2 for name, total in totals(flops, prefix).items()}
     activations = totals(outputs, prefix)
 
-    def cost(name: str, module: nn.Module) -> dict[str, Any]:
-        parameters = sum(parameter.numel() for parameter in module.parameters())
-        numbers = activations.get(name, 0)
+    def cost(name: str, module: nn.Module, is_own: bool = False) -> dict[str, Any]:
+        """Of a module with what is in it, or of what it does itself."""
+        inside = [f"{name}.{child}" for child, _ in module.named_children()] if is_own else []
+        parameters = sum(p.numel() for p in module.parameters(recurse=not is_own))
+        numbers = activations.get(name, 0) - sum(activations.get(child, 0) for child in inside)
         return {
             "parameters": parameters,
-            "macs": macs.get(name, 0),
+            "macs": macs.get(name, 0) - sum(macs.get(child, 0) for child in inside),
             "activations": numbers,
             "memory_mib": 4 * (parameters + numbers) / 2**20,
         }
 
-    layers = {name: m for name, m in network.named_modules() if not any(m.children())}
+    layers = {name: cost(name, m, is_own=True) for name, m in network.named_modules() if name}
     return {
         "shape": [height, width],
         **cost(ROOT, network),
         **published_count(network, image, macs),
         "modules": {name: cost(name, part) for name, part in network.named_children()},
-        "layers": {name: cost(name, layer) for name, layer in layers.items()},
+        "layers": {name: layer for name, layer in layers.items() if any(layer.values())},
         "convention": CONVENTION,
     }
 
@@ -135,8 +163,8 @@ def published_count(
     """The figure of the network's paper, counted as that paper does."""
     if isinstance(network, LightweightHRNet):
         return {
-            "published_mflops": lightweight_flops(network, image) / 2**20,
-            "published_convention": LIGHTWEIGHT_CONVENTION,
+            "counted_mflops": lightweight_flops(network, image) / 2**20,
+            "counted_convention": LIGHTWEIGHT_CONVENTION,
         }
     # The original counts a deconvolution's kernel at every output pixel instead of every input one.
     excess = sum(
@@ -146,7 +174,7 @@ def published_count(
     )
     return {
         "hrnet_gflops": (macs.get(ROOT, 0) + excess) / 2**30,
-        "published_convention": HRNET_CONVENTION,
+        "counted_convention": HRNET_CONVENTION,
     }
 
 
@@ -182,6 +210,15 @@ def lightweight_flops(network: LightweightHRNet, image: torch.Tensor) -> int:
     return sum(counts.values())
 
 
+def published_line(summary: Mapping[str, Any]) -> list[str]:
+    """What the repository says of this experiment, beside which the count stands."""
+    said = summary.get("published_mflops")
+    if said is None:
+        return []
+    differs = abs(summary["counted_mflops"] / said - 1) > NEAR
+    return [f"published: {said:g}M{', which this count does not reproduce' if differs else ''}"]
+
+
 def table(summary: dict[str, Any], is_by_layer: bool) -> str:
     """The summary as text; modules that neither hold nor compute anything are left out."""
     height, width = summary["shape"]
@@ -197,13 +234,12 @@ def table(summary: dict[str, Any], is_by_layer: bool) -> str:
         for name, cost in rows
     ]
     if "hrnet_gflops" in summary:
-        published = f"{summary['hrnet_gflops']:.2f} GFLOPs"
+        counted = f"{summary['hrnet_gflops']:.2f} GFLOPs"
     else:
-        published = f"{summary['published_mflops']:.1f}M"
+        counted = f"{summary['counted_mflops']:.1f}M"
     lines += ["", *textwrap.wrap(summary["convention"], 80), ""]
-    return "\n".join(
-        [*lines, f"published: {published}", *textwrap.wrap(summary["published_convention"], 80)]
-    )
+    lines += [f"counted as its repository does: {counted}", *published_line(summary)]
+    return "\n".join([*lines, *textwrap.wrap(summary["counted_convention"], 80)])
 
 
 if __name__ == "__main__":

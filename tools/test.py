@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 
 def main() -> None:
     args, cfg = parse_experiment(test_parser())
+    if args.out and (Path(args.out).suffix != ".json" or Path(args.out).is_dir()):
+        raise InputError(f"--out: must be a file that ends in .json, not {args.out}")
     output_dir, log_dir = open_experiment(cfg, args, "valid")
     seed_everything(cfg.SEED)
     set_cudnn(cfg)
@@ -58,6 +60,7 @@ def main() -> None:
     logger.info("=> testing %s", weights)
     if args.fuse_conv_bn:
         network = fold_batch_norms(network)
+        logger.info("=> batch norms folded into the convolutions before them")
     model = to_devices(network, devices)
 
     dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
@@ -97,8 +100,8 @@ def test_parser() -> argparse.ArgumentParser:
 
 
 def write_people(dataset: TopDownDataset, keypoints: np.ndarray, path: Path) -> None:
-    """Everybody tested as one JSON list: image, box's centre and size in pixels, the box's score,
-    and the keypoints (K, 3) as x, y in image pixels and score."""
+    """Everybody tested as one JSON list: image, the crop's centre and size in pixels, the box's
+    score, and the keypoints (K, 3) as x, y in image pixels and score."""
     table = dataset.table
     people = [
         {

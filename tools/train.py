@@ -55,11 +55,14 @@ def main() -> None:
     pin_memory = cfg.PIN_MEMORY and devices[0].type == "cuda"
 
     train_set = build_dataset(cfg, cfg.DATASET.TRAIN_SET, is_train=True)
-    test_set = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
+    if cfg.TRAIN.EVAL_INTERVAL:
+        test_set = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
+        test_batch_size = cfg.TEST.BATCH_SIZE_PER_GPU * len(devices)
+        test_batches = TestLoader(test_set, test_batch_size, workers, pin_memory)
     batch_size = cfg.TRAIN.BATCH_SIZE_PER_GPU * len(devices)
-    test_batch_size = cfg.TEST.BATCH_SIZE_PER_GPU * len(devices)
-    train_batches = train_loader(train_set, batch_size, workers, cfg.TRAIN.SHUFFLE, pin_memory)
-    test_batches = TestLoader(test_set, test_batch_size, workers, pin_memory)
+    train_batches = train_loader(
+        train_set, batch_size, workers, cfg.TRAIN.SHUFFLE, pin_memory, len(devices)
+    )
 
     network = build_model(cfg)
     if cfg.MODEL.PRETRAINED:
@@ -104,8 +107,15 @@ def main() -> None:
 
     checkpoint.save(network.state_dict(), output_dir / "final_state.pth")
     recorder.close()
-    if (output_dir / "model_best.pth").exists():
-        logger.info("=> best score %.4f: %s", best, output_dir / "model_best.pth")
+    weights = output_dir / "model_best.pth"
+    if best > -math.inf:
+        logger.info("=> best score %.4f: %s", best, weights)
+    elif weights.exists():
+        logger.warning(
+            "=> %s is an earlier run's: this one was not validated; its weights are in "
+            "final_state.pth",
+            weights,
+        )
 
 
 def train_parser() -> argparse.ArgumentParser:

@@ -53,7 +53,7 @@ _C.DATASET.SCALE_FACTOR = 0.25  # standard deviation and bound of the random sca
 _C.DATASET.ROT_FACTOR = 30.0  # standard deviation of the random rotation in degrees, bound at twice
 _C.DATASET.PROB_HALF_BODY = 0.0  # how often a crop shows only the upper or the lower body ...
 _C.DATASET.NUM_JOINTS_HALF_BODY = 8  # ... of people with more visible joints than this
-_C.DATASET.PROB_SHIFT = 0.0  # how often the crop's centre moves, by up to a fifth of the box
+_C.DATASET.PROB_SHIFT = 0.0  # share of the training boxes that are moved, by up to a fifth
 _C.DATASET.COLOR_RGB = False  # feed RGB; False feeds BGR, as the published ResNets were trained
 
 _C.TRAIN = CN()

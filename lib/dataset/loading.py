@@ -44,11 +44,20 @@ def train_loader(
     workers: int,
     shuffle: bool = True,
     pin_memory: bool = False,
+    devices: int = 1,
 ) -> DataLoader:
-    """Batches of training samples; set ``loader.sampler.epoch`` before each epoch."""
+    """Batches of training samples; set ``loader.sampler.epoch`` before each epoch.
+
+    A smaller last batch is left out where it would leave one of ``devices`` a single sample: of one
+    alone batch norms of single pixels have no variance.
+    """
+    rest = len(dataset) % batch_size
+    share = -(-rest // devices)
+    leaves_one = rest > 0 and (share == 1 or rest % share == 1)
     return _Loader(
         dataset,
         batch_size=batch_size,
+        drop_last=leaves_one and len(dataset) > batch_size,
         sampler=EpochSampler(len(dataset), shuffle, dataset.seed),
         num_workers=workers,
         pin_memory=pin_memory,

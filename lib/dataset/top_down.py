@@ -43,7 +43,7 @@ class Augmentation:
     rotation_factor: float = 30.0
     half_body_probability: float = 0.0
     half_body_joints: int = 8
-    shift_probability: float = 0.0  # mmpose: the centre moves by up to a fifth of the box
+    shift_probability: float = 0.0  # mmpose: some boxes are moved by up to a fifth, for all epochs
 
 
 @dataclass
@@ -112,9 +112,7 @@ class TopDownDataset(Dataset):
         width = image.shape[1]
         if self.augmentation is not None:
             rng = np.random.default_rng((self.seed, epoch, row))
-            shift = self.augmentation.shift_probability
-            if shift > 0 and rng.random() < shift:
-                view.center = view.center + (0.4 * (rng.random(2) - 0.5) * table.size[row])
+            view.center = view.center + self._shift(row)
             view = self._vary(view, joints, visible, width, rng)
         matrix = crop_matrix(view.center, view.scale, view.rotation, self.size)
         image_matrix = matrix
@@ -133,6 +131,13 @@ class TopDownDataset(Dataset):
             "score": torch.tensor(table.score[row]),
             "index": torch.tensor(row, dtype=torch.int64),
         }
+
+    def _shift(self, row: int) -> np.ndarray:
+        """How far the box of ``row`` is moved, in pixels; the same in every epoch."""
+        rng = np.random.default_rng((self.seed, row))
+        if rng.random() >= self.augmentation.shift_probability:
+            return np.zeros(2, np.float32)
+        return (0.4 * (rng.random(2) - 0.5) * self.table.size[row]).astype(np.float32)
 
     def _vary(
         self,

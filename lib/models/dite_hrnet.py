@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from yacs.config import CfgNode
 
+from lib.models import settings
 from lib.models.blocks import init_weights
 from lib.models.lightweight import (
     STEM_CHANNELS,
@@ -22,6 +23,7 @@ from lib.models.lightweight import (
     halves,
     read_plan,
     shuffle,
+    weigh,
 )
 
 # For each branch, the finest first: how many sizes of kernels it has (3x3, 5x5, ...), how many
@@ -114,7 +116,8 @@ class DynamicConv(nn.Module):
 
     def _convolve_by_all(self, x: Tensor, attention: Tensor) -> Tensor:
         """Mix what all kernels give instead of the kernels: more work, but the number of groups
-        does not depend on the number of images, which an exported graph may leave open."""
+        does not depend on the number of images, which an exported or compiled graph may leave open.
+        """
         kernels = self.aggregation.weight
         number = kernels.shape[0]
         y = self._convolve(x, kernels.transpose(0, 1).flatten(0, 1), 1)
@@ -200,7 +203,6 @@ class DenseContext(nn.Module):
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
-        self.channels = list(channels)
         total = sum(channels)
         hidden = total // DENSE_REDUCTION
         # The last one is in the published checkpoints but computes nothing.
@@ -216,12 +218,7 @@ class DenseContext(nn.Module):
             for item, conv in zip(x[:-1], self.conv_mask, strict=False)
         ]
         weights = self.channel_attention(torch.cat([*pooled, x[-1]], dim=1))
-        *finer, coarsest = weights.split(self.channels, dim=1)
-        weighted = [
-            item * functional.interpolate(weight, size=item.shape[-2:], mode="nearest")
-            for item, weight in zip(x, finer, strict=False)
-        ]
-        return [*weighted, x[-1] * coarsest]
+        return weigh(x, weights)
 
 
 def _pool_runs(x: Tensor, mask: Tensor, height: int, width: int) -> Tensor:
@@ -293,6 +290,10 @@ def build(cfg: CfgNode) -> LightweightHRNet:
         InputError: a value that cannot be built; the message names its key.
     """
     plan = read_plan(cfg)
+    is_fitting = all(number % 8 == 0 and number >= 16 for number in plan.channels)
+    settings.require(
+        is_fitting, "MODEL.EXTRA.NUM_CHANNELS", "multiples of 8 from 16", list(plan.channels)
+    )
 
     def layers(channels: tuple[int, ...]) -> nn.Module:
         return nn.Sequential(*(DynamicMultiScaleContext(channels) for _ in range(plan.num_blocks)))

@@ -111,6 +111,16 @@ def shuffle(parts: Sequence[Tensor]) -> Tensor:
     return last.permute(0, 3, 1, 2)
 
 
+def weigh(x: Branches, weights: Tensor) -> Branches:
+    """Each branch times its part of ``weights``, (N, sum of C_i, H, W) at the coarsest size."""
+    parts = weights.split([item.shape[1] for item in x], dim=1)
+    enlarged = [
+        functional.interpolate(part, size=item.shape[-2:], mode="nearest")
+        for item, part in zip(x[:-1], parts, strict=False)
+    ]
+    return [item * part for item, part in zip(x, [*enlarged, parts[-1]], strict=True)]
+
+
 class Stem(nn.Module):
     """(N, 3, H, W) -> (N, 32, H/4, W/4); of Lite-HRNet and WideHRNet."""
 
@@ -302,7 +312,11 @@ class LightweightHRNet(nn.Module):
         return [self.head_layer(x)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W), H and W multiples of 32 -> heatmaps (N, K, H/4, W/4)."""
+        """Normalised images (N, 3, H, W) -> heatmaps (N, K, H/4, W/4).
+
+        Raises:
+            RuntimeError: H or W is no multiple of 32.
+        """
         return self.final_layer(self.features(x)[0])
 
 

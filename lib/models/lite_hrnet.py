@@ -24,6 +24,7 @@ from lib.models.lightweight import (
     halves,
     read_plan,
     shuffle,
+    weigh,
 )
 
 SPATIAL_RATIO = 4  # channels over hidden channels of the spatial weighting
@@ -34,7 +35,6 @@ class CrossResolutionWeighting(nn.Module):
 
     def __init__(self, channels: Sequence[int], ratio: int) -> None:
         super().__init__()
-        self.channels = list(channels)
         total = sum(channels)
         hidden = max(total // ratio, 1)
         self.conv1 = ConvBN(total, hidden, 1)
@@ -44,12 +44,7 @@ class CrossResolutionWeighting(nn.Module):
         size = x[-1].shape[-2:]
         pooled = [functional.adaptive_avg_pool2d(item, size) for item in x[:-1]]
         weights = self.conv2(self.conv1(torch.cat([*pooled, x[-1]], dim=1)))
-        *finer, coarsest = weights.split(self.channels, dim=1)
-        weighted = [
-            item * functional.interpolate(weight, size=item.shape[-2:], mode="nearest")
-            for item, weight in zip(x, finer, strict=False)
-        ]
-        return [*weighted, x[-1] * coarsest]
+        return weigh(x, weights)
 
 
 class SpatialWeighting(nn.Module):

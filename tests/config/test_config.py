@@ -396,3 +396,45 @@ def test_the_official_experiments_are_the_originals(name):
     assert (cfg.TRAIN.LR, cfg.TRAIN.OPTIMIZER, cfg.TRAIN.LR_FACTOR) == (0.001, "adam", 0.1)
     assert cfg.TEST.FLIP_TEST and cfg.TEST.POST_PROCESS and cfg.TEST.SHIFT_HEATMAP
     assert cfg.GPUS == (0, 1, 2, 3)
+
+
+# Learning rate, epochs, batch on a device, epochs between validations, sigma at 384x288.
+LIGHTWEIGHT = {
+    ("coco", "lite"): (0.002, 210, 64, 10, 3),
+    ("coco", "dite"): (0.002, 270, 32, 10, 3),
+    ("coco", "wide"): (0.0005, 210, 32, 10, 2),
+    ("mpii", "lite"): (0.002, 210, 32, 5, None),
+    ("mpii", "dite"): (0.002, 260, 32, 10, None),
+    ("mpii", "wide"): (0.002, 210, 16, 10, None),
+}
+
+
+@pytest.mark.parametrize(("dataset", "family"), LIGHTWEIGHT)
+def test_the_lightweight_experiments_are_the_published_ones(dataset, family):
+    rate, epochs, batch, interval, sigma = LIGHTWEIGHT[dataset, family]
+    files = sorted((ROOT / "experiments" / dataset / f"{family}_hrnet").glob("*hrnet_*.yaml"))
+    assert len(files) == {"lite": 6, "dite": 4, "wide": 3}[family] - (
+        {"lite": 2, "dite": 2, "wide": -1}[family] if dataset == "mpii" else 0
+    )
+    for path in files:
+        cfg, name = load_config(path), path.stem
+        is_large, is_deep = "384x288" in name, "_30" in name
+        data, train, extra = cfg.DATASET, cfg.TRAIN, cfg.MODEL.EXTRA
+        assert ([3, 8, 3] if is_deep else [2, 4, 2]) == extra.NUM_MODULES, name
+        assert (sigma if is_large else 2) == cfg.MODEL.SIGMA, name
+        assert [int(n) for n in name.split("_")[-1].split("x")][::-1] == cfg.MODEL.IMAGE_SIZE
+        slow = dataset == "mpii" and family == "wide" and is_deep
+        assert (0.0005 if slow else rate) == train.LR, name
+        small = family == "lite" and is_large
+        assert (32 if small else batch) == train.BATCH_SIZE_PER_GPU, name
+        assert (epochs, interval) == (train.END_EPOCH, train.EVAL_INTERVAL), name
+        assert (train.LR_STEP, train.WARMUP_ITERS, train.WARMUP_FACTOR) == ([170, 200], 500, 1e-3)
+        assert (data.ROT_FACTOR, data.SCALE_FACTOR, data.COLOR_RGB) == (30, 0.25, True), name
+        half, shift = max(data.PROB_HALF_BODY, 0.0), data.PROB_SHIFT
+        assert (half, shift) == ((0.3, 0.3) if dataset == "coco" else (0.0, 0.0)), name
+        assert len(cfg.GPUS) == (1 if (dataset, family) == ("mpii", "wide") else 8), name
+        if family == "wide":
+            assert ("_se" in name) == extra.WITH_SE, name
+        if family == "lite":
+            assert ("NAIVE" if "naive" in name else "LITE") == extra.MODULE_TYPE, name
+            assert extra.NUM_CHANNELS[0] == (30 if name.startswith("naive") else 40), name

@@ -220,10 +220,11 @@ def test_the_builder_follows_the_keys_of_dataset(tmp_path, source):
         "ROT_FACTOR": 7,
         "PROB_HALF_BODY": 0.25,
         "NUM_JOINTS_HALF_BODY": 5,
+        "PROB_SHIFT": 0.5,
     }
     cfg = load(tmp_path, DATASET=keys, SEED=9)
     data = build_dataset(cfg, "val2017", is_train=True)
-    assert data.augmentation == Augmentation(False, 0.1, 7.0, 0.25, 5)
+    assert data.augmentation == Augmentation(False, 0.1, 7.0, 0.25, 5, 0.5)
     assert (data.size, data.seed, len(data), data.skeleton) == ((64, 64), 9, 6, COCO)
     assert build_dataset(cfg, "val2017", is_train=False).augmentation is None
 
@@ -264,3 +265,21 @@ def test_a_detectors_boxes_are_for_tests_only(tmp_path, source):
     assert len(tested) == 4 and tested[0]["score"] == pytest.approx(0.95)
     assert not tested[0]["visible"].any()
     assert len(build_dataset(cfg, "val2017", is_train=True)) == 6
+
+
+def test_boxes_are_moved_once_and_for_all_by_up_to_a_fifth(source):
+    still = {"flip": False, "scale_factor": 0.0, "rotation_factor": 0.0}
+    share, table = 0.5, source.table
+    moves = []
+    for seed in range(40):
+        data = TopDownDataset(
+            source, (64, 64), Augmentation(**still, shift_probability=share), seed
+        )
+        for row in range(len(data)):
+            first, later = data[0, row]["center"].numpy(), data[7, row]["center"].numpy()
+            assert (first == later).all()
+            moves.append((first - table.center[row]) / table.size[row])
+    moves = np.array(moves)
+    is_moved = (np.abs(moves) > 1e-6).any(1)
+    assert abs(is_moved.mean() - share) < 0.1
+    assert 0.17 < np.abs(moves).max() <= 0.2 + 1e-4

@@ -119,7 +119,7 @@ def test_only_the_unused_mask_of_dite_hrnet_gets_no_gradient(name):
     assert len(silent) == 2 * len(layers)
 
 
-@pytest.mark.parametrize(("channels", "expected"), [(80 // 4, 24), (40, 40), (8, 8), (3, 8)])
+@pytest.mark.parametrize(("channels", "expected"), [(20, 24), (40, 40), (8, 8), (3, 8), (11, 16)])
 def test_squeezed_channels_are_mobilenets(channels, expected):
     assert make_divisible(channels) == expected
 
@@ -140,6 +140,12 @@ def test_a_bad_setting_is_refused_and_named(name, key, value):
     (cfg.MODEL.EXTRA if "EXTRA" in key else cfg.MODEL)[key.removeprefix("EXTRA.")] = value
     with pytest.raises(InputError, match=f"MODEL.{key}"):
         build_model(cfg)
+
+
+@pytest.mark.parametrize("channels", [[40, 80, 160, 324], [8, 16, 24, 32]])
+def test_dite_hrnet_refuses_channels_that_its_groups_cannot_share(channels):
+    with pytest.raises(InputError, match=r"MODEL\.EXTRA\.NUM_CHANNELS must be multiples of 8"):
+        build_model(tiny_light_cfg("dite_hrnet", NUM_CHANNELS=channels))
 
 
 def test_an_unknown_kind_of_module_is_refused():

@@ -40,7 +40,8 @@ def command(tool, monkeypatch, capsys):
     loggers and PyTorch are afterwards as they were."""
     root = logging.getLogger()
     handlers, level, raising = list(root.handlers), root.level, logging.raiseExceptions
-    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    cudnn = torch.backends.cudnn
+    threads, settings = torch.get_num_threads(), (cudnn.benchmark, cudnn.deterministic)
     torch.set_num_threads(1)
 
     def run(name, *arguments: object) -> Ended:
@@ -65,7 +66,7 @@ def command(tool, monkeypatch, capsys):
     root.setLevel(level)
     logging.raiseExceptions = raising
     torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = cudnn
+    cudnn.benchmark, cudnn.deterministic = settings
 
 
 @pytest.fixture

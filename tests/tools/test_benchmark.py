@@ -10,6 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
+
+from tests.models.configs import tiny_light_cfg
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 DATA = ["data", "--count", "3", "--people", "3", "--batch", "4", "--repeats", "1"]
@@ -45,6 +48,38 @@ def test_json_has_every_comparison_and_both_ways_answer_alike(
         assert row["agree"] is True
         assert row["plain"] > 0
         assert row["ratio"] == pytest.approx(row["ours"] / row["plain"])
+
+
+@pytest.fixture
+def experiment(tmp_path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    content = yaml.safe_load(tiny_light_cfg("lite_hrnet").dump())
+    content["MODEL"]["IMAGE_SIZE"] = [64, 64]
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_networks_forms_answer_alike(tool, capsys, experiment):
+    arguments = ["forward", "--cfg", str(experiment), "--batch", "1", "3", "--repeats", "1"]
+    assert tool.main([*arguments, "--forms", "folded", "plain", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    names = [f"{form}, batch of {batch}" for form in ("plain", "folded") for batch in (1, 3)]
+    assert [row["what"] for row in rows] == names
+    assert all(row["agree"] for row in rows)
+    assert all(row["ratio"] == 1 for row in rows[:2])
+    settings = ["MODEL.NUM_JOINTS", "3"]
+    assert tool.main([arguments[0], *settings, *arguments[1:], "--forms", "folded"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[-3:]] == ["form", "plain", "folded"]
+
+
+def test_forms_whose_packages_are_missing_are_left_out(tool, capsys, experiment, monkeypatch):
+    monkeypatch.setattr("_forward.OPTIONAL", ("no_such_package",))
+    arguments = ["forward", "--cfg", str(experiment), "--batch", "1", "--repeats", "1", "--json"]
+    assert tool.main([*arguments, "--forms", "onnxruntime"]) == 0
+    output = capsys.readouterr()
+    assert "pip install no_such_package" in output.err
+    assert [row["what"] for row in json.loads(output.out)["rows"]] == ["plain, batch of 1"]
 
 
 def test_the_command_prints_a_table_from_any_folder(tmp_path):

@@ -19,8 +19,8 @@ def test_a_work_dir_holds_results_and_log(root, command, tmp_path):
     assert ended.code == 0 and str(folder / "model_best.pth") in ended.out
 
 
-def test_no_validate_tests_nothing(root, command):
-    path = write(root, TRAIN={"END_EPOCH": 2})
+def test_no_validate_needs_no_test_set_and_tests_nothing(root, command):
+    path = write(root, TRAIN={"END_EPOCH": 2}, DATASET={"ROOT": str(root), "TEST_SET": "none"})
     assert command("train", "--cfg", path, "--no-validate").code == 0
     folder = output(root)
     assert (folder / "final_state.pth").exists() and not (folder / "model_best.pth").exists()
@@ -43,6 +43,7 @@ def test_gpu_ids_and_deterministic_are_settings(root, command):
         "train", "--cfg", path, "--deterministic", "--gpu-ids", "0", "2", "TRAIN.LR", "1e-5"
     )
     assert ended.code == 0, ended
+    assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
     text = (output(root) / "config_train.yaml").read_text()
     assert "DETERMINISTIC: true" in text and "BENCHMARK: false" in text
     assert "GPUS:\n- 0\n- 2\n" in text and "LR: 1.0e-05" in text
@@ -56,13 +57,14 @@ def test_autoscale_lr_follows_the_size_of_the_batch(root, command, gpus, factor)
     assert float(history(output(root))[0]["lr"]) == pytest.approx(0.01 * factor)
 
 
-def test_folded_batch_norms_score_the_same_and_out_holds_everybody(root, command, tmp_path):
+def test_folded_batch_norms_find_the_same_and_out_holds_everybody(root, command, tmp_path):
     path = write(root)
     assert command("train", "--cfg", path).code == 0
     people = []
     for number, options in enumerate(((), ("--fuse-conv-bn",))):
         file = tmp_path / "new" / f"{number}.json"
-        assert command("test", "--cfg", path, "--out", file, *options).code == 0
+        ended = command("test", "--cfg", path, "--out", file, *options)
+        assert ended.code == 0 and ("batch norms folded" in ended.out) == bool(options)
         people.append(json.loads(file.read_text()))
     for plain, folded in zip(*people, strict=True):
         assert set(plain) == {"image", "image_id", "center", "size", "score", "keypoints"}
@@ -78,9 +80,23 @@ def test_folded_batch_norms_score_the_same_and_out_holds_everybody(root, command
         (["--cfg-options", "optimizer.lr=1e-3"], ["--cfg-options", "KEY VALUE", "TRAIN.LR"]),
         (["--options", "a=1", "b=2"], ["KEY VALUE"]),
         (["--gpu-ids", "all"], ["--gpu-ids", "all"]),
+        (["--work-dir", "a", "--modelDir", "b"], ["--work-dir", "--modelDir"]),
         (["--seed", "one"], ["SEED"]),
         (["--resume-from", "nowhere.pth"], ["nowhere.pth"]),
     ],
 )
 def test_what_they_cannot_take_is_one_line(root, command, options, parts):
     assert is_one_line(command("train", "--cfg", write(root), *options), *parts)
+
+
+@pytest.mark.parametrize("name", ["people.pkl", "."])
+def test_out_is_looked_at_before_the_test(root, command, tmp_path, name):
+    ended = command("test", "--cfg", write(root), "--out", tmp_path / name)
+    assert is_one_line(ended, "--out", ".json")
+
+
+def test_an_earlier_runs_best_weights_are_named_as_such(root, command):
+    path = write(root, TRAIN={"END_EPOCH": 1}, AUTO_RESUME=False)
+    assert command("train", "--cfg", path).code == 0
+    ended = command("train", "--cfg", path, "--no-validate")
+    assert "model_best.pth is an earlier run's" in ended.out and "best score" not in ended.out

@@ -32,8 +32,10 @@ def test_a_network_learns_a_few_people_by_heart(experiment, figures, command, tm
         *("DATASET.ROOT", figures, "DATASET.TEST_SET", "train", "WORKERS", "0", *still),
         *("MODEL.IMAGE_SIZE", "[64,64]", "MODEL.HEATMAP_SIZE", "[16,16]"),
         *("TRAIN.BATCH_SIZE_PER_GPU", "8", "TRAIN.WARMUP_ITERS", "0", "TRAIN.AMP", "False"),
-        *("TRAIN.END_EPOCH", "24", "TRAIN.EVAL_INTERVAL", "23", "TEST.FLIP_TEST", "False"),
-        *("MODEL.EXTRA.NUM_MODULES", "[1,1,1]", "DEBUG.DEBUG", "False"),
+        *("TRAIN.LR", "0.01", "TRAIN.END_EPOCH", "30"),
+        *("MODEL.EXTRA.NUM_MODULES", "[1,1,1]", "TRAIN.EVAL_INTERVAL", "29"),
+        *("TEST.FLIP_TEST", "False", "DEBUG.DEBUG", "False"),
     )
     assert ended.code == 0, ended.err
-    assert float(history(tmp_path)[-1]["AP"]) > 0.3
+    # On an untrained network, and after one epoch, it is 0.
+    assert float(history(tmp_path)[-1]["Ap .5"]) > 0.5
