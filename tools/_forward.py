@@ -58,7 +58,7 @@ def forward(args: argparse.Namespace) -> list[Timing]:
     if args.weights:
         load_checkpoint(network, args.weights)
     else:
-        enliven(network, torch.randn(4, 3, height, width, device=device))
+        enliven(network)
     network.eval()
     forms = ["plain", *(form for form in available(args.forms) if form != "plain")]
     timings = [Timing(form, {}, 0.0) for form in forms]
@@ -76,20 +76,16 @@ def forward(args: argparse.Namespace) -> list[Timing]:
     return timings
 
 
-@torch.no_grad()
-def enliven(network: nn.Module, images: Tensor) -> None:
-    """Random weights, and batch norms that know what they bring about, so that every layer matters
-    to the answer: the papers' initial ones are so small that nothing would be left to compare."""
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+def enliven(network: nn.Module) -> None:
+    """Random weights under which every layer matters to the answer: the papers' initial ones are so
+    small that nothing would be left to compare."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.kaiming_normal_(module.weight, mode="fan_in")
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    network.train()(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.normal_(module.running_mean, std=0.1)
 
 
 def available(forms: Sequence[str]) -> list[str]:
