@@ -91,6 +91,10 @@ def test_says_where_a_published_figure_cannot_be_reproduced(tool, capsys):
     assert "published: 900M, which this count does not reproduce" in capsys.readouterr().out
     assert tool.main(["--cfg", str(folder / "widehrnet_18_se_384x288.yaml")]) == 0
     assert "published: 1600M\n" in capsys.readouterr().out
+    folder = TOOLS.parent / "experiments" / "mpii" / "lite_hrnet"
+    for name, said in (("naive", "259.6M\n"), ("wider_naive", "418.7M, which this")):
+        assert tool.main(["--cfg", str(folder / f"{name}_litehrnet_18_256x256.yaml")]) == 0
+        assert f"published: {said}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["dite_hrnet", "lite_hrnet"])
