@@ -66,8 +66,8 @@ PUBLISHED = {
     "coco/widehrnet_18_se_384x288": 1600,
     "coco/widehrnet_30_se_256x192": 1210,
 }
-# Those of one decimal are cut or rounded. WideHRNet's have two or three digits, of thousands of 2^20
-# or of 2^30.
+# Those of one decimal are cut or rounded; WideHRNet's have two or three digits, of 10^3 * 2^20 or
+# of 2^30.
 NEAR, NEAR_SHARE = 0.1, 0.03
 ROOT = "Global"  # PyTorch's name for the whole
 
