@@ -2,6 +2,7 @@
 experiment's data set."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from yacs.config import CfgNode
 
@@ -36,6 +37,16 @@ def _coco(cfg: CfgNode, split: str, is_train: bool) -> Source:
     )
 
 
+def _figures(cfg: CfgNode, split: str, is_train: bool) -> Source:
+    root = cfg.DATASET.ROOT
+    if not (Path(root) / "annotations").is_dir():
+        raise InputError(
+            f"DATASET.ROOT: {root} holds no figures; python tools/get_data.py figures --root {root} "
+            "draws them"
+        )
+    return _coco(cfg, split, is_train)
+
+
 def _mpii(cfg: CfgNode, split: str, is_train: bool) -> Source:
     source = MpiiKeypoints(cfg.DATASET.ROOT, split, data_format=cfg.DATASET.DATA_FORMAT)
     if source.has_truth and not is_train:
@@ -46,7 +57,7 @@ def _mpii(cfg: CfgNode, split: str, is_train: bool) -> Source:
 # DATASET.DATASET -> the split's people. The figures are laid out as COCO is.
 DATASETS: dict[str, Callable[[CfgNode, str, bool], Source]] = {
     "coco": _coco,
-    "figures": _coco,
+    "figures": _figures,
     "mpii": _mpii,
 }
 

@@ -283,3 +283,9 @@ def test_boxes_are_moved_once_and_for_all_by_up_to_a_fifth(source):
     is_moved = (np.abs(moves) > 1e-6).any(1)
     assert abs(is_moved.mean() - share) < 0.1
     assert 0.17 < np.abs(moves).max() <= 0.2 + 1e-4
+
+
+def test_figures_that_are_not_drawn_are_a_command_away(tmp_path):
+    cfg = load(tmp_path, DATASET={"DATASET": "figures", "ROOT": str(tmp_path / "none")})
+    with pytest.raises(InputError, match=r"get_data\.py figures --root .*none draws them"):
+        build_dataset(cfg, "val", is_train=False)
