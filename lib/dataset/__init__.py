@@ -41,8 +41,8 @@ def _figures(cfg: CfgNode, split: str, is_train: bool) -> Source:
     root = cfg.DATASET.ROOT
     if not (Path(root) / "annotations").is_dir():
         raise InputError(
-            f"DATASET.ROOT: {root} holds no figures; python tools/get_data.py figures --root {root} "
-            "draws them"
+            f"DATASET.ROOT: {root} holds no figures; "
+            f"python tools/get_data.py figures --root {root} draws them"
         )
     return _coco(cfg, split, is_train)
 
