@@ -210,7 +210,7 @@ def post_row(dataset: TopDownDataset, codec: Any, args: argparse.Namespace) -> R
         heatmaps = codec.average(outputs, codec.flip(mirrored))
         accuracy, _ = codec.accuracy(heatmaps, target)
         places, _ = codec.decode(heatmaps)
-        return to_image(places, center, scale, dataset.size), accuracy
+        return to_image(places, center, scale, dataset.size, dataset.is_aligned), accuracy
 
     def plain() -> tuple:
         boxes = (center.numpy(), scale.numpy())

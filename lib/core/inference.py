@@ -10,6 +10,7 @@ from yacs.config import CfgNode
 
 from lib.core.codecs import build_codec
 from lib.core.validate import predict
+from lib.dataset import crops_are_aligned
 from lib.dataset.image import read_image
 from lib.dataset.skeletons import SKELETONS
 from lib.dataset.top_down import crop
@@ -56,6 +57,7 @@ class Predictor:
         self._model = model.to(self._device).eval()
         self._codec = build_codec(cfg, self.skeleton)
         self._size = (cfg.MODEL.IMAGE_SIZE[0], cfg.MODEL.IMAGE_SIZE[1])
+        self._is_aligned = crops_are_aligned(cfg)
         self._flip_test = cfg.TEST.FLIP_TEST
         self._is_rgb = cfg.DATASET.COLOR_RGB
         self._batch_size = cfg.TEST.BATCH_SIZE_PER_GPU
@@ -102,14 +104,15 @@ class Predictor:
     ) -> list[Person]:
         crops = np.stack(
             [
-                crop(bgr, crop_matrix(c, s, 0.0, self._size), self._size)
+                crop(bgr, crop_matrix(c, s, 0.0, self._size, self._is_aligned), self._size)
                 for c, s in zip(center, scale, strict=True)
             ]
         )
         images = normalize(torch.from_numpy(crops).to(self._device), self._is_rgb)
         outputs = predict(self._model, self._codec, images, self._flip_test)
         places, scores = (value.float().cpu() for value in self._codec.decode(outputs))
-        places = to_image(places, torch.from_numpy(center), torch.from_numpy(scale), self._size)
+        boxes_there = torch.from_numpy(center), torch.from_numpy(scale)
+        places = to_image(places, *boxes_there, self._size, self._is_aligned)
         return [
             Person(place, score, box, float(score.mean()))
             for place, score, box in zip(places.numpy(), scores.numpy(), boxes, strict=True)

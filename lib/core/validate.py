@@ -58,7 +58,9 @@ def validate(
         batch = to_device(batch, device)
         outputs = predict(model, codec, normalize(batch["image"], is_rgb), flip_test)
         places, scores = codec.decode(outputs)
-        places = to_image(places, batch["center"], batch["scale"], dataset.size)
+        places = to_image(
+            *(places, batch["center"], batch["scale"]), dataset.size, dataset.is_aligned
+        )
         found.append((batch["index"], torch.cat([places, scores[..., None]], dim=-1)))
         target = codec.encode(batch["joints"], batch["visible"])
         loss = codec.loss(outputs, target)

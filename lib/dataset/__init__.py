@@ -13,7 +13,7 @@ from lib.dataset.table import well_placed
 from lib.dataset.top_down import Augmentation, Source, TopDownDataset
 from lib.utils.errors import InputError
 
-__all__ = ["DATASETS", "build_dataset"]
+__all__ = ["DATASETS", "build_dataset", "crops_are_aligned"]
 
 
 def _coco(cfg: CfgNode, split: str, is_train: bool) -> Source:
@@ -91,5 +91,14 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset:
         shift_probability=cfg.DATASET.PROB_SHIFT,
     )
     return TopDownDataset(
-        source, cfg.MODEL.IMAGE_SIZE, augmentation if is_train else None, cfg.SEED
+        source,
+        cfg.MODEL.IMAGE_SIZE,
+        augmentation if is_train else None,
+        cfg.SEED,
+        crops_are_aligned(cfg),
     )
+
+
+def crops_are_aligned(cfg: CfgNode) -> bool:
+    """Whether an experiment cuts its crops as UDP does."""
+    return cfg.MODEL.TARGET_TYPE == "udp"

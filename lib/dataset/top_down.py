@@ -76,6 +76,7 @@ class TopDownDataset(Dataset):
     Args:
         size: (width, height) of the crop.
         augmentation: None for tests.
+        is_aligned: cut crops as UDP does (lib/dataset/transforms.py).
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class TopDownDataset(Dataset):
         size: tuple[int, int],
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        is_aligned: bool = False,
     ) -> None:
         self.source = source
         self.skeleton = source.skeleton
@@ -91,6 +93,7 @@ class TopDownDataset(Dataset):
         self.size = (int(size[0]), int(size[1]))
         self.augmentation = augmentation
         self.seed = seed
+        self.is_aligned = is_aligned
 
     def __len__(self) -> int:
         return len(self.table)
@@ -114,7 +117,9 @@ class TopDownDataset(Dataset):
             rng = np.random.default_rng((self.seed, epoch, row))
             view.center = view.center + self._shift(row)
             view = self._vary(view, joints, visible, width, rng)
-        matrix = crop_matrix(view.center, view.scale, view.rotation, self.size)
+        matrix = crop_matrix(
+            view.center, view.scale, view.rotation, self.size, self.is_aligned
+        )
         image_matrix = matrix
         if view.is_mirrored:
             joints, visible = mirror_joints(joints, visible, width, self.skeleton.flip_pairs)

@@ -4,6 +4,11 @@ A crop shows the box around ``center`` (image pixels) whose size is ``scale`` * 
 by ``rotation`` degrees, and fills ``size`` (width, height) pixels. Only the width of ``scale``
 enters, as in HRNet: boxes come with the crop's aspect ratio. Where a formula is published its file
 in leoxiaobin/deep-high-resolution-net.pytorch is named.
+
+A crop that ``is_aligned`` is UDP's (Huang et al.: The Devil Is in the Details: Delving Into
+Unbiased Data Processing for Human Pose Estimation. CVPR 2020): the box runs from the middle of the
+first pixel to the middle of the last, so it is size - 1 pixels wide, and a crop, its mirror image
+and its heatmaps lie exactly on each other.
 """
 
 import numpy as np
@@ -39,16 +44,26 @@ def box_to_center_scale(
 
 
 def crop_matrix(
-    center: np.ndarray, scale: np.ndarray, rotation: float, size: tuple[int, int]
+    center: np.ndarray,
+    scale: np.ndarray,
+    rotation: float,
+    size: tuple[int, int],
+    is_aligned: bool = False,
 ) -> np.ndarray:
     """(2, 3) float64 matrix from image to crop pixels (lib/utils/transforms.py,
-    ``get_affine_transform``)."""
-    zoom = size[0] / max(float(scale[0]) * PIXEL_STD, MIN_WIDTH)
+    ``get_affine_transform``; aligned: ``get_udp_warp_matrix`` of mmpose 1.x with the rotation's
+    sign turned round)."""
+    extent, box = np.array(size, np.float64), np.asarray(scale, np.float64) * PIXEL_STD
+    if is_aligned:
+        extent -= 1
+        zoom = extent / np.maximum(box, MIN_WIDTH)
+    else:
+        zoom = np.full(2, extent[0] / max(box[0], MIN_WIDTH))
     radians = np.deg2rad(float(rotation))
-    cosine, sine = zoom * np.cos(radians), zoom * np.sin(radians)
-    matrix = np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0]])
-    matrix[:, 2] = np.array(size) * 0.5 - matrix[:, :2] @ np.asarray(center, np.float64)
-    return matrix
+    cosine, sine = np.cos(radians), np.sin(radians)
+    turned = zoom[:, None] * np.array([[cosine, sine], [-sine, cosine]])
+    shift = extent * 0.5 - turned @ np.asarray(center, np.float64)
+    return np.column_stack([turned, shift])
 
 
 def mirror_matrix(matrix: np.ndarray, width: int) -> np.ndarray:
@@ -109,7 +124,11 @@ def half_body_box(
 
 
 def to_image(
-    keypoints: torch.Tensor, center: torch.Tensor, scale: torch.Tensor, size: tuple[int, int]
+    keypoints: torch.Tensor,
+    center: torch.Tensor,
+    scale: torch.Tensor,
+    size: tuple[int, int],
+    is_aligned: bool = False,
 ) -> torch.Tensor:
     """Crop pixels to image pixels (``transform_preds``), for crops that were not turned.
 
@@ -120,8 +139,13 @@ def to_image(
     Returns:
         (N, K, 2) in image pixels.
     """
-    zoom = scale[:, :1] * (PIXEL_STD / size[0])
-    middle = keypoints.new_tensor([size[0] * 0.5, size[1] * 0.5])
+    width, height = (size[0] - 1, size[1] - 1) if is_aligned else size
+    if is_aligned:
+        per_pixel = keypoints.new_tensor([PIXEL_STD / width, PIXEL_STD / height])
+        zoom = scale * per_pixel
+    else:
+        zoom = scale[:, :1] * (PIXEL_STD / width)
+    middle = keypoints.new_tensor([width * 0.5, height * 0.5])
     return (keypoints - middle) * zoom[:, None] + center[:, None]
 
 

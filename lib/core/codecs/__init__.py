@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from yacs.config import CfgNode
 
-from lib.core.codecs import heatmap
+from lib.core.codecs import dark, heatmap, udp
 from lib.core.codecs.heatmap import HeatmapCodec
 from lib.dataset.skeletons import Skeleton
 from lib.utils.errors import InputError
@@ -17,7 +17,11 @@ from lib.utils.errors import InputError
 __all__ = ["CODECS", "build_codec"]
 
 # MODEL.TARGET_TYPE -> builder
-CODECS: dict[str, Callable[[CfgNode, Skeleton], HeatmapCodec]] = {"gaussian": heatmap.build}
+CODECS: dict[str, Callable[[CfgNode, Skeleton], HeatmapCodec]] = {
+    "gaussian": heatmap.build,
+    "dark": dark.build,
+    "udp": udp.build,
+}
 
 
 def build_codec(cfg: CfgNode, skeleton: Skeleton) -> HeatmapCodec:

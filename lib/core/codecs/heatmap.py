@@ -12,6 +12,7 @@ import torch
 from yacs.config import CfgNode
 
 from lib.core.codecs.losses import joints_mse, joints_ohkm_mse
+from lib.core.codecs.refinement import Refine, build_refine, quarter_step
 from lib.dataset.skeletons import Skeleton
 from lib.dataset.transforms import mirror_order
 from lib.utils.errors import InputError
@@ -36,7 +37,8 @@ class HeatmapCodec:
         image_size, heatmap_size: (width, height) of the network's input and output.
         sigma: of the Gaussian, in heatmap pixels.
         flip_pairs: joints that a mirror exchanges.
-        post_process: move a quarter of a pixel toward the higher neighbour.
+        refine: what moves maxima between pixels, from lib.core.codecs.refinement; None leaves them
+            on their pixels.
         shift: move mirrored heatmaps one pixel to the right, where they fit the others better.
         joint_weights: K weights in the loss, None for 1.
         loss: of heatmaps, target heatmaps and weight.
@@ -48,7 +50,7 @@ class HeatmapCodec:
         heatmap_size: tuple[int, int],
         sigma: float,
         flip_pairs: tuple[tuple[int, int], ...],
-        post_process: bool = True,
+        refine: Refine | None = quarter_step,
         shift: bool = True,
         joint_weights: tuple[float, ...] | None = None,
         loss: Loss = joints_mse,
@@ -56,7 +58,7 @@ class HeatmapCodec:
         self.heatmap_size = tuple(heatmap_size)
         self.stride = (image_size[0] / heatmap_size[0], image_size[1] / heatmap_size[1])
         self.sigma = sigma
-        self.post_process = post_process
+        self.refine = refine
         self.shift = shift
         self._flip_pairs = flip_pairs
         self._joint_weights = joint_weights
@@ -70,24 +72,26 @@ class HeatmapCodec:
         """
         width, height = self.heatmap_size
         # Axis by axis: a tensor made of Python numbers would have to be copied to a GPU each time.
-        x = (joints[..., 0] / self.stride[0] + 0.5).trunc()
-        y = (joints[..., 1] / self.stride[1] + 0.5).trunc()
-        reach = int(3 * self.sigma)
-        is_near = (x - reach < width) & (x + reach + 1 >= 0)
-        is_near &= (y - reach < height) & (y + reach + 1 >= 0)
-        weight = visible * is_near
-        rows = self._gaussian(y, height, reach)
-        columns = self._gaussian(x, width, reach) * (weight > 0.5)[..., None]
+        x, y = joints[..., 0] / self.stride[0], joints[..., 1] / self.stride[1]
+        weight = visible * self._reaches(x, width) * self._reaches(y, height)
+        rows = self._gaussian(y, height)
+        columns = self._gaussian(x, width) * (weight > 0.5)[..., None]
         heatmaps = rows[..., :, None] * columns[..., None, :]
         if self._joint_weights is not None:
             weight = weight * weight.new_tensor(self._joint_weights)
         return Target(heatmaps, weight)
 
-    def _gaussian(self, place: torch.Tensor, length: int, reach: int) -> torch.Tensor:
+    def _reaches(self, place: torch.Tensor, length: int) -> torch.Tensor:
+        """(N, K): whether the Gaussian at ``place`` touches a map of that length."""
+        reach = int(3 * self.sigma)
+        pixel = nearest_pixel(place)
+        return (pixel - reach < length) & (pixel + reach + 1 >= 0)
+
+    def _gaussian(self, place: torch.Tensor, length: int) -> torch.Tensor:
         """(N, K, length): the Gaussian's share along one axis, 0 beyond its reach."""
-        distance = torch.arange(length, device=place.device) - place[..., None]
+        distance = distances(nearest_pixel(place), length)
         value = torch.exp(-distance.square() / (2 * self.sigma**2))
-        return value * (distance.abs() <= reach)
+        return value * (distance.abs() <= int(3 * self.sigma))
 
     def loss(self, outputs: Outputs, target: Target) -> torch.Tensor:
         """The loss of one output, or the sum over several."""
@@ -117,8 +121,8 @@ class HeatmapCodec:
         heatmaps = last_output(outputs)
         self._check(heatmaps)
         place, scores = maxima(heatmaps)
-        if self.post_process:
-            place = place + 0.25 * _slope_sign(heatmaps, place)
+        if self.refine is not None:
+            place = self.refine(heatmaps, place, scores)
         return _scale(place, *self.stride), scores
 
     def _check(self, heatmaps: torch.Tensor) -> None:
@@ -165,18 +169,14 @@ def _scale(points: torch.Tensor, x: float, y: float) -> torch.Tensor:
     return torch.stack([points[..., 0] * x, points[..., 1] * y], dim=-1)
 
 
-def _slope_sign(heatmaps: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """(N, K, 2): the sign of the central difference at ``place`` along x and y, 0 where it is at
-    the border."""
-    height, width = heatmaps.shape[2:]
-    flat = heatmaps.flatten(2)
-    x, y = place[..., 0].long(), place[..., 1].long()
-    is_inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
-    index = torch.where(is_inside, y * width + x, width + 1)
-    around = torch.stack([index + 1, index - 1, index + width, index - width], dim=-1)
-    value = flat.gather(2, around)
-    slope = torch.stack([value[..., 0] - value[..., 1], value[..., 2] - value[..., 3]], dim=-1)
-    return slope.sign() * is_inside[..., None]
+def nearest_pixel(place: torch.Tensor) -> torch.Tensor:
+    """The whole number that published code takes for the nearest; below 0 it is another."""
+    return (place + 0.5).trunc()
+
+
+def distances(place: torch.Tensor, length: int) -> torch.Tensor:
+    """(..., length): how far each pixel of an axis lies beyond ``place`` (...)."""
+    return torch.arange(length, device=place.device) - place[..., None]
 
 
 def last_output(outputs: Outputs) -> torch.Tensor:
@@ -184,19 +184,25 @@ def last_output(outputs: Outputs) -> torch.Tensor:
     return outputs[-1] if isinstance(outputs, (list, tuple)) else outputs
 
 
-def build(cfg: CfgNode, skeleton: Skeleton) -> HeatmapCodec:
-    """The codec of an experiment: MODEL.*, LOSS.* and the flip test's settings in TEST.*."""
+def build(
+    cfg: CfgNode, skeleton: Skeleton, kind: type[HeatmapCodec] = HeatmapCodec, step: str = "quarter"
+) -> HeatmapCodec:
+    """The codec of an experiment: MODEL.*, LOSS.* and the settings of tests in TEST.*.
+
+    Args:
+        step: the TEST.REFINE that belongs to ``kind``.
+    """
     if cfg.LOSS.USE_OHKM and not 0 < cfg.LOSS.TOPK <= len(skeleton):
         raise InputError(f"LOSS.TOPK: must be between 1 and the {len(skeleton)} joints")
     loss: Loss = partial(joints_ohkm_mse, topk=cfg.LOSS.TOPK) if cfg.LOSS.USE_OHKM else joints_mse
     if not cfg.LOSS.USE_TARGET_WEIGHT:
         loss = partial(_unweighted, loss)
-    return HeatmapCodec(
+    return kind(
         cfg.MODEL.IMAGE_SIZE,
         cfg.MODEL.HEATMAP_SIZE,
         cfg.MODEL.SIGMA,
         skeleton.flip_pairs,
-        post_process=cfg.TEST.POST_PROCESS,
+        refine=build_refine(cfg, step),
         shift=cfg.TEST.SHIFT_HEATMAP,
         joint_weights=skeleton.joint_weights if cfg.LOSS.USE_DIFFERENT_JOINTS_WEIGHT else None,
         loss=loss,

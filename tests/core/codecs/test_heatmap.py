@@ -7,6 +7,7 @@ import torch
 from lib.core.codecs import build_codec
 from lib.core.codecs.heatmap import HeatmapCodec, Target, maxima
 from lib.core.codecs.losses import joints_mse, joints_ohkm_mse
+from lib.core.codecs.refinement import quarter_step
 from lib.dataset.skeletons import COCO, MPII
 from lib.dataset.transforms import to_image
 from lib.utils.errors import InputError
@@ -66,7 +67,7 @@ def test_maxima_and_decoding_with_and_without_the_quarter_step_are_the_published
     np.testing.assert_array_equal(place.numpy(), arrays["max_preds"])
     np.testing.assert_array_equal(scores.numpy(), arrays["maxvals"][..., 0])
     for key, post_process in (("final_preds_post", True), ("final_preds", False)):
-        places, scores = codec(width, height, post_process=post_process).decode(heatmaps)
+        places, scores = codec(width, height, refine=quarter_step if post_process else None).decode(heatmaps)
         ours = to_image(places, center, scale, (4 * width, 4 * height))
         np.testing.assert_allclose(ours.numpy(), arrays[key], atol=2e-4)
         np.testing.assert_array_equal(scores.numpy(), arrays["maxvals"][..., 0])
@@ -205,8 +206,8 @@ def test_the_builder_follows_the_keys_of_loss_and_test(tmp_path):
     assert loss(USE_DIFFERENT_JOINTS_WEIGHT=True) == pytest.approx(by_joint)
     assert len({round(value, 7) for value in (loss(), plain, hard, by_joint)}) == 4
     off = build_codec(load(tmp_path, TEST={"POST_PROCESS": False, "SHIFT_HEATMAP": False}), COCO)
-    assert (off.post_process, off.shift, off.stride) == (False, False, (4, 4))
-    assert (ours.post_process, ours.shift) == (True, True)
+    assert (off.refine, off.shift, off.stride) == (None, False, (4, 4))
+    assert (ours.refine, ours.shift) == (quarter_step, True)
 
 
 @pytest.mark.parametrize(

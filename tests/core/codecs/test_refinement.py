@@ -1,0 +1,78 @@
+"""DARK's and UDP's steps against the published code's numbers."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from lib.config import load_config
+from lib.core.codecs.refinement import (
+    _blur,
+    blur_kernel,
+    build_refine,
+    dark_step,
+    quarter_step,
+    udp_step,
+)
+from lib.utils.errors import InputError
+from tests.golden_arrays import golden
+from tests.tiny import experiment
+
+
+@pytest.mark.parametrize("name", ["dark_sigma2", "dark_sigma3"])
+def test_every_step_is_the_published_one(name):
+    meta, arrays = golden(f"ops/{name}")
+    kernel = meta["blur_kernel_size"]
+    maps, place, scores = (
+        torch.from_numpy(arrays[key])[None] for key in ("heatmaps", "maximum", "score")
+    )
+    blurred, gain = _blur(maps, scores, kernel)
+    ours = (blurred * gain[..., None, None])[0, :4].numpy()
+    np.testing.assert_allclose(ours, arrays["blurred"], atol=1e-6)
+    x, y = arrays["maximum"].T
+    is_inside = (x > 1) & (x < maps.shape[3] - 1) & (y > 1) & (y < maps.shape[2] - 1)
+    ours = quarter_step(maps, place)[0].numpy()  # HRNet's: at a border it moves along no axis
+    np.testing.assert_array_equal(ours[is_inside], arrays["quarter"][is_inside])
+    steps = {
+        "dark": dark_step(maps, place, scores, kernel),
+        "dark_udp": udp_step(maps, place, scores, kernel),
+    }
+    for key, ours in steps.items():
+        np.testing.assert_allclose(ours[0].numpy(), arrays[key], atol=2e-3, err_msg=key)
+    assert not np.allclose(arrays["dark"], arrays["quarter"], atol=0.05)
+
+
+def test_a_blur_is_opencvs_with_nothing_beyond_the_border():
+    image = np.random.default_rng(0).random((20, 14), np.float32)
+    padded = np.pad(image, 9)
+    theirs = cv2.GaussianBlur(padded, (9, 9), 0)[9:-9, 9:-9]
+    ours, _ = _blur(torch.from_numpy(image)[None, None], torch.ones(1, 1), 9)
+    np.testing.assert_allclose(ours[0, 0].numpy(), theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("step", [dark_step, udp_step])
+def test_a_map_of_nothing_and_one_of_the_smallest_size_stay_where_they_are(step):
+    maps = torch.zeros(1, 2, 3, 4)
+    ours = step(maps, torch.zeros(1, 2, 2), torch.zeros(1, 2), 11)
+    assert torch.equal(ours, torch.zeros(1, 2, 2))
+
+
+def test_the_blur_follows_from_sigma_as_the_papers_pair_them():
+    assert [blur_kernel(sigma) for sigma in (2, 3, 1.25, 0.1)] == [11, 17, 5, 3]
+
+
+def test_settings_name_the_step_and_errors_say_what_would_be_right(tmp_path):
+    def refine(**test):
+        path = experiment(tmp_path / "e.yaml", tmp_path, MODEL={"SIGMA": 2}, TEST=test)
+        return build_refine(load_config(path), "dark")
+
+    assert refine(POST_PROCESS=False) is None
+    assert refine(POST_PROCESS=True, REFINE="quarter") is quarter_step
+    ours = refine(POST_PROCESS=True)
+    assert (ours.func, ours.keywords) == (dark_step, {"kernel": 11})
+    ours = refine(POST_PROCESS=True, REFINE="udp", BLUR_KERNEL=7)
+    assert (ours.func, ours.keywords) == (udp_step, {"kernel": 7})
+    with pytest.raises(InputError, match="TEST.REFINE: there is no 'newton'.*quarter, dark, udp"):
+        refine(REFINE="newton")
+    with pytest.raises(InputError, match="TEST.BLUR_KERNEL: must be an odd"):
+        refine(POST_PROCESS=True, BLUR_KERNEL=4)

@@ -1,0 +1,87 @@
+"""DARK and UDP: targets, decoding and the flip test."""
+
+import numpy as np
+import pytest
+import torch
+
+from lib.config import load_config
+from lib.core.codecs import build_codec
+from lib.core.codecs.dark import DarkCodec
+from lib.core.codecs.udp import UdpCodec
+from lib.dataset.skeletons import COCO
+from tests.golden_arrays import golden
+from tests.tiny import experiment
+
+SIZES = ["codec_heatmap_x256", "codec_heatmap_x384"]
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A codec by its TARGET_TYPE and a golden file's settings."""
+
+    def make(kind: str, meta: dict):
+        model = {
+            "TARGET_TYPE": kind,
+            "IMAGE_SIZE": meta["input_size"],
+            "HEATMAP_SIZE": meta["heatmap_size"],
+            "SIGMA": meta["sigma"],
+        }
+        test = {"BLUR_KERNEL": meta["blur_kernel_size"], "POST_PROCESS": True}
+        path = experiment(tmp_path / "e.yaml", tmp_path, MODEL=model, TEST=test)
+        return build_codec(load_config(path), COCO)
+
+    return make
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("kind", ["dark", "udp"])
+def test_targets_and_decoding_are_the_published_ones(made, kind, name):
+    meta, arrays = golden(f"ops/{name}")
+    codec = made(kind, meta)
+    joints, visible = (torch.from_numpy(arrays[key]) for key in ("keypoints", "visible"))
+    target = codec.encode(joints, visible)
+    theirs = arrays[f"{kind}_heatmaps"]
+    np.testing.assert_allclose(target.heatmaps[: len(theirs)].numpy(), theirs, atol=1e-6)
+    np.testing.assert_array_equal(target.weight.numpy(), arrays[f"{kind}_weights"])
+    places, scores = codec.decode(target.heatmaps)
+    np.testing.assert_allclose(scores.numpy(), arrays[f"{kind}_scores"], atol=1e-6)
+    theirs = arrays[f"{kind}_decoded"].copy()
+    if kind == "udp":  # published: one pixel more in decoding than in encoding
+        size = np.array(meta["input_size"])
+        theirs *= (size - 1) / size
+    is_there = arrays[f"{kind}_scores"] > 0
+    assert is_there.sum() > 50
+    np.testing.assert_allclose(places.numpy()[is_there], theirs[is_there], atol=5e-3)
+    assert not places[torch.from_numpy(~is_there)].any()
+
+
+@pytest.mark.parametrize(("kind", "bound"), [("dark", 0.05), ("udp", 0.02)])
+def test_a_joint_between_pixels_comes_back(made, kind, bound):
+    meta, _ = golden("ops/codec_heatmap_x256")
+    codec = made(kind, meta)
+    joints = torch.rand(4, 17, 2, generator=torch.Generator().manual_seed(0)) * 100 + 40
+    places, _ = codec.decode(codec.encode(joints, torch.ones(4, 17)).heatmaps)
+    assert (places - joints).norm(dim=-1).max() < bound
+
+
+def test_udp_maps_of_a_mirrored_crop_fit_without_a_shift():
+    codec = UdpCodec((192, 256), (48, 64), 2.0, COCO.flip_pairs, shift=True)
+    joints = torch.rand(2, 17, 2, generator=torch.Generator().manual_seed(1)) * 150 + 20
+    order = list(range(17))
+    for left, right in COCO.flip_pairs:
+        order[left], order[right] = right, left
+    mirrored = joints[:, order].clone()
+    mirrored[..., 0] = 191 - mirrored[..., 0]
+    there, back = (codec.encode(points, torch.ones(2, 17)).heatmaps for points in (joints, mirrored))
+    inside = (joints[..., 0] < 160) & (joints[..., 0] > 30)  # one Gaussian ends at rounded pixels
+    difference = (codec.flip(back) - there).abs().amax((2, 3))
+    assert difference[inside].max() < 0.012  # what a Gaussian has left at its end
+
+
+def test_an_unseen_joint_has_an_empty_map_in_both():
+    for kind in (DarkCodec, UdpCodec):
+        target = kind((192, 256), (48, 64), 2.0, ()).encode(
+            torch.tensor([[[50.0, 50.0], [50.0, 50.0]]]), torch.tensor([[1.0, 0.0]])
+        )
+        assert target.heatmaps[0, 0].max() > 0.9 and not target.heatmaps[0, 1].any()
+        assert target.weight.tolist() == [[1.0, 0.0]]
