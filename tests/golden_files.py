@@ -51,7 +51,9 @@ def golden_model(name: str) -> GoldenModel:
     return GoldenModel(
         meta=meta,
         state={key: known_weight(key, shape) for key, shape in zip(names, shapes, strict=True)},
-        image=known_image(meta["batch"], meta["height"], meta["width"], meta["seed"]),
+        image=known_image(
+            meta.get("batch", 2), meta["height"], meta["width"], meta.get("seed", 0)
+        ),
         outputs=outputs,
         stds=stds,
     )

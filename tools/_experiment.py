@@ -12,7 +12,7 @@ import torch
 from yacs.config import CfgNode
 
 from lib.config import load_config
-from lib.core.codecs.heatmap import HeatmapCodec
+from lib.core.codecs.codec import Codec
 from lib.core.recorder import Recorder
 from lib.core.validate import validate
 from lib.dataset.loading import TestLoader
@@ -149,7 +149,7 @@ def score_test_set(
     cfg: CfgNode,
     model: torch.nn.Module,
     batches: TestLoader,
-    codec: HeatmapCodec,
+    codec: Codec,
     device: torch.device,
     recorder: Recorder,
     output_dir: Path,

@@ -51,7 +51,46 @@ _WIDE_HRNET.EXPAND_RATIO = 4  # how many times as wide the inverted residuals ar
 _WIDE_HRNET.WITH_SE = True  # squeeze-excitation in them
 _WIDE_HRNET.SE_RATIO = 4  # their channels over the hidden ones of the squeeze-excitation
 
+
+def _encoder(extra: CN, channels: int, hidden: int, heads: int) -> CN:
+    extra.DIM_MODEL = channels
+    extra.DIM_FEEDFORWARD = hidden
+    extra.N_HEAD = heads
+    extra.ENCODER_LAYERS = 4
+    extra.POS_EMBEDDING = "sine"  # sine, learnable or none
+    return extra
+
+
+_TRANSPOSE_R = _encoder(CN(), 256, 1024, 8)
+_TRANSPOSE_R.NUM_LAYERS = 50  # of the ResNet whose first two layers come before the encoder
+_TRANSPOSE_R.DECONV_WITH_BIAS = False
+_TRANSPOSE_R.NUM_DECONV_LAYERS = 1
+_TRANSPOSE_R.NUM_DECONV_FILTERS = [256]
+_TRANSPOSE_R.NUM_DECONV_KERNELS = [4]
+_TRANSPOSE_R.FINAL_CONV_KERNEL = 1
+
+_TRANSPOSE_H = _encoder(CN(), 64, 128, 1)
+_TRANSPOSE_H.PRETRAINED_LAYERS = ["*"]
+_TRANSPOSE_H.FINAL_CONV_KERNEL = 1
+_TRANSPOSE_H.STAGE1 = _stage(1, [64], "BOTTLENECK")
+_TRANSPOSE_H.STAGE2 = _stage(1, [32, 64])
+_TRANSPOSE_H.STAGE3 = _stage(4, [32, 64, 128])
+
+_HRFORMER = CN()  # small; base: [78, 156, 312, 624], [2, 4, 8, 16], 0.2
+_HRFORMER.NUM_MODULES = [1, 4, 2]  # of the stages of two, three and four branches
+_HRFORMER.NUM_BLOCKS = 2  # of each branch of a module
+_HRFORMER.NUM_CHANNELS = [32, 64, 128, 256]  # of each branch
+_HRFORMER.NUM_HEADS = [1, 2, 4, 8]  # of the attention on each branch
+_HRFORMER.WINDOW_SIZE = 7
+_HRFORMER.MLP_RATIO = 4
+_HRFORMER.DROP_PATH = 0.1  # of the last block; none of the first
+_HRFORMER.RELATIVE_POSITION_BIAS = False  # add the table, as mmpose does and the paper's code not
+_HRFORMER.FINAL_CONV_KERNEL = 1
+
 EXTRA = {
+    "hrformer": _HRFORMER,
+    "transpose_h": _TRANSPOSE_H,
+    "transpose_r": _TRANSPOSE_R,
     "pose_resnet": _POSE_RESNET,
     "pose_hrnet": _POSE_HRNET,
     "lite_hrnet": _LITE_HRNET,

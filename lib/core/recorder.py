@@ -6,10 +6,11 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lib.core.codecs.heatmap import HeatmapCodec, Outputs, Target, last_output
+from lib.core.codecs.codec import Codec, Outputs
 from lib.core.train import Pass
 from lib.dataset.loading import Batch
 from lib.dataset.skeletons import Skeleton
@@ -37,7 +38,7 @@ class Recorder:
         self,
         output_dir: Path,
         log_dir: Path,
-        codec: HeatmapCodec,
+        codec: Codec,
         skeleton: Skeleton,
         pictures: Sequence[str] = (),
     ) -> None:
@@ -125,7 +126,7 @@ class Recorder:
         self._writer.close()
 
     def batch(
-        self, phase: str, step: int, at: int, batch: Batch, outputs: Outputs, target: Target
+        self, phase: str, step: int, at: int, batch: Batch, outputs: Outputs, target: Any
     ) -> None:
         """Pictures of a batch: ``<phase>_<step>_{gt,pred,hm_gt,hm_pred}.jpg``, as HRNet names them,
         and on TensorBoard."""
@@ -140,10 +141,10 @@ class Recorder:
         # without annotation, all.
         shown = visible > 0 if visible.any() else np.ones_like(visible, bool)
         predicted = self._skeletons(images, places, shown)
-        heatmaps = {"hm_gt": target.heatmaps, "hm_pred": last_output(_detached(outputs))}
         for kind in self._pictures:
-            if kind in heatmaps:
-                picture = heatmap_rows(images, heatmaps[kind][:_MOST_CROPS].float().cpu().numpy())
+            if kind.startswith("hm"):
+                maps = target.heatmaps if kind == "hm_gt" else self._codec.maps(_detached(outputs))
+                picture = heatmap_rows(images, maps[:_MOST_CROPS].float().cpu().numpy())
             else:
                 picture = sheet(truth if kind == "gt" else predicted, _COLUMNS)
             write_picture(self._output_dir / f"{phase}_{step}_{kind}.jpg", picture)

@@ -5,11 +5,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from lib.core.codecs.heatmap import HeatmapCodec, Outputs, Target
+from lib.core.codecs.codec import Codec, Outputs
 from lib.dataset.loading import Batch
 from lib.dataset.transforms import normalize
 from lib.utils.errors import InputError
@@ -35,7 +36,7 @@ class Pass:
 
 
 # Called with the step, what went by since the last call, and the batch at hand.
-Observer = Callable[[int, Pass, Batch, Outputs, Target], None]
+Observer = Callable[[int, Pass, Batch, Outputs, Any], None]
 
 
 class Meter:
@@ -79,7 +80,7 @@ class Meter:
 def train_epoch(
     model: torch.nn.Module,
     loader: DataLoader,
-    codec: HeatmapCodec,
+    codec: Codec,
     optimizer: torch.optim.Optimizer,
     rate: Callable[[int, int], float],
     epoch: int,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lib.core.codecs.heatmap import HeatmapCodec
+from lib.core.codecs.codec import Codec, Outputs
 from lib.core.train import Meter, Observer, Pass, to_device
 from lib.dataset.loading import TestLoader
 from lib.dataset.transforms import normalize, to_image
@@ -22,8 +22,8 @@ class Validation:
 
 
 def predict(
-    model: torch.nn.Module, codec: HeatmapCodec, images: torch.Tensor, flip_test: bool
-) -> torch.Tensor | list[torch.Tensor]:
+    model: torch.nn.Module, codec: Codec, images: torch.Tensor, flip_test: bool
+) -> Outputs:
     """The network's outputs for normalised crops (N, 3, H, W), averaged with those of the mirrored
     crops if asked."""
     outputs = model(images)
@@ -36,7 +36,7 @@ def predict(
 def validate(
     model: torch.nn.Module,
     loader: TestLoader,
-    codec: HeatmapCodec,
+    codec: Codec,
     device: torch.device,
     flip_test: bool = True,
     is_rgb: bool = True,

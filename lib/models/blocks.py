@@ -6,6 +6,7 @@ deep-high-resolution-net.pytorch, lib/models). A bottleneck strides in its 3x3 c
 torchvision's does.
 """
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -99,7 +100,7 @@ def init_normal(network: nn.Module) -> None:
 
 
 def init_kaiming(network: nn.Module) -> None:
-    """He et al. 2015 for the layers that a batch norm follows, and small heatmaps to begin with.
+    """He et al. 2015, for the layers that a batch norm follows.
 
     Behind batch norms weights of std 0.001 change direction with every early step of Adam. From
     scratch a network learns several times as fast from these.
@@ -109,17 +110,15 @@ def init_kaiming(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    nn.init.normal_(network.final_layer.weight, std=0.001)
 
 
 INITS = {"normal": init_normal, "kaiming": init_kaiming}
 
 
-def init_weights(network: nn.Module, cfg: CfgNode) -> None:
-    """Initialise in place as MODEL.INIT says, unless MODEL.INIT_WEIGHTS is False."""
+def init_method(cfg: CfgNode) -> Callable[[nn.Module], None] | None:
+    """What MODEL.INIT names; None where MODEL.INIT_WEIGHTS is False."""
     method = settings.choice(cfg, "MODEL.INIT", INITS, default="normal")
-    if settings.setting(cfg, "MODEL.INIT_WEIGHTS", True):
-        INITS[method](network)
+    return INITS[method] if settings.setting(cfg, "MODEL.INIT_WEIGHTS", True) else None
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:

@@ -13,7 +13,6 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.blocks import init_weights
 from lib.models.lightweight import (
     STEM_CHANNELS,
     Branches,
@@ -284,7 +283,7 @@ class DynamicStem(nn.Module):
 
 
 def build(cfg: CfgNode) -> LightweightHRNet:
-    """The network that MODEL.EXTRA describes.
+    """The backbone that MODEL.EXTRA describes.
 
     Raises:
         InputError: a value that cannot be built; the message names its key.
@@ -298,6 +297,4 @@ def build(cfg: CfgNode) -> LightweightHRNet:
     def layers(channels: tuple[int, ...]) -> nn.Module:
         return nn.Sequential(*(DynamicMultiScaleContext(channels) for _ in range(plan.num_blocks)))
 
-    network = LightweightHRNet(plan, DynamicStem(), layers, is_rectified_first=True)
-    init_weights(network, cfg)
-    return network
+    return LightweightHRNet(plan, DynamicStem(), layers, is_rectified_first=True)

@@ -19,7 +19,7 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.blocks import heatmap_layer
+from lib.models.network import PoseNetwork
 
 MOMENTUM = 0.1
 TWICE = 1 - (1 - MOMENTUM) ** 2  # of one update that does what two of MOMENTUM do
@@ -267,11 +267,10 @@ class Plan:
     num_modules: tuple[int, ...]  # of each stage
     num_blocks: int  # of each module
     channels: tuple[int, ...]  # of each branch, the finest first
-    num_joints: int
 
 
-class LightweightHRNet(nn.Module):
-    """A stem, three stages of two, three and four branches, an iterative head, heatmaps.
+class LightweightHRNet(PoseNetwork):
+    """A stem, three stages of two, three and four branches, and what sums them up on the finest.
 
     Args:
         layers: makes a module's layers, list of branches -> list of branches, from the branches'
@@ -299,10 +298,13 @@ class LightweightHRNet(nn.Module):
             before = channels
         self.head_layer = IterativeHead(plan.channels)
         self.feature_channels = (plan.channels[0],)
-        self.final_layer = heatmap_layer(plan.channels[0], plan.num_joints, 1)
 
     def features(self, x: Tensor) -> Branches:
-        """Images (N, 3, H, W) -> one map (N, C_0, H/4, W/4), in a list as other networks' are."""
+        """Images (N, 3, H, W) -> one map (N, C_0, H/4, W/4), in a list as other networks' are.
+
+        Raises:
+            RuntimeError: H or W is no multiple of 32.
+        """
         # In this layout a shuffle is one copy, and on a CPU most of what is used here, depthwise
         # convolutions and nearest enlargement above all, is 2 to 40 times as fast.
         x = [self.stem(x.contiguous(memory_format=torch.channels_last))]
@@ -310,14 +312,6 @@ class LightweightHRNet(nn.Module):
         x = self.stage1(self.transition1(x))
         x = self.stage2(self.transition2(x))
         return [self.head_layer(x)]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W) -> heatmaps (N, K, H/4, W/4).
-
-        Raises:
-            RuntimeError: H or W is no multiple of 32.
-        """
-        return self.final_layer(self.features(x)[0])
 
 
 def read_plan(cfg: CfgNode) -> Plan:
@@ -338,5 +332,4 @@ def read_plan(cfg: CfgNode) -> Plan:
         num_modules=settings.counts(cfg, f"{extra}.NUM_MODULES", NUM_STAGES, "the network"),
         num_blocks=settings.count(cfg, f"{extra}.NUM_BLOCKS"),
         channels=channels,
-        num_joints=settings.count(cfg, "MODEL.NUM_JOINTS"),
     )

@@ -13,7 +13,6 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.blocks import init_weights
 from lib.models.lightweight import (
     Branches,
     ConvBN,
@@ -113,7 +112,7 @@ class NaiveLayers(nn.ModuleList):
 
 
 def build(cfg: CfgNode) -> LightweightHRNet:
-    """The network that MODEL.EXTRA describes.
+    """The backbone that MODEL.EXTRA describes.
 
     Raises:
         InputError: a value that cannot be built; the message names its key.
@@ -128,6 +127,4 @@ def build(cfg: CfgNode) -> LightweightHRNet:
         blocks = (ConditionalChannelWeighting(channels, ratio) for _ in range(plan.num_blocks))
         return nn.Sequential(*blocks)
 
-    network = LightweightHRNet(plan, Stem(), layers)
-    init_weights(network, cfg)
-    return network
+    return LightweightHRNet(plan, Stem(), layers)

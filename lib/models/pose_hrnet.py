@@ -13,14 +13,9 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.blocks import (
-    BasicBlock,
-    Block,
-    Bottleneck,
-    heatmap_layer,
-    init_weights,
-    residual_layers,
-)
+from lib.models.blocks import BasicBlock, Block, Bottleneck, residual_layers
+from lib.models.heads import takes_every_level
+from lib.models.network import PoseNetwork
 from lib.utils.errors import InputError
 
 BLOCKS: dict[str, Block] = {"BASIC": BasicBlock, "BOTTLENECK": Bottleneck}
@@ -87,25 +82,23 @@ class Transition(nn.ModuleList):
         return [layer(x[min(i, len(x) - 1)]) for i, layer in enumerate(self)]
 
 
-class PoseHRNet(nn.Module):
-    """A stem, ``layer1`` at stride 4, three stages of branches, heatmaps from the finest branch.
+class PoseHRNet(PoseNetwork):
+    """A stem, ``layer1`` at stride 4, three stages of branches.
 
-    ``stages`` are the first, ``layer1``, and the three with several branches.
-    ``feature_channels`` are the channels of what ``features`` returns: the finest branch alone, or
-    with ``multi_scale_output`` every branch of the last stage.
+    ``stages`` are the first, ``layer1``, and the three with several branches. The features are the
+    finest branch alone, or with ``multi_scale_output`` every branch of the last stage.
     """
 
     def __init__(
         self,
         stages: tuple[Stage, Stage, Stage, Stage],
-        num_joints: int,
-        final_kernel: int = 1,
         multi_scale_output: bool = False,
     ) -> None:
         super().__init__()
         stage1, stage2, stage3, stage4 = stages
         num_outputs = len(stage4.num_channels) if multi_scale_output else 1
         self.feature_channels = stage4.out_channels[:num_outputs]
+        self.feature_strides = tuple(4 << i for i in range(num_outputs))
 
         self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
@@ -121,20 +114,15 @@ class PoseHRNet(nn.Module):
         self.stage3 = exchange_modules(stage3)
         self.transition3 = Transition(stage3.out_channels, stage4.out_channels)
         self.stage4 = exchange_modules(stage4, num_outputs)
-        self.final_layer = heatmap_layer(self.feature_channels[0], num_joints, final_kernel)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Images (N, 3, H, W) -> the last stage's branches, at strides 4, 8, 16 and 32."""
+        """Images (N, 3, H, W), H and W multiples of 32 -> the last stage's branches."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.layer1(x)
         branches = self.stage2(self.transition1([x]))
         branches = self.stage3(self.transition2(branches))
         return self.stage4(self.transition3(branches))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W), H and W multiples of 32 -> heatmaps (N, K, H/4, W/4)."""
-        return self.final_layer(self.features(x)[0])
 
 
 def exchange_modules(stage: Stage, num_outputs: int | None = None) -> nn.Sequential:
@@ -183,12 +171,12 @@ def conv_bn_relu(in_channels: int, out_channels: int, stride: int) -> nn.Sequent
 
 
 def build(cfg: CfgNode) -> PoseHRNet:
-    """The network that MODEL.EXTRA describes.
+    """The backbone that MODEL.EXTRA describes.
 
     Raises:
         InputError: a value that cannot be built; the message names its key.
     """
-    stages = tuple(_read_stage(cfg, f"STAGE{number}") for number in (1, 2, 3, 4))
+    stages = tuple(read_stage(cfg, f"STAGE{number}") for number in (1, 2, 3, 4))
     for number, (before, after) in enumerate(itertools.pairwise(stages), start=2):
         if len(after.num_channels) < len(before.num_channels):
             raise InputError(
@@ -198,16 +186,10 @@ def build(cfg: CfgNode) -> PoseHRNet:
     size = settings.setting(cfg, "MODEL.IMAGE_SIZE", (256, 256))
     is_fitting = all(side % 32 == 0 for side in size)
     settings.require(is_fitting, "MODEL.IMAGE_SIZE", "multiples of 32 for pose_hrnet", list(size))
-    network = PoseHRNet(
-        stages,
-        num_joints=settings.count(cfg, "MODEL.NUM_JOINTS"),
-        final_kernel=settings.choice(cfg, "MODEL.EXTRA.FINAL_CONV_KERNEL", (1, 3), default=1),
-    )
-    init_weights(network, cfg)
-    return network
+    return PoseHRNet(stages, multi_scale_output=takes_every_level(cfg))
 
 
-def _read_stage(cfg: CfgNode, name: str) -> Stage:
+def read_stage(cfg: CfgNode, name: str) -> Stage:
     key = f"MODEL.EXTRA.{name}"
     branches_key = f"{key}.NUM_BRANCHES"
     num_branches = settings.count(cfg, branches_key)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.blocks import init_weights
 from lib.models.lightweight import (
     Branches,
     ConvBN,
@@ -81,7 +80,7 @@ def make_divisible(channels: int, divisor: int = 8) -> int:
 
 
 def build(cfg: CfgNode) -> LightweightHRNet:
-    """The network that MODEL.EXTRA describes.
+    """The backbone that MODEL.EXTRA describes.
 
     Raises:
         InputError: a value that cannot be built; the message names its key.
@@ -95,6 +94,4 @@ def build(cfg: CfgNode) -> LightweightHRNet:
         blocks = (WideBlock(channels, expand_ratio, se_ratio) for _ in range(plan.num_blocks))
         return nn.Sequential(*blocks)
 
-    network = LightweightHRNet(plan, Stem(), layers)
-    init_weights(network, cfg)
-    return network
+    return LightweightHRNet(plan, Stem(), layers)

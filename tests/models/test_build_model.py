@@ -67,10 +67,9 @@ def test_hrnet_with_every_branch_has_srpose_backbones_parameters():
         ),
     )
     with torch.device("meta"):
-        network = PoseHRNet(stages, num_joints=17, multi_scale_output=True)
+        network = PoseHRNet(stages, multi_scale_output=True)
         features = network.features(torch.zeros(1, 3, 256, 192))
-    backbone = count_parameters(network) - count_parameters(network.final_layer)
-    assert backbone == 29_305_536
+    assert count_parameters(network) == 29_305_536
     shapes = [tuple(feature.shape[1:]) for feature in features]
     assert shapes == [(32, 64, 48), (64, 32, 24), (128, 16, 12), (256, 8, 6)]
 
@@ -147,7 +146,7 @@ def test_initial_weights_are_the_papers_and_follow_the_seed(cfg):
     weights = [m.weight for m in networks[0].modules() if isinstance(m, nn.Conv2d)]
     drawn = torch.cat([weight.detach().flatten() for weight in weights])
     assert abs(float(drawn.std()) / 0.001 - 1) < 0.05
-    assert torch.all(networks[0].final_layer.bias == 0)
+    assert torch.all(networks[0].head.final_layer.bias == 0)
     pairs = zip(networks[0].parameters(), networks[1].parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
@@ -161,7 +160,7 @@ def test_kaiming_weights_keep_the_scale_of_what_goes_through(cfg):
     assert network.conv1.weight.detach().std().item() == pytest.approx(
         (2 / fan_out) ** 0.5, rel=0.1
     )
-    assert network.final_layer.weight.detach().std().item() < 0.0015  # heatmaps begin near zero
+    assert network.head.final_layer.weight.detach().std().item() < 0.0015  # heatmaps begin near zero
 
 
 @pytest.mark.parametrize(
@@ -193,7 +192,7 @@ def test_an_unknown_network_is_refused_with_the_known_ones():
     ("key", "value"),
     [
         ("NUM_LAYERS", 42),
-        ("NUM_DECONV_LAYERS", 0),
+        ("NUM_DECONV_LAYERS", -1),
         ("NUM_DECONV_LAYERS", 2),
         ("NUM_DECONV_FILTERS", [256, 256]),
         ("NUM_DECONV_FILTERS", []),

@@ -9,24 +9,41 @@ from collections.abc import Callable
 
 from yacs.config import CfgNode
 
-from lib.core.codecs import dark, heatmap, udp
-from lib.core.codecs.heatmap import HeatmapCodec
+from lib.core.codecs import dark, full, heatmap, simcc, udp
+from lib.core.codecs.codec import Codec
 from lib.dataset.skeletons import Skeleton
 from lib.utils.errors import InputError
 
 __all__ = ["CODECS", "build_codec"]
 
 # MODEL.TARGET_TYPE -> builder
-CODECS: dict[str, Callable[[CfgNode, Skeleton], HeatmapCodec]] = {
+CODECS: dict[str, Callable[[CfgNode, Skeleton], Codec]] = {
     "gaussian": heatmap.build,
     "dark": dark.build,
     "udp": udp.build,
+    "full": full.build,
+    "simcc": simcc.build,
+    "sa_simcc": simcc.build,
+}
+
+# MODEL.HEAD -> what it can be trained for
+FITTING = {
+    "heatmap": ("gaussian", "dark", "udp"),
+    "sr": ("full",),
+    "srpose": ("full",),
+    "simcc": ("simcc", "sa_simcc"),
 }
 
 
-def build_codec(cfg: CfgNode, skeleton: Skeleton) -> HeatmapCodec:
+def build_codec(cfg: CfgNode, skeleton: Skeleton) -> Codec:
     """The codec of MODEL.TARGET_TYPE for the joints of ``skeleton``."""
     name = cfg.MODEL.TARGET_TYPE
     if name not in CODECS:
         raise InputError(f"MODEL.TARGET_TYPE: there is no {name!r}; known are {', '.join(CODECS)}")
+    fitting = FITTING.get(cfg.MODEL.HEAD, (name,))
+    if name not in fitting:
+        raise InputError(
+            f"MODEL.TARGET_TYPE: must be {' or '.join(fitting)} for MODEL.HEAD {cfg.MODEL.HEAD}, "
+            f"not {name}"
+        )
     return CODECS[name](cfg, skeleton)

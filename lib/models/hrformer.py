@@ -1,0 +1,292 @@
+"""HRFormer: HRNet with attention within windows in place of its residual blocks.
+
+Yuan, Fu, Huang, Lin, Zhang, Chen, Wang: HRFormer: High-Resolution Vision Transformer for Dense
+Prediction (NeurIPS 2021). State-dict names and arithmetic are those of
+pose/mmpose/models/backbones/hrt.py in HRNet/HRFormer.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from yacs.config import CfgNode
+
+from lib.models import settings
+from lib.models.blocks import Bottleneck, residual_layers
+from lib.models.heads import takes_every_level
+from lib.models.lightweight import separable_layers
+from lib.models.network import PoseNetwork
+from lib.models.pose_hrnet import STEM_CHANNELS, Transition
+
+NUM_STAGES = 3
+LAYER1_BLOCKS, LAYER1_CHANNELS = 2, 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything in MODEL.EXTRA that shapes the network."""
+
+    num_modules: tuple[int, ...]  # of each stage
+    num_blocks: int  # of each branch of a module
+    channels: tuple[int, ...]  # of each branch, the finest first
+    num_heads: tuple[int, ...]  # of each branch
+    window: int
+    mlp_ratio: int
+    drop_path: float
+    has_position_bias: bool
+
+
+class WindowAttention(nn.Module):
+    """Attention among the places of each window of a map (N, H, W, C).
+
+    The map is filled up with zeros to whole windows. Nothing is masked, so those places take part
+    with the projections' biases, as published. The table of relative positions is in every
+    published file; the published pose code does not add it, mmpose's does.
+    """
+
+    def __init__(self, channels: int, num_heads: int, window: int, has_bias: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window = window
+        self.has_bias = has_bias
+        self.relative_position_bias_table = nn.Parameter(
+            torch.zeros((2 * window - 1) ** 2, num_heads)
+        )
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.relative_position_bias_table.requires_grad_(has_bias)
+        self.register_buffer("relative_position_index", relative_positions(window))
+        self.q_proj = nn.Linear(channels, channels)
+        self.k_proj = nn.Linear(channels, channels)
+        self.v_proj = nn.Linear(channels, channels)
+        self.out_proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1:3]
+        (top, rows), (left, columns) = self._padding(height), self._padding(width)
+        x = functional.pad(x, (0, 0, left, columns - left, top, rows - top))
+        tall, wide = x.shape[1] // self.window, x.shape[2] // self.window
+        windows = x.unflatten(2, (wide, self.window)).unflatten(1, (tall, self.window))
+        tokens = windows.permute(0, 1, 3, 2, 4, 5).reshape(-1, self.window**2, x.shape[3])
+        tokens = self.out_proj(self._attend(tokens))
+        windows = tokens.reshape(-1, tall, wide, self.window, self.window, x.shape[3])
+        x = windows.permute(0, 1, 3, 2, 4, 5).reshape(x.shape)
+        return x[:, top : top + height, left : left + width]
+
+    def _attend(self, tokens: Tensor) -> Tensor:
+        """(B, places, C) -> (B, places, C)"""
+        query, key, value = (
+            project(tokens).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        bias = None
+        if self.has_bias:
+            places = self.window**2
+            table = self.relative_position_bias_table[self.relative_position_index.flatten()]
+            bias = table.reshape(places, places, -1).permute(2, 0, 1)[None].to(query.dtype)
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return mixed.transpose(1, 2).flatten(2)
+
+    def _padding(self, length: int) -> tuple[int, int]:
+        """Places to add before, and in all."""
+        total = -length % self.window
+        return total // 2, total
+
+
+def relative_positions(window: int) -> Tensor:
+    """(window^2, window^2): the row of the table for each pair of places, query first."""
+    place = torch.arange(window)
+    y, x = (grid.flatten() for grid in torch.meshgrid(place, place, indexing="ij"))
+    down, across = y[:, None] - y + window - 1, x[:, None] - x + window - 1
+    return down * (2 * window - 1) + across
+
+
+class ConvMlp(nn.Module):
+    """Widen, convolve each channel, narrow: (N, C, H, W) -> (N, C, H, W)."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, hidden, 1)
+        self.norm1 = nn.BatchNorm2d(hidden)
+        self.dw3x3 = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.norm2 = nn.BatchNorm2d(hidden)
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
+        self.norm3 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.gelu(self.norm1(self.fc1(x)))
+        x = functional.gelu(self.norm2(self.dw3x3(x)))
+        return functional.gelu(self.norm3(self.fc2(x)))
+
+
+class TransformerBlock(nn.Module):
+    """Attention and convolutions, each added to what came in: (N, C, H, W) -> (N, C, H, W).
+
+    In training each is left out for a share ``drop_path`` of the samples.
+    """
+
+    def __init__(self, plan: Plan, branch: int, drop_path: float) -> None:
+        super().__init__()
+        channels = plan.channels[branch]
+        self.norm1 = nn.LayerNorm(channels, eps=1e-6)
+        # One level more in the name, as the published attention has its windows around it.
+        self.attn = nn.Module()
+        self.attn.attn = WindowAttention(
+            channels, plan.num_heads[branch], plan.window, plan.has_position_bias
+        )
+        self.norm2 = nn.LayerNorm(channels, eps=1e-6)
+        self.mlp = ConvMlp(channels, channels * plan.mlp_ratio)
+        self.drop_path = drop_path
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        x = x + self._dropped(self.attn.attn(self.norm1(x)))
+        y = self.mlp(self.norm2(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return (x + self._dropped(y)).permute(0, 3, 1, 2)
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        if not self.training or not self.drop_path:
+            return x
+        keep = 1 - self.drop_path
+        kept = torch.rand(len(x), 1, 1, 1, device=x.device) < keep
+        return x * (kept / keep).to(x.dtype)
+
+
+class ExchangeModule(nn.Module):
+    """Transformer blocks on each branch, then every output sums up what all branches send it.
+
+    Branch i is (N, C_i, H / 2^i, W / 2^i). The first ``num_outputs`` branches come out.
+    """
+
+    def __init__(
+        self, plan: Plan, num_branches: int, drop_paths: Sequence[float], num_outputs: int
+    ) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(TransformerBlock(plan, branch, rate) for rate in drop_paths))
+            for branch in range(num_branches)
+        )
+        self.fuse_layers = nn.ModuleList(
+            nn.ModuleList(
+                fuse_layer(plan.channels, source, target) for source in range(num_branches)
+            )
+            for target in range(num_outputs)
+        )
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        x = [branch(item) for branch, item in zip(self.branches, x, strict=True)]
+        return [self._fuse(layers, x) for layers in self.fuse_layers]
+
+    def _fuse(self, layers: nn.ModuleList, x: list[Tensor]) -> Tensor:
+        # The first sum is a new tensor, so what follows may add in place without touching a branch.
+        total = layers[0](x[0]) + layers[1](x[1])
+        for i in range(2, len(x)):
+            total += layers[i](x[i])
+        return self.relu(total)
+
+
+def fuse_layer(channels: Sequence[int], source: int, target: int) -> nn.Module:
+    """What brings branch ``source`` to the size and the channels of branch ``target``."""
+    if source == target:
+        return nn.Identity()
+    if source > target:
+        return nn.Sequential(
+            nn.Conv2d(channels[source], channels[target], 1, bias=False),
+            nn.BatchNorm2d(channels[target]),
+            nn.Upsample(scale_factor=2 ** (source - target), mode="bilinear"),
+        )
+    between = (
+        separable_layers(channels[source], channels[source], 2, True)
+        for _ in range(target - source - 1)
+    )
+    return nn.Sequential(
+        *between, separable_layers(channels[source], channels[target], 2, False)
+    )
+
+
+class HRFormer(PoseNetwork):
+    """A stem, two bottlenecks at stride 4, three stages of two, three and four branches.
+
+    The features are the finest branch alone, or with ``multi_scale_output`` every branch.
+    """
+
+    def __init__(self, plan: Plan, multi_scale_output: bool = False) -> None:
+        super().__init__()
+        num_outputs = len(plan.channels) if multi_scale_output else 1
+        self.feature_channels = plan.channels[:num_outputs]
+        self.feature_strides = tuple(4 << i for i in range(num_outputs))
+        self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
+        self.conv2 = nn.Conv2d(STEM_CHANNELS, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(STEM_CHANNELS)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1 = residual_layers(Bottleneck, STEM_CHANNELS, LAYER1_CHANNELS, LAYER1_BLOCKS)
+        depth = sum(plan.num_modules) * plan.num_blocks
+        rates = iter(np.linspace(0, plan.drop_path, depth).tolist())
+        before: tuple[int, ...] = (LAYER1_CHANNELS * Bottleneck.expansion,)
+        for stage in range(NUM_STAGES):
+            channels = plan.channels[: stage + 2]
+            self.add_module(f"transition{stage + 1}", Transition(before, channels))
+            outputs = [len(channels)] * plan.num_modules[stage]
+            if stage == NUM_STAGES - 1:
+                outputs[-1] = num_outputs
+            self.add_module(f"stage{stage + 2}", exchange_modules(plan, outputs, stage + 2, rates))
+            before = channels
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Images (N, 3, H, W), H and W multiples of 32 -> the last stage's branches."""
+        # Attention works on channels, the convolutions beside it are depthwise: both want them last.
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        branches = self.stage2(self.transition1([self.layer1(x)]))
+        branches = self.stage3(self.transition2(branches))
+        return self.stage4(self.transition3(branches))
+
+
+def exchange_modules(
+    plan: Plan, outputs: Sequence[int], num_branches: int, rates: Iterator[float]
+) -> nn.Sequential:
+    """A module for each of ``outputs``, which takes its blocks' ``drop_path`` from ``rates``."""
+    return nn.Sequential(
+        *(
+            ExchangeModule(
+                plan, num_branches, [*itertools.islice(rates, plan.num_blocks)], number
+            )
+            for number in outputs
+        )
+    )
+
+
+def build(cfg: CfgNode) -> HRFormer:
+    """The backbone that MODEL.EXTRA describes.
+
+    Raises:
+        InputError: a value that cannot be built; the message names its key.
+    """
+    extra, length = "MODEL.EXTRA", NUM_STAGES + 1
+    channels = settings.counts(cfg, f"{extra}.NUM_CHANNELS", length, "the network")
+    num_heads = settings.counts(cfg, f"{extra}.NUM_HEADS", length, "the network")
+    is_fitting = all(c % n == 0 for c, n in zip(channels, num_heads, strict=True))
+    right = f"divisors of the channels {', '.join(map(str, channels))}"
+    settings.require(is_fitting, f"{extra}.NUM_HEADS", right, list(num_heads))
+    drop_path = settings.setting(cfg, f"{extra}.DROP_PATH")
+    settings.require(0 <= drop_path < 1, f"{extra}.DROP_PATH", "from 0 to below 1", drop_path)
+    size = settings.setting(cfg, "MODEL.IMAGE_SIZE", (256, 256))
+    is_fitting = all(side % 32 == 0 for side in size)
+    settings.require(is_fitting, "MODEL.IMAGE_SIZE", "multiples of 32 for hrformer", list(size))
+    plan = Plan(
+        num_modules=settings.counts(cfg, f"{extra}.NUM_MODULES", NUM_STAGES, "the network"),
+        num_blocks=settings.count(cfg, f"{extra}.NUM_BLOCKS"),
+        channels=channels,
+        num_heads=num_heads,
+        window=settings.count(cfg, f"{extra}.WINDOW_SIZE"),
+        mlp_ratio=settings.count(cfg, f"{extra}.MLP_RATIO"),
+        drop_path=drop_path,
+        has_position_bias=bool(settings.setting(cfg, f"{extra}.RELATIVE_POSITION_BIAS")),
+    )
+    return HRFormer(plan, multi_scale_output=takes_every_level(cfg))

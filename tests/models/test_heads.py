@@ -1,0 +1,147 @@
+"""Heads on every backbone: the published numbers, sizes, names, refusals."""
+
+import copy
+
+import pytest
+import torch
+from yacs.config import CfgNode
+
+from lib.config.networks import EXTRA
+from lib.models import build_model
+from lib.models.checkpoint import load_checkpoint
+from lib.models.heads import HEADS, SRPoseHead
+from lib.utils.errors import InputError
+from tests.golden_files import GoldenModel, golden_model
+from tests.models.configs import LIGHT, tiny_hrnet_cfg, tiny_light_cfg
+
+GOLDEN = {
+    "simcc_pose_hrnet_w32_sa": ("pose_hrnet", "simcc"),
+    "simcc_pose_resnet_50": ("pose_resnet", "simcc"),
+    "sr_head_resnet_50": ("pose_resnet", "sr"),
+    "srpose_hrnet_w32": ("pose_hrnet", "srpose"),
+    "srpose_resnet_50": ("pose_resnet", "srpose"),
+    "srpose_transpose_r_a4": ("transpose_r", "srpose"),
+    "srpose_hrformer_small": ("hrformer", "srpose"),
+}
+
+
+def with_head(name: str, head: str = "heatmap", size=(192, 256), **extra) -> CfgNode:
+    """A network as its paper has it, but for ``extra``, under a head."""
+    model = {
+        "NAME": name,
+        "HEAD": head,
+        "NUM_JOINTS": 17,
+        "IMAGE_SIZE": list(size),
+        "SIMDR_SPLIT_RATIO": 2.0,
+        "INIT_WEIGHTS": True,
+        "EXTRA": {**copy.deepcopy(EXTRA[name]), **extra},
+    }
+    return CfgNode({"MODEL": model})
+
+
+def filled(golden: GoldenModel, cfg: CfgNode) -> torch.nn.Module:
+    """The network with the golden weights; what the golden file keeps constant stays as built."""
+    network = build_model(cfg).eval()
+    own = network.state_dict()
+    names = [name.removeprefix("backbone.") for name in golden.meta.get("constant_buffers", [])]
+    load_checkpoint(network, {**golden.state, **{name: own[name] for name in names}})
+    return network
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_computes_what_the_published_network_computes(name):
+    golden = golden_model(name)
+    network = filled(golden, with_head(*GOLDEN[name]))
+    assert sum(p.numel() for p in network.parameters()) == golden.meta["params"]
+    with torch.inference_mode():
+        outputs = network(golden.image)
+        if isinstance(network.head, SRPoseHead):
+            network.head.training = True  # the head's own flag: batch norms stay in evaluation
+            *coarse, finest = network(golden.image)
+            assert torch.equal(finest, outputs)
+            outputs = [outputs, *coarse]
+        if name == "srpose_hrformer_small":
+            biased = filled(golden, with_head(*GOLDEN[name], RELATIVE_POSITION_BIAS=True))
+            outputs.append(biased(golden.image))
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    assert max(golden.errors(outputs)) < 1e-4
+
+
+def tiny(name: str, head: str) -> CfgNode:
+    """A small network of each kind under a head, for 64 x 96 crops."""
+    if name == "pose_hrnet":
+        cfg = tiny_hrnet_cfg()
+    elif name in LIGHT:
+        cfg = tiny_light_cfg(name)
+    elif name == "pose_resnet":
+        cfg = with_head(name, NUM_LAYERS=18, NUM_DECONV_FILTERS=[8, 8, 8])
+    elif name == "hrformer":
+        small = {"NUM_CHANNELS": [8, 8, 16, 16], "NUM_MODULES": [1, 1, 1], "NUM_BLOCKS": 1}
+        cfg = with_head(name, **small)
+    else:
+        small = {"DIM_MODEL": 16, "DIM_FEEDFORWARD": 16, "N_HEAD": 2, "ENCODER_LAYERS": 1}
+        cfg = with_head(name, **small)
+    cfg.MODEL.update({"HEAD": head, "IMAGE_SIZE": [64, 96], "SIMDR_SPLIT_RATIO": 1.5})
+    cfg.MODEL.NUM_JOINTS = 5
+    return cfg
+
+
+PYRAMIDS = ("pose_hrnet", "pose_resnet", "hrformer", "transpose_r")
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("name", EXTRA)
+def test_every_backbone_takes_every_head_or_says_why_not(name, head):
+    cfg = tiny(name, head)
+    if head == "srpose" and name not in PYRAMIDS:
+        with pytest.raises(InputError, match=f"MODEL.HEAD: srpose needs maps of two.*{name} has"):
+            build_model(cfg)
+        return
+    network = build_model(cfg)
+    outputs = network(torch.randn(2, 3, 96, 64))
+    if head == "heatmap":
+        assert outputs.shape == (2, 5, 24, 16)
+    elif head == "sr":
+        assert outputs.shape == (2, 5, 96, 64)
+    elif head == "simcc":
+        assert [axis.shape for axis in outputs] == [(2, 5, 96), (2, 5, 144)]
+    else:
+        sizes = [tuple(output.shape[2:]) for output in outputs]
+        stride = network.feature_strides[-1]
+        levels = len(network.feature_strides)
+        assert sizes == [(96 // stride, 64 // stride), *[(24, 16)] * (levels - 1), (96, 64)]
+        assert network.eval()(torch.randn(1, 3, 96, 64)).shape == (1, 5, 96, 64)
+
+
+@pytest.mark.parametrize("name", ["pose_resnet", "transpose_r"])
+def test_the_heads_entries_stand_beside_the_backbones_in_a_state_dict(name):
+    network = build_model(tiny(name, "sr"))
+    state = network.state_dict()
+    assert {"kp_encoder.0.weight", "heatmap_head.bias", "deconv_layers.0.weight"} <= state.keys()
+    assert not any(key.startswith("head.") for key in state)
+    other = build_model(tiny(name, "sr"))
+    other.load_state_dict(state)
+    wrapped = torch.nn.DataParallel(other)
+    assert wrapped.state_dict().keys() == {f"module.{key}" for key in state}
+    torch.nn.DataParallel(build_model(tiny(name, "sr"))).load_state_dict(wrapped.state_dict())
+    pairs = zip(network.parameters(), other.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    state.pop("heatmap_head.bias")
+    with pytest.raises(RuntimeError, match="heatmap_head.bias"):
+        other.load_state_dict(state)
+
+
+def test_training_only_parts_of_srpose_get_gradients_and_start_with_small_heatmaps():
+    torch.manual_seed(0)
+    network = build_model(tiny("hrformer", "srpose"))
+    assert all(layer.weight.std() < 0.0015 for layer in network.head.output_layers())
+    assert network.head.fuse[0].weight.std() > 0.01  # the rest starts as PyTorch has it
+    outputs = network(torch.randn(2, 3, 96, 64))
+    sum((10 * output).square().sum() for output in outputs).backward()
+    silent = [n for n, p in network.head.named_parameters() if p.grad is None]
+    assert silent == []
+
+
+def test_an_unknown_head_is_an_error_that_names_the_known_ones():
+    with pytest.raises(InputError, match="MODEL.HEAD must be one of heatmap, simcc, sr, srpose"):
+        build_model(tiny("pose_hrnet", "simc"))

@@ -1,0 +1,79 @@
+"""HRFormer against the published code's numbers."""
+
+import pytest
+import torch
+
+from lib.models import build_model
+from lib.models.hrformer import TransformerBlock, WindowAttention
+from lib.utils.errors import InputError
+from tests.golden_files import golden_model
+from tests.models.test_heads import filled, tiny, with_head
+
+
+def test_computes_what_the_published_network_computes_with_and_without_the_position_bias():
+    golden = golden_model("hrformer_small")
+    outputs = []
+    for has_bias in (False, True):
+        network = filled(golden, with_head("hrformer", RELATIVE_POSITION_BIAS=has_bias))
+        with torch.inference_mode():
+            outputs.append(network(golden.image))
+            if not has_bias:
+                outputs.append(network.features(golden.image)[0])
+    assert max(golden.errors(outputs)) < 1e-4
+    assert sum(p.numel() for p in network.parameters()) == golden.meta["params"]
+
+
+def test_base_has_the_published_number_of_parameters():
+    with torch.device("meta"):
+        network = build_model(
+            with_head("hrformer", NUM_CHANNELS=[78, 156, 312, 624], NUM_HEADS=[2, 4, 8, 16])
+        )
+    assert sum(p.numel() for p in network.parameters()) == 43_211_777
+
+
+def test_windows_see_only_themselves():
+    torch.manual_seed(0)
+    attention = WindowAttention(4, 2, 7, has_bias=True)
+    image = torch.randn(1, 14, 14, 4)
+    changed = image.clone()
+    changed[:, :7, :7] += 1
+    with torch.inference_mode():
+        difference = (attention(changed) - attention(image)).abs().amax(3)[0]
+    assert difference[:7, :7].min() > 0
+    assert difference[7:].max() == 0 and difference[:, 7:].max() == 0
+
+
+def test_whole_samples_leave_out_a_path_in_training_only():
+    torch.manual_seed(0)
+    network = build_model(tiny("hrformer", "heatmap"))
+    block = next(m for m in network.modules() if isinstance(m, TransformerBlock))
+    block.drop_path = 0.5
+    image = torch.ones(64, 1, 1, 1)
+    kept = block.train()._dropped(image).flatten()
+    assert set(kept.tolist()) == {0.0, 2.0} and 16 < kept.count_nonzero() < 48
+    assert torch.equal(block.eval()._dropped(image), image)
+
+
+def test_the_table_is_trained_only_where_it_is_added():
+    for has_bias in (False, True):
+        cfg = tiny("hrformer", "heatmap")
+        cfg.MODEL.EXTRA.RELATIVE_POSITION_BIAS = has_bias
+        network = build_model(cfg)
+        network(torch.randn(2, 3, 96, 64)).square().sum().backward()
+        tables = [p for n, p in network.named_parameters() if n.endswith("bias_table")]
+        assert tables and all((p.grad is not None) == has_bias for p in tables)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("NUM_HEADS", [3, 2, 4, 8], "NUM_HEADS must be divisors of the channels"),
+        ("DROP_PATH", 1.0, "DROP_PATH must be from 0 to below 1"),
+        ("NUM_CHANNELS", [8, 16], "NUM_CHANNELS must be 4 numbers"),
+    ],
+)
+def test_a_bad_setting_is_refused_by_name(key, value, message):
+    cfg = tiny("hrformer", "heatmap")
+    cfg.MODEL.EXTRA[key] = value
+    with pytest.raises(InputError, match=message):
+        build_model(cfg)

@@ -1,0 +1,73 @@
+"""TransPose-R and -H against the published code's numbers."""
+
+import numpy as np
+import pytest
+import torch
+
+from lib.models import build_model
+from lib.models.transpose import sine_positions
+from lib.utils.errors import InputError
+from tests.golden_arrays import golden
+from tests.golden_files import golden_model
+from tests.models.test_heads import filled, tiny, with_head
+
+
+def test_transpose_r_computes_what_the_published_network_computes():
+    expected = golden_model("transpose_r_a4")
+    network = filled(expected, with_head("transpose_r"))
+    with torch.inference_mode():
+        layer1, encoded = network.features(expected.image)
+        outputs = [network(expected.image), encoded[:, ::4], layer1[:, ::8]]
+    assert max(expected.errors(outputs)) < 1e-4
+    assert sum(p.numel() for p in network.parameters()) == expected.meta["params"]
+
+
+def test_transpose_h_computes_what_the_published_network_computes():
+    expected = golden_model("transpose_h_s")
+    network = filled(expected, with_head("transpose_h"))
+    with torch.inference_mode():
+        errors = expected.errors([network(expected.image)])
+    # The published code is itself this far from its own float64 run with these weights.
+    assert errors[0] < 2 * expected.meta["float32_noise"][0] < 1e-3
+    assert sum(p.numel() for p in network.parameters()) == expected.meta["params"]
+
+
+def test_positions_are_the_published_ones_and_are_not_trained():
+    meta, arrays = golden("ops/sine_position_embedding")
+    name = next(iter(arrays))
+    ours = sine_positions(32, 24, 256).numpy()
+    theirs = arrays[name].reshape(-1, 1, 256)
+    np.testing.assert_allclose(ours[::7], theirs, atol=2e-6)
+    network = build_model(tiny("transpose_r", "heatmap"))
+    assert not network.pos_embedding.requires_grad
+
+
+@pytest.mark.parametrize("kind", ["learnable", "none"])
+def test_positions_can_be_learnt_or_left_out(kind):
+    cfg = tiny("transpose_h", "heatmap")
+    cfg.MODEL.EXTRA.POS_EMBEDDING = kind
+    network = build_model(cfg)
+    assert ("pos_embedding" in network.state_dict()) == (kind == "learnable")
+    assert network(torch.zeros(1, 3, 96, 64)).shape == (1, 5, 24, 16)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("POS_EMBEDDING", "cosine", "POS_EMBEDDING must be one of sine, learnable, none"),
+        ("DIM_MODEL", 18, "DIM_MODEL must be a multiple of 4"),
+        ("N_HEAD", 3, "N_HEAD must be a divisor of 16"),
+    ],
+)
+def test_a_bad_setting_is_refused_by_name(key, value, message):
+    cfg = tiny("transpose_r", "heatmap")
+    cfg.MODEL.EXTRA[key] = value
+    with pytest.raises(InputError, match=message):
+        build_model(cfg)
+
+
+def test_an_input_that_gives_no_whole_map_is_refused():
+    cfg = tiny("transpose_r", "heatmap")
+    cfg.MODEL.IMAGE_SIZE = [60, 96]
+    with pytest.raises(InputError, match="IMAGE_SIZE must be multiples of 16 for transpose_r"):
+        build_model(cfg)
