@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional
 from yacs.config import CfgNode
 
-from lib.core.codecs.codec import Codec, Outputs, exchanged, pck, scaled
+from lib.core.codecs.codec import Codec, Outputs, exchanged, pck
+from lib.core.codecs.heatmap import nearest_pixel
 from lib.dataset.skeletons import Skeleton
 from lib.dataset.transforms import mirror_order
 from lib.utils.errors import InputError
@@ -74,7 +75,6 @@ class SimCCCodec(Codec):
         A joint weighs nothing where it lies outside the crop, or its Gaussian does.
         """
         axes = [(joints[..., i], self.image_size[i], self.bins[i]) for i in (0, 1)]
-        is_there = visible > 0.5
         if self.sigma is None:
             weight = visible
             for place, length, _ in axes:
@@ -102,7 +102,7 @@ class SimCCCodec(Codec):
     def _whole_bin(self, place: torch.Tensor, length: int, bins: int) -> torch.Tensor:
         """(N, K, bins): most of it in the joint's bin, the rest spread evenly."""
         inside = torch.where(place >= length, length - 1, place).clamp(min=0)
-        index = (inside * self.ratio).long().clamp(max=bins - 1)
+        index = nearest_pixel(inside * self.ratio).clamp(max=bins - 1)
         is_bin = torch.arange(bins, device=place.device) == index[..., None]
         return torch.where(is_bin, 1 - self.smoothing, self.smoothing / (bins - 1)).to(place.dtype)
 

@@ -1,0 +1,122 @@
+"""SimCC's targets, losses, flip test and decoding against the published code's numbers."""
+
+import numpy as np
+import pytest
+import torch
+
+from lib.config import load_config
+from lib.core.codecs import build_codec
+from lib.core.codecs.simcc import SimCCCodec
+from lib.dataset.skeletons import COCO
+from lib.dataset.transforms import to_image
+from lib.utils.errors import InputError
+from tests.golden_arrays import golden
+from tests.tiny import experiment
+
+META, ARRAYS = golden("ops/simcc_published")
+SIZE = tuple(META["image_size"])
+
+
+def codec(sigma: float | None = META["sigma"], **options) -> SimCCCodec:
+    return SimCCCodec(SIZE, META["split_ratio"], sigma, COCO.flip_pairs, **options)
+
+
+def tensors(*names: str) -> list[torch.Tensor]:
+    return [torch.from_numpy(ARRAYS[name]).float() for name in names]
+
+
+def encoded(ours: SimCCCodec):
+    joints, visible = tensors("joints", "joints_vis")
+    return ours.encode(joints[..., :2], visible[..., 0])
+
+
+def test_targets_and_their_weights_are_the_published_ones():
+    target = encoded(codec())
+    for ours, name in zip(target, ("target_x", "target_y", "target_weight"), strict=True):
+        theirs = ARRAYS[name].reshape(ours.shape)
+        np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-6, err_msg=name)
+    target = encoded(codec(None))
+    np.testing.assert_array_equal(target.weight.numpy(), ARRAYS["simdr_weight"][..., 0])
+    counts = ARRAYS["simdr_weight"][..., 0] > 0
+    bins = np.stack([target.x.argmax(2), target.y.argmax(2)], axis=-1)
+    np.testing.assert_array_equal(bins[counts], ARRAYS["simdr_target"][counts])
+
+
+def test_losses_are_the_published_ones():
+    logits = tensors("logits_x", "logits_y")
+    values = {
+        "kl": codec(),
+        "nmt_0.1": codec(None),
+        "nmtnorm_0.1": codec(None, is_mean=True),
+    }
+    for name, ours in values.items():
+        loss = ours.loss(logits, encoded(ours)).item()
+        assert loss == pytest.approx(float(ARRAYS[name]), rel=2e-6), name
+
+
+def test_whole_bins_without_smoothing_and_a_batch_of_one_work():
+    ours = codec(None, smoothing=0.0)
+    target = ours.encode(torch.full((1, 17, 2), 20.0), torch.ones(1, 17))
+    logits = [torch.zeros(1, 17, bins) for bins in ours.bins]
+    loss = ours.loss(logits, target).item()
+    assert loss == pytest.approx(17 * (np.log(ours.bins[0]) + np.log(ours.bins[1])), rel=1e-5)
+
+
+def test_decoding_and_the_flip_test_are_the_published_ones():
+    ours = codec()
+    logits, flipped = tensors("logits_x", "logits_y"), tensors("flipped_x", "flipped_y")
+    boxes = tensors("center", "scale")
+    averaged = ours.average(logits, ours.flip(flipped))
+    for outputs, end in ((logits, ""), (averaged, "_flip")):
+        places, scores = ours.decode(outputs)
+        np.testing.assert_array_equal(places.numpy(), ARRAYS[f"coords{end}"])
+        np.testing.assert_allclose(scores.numpy(), ARRAYS[f"maxvals{end}"][..., 0], rtol=2e-5)
+        image = to_image(places, *boxes, SIZE).numpy()
+        np.testing.assert_allclose(image, ARRAYS[f"preds{end}"], atol=2e-4)
+
+
+def test_whole_bins_average_shares_not_logits():
+    ours = codec(None)
+    logits, flipped = tensors("logits_x", "logits_y"), tensors("flipped_x", "flipped_y")
+    back = ours.flip(flipped)
+    averaged = ours.average(logits, back)
+    expected = (logits[0].softmax(2) + back[0].softmax(2)) / 2
+    np.testing.assert_allclose(averaged[0].softmax(2).numpy(), expected.numpy(), atol=1e-7)
+
+
+def test_a_target_decodes_to_its_joint_and_is_all_right():
+    ours = codec()
+    joints = torch.rand(3, 17, 2, generator=torch.Generator().manual_seed(0)) * 150 + 20
+    target = ours.encode(joints, torch.ones(3, 17))
+    logits = [axis.clamp(min=1e-12).log() for axis in target[:2]]
+    places, _ = ours.decode(logits)
+    assert (places - joints).abs().max() <= 0.5 / META["split_ratio"] + 1e-4
+    accuracy, count = ours.accuracy(logits, target)
+    assert accuracy == 1 and count == 17
+    wrong = [axis.roll(200, dims=2) for axis in logits]
+    assert ours.accuracy(wrong, target)[0] < 0.1
+    maps = ours.maps(logits)
+    assert maps.shape == target.heatmaps.shape == (3, 17, 64, 48)
+    peak = maps.flatten(2).argmax(2)
+    assert ((peak % 48 - joints[..., 0] / 4).abs() < 1.5).all()
+
+
+def test_settings_reach_the_codec_and_wrong_ones_are_refused(tmp_path):
+    def made(**sections):
+        sections.setdefault("MODEL", {})
+        sections["MODEL"] |= {"HEAD": "simcc", "SIGMA": 6}
+        path = experiment(tmp_path / "e.yaml", tmp_path, **sections)
+        return build_codec(load_config(path), COCO)
+
+    ours = made(MODEL={"TARGET_TYPE": "sa_simcc"}, TEST={"SHIFT_HEATMAP": False})
+    assert (ours.sigma, ours.shift, ours.bins) == (6, False, (128, 128))
+    ours = made(MODEL={"TARGET_TYPE": "simcc"}, LOSS={"LABEL_SMOOTHING": 0.2})
+    assert (ours.sigma, ours.smoothing, ours.is_mean) == (None, 0.2, False)
+    with pytest.raises(InputError, match="TARGET_TYPE: must be simcc or sa_simcc for MODEL.HEAD"):
+        made(MODEL={"TARGET_TYPE": "gaussian"})
+    with pytest.raises(InputError, match="LOSS.LABEL_SMOOTHING"):
+        made(MODEL={"TARGET_TYPE": "simcc"}, LOSS={"LABEL_SMOOTHING": 1.0})
+    with pytest.raises(InputError, match="MODEL.SIMDR_SPLIT_RATIO"):
+        made(MODEL={"TARGET_TYPE": "simcc", "SIMDR_SPLIT_RATIO": 0.0})
+    with pytest.raises(InputError, match="SIMDR_SPLIT_RATIO: asks for 128 and 128 bins.*have no"):
+        ours.decode(torch.zeros(1, 17, 64, 64))
