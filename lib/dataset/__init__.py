@@ -7,6 +7,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from lib.dataset.coco import CocoKeypoints
+from lib.dataset.crowdpose import CrowdPoseKeypoints
 from lib.dataset.mpii import MpiiKeypoints
 from lib.dataset.skeletons import SKELETONS
 from lib.dataset.table import well_placed
@@ -16,14 +17,16 @@ from lib.utils.errors import InputError
 __all__ = ["DATASETS", "build_dataset", "crops_are_aligned"]
 
 
-def _coco(cfg: CfgNode, split: str, is_train: bool) -> Source:
+def _coco(
+    cfg: CfgNode, split: str, is_train: bool, kind: type[CocoKeypoints] = CocoKeypoints
+) -> Source:
     uses_detector = not is_train and not cfg.TEST.USE_GT_BBOX
     if uses_detector and not cfg.TEST.COCO_BBOX_FILE:
         raise InputError(
             "TEST.COCO_BBOX_FILE: names no file of detected boxes; give one, or test with "
             "TEST.USE_GT_BBOX True"
         )
-    return CocoKeypoints(
+    return kind(
         cfg.DATASET.ROOT,
         split,
         SKELETONS[cfg.DATASET.DATASET],
@@ -35,6 +38,10 @@ def _coco(cfg: CfgNode, split: str, is_train: bool) -> Source:
         visible_threshold=cfg.TEST.IN_VIS_THRE,
         soft_nms=cfg.TEST.SOFT_NMS,
     )
+
+
+def _crowdpose(cfg: CfgNode, split: str, is_train: bool) -> Source:
+    return _coco(cfg, split, is_train, CrowdPoseKeypoints)
 
 
 def _figures(cfg: CfgNode, split: str, is_train: bool) -> Source:
@@ -57,6 +64,7 @@ def _mpii(cfg: CfgNode, split: str, is_train: bool) -> Source:
 # DATASET.DATASET -> the split's people. The figures are laid out as COCO is.
 DATASETS: dict[str, Callable[[CfgNode, str, bool], Source]] = {
     "coco": _coco,
+    "crowdpose": _crowdpose,
     "figures": _figures,
     "mpii": _mpii,
 }

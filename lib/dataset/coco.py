@@ -81,14 +81,11 @@ class CocoKeypoints:
     ) -> None:
         self.skeleton = skeleton
         self.split = split
-        self.has_truth = "test" not in split
-        prefix = "person_keypoints" if self.has_truth else "image_info"
-        self.annotation_file = str(Path(root) / "annotations" / f"{prefix}_{split}.json")
+        self.annotation_file, folder, self.has_truth = self._files(Path(root), split, data_format)
         self._suppression = (oks_threshold, visible_threshold, soft_nms)
         self._aspect_ratio = aspect_ratio
         self._truth: COCO | None = None
 
-        folder = Path(root) / "images" / _image_folder(split, data_format)
         images = ImageArrays(str(folder), data_format, self.annotation_file)
         people = PeopleArrays(3 * len(skeleton))
         # Truth is left unread where a detector's boxes stand in for it.
@@ -107,6 +104,15 @@ class CocoKeypoints:
             self.table = self._annotated(people, images)
         else:
             self.table = self._detected(detections, score_threshold, images)
+
+    def _files(self, root: Path, split: str, data_format: str) -> tuple[str, Path, bool]:
+        """The annotation file, the folder of the images, and whether there is ground truth."""
+        has_truth = "test" not in split
+        prefix = "person_keypoints" if has_truth else "image_info"
+        # All of COCO's test sets are parts of one folder of images.
+        folder = split if has_truth else "test2017"
+        annotations = str(root / "annotations" / f"{prefix}_{split}.json")
+        return annotations, root / "images" / in_format(folder, data_format), has_truth
 
     def _annotated(self, people: PeopleArrays, images: ImageArrays) -> Table:
         """The people that the annotations show, by image."""
@@ -251,10 +257,7 @@ class CocoKeypoints:
         """AP and AR by pycocotools; its own summary goes into the log."""
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            if self._truth is None:
-                self._truth = _ground_truth(self.annotation_file)
-            evaluation = COCOeval(self._truth, self._truth.loadRes(results), "keypoints")
-            evaluation.params.kpt_oks_sigmas = np.array(self.skeleton.sigmas)
+            evaluation = self._evaluation(results)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
@@ -264,24 +267,35 @@ class CocoKeypoints:
         values = OrderedDict(zip(STATS, map(float, evaluation.stats), strict=True))
         return values, values["AP"]
 
+    def _evaluation(self, results: list[dict]) -> COCOeval:
+        """pycocotools' evaluation of results, not yet run; it prints."""
+        if self._truth is None:
+            self._truth = self._ground_truth()
+        evaluation = COCOeval(self._truth, self._truth.loadRes(results), "keypoints")
+        evaluation.params.kpt_oks_sigmas = np.array(self.skeleton.sigmas)
+        return evaluation
 
-def _ground_truth(path: str) -> COCO:
-    """The annotations for pycocotools, with the entries that it needs and a user's own file may
-    lack."""
-    truth = COCO()
-    truth.dataset = json.loads(Path(path).read_bytes())
-    for number, entry in enumerate(truth.dataset["annotations"], start=1):
-        flags = entry.setdefault("keypoints", [])[2::3]
-        entry.setdefault("id", number)
-        entry.setdefault("iscrowd", 0)
-        entry.setdefault("num_keypoints", sum(flag > 0 for flag in flags))
-    truth.createIndex()
-    return truth
+    def _ground_truth(self) -> COCO:
+        """The annotations for pycocotools, with the entries that it needs and a user's own file may
+        lack."""
+        truth = COCO()
+        truth.dataset = json.loads(Path(self.annotation_file).read_bytes())
+        for number, entry in enumerate(truth.dataset["annotations"], start=1):
+            flags = entry.setdefault("keypoints", [])[2::3]
+            entry.setdefault("id", number)
+            entry.setdefault("iscrowd", 0)
+            entry.setdefault("num_keypoints", sum(flag > 0 for flag in flags))
+            self._complete(entry)
+        truth.createIndex()
+        return truth
+
+    def _complete(self, entry: dict) -> None:
+        """Give an annotation the ``area`` that its OKS divides by, where it has none: its box's."""
+        entry.setdefault("area", entry["bbox"][2] * entry["bbox"][3])
 
 
-def _image_folder(split: str, data_format: str) -> str:
-    # All of COCO's test sets are parts of one folder of images.
-    folder = "test2017" if "test" in split else split
+def in_format(folder: str, data_format: str) -> str:
+    """A folder of images, or the archive that stands for it (``folder.zip@``)."""
     return f"{folder}.zip@" if data_format == "zip" else folder
 
 

@@ -23,7 +23,7 @@ class Annotation(msgspec.Struct, gc=False):
     image_id: int
     category_id: int
     bbox: tuple[float, float, float, float]
-    area: float
+    area: float = 1.0  # some sets give none; only its sign is asked for
     keypoints: list[float] = []
     iscrowd: int = 0
 

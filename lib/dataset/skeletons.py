@@ -100,5 +100,39 @@ MPII = Skeleton(
     joint_weights=(1.5, 1.2, 1, 1, 1.2, 1.5, 1, 1, 1, 1, 1.5, 1.2, 1, 1, 1.2, 1.5),
 )
 
+# Sigmas: crowdposetools of Jeff-sjtu/CrowdPose; weights as COCO's for the same joints.
+CROWDPOSE = Skeleton(
+    names=(
+        "left_shoulder",
+        "right_shoulder",
+        "left_elbow",
+        "right_elbow",
+        "left_wrist",
+        "right_wrist",
+        "left_hip",
+        "right_hip",
+        "left_knee",
+        "right_knee",
+        "left_ankle",
+        "right_ankle",
+        "head",
+        "neck",
+    ),
+    flip_pairs=((0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10, 11)),
+    sigmas=tuple(
+        s / 10
+        for s in (
+            *(0.79, 0.79, 0.72, 0.72, 0.62, 0.62),
+            *(1.07, 1.07, 0.87, 0.87, 0.89, 0.89, 0.79, 0.79),
+        )
+    ),
+    limbs=(
+        *((12, 13), (13, 0), (13, 1), (0, 1), (0, 2), (2, 4), (1, 3), (3, 5)),
+        *((0, 6), (1, 7), (6, 7), (6, 8), (8, 10), (7, 9), (9, 11)),
+    ),
+    upper_body=(0, 1, 2, 3, 4, 5, 12, 13),
+    joint_weights=(1, 1, 1.2, 1.2, 1.5, 1.5, 1, 1, 1.2, 1.2, 1.5, 1.5, 1, 1),
+)
+
 # DATASET.DATASET -> its joints.
-SKELETONS = {"coco": COCO, "figures": COCO, "mpii": MPII}
+SKELETONS = {"coco": COCO, "crowdpose": CROWDPOSE, "figures": COCO, "mpii": MPII}

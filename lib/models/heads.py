@@ -3,9 +3,9 @@
 - ``heatmap``: deconvolutions where the backbone has MODEL.EXTRA.NUM_DECONV_LAYERS, and a
   convolution (SimpleBaseline, HRNet).
 - ``sr``: heatmaps of the input's size from one map; ``srpose``: the same from a pyramid of maps,
-  with answers at every level in training. Wang et al.: Super-Resolution Heads for human pose
-  estimation, haonanwang0522/SRPose, whose code has the first for bottom-up networks only; here it
-  stands without its tags.
+  with answers at every level in training. Wang, Liu, Tang, Wu: Lightweight Super-Resolution Head
+  for Human Pose Estimation. ACM MM 2023, haonanwang0522/SRPose, whose code has the first for
+  bottom-up networks only; here it stands without its tags.
 - ``simcc``: two vectors for each joint. Li et al.: SimCC: a Simple Coordinate Classification
   Perspective for Human Pose Estimation. ECCV 2022, leeyegy/SimCC.
 

@@ -1,0 +1,67 @@
+"""CrowdPose: its files, and the numbers of its own evaluator."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from lib.dataset.crowdpose import CrowdPoseKeypoints
+from lib.dataset.skeletons import CROWDPOSE
+from lib.utils.errors import InputError
+from tests.golden_arrays import GOLDEN, golden_annotations
+
+SUBSET = GOLDEN / "eval" / "crowdpose_subset_expected.json"
+NAMES = {
+    **{"AP": "AP", "Ap .5": "AP50", "AP .75": "AP75", "AR": "AR", "AR .5": "AR50", "AR .75": "AR75"},
+    **{"AP (E)": "AP_easy", "AP (M)": "AP_medium", "AP (H)": "AP_hard"},
+}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> CrowdPoseKeypoints:
+    root = tmp_path_factory.mktemp("crowdpose")
+    (root / "json").mkdir()
+    (root / "json" / "crowdpose_test.json").write_bytes(golden_annotations("crowdpose_subset"))
+    return CrowdPoseKeypoints(str(root), "test", CROWDPOSE, aspect_ratio=0.75)
+
+
+def test_the_score_is_the_published_evaluators(source):
+    packed = GOLDEN / "eval" / "crowdpose_subset_detections.json.gz"
+    values, score = source._score(json.loads(gzip.decompress(packed.read_bytes())))
+    expected = json.loads(SUBSET.read_bytes())["expected"]
+    for ours, theirs in NAMES.items():
+        exact = not theirs.startswith("AP_")  # those it rounds
+        assert values[ours] == pytest.approx(expected[theirs], abs=1e-9 if exact else 6e-5), ours
+    assert list(values) == list(NAMES) and score == values["AP"]
+
+
+def test_sigmas_are_the_evaluators(source):
+    sigmas = json.loads(SUBSET.read_bytes())["sigmas"]
+    np.testing.assert_allclose(CROWDPOSE.sigmas, sigmas, atol=1e-12)
+
+
+def test_everybody_with_joints_is_in_the_table_though_annotations_have_no_area(source, tmp_path):
+    people = json.loads(golden_annotations("crowdpose_subset"))["annotations"]
+    wanted = [p for p in people if not p["iscrowd"] and any(p["keypoints"])]
+    assert len(source.table) == len(wanted) > 500
+    assert source.table.path(0).endswith(".jpg") and "/images/" in source.table.path(0)
+    assert source.has_truth  # its test split too
+
+
+def test_the_truth_as_an_answer_scores_1(source, tmp_path):
+    table = source.table
+    answer = np.concatenate([table.joints, np.ones((len(table), 14, 1), np.float32)], axis=2)
+    values, _ = source.evaluate(answer, str(tmp_path))
+    assert values["Ap .5"] > 0.98 and values["AR"] > 0.95
+
+
+def test_images_without_a_crowd_index_are_refused(tmp_path):
+    content = json.loads(golden_annotations("crowdpose_subset"))
+    del content["images"][3]["crowdIndex"]
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "crowdpose_val.json").write_text(json.dumps(content))
+    ours = CrowdPoseKeypoints(str(tmp_path), "val", CROWDPOSE, aspect_ratio=0.75)
+    answer = np.ones((len(ours.table), 14, 3), np.float32)
+    with pytest.raises(InputError, match="crowdpose_val.json: an image has no crowdIndex"):
+        ours.evaluate(answer, str(tmp_path))
