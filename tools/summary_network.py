@@ -11,7 +11,7 @@ import json
 import math
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from lib.config import load_config
 from lib.models import build_model
 from lib.models.dite_hrnet import DynamicConv
+from lib.models.heads import HeatmapHead
+from lib.models.hrformer import WindowAttention
 from lib.models.lightweight import ExchangeModule, LightweightHRNet
+from lib.models.pose_hrnet import PoseHRNet
+from lib.models.pose_resnet import PoseResNet
 from lib.utils.errors import InputError
 
 CONVENTION = (
@@ -41,6 +45,12 @@ LIGHTWEIGHT_CONVENTION = (
     "their biases, two for each number of a batch norm, one for each number of a ReLU or a mean "
     "over an image (with a row and a column too many), one for each pixel of an enlargement; 2^20 "
     "of them an M."
+)
+MMCV_CONVENTION = (
+    "As the tool of SRPose's and HRFormer's repositories counts (mmcv's): multiply-accumulates of "
+    "the modules that are convolutions or products and their biases, two for each number of a batch "
+    "or layer norm, one for each number of a ReLU, a pooling or an enlargement, 10^9 of them a GFLOP; "
+    "attention and whatever else is no module of its own is not counted."
 )
 # What the repositories say of their experiments, MFLOPs, where they say it.
 PUBLISHED = {
@@ -146,10 +156,19 @@ def summarize(network: nn.Module, height: int, width: int) -> dict[str, Any]:
         "shape": [height, width],
         **cost(ROOT, network),
         **published_count(network, image, macs),
-        "modules": {name: cost(name, part) for name, part in network.named_children()},
+        "modules": {name: cost(name, part) for name, part in parts(network)},
         "layers": {name: layer for name, layer in layers.items() if any(layer.values())},
         "convention": CONVENTION,
     }
+
+
+def parts(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The backbone's parts and the head's."""
+    for name, part in network.named_children():
+        if name != "head":
+            yield name, part
+    for name, part in network.head.named_children():
+        yield f"head.{name}", part
 
 
 def count_outputs(*args: Any, out_shape: Any = None, **kwargs: Any) -> int:
@@ -171,6 +190,11 @@ def published_count(
         return {
             "counted_mflops": lightweight_flops(network, image) / 2**20,
             "counted_convention": LIGHTWEIGHT_CONVENTION,
+        }
+    if not isinstance(network, (PoseHRNet, PoseResNet)) or type(network.head) is not HeatmapHead:
+        return {
+            "counted_mflops": mmcv_flops(network, image) / 1e6,
+            "counted_convention": MMCV_CONVENTION,
         }
     # The original counts a deconvolution's kernel at every output pixel instead of every input one.
     excess = sum(
@@ -216,6 +240,35 @@ def lightweight_flops(network: LightweightHRNet, image: torch.Tensor) -> int:
     return sum(counts.values())
 
 
+def mmcv_flops(network: nn.Module, image: torch.Tensor) -> int:
+    """get_model_complexity_info of mmcv 1.x, for one image."""
+    counts: list[int] = []
+
+    def count(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            places = args[0] if isinstance(module, nn.ConvTranspose2d) else output
+            counts.append(module.weight.numel() * math.prod(places.shape[2:]))
+            counts.append(0 if module.bias is None else output.numel())
+        elif isinstance(module, nn.Linear):
+            counts.append(args[0].numel() * output.shape[-1])
+        elif isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
+            counts.append(2 * output.numel())
+        elif isinstance(module, (nn.ReLU, nn.Upsample)):
+            counts.append(output.numel())
+        elif isinstance(module, nn.MaxPool2d):
+            counts.append(args[0].numel())
+
+    # There HRFormer's attention puts out by a function, which is not counted.
+    uncounted = {m.out_proj for m in network.modules() if isinstance(m, WindowAttention)}
+    counted = (module for module in network.modules() if module not in uncounted)
+    handles = [module.register_forward_hook(count) for module in counted]
+    with torch.no_grad():
+        network(image)
+    for handle in handles:
+        handle.remove()
+    return sum(counts)
+
+
 def published_line(summary: Mapping[str, Any]) -> list[str]:
     """What the repository says of this experiment, beside which the count stands."""
     said = summary.get("published_mflops")
@@ -229,8 +282,8 @@ def published_line(summary: Mapping[str, Any]) -> list[str]:
 def table(summary: dict[str, Any], is_by_layer: bool) -> str:
     """The summary as text; modules that neither hold nor compute anything are left out."""
     height, width = summary["shape"]
-    parts = summary["layers" if is_by_layer else "modules"]
-    rows = [(name, cost) for name, cost in parts.items() if cost["parameters"] or cost["macs"]]
+    costs = summary["layers" if is_by_layer else "modules"]
+    rows = [(name, cost) for name, cost in costs.items() if cost["parameters"] or cost["macs"]]
     rows.append(("all", summary))
     wide = max(16, *(len(name) + 2 for name, _ in rows))
     lines = [f"{summary['network']}, input {height} x {width} (height x width)", ""]

@@ -70,7 +70,7 @@ def main() -> None:
         logger.info("=> %s", report)
     model = to_devices(network, devices)
     codec = build_codec(cfg, train_set.skeleton)
-    optimizer = build_optimizer(cfg, network.parameters())
+    optimizer = build_optimizer(cfg, network)
     scale = lr_scale(args.cfg, batch_size) if args.autoscale_lr else 1.0
     rate = build_schedule(cfg, len(train_batches), scale)
     autocast = cfg.TRAIN.AMP and has_bfloat16(devices[0])

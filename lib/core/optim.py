@@ -2,17 +2,20 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from yacs.config import CfgNode
 
 from lib.utils.errors import InputError
 
+# HRFormer's table of relative positions, as published.
+UNDECAYED = "relative_position_bias_table"
+
 logger = logging.getLogger(__name__)
 
 
-def _adam(params: Iterable[torch.nn.Parameter], cfg: CfgNode) -> torch.optim.Optimizer:
+def _adam(params: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     if cfg.TRAIN.WD:
         logger.info(
             "=> adam does not use TRAIN.WD %g, as in the published runs; adamw does", cfg.TRAIN.WD
@@ -20,11 +23,11 @@ def _adam(params: Iterable[torch.nn.Parameter], cfg: CfgNode) -> torch.optim.Opt
     return torch.optim.Adam(params, lr=cfg.TRAIN.LR)
 
 
-def _adamw(params: Iterable[torch.nn.Parameter], cfg: CfgNode) -> torch.optim.Optimizer:
+def _adamw(params: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     return torch.optim.AdamW(params, lr=cfg.TRAIN.LR, weight_decay=cfg.TRAIN.WD)
 
 
-def _sgd(params: Iterable[torch.nn.Parameter], cfg: CfgNode) -> torch.optim.Optimizer:
+def _sgd(params: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     return torch.optim.SGD(
         params,
         lr=cfg.TRAIN.LR,
@@ -37,8 +40,8 @@ def _sgd(params: Iterable[torch.nn.Parameter], cfg: CfgNode) -> torch.optim.Opti
 OPTIMIZERS = {"adam": _adam, "adamw": _adamw, "sgd": _sgd}
 
 
-def build_optimizer(cfg: CfgNode, params: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer TRAIN.OPTIMIZER.
+def build_optimizer(cfg: CfgNode, network: torch.nn.Module) -> torch.optim.Optimizer:
+    """The optimizer TRAIN.OPTIMIZER for what ``network`` learns.
 
     Raises:
         InputError: an unknown name, or settings that it refuses.
@@ -49,9 +52,20 @@ def build_optimizer(cfg: CfgNode, params: Iterable[torch.nn.Parameter]) -> torch
             f"TRAIN.OPTIMIZER: there is no {name!r}; known are {', '.join(OPTIMIZERS)}"
         )
     try:
-        return OPTIMIZERS[name](params, cfg)
+        return OPTIMIZERS[name](_groups(network), cfg)
     except ValueError as error:
         raise InputError(f"TRAIN: {name} cannot be made with these settings: {error}") from None
+
+
+def _groups(network: torch.nn.Module) -> list[dict]:
+    """The parameters, those that weight decay must leave alone apart."""
+    learnt = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
+    is_free = [name.endswith(UNDECAYED) for name, _ in learnt]
+    groups = [{"params": [p for (_, p), free in zip(learnt, is_free, strict=True) if not free]}]
+    if any(is_free):
+        free = [p for (_, p), free in zip(learnt, is_free, strict=True) if free]
+        groups.append({"params": free, "weight_decay": 0.0})
+    return groups
 
 
 def build_schedule(

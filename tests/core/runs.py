@@ -46,7 +46,7 @@ def parts(tmp_path: Path, **sections: dict) -> Parts:
         TestLoader(tested, cfg.TEST.BATCH_SIZE_PER_GPU, 0),
         build_codec(cfg, data.skeleton),
         model,
-        build_optimizer(cfg, model.parameters()),
+        build_optimizer(cfg, model),
     )
 
 

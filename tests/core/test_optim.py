@@ -57,11 +57,31 @@ def test_an_unknown_schedule_is_an_error_that_names_the_key(load):
 
 def stepped(cfg, gradient: float) -> float:
     """A weight of 1 after one step."""
-    weight = torch.nn.Parameter(torch.ones(1))
-    optimizer = build_optimizer(cfg, [weight])
-    weight.grad = torch.full((1,), gradient)
+    network = Single()
+    optimizer = build_optimizer(cfg, network)
+    network.weight.grad = torch.full((1,), gradient)
     optimizer.step()
-    return weight.item()
+    return network.weight.item()
+
+
+class Single(torch.nn.Module):
+    """One weight, of 1."""
+
+    def __init__(self, name: str = "weight") -> None:
+        super().__init__()
+        self.register_parameter(name, torch.nn.Parameter(torch.ones(1)))
+
+
+def test_weight_decay_leaves_tables_of_positions_alone(load):
+    network = torch.nn.Sequential(Single(), Single("relative_position_bias_table"))
+    frozen = Single()
+    frozen.weight.requires_grad_(False)
+    network.append(frozen)
+    optimizer = build_optimizer(load(OPTIMIZER="adamw", WD=0.5, LR=0.1), network)
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros(1)
+    optimizer.step()
+    assert [p.item() for p in network.parameters()] == pytest.approx([0.95, 1, 1])
 
 
 def test_adam_ignores_weight_decay_and_says_so_and_adamw_and_sgd_honour_it(load, caplog):
@@ -76,7 +96,7 @@ def test_adam_ignores_weight_decay_and_says_so_and_adamw_and_sgd_honour_it(load,
 def test_sgd_follows_its_keys(load):
     optimizer = build_optimizer(
         load(OPTIMIZER="sgd", MOMENTUM=0.8, NESTEROV=True, WD=0.1, LR=0.3),
-        [torch.nn.Parameter(torch.ones(1))],
+        Single(),
     )
     group = optimizer.param_groups[0]
     assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.8, True, 0.1)
@@ -96,4 +116,4 @@ def test_sgd_follows_its_keys(load):
 )
 def test_an_optimizer_that_cannot_be_made_is_an_error_that_names_the_key(load, train, message):
     with pytest.raises(InputError, match=message):
-        build_optimizer(load(**train), [torch.nn.Parameter(torch.ones(1))])
+        build_optimizer(load(**train), Single())

@@ -13,9 +13,23 @@ import yaml
 from torch import nn
 
 from lib.models import build_model
+from tests.golden_files import golden_model
 from tests.models.configs import hrnet_cfg, resnet_cfg, tiny_hrnet_cfg, tiny_light_cfg
+from tests.models.test_heads import with_head
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+# The golden files' counts: by mmcv's tool, and of all convolutions and matrix products.
+MMCV = {
+    "sr_head_resnet_50": ("pose_resnet", "sr"),
+    "srpose_hrnet_w32": ("pose_hrnet", "srpose"),
+    "srpose_resnet_50": ("pose_resnet", "srpose"),
+    "srpose_hrformer_small": ("hrformer", "srpose"),
+    "srpose_transpose_r_a4": ("transpose_r", "srpose"),
+    "transpose_r_a4": ("transpose_r", "heatmap"),
+    "hrformer_small": ("hrformer", "heatmap"),
+}
 
 
 @pytest.fixture
@@ -176,3 +190,13 @@ def test_bad_input_is_one_line_and_exit_code_1(tool, experiment, capsys, options
     assert message in output.err
     assert output.err.count("\n") == 1
     assert output.out == ""
+
+
+@pytest.mark.parametrize("name", MMCV)
+def test_counts_what_mmcvs_tool_and_a_whole_count_give(tool, name):
+    meta = golden_model(name).meta
+    with torch.device("meta"):
+        summary = tool.summarize(build_model(with_head(*MMCV[name])), 256, 192)
+    assert round(summary["counted_mflops"] * 1e6) == meta["flops"]
+    assert summary["macs"] == meta["macs_conv_matmul"]
+    assert "mmcv" in summary["counted_convention"]
