@@ -51,9 +51,7 @@ def golden_model(name: str) -> GoldenModel:
     return GoldenModel(
         meta=meta,
         state={key: known_weight(key, shape) for key, shape in zip(names, shapes, strict=True)},
-        image=known_image(
-            meta.get("batch", 2), meta["height"], meta["width"], meta.get("seed", 0)
-        ),
+        image=known_image(meta.get("batch", 2), meta["height"], meta["width"], meta.get("seed", 0)),
         outputs=outputs,
         stds=stds,
     )

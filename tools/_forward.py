@@ -15,13 +15,17 @@ from _measure import Row, digits
 from torch import Tensor, nn
 
 from lib.config import load_config
+from lib.core.codecs import build_codec
+from lib.dataset.skeletons import SKELETONS
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint
 from lib.models.folding import fold_batch_norms
 from lib.utils.devices import choose_devices
 from lib.utils.errors import InputError
 
-Forward = Callable[[Tensor], Tensor]
+Outputs = Tensor | list[Tensor]
+Forward = Callable[[Tensor], Outputs]
+DECODING = "decoding"
 FORMS = ("plain", "folded", "compiled", "onnxruntime")
 TOLERANCE = 1e-3  # between forms; random weights let rounding grow more than trained ones do
 OPTIONAL = ("onnx", "onnxscript", "onnxruntime")  # packages
@@ -47,7 +51,7 @@ def add_forward(parser: argparse.ArgumentParser) -> None:
 
 
 def forward(args: argparse.Namespace) -> list[Timing]:
-    """Time every form at every size of batch, in turns."""
+    """Time every form at every size of batch, in turns, and the decoding of its answers."""
     cfg = load_config(args.cfg, args.opts)
     if min(args.batch) < 1 or args.repeats < 1:
         raise InputError("--batch and --repeats must be 1 or more")
@@ -62,18 +66,29 @@ def forward(args: argparse.Namespace) -> list[Timing]:
     network.eval()
     forms = ["plain", *(form for form in available(args.forms) if form != "plain")]
     timings = [Timing(form, {}, 0.0) for form in forms]
+    codec = build_codec(cfg, SKELETONS[cfg.DATASET.DATASET])
+    decoding = Timing(DECODING, {}, 0.0)
     for batch in args.batch:
         images = torch.randn(batch, 3, height, width, device=device)
         runs = [make_form(timing.form, network, images) for timing in timings]
         with torch.inference_mode():
             expected = network(images)
             for timing, run in zip(timings, runs, strict=True):
-                distance = (run(images) - expected).abs().max() / expected.std()
-                timing.difference = max(timing.difference, float(distance))
+                timing.difference = max(timing.difference, distance(run(images), expected))
             best = fastest_turns(args.repeats, device, runs, images)
         for timing, seconds in zip(timings, best, strict=True):
             timing.seconds[batch] = seconds
-    return timings
+        with torch.inference_mode():
+            times = fastest_turns(args.repeats, device, [codec.decode], expected)
+        decoding.seconds[batch] = times[0]
+    return [*timings, decoding]
+
+
+def distance(outputs: Outputs, expected: Outputs) -> float:
+    """The largest difference, in units of the standard deviation."""
+    if isinstance(expected, Tensor):
+        return float((outputs - expected).abs().max() / expected.std())
+    return max(map(distance, outputs, expected))
 
 
 def enliven(network: nn.Module) -> None:
@@ -133,15 +148,16 @@ def exported(network: nn.Module, images: Tensor) -> Forward:
         session = onnxruntime.InferenceSession(path, options, providers=providers)
     name = session.get_inputs()[0].name
 
-    def run(x: Tensor) -> Tensor:
-        (answer,) = session.run(None, {name: x.cpu().numpy()})
-        return torch.from_numpy(answer).to(x.device)
+    def run(x: Tensor) -> Outputs:
+        answers = session.run(None, {name: x.cpu().numpy()})
+        outputs = [torch.from_numpy(answer).to(x.device) for answer in answers]
+        return outputs if len(outputs) > 1 else outputs[0]
 
     return run
 
 
 def fastest_turns(
-    repeats: int, device: torch.device, runs: list[Forward], images: Tensor
+    repeats: int, device: torch.device, runs: list[Callable], images: Outputs
 ) -> list[float]:
     """Seconds on the clock of the fastest run of each; they take turns, so that what else the
     machine does meets them alike, and run twice each, the second time timed."""
@@ -184,6 +200,8 @@ def forward_table(timings: list[Timing]) -> str:
     head = "".join(f"{f'batch {b}':>12}{'images/s':>10}{'speed-up':>10}" for b in batches)
     lines = [f"{'form':<14}{head}   difference"]
     for timing in timings:
+        if timing.form == DECODING:
+            continue
         cells = ""
         for batch in batches:
             seconds, plain = timing.seconds[batch], timings[0].seconds[batch]
@@ -191,4 +209,10 @@ def forward_table(timings: list[Timing]) -> str:
                 f"{digits(1e3 * seconds):>9} ms{batch / seconds:>10.1f}{plain / seconds:>9.2f}x"
             )
         lines.append(f"{timing.form:<14}{cells}{timing.difference:>13.1e}")
+    *_, decoding = timings
+    lines += [
+        f"{DECODING} a batch of {batch}: {digits(1e3 * seconds)} ms, "
+        f"{seconds / timings[0].seconds[batch]:.1%} of the plain network's time"
+        for batch, seconds in decoding.seconds.items()
+    ]
     return "\n".join(lines)

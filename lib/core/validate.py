@@ -21,9 +21,7 @@ class Validation:
     passed: Pass
 
 
-def predict(
-    model: torch.nn.Module, codec: Codec, images: torch.Tensor, flip_test: bool
-) -> Outputs:
+def predict(model: torch.nn.Module, codec: Codec, images: torch.Tensor, flip_test: bool) -> Outputs:
     """The network's outputs for normalised crops (N, 3, H, W), averaged with those of the mirrored
     crops if asked."""
     outputs = model(images)

@@ -117,9 +117,7 @@ class TopDownDataset(Dataset):
             rng = np.random.default_rng((self.seed, epoch, row))
             view.center = view.center + self._shift(row)
             view = self._vary(view, joints, visible, width, rng)
-        matrix = crop_matrix(
-            view.center, view.scale, view.rotation, self.size, self.is_aligned
-        )
+        matrix = crop_matrix(view.center, view.scale, view.rotation, self.size, self.is_aligned)
         image_matrix = matrix
         if view.is_mirrored:
             joints, visible = mirror_joints(joints, visible, width, self.skeleton.flip_pairs)

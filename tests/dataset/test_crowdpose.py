@@ -13,7 +13,14 @@ from tests.golden_arrays import GOLDEN, golden_annotations
 
 SUBSET = GOLDEN / "eval" / "crowdpose_subset_expected.json"
 NAMES = {
-    **{"AP": "AP", "Ap .5": "AP50", "AP .75": "AP75", "AR": "AR", "AR .5": "AR50", "AR .75": "AR75"},
+    **{
+        "AP": "AP",
+        "Ap .5": "AP50",
+        "AP .75": "AP75",
+        "AR": "AR",
+        "AR .5": "AR50",
+        "AR .75": "AR75",
+    },
     **{"AP (E)": "AP_easy", "AP (M)": "AP_medium", "AP (H)": "AP_hard"},
 }
 

@@ -3,6 +3,7 @@ fast."""
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.models.configs import tiny_light_cfg
+from tests.models.configs import tiny_hrnet_cfg, tiny_light_cfg
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 DATA = ["data", "--count", "3", "--people", "3", "--batch", "4", "--repeats", "1"]
@@ -54,7 +55,7 @@ def test_json_has_every_comparison_and_both_ways_answer_alike(
 def experiment(tmp_path) -> Path:
     path = tmp_path / "tiny.yaml"
     content = yaml.safe_load(tiny_light_cfg("lite_hrnet").dump())
-    content["MODEL"]["IMAGE_SIZE"] = [64, 64]
+    content["MODEL"] |= {"IMAGE_SIZE": [64, 64], "HEATMAP_SIZE": [16, 16]}
     path.write_text(yaml.safe_dump(content))
     return path
 
@@ -63,14 +64,34 @@ def test_a_networks_forms_answer_alike(tool, capsys, experiment):
     arguments = ["forward", "--cfg", str(experiment), "--batch", "1", "3", "--repeats", "1"]
     assert tool.main([*arguments, "--forms", "folded", "plain", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
-    names = [f"{form}, batch of {batch}" for form in ("plain", "folded") for batch in (1, 3)]
+    forms = ("plain", "folded", "decoding")
+    names = [f"{form}, batch of {batch}" for form in forms for batch in (1, 3)]
     assert [row["what"] for row in rows] == names
     assert all(row["agree"] for row in rows)
     assert all(row["ratio"] == 1 for row in rows[:2])
     settings = ["MODEL.NUM_JOINTS", "3"]
     assert tool.main([arguments[0], *settings, *arguments[1:], "--forms", "folded"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[-3:]] == ["form", "plain", "folded"]
+    assert [line.split()[0] for line in lines[-5:]] == [
+        "form",
+        "plain",
+        "folded",
+        *["decoding"] * 2,
+    ]
+    assert re.fullmatch(r"decoding a batch of 3: [\d.]+ ms, [\d.]+% of the plain .*", lines[-1])
+
+
+@pytest.mark.parametrize("head", ["simcc", "srpose"])
+def test_forms_of_networks_with_several_outputs_answer_alike(tool, capsys, tmp_path, head):
+    path = tmp_path / "tiny.yaml"
+    content = yaml.safe_load(tiny_hrnet_cfg().dump())
+    kind = {"simcc": "simcc", "srpose": "full"}[head]
+    size = {"IMAGE_SIZE": [64, 64], "HEATMAP_SIZE": [64, 64]}
+    content["MODEL"] |= {"HEAD": head, "TARGET_TYPE": kind, **size}
+    path.write_text(yaml.safe_dump(content))
+    arguments = ["forward", "--cfg", str(path), "--batch", "2", "--repeats", "1", "--json"]
+    assert tool.main([*arguments, "--forms", "folded"]) == 0
+    assert all(row["agree"] for row in json.loads(capsys.readouterr().out)["rows"])
 
 
 def test_forms_whose_packages_are_missing_are_left_out(tool, capsys, experiment, monkeypatch):
@@ -79,7 +100,8 @@ def test_forms_whose_packages_are_missing_are_left_out(tool, capsys, experiment,
     assert tool.main([*arguments, "--forms", "onnxruntime"]) == 0
     output = capsys.readouterr()
     assert "pip install no_such_package" in output.err
-    assert [row["what"] for row in json.loads(output.out)["rows"]] == ["plain, batch of 1"]
+    names = [row["what"] for row in json.loads(output.out)["rows"]]
+    assert names == ["plain, batch of 1", "decoding, batch of 1"]
 
 
 def test_the_command_prints_a_table_from_any_folder(tmp_path):

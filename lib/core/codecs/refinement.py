@@ -122,7 +122,12 @@ def _blur_matrix(
 
 
 def _log_at(
-    maps: torch.Tensor, gain: torch.Tensor, x: torch.Tensor, y: torch.Tensor, low: float, high: float
+    maps: torch.Tensor,
+    gain: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    low: float,
+    high: float,
 ) -> torch.Tensor:
     """(N, K): the logarithm of ``gain`` times each map's value at its pixel x, y, kept in bounds."""
     index = (y * maps.shape[3] + x).clamp(max=maps.shape[2] * maps.shape[3] - 1)

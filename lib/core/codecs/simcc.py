@@ -19,7 +19,6 @@ from lib.dataset.transforms import mirror_order
 from lib.utils.errors import InputError
 
 
-
 class Bins(NamedTuple):
     """What a network should say: a distribution along each axis, and the weight (N, K) of each
     joint in the loss."""

@@ -67,7 +67,9 @@ def test_maxima_and_decoding_with_and_without_the_quarter_step_are_the_published
     np.testing.assert_array_equal(place.numpy(), arrays["max_preds"])
     np.testing.assert_array_equal(scores.numpy(), arrays["maxvals"][..., 0])
     for key, post_process in (("final_preds_post", True), ("final_preds", False)):
-        places, scores = codec(width, height, refine=quarter_step if post_process else None).decode(heatmaps)
+        places, scores = codec(width, height, refine=quarter_step if post_process else None).decode(
+            heatmaps
+        )
         ours = to_image(places, center, scale, (4 * width, 4 * height))
         np.testing.assert_allclose(ours.numpy(), arrays[key], atol=2e-4)
         np.testing.assert_array_equal(scores.numpy(), arrays["maxvals"][..., 0])

@@ -72,7 +72,9 @@ def test_udp_maps_of_a_mirrored_crop_fit_without_a_shift():
         order[left], order[right] = right, left
     mirrored = joints[:, order].clone()
     mirrored[..., 0] = 191 - mirrored[..., 0]
-    there, back = (codec.encode(points, torch.ones(2, 17)).heatmaps for points in (joints, mirrored))
+    there, back = (
+        codec.encode(points, torch.ones(2, 17)).heatmaps for points in (joints, mirrored)
+    )
     inside = (joints[..., 0] < 160) & (joints[..., 0] > 30)  # one Gaussian ends at rounded pixels
     difference = (codec.flip(back) - there).abs().amax((2, 3))
     assert difference[inside].max() < 0.012  # what a Gaussian has left at its end

@@ -1,0 +1,114 @@
+"""Train several experiments, test each with and without post-processing, and put the scores in one
+table.
+
+  python tools/compare.py --cfg experiments/figures/compare/{plain,dark,udp,simcc,sr,srpose}.yaml
+  python tools/compare.py --cfg A.yaml B.yaml --out table.md TRAIN.END_EPOCH 2
+
+An experiment whose output folder has a final_state.pth is not trained again. KEY VALUE pairs at the
+end go to every training and test.
+"""
+
+import argparse
+import logging
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import _init_paths
+from _experiment import run
+
+from lib.config import load_config
+from lib.models import build_model
+from lib.utils.errors import InputError
+from lib.utils.files import write_atomically
+from lib.utils.logs import experiment_folders
+
+TOOLS = _init_paths.ROOT / "tools"
+SCORE = re.compile(r"^=> (?:AP|Mean) ([\d.]+) on", re.MULTILINE)
+
+
+@dataclass
+class Result:
+    """An experiment's name, parameters, and scores with and without post-processing."""
+
+    name: str
+    parameters: int
+    refined: float
+    plain: float
+
+
+def main() -> None:
+    args = parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    results = [compared(path, args.opts) for path in args.cfg]
+    text = table(results)
+    print(text)
+    if args.out:
+        write_atomically(args.out, f"{text}\n".encode())
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cfg", required=True, nargs="+", metavar="FILE", help="experiments")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the table here too")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over the YAMLs'")
+    args = parser.parse_args()
+    # argparse gives --cfg all that follows it.
+    files = [name for name in args.cfg if name.endswith((".yaml", ".yml"))]
+    args.opts = [*(name for name in args.cfg if name not in files), *args.opts]
+    args.cfg = files
+    for path in args.cfg:
+        load_config(path, args.opts)  # what is wrong with one is said before the first is trained
+    return args
+
+
+def compared(path: str, opts: list[str]) -> Result:
+    """Train ``path`` unless that was done, and test it twice."""
+    cfg = load_config(path, opts)
+    folders = (cfg.OUTPUT_DIR, cfg.LOG_DIR, cfg.DATASET.DATASET, cfg.MODEL.NAME)
+    output_dir, _ = experiment_folders(*folders, Path(path).stem)
+    if not (output_dir / "final_state.pth").exists():
+        command("train.py", path, opts, capture=False)
+    refined, plain = (score(path, [*opts, "TEST.POST_PROCESS", flag]) for flag in ("True", "False"))
+    parameters = sum(p.numel() for p in build_model(cfg).parameters())
+    return Result(Path(path).stem, parameters, refined, plain)
+
+
+def score(path: str, opts: list[str]) -> float:
+    """What tools/test.py says of the experiment's weights."""
+    found = SCORE.search(command("test.py", path, opts, capture=True))
+    if found is None:
+        raise InputError(f"{path}: its test set has no ground truth to compare by")
+    return float(found[1])
+
+
+def command(tool: str, path: str, opts: list[str], capture: bool) -> str:
+    """Run a tool; what it says goes to the terminal, or is returned."""
+    words = [sys.executable, str(TOOLS / tool), "--cfg", path, *opts]
+    done = subprocess.run(words, capture_output=capture, text=True)
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] if capture else []
+        raise InputError(": ".join([f"tools/{tool} --cfg {path} failed", *reason]))
+    return f"{done.stdout}\n{done.stderr}" if capture else ""
+
+
+def table(results: list[Result]) -> str:
+    """The scores as Markdown."""
+    lines = [
+        "| experiment | parameters | with post-processing | without | lost without |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r.name} | {r.parameters / 1e6:.2f}M | {r.refined:.3f} | {r.plain:.3f} "
+        f"| {r.refined - r.plain:.3f} |"
+        for r in results
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run(main)
