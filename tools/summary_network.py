@@ -48,9 +48,9 @@ LIGHTWEIGHT_CONVENTION = (
 )
 MMCV_CONVENTION = (
     "As the tool of SRPose's and HRFormer's repositories counts (mmcv's): multiply-accumulates of "
-    "the modules that are convolutions or products and their biases, two for each number of a batch "
-    "or layer norm, one for each number of a ReLU, a pooling or an enlargement, 10^9 of them a GFLOP; "
-    "attention and whatever else is no module of its own is not counted."
+    "the modules that are convolutions or products and their biases, two for each number of a "
+    "batch or layer norm, one for each number of a ReLU, a pooling or an enlargement; attention and "
+    "whatever else is no module of its own is not counted."
 )
 # What the repositories say of their experiments, MFLOPs, where they say it.
 PUBLISHED = {

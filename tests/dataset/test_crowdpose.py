@@ -70,5 +70,5 @@ def test_images_without_a_crowd_index_are_refused(tmp_path):
     (tmp_path / "json" / "crowdpose_val.json").write_text(json.dumps(content))
     ours = CrowdPoseKeypoints(str(tmp_path), "val", CROWDPOSE, aspect_ratio=0.75)
     answer = np.ones((len(ours.table), 14, 3), np.float32)
-    with pytest.raises(InputError, match="crowdpose_val.json: an image has no crowdIndex"):
+    with pytest.raises(InputError, match=r"crowdpose_val.json: an image has no crowdIndex"):
         ours.evaluate(answer, str(tmp_path))

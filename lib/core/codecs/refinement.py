@@ -1,8 +1,8 @@
 """From a heatmap's highest pixel to a place between pixels.
 
-Quarter of a pixel: lib/core/inference.py of leoxiaobin/deep-high-resolution-net.pytorch. DARK: Zhang
-et al.: Distribution-Aware Coordinate Representation for Human Pose Estimation. CVPR 2020. UDP: Huang
-et al.: The Devil Is in the Details. CVPR 2020. The numbers of the last two are those of
+Quarter of a pixel: lib/core/inference.py of leoxiaobin/deep-high-resolution-net.pytorch. DARK:
+Zhang et al.: Distribution-Aware Coordinate Representation for Human Pose Estimation. CVPR 2020.
+UDP: Huang et al.: The Devil Is in the Details. CVPR 2020. The numbers of the last two are those of
 mmpose/codecs/utils/refinement.py in mmpose 1.x.
 
 All take heatmaps (N, K, H, W), their maxima (N, K, 2) as x, y and the values there (N, K), and give
@@ -129,7 +129,7 @@ def _log_at(
     low: float,
     high: float,
 ) -> torch.Tensor:
-    """(N, K): the logarithm of ``gain`` times each map's value at its pixel x, y, kept in bounds."""
+    """(N, K): the logarithm of ``gain`` times each map's value at x, y, kept in bounds."""
     index = (y * maps.shape[3] + x).clamp(max=maps.shape[2] * maps.shape[3] - 1)
     value = maps.flatten(2).gather(2, index[..., None])[..., 0]
     return (value * gain).clamp(low, high).log()

@@ -158,8 +158,8 @@ class SimCCCodec(Codec):
         found = tuple(logits.shape[2] for logits in outputs) if is_pair else None
         if found != self.bins:
             raise InputError(
-                f"MODEL.SIMDR_SPLIT_RATIO: asks for {self.bins[0]} and {self.bins[1]} bins, but the "
-                f"network's outputs have {found or 'no bins; MODEL.HEAD simcc makes them'}"
+                f"MODEL.SIMDR_SPLIT_RATIO: asks for {self.bins[0]} and {self.bins[1]} bins, but "
+                f"the network's outputs have {found or 'no bins; MODEL.HEAD simcc makes them'}"
             )
 
 

@@ -66,5 +66,5 @@ def test_settings(tmp_path):
     assert made(HEATMAP_SIZE=[64, 64]).refine is quarter_step
     with pytest.raises(InputError, match=r"HEATMAP_SIZE: must be MODEL.IMAGE_SIZE, \[64, 64\]"):
         made()
-    with pytest.raises(InputError, match="TARGET_TYPE: must be full for MODEL.HEAD srpose"):
+    with pytest.raises(InputError, match=r"TARGET_TYPE: must be full for MODEL.HEAD srpose"):
         made(TARGET_TYPE="udp")

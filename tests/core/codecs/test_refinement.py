@@ -72,7 +72,7 @@ def test_settings_name_the_step_and_errors_say_what_would_be_right(tmp_path):
     assert (ours.func, ours.keywords) == (dark_step, {"kernel": 11})
     ours = refine(POST_PROCESS=True, REFINE="udp", BLUR_KERNEL=7)
     assert (ours.func, ours.keywords) == (udp_step, {"kernel": 7})
-    with pytest.raises(InputError, match="TEST.REFINE: there is no 'newton'.*quarter, dark, udp"):
+    with pytest.raises(InputError, match=r"TEST.REFINE: there is no 'newton'.*quarter, dark, udp"):
         refine(REFINE="newton")
-    with pytest.raises(InputError, match="TEST.BLUR_KERNEL: must be an odd"):
+    with pytest.raises(InputError, match=r"TEST.BLUR_KERNEL: must be an odd"):
         refine(POST_PROCESS=True, BLUR_KERNEL=4)

@@ -112,11 +112,11 @@ def test_settings_reach_the_codec_and_wrong_ones_are_refused(tmp_path):
     assert (ours.sigma, ours.shift, ours.bins) == (6, False, (128, 128))
     ours = made(MODEL={"TARGET_TYPE": "simcc"}, LOSS={"LABEL_SMOOTHING": 0.2})
     assert (ours.sigma, ours.smoothing, ours.is_mean) == (None, 0.2, False)
-    with pytest.raises(InputError, match="TARGET_TYPE: must be simcc or sa_simcc for MODEL.HEAD"):
+    with pytest.raises(InputError, match=r"TARGET_TYPE: must be simcc or sa_simcc for MODEL.HEAD"):
         made(MODEL={"TARGET_TYPE": "gaussian"})
-    with pytest.raises(InputError, match="LOSS.LABEL_SMOOTHING"):
+    with pytest.raises(InputError, match=r"LOSS.LABEL_SMOOTHING"):
         made(MODEL={"TARGET_TYPE": "simcc"}, LOSS={"LABEL_SMOOTHING": 1.0})
-    with pytest.raises(InputError, match="MODEL.SIMDR_SPLIT_RATIO"):
+    with pytest.raises(InputError, match=r"MODEL.SIMDR_SPLIT_RATIO"):
         made(MODEL={"TARGET_TYPE": "simcc", "SIMDR_SPLIT_RATIO": 0.0})
-    with pytest.raises(InputError, match="SIMDR_SPLIT_RATIO: asks for 128 and 128 bins.*have no"):
+    with pytest.raises(InputError, match=r"SIMDR_SPLIT_RATIO: asks for 128 and 128 bins.*have no"):
         ours.decode(torch.zeros(1, 17, 64, 64))
