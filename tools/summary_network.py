@@ -49,7 +49,7 @@ LIGHTWEIGHT_CONVENTION = (
 MMCV_CONVENTION = (
     "As the tool of SRPose's and HRFormer's repositories counts (mmcv's): multiply-accumulates of "
     "the modules that are convolutions or products and their biases, two for each number of a "
-    "batch or layer norm, one for each number of a ReLU, a pooling or an enlargement; attention and "
+    "batch or layer norm, one for each of a ReLU, a pooling or an enlargement; attention and "
     "whatever else is no module of its own is not counted."
 )
 # What the repositories say of their experiments, MFLOPs, where they say it.

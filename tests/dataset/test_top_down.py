@@ -61,6 +61,17 @@ def test_a_test_sample_is_the_plain_crop_in_rgb_with_the_joints_on_it(source):
     np.testing.assert_array_equal(sample["visible"].numpy(), seen)
 
 
+def test_an_aligned_sample_is_cut_by_the_aligned_matrix(source):
+    table = source.table
+    sample = TopDownDataset(source, (48, 64), is_aligned=True)[2]
+    matrix = crop_matrix(table.center[2], table.scale[2], 0.0, (48, 64), is_aligned=True)
+    seen = table.visible[2] > 0
+    joints = transform_points(table.joints[2], matrix)
+    np.testing.assert_allclose(sample["joints"][seen].numpy(), joints[seen], atol=1e-4)
+    expected = cv2.warpAffine(cv2.imread(table.path(2)), matrix, (48, 64))[..., ::-1]
+    np.testing.assert_array_equal(sample["image"].permute(1, 2, 0).numpy(), expected)
+
+
 def test_training_without_variation_is_the_test_sample(source):
     still, plain = dataset(source, STILL)[5, 1], dataset(source)[1]
     for name, value in plain.items():

@@ -58,14 +58,38 @@ def test_the_crop_matrix_moves_points_forward_and_back_as_published():
     assert worst < ROUNDED
 
 
-def test_to_image_undoes_the_crop_matrix():
+def test_the_aligned_crop_matrix_is_the_published_one():
+    _, arrays = golden("ops/udp_transform")
+    for center, box, degrees, size, theirs in zip(
+        *(arrays[name] for name in ("center", "scale", "rot", "output_size", "matrix")), strict=True
+    ):
+        ours = crop_matrix(center, box / 200, -degrees, tuple(size), is_aligned=True)
+        corners = np.array([center - box, center, center + box])
+        moved, published = transform_points(corners, ours), transform_points(corners, theirs)
+        np.testing.assert_allclose(moved, published, atol=2e-3)
+
+
+def test_an_aligned_crops_mirror_image_is_the_aligned_crop_of_the_mirrored_image():
+    center, scale, size = np.array([70.3, 60.8]), np.array([0.3, 0.4]), (97, 129)
+    matrix = crop_matrix(center, scale, 0.0, size, is_aligned=True)
+    corners = transform_points(np.array([center - scale * 100, center + scale * 100]), matrix)
+    np.testing.assert_allclose(corners, [[0, 0], [96, 128]], atol=1e-9)
+    there = crop_matrix(np.array([159 - 70.3, 60.8]), scale, 0.0, size, is_aligned=True)
+    points = np.random.default_rng(0).uniform(0, 100, (5, 2))
+    mirrored = transform_points(points * [-1, 1] + [159, 0], there)
+    np.testing.assert_allclose(mirrored, [96, 0] + transform_points(points, matrix) * [-1, 1])
+
+
+@pytest.mark.parametrize("is_aligned", [False, True])
+def test_to_image_undoes_the_crop_matrix(is_aligned):
     rng = np.random.default_rng(0)
     center, scale = rng.uniform(50, 400, (6, 2)), rng.uniform(0.2, 3, (6, 2))
     points = rng.uniform(-50, 300, (6, 4, 2))
-    back = to_image(*map(torch.from_numpy, (points, center, scale)), (192, 256)).numpy()
+    size = (192, 256)
+    back = to_image(*map(torch.from_numpy, (points, center, scale)), size, is_aligned).numpy()
     for n in range(6):
-        there = transform_points(back[n], crop_matrix(center[n], scale[n], 0.0, (192, 256)))
-        np.testing.assert_allclose(there, points[n], atol=1e-9)
+        matrix = crop_matrix(center[n], scale[n], 0.0, size, is_aligned)
+        np.testing.assert_allclose(transform_points(back[n], matrix), points[n], atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["coco", "mpii"])

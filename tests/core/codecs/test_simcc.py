@@ -120,3 +120,20 @@ def test_settings_reach_the_codec_and_wrong_ones_are_refused(tmp_path):
         made(MODEL={"TARGET_TYPE": "simcc", "SIMDR_SPLIT_RATIO": 0.0})
     with pytest.raises(InputError, match=r"SIMDR_SPLIT_RATIO: asks for 128 and 128 bins.*have no"):
         ours.decode(torch.zeros(1, 17, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio", "smoothing"), [("standard", 3.0, 0.1), ("onehot", 2.0, 0)]
+)
+def test_whole_bins_are_mmposes_too(name, ratio, smoothing):
+    _, arrays = golden("ops/codec_simcc")
+    ours = SimCCCodec(SIZE, ratio, None, COCO.flip_pairs, smoothing=smoothing)
+    joints, visible = (torch.from_numpy(arrays[key]).float() for key in ("keypoints", "visible"))
+    target = ours.encode(joints, visible)
+    for axis, theirs in ((target.x, arrays[f"{name}_x"]), (target.y, arrays[f"{name}_y"])):
+        counts = (arrays[f"{name}_weights"][: len(theirs)] > 0) & (target.weight[:2].numpy() > 0)
+        assert counts.sum() > 15
+        np.testing.assert_allclose(axis[:2].numpy()[counts], theirs[counts], atol=1e-6)
+    noisy = [torch.from_numpy(arrays[f"{name}_noisy_{axis}"]) for axis in "xy"]
+    places, _ = ours.decode(noisy)
+    np.testing.assert_allclose(places.numpy(), arrays[f"{name}_decoded"], atol=1e-4)
