@@ -14,9 +14,9 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
 
     A batch norm in evaluation is a factor and a summand for each channel, which go into the
     weights; outputs differ by rounding alone. The copy cannot be trained, and its state dict has
-    other names. Known pairs: neighbours in a Sequential, and a module's ``conv<x>`` and ``bn<x>``,
-    which are one behind the other in every network here. Modules with an ``absorb(bn)`` take a
-    batch norm as convolutions do.
+    other names. Known pairs: neighbours in a Sequential; a module's ``conv<x>`` and ``bn<x>``,
+    which are one behind the other in every network here; and those that a module names in
+    ``folds``. Modules with an ``absorb(bn)`` take a batch norm as convolutions do.
     """
     folded = copy.deepcopy(network).eval()
     for module in [*folded.modules()]:
@@ -35,11 +35,12 @@ def _fold_neighbours(layers: nn.Sequential) -> None:
 
 
 def _fold_by_name(module: nn.Module) -> None:
-    for name, conv in [*module.named_children()]:
-        norm_name = name.replace("conv", "bn", 1)
+    names = [name for name, _ in module.named_children() if name.startswith("conv")]
+    pairs = [(name, name.replace("conv", "bn", 1)) for name in names]
+    for name, norm_name in [*pairs, *getattr(module, "folds", ())]:
         norm = getattr(module, norm_name, None)
-        if name.startswith("conv") and isinstance(norm, nn.BatchNorm2d):
-            fused = _fused(conv, norm)
+        if isinstance(norm, nn.BatchNorm2d):
+            fused = _fused(getattr(module, name), norm)
             if fused is not None:
                 setattr(module, name, fused)
                 setattr(module, norm_name, nn.Identity())

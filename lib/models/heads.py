@@ -120,6 +120,8 @@ class SRHead(Head):
 class ConvNeXtBlock(nn.Module):
     """A depthwise 7x7 convolution and two products over the channels, added to the input."""
 
+    folds = (("dwconv", "norm"),)
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.dwconv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)

@@ -107,6 +107,8 @@ def relative_positions(window: int) -> Tensor:
 class ConvMlp(nn.Module):
     """Widen, convolve each channel, narrow: (N, C, H, W) -> (N, C, H, W)."""
 
+    folds = (("fc1", "norm1"), ("dw3x3", "norm2"), ("fc2", "norm3"))
+
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Conv2d(channels, hidden, 1)

@@ -1,5 +1,6 @@
 """Configs for the tests of networks, with the original HRNet keys."""
 
+import copy
 from typing import Any
 
 from yacs.config import CfgNode
@@ -81,6 +82,39 @@ def tiny_light_cfg(name: str, num_joints: int = 5, **extra: Any) -> CfgNode:
 def tiny_hrnet_cfg(num_joints: int = 5, **options: Any) -> CfgNode:
     """A network of HRNet's shape that runs in milliseconds; two modules where paths differ."""
     return hrnet_cfg(4, num_joints, modules=(1, 2, 2), blocks=1, **options)
+
+
+def with_head(name: str, head: str = "heatmap", size=(192, 256), **extra) -> CfgNode:
+    """A network as its paper has it, but for ``extra``, under a head."""
+    model = {
+        "NAME": name,
+        "HEAD": head,
+        "NUM_JOINTS": 17,
+        "IMAGE_SIZE": list(size),
+        "SIMDR_SPLIT_RATIO": 2.0,
+        "INIT_WEIGHTS": True,
+        "EXTRA": {**copy.deepcopy(EXTRA[name]), **extra},
+    }
+    return CfgNode({"MODEL": model})
+
+
+def tiny(name: str, head: str) -> CfgNode:
+    """A small network of each kind under a head, for 64 x 96 crops."""
+    if name == "pose_hrnet":
+        cfg = tiny_hrnet_cfg()
+    elif name in LIGHT:
+        cfg = tiny_light_cfg(name)
+    elif name == "pose_resnet":
+        cfg = with_head(name, NUM_LAYERS=18, NUM_DECONV_FILTERS=[8, 8, 8])
+    elif name == "hrformer":
+        small = {"NUM_CHANNELS": [8, 8, 16, 16], "NUM_MODULES": [1, 1, 1], "NUM_BLOCKS": 1}
+        cfg = with_head(name, **small)
+    else:
+        small = {"DIM_MODEL": 16, "DIM_FEEDFORWARD": 16, "N_HEAD": 2, "ENCODER_LAYERS": 1}
+        cfg = with_head(name, **small)
+    cfg.MODEL.update({"HEAD": head, "IMAGE_SIZE": [64, 96], "SIMDR_SPLIT_RATIO": 1.5})
+    cfg.MODEL.NUM_JOINTS = 5
+    return cfg
 
 
 def _cfg(name: str, num_joints: int, extra: dict[str, Any]) -> CfgNode:

@@ -6,13 +6,20 @@ from torch import nn
 
 from lib.models import build_model
 from lib.models.folding import fold_batch_norms
-from tests.models.configs import LIGHT, resnet_cfg, tiny_hrnet_cfg, tiny_light_cfg
+from tests.models.configs import LIGHT, resnet_cfg, tiny, tiny_hrnet_cfg, tiny_light_cfg
 
+FURTHER = (
+    ("transpose_h", "heatmap"),
+    ("transpose_r", "sr"),
+    ("hrformer", "srpose"),
+    ("pose_hrnet", "srpose"),
+)
 CONFIGS = {
     "pose_hrnet": tiny_hrnet_cfg(),
     "pose_resnet": resnet_cfg(50, NUM_DECONV_FILTERS=[8, 8, 8]),
     "naive": tiny_light_cfg("lite_hrnet", MODULE_TYPE="NAIVE"),
     **{name: tiny_light_cfg(name) for name in LIGHT},
+    **{f"{name}-{head}": tiny(name, head) for name, head in FURTHER},
 }
 # Those that follow a product instead of a convolution stay.
 LEFT = {"dite_hrnet": "GlobalContext"}
@@ -37,7 +44,7 @@ def test_a_folded_network_gives_the_same_without_batch_norms(name):
     network = lively(build_model(cfg))
     state = {key: value.clone() for key, value in network.state_dict().items()}
     folded = fold_batch_norms(network)
-    x = torch.randn(2, 3, 64, 96)
+    x = torch.randn(2, 3, 96, 64)
     with torch.inference_mode():
         expected = network(x)
         torch.testing.assert_close(

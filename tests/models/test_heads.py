@@ -1,7 +1,5 @@
 """Heads on every backbone: the published numbers, sizes, names, refusals."""
 
-import copy
-
 import pytest
 import torch
 from yacs.config import CfgNode
@@ -12,7 +10,7 @@ from lib.models.checkpoint import load_checkpoint
 from lib.models.heads import HEADS, SRPoseHead
 from lib.utils.errors import InputError
 from tests.golden_files import GoldenModel, golden_model
-from tests.models.configs import LIGHT, tiny_hrnet_cfg, tiny_light_cfg
+from tests.models.configs import tiny, with_head
 
 GOLDEN = {
     "simcc_pose_hrnet_w32_sa": ("pose_hrnet", "simcc"),
@@ -23,20 +21,6 @@ GOLDEN = {
     "srpose_transpose_r_a4": ("transpose_r", "srpose"),
     "srpose_hrformer_small": ("hrformer", "srpose"),
 }
-
-
-def with_head(name: str, head: str = "heatmap", size=(192, 256), **extra) -> CfgNode:
-    """A network as its paper has it, but for ``extra``, under a head."""
-    model = {
-        "NAME": name,
-        "HEAD": head,
-        "NUM_JOINTS": 17,
-        "IMAGE_SIZE": list(size),
-        "SIMDR_SPLIT_RATIO": 2.0,
-        "INIT_WEIGHTS": True,
-        "EXTRA": {**copy.deepcopy(EXTRA[name]), **extra},
-    }
-    return CfgNode({"MODEL": model})
 
 
 def filled(golden: GoldenModel, cfg: CfgNode) -> torch.nn.Module:
@@ -65,25 +49,6 @@ def test_computes_what_the_published_network_computes(name):
             outputs.append(biased(golden.image))
     outputs = outputs if isinstance(outputs, list) else [outputs]
     assert max(golden.errors(outputs)) < 1e-4
-
-
-def tiny(name: str, head: str) -> CfgNode:
-    """A small network of each kind under a head, for 64 x 96 crops."""
-    if name == "pose_hrnet":
-        cfg = tiny_hrnet_cfg()
-    elif name in LIGHT:
-        cfg = tiny_light_cfg(name)
-    elif name == "pose_resnet":
-        cfg = with_head(name, NUM_LAYERS=18, NUM_DECONV_FILTERS=[8, 8, 8])
-    elif name == "hrformer":
-        small = {"NUM_CHANNELS": [8, 8, 16, 16], "NUM_MODULES": [1, 1, 1], "NUM_BLOCKS": 1}
-        cfg = with_head(name, **small)
-    else:
-        small = {"DIM_MODEL": 16, "DIM_FEEDFORWARD": 16, "N_HEAD": 2, "ENCODER_LAYERS": 1}
-        cfg = with_head(name, **small)
-    cfg.MODEL.update({"HEAD": head, "IMAGE_SIZE": [64, 96], "SIMDR_SPLIT_RATIO": 1.5})
-    cfg.MODEL.NUM_JOINTS = 5
-    return cfg
 
 
 PYRAMIDS = ("pose_hrnet", "pose_resnet", "hrformer", "transpose_r")

@@ -7,7 +7,8 @@ from lib.models import build_model
 from lib.models.hrformer import TransformerBlock, WindowAttention
 from lib.utils.errors import InputError
 from tests.golden_files import golden_model
-from tests.models.test_heads import filled, tiny, with_head
+from tests.models.configs import tiny, with_head
+from tests.models.test_heads import filled
 
 
 def test_computes_what_the_published_network_computes_with_and_without_the_position_bias():

@@ -9,7 +9,8 @@ from lib.models.transpose import sine_positions
 from lib.utils.errors import InputError
 from tests.golden_arrays import golden
 from tests.golden_files import golden_model
-from tests.models.test_heads import filled, tiny, with_head
+from tests.models.configs import tiny, with_head
+from tests.models.test_heads import filled
 
 
 def test_transpose_r_computes_what_the_published_network_computes():

@@ -14,8 +14,7 @@ from torch import nn
 
 from lib.models import build_model
 from tests.golden_files import golden_model
-from tests.models.configs import hrnet_cfg, resnet_cfg, tiny_hrnet_cfg, tiny_light_cfg
-from tests.models.test_heads import with_head
+from tests.models.configs import hrnet_cfg, resnet_cfg, tiny_hrnet_cfg, tiny_light_cfg, with_head
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
