@@ -18,7 +18,7 @@ from lib.core.validate import validate
 from lib.dataset.loading import TestLoader
 from lib.utils.errors import InputError
 from lib.utils.files import make_folder, write_atomically
-from lib.utils.logs import experiment_folders, start_log
+from lib.utils.logs import experiment_folders, experiment_name, start_log
 
 logger = logging.getLogger(__name__)
 
@@ -111,14 +111,13 @@ def _shorthands(args: argparse.Namespace) -> list[str]:
 def open_experiment(cfg: CfgNode, args: argparse.Namespace, phase: str) -> tuple[Path, Path]:
     """Begin the log in the output folder, keep the merged configuration there; returns output and
     TensorBoard folder."""
-    name = Path(args.cfg).stem
+    name = experiment_name(cfg, args.cfg)
     if args.work_dir:
-        output_dir = make_folder(Path(args.work_dir))
+        output_dir = Path(args.work_dir)
         log_dir = output_dir / "tf_logs"
     else:
-        output_dir, log_dir = experiment_folders(
-            cfg.OUTPUT_DIR, cfg.LOG_DIR, cfg.DATASET.DATASET, cfg.MODEL.NAME, name
-        )
+        output_dir, log_dir = experiment_folders(cfg, args.cfg)
+    make_folder(output_dir)
     start_log(output_dir, name, phase)
     logger.info("=> %s: results go to %s", name, output_dir)
     logging.getLogger("config").info(cfg)

@@ -1,11 +1,12 @@
 """Train several experiments, test each with and without post-processing, and put the scores in one
 table.
 
-  python tools/compare.py --cfg experiments/figures/compare/{plain,dark,udp,simcc,sr,srpose}.yaml
+  python tools/compare.py --cfg \\
+      experiments/figures/compare/{plain,dark,udp,sr,srpose,simcc,sa_simcc}.yaml
   python tools/compare.py --cfg A.yaml B.yaml --out table.md TRAIN.END_EPOCH 2
 
-An experiment whose output folder has a final_state.pth is not trained again. KEY VALUE pairs at the
-end go to every training and test.
+An experiment whose output folder has the final_state.pth of a training with the same settings is
+not trained again. KEY VALUE pairs at the end go to every training and test.
 """
 
 import argparse
@@ -56,11 +57,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--cfg", required=True, nargs="+", metavar="FILE", help="experiments")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table here too")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over the YAMLs'")
-    args = parser.parse_args()
+    # argparse takes -1e-3 for an option, but not with a space before it.
+    words = [f" {word}" if re.match(r"-\.?\d", word) else word for word in sys.argv[1:]]
+    args = parser.parse_args(words)
     # argparse gives --cfg all that follows it.
     files = [name for name in args.cfg if name.endswith((".yaml", ".yml"))]
-    args.opts = [*(name for name in args.cfg if name not in files), *args.opts]
+    args.opts = [name.strip() for name in (*args.cfg, *args.opts) if name not in files]
     args.cfg = files
+    if not files:
+        raise InputError("--cfg: names no experiments, files that end in .yaml")
     for path in args.cfg:
         load_config(path, args.opts)  # what is wrong with one is said before the first is trained
     return args
@@ -69,10 +74,15 @@ def parse_args() -> argparse.Namespace:
 def compared(path: str, opts: list[str]) -> Result:
     """Train ``path`` unless that was done, and test it twice."""
     cfg = load_config(path, opts)
-    folders = (cfg.OUTPUT_DIR, cfg.LOG_DIR, cfg.DATASET.DATASET, cfg.MODEL.NAME)
-    output_dir, _ = experiment_folders(*folders, Path(path).stem)
-    if not (output_dir / "final_state.pth").exists():
+    output_dir, _ = experiment_folders(cfg, path)
+    weights, settings = output_dir / "final_state.pth", output_dir / "config_train.yaml"
+    if not weights.exists():
         command("train.py", path, opts, capture=False)
+    elif not settings.exists() or settings.read_text(encoding="utf-8") != cfg.dump():
+        raise InputError(
+            f"{output_dir}: was trained with other settings; remove it, or give the same ones"
+        )
+    opts = [*opts, "TEST.MODEL_FILE", str(weights.resolve())]
     refined, plain = (score(path, [*opts, "TEST.POST_PROCESS", flag]) for flag in ("True", "False"))
     parameters = sum(p.numel() for p in build_model(cfg).parameters())
     return Result(Path(path).stem, parameters, refined, plain)

@@ -47,8 +47,8 @@ LIGHTWEIGHT_CONVENTION = (
     "of them an M."
 )
 MMCV_CONVENTION = (
-    "As the tool of SRPose's and HRFormer's repositories counts (mmcv's): multiply-accumulates of "
-    "the modules that are convolutions or products and their biases, two for each number of a "
+    "As mmcv's tool counts, which SRPose and HRFormer use: multiply-accumulates of "
+    "the modules that are convolutions, their biases, or products, two for each number of a "
     "batch or layer norm, one for each of a ReLU, a pooling or an enlargement; attention and "
     "whatever else is no module of its own is not counted."
 )
@@ -138,6 +138,8 @@ def summarize(network: nn.Module, height: int, width: int) -> dict[str, Any]:
     # PyTorch's counter takes a multiply-accumulate for two operations.
     macs = {name: total // 2 for name, total in totals(flops, prefix).items()}
     activations = totals(outputs, prefix)
+    for counts in (macs, activations):
+        fill_containers(counts, network)
 
     def cost(name: str, module: nn.Module, is_own: bool = False) -> dict[str, Any]:
         """Of a module with what is in it, or of what it does itself."""
@@ -160,6 +162,14 @@ def summarize(network: nn.Module, height: int, width: int) -> dict[str, Any]:
         "layers": {name: layer for name, layer in layers.items() if any(layer.values())},
         "convention": CONVENTION,
     }
+
+
+def fill_containers(counts: dict[str, int], network: nn.Module) -> None:
+    """Give modules that are never called, such as lists, the sum of what is in them."""
+    for name, module in reversed([*network.named_modules()]):
+        inside = [f"{name}.{child}" for child, _ in module.named_children()]
+        if name and name not in counts and inside:
+            counts[name] = sum(counts.get(child, 0) for child in inside)
 
 
 def parts(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -298,7 +308,10 @@ def table(summary: dict[str, Any], is_by_layer: bool) -> str:
     else:
         counted = f"{summary['counted_mflops']:.1f}M"
     lines += ["", *textwrap.wrap(summary["convention"], 80), ""]
-    lines += [f"counted as its repository does: {counted}", *published_line(summary)]
+    if summary["counted_convention"] is MMCV_CONVENTION:
+        lines.append(f"counted by mmcv's tool: {counted}")
+    else:
+        lines += [f"counted as its repository does: {counted}", *published_line(summary)]
     return "\n".join([*lines, *textwrap.wrap(summary["counted_convention"], 80)])
 
 

@@ -225,8 +225,10 @@ def _check(cfg: CfgNode, source: str) -> None:
         require(len(size) == 2 and min(size) > 0, f"MODEL.{key}", "a width and a height in pixels")
     for section in ("TRAIN", "TEST"):
         require(cfg[section].BATCH_SIZE_PER_GPU > 0, f"{section}.BATCH_SIZE_PER_GPU", "at least 1")
+    name = cfg.EXPERIMENT.replace("{name}", "")
+    require(not set("/\\{}") & set(name), "EXPERIMENT", "a folder's name")
     require(cfg.MODEL.NUM_JOINTS > 0, "MODEL.NUM_JOINTS", "at least 1")
-    require(0 < cfg.MODEL.SIGMA < 1e3, "MODEL.SIGMA", "above 0, in heatmap pixels")
+    require(0 < cfg.MODEL.SIGMA < 1e3, "MODEL.SIGMA", "above 0, in heatmap pixels (sa_simcc: bins)")
     require(cfg.WORKERS >= 0, "WORKERS", "0 or more")
     require(cfg.SEED >= 0, "SEED", "0 or more")
     require(cfg.PRINT_FREQ > 0, "PRINT_FREQ", "at least 1")

@@ -8,6 +8,7 @@ from yacs.config import CfgNode as CN
 
 _C = CN()
 
+_C.EXPERIMENT = "{name}"  # names the folders of results and log; {name} is the YAML's own name
 _C.OUTPUT_DIR = "output"  # results: <OUTPUT_DIR>/<dataset>/<network>/<experiment>/
 _C.LOG_DIR = "log"  # TensorBoard: <LOG_DIR>/<dataset>/<network>/<experiment>_<time>/
 _C.DATA_DIR = ""  # put before the paths of data and weights in this file
@@ -34,7 +35,7 @@ _C.MODEL.TARGET_TYPE = "gaussian"  # a key of lib.core.codecs.CODECS
 _C.MODEL.SIMDR_SPLIT_RATIO = 2.0  # simcc: bins to a pixel of the input
 _C.MODEL.IMAGE_SIZE = [256, 256]  # network input
 _C.MODEL.HEATMAP_SIZE = [64, 64]  # network output
-_C.MODEL.SIGMA = 2.0  # of the target's Gaussian, in heatmap pixels
+_C.MODEL.SIGMA = 2.0  # of the target's Gaussian, in heatmap pixels; sa_simcc: in bins
 _C.MODEL.EXTRA = CN()  # what only this network has: see lib/config/networks.py
 
 _C.LOSS = CN()
@@ -87,7 +88,7 @@ _C.TEST.FLIP_TEST = False  # average with the prediction for the mirrored crop
 _C.TEST.POST_PROCESS = False  # move maxima between pixels ...
 _C.TEST.REFINE = ""  # ... by quarter (toward the higher neighbour), dark or udp; '' as TARGET_TYPE
 _C.TEST.BLUR_KERNEL = 0  # dark, udp: width of the blur before, odd; 0 follows from MODEL.SIGMA
-_C.TEST.SHIFT_HEATMAP = False  # flip test: shift the mirrored heatmap right by one pixel
+_C.TEST.SHIFT_HEATMAP = False  # flip test: shift what came of the mirrored crop by one pixel
 _C.TEST.USE_GT_BBOX = False  # annotated boxes; False takes the detector's in COCO_BBOX_FILE
 _C.TEST.IMAGE_THRE = 0.1  # boxes with a lower detection score are left out
 _C.TEST.SOFT_NMS = False  # lower the score of overlapping poses instead of dropping them

@@ -12,7 +12,7 @@ from lib.core.codecs import build_codec
 from lib.core.validate import predict
 from lib.dataset import crops_are_aligned
 from lib.dataset.image import read_image
-from lib.dataset.skeletons import SKELETONS
+from lib.dataset.skeletons import skeleton_of
 from lib.dataset.top_down import crop
 from lib.dataset.transforms import box_to_center_scale, crop_matrix, normalize, to_image
 from lib.models import build_model
@@ -43,9 +43,7 @@ class Predictor:
     def __init__(
         self, cfg: CfgNode, weights: str | Path | dict, device: torch.device | str | None = None
     ) -> None:
-        if cfg.DATASET.DATASET not in SKELETONS:
-            raise InputError(f"DATASET.DATASET: there is no {cfg.DATASET.DATASET!r}")
-        self.skeleton = SKELETONS[cfg.DATASET.DATASET]
+        self.skeleton = skeleton_of(cfg.DATASET.DATASET)
         if len(self.skeleton) != cfg.MODEL.NUM_JOINTS:
             raise InputError(
                 f"MODEL.NUM_JOINTS: is {cfg.MODEL.NUM_JOINTS}, but {cfg.DATASET.DATASET} has "

@@ -279,19 +279,27 @@ class CocoKeypoints:
         """The annotations for pycocotools, with the entries that it needs and a user's own file may
         lack."""
         truth = COCO()
+        lacking = 0
         truth.dataset = json.loads(Path(self.annotation_file).read_bytes())
         for number, entry in enumerate(truth.dataset["annotations"], start=1):
             flags = entry.setdefault("keypoints", [])[2::3]
             entry.setdefault("id", number)
             entry.setdefault("iscrowd", 0)
             entry.setdefault("num_keypoints", sum(flag > 0 for flag in flags))
-            self._complete(entry)
+            lacking += "area" not in entry
+            entry["area"] = self._area(entry)
+        if lacking and type(self)._area is CocoKeypoints._area:
+            logger.warning(
+                "%s: %d annotations have no area; that of the box stands in, which is larger than "
+                "the person and makes scores higher",
+                *(self.annotation_file, lacking),
+            )
         truth.createIndex()
         return truth
 
-    def _complete(self, entry: dict) -> None:
-        """Give an annotation the ``area`` that its OKS divides by, where it has none: its box's."""
-        entry.setdefault("area", entry["bbox"][2] * entry["bbox"][3])
+    def _area(self, entry: dict) -> float:
+        """What the OKS of an annotation divides by, in pixels; where it has none, its box's."""
+        return entry.get("area", entry["bbox"][2] * entry["bbox"][3])
 
 
 def in_format(folder: str, data_format: str) -> str:

@@ -7,6 +7,7 @@ pycocotools with another area and without sizes; no build of it is needed here.
 
 import contextlib
 import io
+import logging
 from collections import OrderedDict
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from lib.dataset.coco import CocoKeypoints, in_format
-from lib.utils.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 AREA = 0.53  # of a person, as a share of the box: what OKS divides by
 EASY, HARD = 0.2, 0.8  # crowd indices; its paper says 0.1 for the first, its evaluator this
@@ -33,8 +35,8 @@ class CrowdPoseKeypoints(CocoKeypoints):
             True,
         )
 
-    def _complete(self, entry: dict) -> None:
-        entry["area"] = AREA * entry["bbox"][2] * entry["bbox"][3]
+    def _area(self, entry: dict) -> float:
+        return AREA * entry["bbox"][2] * entry["bbox"][3]
 
     def _score(self, results: list[dict]) -> tuple[OrderedDict, float]:
         """AP and AR over all images, and AP over those with few, some and many people close by."""
@@ -62,9 +64,13 @@ class CrowdPoseKeypoints(CocoKeypoints):
     def _by_crowd(self) -> dict[str, list[int]]:
         """Image ids by crowd index."""
         images = self._truth.dataset["images"]
-        if not all("crowdIndex" in image for image in images):
-            raise InputError(f"{self.annotation_file}: an image has no crowdIndex")
-        index = {image["id"]: image["crowdIndex"] for image in images}
+        index = {image["id"]: image["crowdIndex"] for image in images if "crowdIndex" in image}
+        if len(index) < len(images):
+            missing = len(images) - len(index)
+            logger.warning(
+                "%s: %d images have no crowdIndex; the scores by crowd leave them out",
+                *(self.annotation_file, missing),
+            )
         return {
             "AP (E)": [i for i, crowd in index.items() if crowd < EASY],
             "AP (M)": [i for i, crowd in index.items() if EASY <= crowd < HARD],

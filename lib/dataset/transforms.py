@@ -139,14 +139,15 @@ def to_image(
     Returns:
         (N, K, 2) in image pixels.
     """
-    width, height = (size[0] - 1, size[1] - 1) if is_aligned else size
-    if is_aligned:
-        per_pixel = keypoints.new_tensor([PIXEL_STD / width, PIXEL_STD / height])
-        zoom = scale * per_pixel
-    else:
-        zoom = scale[:, :1] * (PIXEL_STD / width)
-    middle = keypoints.new_tensor([width * 0.5, height * 0.5])
-    return (keypoints - middle) * zoom[:, None] + center[:, None]
+    extents = [side - is_aligned for side in size]
+    # Axis by axis: a tensor made of Python numbers would have to be copied to a GPU each time.
+    moved = []
+    for axis in (0, 1):
+        box, extent = (axis, extents[axis]) if is_aligned else (0, extents[0])
+        zoom = scale[:, box, None] * (PIXEL_STD / extent)
+        offset = keypoints[..., axis] - extents[axis] * 0.5
+        moved.append(offset * zoom + center[:, axis, None])
+    return torch.stack(moved, dim=-1)
 
 
 def normalize(images: torch.Tensor, is_rgb: bool = True) -> torch.Tensor:

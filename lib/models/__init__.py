@@ -37,7 +37,7 @@ def build_model(cfg: CfgNode) -> PoseNetwork:
     MODEL.INIT_WEIGHTS.
 
     Its ``forward`` takes normalised images (N, 3, H, W) and returns what the head gives: heatmaps
-    (N, K, H/4, W/4), K being MODEL.NUM_JOINTS, unless another head is named. MODEL.PRETRAINED is
+    (N, K, H/4, W/4), K being MODEL.NUM_JOINTS, for the head ``heatmap``. MODEL.PRETRAINED is
     not read here, but by ``lib.models.checkpoint.load_pretrained_backbone``.
 
     Raises:

@@ -287,6 +287,7 @@ def _trunk(cfg: CfgNode, network: PoseNetwork) -> tuple[nn.Sequential, int, int]
     kernels = settings.counts(cfg, kernels_key, length, length_key)
     settings.require(set(kernels) <= set(DECONV_PADDING), kernels_key, "of 2, 3 and 4", kernels)
     filters = settings.counts(cfg, f"{extra}.NUM_DECONV_FILTERS", length, length_key)
+    settings.require(stride >> length, length_key, f"at most {stride.bit_length() - 1}", length)
     bias = bool(settings.setting(cfg, f"{extra}.DECONV_WITH_BIAS", False))
     return deconvolutions(channels, filters, kernels, bias), filters[-1], stride >> length
 
@@ -307,6 +308,9 @@ def _build_simcc(cfg: CfgNode, network: PoseNetwork) -> SimCCHead:
     parts, stride = _heatmap_parts(cfg, network)
     width, height = settings.setting(cfg, "MODEL.IMAGE_SIZE")
     ratio = settings.setting(cfg, "MODEL.SIMDR_SPLIT_RATIO")
+    is_right = ratio <= 8 and min(width, height) * ratio >= 2
+    right = "at most 8 and give two bins or more"
+    settings.require(is_right, "MODEL.SIMDR_SPLIT_RATIO", right, ratio)
     return SimCCHead(
         *parts,
         num_pixels=(width // stride) * (height // stride),
@@ -340,6 +344,10 @@ HEADS: dict[str, Callable[[CfgNode, PoseNetwork], Head]] = {
 }
 
 
+MULTI_LEVEL = ("srpose",)
+
+
 def takes_every_level(cfg: CfgNode) -> bool:
-    """Whether the experiment's head uses more than one of a network's maps."""
-    return settings.setting(cfg, "MODEL.HEAD", "heatmap") == "srpose"
+    """Whether the experiment's head uses more than one of a network's maps, so that a network that
+    can spare the others must not."""
+    return settings.setting(cfg, "MODEL.HEAD", "heatmap") in MULTI_LEVEL

@@ -1,7 +1,5 @@
 """What every network here is: features of a picture, and a head that makes an answer of them."""
 
-from abc import abstractmethod
-
 from torch import Tensor, nn
 
 HEAD = "head."
@@ -22,9 +20,9 @@ class PoseNetwork(nn.Module):
     main_level: int = 0
     head: nn.Module
 
-    @abstractmethod
     def features(self, x: Tensor) -> list[Tensor]:
         """Normalised images (N, 3, H, W) -> maps (N, C_i, H / stride_i, W / stride_i)."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Normalised images (N, 3, H, W) -> what the head makes of them (lib/models/heads.py)."""

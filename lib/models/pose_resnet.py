@@ -57,4 +57,7 @@ def build(cfg: CfgNode) -> PoseResNet:
     Raises:
         InputError: a value that cannot be built; the message names its key.
     """
+    size = settings.setting(cfg, "MODEL.IMAGE_SIZE", (256, 256))
+    is_fitting = all(side % 32 == 0 for side in size)
+    settings.require(is_fitting, "MODEL.IMAGE_SIZE", "multiples of 32 for pose_resnet", list(size))
     return PoseResNet(settings.choice(cfg, "MODEL.EXTRA.NUM_LAYERS", DEPTHS))

@@ -9,21 +9,24 @@ from typing import TypeVar
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
+from yacs.config import CfgNode
 
 from lib.utils.errors import InputError
-from lib.utils.files import make_folder
 
 T = TypeVar("T")
 
 
-def experiment_folders(
-    output_root: str, log_root: str, dataset: str, network: str, name: str
-) -> tuple[Path, Path]:
-    """``output/<dataset>/<network>/<name>`` and ``log/<dataset>/<network>/<name>_<time>``; only the
-    first is made."""
-    output = make_folder(Path(output_root) / dataset / network / name)
+def experiment_name(cfg: CfgNode, path: str | Path) -> str:
+    """What the experiment in the file ``path`` is called."""
+    return cfg.EXPERIMENT.replace("{name}", Path(path).stem)
+
+
+def experiment_folders(cfg: CfgNode, path: str | Path) -> tuple[Path, Path]:
+    """``output/<dataset>/<network>/<name>`` and ``log/<dataset>/<network>/<name>_<time>`` of the
+    experiment in the file ``path``; neither is made."""
+    where, name = Path(cfg.DATASET.DATASET) / cfg.MODEL.NAME, experiment_name(cfg, path)
     stamp = time.strftime("%Y-%m-%d-%H-%M-%S")
-    return output, Path(log_root) / dataset / network / f"{name}_{stamp}"
+    return Path(cfg.OUTPUT_DIR) / where / name, Path(cfg.LOG_DIR) / where / f"{name}_{stamp}"
 
 
 def start_log(folder: Path, name: str, phase: str) -> Path:

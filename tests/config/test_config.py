@@ -13,11 +13,14 @@ from lib.core.codecs import build_codec
 from lib.dataset.skeletons import SKELETONS
 from lib.models import build_model
 from lib.utils.errors import InputError
+from lib.utils.logs import experiment_folders
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted(
     path for path in (ROOT / "experiments").rglob("*.yaml") if path.name != "base.yaml"
 )
+SHARED = ("mmpose.yaml", "lightweight.yaml", "128x96.yaml")
+RUNNABLE = [path for path in EXPERIMENTS if path.name not in SHARED]
 W32 = ROOT / "experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml"
 
 
@@ -125,7 +128,7 @@ def test_a_yamls_texts_are_read_in_the_keys_type_too(tmp_path):
         ("BATCH_SIZE_PER_GPU: 1", (), "no key BATCH_SIZE_PER_GPU; .*TRAIN.BATCH_SIZE_PER_GPU"),
         ("MODEL: {FLIP_TEST: true}", (), "no key MODEL.FLIP_TEST; .*TEST.FLIP_TEST"),
         ("MODEL: {EXTRA: {STAGE5: {}}}", (), r"no key MODEL.EXTRA.STAGE5; .*MODEL.EXTRA.STAGE4"),
-        ("QQQ: 1", (), "there is no key QQQ; known here are OUTPUT_DIR"),
+        ("QQQ: 1", (), "there is no key QQQ; known here are EXPERIMENT"),
         ("5: 1", (), "there is no key 5"),
         ("", ("TRAIN", "1"), "command line: TRAIN holds further keys, not the value '1'"),
         ("TRAIN:", (), "TRAIN holds further keys, not the value None"),
@@ -350,6 +353,50 @@ def test_every_experiment_loads_and_its_network_fits_its_sizes(path):
         places, scores = codec.decode(outputs)  # it refuses other sizes than MODEL.HEATMAP_SIZE
     assert (places.shape, scores.shape) == ((1, cfg.MODEL.NUM_JOINTS, 2), places.shape[:2])
     assert yaml.safe_load(cfg.dump())["MODEL"]["NAME"] == cfg.MODEL.NAME
+
+
+def test_no_two_experiments_write_into_one_folder():
+    folders = [experiment_folders(load_config(path), path)[0] for path in RUNNABLE]
+    assert len(set(folders)) == len(folders) > 60
+
+
+@pytest.mark.parametrize("name", ["a/b", "..\\c", "{other}"])
+def test_a_name_that_is_no_folders_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match="EXPERIMENT must be a folder's name"):
+        one(tmp_path, f"EXPERIMENT: '{name}'")
+
+
+# Rotation, scale, half body, learning rate, epochs, batch on a device, GPUs, sigma, optimizer.
+MMPOSE = (40, 0.5, 0.3, 5e-4, 210)
+RECIPES = {
+    "coco/transpose/transpose_r_a4_256x192": (45, 0.35, 0.3, 1e-4, 230, 20, 1, 2, "adam"),
+    "coco/transpose/transpose_h_s_256x192": (45, 0.35, 0.3, 1e-4, 240, 16, 2, 2, "adam"),
+    "coco/transpose/transpose_h_a6_256x192": (45, 0.35, 0.3, 1e-4, 240, 14, 4, 2, "adam"),
+    "coco/hrformer/hrformer_small_256x192": (*MMPOSE, 32, 8, 2, "adamw"),
+    "coco/hrformer/hrformer_base_384x288": (*MMPOSE, 8, 8, 3, "adamw"),
+    "coco/srpose/res50_256x192": (*MMPOSE, 32, 8, 8, "adam"),
+    "coco/srpose/hrformer_small_256x192": (*MMPOSE, 32, 8, 8, "adamw"),
+    "coco/sr_head/w32_256x192": (*MMPOSE, 32, 8, 8, "adam"),
+    "coco/dark/w32_256x192": (*MMPOSE, 64, 8, 2, "adam"),
+    "coco/udp/w32_256x192": (*MMPOSE, 64, 8, 2, "adam"),
+    "coco/simcc/res50_256x192": (40, 0.3, 0, 1e-3, 140, 32, 4, 2, "adam"),
+    "coco/simcc/w48_384x288": (45, 0.35, 0.3, 1e-3, 210, 32, 4, 4, "adam"),
+    "mpii/simcc/w32_256x256": (30, 0.25, 0, 1e-3, 210, 32, 4, 6, "adam"),
+    "mpii/srpose/w32_256x256": (40, 0.5, 0, 5e-4, 210, 32, 8, 8, "adam"),
+    "crowdpose/hrnet/w32_256x192": (*MMPOSE, 64, 8, 2, "adam"),
+    "crowdpose/srpose/res50_256x192": (*MMPOSE, 32, 8, 8, "adam"),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_other_experiments_have_their_papers_recipes(name):
+    cfg = load_config(ROOT / "experiments" / f"{name}.yaml")
+    data, train = cfg.DATASET, cfg.TRAIN
+    assert RECIPES[name] == (
+        *(data.ROT_FACTOR, data.SCALE_FACTOR, max(data.PROB_HALF_BODY, 0)),
+        *(train.LR, train.END_EPOCH, train.BATCH_SIZE_PER_GPU, len(cfg.GPUS)),
+        *(cfg.MODEL.SIGMA, train.OPTIMIZER),
+    )
 
 
 # What the original's fifteen files say: size, sigma, batch, rotation, scale, half body, RGB, steps,

@@ -20,7 +20,19 @@ def run(tmp_path):
     return run
 
 
-def test_people_are_found_as_the_validation_finds_them(tmp_path, run):
+KINDS = {
+    "gaussian": {},
+    "udp": {"TARGET_TYPE": "udp"},
+    "srpose": {"HEAD": "srpose", "TARGET_TYPE": "full", "HEATMAP_SIZE": [64, 64], "SIGMA": 4},
+    "simcc": {"HEAD": "simcc", "TARGET_TYPE": "sa_simcc", "SIGMA": 4},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_people_are_found_as_the_validation_finds_them(tmp_path, kind):
+    test = {"BATCH_SIZE_PER_GPU": 4, "USE_GT_BBOX": True}
+    run = parts(tmp_path, TEST=test, MODEL=KINDS[kind])
+    torch.save(run.model.state_dict(), tmp_path / "weights.pth")
     found = validate(run.model, run.tests, run.codec, CPU, flip_test=True).keypoints
     table = run.tests.dataset.table
     predictor = Predictor(run.cfg, tmp_path / "weights.pth", device="cpu")
@@ -33,6 +45,38 @@ def test_people_are_found_as_the_validation_finds_them(tmp_path, run):
         np.testing.assert_allclose(person.scores, expected[:, 2], atol=1e-5)
         assert person.score == pytest.approx(float(expected[:, 2].mean()), rel=1e-4)
         assert person.box.tolist() == box
+
+
+class Oracle(torch.nn.Module):
+    """Gives the next of its answers, whatever it sees."""
+
+    def __init__(self, answers: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.answers = iter(answers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return next(self.answers)
+
+
+@pytest.mark.parametrize(("kind", "bound"), [("gaussian", 3.5), ("udp", 0.2)])
+def test_perfect_heatmaps_give_the_annotated_places_in_image_pixels(tmp_path, kind, bound):
+    test = {"BATCH_SIZE_PER_GPU": 4, "USE_GT_BBOX": True, "POST_PROCESS": True}
+    run = parts(tmp_path, TEST=test, MODEL={**KINDS[kind], "SIGMA": 1.5})
+    batches = [*run.tests]
+    joints = torch.cat([batch["joints"] for batch in batches])
+    rows = torch.cat([batch["index"] for batch in batches]).numpy()
+    is_inside = ((joints > 12) & (joints < 52)).all(-1).numpy()  # maps are cut off at the border
+    answers = [run.codec.encode(b["joints"], b["visible"]).heatmaps for b in batches]
+    found = validate(Oracle(answers), run.tests, run.codec, CPU, flip_test=False).keypoints
+    table = run.tests.dataset.table
+    error = np.linalg.norm(found[rows, :, :2] - table.joints[rows], axis=2)
+    error = error[is_inside & (table.visible[rows] > 0)]
+    assert len(error) > 20 and error.max() < bound
+    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
+    predictor._model, predictor._flip_test = Oracle([answers[0][:2]]), False
+    image = table.path(0)
+    people = predictor(image, [[8, 12, 43, 63], [63, 12, 43, 63]])
+    assert same_places(np.stack([p.keypoints for p in people]), found[:2, :, :2])
 
 
 @pytest.mark.parametrize("weights", ["path", "text", "state dict"])

@@ -20,7 +20,7 @@ def test_epochs_lower_the_loss_below_that_of_empty_maps_and_raise_the_accuracy(t
         for epoch in range(30)
     ]
     losses = [passed.loss for passed in passes]
-    assert losses[5] < losses[0]
+    assert losses[5] < losses[0]  # by then: the first steps, taken with a warm-up's size, wander
     assert losses[-1] < 0.6 * empty and losses[-1] < 0.6 * losses[0]
     assert passes[-1].accuracy > passes[0].accuracy + 0.03
     assert passes[0].samples == 6 and passes[0].seconds > passes[0].data_seconds > 0

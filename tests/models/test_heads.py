@@ -110,3 +110,39 @@ def test_training_only_parts_of_srpose_get_gradients_and_start_with_small_heatma
 def test_an_unknown_head_is_an_error_that_names_the_known_ones():
     with pytest.raises(InputError, match="MODEL.HEAD must be one of heatmap, simcc, sr, srpose"):
         build_model(tiny("pose_hrnet", "simc"))
+
+
+@pytest.mark.parametrize(
+    ("head", "change", "message"),
+    [
+        ("simcc", {"SIMDR_SPLIT_RATIO": 0.0}, "SIMDR_SPLIT_RATIO must be at most 8 and give two"),
+        ("simcc", {"SIMDR_SPLIT_RATIO": -1.0}, "SIMDR_SPLIT_RATIO must be"),
+        ("simcc", {"IMAGE_SIZE": [64, 100]}, "IMAGE_SIZE must be multiples of 32 for pose_resnet"),
+        ("sr", {"EXTRA": {"NUM_DECONV_LAYERS": 6}}, "NUM_DECONV_LAYERS must be at most 5"),
+    ],
+)
+def test_settings_that_no_head_can_have_are_refused_by_name(head, change, message):
+    cfg = tiny("pose_resnet", head)
+    for key, value in change.pop("EXTRA", {}).items():
+        cfg.MODEL.EXTRA[key] = value
+        cfg.MODEL.EXTRA.NUM_DECONV_FILTERS = [8] * value
+        cfg.MODEL.EXTRA.NUM_DECONV_KERNELS = [4] * value
+    cfg.MODEL.update(change)
+    with pytest.raises(InputError, match=message):
+        build_model(cfg)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [("pose_hrnet", "srpose"), ("transpose_h", "simcc"), ("hrformer", "sr")],
+)
+def test_gradients_are_numbers_in_bfloat16_too(name, head):
+    torch.manual_seed(0)
+    network = build_model(tiny(name, head))
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = network(torch.randn(2, 3, 96, 64))
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    sum(output.float().square().sum() for output in outputs).backward()
+    grads = [p.grad for p in network.parameters() if p.requires_grad]
+    assert all(grad is not None and grad.isfinite().all() for grad in grads)
+

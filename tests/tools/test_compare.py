@@ -42,8 +42,14 @@ def test_the_table_has_a_row_for_each_and_nobody_is_trained_twice(root, command,
     assert table.read_text().count("\n") == 4 and "| two |" in table.read_text()
     weights = output(root, "one") / "final_state.pth"
     before = weights.stat().st_mtime_ns
-    assert command("compare", "--cfg", files[0]).code == 0
+    assert command("compare", "--cfg", files[0], "WORKERS", "0").code == 0
     assert weights.stat().st_mtime_ns == before
+    ended = command("compare", "--cfg", files[0], "TRAIN.LR", "-1e-3")
+    assert is_one_line(ended, "one: was trained with other settings; remove it")
+
+
+def test_no_experiment_at_all_is_an_error(command):
+    assert is_one_line(command("compare", "--cfg", "TRAIN.LR", "1"), "--cfg: names no experiments")
 
 
 def test_a_wrong_file_is_said_before_anything_is_trained(root, command, tmp_path):

@@ -199,3 +199,6 @@ def test_counts_what_mmcvs_tool_and_a_whole_count_give(tool, name):
     assert round(summary["counted_mflops"] * 1e6) == meta["flops"]
     assert summary["macs"] == meta["macs_conv_matmul"]
     assert "mmcv" in summary["counted_convention"]
+    for rows in (summary["modules"], summary["layers"]):
+        assert sum(row["macs"] for row in rows.values()) == summary["macs"]
+        assert all(row["macs"] >= 0 for row in rows.values())

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from lib.config.default import default_config
 from lib.utils.errors import InputError
 from lib.utils.logs import experiment_folders, markdown_table, progress, start_log
 
@@ -26,12 +27,15 @@ def logs():
 
 
 def test_folders_are_where_the_original_puts_them(tmp_path):
-    output, log = experiment_folders(
-        str(tmp_path / "output"), str(tmp_path / "log"), "coco", "pose_hrnet", "w32_lr1e-3"
-    )
-    assert output == tmp_path / "output/coco/pose_hrnet/w32_lr1e-3" and output.is_dir()
+    cfg = default_config()
+    cfg.OUTPUT_DIR, cfg.LOG_DIR = str(tmp_path / "output"), str(tmp_path / "log")
+    cfg.DATASET.DATASET = "coco"
+    output, log = experiment_folders(cfg, "somewhere/w32_lr1e-3.yaml")
+    assert output == tmp_path / "output/coco/pose_hrnet/w32_lr1e-3"
     assert log.parent == tmp_path / "log/coco/pose_hrnet"
     assert re.fullmatch(r"w32_lr1e-3_\d{4}(-\d\d){3,5}", log.name)
+    cfg.EXPERIMENT = "srpose_{name}"
+    assert experiment_folders(cfg, "w32.yaml")[0].name == "srpose_w32"
 
 
 def test_the_log_goes_to_the_console_and_to_its_file_once(tmp_path, capsys):

@@ -26,13 +26,14 @@ class FullCodec(HeatmapCodec):
         if isinstance(outputs, torch.Tensor):
             outputs = [outputs]
         self._check(outputs[-1])
+        pooled = {target.heatmaps.shape[2:]: target.heatmaps}
         total = 0
         for number, output in enumerate(outputs):
             share = COARSEST_WEIGHT if number == 0 and len(outputs) > 1 else 1.0
-            pooled = target.heatmaps
-            if output.shape != pooled.shape:
-                pooled = functional.adaptive_avg_pool2d(pooled, output.shape[2:])
-            total = total + 2 * share * self._loss(output, pooled, target.weight)
+            size = output.shape[2:]
+            if size not in pooled:
+                pooled[size] = functional.adaptive_avg_pool2d(target.heatmaps, size)
+            total = total + 2 * share * self._loss(output, pooled[size], target.weight)
         return total
 
 

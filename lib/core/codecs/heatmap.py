@@ -117,7 +117,7 @@ class HeatmapCodec(Codec):
     def decode(self, outputs: Outputs) -> tuple[torch.Tensor, torch.Tensor]:
         """Keypoints (N, K, 2) in crop pixels and scores (N, K); a map without a positive value
         gives (0, 0)."""
-        heatmaps = last_output(outputs)
+        heatmaps = last_output(outputs).float()  # half precision cannot count to 512
         self._check(heatmaps)
         place, scores = maxima(heatmaps)
         if self.refine is not None:

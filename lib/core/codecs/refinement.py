@@ -57,7 +57,7 @@ def dark_step(
         0.25 * (at(0, 2) - 2 * middle + at(0, -2)),
         0.25 * (at(1, 1) - at(-1, 1) - at(1, -1) + at(-1, -1)),
     )
-    return place - _newton(slope, bend) * is_inside[..., None]
+    return place - torch.where(is_inside[..., None], _newton(slope, bend), 0)
 
 
 def udp_step(
@@ -106,7 +106,9 @@ def _blur(
     across = _blur_matrix(width, kernel, heatmaps.device, heatmaps.dtype)
     blurred = down @ heatmaps @ across
     highest = blurred.flatten(2).amax(2)
-    return blurred, scores / highest.clamp(min=torch.finfo(heatmaps.dtype).tiny)
+    # A map without a positive value has no peak to give back: it becomes flat.
+    gain = torch.where((scores > 0) & (highest > 0), scores / highest, 0)
+    return blurred, gain
 
 
 @functools.lru_cache(maxsize=16)

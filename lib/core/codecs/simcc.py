@@ -133,13 +133,14 @@ class SimCCCodec(Codec):
         pairs = zip(outputs, flipped, strict=True)
         if self.sigma is not None:
             return [(a + b) * 0.5 for a, b in pairs]
-        return [((a.softmax(2) + b.softmax(2)) * 0.5).log() for a, b in pairs]
+        # Of the shares' logarithms: some shares are too small for a float.
+        return [torch.logaddexp(a.log_softmax(2), b.log_softmax(2)) - math.log(2) for a, b in pairs]
 
     def decode(self, outputs: Outputs) -> tuple[torch.Tensor, torch.Tensor]:
         """Keypoints (N, K, 2) in crop pixels, and the smaller of the two largest shares (N, K)."""
         self._check(outputs)
-        best = [logits.softmax(2).max(2) for logits in outputs]
-        place = torch.stack([axis.indices for axis in best], dim=-1).to(outputs[0].dtype)
+        best = [logits.float().softmax(2).max(2) for logits in outputs]
+        place = torch.stack([axis.indices for axis in best], dim=-1).float()
         return place / self.ratio, torch.minimum(best[0].values, best[1].values)
 
     def accuracy(self, outputs: Outputs, target: Bins) -> tuple[torch.Tensor, torch.Tensor]:
@@ -173,8 +174,8 @@ def _product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def build(cfg: CfgNode, skeleton: Skeleton) -> SimCCCodec:
     """The codec of an experiment: whole bins for MODEL.TARGET_TYPE simcc, else Gaussians."""
     ratio, smoothing = cfg.MODEL.SIMDR_SPLIT_RATIO, cfg.LOSS.LABEL_SMOOTHING
-    if not 0 < ratio <= 8:
-        raise InputError(f"MODEL.SIMDR_SPLIT_RATIO: must be above 0 and at most 8, not {ratio}")
+    if cfg.LOSS.USE_OHKM:
+        raise InputError("LOSS.USE_OHKM: is for heatmaps; simcc has no such loss")
     if not 0 <= smoothing < 1:
         raise InputError(f"LOSS.LABEL_SMOOTHING: must be from 0 to below 1, not {smoothing}")
     return SimCCCodec(

@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 from lib.core.codecs import heatmap
 from lib.core.codecs.heatmap import HeatmapCodec, distances, nearest_pixel
 from lib.dataset.skeletons import Skeleton
+from lib.utils.errors import InputError
 
 
 class UdpCodec(HeatmapCodec):
@@ -33,4 +34,6 @@ class UdpCodec(HeatmapCodec):
 def build(cfg: CfgNode, skeleton: Skeleton) -> HeatmapCodec:
     """The codec of an experiment; it refines by UDP's step unless TEST.REFINE says otherwise, and
     TEST.SHIFT_HEATMAP has no effect."""
+    if min(cfg.MODEL.HEATMAP_SIZE) < 2:
+        raise InputError("MODEL.HEATMAP_SIZE: must be 2 pixels or more each way for udp")
     return heatmap.build(cfg, skeleton, UdpCodec, "udp")

@@ -57,6 +57,13 @@ def test_a_map_of_nothing_and_one_of_the_smallest_size_stay_where_they_are(step)
     assert torch.equal(ours, torch.zeros(1, 2, 2))
 
 
+@pytest.mark.parametrize("step", [dark_step, udp_step])
+def test_maps_that_are_negative_everywhere_give_numbers(step):
+    maps = -5 - torch.rand(1, 2, 16, 12, generator=torch.Generator().manual_seed(0))
+    place = torch.tensor([[[5.0, 5.0], [0.0, 0.0]]])
+    assert step(maps, place, maps.flatten(2).amax(2), 11).isfinite().all()
+
+
 def test_the_blur_follows_from_sigma_as_the_papers_pair_them():
     assert [blur_kernel(sigma) for sigma in (2, 3, 1.25, 0.1)] == [11, 17, 5, 3]
 

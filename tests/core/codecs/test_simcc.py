@@ -84,6 +84,15 @@ def test_whole_bins_average_shares_not_logits():
     np.testing.assert_allclose(averaged[0].softmax(2).numpy(), expected.numpy(), atol=1e-7)
 
 
+def test_shares_too_small_for_a_float_do_not_spoil_the_loss():
+    ours = codec(None)
+    target = ours.encode(torch.full((1, 17, 2), 20.0), torch.ones(1, 17))
+    logits = [torch.zeros(1, 17, bins) for bins in ours.bins]
+    logits[0][..., 7] = 300
+    averaged = ours.average(logits, logits)
+    assert ours.loss(averaged, target).item() == pytest.approx(ours.loss(logits, target).item())
+
+
 def test_a_target_decodes_to_its_joint_and_is_all_right():
     ours = codec()
     joints = torch.rand(3, 17, 2, generator=torch.Generator().manual_seed(0)) * 150 + 20
@@ -116,8 +125,8 @@ def test_settings_reach_the_codec_and_wrong_ones_are_refused(tmp_path):
         made(MODEL={"TARGET_TYPE": "gaussian"})
     with pytest.raises(InputError, match=r"LOSS.LABEL_SMOOTHING"):
         made(MODEL={"TARGET_TYPE": "simcc"}, LOSS={"LABEL_SMOOTHING": 1.0})
-    with pytest.raises(InputError, match=r"MODEL.SIMDR_SPLIT_RATIO"):
-        made(MODEL={"TARGET_TYPE": "simcc", "SIMDR_SPLIT_RATIO": 0.0})
+    with pytest.raises(InputError, match=r"LOSS.USE_OHKM: is for heatmaps"):
+        made(MODEL={"TARGET_TYPE": "simcc"}, LOSS={"USE_OHKM": True})
     with pytest.raises(InputError, match=r"SIMDR_SPLIT_RATIO: asks for 128 and 128 bins.*have no"):
         ours.decode(torch.zeros(1, 17, 64, 64))
 
