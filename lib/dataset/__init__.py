@@ -46,7 +46,8 @@ def _crowdpose(cfg: CfgNode, split: str, is_train: bool) -> Source:
 
 def _figures(cfg: CfgNode, split: str, is_train: bool) -> Source:
     root = cfg.DATASET.ROOT
-    if not (Path(root) / "annotations").is_dir():
+    # The annotations are written last: without them a drawing was broken off.
+    if not any((Path(root) / "annotations").glob("*.json")):
         raise InputError(
             f"DATASET.ROOT: {root} holds no figures; "
             f"python tools/get_data.py figures --root {root} draws them"
