@@ -15,6 +15,7 @@ from lib.config import load_config
 from lib.core.codecs.codec import Codec
 from lib.core.recorder import Recorder
 from lib.core.validate import validate
+from lib.dataset import with_joints
 from lib.dataset.loading import TestLoader
 from lib.utils.errors import InputError
 from lib.utils.files import make_folder, write_atomically
@@ -108,9 +109,11 @@ def _shorthands(args: argparse.Namespace) -> list[str]:
     return [word for pair in settings for word in pair]
 
 
-def open_experiment(cfg: CfgNode, args: argparse.Namespace, phase: str) -> tuple[Path, Path]:
-    """Begin the log in the output folder, keep the merged configuration there; returns output and
-    TensorBoard folder."""
+def open_experiment(
+    cfg: CfgNode, args: argparse.Namespace, phase: str
+) -> tuple[CfgNode, Path, Path]:
+    """Begin the log in the output folder, keep the merged configuration there; returns the
+    configuration with its joints filled in, and the output and TensorBoard folder."""
     name = experiment_name(cfg, args.cfg)
     if args.work_dir:
         output_dir = Path(args.work_dir)
@@ -120,9 +123,10 @@ def open_experiment(cfg: CfgNode, args: argparse.Namespace, phase: str) -> tuple
     make_folder(output_dir)
     start_log(output_dir, name, phase)
     logger.info("=> %s: results go to %s", name, output_dir)
+    cfg = with_joints(cfg)
     logging.getLogger("config").info(cfg)
     write_atomically(output_dir / f"config_{phase}.yaml", cfg.dump().encode())
-    return output_dir, log_dir
+    return cfg, output_dir, log_dir
 
 
 def set_cudnn(cfg: CfgNode) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lib.config import load_config
 from lib.core.codecs import build_codec
-from lib.dataset.skeletons import skeleton_of
+from lib.dataset import skeleton_of, with_joints
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint
 from lib.models.folding import fold_batch_norms
@@ -52,7 +52,7 @@ def add_forward(parser: argparse.ArgumentParser) -> None:
 
 def forward(args: argparse.Namespace) -> list[Timing]:
     """Time every form at every size of batch, in turns, and the decoding of its answers."""
-    cfg = load_config(args.cfg, args.opts)
+    cfg = with_joints(load_config(args.cfg, args.opts))
     if min(args.batch) < 1 or args.repeats < 1:
         raise InputError("--batch and --repeats must be 1 or more")
     device = choose_devices(cfg.GPUS)[0]
@@ -66,7 +66,7 @@ def forward(args: argparse.Namespace) -> list[Timing]:
     network.eval()
     forms = ["plain", *(form for form in available(args.forms) if form != "plain")]
     timings = [Timing(form, {}, 0.0) for form in forms]
-    codec = build_codec(cfg, skeleton_of(cfg.DATASET.DATASET))
+    codec = build_codec(cfg, skeleton_of(cfg))
     decoding = Timing(DECODING, {}, 0.0)
     for batch in args.batch:
         images = torch.randn(batch, 3, height, width, device=device)

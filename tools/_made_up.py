@@ -54,6 +54,7 @@ def people_in(paths: list[str], people: int, aspect_ratio: float, seed: int = 0)
         joints=places.astype(np.float32),
         visible=(rng.random((len(image), JOINTS)) < 0.75).astype(np.float32),
         score=np.ones(len(image), np.float32),
+        category=np.ones(len(image), np.int32),
         paths=np.array([path.encode() for path in paths]),
         image_ids=np.arange(len(paths)),
     )

@@ -49,7 +49,7 @@ def main() -> None:
     args, cfg = parse_experiment(test_parser())
     if args.out and (Path(args.out).suffix != ".json" or Path(args.out).is_dir()):
         raise InputError(f"--out: must be a file that ends in .json, not {args.out}")
-    output_dir, log_dir = open_experiment(cfg, args, "valid")
+    cfg, output_dir, log_dir = open_experiment(cfg, args, "valid")
     seed_everything(cfg.SEED)
     set_cudnn(cfg)
     devices = choose_devices(cfg.GPUS)

@@ -227,7 +227,7 @@ def _check(cfg: CfgNode, source: str) -> None:
         require(cfg[section].BATCH_SIZE_PER_GPU > 0, f"{section}.BATCH_SIZE_PER_GPU", "at least 1")
     name = cfg.EXPERIMENT.replace("{name}", "")
     require(not set("/\\{}") & set(name), "EXPERIMENT", "a folder's name")
-    require(cfg.MODEL.NUM_JOINTS > 0, "MODEL.NUM_JOINTS", "at least 1")
+    require(cfg.MODEL.NUM_JOINTS >= 0, "MODEL.NUM_JOINTS", "0 (the data set's) or more")
     require(0 < cfg.MODEL.SIGMA < 1e3, "MODEL.SIGMA", "above 0, in heatmap pixels (sa_simcc: bins)")
     require(cfg.WORKERS >= 0, "WORKERS", "0 or more")
     require(cfg.SEED >= 0, "SEED", "0 or more")

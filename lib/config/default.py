@@ -29,7 +29,7 @@ _C.MODEL.NAME = "pose_hrnet"  # a key of lib.models.MODELS
 _C.MODEL.INIT_WEIGHTS = True  # initialise as MODEL.INIT says; False keeps PyTorch's
 _C.MODEL.INIT = "normal"  # the papers' (std 0.001), or kaiming: learns faster from scratch
 _C.MODEL.PRETRAINED = ""  # an ImageNet backbone to start training from; '' starts from scratch
-_C.MODEL.NUM_JOINTS = 17  # keypoints per person; must be the data set's
+_C.MODEL.NUM_JOINTS = 0  # keypoints per person; 0 is the data set's number
 _C.MODEL.HEAD = "heatmap"  # a key of lib.models.heads.HEADS: heatmap, sr, srpose or simcc
 _C.MODEL.TARGET_TYPE = "gaussian"  # a key of lib.core.codecs.CODECS
 _C.MODEL.SIMDR_SPLIT_RATIO = 2.0  # simcc: bins to a pixel of the input
@@ -48,7 +48,7 @@ _C.LOSS.USE_DIFFERENT_JOINTS_WEIGHT = False  # the data set's weight for each jo
 
 _C.DATASET = CN()
 _C.DATASET.ROOT = ""
-_C.DATASET.DATASET = "mpii"  # a key of lib.dataset.DATASETS
+_C.DATASET.DATASET = "mpii"  # a key of lib.dataset.DATASETS, or the name of your own
 _C.DATASET.TRAIN_SET = "train"
 _C.DATASET.TEST_SET = "valid"
 _C.DATASET.DATA_FORMAT = "jpg"  # jpg, png or zip (images/<set>.zip instead of a folder)
@@ -60,6 +60,16 @@ _C.DATASET.PROB_HALF_BODY = 0.0  # how often a crop shows only the upper or the 
 _C.DATASET.NUM_JOINTS_HALF_BODY = 8  # ... of people with more visible joints than this
 _C.DATASET.PROB_SHIFT = 0.0  # share of the training boxes that are moved, by up to a fifth
 _C.DATASET.COLOR_RGB = False  # feed RGB; False feeds BGR, as the published ResNets were trained
+# A data set of your own, in COCO's layout. What is empty is found in the file, or by the names.
+_C.DATASET.ANNOTATIONS = ""  # the file below ROOT; {split} is TRAIN_SET or TEST_SET
+_C.DATASET.IMAGES = ""  # the folder of file_name below ROOT; '' is images/{split}
+_C.DATASET.CATEGORIES = []  # names; empty: all that have the same joints
+_C.DATASET.JOINT_NAMES = []  # in the order of the annotations
+_C.DATASET.FLIP_PAIRS = []  # pairs that a mirror swaps; joints by name or number, as below
+_C.DATASET.SIGMAS = []  # how precisely people place each joint, for OKS: see docs/own_data.md
+_C.DATASET.LIMBS = []  # pairs to draw a line between
+_C.DATASET.UPPER_BODY = []  # joints of the upper half, for PROB_HALF_BODY
+_C.DATASET.JOINT_WEIGHTS = []  # for LOSS.USE_DIFFERENT_JOINTS_WEIGHT
 
 _C.TRAIN = CN()
 _C.TRAIN.LR = 0.001

@@ -10,9 +10,8 @@ from yacs.config import CfgNode
 
 from lib.core.codecs import build_codec
 from lib.core.validate import predict
-from lib.dataset import crops_are_aligned
+from lib.dataset import crops_are_aligned, skeleton_of, with_joints
 from lib.dataset.image import read_image
-from lib.dataset.skeletons import skeleton_of
 from lib.dataset.top_down import crop
 from lib.dataset.transforms import box_to_center_scale, crop_matrix, normalize, to_image
 from lib.models import build_model
@@ -43,7 +42,8 @@ class Predictor:
     def __init__(
         self, cfg: CfgNode, weights: str | Path | dict, device: torch.device | str | None = None
     ) -> None:
-        self.skeleton = skeleton_of(cfg.DATASET.DATASET)
+        cfg = with_joints(cfg)
+        self.skeleton = skeleton_of(cfg)
         if len(self.skeleton) != cfg.MODEL.NUM_JOINTS:
             raise InputError(
                 f"MODEL.NUM_JOINTS: is {cfg.MODEL.NUM_JOINTS}, but {cfg.DATASET.DATASET} has "

@@ -1,6 +1,7 @@
 """What is looked at, and how an answer is scored. ``build_dataset`` makes a split of an
 experiment's data set."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,13 +9,15 @@ from yacs.config import CfgNode
 
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.crowdpose import CrowdPoseKeypoints
+from lib.dataset.joints import skeleton_of, with_joints
 from lib.dataset.mpii import MpiiKeypoints
-from lib.dataset.skeletons import SKELETONS
 from lib.dataset.table import well_placed
 from lib.dataset.top_down import Augmentation, Source, TopDownDataset
 from lib.utils.errors import InputError
 
-__all__ = ["DATASETS", "build_dataset", "crops_are_aligned"]
+__all__ = ["DATASETS", "build_dataset", "crops_are_aligned", "skeleton_of", "with_joints"]
+
+logger = logging.getLogger(__name__)
 
 
 def _coco(
@@ -29,7 +32,7 @@ def _coco(
     return kind(
         cfg.DATASET.ROOT,
         split,
-        SKELETONS[cfg.DATASET.DATASET],
+        skeleton_of(cfg),
         aspect_ratio=cfg.MODEL.IMAGE_SIZE[0] / cfg.MODEL.IMAGE_SIZE[1],
         data_format=cfg.DATASET.DATA_FORMAT,
         detections=cfg.TEST.COCO_BBOX_FILE if uses_detector else None,
@@ -37,6 +40,9 @@ def _coco(
         oks_threshold=cfg.TEST.OKS_THRE,
         visible_threshold=cfg.TEST.IN_VIS_THRE,
         soft_nms=cfg.TEST.SOFT_NMS,
+        annotations=cfg.DATASET.ANNOTATIONS,
+        images=cfg.DATASET.IMAGES,
+        categories=cfg.DATASET.CATEGORIES,
     )
 
 
@@ -62,7 +68,8 @@ def _mpii(cfg: CfgNode, split: str, is_train: bool) -> Source:
     return source
 
 
-# DATASET.DATASET -> the split's people. The figures are laid out as COCO is.
+# DATASET.DATASET -> the split's people. Whatever else gives DATASET.ANNOTATIONS is laid out as COCO
+# is, and so are the figures.
 DATASETS: dict[str, Callable[[CfgNode, str, bool], Source]] = {
     "coco": _coco,
     "crowdpose": _crowdpose,
@@ -78,14 +85,23 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset:
         InputError: an unknown data set, missing or broken files, another number of joints than
             MODEL.NUM_JOINTS.
     """
+    cfg = with_joints(cfg)
     name = cfg.DATASET.DATASET
-    if name not in DATASETS:
-        raise InputError(f"DATASET.DATASET: there is no {name!r}; known are {', '.join(DATASETS)}")
-    source = DATASETS[name](cfg, split, is_train)
+    source = DATASETS.get(name, _coco)(cfg, split, is_train)
     if len(source.skeleton) != cfg.MODEL.NUM_JOINTS:
         raise InputError(
             f"MODEL.NUM_JOINTS: is {cfg.MODEL.NUM_JOINTS}, but {name} has "
-            f"{len(source.skeleton)} joints"
+            f"{len(source.skeleton)} joints; leave it out, and the data set's number is taken"
+        )
+    if is_train and cfg.DATASET.PROB_HALF_BODY and not source.skeleton.upper_body:
+        raise InputError(
+            f"DATASET.PROB_HALF_BODY: needs DATASET.UPPER_BODY, the joints of {name}'s upper half"
+        )
+    if is_train and cfg.DATASET.FLIP and not source.skeleton.flip_pairs:
+        logger.warning(
+            "DATASET.FLIP_PAIRS: there are none, so a mirror swaps no joints of %s; give them if "
+            "it has a left and a right",
+            name,
         )
     if is_train and cfg.DATASET.SELECT_DATA:
         source.table = source.table.select(well_placed(source.table))

@@ -1,7 +1,7 @@
 """Annotations in COCO's layout: COCO itself, the figures, and anything laid out alike.
 
-Files are where COCO puts them: ``annotations/person_keypoints_<set>.json``
-(``image_info_<set>.json`` for test sets) and ``images/<set>/``. Rules and names:
+Files are where COCO puts them, ``annotations/person_keypoints_<set>.json``
+(``image_info_<set>.json`` for test sets) and ``images/<set>/``, or where one says. Rules and names:
 lib/dataset/coco.py of leoxiaobin/deep-high-resolution-net.pytorch.
 """
 
@@ -10,6 +10,7 @@ import io
 import json
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lib.dataset.coco_lists import Annotation, Image, ImageArrays, PeopleArrays
+from lib.dataset.joints import Category, categories_with_joints
 from lib.dataset.reading import decode_chunks, read_json, read_lists, write_json
 from lib.dataset.skeletons import Skeleton
 from lib.dataset.table import Table
@@ -31,14 +33,9 @@ logger = logging.getLogger(__name__)
 STATS = ("AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
 
 
-class _Category(msgspec.Struct):
-    id: int
-    name: str = ""
-
-
 class _File(msgspec.Struct):
     images: list  # these two come by parts
-    categories: list[_Category]
+    categories: list[Category]
     annotations: list = []
 
 
@@ -61,6 +58,10 @@ class CocoKeypoints:
         detections: a detector's JSON; None takes the annotated boxes.
         score_threshold: detections with a lower score are left out.
         oks_threshold, visible_threshold, soft_nms: suppression in ``evaluate``, as in TEST.*.
+        annotations: the annotation file below ``root``, ``{split}`` in it being the split; '' is
+            COCO's own.
+        images: the images' folder below ``root``, likewise.
+        categories: names; empty takes all that name the same joints.
 
     Raises:
         InputError: a file is missing or not in COCO's layout, or no person is left.
@@ -78,49 +79,67 @@ class CocoKeypoints:
         oks_threshold: float = 0.9,
         visible_threshold: float = 0.2,
         soft_nms: bool = False,
+        annotations: str = "",
+        images: str = "",
+        categories: Sequence[str] = (),
     ) -> None:
         self.skeleton = skeleton
         self.split = split
-        self.annotation_file, folder, self.has_truth = self._files(Path(root), split, data_format)
+        own_names, own_folder = self._names(split)
+        file, folder = (
+            Path(root) / (given.replace("{split}", split) or own)
+            for given, own in ((annotations, own_names), (images, own_folder))
+        )
+        self.annotation_file = str(file)
         self._suppression = (oks_threshold, visible_threshold, soft_nms)
         self._aspect_ratio = aspect_ratio
         self._truth: COCO | None = None
 
-        images = ImageArrays(str(folder), data_format, self.annotation_file)
+        pictures = ImageArrays(in_format(str(folder), data_format), data_format, str(file))
         people = PeopleArrays(3 * len(skeleton))
-        # Truth is left unread where a detector's boxes stand in for it.
-        wanted = (Annotation, people.add) if detections is None else (msgspec.Raw, _ignore)
-        file = read_lists(
-            self.annotation_file,
+        # Truth is only counted where a detector's boxes stand in for it.
+        wanted = (Annotation, people.add) if detections is None else (msgspec.Raw, people.count_all)
+        content = read_lists(
+            file,
             _File,
             "annotations in COCO's layout",
-            {"images": (Image, images.add), "annotations": wanted},
+            {"images": (Image, pictures.add), "annotations": wanted},
         )
-        images.close()
-        if not len(images.ids) or not file.categories:
-            raise InputError(f"{self.annotation_file}: lists no images or no categories")
-        self._category = min(c.id for c in file.categories)
+        pictures.close()
+        if not len(pictures.ids) or not content.categories:
+            raise InputError(f"{file}: lists no images or no categories")
+        self.has_truth = people.count > 0
+        self._categories = self._chosen(content.categories, categories)
         if detections is None:
-            self.table = self._annotated(people, images)
+            self.table = self._annotated(people, pictures)
         else:
-            self.table = self._detected(detections, score_threshold, images)
+            self.table = self._detected(detections, score_threshold, pictures)
 
-    def _files(self, root: Path, split: str, data_format: str) -> tuple[str, Path, bool]:
-        """The annotation file, the folder of the images, and whether there is ground truth."""
-        has_truth = "test" not in split
-        prefix = "person_keypoints" if has_truth else "image_info"
-        # All of COCO's test sets are parts of one folder of images.
-        folder = split if has_truth else "test2017"
-        annotations = str(root / "annotations" / f"{prefix}_{split}.json")
-        return annotations, root / "images" / in_format(folder, data_format), has_truth
+    def _names(self, split: str) -> tuple[str, str]:
+        """The annotation file and the images' folder as the data set itself calls them."""
+        if "test" in split:  # all of COCO's test sets are parts of one folder of images
+            return f"annotations/image_info_{split}.json", "images/test2017"
+        return f"annotations/person_keypoints_{split}.json", f"images/{split}"
+
+    def _chosen(self, known: list[Category], names: Sequence[str]) -> list[int]:
+        """The ids of the categories called ``names``, in order."""
+        missing = set(names) - {category.name for category in known}
+        if missing:
+            raise InputError(
+                f"DATASET.CATEGORIES: {self.annotation_file} has no {', '.join(sorted(missing))}; "
+                f"it has {', '.join(category.name for category in known)}"
+            )
+        chosen = [c for c in known if c.name in names] or categories_with_joints(known)
+        return sorted(category.id for category in chosen)
 
     def _annotated(self, people: PeopleArrays, images: ImageArrays) -> Table:
         """The people that the annotations show, by image."""
         if not people.count:
             raise InputError(f"{self.annotation_file}: has no annotations; split {self.split}")
-        if self._category in people.misfits:
-            raise InputError(f"{self.annotation_file}: {people.misfits[self._category]}")
-        image_id, box, area, has_joints, keypoints = people.of_category(self._category)
+        misfit = next((people.misfits[c] for c in self._categories if c in people.misfits), None)
+        if misfit:
+            raise InputError(f"{self.annotation_file}: {misfit}")
+        category, image_id, box, area, has_joints, keypoints = people.of(self._categories)
         image = images.rows(image_id, self.annotation_file)
         box, is_inside = _clean_boxes(box, images.width[image], images.height[image])
         keep = is_inside & (area > 0) & has_joints
@@ -146,6 +165,7 @@ class CocoKeypoints:
             joints=np.ascontiguousarray(keypoints[..., :2][keypoint_rows]),
             visible=np.minimum(keypoints[..., 2][keypoint_rows], 1),
             score=np.ones(len(rows), np.float32),
+            category=category[rows].astype(np.int32),
             paths=images.paths,
             image_ids=images.ids,
         )
@@ -156,13 +176,13 @@ class CocoKeypoints:
         found = []
         for chunk in decode_chunks(raw, _Detection, path, "detections"):
             found += [
-                (d.image_id, d.score, *d.bbox)
+                (d.image_id, d.score, *d.bbox, d.category_id)
                 for d in chunk
-                if d.category_id == self._category and d.score >= threshold
+                if d.category_id in self._categories and d.score >= threshold
             ]
-        values = np.array(found, np.float64).reshape(-1, 6)
+        values = np.array(found, np.float64).reshape(-1, 7)
         image = images.rows(values[:, 0].astype(np.int64), path)
-        keep = _is_inside(values[:, 2:], images.width[image], images.height[image])
+        keep = _is_inside(values[:, 2:6], images.width[image], images.height[image])
         logger.info(
             "=> %s: %d of %d boxes, those with a score from %g; left out %d outside the image or "
             "without area",
@@ -170,21 +190,22 @@ class CocoKeypoints:
         )
         if not keep.any():
             raise InputError(
-                f"{path}: no box of category {self._category} with an area in its image scores "
-                f"{threshold} or more"
+                f"{path}: no box of category {', '.join(map(str, self._categories))} with an area "
+                f"in its image scores {threshold} or more"
             )
         values, image = values[keep], image[keep]
         order = np.argsort(image, kind="stable")
-        center, scale = box_to_center_scale(values[order, 2:], self._aspect_ratio)
+        center, scale = box_to_center_scale(values[order, 2:6], self._aspect_ratio)
         joints = len(self.skeleton)
         return Table(
             image=image[order],
             center=center,
             scale=scale,
-            size=values[order, 4:].astype(np.float32),
+            size=values[order, 4:6].astype(np.float32),
             joints=np.zeros((len(order), joints, 2), np.float32),
             visible=np.zeros((len(order), joints), np.float32),
             score=values[order, 1].astype(np.float32),
+            category=values[order, 6].astype(np.int32),
             paths=images.paths,
             image_ids=images.ids,
         )
@@ -207,14 +228,15 @@ class CocoKeypoints:
         results = [
             {
                 "image_id": image_id,
-                "category_id": self._category,
+                "category_id": category,
                 "keypoints": person,
                 "score": score,
                 "center": center,
                 "scale": scale,
             }
-            for image_id, person, score, center, scale in zip(
+            for image_id, category, person, score, center, scale in zip(
                 table.image_ids[table.image[kept]].tolist(),
+                table.category[kept].tolist(),
                 people.tolist(),
                 scores[kept].tolist(),
                 table.center[kept].tolist(),
@@ -273,6 +295,7 @@ class CocoKeypoints:
             self._truth = self._ground_truth()
         evaluation = COCOeval(self._truth, self._truth.loadRes(results), "keypoints")
         evaluation.params.kpt_oks_sigmas = np.array(self.skeleton.sigmas)
+        evaluation.params.catIds = self._categories
         return evaluation
 
     def _ground_truth(self) -> COCO:
@@ -326,6 +349,3 @@ def _clean_boxes(
     last = np.stack([width, height], 1) - 1
     high = np.minimum(last, low + np.maximum(boxes[:, 2:] - 1, 0))
     return np.concatenate([low, high - low], 1), (high >= low).all(1)
-
-
-def _ignore(_: int, __: list) -> None: ...

@@ -3,6 +3,7 @@
 ``add`` takes what ``lib.dataset.reading.read_lists`` hands over: a part of the list at a time.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -72,14 +73,19 @@ class PeopleArrays:
             )
         )
 
-    def of_category(self, category: int) -> tuple[np.ndarray, ...]:
-        """Image ids (N,), boxes (N, 4), areas (N,), flags of those that have joints (N,), and the
-        keypoints (M, K, 3) of these. Empties the parts, for the memory."""
+    def count_all(self, start: int, annotations: list) -> None:
+        """Only count, whatever the annotations are."""
+        self.count += len(annotations)
+
+    def of(self, categories: Sequence[int]) -> tuple[np.ndarray, ...]:
+        """Categories (N,), image ids (N,), boxes (N, 4), areas (N,) and flags of those that have
+        joints (N,) of the people of ``categories``, and the keypoints (M, K, 3) of the flagged.
+        Empties the parts, for the memory."""
         keypoints = np.concatenate(self._keypoints)
         self._keypoints.clear()
-        categories, *arrays = (np.concatenate(a) for a in zip(*self._parts, strict=True))
+        arrays = [np.concatenate(a) for a in zip(*self._parts, strict=True)]
         self._parts.clear()
-        is_wanted = categories == category
+        is_wanted = np.isin(arrays[0], categories)
         keypoints = keypoints[is_wanted[arrays[-1]]] if not is_wanted.all() else keypoints
         return *(array[is_wanted] for array in arrays), keypoints
 

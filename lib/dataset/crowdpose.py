@@ -9,12 +9,11 @@ import contextlib
 import io
 import logging
 from collections import OrderedDict
-from pathlib import Path
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
-from lib.dataset.coco import CocoKeypoints, in_format
+from lib.dataset.coco import CocoKeypoints
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +27,8 @@ class CrowdPoseKeypoints(CocoKeypoints):
     ``split`` is train, val, trainval or test; all have ground truth.
     """
 
-    def _files(self, root: Path, split: str, data_format: str) -> tuple[str, Path, bool]:
-        return (
-            str(root / "json" / f"crowdpose_{split}.json"),
-            root / in_format("images", data_format),
-            True,
-        )
+    def _names(self, split: str) -> tuple[str, str]:
+        return f"json/crowdpose_{split}.json", "images"
 
     def _area(self, entry: dict) -> float:
         return AREA * entry["bbox"][2] * entry["bbox"][3]

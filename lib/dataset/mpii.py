@@ -93,6 +93,7 @@ class MpiiKeypoints:
             joints=joints,
             visible=visible,
             score=np.ones(len(people), np.float32),
+            category=np.ones(len(people), np.int32),
             paths=np.array([f"{folder}/{name}".encode() for name in names]),
             image_ids=np.arange(len(names), dtype=np.int64),
         )

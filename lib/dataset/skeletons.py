@@ -3,8 +3,6 @@ connect."""
 
 from dataclasses import dataclass, field
 
-from lib.utils.errors import InputError
-
 
 @dataclass(frozen=True)
 class Skeleton:
@@ -138,15 +136,3 @@ CROWDPOSE = Skeleton(
 
 # DATASET.DATASET -> its joints.
 SKELETONS = {"coco": COCO, "crowdpose": CROWDPOSE, "figures": COCO, "mpii": MPII}
-
-
-def skeleton_of(dataset: str) -> Skeleton:
-    """The joints of DATASET.DATASET.
-
-    Raises:
-        InputError: there is no such data set.
-    """
-    if dataset not in SKELETONS:
-        known = ", ".join(SKELETONS)
-        raise InputError(f"DATASET.DATASET: there is no {dataset!r}; known are {known}")
-    return SKELETONS[dataset]

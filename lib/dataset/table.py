@@ -17,6 +17,7 @@ class Table:
     joints: (N, K, 2) float32, image pixels.
     visible: (N, K) float32, 1 where the joint is annotated.
     score: (N,) float32, the detector's, 1 for annotated boxes.
+    category: (N,) int32, what kind of body it is: an id of the annotation file.
     paths: (M,) bytes, UTF-8.
     image_ids: (M,) int64.
     """
@@ -28,6 +29,7 @@ class Table:
     joints: np.ndarray
     visible: np.ndarray
     score: np.ndarray
+    category: np.ndarray
     paths: np.ndarray
     image_ids: np.ndarray
 
@@ -40,7 +42,7 @@ class Table:
 
     def select(self, rows: np.ndarray) -> "Table":
         """The people in ``rows`` (numbers or flags), over the same images."""
-        per_person = {"image", "center", "scale", "size", "joints", "visible", "score"}
+        per_person = {"image", "center", "scale", "size", "joints", "visible", "score", "category"}
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return Table(**{k: v[rows] if k in per_person else v for k, v in values.items()})
 

@@ -15,6 +15,7 @@ def table(joints: np.ndarray, visible: np.ndarray, center, scale) -> Table:
         joints=joints.astype(np.float32),
         visible=visible.astype(np.float32),
         score=np.arange(count, dtype=np.float32),
+        category=np.arange(count, dtype=np.int32) + 7,
         paths=np.array([f"bild/ä{n}.jpg".encode() for n in range(count)]),
         image_ids=np.arange(count) + 100,
     )
@@ -35,6 +36,7 @@ def test_select_takes_people_by_number_or_flag_and_keeps_the_images():
         part = whole.select(rows)
         assert len(part) == 2
         assert part.score.tolist() == whole.score[rows].tolist()
+        assert part.category.tolist() == whole.category[rows].tolist()
         assert part.joints.shape == (2, 17, 2)
         assert part.path(0) == whole.path(int(part.score[0]))
         assert len(part.paths) == len(part.image_ids) == 4
