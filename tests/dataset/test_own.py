@@ -82,7 +82,7 @@ def cfg_with(cfg, folder: Path, category: str) -> Path:
 
 def test_half_bodies_need_to_know_the_upper_half(tmp_path, content):
     cfg = load_config(own(tmp_path, content, PROB_HALF_BODY=0.3))
-    with pytest.raises(InputError, match="PROB_HALF_BODY: needs DATASET.UPPER_BODY"):
+    with pytest.raises(InputError, match=r"PROB_HALF_BODY: needs DATASET\.UPPER_BODY"):
         build_dataset(cfg, "train", is_train=True)
     build_dataset(cfg, "train", is_train=False)
 
