@@ -1,10 +1,13 @@
-"""Pictures of whole images with the skeletons that were found in them."""
+"""Pictures of a data set: whole images with the skeletons that were found in them, and samples as a
+network sees them."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
+from lib.core.codecs.codec import Codec
 from lib.dataset.image import read_image
 from lib.dataset.top_down import TopDownDataset
 from lib.utils.drawing import draw_person, sheet, write_picture
@@ -46,3 +49,32 @@ def write_prediction_sheet(
         page[: size[1], : size[0]] = small
         cells.append(page)
     write_picture(path, sheet(cells, columns=4))
+
+
+def write_sample_sheet(
+    dataset: TopDownDataset, codec: Codec, path: str | Path, count: int = 12, least: int = 256
+) -> None:
+    """Write one picture with ``count`` samples spread evenly over the data set, each as the network
+    gets it (with its labelled joints), and beside it its target's maps, all joints in one.
+
+    Args:
+        least: small crops are enlarged to about this height.
+    """
+    rows = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
+    samples = [dataset[0, int(row)] for row in rows]
+    joints, visible = (torch.stack([s[name] for s in samples]) for name in ("joints", "visible"))
+    maps = codec.encode(joints, visible).heatmaps
+    # A joint that is not labelled has a target, but it is not learnt.
+    glow = (maps * (visible > 0)[..., None, None]).amax(1).clamp(0, 1).numpy()
+    zoom = max(1, round(least / dataset.size[1]))
+    size = (dataset.size[0] * zoom, dataset.size[1] * zoom)
+    cells = []
+    for sample, shine in zip(samples, glow, strict=True):
+        crop = sample["image"].permute(1, 2, 0).numpy()
+        crop = np.ascontiguousarray(cv2.resize(crop, size, interpolation=cv2.INTER_NEAREST))
+        level = cv2.resize(shine, size, interpolation=cv2.INTER_LINEAR)[..., None]
+        cells += [crop.copy(), (crop * (1 - level) * 0.6 + level * (255, 230, 0)).astype(np.uint8)]
+        is_shown, skeleton = sample["visible"].numpy() > 0, dataset.skeleton
+        places = sample["joints"].numpy() * zoom
+        draw_person(cells[-2], places, is_shown, skeleton.limbs, skeleton.flip_pairs)
+    write_picture(path, sheet(cells, columns=8))

@@ -1,0 +1,40 @@
+"""Counts and sizes as charts."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lib.utils.files import write_atomically
+
+
+def write_charts(
+    path: str | Path,
+    histograms: dict[str, np.ndarray],
+    bars: dict[str, tuple[Sequence[str], np.ndarray]],
+) -> None:
+    """One PNG with a histogram of each array of ``histograms``, and below them one row for each of
+    ``bars``, which are names and heights."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns, rows = max(len(histograms), 1), 1 + len(bars)
+    figure = Figure(figsize=(4.5 * columns, 3.6 * rows), layout="constrained")
+    grid = figure.add_gridspec(rows, columns)
+    for number, (title, values) in enumerate(histograms.items()):
+        axes = figure.add_subplot(grid[0, number])
+        is_counted = values.dtype.kind in "iu" and np.ptp(values) <= 40
+        bins = np.arange(values.min(), values.max() + 2) - 0.5 if is_counted else 40
+        axes.hist(values, bins=bins, color="tab:blue")
+        axes.set(title=title)
+        axes.grid(alpha=0.3)
+    for number, (title, (names, heights)) in enumerate(bars.items()):
+        axes = figure.add_subplot(grid[1 + number, :])
+        axes.bar(range(len(names)), heights, color="tab:orange")
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        axes.set(title=title)
+        axes.grid(alpha=0.3, axis="y")
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    write_atomically(path, buffer.getvalue())

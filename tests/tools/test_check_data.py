@@ -1,0 +1,63 @@
+"""The command that looks through a data set."""
+
+from pathlib import Path
+
+import cv2
+import pytest
+
+from tests.tiny import experiment, save_coco, write_coco
+from tests.tools.runs import is_one_line
+
+
+@pytest.fixture
+def paths(tmp_path) -> tuple[Path, Path, dict]:
+    """A YAML, its data, and the annotations of the test set."""
+    root = tmp_path / "data"
+    write_coco(root, "train2017", seed=1)
+    content = write_coco(root, "val2017")
+    return experiment(tmp_path / "a.yaml", root), root, content
+
+
+def test_it_says_what_is_there_and_leaves_pictures(paths, command, tmp_path):
+    yaml_file, root, content = paths
+    content["annotations"][0]["bbox"] = [-30, 12, 80, 64]
+    save_coco(root, content)
+    ended = command("check_data", "--cfg", yaml_file, "--samples", 4)
+    assert ended.code == 0, ended.err
+    assert "train2017: 6 people in 3 of 3 images" in ended.out
+    assert "look at: box partly outside (1)" in ended.out
+    folder = tmp_path / "output" / "coco" / "check"
+    assert "annotation 1 of image 1: box [-30" in (folder / "findings.txt").read_text()
+    height, width = cv2.imread(str(folder / "samples.jpg")).shape[:2]
+    assert (height, width) == (256 + 4, 8 * 258 + 2)  # four crops of 64 pixels and their targets
+    for split in ("train2017", "val2017"):
+        assert cv2.imread(str(folder / f"counts_{split}.png")).std() > 10
+
+
+def test_what_would_stop_a_training_ends_with_1_and_a_set_without_faults_says_so(paths, command):
+    yaml_file, root, content = paths
+    folder = root / "images" / "val2017"
+    for person in content["annotations"]:
+        person["keypoints"] = [20, 30, 2] * 17
+        person["num_keypoints"] = 17
+        person["bbox"] = [0, 0, 60, 60]
+    save_coco(root, content)
+    words = ("check_data", "--cfg", yaml_file, "DATASET.TRAIN_SET", "val2017")
+    ended = command(*words)
+    assert ended.code == 0 and "val2017: nothing to find fault with" in ended.out
+    (folder / f"{2:012d}.jpg").unlink()
+    ended = command(*words)
+    assert ended.code == 1
+    assert "error: image missing or broken (1)" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--images", "0"], "error: --images: must be 1 or more, not 0"),
+        (["DATASET.TRAIN_SET", "nowhere"], "nowhere.json: there is no such file"),
+    ],
+)
+def test_a_wrong_option_or_file_is_one_line(paths, command, words, message):
+    ended = command("check_data", "--cfg", paths[0], *words)
+    assert is_one_line(ended, message)

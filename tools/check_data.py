@@ -1,0 +1,156 @@
+"""Look through an experiment's data before training.
+
+  python tools/check_data.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml
+
+Reads every annotation and image of DATASET.TRAIN_SET and TEST_SET, says what is wrong or odd, and
+leaves in <OUTPUT_DIR>/<dataset>/check/: findings.txt with all of it; counts_<set>.png with counts
+and sizes; samples.jpg with augmented training samples and their targets, as the network will see
+them. The exit code is 1 where a training would stop.
+"""
+
+import argparse
+import logging
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import _init_paths  # noqa: F401
+import numpy as np
+from _experiment import experiment_parser, parse_experiment, run
+from tqdm import tqdm
+from yacs.config import CfgNode
+
+from lib.core.codecs import build_codec
+from lib.core.pictures import write_sample_sheet
+from lib.dataset import build_dataset, with_joints
+from lib.dataset.checking import (
+    Finding,
+    check_annotations,
+    check_images,
+    check_people,
+    shared_images,
+)
+from lib.dataset.coco import CocoKeypoints
+from lib.dataset.top_down import TopDownDataset
+from lib.utils.charts import write_charts
+from lib.utils.devices import choose_workers
+from lib.utils.errors import InputError
+from lib.utils.files import make_folder, write_atomically
+
+SHOWN = 5  # of each kind on the terminal
+
+
+def main() -> None:
+    args, cfg = parse_experiment(check_parser())
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    cfg = with_joints(cfg)
+    folder = make_folder(Path(cfg.OUTPUT_DIR) / cfg.DATASET.DATASET / "check")
+    findings: dict[str, list[Finding]] = {}
+    sets: list[TopDownDataset] = []
+    for split in dict.fromkeys((cfg.DATASET.TRAIN_SET, cfg.DATASET.TEST_SET)):
+        dataset = build_dataset(truth_settings(cfg), split, is_train=not sets)
+        sets.append(dataset)
+        print(summary(dataset))
+        findings[split] = check(dataset, args.images, choose_workers(cfg.WORKERS))
+        write_charts(folder / f"counts_{split}.png", *counts(dataset))
+    if len(sets) > 1 and (shared := shared_images(sets[0].table, sets[1].table)):
+        where = f"{sets[0].source.split} and {sets[1].source.split}"
+        what = f"{len(shared)} images are in both, {shared[0]} for one: a test says little of them"
+        findings[where] = [Finding("image in two sets", where, what)]
+    for where, found in findings.items():
+        print(report(where, found, SHOWN))
+    text = "\n".join(report(where, found, None) for where, found in findings.items())
+    write_atomically(folder / "findings.txt", f"{text}\n".encode())
+    is_fatal = any(finding.is_fatal for found in findings.values() for finding in found)
+    if not is_fatal:  # else there may be no samples to draw
+        codec = build_codec(cfg, sets[0].skeleton)
+        write_sample_sheet(sets[0], codec, folder / "samples.jpg", args.samples)
+    print(f"=> all findings, counts and samples as the network sees them: {folder}")
+    if is_fatal:
+        sys.exit(1)
+
+
+def check_parser() -> argparse.ArgumentParser:
+    parser = experiment_parser(__doc__)
+    parser.add_argument(
+        "--images", type=int, metavar="N", help="read only N images, evenly spread (default: all)"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=12, metavar="N", help="samples to draw (%(default)s)"
+    )
+    return parser
+
+
+def truth_settings(cfg: CfgNode) -> CfgNode:
+    """The experiment with annotated boxes: a detector's are not the data set's."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.TEST.USE_GT_BBOX = True
+    cfg.freeze()
+    return cfg
+
+
+def summary(dataset: TopDownDataset) -> str:
+    """How many people and images, and how large."""
+    table = dataset.table
+    images = np.unique(table.image)
+    heights = table.size[:, 1]
+    return (
+        f"=> {dataset.source.split}: {len(table)} people in {len(images)} of {len(table.paths)} "
+        f"images; boxes {heights.min():.0f} to {heights.max():.0f} pixels high, half of them "
+        f"{np.median(heights):.0f} or more; {table.visible.sum(1).mean():.1f} of "
+        f"{len(dataset.skeleton)} joints labelled"
+    )
+
+
+def check(dataset: TopDownDataset, images: int | None, workers: int) -> list[Finding]:
+    """Everything that can be found in one split."""
+    if images is not None and images < 1:
+        raise InputError(f"--images: must be 1 or more, not {images}")
+    table, source = dataset.table, dataset.source
+    found, sizes = [], None
+    has_boxes = isinstance(source, CocoKeypoints)  # MPII's are only places and rough sizes
+    if has_boxes:
+        found, sizes = check_annotations(source.annotation_file)
+    found += check_people(table, dataset.skeleton, has_boxes)
+    rows = np.unique(table.image)
+    if images is not None and images < len(rows):
+        rows = rows[np.linspace(0, len(rows) - 1, images).astype(int)]
+    with tqdm(total=len(rows), desc=f"images of {source.split}", disable=None) as bar:
+        found += check_images(table, sizes, rows, max(workers, 1), bar.update)
+    return found
+
+
+def counts(dataset: TopDownDataset) -> tuple[dict, dict]:
+    """What the charts show."""
+    table = dataset.table
+    people = np.unique(table.image, return_counts=True)[1]
+    labelled = table.visible.sum(1).astype(int)
+    joints = table.visible.sum(0)
+    return {
+        "people in an image": people,
+        "height of a box, pixels": table.size[:, 1],
+        "width of a box / its height": table.size[:, 0] / np.maximum(table.size[:, 1], 1e-6),
+        "labelled joints of a person": labelled,
+    }, {"people with this joint labelled": (dataset.skeleton.names, joints)}
+
+
+def report(where: str, found: list[Finding], most: int | None) -> str:
+    """The findings of a split by kind, up to ``most`` of each written out."""
+    if not found:
+        return f"{where}: nothing to find fault with"
+    kinds: dict[str, list[Finding]] = defaultdict(list)
+    for finding in found:
+        kinds[finding.kind].append(finding)
+    lines = [f"{where}:"]
+    for kind, several in sorted(kinds.items(), key=lambda item: not item[1][0].is_fatal):
+        mark = "error" if several[0].is_fatal else "look at"
+        lines.append(f"  {mark}: {kind} ({len(several)})")
+        lines += [f"    {finding.where}: {finding.what}" for finding in several[:most]]
+        if most is not None and len(several) > most:
+            lines.append(f"    ... and {len(several) - most} more in findings.txt")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run(main)
