@@ -46,4 +46,10 @@ def build_codec(cfg: CfgNode, skeleton: Skeleton) -> Codec:
             f"MODEL.TARGET_TYPE: must be {' or '.join(fitting)} for MODEL.HEAD {cfg.MODEL.HEAD}, "
             f"not {name}"
         )
+    if cfg.TEST.REFINE and "simcc" in name:
+        raise InputError("TEST.REFINE: moves maxima of heatmaps; simcc has none, leave it ''")
+    if cfg.LOSS.USE_DIFFERENT_JOINTS_WEIGHT and not skeleton.joint_weights:
+        raise InputError(
+            "LOSS.USE_DIFFERENT_JOINTS_WEIGHT: needs DATASET.JOINT_WEIGHTS, a number for each joint"
+        )
     return CODECS[name](cfg, skeleton)

@@ -1,5 +1,7 @@
 """Heatmap targets, losses, flip test and decoding against the published code's numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -223,6 +225,12 @@ def test_the_builder_follows_the_keys_of_loss_and_test(tmp_path):
 def test_a_codec_that_cannot_be_built_is_an_error_that_names_the_key(tmp_path, sections, message):
     with pytest.raises(InputError, match=message):
         build_codec(load(tmp_path, **sections), COCO)
+
+
+def test_weights_of_joints_must_be_there_where_they_are_asked_for(tmp_path):
+    cfg = load(tmp_path, LOSS={"USE_DIFFERENT_JOINTS_WEIGHT": True})
+    with pytest.raises(InputError, match=r"needs DATASET\.JOINT_WEIGHTS"):
+        build_codec(cfg, replace(COCO, joint_weights=()))
 
 
 def test_heatmaps_of_another_size_than_the_experiment_says_are_refused():

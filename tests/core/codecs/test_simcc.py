@@ -127,6 +127,8 @@ def test_settings_reach_the_codec_and_wrong_ones_are_refused(tmp_path):
         made(MODEL={"TARGET_TYPE": "simcc"}, LOSS={"LABEL_SMOOTHING": 1.0})
     with pytest.raises(InputError, match=r"LOSS.USE_OHKM: is for heatmaps"):
         made(MODEL={"TARGET_TYPE": "simcc"}, LOSS={"USE_OHKM": True})
+    with pytest.raises(InputError, match=r"TEST.REFINE: moves maxima of heatmaps; simcc has none"):
+        made(MODEL={"TARGET_TYPE": "simcc"}, TEST={"REFINE": "dark"})
     with pytest.raises(InputError, match=r"SIMDR_SPLIT_RATIO: asks for 128 and 128 bins.*have no"):
         ours.decode(torch.zeros(1, 17, 64, 64))
 
