@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lib.utils.checkpoint import read_file
 from lib.utils.errors import InputError
+from lib.utils.zoo import how_to_get
 
 StateDict = dict[str, Tensor]
 
@@ -84,8 +85,8 @@ def load_pretrained_backbone(
     """
     if not Path(path).is_file():
         raise InputError(
-            f"MODEL.PRETRAINED: there is no file {path}; download it there, or set "
-            "MODEL.PRETRAINED '' to train from scratch"
+            f"MODEL.PRETRAINED: there is no file {path}{how_to_get(path) or '; download it there'}; "
+            "or set MODEL.PRETRAINED '' to train from scratch"
         )
     source, state, own = _open(model, path)
     taken = {

@@ -11,6 +11,7 @@ import torch
 
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
+from lib.utils.zoo import how_to_get
 
 # A zip archive (torch 1.6 and later) or a pickle (before).
 FILE_STARTS = (b"PK\x03\x04", b"\x80")
@@ -55,7 +56,7 @@ def read_file(path: Path) -> Any:
         with path.open("rb") as file:
             start = file.read(24)
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such checkpoint file") from None
+        raise InputError(f"{path}: there is no such checkpoint file{how_to_get(path)}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot read the checkpoint: {error.strerror}") from None
     if not start.startswith(FILE_STARTS):
