@@ -52,9 +52,8 @@ def _differing(cfg: CfgNode, weights: Weights) -> list[str]:
         published = load_config(ROOT / weights.experiment, opts)
     except InputError:  # an experiment that the user has changed or removed
         return [weights.experiment]
-    return [
-        f"{key} {_at(published, key)}" for key in DECISIVE if _at(cfg, key) != _at(published, key)
-    ]
+    keys = dict.fromkeys([*DECISIVE, *weights.settings])
+    return [f"{key} {_at(published, key)}" for key in keys if _at(cfg, key) != _at(published, key)]
 
 
 def _at(cfg: CfgNode, key: str) -> object:

@@ -73,18 +73,22 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as refused:
         try:
-            with torch.serialization.safe_globals(_numpy_scalars()):
+            with torch.serialization.safe_globals(_numpy_values()):
                 return torch.load(path, map_location="cpu", weights_only=True)
-        except (AttributeError, TypeError):  # PyTorch before 2.6 cannot be told what to allow
+        # PyTorch before 2.6 cannot be told what to allow; a bare pickle of arrays is no checkpoint.
+        except (AttributeError, TypeError, RuntimeError):
             raise refused from None
 
 
-def _numpy_scalars() -> list[Any]:
-    """What a NumPy number is pickled with: HRNet writes its score (``perf``) as one."""
-    rebuild = np.float64(0).__reduce__()[0]
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    kinds = {type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8", "?")}
-    return [np.dtype, *kinds, *((rebuild, name) for name in names)]
+def _numpy_values() -> list[Any]:
+    """What NumPy's numbers and arrays are pickled with: HRNet writes its score (``perf``) as the
+    one, mmpose 1.x the data set's sigmas and colours beside the weights as the other."""
+    names: list[Any] = []
+    for name, value in (("scalar", np.float64(0)), ("_reconstruct", np.zeros(0))):
+        rebuild = value.__reduce__()[0]
+        names += [(rebuild, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core")]
+    kinds = {type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8", "u1", "?")}
+    return [np.dtype, np.ndarray, *kinds, *names]
 
 
 def _why_unreadable(error: Exception) -> str:
