@@ -11,8 +11,9 @@ from lib.utils.zoo import ROOT, Weights
 
 # What a score is a score of. Other settings are the experimenter's own affair.
 DECISIVE = (
-    *("DATASET.DATASET", "DATASET.TEST_SET", "DATASET.COLOR_RGB", "TEST.USE_GT_BBOX"),
-    *("TEST.FLIP_TEST", "MODEL.NAME", "MODEL.HEAD", "MODEL.TARGET_TYPE", "MODEL.IMAGE_SIZE"),
+    *("DATASET.DATASET", "DATASET.TEST_SET", "DATASET.COLOR_RGB"),
+    *("MODEL.NAME", "MODEL.HEAD", "MODEL.TARGET_TYPE", "MODEL.IMAGE_SIZE"),
+    *("TEST.USE_GT_BBOX", "TEST.COCO_BBOX_FILE", "TEST.FLIP_TEST", "TEST.SHIFT_HEATMAP"),
 )
 
 
@@ -59,4 +60,5 @@ def _differing(cfg: CfgNode, weights: Weights) -> list[str]:
 def _at(cfg: CfgNode, key: str) -> object:
     for name in key.split("."):
         cfg = cfg[name]
-    return cfg
+    # A file is the same wherever it lies.
+    return Path(cfg).name if key.endswith("_FILE") else cfg
