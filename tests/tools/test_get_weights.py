@@ -118,9 +118,9 @@ def test_a_test_prints_the_published_scores_of_the_same_test(listed, root, comma
     assert ended.code == 0, ended
     assert "\n| published | 0.746 |  | 0.819 |  |  | 0.799 |  |  |  |  |\n" in ended.out
     assert "=> published by https://example.org/zoo" in ended.out
-    ended = command("test", "--cfg", experiment, *weights, "DATASET.COLOR_RGB", "True")
+    ended = command("test", "--cfg", experiment, *weights, "DATASET.COLOR_RGB", "False")
     assert "| published" not in ended.out
-    assert "published for these weights: AP 0.746, with DATASET.COLOR_RGB False" in ended.out
+    assert "published for these weights: AP 0.746, with DATASET.COLOR_RGB True" in ended.out
     other = tmp_path / "w.pth"  # of the name, and not of the content
     torch.save(torch.load(weights[1], weights_only=True), other)
     other.write_bytes(other.read_bytes() + b"\0")
