@@ -1,15 +1,24 @@
-"""Get a data set.
+"""Get a data set, laid out as the experiments expect it.
 
-python tools/get_data.py figures                      draw the built-in data set under data/figures
-python tools/get_data.py figures --sheet sheet.png    only a contact sheet of it, to look at
+  python tools/get_data.py figures                      draw the built-in data set in data/figures
+  python tools/get_data.py figures --sheet sheet.png    only a contact sheet of it, to look at
+  python tools/get_data.py coco                         download COCO to data/coco
+  python tools/get_data.py coco --split val2017         only what one split needs
+  python tools/get_data.py mpii|crowdpose|atrw          the others
+
+What is already there stays; what broke off goes on. It ends by counting the images that the
+annotations list, and says what a person has to get.
 """
 
 import argparse
+import logging
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import _init_paths
+from _data_sets import DATA_SETS, get_split
 
 from lib.dataset.figures.sheet import contact_sheet
 from lib.dataset.figures.write import SIZES, write_figures
@@ -18,7 +27,9 @@ from lib.utils.errors import InputError
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Get a data set.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="name", metavar="NAME", required=True)
     figures = commands.add_parser(
         "figures", help="drawn people, made on the spot: needs no download"
@@ -40,7 +51,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     figures.add_argument(
         "--sheet", type=Path, metavar="FILE", help="write a contact sheet to FILE, and nothing else"
     )
+    for name, data_set in DATA_SETS.items():
+        add_download(commands, name, list(data_set.splits), data_set.default)
     return parser.parse_args(argv)
+
+
+def add_download(commands, name: str, splits: list[str], default: Sequence[str]) -> None:
+    command = commands.add_parser(name, help=f"the data set's official files: {', '.join(splits)}")
+    command.add_argument(
+        "--root",
+        type=Path,
+        default=_init_paths.ROOT / "data" / name,
+        help=f"where to put it (default: data/{name})",
+    )
+    command.add_argument(
+        "--split",
+        nargs="+",
+        choices=splits,
+        default=default,
+        help=f"what to get (default: {' '.join(default)})",
+    )
 
 
 class Bar:
@@ -75,12 +105,28 @@ def make_figures(args: argparse.Namespace) -> None:
     print(f"figures: {args.train} train and {args.val} val images in {args.root}")
 
 
+def get_splits(args: argparse.Namespace) -> None:
+    data_set = DATA_SETS[args.name]
+    print(f"{args.name}: whose it is, and its terms: {data_set.terms}")
+    for name in args.split:
+        for line in get_split(args.root, data_set.splits[name]):
+            print(line, flush=True)
+
+
 def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
-        make_figures(parse_args(argv))
+        if args.name == "figures":
+            make_figures(args)
+        else:
+            get_splits(args)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

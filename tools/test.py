@@ -1,11 +1,13 @@
 """Test weights on an experiment's test set.
 
   python tools/test.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml \\
-      TEST.MODEL_FILE models/pytorch/pose_coco/pose_hrnet_w32_256x192.pth TEST.USE_GT_BBOX False
+      TEST.USE_GT_BBOX False \\
+      TEST.MODEL_FILE models/pytorch/pose_coco/hrnet_w32_coco_256x192-c78dce93_20200708.pth
 
-Prints the scores as a Markdown table; leaves the results, and a sheet of pictures with the
-predicted skeletons, in output/<dataset>/<network>/<experiment>/. Without TEST.MODEL_FILE it tests
-model_best.pth of that folder.
+Prints the scores as a Markdown table, beside the published ones where the weights are a file of
+models/zoo.yaml (tools/get_weights.py gets those); leaves the results, and a sheet of pictures with
+the predicted skeletons, in output/<dataset>/<network>/<experiment>/. Without TEST.MODEL_FILE it
+tests model_best.pth of that folder.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from _experiment import (
     set_cudnn,
     to_devices,
 )
+from _published import missing_weights, published_lines
 from yacs.config import CfgNode
 
 from lib.core.codecs import build_codec
@@ -55,7 +58,7 @@ def main() -> None:
     devices = choose_devices(cfg.GPUS)
 
     network = build_model(cfg)
-    weights = model_file(cfg, output_dir)
+    weights = model_file(cfg, output_dir, args.cfg)
     load_checkpoint(network, weights)
     logger.info("=> testing %s", weights)
     if args.fuse_conv_bn:
@@ -81,7 +84,9 @@ def main() -> None:
         write_people(dataset, keypoints, Path(args.out))
     pictures = output_dir / "predictions.jpg"
     write_prediction_sheet(dataset, keypoints, pictures)
-    logger.info(markdown_table(values, values.values(), cfg.MODEL.NAME))
+    rows, remarks = published_lines(cfg, weights, list(values))
+    table = markdown_table(values, values.values(), cfg.MODEL.NAME)
+    logger.info("\n".join([table, *rows, *remarks]))
     if dataset.source.has_truth:
         name = next(name for name in ("AP", "Mean") if name in values)
         logger.info("=> %s %.3f on %s", name, values[name], dataset.source.split)
@@ -118,7 +123,7 @@ def write_people(dataset: TopDownDataset, keypoints: np.ndarray, path: Path) -> 
     logger.info("=> %d people's keypoints: %s", len(people), path)
 
 
-def model_file(cfg: CfgNode, output_dir: Path) -> Path:
+def model_file(cfg: CfgNode, output_dir: Path, experiment: str) -> Path:
     """TEST.MODEL_FILE, else what training left in the output folder."""
     if cfg.TEST.MODEL_FILE:
         return Path(cfg.TEST.MODEL_FILE)
@@ -127,7 +132,7 @@ def model_file(cfg: CfgNode, output_dir: Path) -> Path:
             return output_dir / name
     raise InputError(
         f"TEST.MODEL_FILE: names no weights, and {output_dir} has no model_best.pth; train first, "
-        "or give a file"
+        f"or give a file{missing_weights(experiment)}"
     )
 
 

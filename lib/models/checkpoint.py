@@ -2,8 +2,9 @@
 
 Layouts known: the plain state dicts of the HRNet zoo; the dicts that HRNet's training and this one
 write (``state_dict`` beside an epoch and an optimizer); those of the mmpose family (``state_dict``
-with ``backbone.…`` and ``keypoint_head.…`` or ``head.…``); ImageNet backbones; and all of them from
-inside DataParallel (``module.``) or ``torch.compile`` (``_orig_mod.``).
+with ``backbone.…`` and ``keypoint_head.…`` or ``head.…``, an HRFormer in mmpose's own names too);
+ImageNet backbones; and all of them from inside DataParallel (``module.``) or ``torch.compile``
+(``_orig_mod.``).
 
 Files are read with ``weights_only=True``: loading one never runs code that it brings along.
 """
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from lib.utils.checkpoint import read_file
 from lib.utils.errors import InputError
+from lib.utils.zoo import how_to_get
 
 StateDict = dict[str, Tensor]
 
@@ -27,6 +29,8 @@ StateDict = dict[str, Tensor]
 WEIGHTS_KEYS = ("state_dict", "model", "best_state_dict")
 # mmpose names the parts of its estimators; the networks here have these parts at the top.
 PART_PREFIXES = ("backbone.", "keypoint_head.", "head.")
+# In mmpose's own HRFormer parts of a block have other names, and three projections are one.
+MMPOSE_NAMES = ((".ffn.", ".mlp."), (".attn.attn.proj.", ".attn.attn.out_proj."))
 NUM_NAMED = 3
 
 
@@ -84,8 +88,8 @@ def load_pretrained_backbone(
     """
     if not Path(path).is_file():
         raise InputError(
-            f"MODEL.PRETRAINED: there is no file {path}; download it there, or set "
-            "MODEL.PRETRAINED '' to train from scratch"
+            f"MODEL.PRETRAINED: there is no file {path}{how_to_get(path) or '; download it there'}; "
+            "or set MODEL.PRETRAINED '' to train from scratch"
         )
     source, state, own = _open(model, path)
     taken = {
@@ -151,11 +155,24 @@ def _renamed(weights: Mapping[str, Tensor], own: StateDict, source: str) -> Stat
     for key, value in weights.items():
         name = _unwrapped(key)
         prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
-        name = name.removeprefix(prefix)
-        if name in state:
-            raise InputError(f"{source}: holds {name} twice, the second time as {key}")
-        state[name] = value
+        for name, part in _own_names(name.removeprefix(prefix), value, own):
+            if name in state:
+                raise InputError(f"{source}: holds {name} twice, the second time as {key}")
+            state[name] = part
     return state
+
+
+def _own_names(name: str, value: Tensor, own: StateDict) -> list[tuple[str, Tensor]]:
+    """An entry as this network has it, where only mmpose calls it ``name``."""
+    if name in own:
+        return [(name, value)]
+    if ".attn.attn.qkv." in name and len(value) % 3 == 0:
+        parts = zip("qkv", value.chunk(3), strict=True)
+        return [(name.replace(".qkv.", f".{letter}_proj."), part) for letter, part in parts]
+    renamed = name
+    for theirs, ours in MMPOSE_NAMES:
+        renamed = renamed.replace(theirs, ours)
+    return [(renamed if renamed in own else name, value)]
 
 
 def _unwrapped(key: str) -> str:

@@ -11,6 +11,7 @@ import torch
 
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
+from lib.utils.zoo import how_to_get
 
 # A zip archive (torch 1.6 and later) or a pickle (before).
 FILE_STARTS = (b"PK\x03\x04", b"\x80")
@@ -55,7 +56,7 @@ def read_file(path: Path) -> Any:
         with path.open("rb") as file:
             start = file.read(24)
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such checkpoint file") from None
+        raise InputError(f"{path}: there is no such checkpoint file{how_to_get(path)}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot read the checkpoint: {error.strerror}") from None
     if not start.startswith(FILE_STARTS):
@@ -72,18 +73,22 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as refused:
         try:
-            with torch.serialization.safe_globals(_numpy_scalars()):
+            with torch.serialization.safe_globals(_numpy_values()):
                 return torch.load(path, map_location="cpu", weights_only=True)
-        except (AttributeError, TypeError):  # PyTorch before 2.6 cannot be told what to allow
+        # PyTorch before 2.6 cannot be told what to allow; a bare pickle of arrays is no checkpoint.
+        except (AttributeError, TypeError, RuntimeError):
             raise refused from None
 
 
-def _numpy_scalars() -> list[Any]:
-    """What a NumPy number is pickled with: HRNet writes its score (``perf``) as one."""
-    rebuild = np.float64(0).__reduce__()[0]
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    kinds = {type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8", "?")}
-    return [np.dtype, *kinds, *((rebuild, name) for name in names)]
+def _numpy_values() -> list[Any]:
+    """What NumPy's numbers and arrays are pickled with: HRNet writes its score (``perf``) as the
+    one, mmpose 1.x the data set's sigmas and colours beside the weights as the other."""
+    names: list[Any] = []
+    for name, value in (("scalar", np.float64(0)), ("_reconstruct", np.zeros(0))):
+        rebuild = value.__reduce__()[0]
+        names += [(rebuild, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core")]
+    kinds = {type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8", "u1", "?")}
+    return [np.dtype, np.ndarray, *kinds, *names]
 
 
 def _why_unreadable(error: Exception) -> str:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lib.models import build_model
+from lib.models.checkpoint import load_checkpoint
 from lib.models.hrformer import TransformerBlock, WindowAttention
 from lib.utils.errors import InputError
 from tests.golden_files import golden_model
@@ -78,3 +79,21 @@ def test_a_bad_setting_is_refused_by_name(key, value, message):
     cfg.MODEL.EXTRA[key] = value
     with pytest.raises(InputError, match=message):
         build_model(cfg)
+
+
+def test_mmposes_own_names_and_joined_projections_are_read():
+    """mmpose/models/backbones/hrformer.py of open-mmlab/mmpose: qkv, proj and ffn."""
+    source, target = (build_model(tiny("hrformer", "heatmap")) for _ in range(2))
+    state = {}
+    for key, value in source.state_dict().items():
+        for ours, theirs in ((".mlp.", ".ffn."), (".out_proj.", ".proj.")):
+            key = key.replace(ours, theirs)
+        if ".q_proj." in key:
+            parts = [source.state_dict()[key.replace("q_proj", f"{part}_proj")] for part in "qkv"]
+            state[key.replace("q_proj", "qkv")] = torch.cat(parts)
+        elif "k_proj" not in key and "v_proj" not in key:
+            state[key] = value
+    assert not any(part in key for key in state for part in (".mlp.", "q_proj", "out_proj"))
+    load_checkpoint(target, state)
+    for key, value in source.state_dict().items():
+        assert torch.equal(target.state_dict()[key], value), key

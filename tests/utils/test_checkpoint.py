@@ -34,6 +34,17 @@ def test_the_originals_score_as_a_numpy_number_is_read(tmp_path):
     assert checkpoint.read(tmp_path / "checkpoint.pth")["perf"] == 0.75
 
 
+@pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6),
+    reason="this PyTorch cannot be told what to allow",
+)
+def test_numpy_arrays_that_mmpose_leaves_beside_the_weights_are_read(tmp_path):
+    meta = {"sigmas": np.array([0.026, 0.025]), "colors": np.zeros((2, 3), np.uint8)}
+    torch.save(state(0.1) | {"meta": meta}, tmp_path / "checkpoint.pth")
+    read = checkpoint.read(tmp_path / "checkpoint.pth")["meta"]
+    assert read["sigmas"].tolist() == [0.026, 0.025] and read["colors"].shape == (2, 3)
+
+
 class NoSpace:
     """A file that takes some bytes and then no more."""
 

@@ -1,0 +1,94 @@
+"""The list of weights: every entry can be had, goes where it is expected, and can be tested."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lib.config import load_config
+from lib.dataset.skeletons import SKELETONS
+from lib.utils import zoo
+from lib.utils.errors import InputError
+from lib.utils.zoo import ROOT
+
+ENTRIES = zoo.load_zoo()
+SCORES = {
+    "coco": {
+        "AP",
+        "Ap .5",
+        "AP .75",
+        "AP (M)",
+        "AP (L)",
+        "AR",
+        "AR .5",
+        "AR .75",
+        "AR (M)",
+        "AR (L)",
+    },
+    "mpii": {"Mean", "Mean@0.1"},
+    "crowdpose": {"AP", "Ap .5", "AP .75", "AP (E)", "AP (M)", "AP (H)"},
+}
+
+
+@pytest.mark.parametrize("weights", ENTRIES.values(), ids=ENTRIES)
+def test_address_hash_and_source_agree(weights):
+    assert re.fullmatch(r"https://\S+\.pth", weights.url)
+    assert weights.source.startswith("https://github.com/")
+    named = re.search(r"-([0-9a-f]{8})(_\d{8})?\.pth$", weights.url)
+    assert weights.sha256 == (named.group(1) if named else "")
+
+
+def test_no_two_go_to_the_same_place_or_come_from_the_same_address():
+    for key in ("path", "url"):
+        assert len({getattr(weights, key) for weights in ENTRIES.values()}) == len(ENTRIES)
+
+
+@pytest.mark.parametrize(
+    "weights", [w for w in ENTRIES.values() if w.experiment], ids=lambda weights: weights.name
+)
+def test_trained_weights_belong_to_an_experiment_and_have_its_scores(weights):
+    opts = [str(word) for pair in weights.settings.items() for word in pair]
+    cfg = load_config(ROOT / weights.experiment, opts)
+    name = cfg.DATASET.DATASET
+    assert name in SKELETONS and name in weights.name
+    assert Path(weights.path).parts[:2] == ("models", "pytorch")
+    assert Path(weights.path).parts[2].endswith(name)
+    width, height = cfg.MODEL.IMAGE_SIZE
+    assert f"{height}x{width}" in weights.name
+    assert set(weights.scores) <= SCORES[name] and {"AP", "Mean"} & set(weights.scores)
+    top = 100 if name == "mpii" else 1
+    assert all(isinstance(score, float) and 0 < score < top for score in weights.scores.values())
+
+
+def test_backbones_are_what_experiments_start_from():
+    texts = (path.read_text() for path in (ROOT / "experiments").rglob("*.yaml"))
+    expected = {name for text in texts for name in re.findall(r"PRETRAINED: (models/\S+)", text)}
+    backbones = {weights.path for weights in ENTRIES.values() if not weights.experiment}
+    assert backbones == expected
+
+
+def test_a_missing_file_is_named_with_its_command(tmp_path):
+    path = "models/pytorch/imagenet/hrnet_w32-36af842e.pth"
+    command = "python tools/get_weights.py hrnet_w32_imagenet"
+    assert zoo.how_to_get(ROOT / path).endswith(command)
+    assert zoo.how_to_get(tmp_path / path).endswith(f"{command} --root {tmp_path}")
+    assert zoo.how_to_get("elsewhere/hrnet_w32-36af842e.pth") == ""
+
+
+def test_a_file_is_published_if_name_and_hash_are(tmp_path):
+    weights = ENTRIES["hrnet_w32_coco_256x192"]
+    path = tmp_path / Path(weights.path).name
+    path.write_bytes(b"other weights")
+    assert zoo.published_at(path) is None
+    assert zoo.trained_as(ROOT / weights.experiment) == [weights]
+
+
+def test_a_broken_list_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "ZOO", tmp_path / "zoo.yaml")
+    with pytest.raises(InputError, match="cannot read the list"):
+        zoo.load_zoo()
+    assert zoo.how_to_get("a.pth") == ""
+    for text in ("a: [", "a: {address: b}", "- a"):
+        zoo.ZOO.write_text(text)
+        with pytest.raises(InputError, match=r"zoo\.yaml: not a list of weights"):
+            zoo.load_zoo()
