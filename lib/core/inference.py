@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 from lib.core.codecs import build_codec
 from lib.core.validate import predict
 from lib.dataset import crops_are_aligned
+from lib.dataset.boxes import is_box
 from lib.dataset.image import check_size, read_image
 from lib.dataset.skeletons import skeleton_of
 from lib.dataset.top_down import crop
@@ -164,11 +165,6 @@ class Predictor:
             Person(place, score, box, float(score.mean()))
             for place, score, box in zip(places.numpy(), scores.numpy(), boxes, strict=True)
         ]
-
-
-def is_box(boxes: np.ndarray) -> np.ndarray:
-    """(N,) flags: which boxes (N, 4) x, y, width, height have an area and are numbers."""
-    return (np.abs(boxes) < 1e6).all(1) & (boxes[:, 2:] > 0).all(1)
 
 
 def _checked(boxes: Boxes) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Boxes that somebody else found: a JSON of them, picture by picture."""
+"""Boxes of people that were found: what is one, and a JSON of them, picture by picture."""
 
 import json
 from collections import defaultdict
@@ -14,6 +14,24 @@ LAYOUT = (
     'a list of {"image_id": 1, "bbox": [x, y, width, height], "score": 0.9}, with "file_name" in '
     "place of image_id or beside it"
 )
+
+
+def is_box(boxes: np.ndarray) -> np.ndarray:
+    """(N,) flags: which boxes (N, 4) x, y, width, height have an area and are numbers."""
+    return (np.abs(boxes) < 1e6).all(1) & (boxes[:, 2:] > 0).all(1)
+
+
+def inside(
+    corners: np.ndarray, scores: np.ndarray, image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (N, 4) x, y, width, height and scores (N,) of what lies inside an image, best first,
+    from corners (N, 4) x1, y1, x2, y2."""
+    limits = np.array([*image.shape[1::-1], *image.shape[1::-1]], np.float64)
+    corners = np.clip(np.asarray(corners, np.float64), 0, limits)
+    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    rows = np.argsort(-scores, kind="stable")
+    rows = rows[is_box(boxes[rows])]
+    return boxes[rows], np.asarray(scores, np.float64)[rows]
 
 
 class BoxFile:
@@ -35,18 +53,19 @@ class BoxFile:
         self._by_name: dict[tuple[str, int | None], list] = defaultdict(list)
         self._by_id: dict[int, list] = defaultdict(list)
         content = _read(path)
-        files: dict[Any, str] = {}
+        files: dict[str, str] = {}
         entries = content
         if isinstance(content, dict):
-            images = content.get("images") or []
-            files = {i.get("id"): i.get("file_name") or i.get("filename") for i in images}
+            images = [i for i in content.get("images") or [] if isinstance(i, dict)]
+            # ATRW's annotations spell it filename.
+            files = {str(i.get("id")): i.get("file_name") or i.get("filename") for i in images}
             entries = content.get("annotations")
         if not isinstance(entries, list):
             raise InputError(f"{path}: holds no boxes; they are {LAYOUT}")
         for number, entry in enumerate(entries):
             try:
                 box, score = _box(entry)
-                name = entry.get("file_name") or files.get(entry.get("image_id"))
+                name = entry.get("file_name") or files.get(str(entry.get("image_id")))
                 self._add(entry, name, (*box, score), threshold)
             except ValueError as error:
                 report(f"{path}: entry {number} is left out: {error}")

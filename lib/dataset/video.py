@@ -14,8 +14,20 @@ from lib.dataset.image import check_size, read_image
 from lib.utils.errors import InputError
 from lib.utils.files import make_folder
 
-PICTURES = frozenset(".jpg .jpeg .jpe .png .bmp .webp .tif .tiff .gif .ppm .pgm .jp2".split())
-VIDEOS = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .ogv .3gp".split())
+PICTURES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".ppm",
+    ".pgm",
+    ".jp2",
+)
+VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv")
 RATE = 25.0  # frames a second, where a camera or a file does not say
 CODEC = "mp4v"  # MPEG-4 Part 2: the one that OpenCV's own wheels encode into .mp4 everywhere
 
@@ -82,9 +94,7 @@ def _paths(text: str) -> list[tuple[str, str]]:
             raise InputError(f"--input: {text}: the folder has no pictures or videos in it")
     elif path.exists():
         return [(text, _kind(path) or "picture")]
-    elif text.isdecimal():
-        return [(text, "camera")]
-    elif "://" in text:
+    elif text.isdecimal() or "://" in text:
         return [(text, "camera")]
     elif glob.has_magic(text):
         found = sorted(p for p in glob.glob(text, recursive=True) if os.path.isfile(p))
