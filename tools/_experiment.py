@@ -70,7 +70,7 @@ def parse_experiment(parser: argparse.ArgumentParser) -> tuple[argparse.Namespac
             "--cfg-options, --options: settings follow the options here, as KEY VALUE with the "
             "keys of the YAML: TRAIN.LR 1e-4 MODEL.SIGMA 3"
         )
-    args.opts = [*args.opts, *_take_numbers(args)]
+    args.opts = [*args.opts, *_take_numbers(args), *getattr(args, "late_opts", [])]
     if args.work_dir and (args.modelDir or args.logDir):
         raise InputError("--work-dir: stands for --modelDir and --logDir; give it or them")
     words = [word.strip() if re.match(r" -", word) else word for word in args.opts]
@@ -123,6 +123,19 @@ def open_experiment(cfg: CfgNode, args: argparse.Namespace, phase: str) -> tuple
     logging.getLogger("config").info(cfg)
     write_atomically(output_dir / f"config_{phase}.yaml", cfg.dump().encode())
     return output_dir, log_dir
+
+
+def model_file(cfg: CfgNode, output_dir: Path) -> Path:
+    """TEST.MODEL_FILE, else what training left in the output folder."""
+    if cfg.TEST.MODEL_FILE:
+        return Path(cfg.TEST.MODEL_FILE)
+    for name in ("model_best.pth", "final_state.pth"):
+        if (output_dir / name).exists():
+            return output_dir / name
+    raise InputError(
+        f"TEST.MODEL_FILE: names no weights, and {output_dir} has no model_best.pth; train first, "
+        "or give a file"
+    )
 
 
 def set_cudnn(cfg: CfgNode) -> None:

@@ -73,8 +73,8 @@ class TorchvisionDetector:
         known = torchvision.models.list_models(module=detection)
         if name not in known:
             raise InputError(
-                f"--detector: there is no {name!r}; it is none, the YAML of an ONNX detector, or one "
-                f"of torchvision's: {', '.join(known)}"
+                f"--detector: there is no {name!r}; it is none, the YAML of an ONNX detector, or "
+                f"one of torchvision's: {', '.join(known)}"
             )
         enum = torchvision.models.get_model_weights(name)
         self._classes = _class_numbers(enum.DEFAULT.meta["categories"], classes)

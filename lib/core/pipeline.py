@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 _END = object()
+_PATIENCE = 10.0  # seconds for a thread to end; a camera that hangs must not keep the program
 _POLL = 0.1  # seconds until a stage that waits looks whether it is still wanted
 
 
@@ -39,7 +40,7 @@ def overlap(
     finally:
         stop.set()
         for thread in threads:
-            thread.join()
+            thread.join(_PATIENCE)
 
 
 def batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

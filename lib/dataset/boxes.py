@@ -52,7 +52,7 @@ class BoxFile:
     def __init__(self, path: str | Path, report: Report, threshold: float = 0.0) -> None:
         self._by_name: dict[tuple[str, int | None], list] = defaultdict(list)
         self._by_id: dict[int, list] = defaultdict(list)
-        content = _read(path)
+        content = read_any_json(path, f"boxes are {LAYOUT}")
         files: dict[str, str] = {}
         entries = content
         if isinstance(content, dict):
@@ -88,12 +88,13 @@ class BoxFile:
         return table[:, :4], table[:, 4]
 
 
-def _read(path: str | Path) -> Any:
+def read_any_json(path: str | Path, what: str) -> Any:
+    """The content of a JSON file, whatever it is; an InputError where there is none."""
     # Python's own reader, not lib.dataset.reading's: it takes NaN, so that one box can be left out.
     try:
         return json.loads(Path(path).read_bytes())
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; boxes are {LAYOUT}") from None
+        raise InputError(f"{path}: there is no such file ({what})") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from None
     except OSError as error:

@@ -33,6 +33,7 @@ def draw_person(
     limbs: Pairs,
     flip_pairs: Pairs,
     scores: np.ndarray | None = None,
+    color: Color | None = None,
 ) -> None:
     """Draw one skeleton into ``image`` (H, W, 3) uint8 in place.
 
@@ -43,12 +44,15 @@ def draw_person(
         keypoints: (K, 2) pixels.
         is_shown: (K,) flags; a limb is drawn when both its ends are.
         scores: (K,) to write beside the joints, None for none.
+        color: one for everything, in place of those of the sides.
     """
     is_shown = np.asarray(is_shown).astype(bool) & np.isfinite(keypoints).all(1)
     shown = keypoints[is_shown]
     if not len(shown):
         return
     colors = side_colors(len(keypoints), flip_pairs)
+    if color is not None:
+        colors = [color] * len(keypoints)
     # A crowd of joints far outside the picture must not make the lines as thick as the picture.
     extent = min(float(np.ptp(shown, axis=0).max()), float(max(image.shape[:2])))
     width = line_width(image, extent)
@@ -123,7 +127,7 @@ def line_width(image: np.ndarray, extent: float) -> int:
 
 
 def _limb_color(first: Color, second: Color) -> Color:
-    """A side's colour, unless the limb joins both sides or neither."""
+    """The ends' colour, or that of the one side; where a limb joins both sides, the middle's."""
     sides = {first, second} - {MIDDLE}
     return sides.pop() if len(sides) == 1 else MIDDLE
 
