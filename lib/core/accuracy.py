@@ -148,7 +148,13 @@ class Accuracy:
         draw_person(cell, guess, visible, limbs, pairs)
         draw_person(cell, true, visible, limbs, pairs, color=TRUTH)
         for a, b in zip(np.rint(true[visible]), np.rint(guess[visible]), strict=True):
-            cv2.line(cell, *(tuple(map(int, np.clip(p, -9999, 9999))) for p in (a, b)), WAY, 2)
+            cv2.line(
+                cell,
+                *(tuple(map(int, np.clip(p, -9999, 9999))) for p in (a, b)),
+                WAY,
+                1,
+                cv2.LINE_AA,
+            )
         text = f"{np.nanmean(row.errors):.1f} px, {100 * relative:.0f} %"
         draw_text(cell, text, (6, 18), 12)
         draw_text(cell, f"{row.name[-34:]}, person {row.number}", (6, CELL - 8), 9)

@@ -15,6 +15,8 @@ Color = tuple[int, int, int]
 
 LEFT, RIGHT, MIDDLE = (255, 128, 0), (0, 150, 255), (60, 220, 90)
 EDGE = (20, 20, 20)  # around lines and letters, so that they are seen on a bright ground
+RINGED = 90  # pixels, from which size on a person's joints have white rings
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def side_colors(count: int, flip_pairs: Pairs) -> list[Color]:
@@ -43,7 +45,7 @@ def draw_person(
     Args:
         keypoints: (K, 2) pixels.
         is_shown: (K,) flags; a limb is drawn when both its ends are.
-        scores: (K,) to write beside the joints, None for none.
+        scores: (K,) to write beside the joints of whoever is large enough; None for none.
         color: one for everything, in place of those of the sides.
     """
     is_shown = np.asarray(is_shown).astype(bool) & np.isfinite(keypoints).all(1)
@@ -65,15 +67,18 @@ def draw_person(
             cv2.line(image, start, end, EDGE, width + 2 * edge, cv2.LINE_AA)
     for start, end, color in lines:
         cv2.line(image, start, end, color, width, cv2.LINE_AA)
-    # On a tiny person rings would hide the colours.
-    radius, ring = (width + max(1, width // 4), max(1, width // 4)) if extent > 40 else (1, 0)
+    # On a small person rings would hide the colours.
+    radius, ring = width + max(1, width // 4), max(1, width // 4)
+    if extent < RINGED:
+        radius, ring = (1 if extent < RINGED / 2 else 2), 0
     for point, color in zip(points, colors, strict=True):
         if point:
             cv2.circle(image, point, radius, color, -1, cv2.LINE_AA)
             if ring:
                 cv2.circle(image, point, radius, (255, 255, 255), ring, cv2.LINE_AA)
-    if scores is not None:
-        height = max(9.0, extent / 28, max(image.shape[:2]) / 110)
+    height = max(9.0, extent / 28, max(image.shape[:2]) / 110)
+    # Numbers would bury somebody who is not much larger than they are.
+    if scores is not None and extent > 8 * height:
         for point, score in zip(points, scores, strict=True):
             if point:
                 where = (point[0] + radius + 2, point[1] + round(height / 2))
@@ -83,17 +88,24 @@ def draw_person(
 def draw_box(
     image: np.ndarray, box: Sequence[float], label: str = "", color: Color = MIDDLE
 ) -> None:
-    """Draw a box (x, y, width, height) with a label at its upper left corner into ``image``
-    (H, W, 3) uint8 in place."""
+    """Draw a box (x, y, width, height) into ``image`` (H, W, 3) uint8 in place, with a label above
+    its upper left corner, or in it where there is no room."""
     x, y, box_width, box_height = (float(value) for value in box)
-    width = max(1, line_width(image, max(box_width, box_height)) // 2)
+    width = max(1, line_width(image, max(box_width, box_height)) // 3)
     first, last = _pixel((x, y)), _pixel((x + box_width, y + box_height))
     cv2.rectangle(image, first, last, color, width, cv2.LINE_AA)
     if label:
         size = max(image.shape[:2])
-        height = float(np.clip(box_height / 14, max(11, size / 75), max(11, size / 25)))
-        where = (max(first[0], 0) + width + 2, max(first[1], 0) + width + 2 + round(height))
-        draw_text(image, label, where, height, color)
+        height = float(np.clip(box_height / 14, max(10, size / 90), max(11, size / 50)))
+        pad = max(2, round(height / 4))
+        scale, thickness = _letters(height)
+        (text_width, _), _ = cv2.getTextSize(label, FONT, scale, thickness)
+        box_top, label_height = max(first[1], 0), round(height) + 2 * pad
+        left, top = max(first[0], 0), box_top - label_height * (box_top >= label_height)
+        corner = (left + text_width + 2 * pad, top + label_height)
+        cv2.rectangle(image, (left, top), corner, color, -1)
+        where = (left + pad, top + pad + round(height))
+        cv2.putText(image, label, where, FONT, scale, EDGE, thickness, cv2.LINE_AA)
 
 
 def draw_text(
@@ -105,12 +117,18 @@ def draw_text(
 ) -> None:
     """Write one line with a dark edge, its lower left corner at ``where``, its capitals ``height``
     pixels high."""
-    scale = height / 22  # a capital of this font at scale 1
-    thickness = max(1, round(height / 11))
-    edge = max(1, round(height / 11))
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    cv2.putText(image, text, where, font, scale, EDGE, thickness + 2 * edge, cv2.LINE_AA)
-    cv2.putText(image, text, where, font, scale, color, thickness, cv2.LINE_AA)
+    scale, thickness = _letters(height)
+    # Shifted copies, not a thicker one: OpenCV 5 makes thicker letters wider.
+    shifts = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
+    for x, y in shifts:
+        place = (where[0] + x * thickness, where[1] + y * thickness)
+        cv2.putText(image, text, place, FONT, scale, EDGE, thickness, cv2.LINE_AA)
+    cv2.putText(image, text, where, FONT, scale, color, thickness, cv2.LINE_AA)
+
+
+def _letters(height: float) -> tuple[float, int]:
+    """Scale and thickness of letters whose capitals are ``height`` pixels high."""
+    return height / 22, max(1, round(height / 11))  # at scale 1 they are 22 pixels high
 
 
 def number_color(number: int) -> Color:
@@ -122,7 +140,7 @@ def number_color(number: int) -> Color:
 
 def line_width(image: np.ndarray, extent: float) -> int:
     """The width of the lines on somebody ``extent`` pixels large in ``image``."""
-    wanted = max(extent / 120, max(image.shape[:2]) / 1000)
+    wanted = max(min(extent / 80, 2 + extent / 150), max(image.shape[:2]) / 1000)
     return max(1, round(min(wanted, extent / 30)))
 
 
