@@ -93,7 +93,7 @@ def draw_box(
     x, y, box_width, box_height = (float(value) for value in box)
     width = max(1, line_width(image, max(box_width, box_height)) // 3)
     first, last = _pixel((x, y)), _pixel((x + box_width, y + box_height))
-    cv2.rectangle(image, first, last, color, width, cv2.LINE_AA)
+    cv2.rectangle(image, first, last, color, width)
     if label:
         size = max(image.shape[:2])
         height = float(np.clip(box_height / 14, max(10, size / 90), max(11, size / 50)))

@@ -1,6 +1,7 @@
 """Detectors: torchvision's with weights made here, ONNX files made here, and what is missing."""
 
 import builtins
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 import torchvision
 import yaml
 
-from lib.core import detectors, onnx_detector
+from lib.core import onnx_detector
 from lib.core.detectors import build_detector
 from lib.dataset.boxes import inside
 from lib.utils.errors import InputError
@@ -313,7 +314,7 @@ def test_without_onnx_runtime_it_is_said_what_to_install(tmp_path, monkeypatch):
 
 
 def test_every_described_detector_can_be_read():
-    folder = detectors.Path(__file__).resolve().parents[2] / "experiments" / "detectors"
+    folder = Path(__file__).resolve().parents[2] / "tools" / "detectors"
     files = sorted(folder.glob("*.yaml"))
     assert files
     for file in files:

