@@ -55,8 +55,7 @@ def draw_person(
     colors = side_colors(len(keypoints), flip_pairs)
     if color is not None:
         colors = [color] * len(keypoints)
-    # A crowd of joints far outside the picture must not make the lines as thick as the picture.
-    extent = min(float(np.ptp(shown, axis=0).max()), float(max(image.shape[:2])))
+    extent = float(np.ptp(shown, axis=0).max())
     width = line_width(image, extent)
     points = [_pixel(point) if on else None for point, on in zip(keypoints, is_shown, strict=True)]
     lines = [(points[a], points[b], _limb_color(colors[a], colors[b])) for a, b in limbs]
@@ -76,7 +75,7 @@ def draw_person(
             cv2.circle(image, point, radius, color, -1, cv2.LINE_AA)
             if ring:
                 cv2.circle(image, point, radius, (255, 255, 255), ring, cv2.LINE_AA)
-    height = max(9.0, extent / 28, max(image.shape[:2]) / 110)
+    height = max(9.0, min(extent, max(image.shape[:2])) / 28, max(image.shape[:2]) / 110)
     # Numbers would bury somebody who is not much larger than they are.
     if scores is not None and extent > 8 * height:
         for point, score in zip(points, scores, strict=True):
@@ -140,6 +139,8 @@ def number_color(number: int) -> Color:
 
 def line_width(image: np.ndarray, extent: float) -> int:
     """The width of the lines on somebody ``extent`` pixels large in ``image``."""
+    # Whoever reaches far out of the picture must not get lines as thick as the picture.
+    extent = min(extent, max(image.shape[:2]))
     wanted = max(min(extent / 80, 2 + extent / 150), max(image.shape[:2]) / 1000)
     return max(1, round(min(wanted, extent / 30)))
 

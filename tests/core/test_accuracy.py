@@ -58,7 +58,7 @@ def test_errors_are_distances_in_pixels_of_annotated_joints(tmp_path):
 def test_people_found_are_matched_by_their_boxes_and_others_are_missed(tmp_path):
     first, second = true_person(1, 10), true_person(2, 80)
     stranger = found(first, (50, 0), np.array([120.0, 90, 10, 10]))
-    people = [stranger, found(second, (6, 8), second.box + [3, 2, 0, 0])]
+    people = [stranger, found(second, (6, 8), np.add(second.box, (3, 2, 0, 0)))]
     assert match(people, [first, second]) == {1: 1}
     assert match([], [first]) == {} and match(people, []) == {}
     accuracy = Accuracy(COCO)
