@@ -178,6 +178,11 @@ class OnnxDetector:
     def _take(self, arrays: dict[str, np.ndarray], key: str, number: int) -> np.ndarray:
         """The values of one image (boxes, columns)."""
         name, columns = self._places[key]
+        if arrays[name].ndim not in (2, 3) or number >= len(arrays[name]):
+            raise InputError(
+                f"{self._path}: output.{key}: {name} is {arrays[name].shape}, not (pictures, boxes) "
+                "or (pictures, boxes, columns)"
+            )
         values = arrays[name][number]
         values = values.reshape(-1, 1) if values.ndim == 1 else values
         values = values.T if self._about.output.transposed else values
@@ -192,6 +197,12 @@ class OnnxDetector:
             raise InputError(
                 f"{self._path}: output.boxes: {output.boxes} has {boxes.shape[1]} columns, not 4"
             )
+        for key, values in found.items():
+            if len(values) != len(boxes):
+                raise InputError(
+                    f"{self._path}: output.boxes: {output.boxes} gives {len(boxes)} boxes, "
+                    f"output.{key}: {getattr(output, key)}, {len(values)} rows"
+                )
         scores = found["scores"] * found.get("objectness", 1)
         # Of several classes the best decides, before any is left out.
         labels = found["labels"][:, 0] if "labels" in found else scores.argmax(1)

@@ -30,7 +30,7 @@ def weights(tmp_path, state):
 
 
 def test_torchvisions_detector_finds_boxes_inside_all_pictures_of_a_call_at_once(weights):
-    detector = build_detector(NAME, weights, threshold=0.0)
+    detector = build_detector(NAME, weights, threshold=0.0, classes=[str(n) for n in range(91)])
     calls = []
     detector._model.register_forward_pre_hook(lambda _, given: calls.append(len(given[0])))
     rng = np.random.default_rng(0)
@@ -138,12 +138,17 @@ def write_onnx(path, outputs: dict[str, np.ndarray], batch="n", sizes: bool = Fa
     infos = [helper.make_tensor_value_info("mean", kinds.FLOAT, None)]
     for name, value in outputs.items():
         constants.append(onnx.numpy_helper.from_array(value[None].astype(np.float32), f"{name}_"))
-        nodes.append(helper.make_node("Add", ["zero", f"{name}_"], [name]))
+        nodes.append(helper.make_node("Add", ["zero", f"{name}_"], [f"{name}3"]))
+        shape = np.array([-1, *value.shape], np.int64)
+        constants.append(onnx.numpy_helper.from_array(shape, f"{name}_shape"))
+        nodes.append(helper.make_node("Reshape", [f"{name}3", f"{name}_shape"], [name]))
         infos.append(helper.make_tensor_value_info(name, kinds.FLOAT, None))
     inputs = [helper.make_tensor_value_info("images", kinds.FLOAT, [batch, 3, 64, 96])]
     if sizes:
         inputs.append(helper.make_tensor_value_info("sizes", kinds.INT64, [batch, 2]))
-        nodes.append(helper.make_node("Cast", ["sizes"], ["asked"], to=kinds.FLOAT))
+        nodes.append(helper.make_node("Cast", ["sizes"], ["asked2"], to=kinds.FLOAT))
+        constants.append(onnx.numpy_helper.from_array(np.array([-1, 1, 2], np.int64), "row"))
+        nodes.append(helper.make_node("Reshape", ["asked2", "row"], ["asked"]))
         infos.append(helper.make_tensor_value_info("asked", kinds.FLOAT, None))
     graph = helper.make_graph(nodes, "detector", inputs, infos, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
@@ -239,9 +244,8 @@ def test_a_file_may_be_told_the_pictures_sizes_and_answer_in_their_pixels(tmp_pa
     about = {"sizes": "sizes", "fit": "stretch"}
     path = describe(tmp_path, output, arrays, input=about)
     detector = build_detector(path)
-    # What was asked for comes back as (N, 2): one row of a picture has its width, then its height.
     found = detector([IMAGE, np.zeros((40, 77, 3), np.uint8)])
-    assert [scores.tolist() for _, scores in found] == [[24], [77]]
+    assert [scores.tolist() for _, scores in found] == [[24], [77]]  # the widths asked for
     np.testing.assert_allclose(found[0][0], [[2.5, 5, 5, 10]])
 
 
@@ -266,6 +270,10 @@ def test_boxes_relative_to_the_cells_of_grids_are_decoded(tmp_path):
         (
             {"output": {"boxes": "out[0:4]", "scores": "none[1]"}},
             "no output 'none'; it has mean, out",
+        ),
+        (
+            {"output": {"boxes": "out[0:4]", "scores": "mean"}},
+            "3 boxes, output.scores: mean, 1 row",
         ),
         ({"output": {"boxes": "out[0:3]", "scores": "out[4]"}}, r"out\[0:3\] has 3 columns, not 4"),
         (

@@ -54,7 +54,7 @@ def results(demo) -> list[dict]:
 def write_video(path, frames: int = 12, size=(64, 48)):
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 20, size)
     for number in range(frames):
-        writer.write(np.full((size[1], size[0], 3), 10 * number, np.uint8))
+        writer.write(np.full((size[1], size[0], 3), 8 * number, np.uint8))
     writer.release()
     return path
 
