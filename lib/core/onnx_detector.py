@@ -180,8 +180,8 @@ class OnnxDetector:
         name, columns = self._places[key]
         if arrays[name].ndim not in (2, 3) or number >= len(arrays[name]):
             raise InputError(
-                f"{self._path}: output.{key}: {name} is {arrays[name].shape}, not (pictures, boxes) "
-                "or (pictures, boxes, columns)"
+                f"{self._path}: output.{key}: {name} is {arrays[name].shape}; it must be "
+                "(pictures, boxes) or (pictures, boxes, columns)"
             )
         values = arrays[name][number]
         values = values.reshape(-1, 1) if values.ndim == 1 else values
