@@ -87,10 +87,11 @@ class Pictures:
             suffix = "" if Path(name).suffix.lower() in WRITTEN else ".jpg"
             write_picture(self._folder / f"{name}{suffix}", frame.image)
             return
-        if self._video is None:
-            path = self._folder / f"{Path(frame.item.name).stem}.mp4"
-            self._video = VideoFile(path, frame.rate, frame.image.shape[1::-1])
-        self._video.write(frame.image)
+        if not frame.number:
+            name = f"{Path(frame.item.name).stem}.mp4"
+            self._video = VideoFile(self._folder / name, frame.rate, frame.image.shape[1::-1])
+        if self._video is not None:  # else it could not be opened, which was said
+            self._video.write(frame.image)
 
     def close(self) -> None:
         """Finish what is open; an InputError where that cannot be."""

@@ -56,6 +56,8 @@ from lib.utils.logs import experiment_folders, experiment_name, progress, start_
 
 logger = logging.getLogger(__name__)
 
+BATCH_BYTES = 1 << 26  # of the frames of a batch; some seven batches are in memory at a time
+
 Found = tuple[list[Frame], list[np.ndarray | None], list[np.ndarray]]
 Posed = tuple[list[Frame], list[list[Person]]]
 
@@ -69,6 +71,14 @@ class Problems:
     def __call__(self, message: str) -> None:
         self.count += 1
         tqdm.write(f"error: {message}", file=sys.stderr)
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Bad input in the block is a problem, and no more."""
+        try:
+            yield
+        except InputError as error:
+            self(str(error))
 
 
 def main() -> None:
@@ -97,7 +107,8 @@ def main() -> None:
     total = count_frames(items)
     pose = posing(predictor)
     size = 1 if total is None else args.batch  # nobody waits for a camera's next frames
-    posed = overlap(batches(frames, size), [find, pose])
+    groups = batches(frames, size, lambda frame: frame.image.nbytes, BATCH_BYTES)
+    posed = overlap(groups, [find, pose], depth=1)
     write_all(args, folder, predictor, posed, total, truth, problems)
     if problems.count:
         sys.exit(1)
@@ -106,14 +117,14 @@ def main() -> None:
 def demo_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__)
     add = parser.add_argument
-    add("--input", action=Inputs, nargs="+", required=True, metavar="INPUT", help="see above")
+    add("--input", action=Words, nargs="+", required=True, metavar="INPUT", help="see above")
     add("--weights", metavar="FILE", help="TEST.MODEL_FILE; default: what training left")
     add("--output", metavar="DIR", help="default: output/demo/<experiment>")
     add("--boxes", metavar="FILE", help="a JSON of boxes, as COCO's detections")
     add("--detector", metavar="NAME", help="a model of torchvision, an ONNX detector's YAML, none")
     add("--detector-weights", default="", metavar="FILE", help="default: see docs/demo.md")
     add("--detector-threshold", type=float, metavar="P", help="leave out boxes below this score")
-    add("--detector-classes", nargs="+", default=[], metavar="CLASS", help="default: people")
+    add("--detector-classes", action=Words, nargs="+", metavar="CLASS", help="default: people")
     add("--annotations", metavar="FILE", help="ground truth in COCO's layout: errors, worst.jpg")
     add("--batch", type=int, default=8, metavar="N", help="frames in one pass (default: 8)")
     add("--threshold", type=float, default=0.2, metavar="P", help="joints drawn (default: 0.2)")
@@ -126,8 +137,8 @@ def demo_parser() -> argparse.ArgumentParser:
     return parser
 
 
-class Inputs(argparse.Action):
-    """--input's words, as many as a shell makes of a pattern; settings after them are left over."""
+class Words(argparse.Action):
+    """An option's words, as many as a shell makes of a pattern; settings after them are left over."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         count = len(values)
@@ -199,7 +210,7 @@ def people_finder(
         file = BoxFile(args.boxes, problems, threshold or 0.0)
         return lambda frames: (frames, *zip(*map(file.of, frames), strict=True))
     if args.detector and args.detector != "none":
-        weights, classes = args.detector_weights, args.detector_classes
+        weights, classes = args.detector_weights, args.detector_classes or ()
         detect = build_detector(args.detector, weights, threshold, classes, device)
         return lambda frames: (frames, *zip(*detect([f.image for f in frames]), strict=True))
     if truth is not None and args.detector is None:
@@ -256,15 +267,14 @@ def write_all(
                         known = truth.people(frame.image_id)
                         accuracy.add(frame.item.name, frame.image, people, known, is_in_order)
                     if pictures is not None:
-                        try:
+                        with problems.kept():
                             pictures.write(frame, people, numbers)
-                        except InputError as error:
-                            problems(str(error))
         except BaseException as error:
             failure = error
         results.close()
     if pictures is not None:
-        pictures.close()
+        with problems.kept():
+            pictures.close()
     seconds = time.monotonic() - start
     rate = count / max(seconds, 1e-9)
     logger.info(

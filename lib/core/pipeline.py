@@ -1,5 +1,6 @@
 """Work in stages that overlap: each in a thread of its own, with short queues between."""
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -43,14 +44,22 @@ def overlap(
             thread.join(_PATIENCE)
 
 
-def batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """``items`` in lists of ``size``, the last one shorter."""
+def batches(
+    items: Iterable[Any],
+    size: int,
+    weigh: Callable[[Any], float] = lambda item: 0,
+    most: float = math.inf,
+) -> Iterator[list[Any]]:
+    """``items`` in lists of ``size``, the last one shorter; a list is shorter, too, where its items
+    weigh ``most`` or more together."""
     batch: list[Any] = []
+    weight = 0.0
     for item in items:
         batch.append(item)
-        if len(batch) == size:
+        weight += weigh(item)
+        if len(batch) == size or weight >= most:
             yield batch
-            batch = []
+            batch, weight = [], 0.0
     if batch:
         yield batch
 

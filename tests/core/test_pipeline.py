@@ -86,3 +86,5 @@ def test_closing_ends_the_threads_and_the_reader():
 def test_batches_have_one_size_but_for_the_last():
     assert list(batches(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(batches([], 3)) == []
+    heavy = batches([1, 9, 2, 2, 2, 2, 20], 3, weigh=float, most=10)
+    assert list(heavy) == [[1, 9], [2, 2, 2], [2, 20]]
