@@ -88,7 +88,7 @@ class Pictures:
             write_picture(self._folder / f"{name}{suffix}", frame.image)
             return
         if not frame.number:
-            name = f"{Path(frame.item.name).stem}.mp4"
+            name = f"{frame.item.name.removesuffix('.mp4')}.mp4"
             self._video = VideoFile(self._folder / name, frame.rate, frame.image.shape[1::-1])
         if self._video is not None:  # else it could not be opened, which was said
             self._video.write(frame.image)

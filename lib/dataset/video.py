@@ -3,6 +3,7 @@
 import glob
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,10 @@ def find_items(inputs: Iterable[str], report: Report) -> list[Item]:
     for text in inputs:
         try:
             for path, kind in _paths(text):
-                name = _unique(Path(path).name if kind != "camera" else f"camera{path}", names)
+                name = Path(path).name
+                if kind == "camera":
+                    name = "camera" + re.sub(r"\W+", "_", path)
+                name = _unique(name, names)
                 items.append(Item(path, name, kind))
         except InputError as error:
             report(str(error))

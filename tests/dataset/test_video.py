@@ -55,7 +55,7 @@ def test_files_folders_and_patterns_give_their_pictures_and_videos_by_name(tmp_p
         ("a_2.PNG", "picture"),
         ("c.txt", "picture"),
         ("camera0", "camera"),
-        ("camerartsp://x/y", "camera"),
+        ("camerartsp_x_y", "camera"),
     ]
     assert not problems
     assert count_frames(items) is None
