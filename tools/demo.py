@@ -138,7 +138,7 @@ def demo_parser() -> argparse.ArgumentParser:
 
 
 class Words(argparse.Action):
-    """An option's words, as many as a shell makes of a pattern; settings after them stay settings."""
+    """An option's words, as many as a shell makes of a pattern; KEY VALUE after them stay that."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         count = len(values)
