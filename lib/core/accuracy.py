@@ -145,8 +145,8 @@ class Accuracy:
         true = known.joints * zoom + (CELL / 2 - middle * zoom)
         guess = found.keypoints * zoom + (CELL / 2 - middle * zoom)
         limbs, pairs = self._skeleton.limbs, self._skeleton.flip_pairs
-        draw_person(cell, guess, visible, limbs, pairs)
         draw_person(cell, true, visible, limbs, pairs, color=TRUTH)
+        draw_person(cell, guess, visible, limbs, pairs)
         for a, b in zip(np.rint(true[visible]), np.rint(guess[visible]), strict=True):
             cv2.line(
                 cell,

@@ -92,7 +92,8 @@ class Predictor:
         All people of all images share batches of TEST.BATCH_SIZE_PER_GPU.
 
         Args:
-            image: a file, or (H, W, 3) uint8 RGB; or a list or tuple of these.
+            image: a file, turned upright as its EXIF header says, or (H, W, 3) uint8 RGB; or a list
+                or tuple of these.
             boxes: (N, 4) x, y, width, height in pixels, for several images one such for each. None
                 takes what the detector finds, and without a detector the whole image as one person.
 
@@ -192,7 +193,7 @@ def _whole(picture: np.ndarray) -> np.ndarray:
 
 def _as_bgr(image: Image) -> np.ndarray:
     if not isinstance(image, np.ndarray):
-        bgr = read_image(str(image))
+        bgr = read_image(str(image), is_upright=True)
     elif image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise InputError(
             f"an image is a (height, width, 3) uint8 array, not {image.shape} {image.dtype}"

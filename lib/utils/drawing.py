@@ -15,7 +15,6 @@ Color = tuple[int, int, int]
 
 LEFT, RIGHT, MIDDLE = (255, 128, 0), (0, 150, 255), (60, 220, 90)
 EDGE = (20, 20, 20)  # around lines and letters, so that they are seen on a bright ground
-RINGED = 90  # pixels, from which size on a person's joints have white rings
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -66,10 +65,9 @@ def draw_person(
             cv2.line(image, start, end, EDGE, width + 2 * edge, cv2.LINE_AA)
     for start, end, color in lines:
         cv2.line(image, start, end, color, width, cv2.LINE_AA)
-    # On a small person rings would hide the colours.
     radius, ring = width + max(1, width // 4), max(1, width // 4)
-    if extent < RINGED:
-        radius, ring = (1 if extent < RINGED / 2 else 2), 0
+    if width == 1:  # on a small person rings would hide the colours
+        radius, ring = (2 if extent > 45 else 1), 0
     for point, color in zip(points, colors, strict=True):
         if point:
             cv2.circle(image, point, radius, color, -1, cv2.LINE_AA)

@@ -1,5 +1,7 @@
 """Predictor: pictures and boxes in, people out."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -95,6 +97,16 @@ def test_an_array_in_rgb_is_the_file_and_weights_come_in_any_form(tmp_path, run,
         np.testing.assert_array_equal(first.scores, second.scores)
     whole = predictor(array)[0]
     assert whole.box.tolist() == [0, 0, tiny.WIDTH, tiny.HEIGHT]
+
+
+def test_a_file_is_turned_upright_as_its_header_says(tmp_path, run):
+    jpeg = Path(run.data.table.path(0)).read_bytes()
+    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    head = b"\xff\xe1" + (len(tiff) + 8).to_bytes(2, "big") + b"Exif\0\0" + tiff
+    (tmp_path / "turned.jpg").write_bytes(jpeg[:2] + head + jpeg[2:])
+    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
+    (person,) = predictor(tmp_path / "turned.jpg")
+    assert person.box.tolist() == [0, 0, tiny.HEIGHT, tiny.WIDTH]
 
 
 def test_boxes_beyond_one_batch_come_back_in_their_order(tmp_path, run):
