@@ -139,7 +139,8 @@ class Predictor:
         if self._detector is None:
             found = [(_whole(pictures[number]), np.ones(1)) for number in missing]
         elif missing:
-            found = self._detector([pictures[number][..., ::-1] for number in missing])
+            rgb = [cv2.cvtColor(pictures[number], cv2.COLOR_BGR2RGB) for number in missing]
+            found = self._detector(rgb)
         else:
             found = []
         for number, (area, score) in zip(missing, found, strict=True):
