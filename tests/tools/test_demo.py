@@ -10,6 +10,7 @@ import torch
 
 from lib.config import load_config
 from lib.core.inference import Predictor
+from lib.core.smoothing import OneEuro
 from lib.models import build_model
 from tests import tiny
 from tests.tools.runs import is_one_line, leftovers, write
@@ -112,15 +113,27 @@ def test_a_video_becomes_a_video_whose_people_have_numbers(demo, tmp_path):
     assert again and ended.code == 0
     assert [e["bbox"] for e in results(demo)] == [e["bbox"] for e in plain]
     assert "track_id" not in results(demo)[0]
-    assert demo(*options, "--smooth").code == 0
-    smooth = results(demo)
-    assert smooth[0]["keypoints"] == plain[0]["keypoints"]
 
-    def seen(entries):
-        tables = np.array([np.reshape(e["keypoints"], (17, 3)) for e in entries])
-        return tables[:, tables[..., 2].min(0) > 0.2, :2]
 
-    assert seen(smooth).shape == seen(plain).shape
+def test_the_joints_of_each_person_are_smoothed_over_the_frames(demo, tmp_path):
+    path = write_video(tmp_path / "a.mp4")
+    boxes = [
+        {"file_name": "a.mp4", "frame": frame, "bbox": [x + 3 * frame, 5, 20, 30]}
+        for frame in range(12)
+        for x in (1, 25)
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    options = ("--input", path, "--boxes", tmp_path / "boxes.json", "--threshold", "-9")
+    places = []
+    for more in ((), ("--smooth",)):
+        assert demo(*options, *more).code == 0
+        found = [e for e in results(demo) if e["track_id"] == 2]
+        places.append(np.array([np.reshape(e["keypoints"], (17, 3))[:, :2] for e in found]))
+    plain, smoothed = places
+    smooth = OneEuro(rate=20)
+    expected = [smooth(one, np.sqrt(600), np.ones(17, bool)) for one in plain]
+    np.testing.assert_allclose(smoothed, expected, atol=0.05)
+    assert np.abs(smoothed - plain).max() > 0.2
 
 
 def test_annotations_give_boxes_errors_and_the_worst_pictures(demo, images, annotations):
