@@ -254,13 +254,14 @@ def write_all(
     follow = None if args.no_track else Follower(skeleton, args.threshold, args.smooth)
     accuracy = Accuracy(skeleton) if truth is not None else None
     is_in_order = not args.boxes and args.detector is None
-    start, count, failure = time.monotonic(), 0, None
+    start, count, empty, failure = time.monotonic(), 0, 0, None
     with atomic_file(folder / "results.json") as file:
         results = Results(file, truth.category if truth else 1)
         try:
             with contextlib.closing(posed), contextlib.closing(flat(posed)) as everything:
                 for frame, people in progress(everything, total, "frames"):
                     count += 1
+                    empty += not people
                     numbers = follow(frame, people) if follow else []
                     results.add(frame, people, numbers)
                     if accuracy is not None:
@@ -278,8 +279,8 @@ def write_all(
     seconds = time.monotonic() - start
     rate = count / max(seconds, 1e-9)
     logger.info(
-        "=> %d people in %d frames, %.1f s, %.1f frames a second: %s",
-        *(results.count, count, seconds, rate, folder / "results.json"),
+        "=> %d people in %d frames (%d without anybody), %.1f s, %.1f frames a second: %s",
+        *(results.count, count, empty, seconds, rate, folder / "results.json"),
     )
     if accuracy is not None and count:
         logger.info(accuracy.write(folder))
