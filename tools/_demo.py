@@ -148,8 +148,8 @@ class Results:
                 entry["frame"] = frame.number
             if numbers:
                 entry["track_id"] = numbers[at]
-            self._file.write(b",\n" if self.count else b"\n")
-            self._file.write(write_json(entry))
+            # In one go, so that an interrupt leaves no half.
+            self._file.write((b",\n" if self.count else b"\n") + write_json(entry))
             self.count += 1
 
     def close(self) -> None:

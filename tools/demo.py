@@ -271,6 +271,8 @@ def write_all(
                         with problems.kept():
                             pictures.write(frame, people, numbers)
         except BaseException as error:
+            if not count:
+                raise
             failure = error
         results.close()
     if pictures is not None:
