@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _published import missing_weights
 from yacs.config import CfgNode
 
 from lib.config import load_config
@@ -71,7 +72,7 @@ def parse_experiment(parser: argparse.ArgumentParser) -> tuple[argparse.Namespac
             "--cfg-options, --options: settings follow the options here, as KEY VALUE with the "
             "keys of the YAML: TRAIN.LR 1e-4 MODEL.SIGMA 3"
         )
-    args.opts = [*args.opts, *_take_numbers(args)]
+    args.opts = [*args.opts, *_take_numbers(args), *getattr(args, "late_opts", [])]
     if args.work_dir and (args.modelDir or args.logDir):
         raise InputError("--work-dir: stands for --modelDir and --logDir; give it or them")
     words = [word.strip() if re.match(r" -", word) else word for word in args.opts]
@@ -127,6 +128,19 @@ def open_experiment(
     logging.getLogger("config").info(cfg)
     write_atomically(output_dir / f"config_{phase}.yaml", cfg.dump().encode())
     return cfg, output_dir, log_dir
+
+
+def model_file(cfg: CfgNode, output_dir: Path, experiment: str) -> Path:
+    """TEST.MODEL_FILE, else what training left in the output folder of the YAML ``experiment``."""
+    if cfg.TEST.MODEL_FILE:
+        return Path(cfg.TEST.MODEL_FILE)
+    for name in ("model_best.pth", "final_state.pth"):
+        if (output_dir / name).exists():
+            return output_dir / name
+    raise InputError(
+        f"TEST.MODEL_FILE: names no weights, and {output_dir} has no model_best.pth; train first, "
+        f"or give a file{missing_weights(experiment)}"
+    )
 
 
 def set_cudnn(cfg: CfgNode) -> None:

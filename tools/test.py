@@ -20,6 +20,7 @@ import numpy as np
 from _experiment import (
     debug_pictures,
     experiment_parser,
+    model_file,
     open_experiment,
     parse_experiment,
     run,
@@ -27,8 +28,7 @@ from _experiment import (
     set_cudnn,
     to_devices,
 )
-from _published import missing_weights, published_lines
-from yacs.config import CfgNode
+from _published import published_lines
 
 from lib.core.codecs import build_codec
 from lib.core.pictures import write_prediction_sheet
@@ -121,19 +121,6 @@ def write_people(dataset: TopDownDataset, keypoints: np.ndarray, path: Path) -> 
     ]
     write_atomically(path, json.dumps(people).encode())
     logger.info("=> %d people's keypoints: %s", len(people), path)
-
-
-def model_file(cfg: CfgNode, output_dir: Path, experiment: str) -> Path:
-    """TEST.MODEL_FILE, else what training left in the output folder."""
-    if cfg.TEST.MODEL_FILE:
-        return Path(cfg.TEST.MODEL_FILE)
-    for name in ("model_best.pth", "final_state.pth"):
-        if (output_dir / name).exists():
-            return output_dir / name
-    raise InputError(
-        f"TEST.MODEL_FILE: names no weights, and {output_dir} has no model_best.pth; train first, "
-        f"or give a file{missing_weights(experiment)}"
-    )
 
 
 if __name__ == "__main__":

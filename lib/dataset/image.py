@@ -11,9 +11,7 @@ import numpy as np
 from lib.utils.errors import InputError
 
 ZIP_MARK = ".zip@"
-_FLAGS = (
-    cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-)  # annotations are in the file's own pixels
+MAX_SIDE = 32766  # pixels: OpenCV 4 cuts no crops from larger images
 
 # What zipfile raises: no archive, damaged or cut-off data, encryption, an unknown compression.
 _BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
@@ -21,11 +19,15 @@ _BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotIm
 _archives: dict[tuple[int, str], zipfile.ZipFile] = {}
 
 
-def read_image(path: str) -> np.ndarray:
+def read_image(path: str, is_upright: bool = False) -> np.ndarray:
     """The image at ``path``, (H, W, 3) uint8 in OpenCV's order BGR.
 
     ``folder/train2017.zip@/000000000001.jpg`` is a member of an archive, with or without the
     archive's name as a folder inside it.
+
+    Args:
+        is_upright: turn it as its EXIF header says. Without, it is in the file's own pixels, which
+            annotations refer to.
 
     Raises:
         InputError: the file is missing, empty, cut off, or no image.
@@ -37,13 +39,23 @@ def read_image(path: str) -> np.ndarray:
         raise InputError(
             f"{path}: the image file is cut off after {len(data)} bytes; copy it again"
         )
+    flags = cv2.IMREAD_COLOR if is_upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise InputError(f"{path}: cannot decode the image: {error.err}") from None
     if image is None:
         raise InputError(f"{path}: not an image that OpenCV can decode")
     return image
+
+
+def check_size(image: np.ndarray, name: str) -> None:
+    """An InputError where an image (H, W, 3) is larger than crops can be cut from."""
+    if max(image.shape) > MAX_SIDE:
+        raise InputError(
+            f"{name}: is {image.shape[1]} x {image.shape[0]} pixels; a side may have at most "
+            f"{MAX_SIDE}: make it smaller"
+        )
 
 
 def _read_bytes(path: str) -> bytes:

@@ -11,11 +11,14 @@ from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
 
 Pairs = Sequence[tuple[int, int]]
+Color = tuple[int, int, int]
 
 LEFT, RIGHT, MIDDLE = (255, 128, 0), (0, 150, 255), (60, 220, 90)
+EDGE = (20, 20, 20)  # around lines and letters, so that they are seen on a bright ground
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def side_colors(count: int, flip_pairs: Pairs) -> list[tuple[int, int, int]]:
+def side_colors(count: int, flip_pairs: Pairs) -> list[Color]:
     """One colour for each joint: orange for the person's left, blue for the right, green for the
     middle."""
     colors = [MIDDLE] * count
@@ -30,28 +33,125 @@ def draw_person(
     is_shown: np.ndarray,
     limbs: Pairs,
     flip_pairs: Pairs,
+    scores: np.ndarray | None = None,
+    color: Color | None = None,
 ) -> None:
     """Draw one skeleton into ``image`` (H, W, 3) uint8 in place.
+
+    Lines grow with the person and with the picture, so that a small person is not buried under them
+    and a large picture that is looked at in a small window still shows them.
 
     Args:
         keypoints: (K, 2) pixels.
         is_shown: (K,) flags; a limb is drawn when both its ends are.
+        scores: (K,) to write beside the joints of whoever is large enough; None for none.
+        color: one for everything, in place of those of the sides.
     """
-    colors = side_colors(len(keypoints), flip_pairs)
-    shown = keypoints[is_shown.astype(bool)]
+    is_shown = np.asarray(is_shown).astype(bool) & np.isfinite(keypoints).all(1)
+    shown = keypoints[is_shown]
     if not len(shown):
         return
-    extent = float(np.max(shown.max(0) - shown.min(0)))
-    width = int(np.clip(extent / 80, 1, 8))
-    points = [tuple(round(float(v)) for v in np.clip(p, -1e4, 1e4)) for p in keypoints]
-    for a, b in limbs:
-        if is_shown[a] and is_shown[b]:
-            color = colors[a] if colors[a] == colors[b] else MIDDLE
-            cv2.line(image, points[a], points[b], color, width, cv2.LINE_AA)
-    for point, color, is_on in zip(points, colors, is_shown, strict=True):
-        if is_on:
-            cv2.circle(image, point, width + 1, color, -1, cv2.LINE_AA)
-            cv2.circle(image, point, width + 1, (255, 255, 255), 1, cv2.LINE_AA)
+    colors = side_colors(len(keypoints), flip_pairs)
+    if color is not None:
+        colors = [color] * len(keypoints)
+    extent = float(np.ptp(shown, axis=0).max())
+    width = line_width(image, extent)
+    points = [_pixel(point) if on else None for point, on in zip(keypoints, is_shown, strict=True)]
+    lines = [(points[a], points[b], _limb_color(colors[a], colors[b])) for a, b in limbs]
+    lines = [line for line in lines if line[0] and line[1]]
+    edge = width // 3
+    if edge:
+        for start, end, _ in lines:
+            cv2.line(image, start, end, EDGE, width + 2 * edge, cv2.LINE_AA)
+    for start, end, color in lines:
+        cv2.line(image, start, end, color, width, cv2.LINE_AA)
+    radius, ring = width + max(1, width // 4), max(1, width // 4)
+    if width == 1:  # on a small person rings would hide the colours
+        radius, ring = (2 if extent > 45 else 1), 0
+    for point, color in zip(points, colors, strict=True):
+        if point:
+            cv2.circle(image, point, radius, color, -1, cv2.LINE_AA)
+            if ring:
+                cv2.circle(image, point, radius, (255, 255, 255), ring, cv2.LINE_AA)
+    height = max(9.0, min(extent, max(image.shape[:2])) / 28, max(image.shape[:2]) / 110)
+    # Numbers would bury somebody who is not much larger than they are.
+    if scores is not None and extent > 8 * height:
+        for point, score in zip(points, scores, strict=True):
+            if point:
+                where = (point[0] + radius + 2, point[1] + round(height / 2))
+                draw_text(image, f"{score:.2f}".removeprefix("0"), where, height)
+
+
+def draw_box(
+    image: np.ndarray, box: Sequence[float], label: str = "", color: Color = MIDDLE
+) -> None:
+    """Draw a box (x, y, width, height) into ``image`` (H, W, 3) uint8 in place, with a label above
+    its upper left corner, or in it where there is no room."""
+    x, y, box_width, box_height = (float(value) for value in box)
+    width = max(1, line_width(image, max(box_width, box_height)) // 3)
+    first, last = _pixel((x, y)), _pixel((x + box_width, y + box_height))
+    cv2.rectangle(image, first, last, color, width)
+    if label:
+        size = max(image.shape[:2])
+        height = float(np.clip(box_height / 14, max(10, size / 90), max(11, size / 50)))
+        pad = max(2, round(height / 4))
+        scale, thickness = _letters(height)
+        (text_width, _), _ = cv2.getTextSize(label, FONT, scale, thickness)
+        box_top, label_height = max(first[1], 0), round(height) + 2 * pad
+        left, top = max(first[0], 0), box_top - label_height * (box_top >= label_height)
+        corner = (left + text_width + 2 * pad, top + label_height)
+        cv2.rectangle(image, (left, top), corner, color, -1)
+        where = (left + pad, top + pad + round(height))
+        cv2.putText(image, label, where, FONT, scale, EDGE, thickness, cv2.LINE_AA)
+
+
+def draw_text(
+    image: np.ndarray,
+    text: str,
+    where: tuple[int, int],
+    height: float,
+    color: Color = (255, 255, 255),
+) -> None:
+    """Write one line with a dark edge, its lower left corner at ``where``, its capitals ``height``
+    pixels high."""
+    scale, thickness = _letters(height)
+    # Shifted copies, not a thicker one: OpenCV 5 makes thicker letters wider.
+    shifts = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
+    for x, y in shifts:
+        place = (where[0] + x * thickness, where[1] + y * thickness)
+        cv2.putText(image, text, place, FONT, scale, EDGE, thickness, cv2.LINE_AA)
+    cv2.putText(image, text, where, FONT, scale, color, thickness, cv2.LINE_AA)
+
+
+def _letters(height: float) -> tuple[float, int]:
+    """Scale and thickness of letters whose capitals are ``height`` pixels high."""
+    return height / 22, max(1, round(height / 11))  # at scale 1 they are 22 pixels high
+
+
+def number_color(number: int) -> Color:
+    """A bright colour for a person's number; neighbouring numbers differ much."""
+    hue = number * 67 % 180
+    red, green, blue = cv2.cvtColor(np.uint8([[[hue, 190, 255]]]), cv2.COLOR_HSV2RGB)[0, 0]
+    return int(red), int(green), int(blue)
+
+
+def line_width(image: np.ndarray, extent: float) -> int:
+    """The width of the lines on somebody ``extent`` pixels large in ``image``."""
+    # Whoever reaches far out of the picture must not get lines as thick as the picture.
+    extent = min(extent, max(image.shape[:2]))
+    wanted = max(min(extent / 80, 2 + extent / 150), max(image.shape[:2]) / 1000)
+    return max(1, round(min(wanted, extent / 30)))
+
+
+def _limb_color(first: Color, second: Color) -> Color:
+    """The ends' colour, or that of the one side; where a limb joins both sides, the middle's."""
+    sides = {first, second} - {MIDDLE}
+    return sides.pop() if len(sides) == 1 else MIDDLE
+
+
+def _pixel(point: Sequence[float]) -> tuple[int, int]:
+    x, y = np.clip(point, -1e4, 4e4)
+    return round(float(x)), round(float(y))
 
 
 def heatmap_rows(images: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:

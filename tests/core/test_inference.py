@@ -1,5 +1,7 @@
 """Predictor: pictures and boxes in, people out."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -97,6 +99,16 @@ def test_an_array_in_rgb_is_the_file_and_weights_come_in_any_form(tmp_path, run,
     assert whole.box.tolist() == [0, 0, tiny.WIDTH, tiny.HEIGHT]
 
 
+def test_a_file_is_turned_upright_as_its_header_says(tmp_path, run):
+    jpeg = Path(run.data.table.path(0)).read_bytes()
+    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    head = b"\xff\xe1" + (len(tiff) + 8).to_bytes(2, "big") + b"Exif\0\0" + tiff
+    (tmp_path / "turned.jpg").write_bytes(jpeg[:2] + head + jpeg[2:])
+    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
+    (person,) = predictor(tmp_path / "turned.jpg")
+    assert person.box.tolist() == [0, 0, tiny.HEIGHT, tiny.WIDTH]
+
+
 def test_boxes_beyond_one_batch_come_back_in_their_order(tmp_path, run):
     predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
     rng = np.random.default_rng(0)
@@ -110,6 +122,45 @@ def test_boxes_beyond_one_batch_come_back_in_their_order(tmp_path, run):
         np.testing.assert_allclose(alone.scores, person.scores, atol=1e-5)
         assert same_places(alone.keypoints, person.keypoints)
     assert predictor(path, []) == []
+
+
+def test_people_of_several_images_share_batches_and_come_back_by_image(run):
+    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
+    paths = [run.data.table.path(row) for row in (0, 2, 4)]
+    boxes = [[[8, 12, 44, 64], [63, 12, 44, 64]], [], [[8, 12, 44, 64]] * 4]
+    sizes = []
+    predictor._model.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    everybody = predictor(paths, boxes)
+    assert [len(people) for people in everybody] == [2, 0, 4]
+    assert sizes == [4, 4, 2, 2]  # six people in batches of four, each also mirrored
+    for path, given, people in zip(paths, boxes, everybody, strict=True):
+        for person, alone in zip(people, predictor(path, given), strict=True):
+            assert same_places(person.keypoints, alone.keypoints)
+            np.testing.assert_array_equal(person.box, alone.box)
+    whole = predictor((paths[0], cv2.imread(paths[1])[..., ::-1]))
+    assert [len(people) for people in whole] == [1, 1]
+    assert whole[1][0].box.tolist() == [0, 0, tiny.WIDTH, tiny.HEIGHT]
+    assert predictor([]) == []
+    with pytest.raises(InputError, match="1 lists of boxes for 3 images"):
+        predictor(paths, boxes[:1])
+
+
+def test_a_detector_finds_whoever_has_no_box_given_in_one_call(run):
+    calls = []
+
+    def detector(images):
+        calls.append([image.shape for image in images])
+        assert np.abs(images[0].astype(int) - cv2.imread(paths[0])[..., ::-1]).max() == 0
+        return [(np.array([[8.0, 12, 44, 64]]), np.array([0.75])), (np.zeros((0, 4)), np.zeros(0))]
+
+    paths = [run.data.table.path(row) for row in (0, 2, 4)]
+    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu", detector=detector)
+    first, given, nobody = predictor(paths, [None, [[8, 12, 44, 64]], None])
+    assert len(calls) == 1 and len(calls[0]) == 2
+    assert [person.box_score for person in first] == [0.75]
+    assert [person.box_score for person in given] == [1.0]
+    assert nobody == []
+    assert predictor.names[:2] == ("nose", "left_eye") and len(predictor.names) == 17
 
 
 @pytest.mark.parametrize(

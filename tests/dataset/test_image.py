@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.dataset.image import read_image
+from lib.dataset.image import MAX_SIDE, check_size, read_image
 from lib.utils.errors import InputError
 
 PICTURE = cv2.resize(np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8), (160, 120))
@@ -46,12 +46,19 @@ def test_grey_transparent_and_deep_pictures_become_three_channels_of_bytes(tmp_p
         assert read.shape == (120, 160, 3) and read.dtype == np.uint8
 
 
-def test_a_picture_is_not_turned_by_its_header(tmp_path):
+def test_a_picture_is_turned_by_its_header_only_where_that_is_asked_for(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(with_orientation(encoded(".jpg")))
     turned = cv2.imread(str(path))
     assert turned.shape == (160, 120, 3)
     assert read_image(str(path)).shape == (120, 160, 3)
+    np.testing.assert_array_equal(read_image(str(path), is_upright=True), turned)
+
+
+def test_a_picture_too_large_for_crops_is_an_error_that_says_how_large_it_may_be():
+    check_size(np.zeros((1, MAX_SIDE, 3), np.uint8), "a.png")
+    with pytest.raises(InputError, match=r"a\.png: is 1 x 32767 pixels.* at most 32766"):
+        check_size(np.zeros((MAX_SIDE + 1, 1, 3), np.uint8), "a.png")
 
 
 PROGRESSIVE = (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)

@@ -11,8 +11,10 @@ from lib.utils.drawing import (
     LEFT,
     MIDDLE,
     RIGHT,
+    draw_box,
     draw_person,
     heatmap_rows,
+    number_color,
     sheet,
     side_colors,
     write_curves,
@@ -118,3 +120,71 @@ def test_curves_are_drawn_without_a_warning(tmp_path, history):
         warnings.simplefilter("error")
         write_curves(tmp_path / "curves.png", history)
     assert cv2.imread(str(tmp_path / "curves.png")).std() > 1
+
+
+def standing(height: float, top: float = 10) -> np.ndarray:
+    """Joints (17, 2) of somebody that high, the left side right of the right one."""
+    rows = np.array(
+        [0, 0, 0, 0.02, 0.02, 0.2, 0.2, 0.35, 0.35, 0.5, 0.5, 0.5, 0.5, 0.75, 0.75, 1, 1]
+    )
+    columns = np.where(np.arange(17) % 2, 0.12, -0.12)
+    columns[0] = 0
+    return np.column_stack([columns * height + height * 0.3, rows * height + top])
+
+
+def thickness(image: np.ndarray, row: int, color) -> int:
+    """How many pixels of a row have about that colour."""
+    return int((np.abs(image[row].astype(int) - color).max(1) < 60).sum())
+
+
+def test_lines_grow_with_the_person_and_with_the_picture():
+    widths = []
+    for size, height in ((200, 60), (700, 600), (4000, 3000)):
+        image = np.zeros((size, size, 3), np.uint8)
+        draw_person(image, standing(height), np.ones(17), COCO.limbs, COCO.flip_pairs)
+        widths.append(thickness(image, int(10 + 0.87 * height), LEFT))
+    assert widths[0] in (1, 2) and widths[1] in range(4, 9) and widths[2] in range(15, 30)
+    # The same person in a picture that will be looked at in the same window.
+    small = np.zeros((4000, 4000, 3), np.uint8)
+    draw_person(small, standing(300), np.ones(17), COCO.limbs, COCO.flip_pairs)
+    assert thickness(small, int(10 + 0.87 * 300), LEFT) in (4, 5)
+
+
+def test_a_limb_to_the_middle_has_its_side_and_one_across_has_the_middles():
+    image = np.zeros((700, 700, 3), np.uint8)
+    draw_person(image, standing(600), np.ones(17), SKELETONS["coco"].limbs, COCO.flip_pairs)
+    hips = standing(600)[[11, 12]]
+    x, y = hips.mean(0).round().astype(int)
+    assert image[y, x].tolist() == list(MIDDLE)
+    one = np.full((17, 2), np.nan)
+    one[[0, 1]] = (20, 20), (80, 20)
+    image = np.zeros((40, 120, 3), np.uint8)
+    draw_person(image, one, np.ones(17), COCO.limbs, COCO.flip_pairs)
+    np.testing.assert_allclose(image[20, 50], LEFT, atol=40)
+
+
+def test_scores_are_written_beside_large_people_alone():
+    for height, is_written in ((60, False), (400, True)):
+        plain = np.zeros((500, 500, 3), np.uint8)
+        scored = plain.copy()
+        draw_person(plain, standing(height), np.ones(17), COCO.limbs, COCO.flip_pairs)
+        places, scores = standing(height), np.full(17, 0.25)
+        draw_person(scored, places, np.ones(17), COCO.limbs, COCO.flip_pairs, scores)
+        assert (plain != scored).any() == is_written
+
+
+@pytest.mark.parametrize("y", [0, 40])
+def test_a_box_has_its_label_above_it_where_there_is_room(y):
+    image = np.zeros((100, 200, 3), np.uint8)
+    draw_box(image, (10.0, y, 60.0, 50.0), "12", (255, 0, 0))
+    is_red = (image == (255, 0, 0)).all(2)
+    assert is_red[y, 10:71].all() and is_red[y + 50, 10:71].all() and not is_red[60, 40]
+    above, inside = is_red[:y, 10:40].sum(), is_red[y + 2 : y + 12, 12:40].sum()
+    assert (above > 50) == (y == 40) and (inside > 50) == (y == 0)
+    draw_box(image, (-1e9, -1e9, 1e10, 1e10), "1")
+
+
+def test_neighbouring_numbers_have_different_colours():
+    colors = np.array([number_color(n) for n in range(1, 21)])
+    assert (np.abs(np.diff(colors, axis=0)).max(1) > 60).all()
+    assert len({tuple(color) for color in colors}) == 20

@@ -1,0 +1,300 @@
+"""Find the keypoints of people in pictures, videos and from cameras, and draw them.
+
+  python tools/demo.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml \\
+      --weights models/pytorch/pose_coco/pose_hrnet_w32_256x192.pth \\
+      --input photos/ --detector fasterrcnn_resnet50_fpn
+
+--input takes a file, a folder, a video, a camera's number, or a pattern such as 'photos/*.jpg'.
+Leaves drawn pictures and videos, and results.json in COCO's results layout, in
+output/demo/<experiment>/; with --annotations also the errors of all keypoints and the worst
+pictures. docs/demo.md says more.
+"""
+
+import argparse
+import contextlib
+import itertools
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import _init_paths  # noqa: F401
+import numpy as np
+import torch
+from _demo import Follower, Pictures, Results, Style
+from _experiment import (
+    experiment_parser,
+    model_file,
+    parse_experiment,
+    run,
+    set_cudnn,
+)
+from tqdm import tqdm
+from yacs.config import CfgNode
+
+from lib.core.accuracy import Accuracy
+from lib.core.detectors import build_detector
+from lib.core.inference import Person, Predictor
+from lib.core.pipeline import batches, overlap
+from lib.dataset.boxes import BoxFile
+from lib.dataset.truth import Truth
+from lib.dataset.video import (
+    Frame,
+    Item,
+    count_frames,
+    find_items,
+    name_numbers,
+    quieten,
+    read_frames,
+)
+from lib.utils.devices import choose_devices
+from lib.utils.errors import InputError
+from lib.utils.files import atomic_file, make_folder
+from lib.utils.logs import experiment_folders, experiment_name, progress, start_log
+
+logger = logging.getLogger(__name__)
+
+BATCH_BYTES = 1 << 26  # of the frames of a batch; some seven batches are in memory at a time
+
+Found = tuple[list[Frame], list[np.ndarray | None], list[np.ndarray]]
+Posed = tuple[list[Frame], list[list[Person]]]
+
+
+class Problems:
+    """What went wrong so far: a line each on standard error, while the rest goes on."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, message: str) -> None:
+        self.count += 1
+        tqdm.write(f"error: {message}", file=sys.stderr)
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Bad input in the block is a problem, and no more."""
+        try:
+            yield
+        except InputError as error:
+            self(str(error))
+
+
+def main() -> None:
+    quieten()
+    args, cfg = parse_experiment(demo_parser())
+    check_options(args)
+    name = experiment_name(cfg, args.cfg)
+    folder = make_folder(args.output or args.work_dir or Path(cfg.OUTPUT_DIR) / "demo" / name)
+    start_log(folder, name, "demo")
+    set_cudnn(cfg)
+    problems = Problems()
+    device = choose_device(args.device, cfg)
+    weights = args.weights or model_file(cfg, experiment_folders(cfg, args.cfg)[0], args.cfg)
+    predictor = Predictor(cfg, weights, device)
+    logger.info("=> %s: results go to %s", weights, folder)
+
+    items = find_items(args.input, problems)
+    truth = None
+    if args.annotations:
+        truth = Truth(args.annotations, predictor.skeleton, problems)
+        items = annotated(items, truth, problems)
+    if not items:
+        sys.exit(1)
+    find = people_finder(args, device, truth, problems)
+    frames = numbered(read_frames(items, problems, is_upright=truth is None), items, truth)
+    total = count_frames(items)
+    pose = posing(predictor)
+    size = 1 if total is None else args.batch  # nobody waits for a camera's next frames
+    groups = batches(frames, size, lambda frame: frame.image.nbytes, BATCH_BYTES)
+    posed = overlap(groups, [find, pose], depth=1)
+    write_all(args, folder, predictor, posed, total, truth, problems)
+    if problems.count:
+        sys.exit(1)
+
+
+def demo_parser() -> argparse.ArgumentParser:
+    parser = experiment_parser(__doc__)
+    add = parser.add_argument
+    add("--input", action=Words, nargs="+", required=True, metavar="INPUT", help="see above")
+    add("--weights", metavar="FILE", help="TEST.MODEL_FILE; default: what training left")
+    add("--output", metavar="DIR", help="default: output/demo/<experiment>")
+    add("--boxes", metavar="FILE", help="a JSON of boxes, as COCO's detections")
+    add("--detector", metavar="NAME", help="a model of torchvision, an ONNX detector's YAML, none")
+    add("--detector-weights", default="", metavar="FILE", help="default: see docs/demo.md")
+    add("--detector-threshold", type=float, metavar="P", help="leave out boxes below this score")
+    add("--detector-classes", action=Words, nargs="+", metavar="CLASS", help="default: people")
+    add("--annotations", metavar="FILE", help="ground truth in COCO's layout: errors, worst.jpg")
+    add("--batch", type=int, default=8, metavar="N", help="frames in one pass (default: 8)")
+    add("--threshold", type=float, default=0.2, metavar="P", help="joints drawn (default: 0.2)")
+    add("--scores", action="store_true", help="write the scores beside the joints")
+    add("--draw-boxes", action="store_true", help="draw the boxes of pictures, too")
+    add("--no-pictures", action="store_true", help="write only results.json")
+    add("--smooth", action="store_true", help="steadier joints in videos")
+    add("--no-track", action="store_true", help="no numbers for the people in videos")
+    add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; default: GPUS")
+    return parser
+
+
+class Words(argparse.Action):
+    """An option's words, as many as a shell makes of a pattern; KEY VALUE after them stay that."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        count = len(values)
+        for number, word in enumerate(values[1:], 1):
+            if re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*", word) and not Path(word).exists():
+                count = number
+                break
+        setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or []), *values[:count]])
+        namespace.late_opts = [*getattr(namespace, "late_opts", []), *values[count:]]
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Options that exclude each other, and numbers out of range."""
+    if args.boxes and args.detector:
+        raise InputError("--boxes, --detector: both say where people are; give one")
+    if args.smooth and args.no_track:
+        raise InputError("--smooth: needs the people's numbers; leave --no-track out")
+    if args.batch < 1:
+        raise InputError(f"--batch: must be 1 or more, not {args.batch}")
+    for word in ("detector_weights", "detector_classes"):
+        if getattr(args, word) and args.detector in (None, "none"):
+            raise InputError(f"--{word.replace('_', '-')}: there is no --detector that it is for")
+
+
+def choose_device(name: str | None, cfg: CfgNode) -> torch.device:
+    """--device, else the first of GPUS that is here."""
+    if name is None:
+        return choose_devices(cfg.GPUS)[0]
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device: {name} cannot be used here: {reason}") from None
+    return device
+
+
+def annotated(items: list[Item], truth: Truth, problems: Problems) -> list[Item]:
+    """The items that the annotations list; the others are left out, in one line."""
+    known = [i for i in items if i.kind == "picture" and truth.image_id(i.path) is not None]
+    others = [item.path for item in items if item not in known]
+    if others:
+        problems(
+            f"{others[0]}: is not among the images of {truth.path} ({len(others)} such files are "
+            "left out)"
+        )
+    return known
+
+
+def numbered(frames: Iterator[Frame], items: list[Item], truth: Truth | None) -> Iterator[Frame]:
+    """``frames`` with their ids: the annotations', else the numbers that files are called, else
+    running ones from 1."""
+    names = name_numbers(items)
+    running = itertools.count(1)
+    with contextlib.closing(frames):
+        for frame in frames:
+            name = frame.item.name
+            known = truth.image_id(frame.item.path) if truth else names.get(name)
+            frame.image_id = next(running) if known is None else known
+            yield frame
+
+
+def people_finder(
+    args: argparse.Namespace, device: torch.device, truth: Truth | None, problems: Problems
+) -> Callable[[list[Frame]], Found]:
+    """What finds the boxes of a batch of frames, None for a whole image."""
+    threshold = args.detector_threshold
+    if args.boxes:
+        file = BoxFile(args.boxes, problems, threshold or 0.0)
+        return lambda frames: (frames, *zip(*map(file.of, frames), strict=True))
+    if args.detector and args.detector != "none":
+        weights, classes = args.detector_weights, args.detector_classes or ()
+        detect = build_detector(args.detector, weights, threshold, classes, device)
+        return lambda frames: (frames, *zip(*detect([f.image for f in frames]), strict=True))
+    if truth is not None and args.detector is None:
+        return lambda frames: (frames, *zip(*(true_boxes(f, truth) for f in frames), strict=True))
+    return lambda frames: (frames, [None] * len(frames), [np.ones(1)] * len(frames))
+
+
+def true_boxes(frame: Frame, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
+    """The annotated boxes (N, 4) of a picture, and their scores (N,), 1."""
+    boxes = np.array([person.box for person in truth.people(frame.image_id)]).reshape(-1, 4)
+    return boxes, np.ones(len(boxes))
+
+
+def posing(predictor: Predictor) -> Callable[[Found], Posed]:
+    """What finds the people in their boxes."""
+
+    def pose(found: Found) -> Posed:
+        frames, boxes, scores = found
+        everybody = predictor([frame.image for frame in frames], list(boxes))
+        for people, values in zip(everybody, scores, strict=True):
+            for person, score in zip(people, values, strict=True):
+                person.box_score = float(score)
+        return frames, everybody
+
+    return pose
+
+
+def write_all(
+    args: argparse.Namespace,
+    folder: Path,
+    predictor: Predictor,
+    posed: Iterator[Posed],
+    total: int | None,
+    truth: Truth | None,
+    problems: Problems,
+) -> None:
+    """Everything that is written. An interrupt or an error keeps what is finished."""
+    skeleton = predictor.skeleton
+    style = Style(args.threshold, args.scores, args.draw_boxes)
+    pictures = None if args.no_pictures else Pictures(folder / "pictures", skeleton, style)
+    follow = None if args.no_track else Follower(skeleton, args.threshold, args.smooth)
+    accuracy = Accuracy(skeleton) if truth is not None else None
+    is_in_order = not args.boxes and args.detector is None
+    start, count, empty, failure = time.monotonic(), 0, 0, None
+    with atomic_file(folder / "results.json") as file:
+        results = Results(file, truth.category if truth else 1)
+        try:
+            with contextlib.closing(posed), contextlib.closing(flat(posed)) as everything:
+                for frame, people in progress(everything, total, "frames"):
+                    count += 1
+                    empty += not people
+                    numbers = follow(frame, people) if follow else []
+                    results.add(frame, people, numbers)
+                    if accuracy is not None:
+                        known = truth.people(frame.image_id)
+                        accuracy.add(frame.item.name, frame.image, people, known, is_in_order)
+                    if pictures is not None:
+                        with problems.kept():
+                            pictures.write(frame, people, numbers)
+        except BaseException as error:
+            if not count:
+                raise
+            failure = error
+        results.close()
+    if pictures is not None:
+        with problems.kept():
+            pictures.close()
+    seconds = time.monotonic() - start
+    rate = count / max(seconds, 1e-9)
+    logger.info(
+        "=> %d people in %d frames (%d without anybody), %.1f s, %.1f frames a second: %s",
+        *(results.count, count, empty, seconds, rate, folder / "results.json"),
+    )
+    if accuracy is not None and count:
+        logger.info(accuracy.write(folder))
+        logger.info("=> errors.csv, errors_by_joint.csv and worst.jpg: %s", folder)
+    if failure is not None:
+        raise failure
+
+
+def flat(posed: Iterator[Posed]) -> Iterator[tuple[Frame, list[Person]]]:
+    for frames, everybody in posed:
+        yield from zip(frames, everybody, strict=True)
+
+
+if __name__ == "__main__":
+    run(main)
