@@ -1,0 +1,72 @@
+"""What the guides tell people to do works as it is written."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+GUIDE = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
+# The guide's network and training in a second.
+SMALL = {
+    "GPUS": "()",
+    "WORKERS": "0",
+    "MODEL.IMAGE_SIZE": "[64, 64]",
+    "MODEL.HEATMAP_SIZE": "[16, 16]",
+    "MODEL.EXTRA.STAGE2.NUM_CHANNELS": "[4, 8]",
+    "MODEL.EXTRA.STAGE3.NUM_CHANNELS": "[4, 8, 16]",
+    "MODEL.EXTRA.STAGE4.NUM_CHANNELS": "[4, 8, 16, 32]",
+    "MODEL.EXTRA.STAGE3.NUM_MODULES": "1",
+    "MODEL.EXTRA.STAGE4.NUM_MODULES": "1",
+    "TRAIN.END_EPOCH": "1",
+}
+
+
+@pytest.fixture
+def birds(tmp_path, monkeypatch):
+    """The guide's folder, where it says it is, and its YAML; the working folder is above both."""
+    folder = tmp_path / "data" / "birds"
+    category = re.search(r'`({"id": 1, "name": "bird".*?})`', GUIDE)[1]
+    joints = 4
+    for split, seed in (("train", 0), ("val", 1)):
+        content = tiny.write_coco(folder, split, images=2, seed=seed)
+        content["categories"] = [json.loads(category)]
+        for person in content["annotations"]:
+            person["keypoints"] = person["keypoints"][: 3 * joints]
+            person["num_keypoints"] = int(np.count_nonzero(person["keypoints"][2::3]))
+        for image in content["images"]:
+            name = f"{split}_{image['file_name']}"
+            (folder / "images" / split / image["file_name"]).rename(folder / "images" / name)
+            image["file_name"] = name
+        tiny.save_coco(folder, content, split)
+        made = folder / "annotations" / f"person_keypoints_{split}.json"
+        made.rename(folder / "annotations" / f"{split}.json")
+    experiment = tmp_path / re.search(r"`(experiments/birds/\S+\.yaml)`:", GUIDE)[1]
+    experiment.parent.mkdir(parents=True)
+    experiment.write_text(re.search(r"```yaml\n(.*?)```", GUIDE, re.S)[1])
+    shutil.copy(ROOT / "experiments" / "base.yaml", tmp_path / "experiments")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_guide_to_own_data_works_as_written(birds, command):
+    lines = re.findall(r"^python tools/(\w+)\.py (.*)$", GUIDE, re.M)
+    assert [name for name, _ in lines] == ["check_data", "train", "test", "demo"]
+    small = [word for pair in SMALL.items() for word in pair]
+    for name, words in lines:
+        ended = command(name, *words.split(), *small)
+        assert ended.code == 0, ended.err
+    assert (birds / "output/birds/check/samples.jpg").exists()
+    result = birds / "output/birds/pose_hrnet/w32_256x256"
+    for name in ("model_best.pth", "predictions.jpg", "curves.png"):
+        assert (result / name).exists(), name
+    kept = (result / "config_train.yaml").read_text()
+    assert "left_wing" in kept and "NUM_JOINTS: 4" in kept
+    drawn = birds / "output/demo/w32_256x256"
+    assert len(list((drawn / "pictures").glob("*.jpg"))) == 4
+    assert len(json.loads((drawn / "results.json").read_bytes())[0]["keypoints"]) == 12
