@@ -2,8 +2,10 @@
 
 import contextlib
 import http.server
+import os
 import threading
 from collections.abc import Iterator
+from unittest import mock
 
 
 class Site:
@@ -78,7 +80,9 @@ def serving() -> Iterator[Site]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield handler.site
+        # Whatever proxy there is, it does not lead here.
+        with mock.patch.dict(os.environ, {"no_proxy": "*"}):
+            yield handler.site
     finally:
         handler.site.over.set()
         server.shutdown()
