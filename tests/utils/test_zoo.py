@@ -6,25 +6,15 @@ from pathlib import Path
 import pytest
 
 from lib.config import load_config
-from lib.dataset.skeletons import SKELETONS
 from lib.utils import zoo
 from lib.utils.errors import InputError
 from lib.utils.zoo import ROOT
 
 ENTRIES = zoo.load_zoo()
+COCO = {"AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)"}
 SCORES = {
-    "coco": {
-        "AP",
-        "Ap .5",
-        "AP .75",
-        "AP (M)",
-        "AP (L)",
-        "AR",
-        "AR .5",
-        "AR .75",
-        "AR (M)",
-        "AR (L)",
-    },
+    "coco": COCO,
+    "ap10k": COCO,
     "mpii": {"Mean", "Mean@0.1"},
     "crowdpose": {"AP", "Ap .5", "AP .75", "AP (E)", "AP (M)", "AP (H)"},
 }
@@ -50,7 +40,7 @@ def test_trained_weights_belong_to_an_experiment_and_have_its_scores(weights):
     opts = [str(word) for pair in weights.settings.items() for word in pair]
     cfg = load_config(ROOT / weights.experiment, opts)
     name = cfg.DATASET.DATASET
-    assert name in SKELETONS and name in weights.name
+    assert name in weights.name
     assert Path(weights.path).parts[:2] == ("models", "pytorch")
     assert Path(weights.path).parts[2].endswith(name)
     width, height = cfg.MODEL.IMAGE_SIZE
