@@ -20,8 +20,8 @@ from lib.utils.errors import InputError
 
 FOLDER = Path("models/detectors")
 PERSON = "person"
-# Their weights COCO_V1 were trained with batch norms that add no eps; torchvision's own builders see
-# to it only where they load the weights themselves (overwrite_eps in faster_rcnn.py and others).
+# Their weights COCO_V1 were trained with batch norms that add no eps, which torchvision's builders
+# see to only where they load the weights themselves (overwrite_eps in faster_rcnn.py and others).
 WITHOUT_EPS = frozenset(
     f"{name}_resnet50_fpn" for name in ("fasterrcnn", "keypointrcnn", "maskrcnn", "retinanet")
 )
