@@ -5,6 +5,7 @@ Any callable does that takes a list of (H, W, 3) uint8 RGB images and gives for 
 """
 
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,11 @@ from lib.utils.errors import InputError
 
 FOLDER = Path("models/detectors")
 PERSON = "person"
+# Their weights COCO_V1 were trained with batch norms that add no eps, which torchvision's builders
+# see to only where they load the weights themselves (overwrite_eps in faster_rcnn.py and others).
+WITHOUT_EPS = frozenset(
+    f"{name}_resnet50_fpn" for name in ("fasterrcnn", "keypointrcnn", "maskrcnn", "retinanet")
+)
 
 
 def build_detector(
@@ -80,7 +86,7 @@ class TorchvisionDetector:
         self._classes = _class_numbers(enum.DEFAULT.meta["categories"], classes)
         self._threshold = threshold
         self._device = torch.device(device)
-        state = _load(name, enum, weights)
+        entry, state = _load(name, enum, weights)
         # No weights, neither of the whole nor of its backbone: the state dict has them all.
         model = torchvision.models.get_model(name, weights=None, weights_backbone=None)
         try:
@@ -89,6 +95,10 @@ class TorchvisionDetector:
             raise InputError(
                 f"--detector-weights: {weights or 'the file'} does not hold {name}'s state dict"
             ) from None
+        if name in WITHOUT_EPS and entry is not None and entry.name == "COCO_V1":
+            for module in model.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.eps = 0.0
         self._model = model.to(self._device).eval()
 
     @torch.inference_mode()
@@ -123,13 +133,15 @@ def _class_numbers(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
     return numbers
 
 
-def _load(name: str, enum: type, weights: str) -> dict:
-    """The state dict of a model of torchvision."""
+def _load(name: str, enum: type, weights: str) -> tuple[Enum | None, dict]:
+    """The state dict of a model of torchvision, and which of its published weights it is."""
     entry = enum.DEFAULT if weights in ("", "DEFAULT") else enum.__members__.get(weights)
     path = FOLDER / Path(entry.url).name if entry else Path(weights)
     if path.exists():
+        published = {Path(one.url).name: one for one in enum}
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            return published.get(path.name), state
         except Exception as error:  # what torch raises for a damaged file is not documented
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"{path}: cannot be read as weights: {reason}") from None
@@ -140,7 +152,7 @@ def _load(name: str, enum: type, weights: str) -> dict:
             f"that name; get {enum.DEFAULT.url}, or name one of {known}"
         )
     try:
-        return entry.get_state_dict(progress=True)
+        return entry, entry.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; another file than was promised
         raise InputError(
             f"--detector: the weights of {name} cannot be downloaded ({error}); get {entry.url} "

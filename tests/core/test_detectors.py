@@ -87,6 +87,18 @@ def test_without_a_network_it_is_said_what_to_get_and_where_to_put_it(tmp_path, 
     assert len(build_detector(NAME)([np.zeros((8, 8, 3), np.uint8)])) == 1
 
 
+def test_published_weights_trained_without_eps_are_run_without_it(tmp_path, monkeypatch):
+    plain = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3))
+    # Frozen batch norms, as the files have them, count no batches.
+    state = {k: v for k, v in plain.state_dict().items() if "num_batches" not in k}
+    monkeypatch.setattr(torchvision.models, "get_model", lambda *a, **k: plain)
+    for file, eps in (("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 0.0), ("mine.pth", 1e-5)):
+        plain[1].eps = 1e-5
+        torch.save(state, tmp_path / file)
+        build_detector("fasterrcnn_resnet50_fpn", str(tmp_path / file))
+        assert plain[1].eps == eps
+
+
 def test_wrong_names_and_weights_are_one_line(tmp_path, weights):
     with pytest.raises(InputError, match=r"there is no 'yolo'.*fasterrcnn_resnet50_fpn"):
         build_detector("yolo")
