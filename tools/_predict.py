@@ -1,4 +1,4 @@
-"""The whole way's part of tools/benchmark.py: from an image and a box to keypoints, by each engine."""
+"""The whole way's part of tools/benchmark.py: from an image to keypoints, by each engine."""
 
 import argparse
 import sys

@@ -4,9 +4,9 @@
   python tools/export.py --cfg FILE --weights FILE --to openvino --single TEST.FLIP_TEST False
 
 The file takes uint8 RGB crops and gives keypoints in crop pixels and scores: normalising, the flip
-test (where TEST.FLIP_TEST asks for it) and decoding are inside. With --raw it takes normalised crops
-and gives the network's outputs. Any number of crops at a time, or one with --single. Predictor runs
-every such file; it takes what runs it from the suffix (docs/export.md).
+test (where TEST.FLIP_TEST asks for it) and decoding are inside. With --raw it takes normalised
+crops and gives the network's outputs. Any number of crops at a time, or one with --single.
+Predictor runs every such file; it takes what runs it from the suffix (docs/export.md).
 """
 
 import argparse
@@ -79,7 +79,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def check(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchEngine) -> None:
-    """Compare the file at ``path`` with PyTorch, print what was found, refuse it where they differ."""
+    """Compare the file at ``path`` with PyTorch, print the differences, refuse large ones."""
     engine = build_engine(cfg, skeleton, path)
     real, source = real_crops(cfg, max(BATCHES))
     for name, crops in (("random", random_crops(cfg, max(BATCHES))), (source, real)):

@@ -1,7 +1,7 @@
 """What makes keypoints of crops: PyTorch with a network's weights, or an exported file.
 
-An engine is a function of uint8 RGB crops (N, 3, H, W) on the CPU; it returns keypoints (N, K, 2) in
-crop pixels and scores (N, K), float32, on the CPU too.
+An engine is a function of uint8 RGB crops (N, 3, H, W) on the CPU; it returns keypoints (N, K, 2)
+in crop pixels and scores (N, K), float32, on the CPU too.
 """
 
 from collections.abc import Callable

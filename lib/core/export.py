@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lib.core.codecs.codec import Codec, Outputs
+from lib.core.codecs.codec import Codec
 from lib.core.exported import ENTRY, Description, need
 from lib.core.validate import predict
 from lib.dataset.transforms import normalize

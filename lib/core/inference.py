@@ -33,8 +33,8 @@ class Predictor:
 
     Args:
         cfg: the experiment, by lib.config.load_config.
-        weights: a checkpoint's path or a state dict, in any layout that ``load_checkpoint`` knows; a
-            file of ``tools/export.py``, told by its suffix; or an engine (lib/core/engines.py).
+        weights: a checkpoint's path or a state dict, in any layout that ``load_checkpoint`` knows;
+            a file of ``tools/export.py``, told by its suffix; or an engine (lib/core/engines.py).
         device: by default the first GPU, else the CPU.
         precision: float32, or bfloat16 where device and engine have it.
     """

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lib.config import load_config
+from lib.core.engines import TorchEngine
 from lib.core.inference import Predictor
 from lib.core.validate import validate
 from lib.utils.errors import InputError
@@ -72,8 +73,7 @@ def test_perfect_heatmaps_give_the_annotated_places_in_image_pixels(tmp_path, ki
     error = np.linalg.norm(found[rows, :, :2] - table.joints[rows], axis=2)
     error = error[is_inside & (table.visible[rows] > 0)]
     assert len(error) > 20 and error.max() < bound
-    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
-    predictor._model, predictor._flip_test = Oracle([answers[0][:2]]), False
+    predictor = Predictor(run.cfg, TorchEngine(Oracle([answers[0][:2]]), run.codec))
     image = table.path(0)
     people = predictor(image, [[8, 12, 43, 63], [63, 12, 43, 63]])
     assert same_places(np.stack([p.keypoints for p in people]), found[:2, :, :2])
