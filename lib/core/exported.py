@@ -168,7 +168,7 @@ class OpenVinoRunner(Runner):
 
 
 class TorchScriptRunner(Runner):
-    """By PyTorch, without this project's code."""
+    """By PyTorch, without this project's code; on the CPU, on which it was traced."""
 
     def __init__(self, path: Path, precision: str, device: torch.device) -> None:
         _need_float32(path, precision)
@@ -176,16 +176,16 @@ class TorchScriptRunner(Runner):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch would rather have its newer format
             self._module = _opened(
-                path, lambda: torch.jit.load(str(path), map_location=device, _extra_files=extra)
+                path, lambda: torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
             )
-        self._device = device
         stored = extra[ENTRY]
         text = stored.decode(errors="replace") if isinstance(stored, bytes) else stored
         self.description = Description.read(path, text)
 
     @torch.inference_mode()
     def _run(self, x: Tensor) -> list[Tensor]:
-        return [output.cpu() for output in self._module(x.to(self._device))]
+        outputs = self._module(x)
+        return [outputs] if isinstance(outputs, Tensor) else [*outputs]
 
 
 RUNNERS: dict[str, Callable[[Path, str, torch.device], Runner]] = {
