@@ -78,8 +78,8 @@ class Description:
 
 
 def _setting(cfg: CfgNode, key: str) -> Any:
-    section, name = key.split(".")
-    value = cfg[section][name]
+    section, _, name = key.partition(".")
+    value = cfg.get(section, {}).get(name)  # the file may be of another version
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
