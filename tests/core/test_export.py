@@ -5,27 +5,14 @@ import torch
 
 from lib.core.agreement import difference, random_crops
 from lib.core.engines import build_engine
+from lib.core.export import openvino_files
+from lib.core.exported import Description
 from lib.utils.errors import InputError
 from tests.core.exports import small
 
-PACKAGES = {
-    "torchscript": (),
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "openvino"),
-}
 
-
-def skip_without(kind: str) -> None:
-    for package in PACKAGES[kind]:
-        pytest.importorskip(package)
-
-
-@pytest.mark.parametrize("kind", PACKAGES)
-@pytest.mark.parametrize("target", ["gaussian", "udp"])
-def test_a_file_with_decoding_answers_as_pytorch_for_any_number_of_crops(tmp_path, kind, target):
-    skip_without(kind)
-    made = small(tmp_path, TARGET_TYPE=target)
-    engine = build_engine(made.cfg, made.skeleton, made.write(tmp_path, kind))
+def answers_as_pytorch(made, path) -> bool:
+    engine = build_engine(made.cfg, made.skeleton, path)
     crops = random_crops(made.cfg, 3)
     for number in (1, 3):
         places, scores = engine(crops[:number])
@@ -33,15 +20,33 @@ def test_a_file_with_decoding_answers_as_pytorch_for_any_number_of_crops(tmp_pat
         found = difference(engine, made.engine, crops[:number])
         assert found.steady > found.joints / 2
         assert found.steady_largest < 0.01 and found.scores < 1e-4
+    return True
 
 
-@pytest.mark.parametrize("kind", PACKAGES)
-def test_a_file_without_decoding_is_decoded_by_the_engine(tmp_path, kind):
-    skip_without(kind)
+@pytest.mark.parametrize("decodes", [True, False])
+@pytest.mark.parametrize("target", ["gaussian", "udp"])
+def test_torchscript_answers_as_pytorch_for_any_number_of_crops(tmp_path, target, decodes):
+    made = small(tmp_path, TARGET_TYPE=target)
+    assert answers_as_pytorch(made, made.write(tmp_path, "torchscript", decodes))
+
+
+def test_onnx_and_openvino_answer_as_pytorch_for_any_number_of_crops(tmp_path):
+    for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(package)
+    made = small(tmp_path, TARGET_TYPE="udp")
+    path = made.write(tmp_path, "onnx")
+    assert answers_as_pytorch(made, path)
+    description = Description.of(made.cfg, made.skeleton, decodes=True, is_single=False)
+    for suffix, content in openvino_files(path.read_bytes(), description).items():
+        path.with_suffix(suffix).write_bytes(content)
+    assert answers_as_pytorch(made, path.with_suffix(".xml"))
+
+
+def test_onnx_without_decoding_is_decoded_by_the_engine(tmp_path):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
     made = small(tmp_path)
-    engine = build_engine(made.cfg, made.skeleton, made.write(tmp_path, kind, decodes=False))
-    found = difference(engine, made.engine, random_crops(made.cfg, 2))
-    assert found.steady > 30 and found.steady_largest < 0.01 and found.scores < 1e-4
+    assert answers_as_pytorch(made, made.write(tmp_path, "onnx", decodes=False))
 
 
 def test_a_file_for_single_crops_takes_several_one_after_another(tmp_path):
