@@ -10,11 +10,11 @@ import cv2
 import torch
 from _forward import enliven, fastest_turns
 from _measure import Row, digits
-from torch import Tensor, nn
+from torch import Tensor
 from yacs.config import CfgNode
 
 from lib.config import load_config
-from lib.core.agreement import STEADY, Difference, difference, drawn_crops, real_crops
+from lib.core.agreement import STEADY, Difference, difference, real_crops
 from lib.core.codecs import build_codec
 from lib.core.engines import Engine, TorchEngine, build_engine, load_network
 from lib.core.export import Decoded, export, openvino_files
@@ -23,7 +23,6 @@ from lib.core.inference import Predictor
 from lib.dataset.figures.drawing import draw_scene
 from lib.dataset.image import read_image
 from lib.dataset.skeletons import skeleton_of
-from lib.dataset.transforms import normalize
 from lib.models import build_model
 from lib.utils.devices import has_bfloat16
 from lib.utils.errors import InputError
@@ -83,17 +82,10 @@ def picture(path: str | None) -> tuple:
     return image, people[0]["bbox"]
 
 
-@torch.no_grad()
 def random_weights(cfg: CfgNode) -> dict[str, Tensor]:
-    """With batch norms that have seen crops: else values grow from layer to layer, and rounding
-    with them."""
     torch.manual_seed(0)
     network = build_model(cfg)
     enliven(network)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    network.train()(normalize(drawn_crops(cfg, 8), cfg.DATASET.COLOR_RGB))
     return network.state_dict()
 
 
