@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 VPY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+DEV_READY := $(VENV)/.ready-dev
+PIP := $(VPY) -m pip install --quiet --disable-pip-version-check
 EXPERIMENT := experiments/figures/hrnet/quickstart.yaml
 
 .PHONY: nms setup quickstart test lint clean
@@ -15,12 +17,17 @@ nms:
 
 setup: $(READY) nms
 
-# The stamp is written last: an installation that was cut off is taken up again.
-$(READY): requirements.txt requirements-dev.txt
+# A stamp is written last: an installation that was cut off is taken up again.
+$(READY): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("error: HRPose needs Python 3.10 or newer; name one: make PYTHON=python3.12")'
 	@$(PYTHON) -m venv $(VENV) || { echo "error: cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
 	@echo "=> installing packages into $(VENV) (a few minutes; PyTorch is large)"
-	@$(VPY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(DEV_READY): $(READY) requirements-dev.txt requirements-export.txt
+	@echo "=> installing what tests and exports need into $(VENV)"
+	@$(PIP) -r requirements-dev.txt
 	@touch $@
 
 quickstart: setup
@@ -28,10 +35,10 @@ quickstart: setup
 	$(VPY) tools/train.py --cfg $(EXPERIMENT)
 	$(VPY) tools/test.py --cfg $(EXPERIMENT)
 
-test: setup
+test: $(DEV_READY) nms
 	$(VPY) -m pytest
 
-lint: $(READY)
+lint: $(DEV_READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 

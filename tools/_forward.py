@@ -5,7 +5,6 @@ import importlib.util
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from torch import Tensor, nn
 
 from lib.config import load_config
 from lib.core.codecs import build_codec
+from lib.core.export import onnx_graph
+from lib.core.exported import onnx_session
 from lib.dataset import skeleton_of, with_joints
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint
@@ -133,19 +134,10 @@ def compiled(network: nn.Module, images: Tensor) -> Forward:
 
 def exported(network: nn.Module, images: Tensor) -> Forward:
     """As an ONNX graph in ONNX Runtime; its time includes copies from and to a GPU."""
-    import onnxruntime
-
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        path = str(Path(folder) / "network.onnx")
-        torch.onnx.export(network, (images,), path, dynamo=True, verbose=False)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        wanted = ["CPUExecutionProvider"]
-        if images.is_cuda:
-            wanted.insert(0, "CUDAExecutionProvider")
-        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
-        session = onnxruntime.InferenceSession(path, options, providers=providers)
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        path = Path(folder) / "network.onnx"
+        path.write_bytes(onnx_graph(network, images, is_open=False).SerializeToString())
+        session = onnx_session(path, images.device)
     name = session.get_inputs()[0].name
 
     def run(x: Tensor) -> Outputs:

@@ -10,15 +10,12 @@ import numpy as np
 import torch
 from yacs.config import CfgNode
 
-from lib.core.codecs import build_codec
-from lib.core.validate import predict
+from lib.core.engines import Engine, build_engine
 from lib.dataset import crops_are_aligned, skeleton_of, with_joints
 from lib.dataset.boxes import is_box
 from lib.dataset.image import check_size, read_image
 from lib.dataset.top_down import crop
-from lib.dataset.transforms import box_to_center_scale, crop_matrix, normalize, to_image
-from lib.models import build_model
-from lib.models.checkpoint import load_checkpoint
+from lib.dataset.transforms import box_to_center_scale, crop_matrix, to_image
 from lib.utils.errors import InputError
 
 Image = str | Path | np.ndarray
@@ -45,19 +42,22 @@ class Predictor:
 
     Args:
         cfg: the experiment, by lib.config.load_config.
-        weights: a checkpoint's path or a state dict, in any layout that ``load_checkpoint`` knows.
+        weights: a checkpoint's path or a state dict, in any layout that ``load_checkpoint`` knows;
+            a file of ``tools/export.py``, told by its suffix; or an engine (lib/core/engines.py).
         device: by default the first GPU, else the CPU.
         detector: finds people where no boxes are given: called with a list of (H, W, 3) uint8 RGB
             images it gives for each boxes (N, 4) x, y, width, height and scores (N,), as those of
             lib.core.detectors do.
+        precision: float32, or bfloat16 where device and engine have it.
     """
 
     def __init__(
         self,
         cfg: CfgNode,
-        weights: str | Path | dict,
+        weights: str | Path | dict | Engine,
         device: torch.device | str | None = None,
         detector: Detector | None = None,
+        precision: str = "float32",
     ) -> None:
         cfg = with_joints(cfg)
         self._detector = detector
@@ -67,15 +67,14 @@ class Predictor:
                 f"MODEL.NUM_JOINTS: is {cfg.MODEL.NUM_JOINTS}, but {cfg.DATASET.DATASET} has "
                 f"{len(self.skeleton)} joints"
             )
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        model = build_model(cfg)
-        load_checkpoint(model, weights)
-        self._model = model.to(self._device).eval()
-        self._codec = build_codec(cfg, self.skeleton)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._engine = (
+            weights
+            if callable(weights)
+            else build_engine(cfg, self.skeleton, weights, device, precision)
+        )
         self._size = (cfg.MODEL.IMAGE_SIZE[0], cfg.MODEL.IMAGE_SIZE[1])
         self._is_aligned = crops_are_aligned(cfg)
-        self._flip_test = cfg.TEST.FLIP_TEST
-        self._is_rgb = cfg.DATASET.COLOR_RGB
         self._batch_size = cfg.TEST.BATCH_SIZE_PER_GPU
 
     @property
@@ -83,7 +82,6 @@ class Predictor:
         """The joints, in the order of everybody's keypoints."""
         return self.skeleton.names
 
-    @torch.inference_mode()
     def __call__(
         self, image: Image | Sequence[Image], boxes: Boxes | Sequence[Boxes | None] | None = None
     ) -> list[Person] | list[list[Person]]:
@@ -158,9 +156,7 @@ class Predictor:
                 for bgr, c, s in zip(pictures, center, scale, strict=True)
             ]
         )
-        images = normalize(torch.from_numpy(crops).to(self._device), self._is_rgb)
-        outputs = predict(self._model, self._codec, images, self._flip_test)
-        places, scores = (value.float().cpu() for value in self._codec.decode(outputs))
+        places, scores = self._engine(torch.from_numpy(crops))
         boxes_there = torch.from_numpy(center), torch.from_numpy(scale)
         places = to_image(places, *boxes_there, self._size, self._is_aligned)
         return [

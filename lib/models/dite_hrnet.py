@@ -98,7 +98,7 @@ class DynamicConv(nn.Module):
         if self.is_pointwise:
             y = mix_channels(x, mix_kernels(attention, kernels))
         elif not isinstance(number, int):
-            y = self._convolve_by_all(x, attention)
+            y = self._convolve_by_each(x, attention)
         elif number == 1:
             y = self._convolve(x, mix_kernels(attention, kernels)[0], 1)
         else:
@@ -113,14 +113,17 @@ class DynamicConv(nn.Module):
         groups = self.groups * images
         return functional.conv2d(x, kernels, None, self.stride, self.padding, 1, groups)
 
-    def _convolve_by_all(self, x: Tensor, attention: Tensor) -> Tensor:
+    def _convolve_by_each(self, x: Tensor, attention: Tensor) -> Tensor:
         """Mix what all kernels give instead of the kernels: more work, but the number of groups
         does not depend on the number of images, which an exported or compiled graph may leave open.
+
+        A convolution for each kernel: one with several results a channel is not depthwise to the
+        engines that run such graphs, and several times as slow there.
         """
-        kernels = self.aggregation.weight
-        number = kernels.shape[0]
-        y = self._convolve(x, kernels.transpose(0, 1).flatten(0, 1), 1)
-        return (y.unflatten(1, (-1, number)) * attention[:, None, :, None, None]).sum(2)
+        mixed = 0
+        for number, kernel in enumerate(self.aggregation.weight):
+            mixed = mixed + self._convolve(x, kernel, 1) * attention[:, number, None, None, None]
+        return mixed
 
 
 def mix_kernels(attention: Tensor, kernels: Tensor) -> Tensor:

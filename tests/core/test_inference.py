@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from lib.config import load_config
+from lib.core.engines import TorchEngine, build_engine
 from lib.core.inference import Predictor
 from lib.core.validate import validate
+from lib.dataset.skeletons import COCO
 from lib.utils.errors import InputError
 from tests import tiny
 from tests.core.runs import CPU, parts, same_places
@@ -74,8 +76,7 @@ def test_perfect_heatmaps_give_the_annotated_places_in_image_pixels(tmp_path, ki
     error = np.linalg.norm(found[rows, :, :2] - table.joints[rows], axis=2)
     error = error[is_inside & (table.visible[rows] > 0)]
     assert len(error) > 20 and error.max() < bound
-    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
-    predictor._model, predictor._flip_test = Oracle([answers[0][:2]]), False
+    predictor = Predictor(run.cfg, TorchEngine(Oracle([answers[0][:2]]), run.codec))
     image = table.path(0)
     people = predictor(image, [[8, 12, 43, 63], [63, 12, 43, 63]])
     assert same_places(np.stack([p.keypoints for p in people]), found[:2, :, :2])
@@ -125,14 +126,19 @@ def test_boxes_beyond_one_batch_come_back_in_their_order(tmp_path, run):
 
 
 def test_people_of_several_images_share_batches_and_come_back_by_image(run):
-    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
+    engine = build_engine(run.cfg, COCO, run.model.state_dict())
+    sizes = []
+
+    def counting(crops):
+        sizes.append(len(crops))
+        return engine(crops)
+
+    predictor = Predictor(run.cfg, counting)
     paths = [run.data.table.path(row) for row in (0, 2, 4)]
     boxes = [[[8, 12, 44, 64], [63, 12, 44, 64]], [], [[8, 12, 44, 64]] * 4]
-    sizes = []
-    predictor._model.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
     everybody = predictor(paths, boxes)
     assert [len(people) for people in everybody] == [2, 0, 4]
-    assert sizes == [4, 4, 2, 2]  # six people in batches of four, each also mirrored
+    assert sizes == [4, 2]  # six people in batches of four
     for path, given, people in zip(paths, boxes, everybody, strict=True):
         for person, alone in zip(people, predictor(path, given), strict=True):
             assert same_places(person.keypoints, alone.keypoints)

@@ -102,8 +102,8 @@ def test_a_dynamic_convolution_gives_each_image_its_own_mix_of_kernels(kernel, s
     torch.testing.assert_close(layer(x), torch.cat(expected), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(layer(x[:1]), expected[0], rtol=1e-4, atol=1e-5)
     if groups > 1:
-        by_all = layer._convolve_by_all(x, layer.attention(x))
-        torch.testing.assert_close(by_all, torch.cat(expected), rtol=1e-4, atol=1e-5)
+        by_each = layer._convolve_by_each(x, layer.attention(x))
+        torch.testing.assert_close(by_each, torch.cat(expected), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", LIGHT)

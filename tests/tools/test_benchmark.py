@@ -105,6 +105,24 @@ def test_forms_whose_packages_are_missing_are_left_out(tool, capsys, experiment,
     assert names == ["plain, batch of 1", "decoding, batch of 1"]
 
 
+def test_every_engine_that_can_run_is_timed_from_image_to_keypoints(
+    tool, capsys, experiment, monkeypatch
+):
+    def missing(*_):
+        raise tool.InputError("exporting: needs a package that is not here")
+
+    monkeypatch.setattr("lib.core.export.onnx_graph", missing)
+    arguments = ["predict", "--cfg", str(experiment), "--repeats", "1", "--people", "2"]
+    settings = ["DATASET.DATASET", "coco", "MODEL.NUM_JOINTS", "17"]
+    assert tool.main([arguments[0], *settings, *arguments[1:], "--json"]) == 0
+    output = capsys.readouterr()
+    assert output.err.startswith("the rest is left out: exporting: needs a package")
+    rows = json.loads(output.out)["rows"]
+    assert len(rows) == 3
+    assert [row["agree"] for row in rows] == [True] * 3
+    assert all(row["ours"] > 0 and row["plain"] == rows[0]["ours"] for row in rows)
+
+
 def test_the_command_prints_a_table_from_any_folder(tmp_path):
     command = [sys.executable, str(TOOLS / "benchmark.py"), *NMS]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -117,11 +117,12 @@ def _blur_matrix(
 ) -> torch.Tensor:
     """(length, length): a Gaussian blur along one axis as a product; symmetric. On every kind of
     device this is faster than a convolution of one channel."""
-    weights = torch.from_numpy(cv2.getGaussianKernel(kernel, 0)[:, 0]).to(dtype)
-    place = torch.arange(length, device="cpu")
-    offset = place - place[:, None] + kernel // 2
-    is_near = (offset >= 0) & (offset < kernel)
-    return (weights[offset.clamp(0, kernel - 1)] * is_near).to(device)
+    with torch.inference_mode(False):  # it is kept, and an export cannot take such tensors
+        weights = torch.from_numpy(cv2.getGaussianKernel(kernel, 0)[:, 0]).to(dtype)
+        place = torch.arange(length, device="cpu")
+        offset = place - place[:, None] + kernel // 2
+        is_near = (offset >= 0) & (offset < kernel)
+        return (weights[offset.clamp(0, kernel - 1)] * is_near).to(device)
 
 
 def _log_at(

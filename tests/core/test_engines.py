@@ -1,0 +1,99 @@
+"""Engines: what Predictor runs on, and what cannot be run."""
+
+import io
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lib.core import exported
+from lib.core.agreement import difference, random_crops
+from lib.core.engines import TorchEngine, build_engine, load_network
+from lib.core.inference import Predictor
+from lib.utils.devices import has_bfloat16
+from lib.utils.errors import InputError
+from tests.core.exports import small
+from tests.core.runs import CPU, parts
+
+
+@pytest.fixture
+def made(tmp_path):
+    return small(tmp_path)
+
+
+def refused(made, path, message: str, precision: str = "float32") -> None:
+    with pytest.raises(InputError, match=message) as error:
+        build_engine(made.cfg, made.skeleton, path, precision=precision)
+    assert "\n" not in str(error.value)
+
+
+def test_folded_weights_answer_as_the_network_itself(tmp_path):
+    run = parts(tmp_path, TEST={"USE_GT_BBOX": True})
+    state = run.model.state_dict()
+    plain = TorchEngine(load_network(run.cfg, state, CPU, folds=False), run.codec, flip_test=True)
+    folded = build_engine(run.cfg, run.data.skeleton, state)
+    assert any(isinstance(module, nn.BatchNorm2d) for module in plain._network.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded._network.modules())
+    found = difference(folded, plain, random_crops(run.cfg, 2))
+    assert found.steady > 20 and found.steady_largest < 0.01 and found.scores < 1e-4
+
+
+def test_bfloat16_answers_nearly_as_float32(made):
+    if not has_bfloat16(CPU):
+        pytest.skip("no bfloat16 here")
+    crops = random_crops(made.cfg, 2)
+    half = TorchEngine(made.network, *made.how, precision="bfloat16")
+    assert 1e-6 < difference(half, made.engine, crops).scores < 0.05
+
+
+def test_predictor_takes_an_exported_file_and_any_engine(tmp_path, made):
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    boxes = [[8, 12, 44, 64], [63, 12, 43, 63]]
+    path = made.write(tmp_path, "torchscript")
+    expected = Predictor(made.cfg, made.engine)(image, boxes)
+    for person, other in zip(Predictor(made.cfg, path, "cpu")(image, boxes), expected, strict=True):
+        np.testing.assert_allclose(person.scores, other.scores, rtol=1e-4)
+        assert (np.abs(person.keypoints - other.keypoints).max(1) < 0.01).mean() > 0.8
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml", ".ts"])
+def test_a_missing_or_corrupt_file_is_one_line(tmp_path, made, suffix):
+    path = tmp_path / f"broken{suffix}"
+    refused(made, path, f"broken{suffix}: there is no such file")
+    path.write_bytes(b"not a network")
+    path.with_suffix(".bin").write_bytes(b"")
+    if package := {".onnx": "onnxruntime", ".xml": "openvino"}.get(suffix):
+        pytest.importorskip(package)
+    refused(made, path, f"broken{suffix}: cannot be read")
+
+
+def test_a_graph_without_its_weights_is_one_line(tmp_path, made):
+    pytest.importorskip("openvino")
+    (tmp_path / "network.xml").write_text("<net/>")
+    refused(made, tmp_path / "network.xml", r"its weights are missing: network\.bin")
+
+
+def test_a_file_that_does_not_describe_itself_is_refused(tmp_path, made):
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(made.network, torch.zeros(1, 3, 64, 64)), file)
+    (tmp_path / "foreign.ts").write_bytes(file.getvalue())
+    refused(made, tmp_path / "foreign.ts", "does not say what it holds")
+
+
+def test_an_unknown_suffix_is_refused_with_those_that_are_known(tmp_path, made):
+    refused(made, tmp_path / "network.tflite", r"network\.tflite.*\.pth.*\.onnx, \.xml, \.ts")
+
+
+def test_a_precision_that_cannot_be_is_refused(tmp_path, made):
+    refused(made, {}, "precision: must be float32 or bfloat16, not 'int8'", "int8")
+    path = made.write(tmp_path, "torchscript")
+    refused(made, path, "small.ts runs in float32", "bfloat16")
+    shutil.copy(path, tmp_path / "small.torchscript")
+    assert build_engine(made.cfg, made.skeleton, tmp_path / "small.torchscript")
+
+
+def test_a_missing_package_says_how_to_get_it():
+    with pytest.raises(InputError, match="pip install no_such_package"):
+        exported.need("no_such_package", "network.onnx")

@@ -1,0 +1,55 @@
+"""tools/export.py: what it writes and prints, and what it refuses."""
+
+import pytest
+import torch
+
+from lib.config import load_config
+from lib.core.inference import Predictor
+from lib.models import build_model
+from tests.tools import runs
+
+
+@pytest.fixture
+def start(root):
+    """The command's arguments but for what kind of file, with random weights."""
+    yaml = runs.write(root)
+    torch.manual_seed(0)
+    weights = root.parent / "weights.pth"
+    torch.save(build_model(load_config(yaml)).state_dict(), weights)
+    return ["--cfg", yaml, "--weights", weights]
+
+
+def test_the_file_is_checked_and_lies_beside_the_weights(command, start, root):
+    ended = command("export", *start, "--to", "torchscript", "TEST.FLIP_TEST", "False")
+    assert ended.code == 0, ended.err
+    lines = ended.out.splitlines()
+    assert [line.partition(":")[0] for line in lines[:4]] == [
+        *("random, 1 crop", "random, 3 crops", "coco val2017, 1 crop", "coco val2017, 3 crops")
+    ]
+    assert all("pixels at most" in line for line in lines[:4])
+    assert lines[4].startswith(f"=> {root.parent / 'weights.ts'}: ")
+    assert "with normalising, decoding, any number of crops at a time" in lines[4]
+    cfg = load_config(start[1], ["TEST.FLIP_TEST", "False"])
+    image = str(root / "images" / "val2017" / "000000000001.jpg")
+    assert len(Predictor(cfg, root.parent / "weights.ts", "cpu")(image)) == 1
+
+
+def test_a_file_that_answers_otherwise_is_not_kept(command, tool, start, root, monkeypatch):
+    module = tool("export")
+
+    class Wrong(module.Decoded):
+        def forward(self, crops):
+            places, scores = super().forward(crops)
+            return places + 1, scores
+
+    monkeypatch.setattr(module, "Decoded", Wrong)
+    ended = command(module, *start, "--to", "torchscript")
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1].startswith("error: weights.ts: its answers are not PyTorch's")
+    assert not (root.parent / "weights.ts").exists()
+    assert not runs.leftovers(root.parent)
+
+
+def test_a_wrong_suffix_is_one_line(command, start, root):
+    ended = command("export", *start, "--to", "onnx", "--out", root / "network.xml")
+    assert runs.is_one_line(ended, "--out: must end in .onnx", "network.xml")

@@ -1,0 +1,116 @@
+"""Write a network to a file that runs without this project, and check it against PyTorch at once.
+
+  python tools/export.py --cfg FILE --weights FILE --to onnx
+  python tools/export.py --cfg FILE --weights FILE --to openvino --single TEST.FLIP_TEST False
+
+The file takes uint8 RGB crops and gives keypoints in crop pixels and scores: normalising, the flip
+test (where TEST.FLIP_TEST asks for it) and decoding are inside. With --raw it takes normalised
+crops and gives the network's outputs. Any number of crops at a time, or one with --single.
+Predictor runs every such file; it takes what runs it from the suffix (docs/export.md).
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import _init_paths  # noqa: F401
+import torch
+from _experiment import run
+from yacs.config import CfgNode
+
+from lib.config import load_config
+from lib.core.agreement import Difference, difference, random_crops, real_crops
+from lib.core.codecs import build_codec
+from lib.core.engines import TorchEngine, build_engine, load_network
+from lib.core.export import EXPORTERS, MAIN_SUFFIX, Decoded, export
+from lib.core.exported import Description
+from lib.dataset import skeleton_of, with_joints
+from lib.dataset.skeletons import Skeleton
+from lib.utils.errors import InputError
+from lib.utils.files import write_atomically
+
+TOLERANCE = 0.05  # crop pixels, of joints that are steady
+SCORE_TOLERANCE = 1e-3  # of the largest score
+BATCHES = (1, 3)
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = with_joints(load_config(args.cfg, args.opts))
+    target = args.out or args.weights.with_suffix(MAIN_SUFFIX[args.to])
+    if target.suffix != MAIN_SUFFIX[args.to]:
+        raise InputError(f"--out: must end in {MAIN_SUFFIX[args.to]} for --to {args.to}: {target}")
+    skeleton = skeleton_of(cfg)
+    network = load_network(cfg, args.weights, torch.device("cpu"))
+    codec = build_codec(cfg, skeleton)
+    how = (codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
+    description = Description.of(cfg, skeleton, not args.raw, args.single)
+    whole = network if args.raw else Decoded(network, *how).eval()
+    print(f"exporting {cfg.MODEL.NAME} for {args.to} ...", file=sys.stderr, flush=True)
+    files = export(whole, description, args.to)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / target.name
+        for suffix, content in files.items():
+            draft.with_suffix(suffix).write_bytes(content)
+        check(cfg, skeleton, draft, TorchEngine(network, *how))
+    for suffix, content in files.items():
+        write_atomically(target.with_suffix(suffix), content)
+    print(summary(target, files, description))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="the experiment's YAML")
+    parser.add_argument(
+        "--weights", required=True, type=Path, metavar="FILE", help="a checkpoint, any layout"
+    )
+    parser.add_argument("--to", required=True, choices=EXPORTERS, help="the kind of file")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="where to (default: beside the weights)"
+    )
+    parser.add_argument("--raw", action="store_true", help="the network alone, without decoding")
+    parser.add_argument(
+        "--single", action="store_true", help="one crop at a time: faster for Dite-HRNet"
+    )
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over the YAML's")
+    return parser.parse_intermixed_args()
+
+
+def check(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchEngine) -> None:
+    """Compare the file at ``path`` with PyTorch, print the differences, refuse large ones."""
+    engine = build_engine(cfg, skeleton, path)
+    real, source = real_crops(cfg, max(BATCHES))
+    for name, crops in (("random", random_crops(cfg, max(BATCHES))), (source, real)):
+        for batch in BATCHES:
+            found = difference(engine, reference, crops[:batch])
+            print(line(f"{name}, {batch} crop{'s' if batch > 1 else ''}", found), flush=True)
+            # not "greater than": what is not a number must be refused too
+            if not (found.steady_largest <= TOLERANCE and found.scores <= SCORE_TOLERANCE):
+                raise InputError(
+                    f"{path.name}: its answers are not PyTorch's (more than {TOLERANCE} pixels or "
+                    f"{SCORE_TOLERANCE} of a score apart); nothing was written"
+                )
+
+
+def line(what: str, found: Difference) -> str:
+    text = f"{what}: {found.steady_largest:.4f} pixels at most, scores {found.scores:.1e}"
+    if (rest := found.joints - found.steady) > 0:
+        text += f" (without {rest} of {found.joints} joints that have two equal maxima)"
+    return text
+
+
+def summary(target: Path, files: dict[str, bytes], description: Description) -> str:
+    inside = "the network alone"
+    if description.decodes:
+        flip = " and flip test" if description.settings["TEST.FLIP_TEST"] else ""
+        inside = f"with normalising, decoding{flip}"
+    number = "one crop" if description.is_single else "any number of crops"
+    size = sum(map(len, files.values())) / 2**20
+    return f"=> {target}: {size:.1f} MiB, {inside}, {number} at a time"
+
+
+if __name__ == "__main__":
+    run(main)
