@@ -132,13 +132,19 @@ class Results:
         self.count = 0
         file.write(b"[")
 
-    def add(self, frame: Frame, people: list[Person], numbers: Sequence[int]) -> None:
-        """The people of one frame."""
+    def add(
+        self,
+        frame: Frame,
+        people: list[Person],
+        numbers: Sequence[int],
+        categories: Sequence[int] = (),
+    ) -> None:
+        """The people of one frame; ``categories`` are theirs where they are known."""
         for at, person in enumerate(people):
             table = np.column_stack([person.keypoints.round(2), person.scores.round(4)])
             entry = {
                 "image_id": frame.image_id,
-                "category_id": self._category,
+                "category_id": categories[at] if categories else self._category,
                 "keypoints": table.astype(np.float64).round(4).ravel().tolist(),
                 "score": round(person.score * person.box_score, 5),
                 "bbox": [round(float(value), 2) for value in person.box],

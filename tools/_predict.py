@@ -127,8 +127,7 @@ def make_engines(
 def predict_rows(ways: list[Way]) -> list[Row]:
     """For a report in JSON: milliseconds beside the plain network's."""
     return [
-        Row(f"{way.name}", "ms", 1e3 * way.seconds, 1e3 * ways[0].seconds, agree(way))
-        for way in ways
+        Row(way.name, "ms", 1e3 * way.seconds, 1e3 * ways[0].seconds, agree(way)) for way in ways
     ]
 
 

@@ -3,9 +3,9 @@
   python tools/check_data.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml
 
 Reads every annotation and image of DATASET.TRAIN_SET and TEST_SET, says what is wrong or odd, and
-leaves in <OUTPUT_DIR>/<dataset>/check/: findings.txt with all of it; counts_<set>.png with counts
-and sizes; samples.jpg with augmented training samples and their targets, as the network will see
-them. The exit code is 1 where a training would stop.
+leaves in <OUTPUT_DIR>/<dataset>/check/, or --work-dir: findings.txt with all of it;
+counts_<set>.png with counts and sizes; samples.jpg with augmented training samples and their
+targets, as the network will see them. The exit code is 1 where a training would stop.
 """
 
 import argparse
@@ -43,12 +43,20 @@ SHOWN = 5  # of each kind on the terminal
 def main() -> None:
     args, cfg = parse_experiment(check_parser())
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    for option in ("images", "samples"):
+        value = getattr(args, option)
+        if value is not None and value < 1:
+            raise InputError(f"--{option}: must be 1 or more, not {value}")
     cfg = with_joints(cfg)
-    folder = make_folder(Path(cfg.OUTPUT_DIR) / cfg.DATASET.DATASET / "check")
+    folder = make_folder(args.work_dir or Path(cfg.OUTPUT_DIR) / cfg.DATASET.DATASET / "check")
     findings: dict[str, list[Finding]] = {}
     sets: list[TopDownDataset] = []
     for split in dict.fromkeys((cfg.DATASET.TRAIN_SET, cfg.DATASET.TEST_SET)):
-        dataset = build_dataset(truth_settings(cfg), split, is_train=not sets)
+        try:
+            dataset = build_dataset(truth_settings(cfg), split, is_train=not findings)
+        except InputError as error:
+            findings[split] = [Finding("cannot be used", split, str(error), True)]
+            continue
         sets.append(dataset)
         print(summary(dataset))
         findings[split] = check(dataset, args.images, choose_workers(cfg.WORKERS))
@@ -105,8 +113,6 @@ def summary(dataset: TopDownDataset) -> str:
 
 def check(dataset: TopDownDataset, images: int | None, workers: int) -> list[Finding]:
     """Everything that can be found in one split."""
-    if images is not None and images < 1:
-        raise InputError(f"--images: must be 1 or more, not {images}")
     table, source = dataset.table, dataset.source
     found, sizes = [], None
     has_boxes = isinstance(source, CocoKeypoints)  # MPII's are only places and rough sizes

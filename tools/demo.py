@@ -1,7 +1,7 @@
 """Find the keypoints of people in pictures, videos and from cameras, and draw them.
 
   python tools/demo.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml \\
-      --weights models/pytorch/pose_coco/pose_hrnet_w32_256x192.pth \\
+      --weights models/pytorch/pose_coco/hrnet_w32_coco_256x192-c78dce93_20200708.pth \\
       --input photos/ --detector fasterrcnn_resnet50_fpn
 
 --input takes a file, a folder, a video, a camera's number, or a pattern such as 'photos/*.jpg'.
@@ -34,11 +34,13 @@ from _experiment import (
 from tqdm import tqdm
 from yacs.config import CfgNode
 
+from lib.config.default import default_config
 from lib.core.accuracy import Accuracy
 from lib.core.detectors import build_detector
 from lib.core.inference import Person, Predictor
 from lib.core.pipeline import batches, overlap
 from lib.dataset.boxes import BoxFile
+from lib.dataset.skeletons import SKELETONS
 from lib.dataset.truth import Truth
 from lib.dataset.video import (
     Frame,
@@ -56,8 +58,10 @@ from lib.utils.logs import experiment_folders, experiment_name, progress, start_
 
 logger = logging.getLogger(__name__)
 
+PERSON = 1  # COCO's category
 BATCH_BYTES = 1 << 26  # of the frames of a batch; some seven batches are in memory at a time
 
+SETTINGS = default_config()
 Found = tuple[list[Frame], list[np.ndarray | None], list[np.ndarray]]
 Posed = tuple[list[Frame], list[list[Person]]]
 
@@ -92,17 +96,18 @@ def main() -> None:
     problems = Problems()
     device = choose_device(args.device, cfg)
     weights = args.weights or model_file(cfg, experiment_folders(cfg, args.cfg)[0], args.cfg)
-    predictor = Predictor(cfg, weights, device)
+    predictor = Predictor(cfg, weights, device, precision=args.precision)
     logger.info("=> %s: results go to %s", weights, folder)
 
     items = find_items(args.input, problems)
     truth = None
     if args.annotations:
-        truth = Truth(args.annotations, predictor.skeleton, problems)
+        names = cfg.DATASET.CATEGORIES
+        truth = Truth(args.annotations, predictor.skeleton, problems, names)
         items = annotated(items, truth, problems)
     if not items:
         sys.exit(1)
-    find = people_finder(args, device, truth, problems)
+    find = people_finder(args, cfg, device, truth, problems)
     frames = numbered(read_frames(items, problems, is_upright=truth is None), items, truth)
     total = count_frames(items)
     pose = posing(predictor)
@@ -133,6 +138,7 @@ def demo_parser() -> argparse.ArgumentParser:
     add("--no-pictures", action="store_true", help="write only results.json")
     add("--smooth", action="store_true", help="steadier joints in videos")
     add("--no-track", action="store_true", help="no numbers for the people in videos")
+    add("--precision", default="float32", metavar="P", help="float32 (default) or bfloat16")
     add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; default: GPUS")
     return parser
 
@@ -143,7 +149,8 @@ class Words(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
         count = len(values)
         for number, word in enumerate(values[1:], 1):
-            if re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*", word) and not Path(word).exists():
+            is_key = word in SETTINGS or re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+", word)
+            if is_key and not Path(word).exists():
                 count = number
                 break
         setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or []), *values[:count]])
@@ -158,6 +165,8 @@ def check_options(args: argparse.Namespace) -> None:
         raise InputError("--smooth: needs the people's numbers; leave --no-track out")
     if args.batch < 1:
         raise InputError(f"--batch: must be 1 or more, not {args.batch}")
+    if args.detector_threshold is not None and args.detector in (None, "none") and not args.boxes:
+        raise InputError("--detector-threshold: there is no --detector or --boxes that it is for")
     for word in ("detector_weights", "detector_classes"):
         if getattr(args, word) and args.detector in (None, "none"):
             raise InputError(f"--{word.replace('_', '-')}: there is no --detector that it is for")
@@ -178,12 +187,14 @@ def choose_device(name: str | None, cfg: CfgNode) -> torch.device:
 
 def annotated(items: list[Item], truth: Truth, problems: Problems) -> list[Item]:
     """The items that the annotations list; the others are left out, in one line."""
-    known = [i for i in items if i.kind == "picture" and truth.image_id(i.path) is not None]
-    others = [item.path for item in items if item not in known]
+    known, others = [], []
+    for item in items:
+        is_known = item.kind == "picture" and truth.image_id(item.path) is not None
+        (known if is_known else others).append(item)
     if others:
         problems(
-            f"{others[0]}: is not among the images of {truth.path} ({len(others)} such files are "
-            "left out)"
+            f"{others[0].path}: is not among the images of {truth.path} ({len(others)} such files "
+            "are left out)"
         )
     return known
 
@@ -202,12 +213,18 @@ def numbered(frames: Iterator[Frame], items: list[Item], truth: Truth | None) ->
 
 
 def people_finder(
-    args: argparse.Namespace, device: torch.device, truth: Truth | None, problems: Problems
+    args: argparse.Namespace,
+    cfg: CfgNode,
+    device: torch.device,
+    truth: Truth | None,
+    problems: Problems,
 ) -> Callable[[list[Frame]], Found]:
     """What finds the boxes of a batch of frames, None for a whole image."""
     threshold = args.detector_threshold
     if args.boxes:
-        file = BoxFile(args.boxes, problems, threshold or 0.0)
+        people = (PERSON,) if cfg.DATASET.DATASET in SKELETONS else ()
+        categories = truth.categories if truth else people
+        file = BoxFile(args.boxes, problems, threshold or 0.0, categories)
         return lambda frames: (frames, *zip(*map(file.of, frames), strict=True))
     if args.detector and args.detector != "none":
         weights, classes = args.detector_weights, args.detector_classes or ()
@@ -256,16 +273,17 @@ def write_all(
     is_in_order = not args.boxes and args.detector is None
     start, count, empty, failure = time.monotonic(), 0, 0, None
     with atomic_file(folder / "results.json") as file:
-        results = Results(file, truth.category if truth else 1)
+        results = Results(file, truth.categories[0] if truth else PERSON)
         try:
             with contextlib.closing(posed), contextlib.closing(flat(posed)) as everything:
                 for frame, people in progress(everything, total, "frames"):
                     count += 1
                     empty += not people
                     numbers = follow(frame, people) if follow else []
-                    results.add(frame, people, numbers)
+                    known = truth.people(frame.image_id) if truth else []
+                    of_truth = [one.category for one in known] if is_in_order else []
+                    results.add(frame, people, numbers, of_truth)
                     if accuracy is not None:
-                        known = truth.people(frame.image_id)
                         accuracy.add(frame.item.name, frame.image, people, known, is_in_order)
                     if pictures is not None:
                         with problems.kept():

@@ -28,7 +28,7 @@ from lib.core.exported import Description
 from lib.dataset import skeleton_of, with_joints
 from lib.dataset.skeletons import Skeleton
 from lib.utils.errors import InputError
-from lib.utils.files import write_atomically
+from lib.utils.files import make_folder, write_atomically
 
 TOLERANCE = 0.05  # crop pixels, of joints that are steady
 SCORE_TOLERANCE = 1e-3  # of the largest score
@@ -42,6 +42,7 @@ def main() -> None:
     if target.suffix != MAIN_SUFFIX[args.to]:
         raise InputError(f"--out: must end in {MAIN_SUFFIX[args.to]} for --to {args.to}: {target}")
     skeleton = skeleton_of(cfg)
+    make_folder(target.parent)
     network = load_network(cfg, args.weights, torch.device("cpu"))
     codec = build_codec(cfg, skeleton)
     how = (codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)

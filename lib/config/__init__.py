@@ -230,6 +230,8 @@ def _check(cfg: CfgNode, source: str) -> None:
     require(cfg.MODEL.NUM_JOINTS >= 0, "MODEL.NUM_JOINTS", "0 (the data set's) or more")
     require(0 < cfg.MODEL.SIGMA < 1e3, "MODEL.SIGMA", "above 0, in heatmap pixels (sa_simcc: bins)")
     require(cfg.WORKERS >= 0, "WORKERS", "0 or more")
+    are_names = all(isinstance(name, str) for name in cfg.DATASET.CATEGORIES)
+    require(are_names, "DATASET.CATEGORIES", "a list of names")
     require(cfg.SEED >= 0, "SEED", "0 or more")
     require(cfg.PRINT_FREQ > 0, "PRINT_FREQ", "at least 1")
     require(cfg.TRAIN.EVAL_INTERVAL >= 0, "TRAIN.EVAL_INTERVAL", "0 or more")

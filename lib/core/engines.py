@@ -23,7 +23,6 @@ from lib.models.folding import fold_batch_norms
 from lib.utils.devices import has_bfloat16
 from lib.utils.errors import InputError
 
-CHECKPOINTS = ("", ".pth", ".pt", ".tar", ".ckpt")  # suffixes
 Engine = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -95,12 +94,9 @@ def build_engine(
     device = torch.device(device)
     codec = build_codec(cfg, skeleton)
     how = (codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
-    if isinstance(weights, dict) or Path(weights).suffix in CHECKPOINTS:
+    if isinstance(weights, dict) or Path(weights).suffix not in RUNNERS:
         return TorchEngine(load_network(cfg, weights, device), *how, device, precision)
     path = Path(weights)
-    if path.suffix not in RUNNERS:
-        known = ", ".join([*CHECKPOINTS[1:], *RUNNERS])
-        raise InputError(f"{path}: what it is must be told by its suffix: {known}")
     runner = open_exported(path, precision, device)
     runner.description.check(path, cfg, skeleton)
     if runner.description.decodes:

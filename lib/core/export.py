@@ -20,6 +20,7 @@ from lib.core.codecs.codec import Codec
 from lib.core.exported import ENTRY, Description, need
 from lib.core.validate import predict
 from lib.dataset.transforms import normalize
+from lib.utils.errors import InputError
 
 INPUTS = {True: "crops", False: "images"}  # decoding inside or not
 
@@ -58,7 +59,7 @@ def export(module: nn.Module, description: Description, kind: str) -> dict[str, 
         kind: a key of ``EXPORTERS``.
 
     Raises:
-        InputError: a package is missing.
+        InputError: a package is missing, or PyTorch is too old.
     """
     for parameter in module.parameters():
         parameter.requires_grad_(False)
@@ -76,6 +77,8 @@ def to_onnx(module: nn.Module, example: Tensor, description: Description) -> dic
 
 def onnx_graph(module: nn.Module, example: Tensor, is_open: bool, name: str = "images"):
     """An ``onnx.ModelProto``; the size of a batch is free if ``is_open``."""
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
+        raise InputError(f"exporting: ONNX needs PyTorch 2.6 or newer; this is {torch.__version__}")
     for package in ("onnx", "onnxscript"):
         need(package, "exporting")
     with quiet():

@@ -38,19 +38,23 @@ class Description:
         out; else normalised crops in, the network's outputs out.
     is_single: N is 1; else it is free.
     joints: names of the K joints.
+    flip_pairs: of joints, where a flip test is inside.
     settings: the experiment's, as far as the file depends on them.
     """
 
     decodes: bool
     is_single: bool
     joints: list[str]
+    flip_pairs: list[list[int]]
     settings: dict[str, Any]
 
     @classmethod
     def of(cls, cfg: CfgNode, skeleton: Skeleton, decodes: bool, is_single: bool) -> "Description":
         keys = NETWORK_KEYS + (DECODING_KEYS if decodes else ())
         settings = {key: _setting(cfg, key) for key in keys}
-        return cls(decodes, is_single, list(skeleton.names), settings)
+        has_flip_test = decodes and cfg.TEST.FLIP_TEST
+        pairs = [list(pair) for pair in skeleton.flip_pairs] if has_flip_test else []
+        return cls(decodes, is_single, list(skeleton.names), pairs, settings)
 
     @classmethod
     def read(cls, path: Path, text: str | None) -> "Description":
@@ -75,6 +79,9 @@ class Description:
                 )
         if self.joints != list(skeleton.names):
             raise InputError(f"{path}: its joints are not those of {cfg.DATASET.DATASET}")
+        pairs = [list(pair) for pair in skeleton.flip_pairs]
+        if self.flip_pairs and sorted(self.flip_pairs) != sorted(pairs):
+            raise InputError(f"{path}: its flip test swaps other joints than DATASET.FLIP_PAIRS")
 
 
 def _setting(cfg: CfgNode, key: str) -> Any:

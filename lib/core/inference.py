@@ -157,6 +157,8 @@ class Predictor:
             ]
         )
         places, scores = self._engine(torch.from_numpy(crops))
+        if not (places.isfinite().all() and scores.isfinite().all()):
+            raise InputError("the network's answers are not finite numbers: its weights are spoilt")
         boxes_there = torch.from_numpy(center), torch.from_numpy(scale)
         places = to_image(places, *boxes_there, self._size, self._is_aligned)
         return [

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import yaml
 
+from lib.core.exported import onnx_session
 from lib.dataset.boxes import inside
 from lib.nms import box_nms
 from lib.utils.errors import InputError
@@ -293,22 +294,7 @@ def _parse(path: str | Path, key: str, text: str) -> tuple[str, slice | list[int
 
 def _open(file: Path, url: str, device: torch.device | None) -> Any:
     """A session of ONNX Runtime."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise InputError(
-            "--detector: an ONNX detector needs ONNX Runtime: pip install onnxruntime"
-        ) from None
     if not file.exists():
         where = f"; get {url} and put it there" if url else ""
         raise InputError(f"--detector-weights: {file}: there is no such file{where}")
-    there = onnxruntime.get_available_providers()
-    wanted = ["CUDAExecutionProvider"] if device is not None and device.type == "cuda" else []
-    providers = [one for one in [*wanted, "CPUExecutionProvider"] if one in there]
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=providers)
-    except Exception as error:  # as above
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file}: ONNX Runtime cannot open it: {reason}") from None
+    return onnx_session(file, device or torch.device("cpu"))

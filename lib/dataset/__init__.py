@@ -62,6 +62,11 @@ def _figures(cfg: CfgNode, split: str, is_train: bool) -> Source:
 
 
 def _mpii(cfg: CfgNode, split: str, is_train: bool) -> Source:
+    if cfg.DATASET.ANNOTATIONS:
+        raise InputError(
+            "DATASET.ANNOTATIONS: is for COCO's layout, not for mpii; give DATASET.DATASET a name "
+            "of your own"
+        )
     source = MpiiKeypoints(cfg.DATASET.ROOT, split, data_format=cfg.DATASET.DATA_FORMAT)
     if source.has_truth and not is_train:
         _ = source.truth  # read now: after an epoch of training is a bad time to miss a file

@@ -1,7 +1,7 @@
 """What may be wrong with a data set, found before it costs a training."""
 
 import filecmp
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Finding:
 
 class _Annotation(msgspec.Struct, gc=False):
     image_id: int
-    bbox: tuple[float, float, float, float] | None = None
+    bbox: tuple[float, float, float, float]
     id: int | None = None
     keypoints: list[float] = []
     num_keypoints: int | None = None
@@ -53,7 +53,8 @@ class _File(msgspec.Struct):
 
 
 def check_annotations(path: str) -> tuple[list[Finding], np.ndarray]:
-    """Boxes and numbers of a file in COCO's layout that are left out or misread in training.
+    """Boxes and numbers of a file in COCO's layout that are left out or misread in training. (What
+    a training would stop at, ``build_dataset`` says.)
 
     Returns:
         What was found, and the images' (M, 2) widths and heights as annotated.
@@ -71,9 +72,7 @@ def check_annotations(path: str) -> tuple[list[Finding], np.ndarray]:
         where = f"annotation {person.id} of image {person.image_id}"
         image = by_id.get(person.image_id)
         if image is None:
-            found.append(Finding("image not listed", where, "its image is not in the list", True))
-        elif person.bbox is None:
-            found.append(Finding("no box", where, "has no bbox", True))
+            found.append(Finding("image not listed", where, "its image is not in the list"))
         elif not person.iscrowd:
             found += _box_findings(where, person, image)
         flags = person.keypoints[2::3]
@@ -203,15 +202,19 @@ def check_images(
 def shared_images(first: Table, second: Table) -> list[str]:
     """The files of ``first`` that ``second`` has too, under the same name and with the same
     content."""
-    files = [
-        {Path(path.decode()).name: path.decode() for path in table.paths[np.unique(table.image)]}
-        for table in (first, second)
-    ]
+    others: dict[str, list[str]] = defaultdict(list)
+    for path in used_images(second):
+        others[Path(path).name].append(path)
     return [
         path
-        for name, path in sorted(files[0].items())
-        if name in files[1] and _is_same_file(path, files[1][name])
+        for path in used_images(first)
+        if any(_is_same_file(path, other) for other in others[Path(path).name])
     ]
+
+
+def used_images(table: Table) -> list[str]:
+    """The files with people."""
+    return [path.decode() for path in table.paths[np.unique(table.image)]]
 
 
 def _is_same_file(first: str, second: str) -> bool:

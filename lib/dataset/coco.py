@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lib.dataset.coco_lists import Annotation, Image, ImageArrays, PeopleArrays
-from lib.dataset.joints import Category, categories_with_joints
+from lib.dataset.joints import Category, chosen_categories
 from lib.dataset.reading import decode_chunks, read_json, read_lists, write_json
 from lib.dataset.skeletons import Skeleton
 from lib.dataset.table import Table
@@ -85,10 +85,12 @@ class CocoKeypoints:
     ) -> None:
         self.skeleton = skeleton
         self.split = split
-        own_names, own_folder = self._names(split)
+        own_file, own_folder = self._names(split)
+        if annotations:
+            own_folder = f"images/{split}"
         file, folder = (
             Path(root) / (given.replace("{split}", split) or own)
-            for given, own in ((annotations, own_names), (images, own_folder))
+            for given, own in ((annotations, own_file), (images, own_folder))
         )
         self.annotation_file = str(file)
         self._suppression = (oks_threshold, visible_threshold, soft_nms)
@@ -109,7 +111,7 @@ class CocoKeypoints:
         if not len(pictures.ids) or not content.categories:
             raise InputError(f"{file}: lists no images or no categories")
         self.has_truth = people.count > 0
-        self._categories = self._chosen(content.categories, categories)
+        self._categories = chosen_categories(content.categories, categories, str(file))
         if detections is None:
             self.table = self._annotated(people, pictures)
         else:
@@ -120,17 +122,6 @@ class CocoKeypoints:
         if "test" in split:  # all of COCO's test sets are parts of one folder of images
             return f"annotations/image_info_{split}.json", "images/test2017"
         return f"annotations/person_keypoints_{split}.json", f"images/{split}"
-
-    def _chosen(self, known: list[Category], names: Sequence[str]) -> list[int]:
-        """The ids of the categories called ``names``, in order."""
-        missing = set(names) - {category.name for category in known}
-        if missing:
-            raise InputError(
-                f"DATASET.CATEGORIES: {self.annotation_file} has no {', '.join(sorted(missing))}; "
-                f"it has {', '.join(category.name for category in known)}"
-            )
-        chosen = [c for c in known if c.name in names] or categories_with_joints(known)
-        return sorted(category.id for category in chosen)
 
     def _annotated(self, people: PeopleArrays, images: ImageArrays) -> Table:
         """The people that the annotations show, by image."""

@@ -49,9 +49,11 @@ def with_joints(cfg: CfgNode) -> CfgNode:
     cfg = cfg.clone()
     cfg.defrost()
     settings = cfg.DATASET
-    if settings.DATASET not in SKELETONS:
-        if not settings.JOINT_NAMES:
-            _take_category(cfg)
+    known = SKELETONS.get(settings.DATASET)
+    names = tuple(settings.JOINT_NAMES)
+    if known is None and not names:
+        _take_category(cfg)
+    if known is None or (names and names != known.names):
         _fill_in(settings)
     cfg.MODEL.NUM_JOINTS = cfg.MODEL.NUM_JOINTS or len(skeleton_of(cfg))
     cfg.freeze()
@@ -102,6 +104,23 @@ def categories_with_joints(categories: Sequence[Category]) -> list[Category]:
     ordered = sorted(categories, key=lambda category: category.id)
     named = [category for category in ordered if category.keypoints]
     return [c for c in named if c.keypoints == named[0].keypoints] or ordered[:1]
+
+
+def chosen_categories(known: Sequence[Category], names: Sequence[str], path: str) -> list[int]:
+    """The ids of the categories called ``names``, in order; without names, of
+    ``categories_with_joints``.
+
+    Raises:
+        InputError: the file ``path``, from which they are, has no such category.
+    """
+    missing = set(names) - {category.name for category in known}
+    if missing:
+        raise InputError(
+            f"DATASET.CATEGORIES: {path} has no {', '.join(sorted(missing))}; it has "
+            f"{', '.join(category.name for category in known)}"
+        )
+    chosen = [c for c in known if c.name in names] or categories_with_joints(known)
+    return sorted(category.id for category in chosen)
 
 
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")

@@ -1,14 +1,16 @@
 """Ground truth of single pictures, in COCO's layout: any file names, any folder."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from lib.dataset.boxes import is_box, read_any_json
+from lib.dataset.boxes import PathEnds, is_box, read_any_json
 from lib.dataset.coco_lists import Annotation, Image
+from lib.dataset.joints import Category, chosen_categories
 from lib.dataset.skeletons import Skeleton
 from lib.dataset.video import Report
 from lib.utils.errors import InputError
@@ -21,9 +23,10 @@ class _Entry(Annotation):
 @dataclass
 class TruePerson:
     """An annotated person: joints (K, 2) pixels, visible (K,) flags of the annotated ones, box (4,)
-    x, y, width, height. ``number`` is the annotation's id."""
+    x, y, width, height. ``number`` and ``category`` are ids."""
 
     number: int
+    category: int
     joints: np.ndarray
     visible: np.ndarray
     box: np.ndarray
@@ -37,42 +40,50 @@ class Truth:
 
     Args:
         report: called with one line for what is left out; the rest is used.
+        categories: names of those that count, as in DATASET.CATEGORIES.
 
     Raises:
         InputError: the file is missing, no JSON, or of another layout.
     """
 
-    def __init__(self, path: str | Path, skeleton: Skeleton, report: Report) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        skeleton: Skeleton,
+        report: Report,
+        categories: Sequence[str] = (),
+    ) -> None:
         self.path = path
         content = read_any_json(path, "annotations in COCO's layout")
         try:
             lists = [content[name] for name in ("images", "annotations", "categories")]
             images = msgspec.convert(lists[0], list[Image])
-            self.category = min(category["id"] for category in lists[2])
+            annotations = msgspec.convert(lists[1], list)
+            known = msgspec.convert(lists[2], list[Category])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{path}: is not in COCO's layout (images, annotations, categories): {error}"
             ) from None
-        self._ids: dict[str, list[tuple[PurePosixPath, int]]] = defaultdict(list)
+        self.categories = chosen_categories(known, categories, str(path))
+        self._ids: PathEnds[int] = PathEnds()
         for image in images:
-            name = PurePosixPath(image.file_name or image.filename)
-            self._ids[name.name].append((name, image.id))
+            self._ids[image.file_name or image.filename] = image.id
         self._people: dict[int, list[TruePerson]] = defaultdict(list)
         misfits: list[str] = []
-        for number, value in enumerate(lists[1]):
+        for number, value in enumerate(annotations):
             try:
                 self._add(value, len(skeleton), f"annotations[{number}]", misfits)
             except ValueError as error:
                 report(f"{path}: annotations[{number}] is left out: {error}")
         if misfits:
             report(
-                f"{path}: {len(misfits)} of {len(lists[1])} annotations do not fit the network's "
-                f"{len(skeleton)} joints and count in no error: {misfits[0]}"
+                f"{path}: {len(misfits)} of {len(annotations)} annotations do not fit the "
+                f"network's {len(skeleton)} joints and count in no error: {misfits[0]}"
             )
 
     def _add(self, value: object, count: int, name: str, misfits: list[str]) -> None:
         entry = msgspec.convert(value, _Entry)  # its error is a ValueError
-        if entry.iscrowd or entry.category_id != self.category:
+        if entry.iscrowd or entry.category_id not in self.categories:
             return
         box = np.array(entry.bbox, np.float64)
         if not is_box(box[None])[0]:
@@ -87,22 +98,13 @@ class Truth:
             table = np.reshape(entry.keypoints, (count, 3)).astype(np.float64)
         if not np.isfinite(table).all():
             raise ValueError("its keypoints are not finite numbers")
-        person = TruePerson(entry.id, table[:, :2], table[:, 2] > 0, box)
+        person = TruePerson(entry.id, entry.category_id, table[:, :2], table[:, 2] > 0, box)
         self._people[entry.image_id].append(person)
 
     def image_id(self, path: str) -> int | None:
         """The id of the picture at ``path``: of the file names that its path ends in, the longest;
         None where there is none."""
-        parts = Path(path).parts
-        fitting = [
-            (len(name.parts), number)
-            for name, number in self._ids.get(Path(path).name, [])
-            if parts[-len(name.parts) :] == name.parts
-        ]
-        # A file that lies in another folder than the annotations say is still the only one.
-        if not fitting and len(known := self._ids.get(Path(path).name, [])) == 1:
-            return known[0][1]
-        return max(fitting)[1] if fitting else None
+        return self._ids.find(path)
 
     def people(self, image_id: int) -> list[TruePerson]:
         """The annotated people of an image."""

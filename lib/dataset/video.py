@@ -40,7 +40,7 @@ class Item:
     """One thing to look at.
 
     path: a file, the address of a stream, or a camera's number.
-    name: what it is called in results: its path inside the folder given, unique in a run.
+    name: what it is called in results: its file's name, with ``_2`` and so on where another has it.
     kind: ``picture``, ``video`` or ``camera``.
     """
 

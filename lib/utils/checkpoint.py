@@ -14,6 +14,7 @@ from lib.utils.files import write_atomically
 from lib.utils.zoo import how_to_get
 
 # A zip archive (torch 1.6 and later) or a pickle (before).
+EXPORTED = (".onnx", ".xml", ".ts", ".torchscript")  # what tools/export.py writes
 FILE_STARTS = (b"PK\x03\x04", b"\x80")
 
 
@@ -52,6 +53,10 @@ def read_file(path: Path) -> Any:
     Raises:
         InputError: the file is missing, broken, or holds more than tensors, numbers and texts.
     """
+    if path.suffix in EXPORTED and path.exists():
+        raise InputError(
+            f"{path}: is an exported network, not weights; Predictor and tools/demo.py run it"
+        )
     try:
         with path.open("rb") as file:
             start = file.read(24)

@@ -51,11 +51,11 @@ def load_zoo() -> dict[str, Weights]:
 
 
 def at(path: str | Path) -> Weights | None:
-    """The weights that experiments expect at ``path``, if they are listed."""
+    """The listed weights that experiments expect at ``path``, or that are called so."""
     parts = Path(path).absolute().parts
     for weights in _listed():
         expected = Path(weights.path).parts
-        if parts[-len(expected) :] == expected:
+        if parts[-len(expected) :] == expected or weights.name == str(path):
             return weights
     return None
 
@@ -82,9 +82,11 @@ def how_to_get(path: str | Path) -> str:
     weights = at(path)
     if weights is None:
         return ""
-    root = Path(path).absolute()
-    for _ in Path(weights.path).parts:
-        root = root.parent
+    root = ROOT
+    if weights.name != str(path):
+        root = Path(path).absolute()
+        for _ in Path(weights.path).parts:
+            root = root.parent
     option = "" if root == ROOT else f" --root {root}"
     return f"; get it by: python tools/get_weights.py {weights.name}{option}"
 

@@ -18,7 +18,7 @@ def true_person(number: int, x: float) -> TruePerson:
     """Somebody 36 x 64 pixels large, whose last two joints are not annotated."""
     joints = np.random.default_rng(number).uniform((x, 20), (x + 36, 84), (17, 2))
     visible = np.arange(17) < 15
-    return TruePerson(number, joints, visible, np.array([x, 20, 36, 64.0]))
+    return TruePerson(number, 1, joints, visible, np.array([x, 20, 36, 64.0]))
 
 
 def found(person: TruePerson, shift=(0.0, 0.0), box=None) -> Person:

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from lib.core import exported
 from lib.core.agreement import difference, random_crops
 from lib.core.engines import TorchEngine, build_engine, load_network
 from lib.core.inference import Predictor
+from lib.models.checkpoint import load_checkpoint
 from lib.utils.devices import has_bfloat16
 from lib.utils.errors import InputError
 from tests.core.exports import small
@@ -82,8 +84,18 @@ def test_a_file_that_does_not_describe_itself_is_refused(tmp_path, made):
     refused(made, tmp_path / "foreign.ts", "does not say what it holds")
 
 
-def test_an_unknown_suffix_is_refused_with_those_that_are_known(tmp_path, made):
-    refused(made, tmp_path / "network.tflite", r"network\.tflite.*\.pth.*\.onnx, \.xml, \.ts")
+def test_what_has_no_suffix_of_an_export_is_read_as_weights(tmp_path, made):
+    refused(made, tmp_path / "network.weights", r"network\.weights: there is no such checkpoint")
+    with pytest.raises(InputError, match=r"small\.ts: is an exported network, not weights"):
+        load_checkpoint(made.network, made.write(tmp_path, "torchscript"))
+
+
+def test_a_flip_test_of_other_pairs_is_refused(tmp_path, made):
+    path = made.write(tmp_path, "torchscript")
+    assert build_engine(made.cfg, made.skeleton, path)
+    other = replace(made.skeleton, flip_pairs=made.skeleton.flip_pairs[1:])
+    with pytest.raises(InputError, match=r"swaps other joints than DATASET\.FLIP_PAIRS"):
+        build_engine(made.cfg, other, path)
 
 
 def test_a_precision_that_cannot_be_is_refused(tmp_path, made):

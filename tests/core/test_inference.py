@@ -200,6 +200,14 @@ def test_a_wrong_array_is_an_error_that_says_what_an_image_is(run, image):
         predictor(image)
 
 
+def test_spoilt_weights_are_an_error(run):
+    state = run.model.state_dict()
+    state["final_layer.bias"][0] = float("nan")
+    predictor = Predictor(run.cfg, state, device="cpu")
+    with pytest.raises(InputError, match="not finite numbers: its weights are spoilt"):
+        predictor(run.data.table.path(0))
+
+
 def test_a_missing_image_weights_file_or_data_set_is_an_error(tmp_path, run):
     predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
     with pytest.raises(InputError, match="there is no such image"):

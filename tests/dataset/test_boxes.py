@@ -41,6 +41,25 @@ def test_boxes_belong_to_file_names_frames_or_image_ids(tmp_path):
         assert file.of(other)[0].shape == (0, 4) and file.of(other)[1].shape == (0,)
 
 
+def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path):
+    boxes = [
+        {"file_name": f"{folder}/a.jpg", "bbox": [n, 1, 5, 5]} for n, folder in enumerate("xy")
+    ]
+    file, _ = opened(tmp_path, boxes)
+    for number, (folder, name) in enumerate((("x", "a.jpg"), ("y", "a_2.jpg"))):
+        item = Item(f"/all/{folder}/a.jpg", name, "picture")
+        assert file.of(Frame(item, np.zeros((9, 9, 3))))[0].tolist() == [[number, 1, 5, 5]]
+
+
+def test_boxes_of_other_categories_are_left_out(tmp_path):
+    boxes = [{"image_id": 1, "category_id": c, "bbox": [c, 1, 5, 5]} for c in (1, 62)]
+    boxes.append({"image_id": 1, "bbox": [9, 1, 5, 5]})
+    file, problems = opened(tmp_path, boxes, categories=(1,))
+    assert file.of(frame("a.jpg", image_id=1))[0][:, 0].tolist() == [1, 9] and not problems
+    file, _ = opened(tmp_path, boxes)
+    assert len(file.of(frame("a.jpg", image_id=1))[0]) == 3
+
+
 def test_annotations_of_coco_are_boxes_too_and_weak_ones_are_left_out(tmp_path):
     images = [{"id": 7, "file_name": "a.jpg"}, {"id": 8, "filename": "b.jpg"}]
     boxes = [

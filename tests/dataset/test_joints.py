@@ -92,6 +92,13 @@ def test_a_known_data_set_takes_other_sigmas_and_keeps_the_rest(tmp_path):
     assert (skeleton.names, skeleton.flip_pairs) == (COCO.names, COCO.flip_pairs)
 
 
+def test_a_known_name_with_other_joints_is_filled_in_like_ones_own(tmp_path):
+    path = own(tmp_path, DATASET="coco", JOINT_NAMES=BIRD)
+    skeleton = skeleton_of(with_joints(load_config(path)))
+    assert skeleton.flip_pairs == ((1, 2),)
+    assert skeleton.sigmas[4] == COCO.sigmas[0]
+
+
 def test_of_several_categories_the_named_one_counts(tmp_path):
     categories = [
         {"id": 1, "name": "cage"},

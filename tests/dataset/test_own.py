@@ -94,10 +94,19 @@ def test_a_mirror_without_pairs_is_warned_of(tmp_path, content, caplog):
     assert "DATASET.FLIP_PAIRS: there are none" in caplog.text
 
 
-def test_a_split_called_test_has_truth_where_its_file_has(tmp_path, content):
-    path = own(tmp_path, content, split="mytest")
+def test_a_split_called_test_has_truth_where_its_file_has_and_images_of_its_name(tmp_path, content):
+    path = own(tmp_path, content, split="mytest", IMAGES="")
+    (tmp_path / "images" / "val2017").rename(tmp_path / "images" / "mytest")
     cfg = load_config(path, ["DATASET.TRAIN_SET", "mytest"])
-    assert build_dataset(cfg, "mytest", is_train=False).source.has_truth
+    dataset = build_dataset(cfg, "mytest", is_train=False)
+    assert dataset.source.has_truth
+    assert dataset[0]["image"].float().std() > 10
+
+
+def test_mpii_is_not_in_cocos_layout(tmp_path, content):
+    cfg = load_config(own(tmp_path, content, DATASET="mpii"))
+    with pytest.raises(InputError, match=r"give DATASET\.DATASET a name of your own"):
+        build_dataset(cfg, "train", is_train=True)
 
 
 def test_tigers_score_as_in_their_own_evaluator(tmp_path):

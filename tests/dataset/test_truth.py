@@ -14,9 +14,9 @@ def content(tmp_path):
     return tiny.write_coco(tmp_path)
 
 
-def opened(tmp_path, content):
+def opened(tmp_path, content, **options):
     problems = []
-    return Truth(tiny.save_coco(tmp_path, content), COCO, problems.append), problems
+    return Truth(tiny.save_coco(tmp_path, content), COCO, problems.append, **options), problems
 
 
 def test_pictures_are_known_by_the_longest_end_of_their_path(tmp_path, content):
@@ -28,7 +28,22 @@ def test_pictures_are_known_by_the_longest_end_of_their_path(tmp_path, content):
     assert truth.image_id("/x/one/a.jpg") == 8 and truth.image_id("two/a.jpg") == 9
     assert truth.image_id("/x/three/a.jpg") is None and truth.image_id("b.jpg") is None
     assert truth.image_id("/anywhere/000000000002.jpg") == 2
-    assert truth.category == 1 and not problems
+    assert truth.categories == [1] and not problems
+
+
+def test_all_categories_with_the_same_joints_count_or_those_that_are_named(tmp_path, content):
+    content["categories"] = [
+        {"id": 0, "name": "things"},
+        {"id": 3, "name": "cat", "keypoints": list(COCO.names)},
+        {"id": 5, "name": "dog", "keypoints": list(COCO.names)},
+    ]
+    for number, person in enumerate(content["annotations"]):
+        person["category_id"] = (3, 5, 0)[number % 3]
+    truth, _ = opened(tmp_path, content)
+    assert truth.categories == [3, 5]
+    assert [p.category for image in (1, 2, 3) for p in truth.people(image)] == [3, 5, 3, 5]
+    truth, _ = opened(tmp_path, content, categories=["dog"])
+    assert [p.category for image in (1, 2, 3) for p in truth.people(image)] == [5, 5]
 
 
 def test_people_have_their_joints_flags_and_boxes(tmp_path, content):

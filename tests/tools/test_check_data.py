@@ -51,13 +51,25 @@ def test_what_would_stop_a_training_ends_with_1_and_a_set_without_faults_says_so
     assert "error: image missing or broken (1)" in ended.out
 
 
+def test_a_set_that_cannot_be_used_is_said_and_the_other_is_looked_through(
+    paths, command, tmp_path
+):
+    words = ("--work-dir", tmp_path / "here", "DATASET.TRAIN_SET", "nowhere")
+    ended = command("check_data", "--cfg", paths[0], *words)
+    assert ended.code == 1
+    assert "nowhere.json: there is no such file" in ended.out
+    assert "val2017: 6 people" in ended.out
+    assert "nowhere.json" in (tmp_path / "here" / "findings.txt").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--images", "0"], "error: --images: must be 1 or more, not 0"),
-        (["DATASET.TRAIN_SET", "nowhere"], "nowhere.json: there is no such file"),
+        (["--samples", "0"], "error: --samples: must be 1 or more, not 0"),
+        (["DATASET.CATEGORIES", "[1]"], "DATASET.CATEGORIES must be a list of names, not [1]"),
     ],
 )
-def test_a_wrong_option_or_file_is_one_line(paths, command, words, message):
+def test_a_wrong_option_is_one_line(paths, command, words, message):
     ended = command("check_data", "--cfg", paths[0], *words)
     assert is_one_line(ended, message)

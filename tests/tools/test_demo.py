@@ -108,9 +108,9 @@ def test_a_video_becomes_a_video_whose_people_have_numbers(demo, tmp_path):
     video = cv2.VideoCapture(str(demo.folder / "pictures" / "a.mp4"))
     assert (video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)) == (12, 20)
     # What was found serves as boxes again.
-    again = (tmp_path / "again.json").write_bytes((demo.folder / "results.json").read_bytes())
+    (tmp_path / "again.json").write_bytes((demo.folder / "results.json").read_bytes())
     ended = demo("--input", path, "--boxes", tmp_path / "again.json", "--no-track", "--no-pictures")
-    assert again and ended.code == 0
+    assert ended.code == 0
     assert [e["bbox"] for e in results(demo)] == [e["bbox"] for e in plain]
     assert "track_id" not in results(demo)[0]
 
@@ -152,6 +152,13 @@ def test_annotations_give_boxes_errors_and_the_worst_pictures(demo, images, anno
             written = list(row.values())[2 + joint]
             assert written == "" if not flag else abs(float(written) - distance) < 0.02
     assert (demo.folder / "errors_by_joint.csv").exists()
+    assert {e["category_id"] for e in found} == {1}
+    content["categories"] = [{"id": n, "name": str(n), "keypoints": ["x"] * 17} for n in (4, 9)]
+    for person, category in zip(content["annotations"], (4, 9, 9, 4), strict=True):
+        person["category_id"] = category
+    annotations.write_text(json.dumps(content))
+    assert demo("--input", images, "--annotations", annotations, "--no-pictures").code == 0
+    assert [e["category_id"] for e in results(demo)] == [4, 9, 9, 4]
     assert cv2.imread(str(demo.folder / "worst.jpg")) is not None
 
 
@@ -219,6 +226,13 @@ def test_an_interrupt_keeps_what_is_finished(demo, tool, command, tmp_path, monk
     assert not leftovers(demo.folder)
 
 
+def test_a_word_in_capitals_may_be_a_file(demo, images):
+    assert is_one_line(
+        demo("--input", images, "NOTHERE"), "--input: NOTHERE: there is no such file"
+    )
+    assert len(results(demo)) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -228,6 +242,7 @@ def test_an_interrupt_keeps_what_is_finished(demo, tool, command, tmp_path, monk
         (("--detector", "none.yaml"), "none.yaml: there is no such file"),
         (("--detector-classes", "dog"), "--detector-classes: there is no --detector"),
         (("--annotations", "none.json"), "none.json: there is no such file"),
+        (("--detector-threshold", "0.3"), "--detector-threshold: there is no --detector"),
         (("--smooth", "--no-track"), "--smooth: needs the people's numbers"),
         (("--batch", "0"), "--batch: must be 1 or more"),
         (("--device", "abc"), "--device: abc cannot be used here"),
