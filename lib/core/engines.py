@@ -4,7 +4,7 @@ An engine is a function of uint8 RGB crops (N, 3, H, W) on the CPU; it returns k
 in crop pixels and scores (N, K), float32, on the CPU too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from lib.models.folding import fold_batch_norms
 from lib.utils.devices import has_bfloat16
 from lib.utils.errors import InputError
 
-Engine = Callable[[Tensor], tuple[Tensor, Tensor]]
+Engine = Callable[[Tensor], Sequence[Tensor]]
 
 
 class TorchEngine:
@@ -65,17 +65,6 @@ class TorchEngine:
         return places.float().cpu(), scores.float().cpu()
 
 
-class ExportedEngine:
-    """A file with everything inside."""
-
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-
-    def __call__(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        places, scores = self._runner(crops)
-        return places, scores
-
-
 def build_engine(
     cfg: CfgNode,
     skeleton: Skeleton,
@@ -100,7 +89,7 @@ def build_engine(
     runner = open_exported(path, precision, device)
     runner.description.check(path, cfg, skeleton)
     if runner.description.decodes:
-        return ExportedEngine(runner)
+        return runner  # everything is inside: it gives keypoints and scores itself
     return TorchEngine(_as_network(runner), *how)
 
 
