@@ -228,7 +228,12 @@ def _check(cfg: CfgNode, source: str) -> None:
     name = cfg.EXPERIMENT.replace("{name}", "")
     require(not set("/\\{}") & set(name), "EXPERIMENT", "a folder's name")
     require(cfg.MODEL.NUM_JOINTS >= 0, "MODEL.NUM_JOINTS", "0 (the data set's) or more")
-    require(0 < cfg.MODEL.SIGMA < 1e3, "MODEL.SIGMA", "above 0, in heatmap pixels (sa_simcc: bins)")
+    require(0 < cfg.MODEL.SIGMA < 1e3, "MODEL.SIGMA", "above 0, in heatmap pixels (simcc: bins)")
+    pair = cfg.MODEL.SIMDR_SIGMA
+    are_numbers = all(isinstance(s, (int, float)) and 0 < s < 1e3 for s in pair)
+    right = "[] or two numbers above 0, in bins"
+    require(are_numbers and len(pair) in (0, 2), "MODEL.SIMDR_SIGMA", right)
+    require(0 < cfg.LOSS.BETA < 1e3, "LOSS.BETA", "above 0")
     require(cfg.WORKERS >= 0, "WORKERS", "0 or more")
     are_names = all(isinstance(name, str) for name in cfg.DATASET.CATEGORIES)
     require(are_names, "DATASET.CATEGORIES", "a list of names")

@@ -35,7 +35,8 @@ _C.MODEL.TARGET_TYPE = "gaussian"  # a key of lib.core.codecs.CODECS
 _C.MODEL.SIMDR_SPLIT_RATIO = 2.0  # simcc: bins to a pixel of the input
 _C.MODEL.IMAGE_SIZE = [256, 256]  # network input
 _C.MODEL.HEATMAP_SIZE = [64, 64]  # network output
-_C.MODEL.SIGMA = 2.0  # of the target's Gaussian, in heatmap pixels; sa_simcc: in bins
+_C.MODEL.SIGMA = 2.0  # of the target's Gaussian, in heatmap pixels; simcc's Gaussians: in bins
+_C.MODEL.SIMDR_SIGMA = []  # simcc's Gaussians: along x and y, in bins; [] is SIGMA along both
 _C.MODEL.EXTRA = CN()  # what only this network has: see lib/config/networks.py
 
 _C.LOSS = CN()
@@ -44,6 +45,7 @@ _C.LOSS.TOPK = 8  # joints that OHKM keeps for each person
 _C.LOSS.USE_TARGET_WEIGHT = True  # leave joints without annotation out of the loss
 _C.LOSS.LABEL_SMOOTHING = 0.1  # simcc with whole bins: what the other bins share of a target
 _C.LOSS.MEAN_OVER_BINS = False  # simcc with whole bins: NMTNORMCritierion of its code
+_C.LOSS.BETA = 10.0  # rtm_simcc: sharpens outputs and targets before their softmax
 _C.LOSS.USE_DIFFERENT_JOINTS_WEIGHT = False  # the data set's weight for each joint
 
 _C.DATASET = CN()

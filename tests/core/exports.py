@@ -1,4 +1,4 @@
-"""A network of one layer, and files of it."""
+"""A network of one layer or two, and files of it."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -41,10 +41,25 @@ class Small(NamedTuple):
         return folder / f"small{MAIN_SUFFIX[kind]}"
 
 
+class Vectors(nn.Module):
+    """SimCC's two vectors a joint, of two bins a pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = nn.Conv2d(3, 17, 4, stride=4)
+        self.x, self.y = nn.Linear(256, 128), nn.Linear(256, 128)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        flat = self.maps(x).flatten(2)
+        return [self.x(flat), self.y(flat)]
+
+
 def small(folder: Path, **model) -> Small:
-    """Heatmaps of 16 x 16 from crops of 64 x 64, by one convolution with random weights."""
+    """Heatmaps of 16 x 16 from crops of 64 x 64, by one convolution with random weights; vectors
+    for MODEL.HEAD simcc."""
     cfg = load_config(tiny.experiment(folder / "small.yaml", folder, MODEL=model))
     skeleton = COCO
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 17, 4, stride=4)).eval()
-    return Small(cfg, skeleton, network, build_codec(cfg, skeleton))
+    is_simcc = cfg.MODEL.HEAD == "simcc"
+    network = Vectors() if is_simcc else nn.Sequential(nn.Conv2d(3, 17, 4, stride=4))
+    return Small(cfg, skeleton, network.eval(), build_codec(cfg, skeleton))

@@ -29,6 +29,7 @@ KINDS = {
     "udp": {"TARGET_TYPE": "udp"},
     "srpose": {"HEAD": "srpose", "TARGET_TYPE": "full", "HEATMAP_SIZE": [64, 64], "SIGMA": 4},
     "simcc": {"HEAD": "simcc", "TARGET_TYPE": "sa_simcc", "SIGMA": 4},
+    "rtm_simcc": {"HEAD": "simcc", "TARGET_TYPE": "rtm_simcc", "SIMDR_SIGMA": [4, 5.0]},
 }
 
 

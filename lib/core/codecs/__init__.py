@@ -24,6 +24,8 @@ CODECS: dict[str, Callable[[CfgNode, Skeleton], Codec]] = {
     "full": full.build,
     "simcc": simcc.build,
     "sa_simcc": simcc.build,
+    "mm_simcc": simcc.build,
+    "rtm_simcc": simcc.build,
 }
 
 # MODEL.HEAD -> what it can be trained for
@@ -31,7 +33,7 @@ FITTING = {
     "heatmap": ("gaussian", "dark", "udp"),
     "sr": ("full",),
     "srpose": ("full",),
-    "simcc": ("simcc", "sa_simcc"),
+    "simcc": ("simcc", "sa_simcc", "mm_simcc", "rtm_simcc"),
 }
 
 
@@ -46,8 +48,6 @@ def build_codec(cfg: CfgNode, skeleton: Skeleton) -> Codec:
             f"MODEL.TARGET_TYPE: must be {' or '.join(fitting)} for MODEL.HEAD {cfg.MODEL.HEAD}, "
             f"not {name}"
         )
-    if cfg.TEST.REFINE and "simcc" in name:
-        raise InputError("TEST.REFINE: moves maxima of heatmaps; simcc has none, leave it ''")
     if cfg.LOSS.USE_DIFFERENT_JOINTS_WEIGHT and not skeleton.joint_weights:
         raise InputError(
             "LOSS.USE_DIFFERENT_JOINTS_WEIGHT: needs DATASET.JOINT_WEIGHTS, a number for each joint"

@@ -6,7 +6,8 @@ UDP: Huang et al.: The Devil Is in the Details. CVPR 2020. The numbers of the la
 mmpose/codecs/utils/refinement.py in mmpose 1.x.
 
 All take heatmaps (N, K, H, W), their maxima (N, K, 2) as x, y and the values there (N, K), and give
-places (N, K, 2) in heatmap pixels. They work on a batch, on its device.
+places (N, K, 2) in heatmap pixels. They work on a batch, on its device. ``dark_step_1d`` does the
+same with vectors.
 """
 
 import functools
@@ -83,6 +84,22 @@ def udp_step(
     return place - _newton(slope, bend, torch.finfo(torch.float32).eps)
 
 
+def dark_step_1d(
+    vectors: torch.Tensor, place: torch.Tensor, scores: torch.Tensor, kernel: int
+) -> torch.Tensor:
+    """``dark_step`` for vectors (N, K, B), their maxima (N, K) and the values there (N, K); the
+    border is repeated, and values below 0.001 are taken for flat."""
+    length = vectors.shape[2]
+    blurred = vectors @ _blur_matrix(length, kernel, vectors.device, vectors.dtype)
+    gain = _gain(scores, blurred.amax(2))
+    near = place.long()[..., None] + torch.arange(-2, 3, device=place.device)
+    value = blurred.gather(2, near.clamp(0, length - 1)) * gain[..., None]
+    left2, left, middle, right, right2 = value.clamp(1e-3, 50.0).log().unbind(2)
+    bend = 0.25 * (right2 - 2 * middle + left2) + 1e-9
+    step = 0.5 * (right - left) / bend
+    return place - step.clamp(-kernel / 2, kernel / 2)  # where it is nearly flat, not out of sight
+
+
 def _newton(
     slope: tuple[torch.Tensor, ...], bend: tuple[torch.Tensor, ...], damping: float = 0.0
 ) -> torch.Tensor:
@@ -105,10 +122,12 @@ def _blur(
     down = _blur_matrix(height, kernel, heatmaps.device, heatmaps.dtype)
     across = _blur_matrix(width, kernel, heatmaps.device, heatmaps.dtype)
     blurred = down @ heatmaps @ across
-    highest = blurred.flatten(2).amax(2)
+    return blurred, _gain(scores, blurred.flatten(2).amax(2))
+
+
+def _gain(scores: torch.Tensor, highest: torch.Tensor) -> torch.Tensor:
     # A map without a positive value has no peak to give back: it becomes flat.
-    gain = torch.where((scores > 0) & (highest > 0), scores / highest, 0)
-    return blurred, gain
+    return torch.where((scores > 0) & (highest > 0), scores / highest, 0)
 
 
 @functools.lru_cache(maxsize=16)

@@ -2,7 +2,11 @@
 
 Li et al.: SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation. ECCV
 2022. Numbers: lib/dataset/JointsDataset.py, lib/core/loss.py and lib/core/function.py of
-leeyegy/SimCC. Outputs are logits: (N, K, bins along x) and (N, K, bins along y).
+leeyegy/SimCC. mmpose's own: mmpose/codecs/simcc_label.py and
+mmpose/models/losses/classification_loss.py of mmpose 1.x; of these RTMPose's is Jiang et al.:
+RTMPose: Real-Time Multi-Person Pose Estimation based on MMPose. arXiv:2303.07399.
+
+Outputs are (N, K, bins along x) and (N, K, bins along y): logits, but for RTMPose heights.
 """
 
 import math
@@ -14,6 +18,7 @@ from yacs.config import CfgNode
 
 from lib.core.codecs.codec import Codec, Outputs, exchanged, pck
 from lib.core.codecs.heatmap import nearest_pixel
+from lib.core.codecs.refinement import blur_kernel, dark_step_1d
 from lib.dataset.skeletons import Skeleton
 from lib.dataset.transforms import mirror_order
 from lib.utils.errors import InputError
@@ -39,21 +44,28 @@ class SimCCCodec(Codec):
     Args:
         image_size: (width, height) of the crop.
         ratio: bins to a pixel.
-        sigma: of the target's Gaussian, in bins; None for whole bins.
+        sigma: of the target's Gaussian along x and y, in bins; None for whole bins.
+        on_bins: Gaussians are centred on the joint's nearest bin, not on the joint.
+        beta: Gaussians have the height 1, not the area 1, and outputs learn these heights: the loss
+            compares the softmax of both times ``beta``. None for logits.
         smoothing: of whole bins: what all bins but the joint's share.
         is_mean: of whole bins: mean over bins and joints, not the sum.
         shift: in the flip test, move mirrored distributions along x one bin to the left.
+        blur: widths of the blurs along x and y of DARK's step between bins; None for no step.
     """
 
     def __init__(
         self,
         image_size: tuple[int, int],
         ratio: float,
-        sigma: float | None,
+        sigma: tuple[float, float] | None,
         flip_pairs: tuple[tuple[int, int], ...],
+        on_bins: bool = False,
+        beta: float | None = None,
         smoothing: float = 0.1,
         is_mean: bool = False,
         shift: bool = True,
+        blur: tuple[int, int] | None = None,
         joint_weights: tuple[float, ...] | None = None,
         uses_weight: bool = True,
     ) -> None:
@@ -61,9 +73,12 @@ class SimCCCodec(Codec):
         self.ratio = ratio
         self.bins = (int(image_size[0] * ratio), int(image_size[1] * ratio))
         self.sigma = sigma
+        self.on_bins = on_bins
+        self.beta = beta
         self.smoothing = smoothing
         self.is_mean = is_mean or sigma is not None
         self.shift = shift
+        self.blur = blur
         self._flip_pairs = flip_pairs
         self._joint_weights = joint_weights
         self._uses_weight = uses_weight
@@ -73,37 +88,38 @@ class SimCCCodec(Codec):
 
         A joint weighs nothing where it lies outside the crop, or its Gaussian does.
         """
-        axes = [(joints[..., i], self.image_size[i], self.bins[i]) for i in (0, 1)]
-        if self.sigma is None:
-            weight = visible
-            for place, length, _ in axes:
-                weight = weight * ((place >= 0) & (place < length))
-            x, y = (self._whole_bin(*axis) for axis in axes)
-        else:
-            reach = 3 * self.sigma  # in pixels, though sigma is in bins: as published
-            weight = visible
-            for place, length, _ in axes:
-                ends = (place - reach).trunc(), (place + reach + 1).trunc()
-                weight = weight * ((ends[0] < length) & (ends[1] >= 0))
-            x, y = (self._gaussian(place, bins) for place, _, bins in axes)
+        along = self._whole_bin if self.sigma is None else self._gaussian
+        (is_near_x, x), (is_near_y, y) = (along(joints[..., i], i) for i in (0, 1))
+        weight = visible * is_near_x * is_near_y
         is_there = (weight > 0.5)[..., None]
         if self._joint_weights is not None:
             weight = weight * weight.new_tensor(self._joint_weights)
         return Bins(x * is_there, y * is_there, weight)
 
-    def _gaussian(self, place: torch.Tensor, bins: int) -> torch.Tensor:
-        """(N, K, bins): a Gaussian of area 1 around the joint's own place."""
-        center = (place * self.ratio)[..., None]
-        distance = torch.arange(bins, device=place.device) - center
-        height = 1 / (self.sigma * math.sqrt(2 * math.pi))
-        return height * torch.exp(-distance.square() / (2 * self.sigma**2))
+    def _gaussian(self, place: torch.Tensor, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Along axis ``i``: whether any of it lies inside (N, K), and (N, K, bins)."""
+        sigma, bins = self.sigma[i], self.bins[i]
+        center = place * self.ratio
+        if self.on_bins:
+            center = center.round()
+            is_near = (center - 3 * sigma < bins) & (center + 3 * sigma + 1 >= 0)
+        else:
+            reach = 3 * sigma  # in pixels, though sigma is in bins: as published
+            is_near = (place - reach).trunc() < self.image_size[i]
+            is_near &= (place + reach + 1).trunc() >= 0
+        distance = torch.arange(bins, device=place.device) - center[..., None]
+        height = 1 / (sigma * math.sqrt(2 * math.pi)) if self.beta is None else 1
+        return is_near, height * torch.exp(-distance.square() / (2 * sigma**2))
 
-    def _whole_bin(self, place: torch.Tensor, length: int, bins: int) -> torch.Tensor:
-        """(N, K, bins): most of it in the joint's bin, the rest spread evenly."""
+    def _whole_bin(self, place: torch.Tensor, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Along axis ``i``: whether it lies inside (N, K), and (N, K, bins), most of it in the
+        joint's bin, the rest spread evenly."""
+        length, bins = self.image_size[i], self.bins[i]
         inside = torch.where(place >= length, length - 1, place).clamp(min=0)
         index = nearest_pixel(inside * self.ratio).clamp(max=bins - 1)
         is_bin = torch.arange(bins, device=place.device) == index[..., None]
-        return torch.where(is_bin, 1 - self.smoothing, self.smoothing / (bins - 1)).to(place.dtype)
+        share = torch.where(is_bin, 1 - self.smoothing, self.smoothing / (bins - 1))
+        return (place >= 0) & (place < length), share.to(place.dtype)
 
     def loss(self, outputs: Outputs, target: Bins) -> torch.Tensor:
         """The Kullback-Leibler divergence of both axes, added: the mean over bins, people and
@@ -111,6 +127,8 @@ class SimCCCodec(Codec):
         self._check(outputs)
         total = 0
         for logits, share in zip(outputs, target[:2], strict=True):
+            if self.beta is not None:
+                logits, share = self.beta * logits, (self.beta * share).softmax(2)
             divergence = functional.kl_div(logits.log_softmax(2), share, reduction="none")
             joint = divergence.mean(2) if self.is_mean else divergence.sum(2)
             if self._uses_weight:
@@ -137,11 +155,17 @@ class SimCCCodec(Codec):
         return [torch.logaddexp(a.log_softmax(2), b.log_softmax(2)) - math.log(2) for a, b in pairs]
 
     def decode(self, outputs: Outputs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keypoints (N, K, 2) in crop pixels, and the smaller of the two largest shares (N, K)."""
+        """Keypoints (N, K, 2) in crop pixels, and the smaller of the two largest shares or heights
+        (N, K)."""
         self._check(outputs)
-        best = [logits.float().softmax(2).max(2) for logits in outputs]
-        place = torch.stack([axis.indices for axis in best], dim=-1).float()
-        return place / self.ratio, torch.minimum(best[0].values, best[1].values)
+        axes = [self._values(axis.float()) for axis in outputs]
+        best = [axis.max(2) for axis in axes]
+        places = [axis.indices.float() for axis in best]
+        if self.blur is not None:
+            highest = [axis.values for axis in best]
+            places = list(map(dark_step_1d, axes, places, highest, self.blur))
+        scores = torch.minimum(best[0].values, best[1].values)
+        return torch.stack(places, dim=-1) / self.ratio, scores
 
     def accuracy(self, outputs: Outputs, target: Bins) -> tuple[torch.Tensor, torch.Tensor]:
         """PCK, see ``lib.core.codecs.codec.pck``, in bins."""
@@ -152,7 +176,10 @@ class SimCCCodec(Codec):
         return pck(place, truth, self.bins)
 
     def maps(self, outputs: Outputs) -> torch.Tensor:
-        return _product(*(logits.softmax(2) for logits in outputs))
+        return _product(*(self._values(axis).clamp(min=0) for axis in outputs))
+
+    def _values(self, axis: torch.Tensor) -> torch.Tensor:
+        return axis.softmax(2) if self.beta is None else axis
 
     def _check(self, outputs: Outputs) -> None:
         is_pair = isinstance(outputs, (list, tuple)) and len(outputs) == 2
@@ -172,20 +199,30 @@ def _product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def build(cfg: CfgNode, skeleton: Skeleton) -> SimCCCodec:
-    """The codec of an experiment: whole bins for MODEL.TARGET_TYPE simcc, else Gaussians."""
+    """The codec of an experiment. MODEL.TARGET_TYPE simcc: whole bins; sa_simcc: Gaussians around
+    joints; mm_simcc: around their nearest bins; rtm_simcc: the same with height 1."""
+    kind = cfg.MODEL.TARGET_TYPE
     ratio, smoothing = cfg.MODEL.SIMDR_SPLIT_RATIO, cfg.LOSS.LABEL_SMOOTHING
     if cfg.LOSS.USE_OHKM:
         raise InputError("LOSS.USE_OHKM: is for heatmaps; simcc has no such loss")
     if not 0 <= smoothing < 1:
         raise InputError(f"LOSS.LABEL_SMOOTHING: must be from 0 to below 1, not {smoothing}")
+    if cfg.TEST.REFINE not in ("", "dark") or (cfg.TEST.REFINE and kind != "rtm_simcc"):
+        right = "'' or dark" if kind == "rtm_simcc" else "'': outputs are not heights"
+        raise InputError(f"TEST.REFINE: for {kind} must be {right}, not {cfg.TEST.REFINE}")
+    sigma = tuple(cfg.MODEL.SIMDR_SIGMA) or (cfg.MODEL.SIGMA, cfg.MODEL.SIGMA)
+    has_step = kind == "rtm_simcc" and cfg.TEST.POST_PROCESS
     return SimCCCodec(
         cfg.MODEL.IMAGE_SIZE,
         ratio,
-        None if cfg.MODEL.TARGET_TYPE == "simcc" else cfg.MODEL.SIGMA,
+        None if kind == "simcc" else sigma,
         skeleton.flip_pairs,
+        on_bins=kind in ("mm_simcc", "rtm_simcc"),
+        beta=cfg.LOSS.BETA if kind == "rtm_simcc" else None,
         smoothing=smoothing,
         is_mean=cfg.LOSS.MEAN_OVER_BINS,
         shift=cfg.TEST.SHIFT_HEATMAP,
+        blur=tuple(cfg.TEST.BLUR_KERNEL or blur_kernel(s) for s in sigma) if has_step else None,
         joint_weights=skeleton.joint_weights if cfg.LOSS.USE_DIFFERENT_JOINTS_WEIGHT else None,
         uses_weight=cfg.LOSS.USE_TARGET_WEIGHT,
     )

@@ -18,7 +18,8 @@ SIZE = tuple(META["image_size"])
 
 
 def codec(sigma: float | None = META["sigma"], **options) -> SimCCCodec:
-    return SimCCCodec(SIZE, META["split_ratio"], sigma, COCO.flip_pairs, **options)
+    pair = None if sigma is None else (sigma, sigma)
+    return SimCCCodec(SIZE, META["split_ratio"], pair, COCO.flip_pairs, **options)
 
 
 def tensors(*names: str) -> list[torch.Tensor]:
@@ -118,33 +119,93 @@ def test_settings_reach_the_codec_and_wrong_ones_are_refused(tmp_path):
         return build_codec(load_config(path), COCO)
 
     ours = made(MODEL={"TARGET_TYPE": "sa_simcc"}, TEST={"SHIFT_HEATMAP": False})
-    assert (ours.sigma, ours.shift, ours.bins) == (6, False, (128, 128))
+    assert (ours.sigma, ours.shift, ours.bins) == ((6, 6), False, (128, 128))
     ours = made(MODEL={"TARGET_TYPE": "simcc"}, LOSS={"LABEL_SMOOTHING": 0.2})
     assert (ours.sigma, ours.smoothing, ours.is_mean) == (None, 0.2, False)
-    with pytest.raises(InputError, match=r"TARGET_TYPE: must be simcc or sa_simcc for MODEL.HEAD"):
+    with pytest.raises(InputError, match=r"TARGET_TYPE: must be simcc or sa_simcc or mm_simcc"):
         made(MODEL={"TARGET_TYPE": "gaussian"})
     with pytest.raises(InputError, match=r"LOSS.LABEL_SMOOTHING"):
         made(MODEL={"TARGET_TYPE": "simcc"}, LOSS={"LABEL_SMOOTHING": 1.0})
     with pytest.raises(InputError, match=r"LOSS.USE_OHKM: is for heatmaps"):
         made(MODEL={"TARGET_TYPE": "simcc"}, LOSS={"USE_OHKM": True})
-    with pytest.raises(InputError, match=r"TEST.REFINE: moves maxima of heatmaps; simcc has none"):
+    pair = {"TARGET_TYPE": "rtm_simcc", "SIMDR_SIGMA": [4.9, 5.66]}
+    ours = made(MODEL=pair, TEST={"POST_PROCESS": True})
+    assert (ours.sigma, ours.on_bins, ours.beta, ours.blur) == ((4.9, 5.66), True, 10, (29, 35))
+    ours = made(MODEL=pair, TEST={"POST_PROCESS": True, "BLUR_KERNEL": 9})
+    assert ours.blur == (9, 9)
+    ours = made(MODEL={"TARGET_TYPE": "mm_simcc"}, TEST={"POST_PROCESS": True})
+    assert (ours.sigma, ours.on_bins, ours.beta, ours.blur) == ((6, 6), True, None, None)
+    with pytest.raises(InputError, match=r"MODEL.SIMDR_SIGMA must be \[\] or two numbers above 0"):
+        made(MODEL={"TARGET_TYPE": "sa_simcc", "SIMDR_SIGMA": [4.9, 0]})
+    with pytest.raises(InputError, match=r"TEST.REFINE: for simcc must be '': outputs are not hei"):
         made(MODEL={"TARGET_TYPE": "simcc"}, TEST={"REFINE": "dark"})
+    with pytest.raises(InputError, match=r"TEST.REFINE: for rtm_simcc must be '' or dark, not udp"):
+        made(MODEL={"TARGET_TYPE": "rtm_simcc"}, TEST={"REFINE": "udp"})
     with pytest.raises(InputError, match=r"SIMDR_SPLIT_RATIO: asks for 128 and 128 bins.*have no"):
         ours.decode(torch.zeros(1, 17, 64, 64))
 
 
-@pytest.mark.parametrize(
-    ("name", "ratio", "smoothing"), [("standard", 3.0, 0.1), ("onehot", 2.0, 0)]
-)
-def test_whole_bins_are_mmposes_too(name, ratio, smoothing):
+MMPOSE = {
+    "standard": (3.0, None, {"smoothing": 0.1}),
+    "onehot": (2.0, None, {"smoothing": 0}),
+    "gaussian": (2.0, (6, 6), {"on_bins": True}),
+    "gaussian_pair": (2.0, (4.9, 5.66), {"on_bins": True, "beta": 10.0, "blur": (29, 35)}),
+}
+
+
+@pytest.mark.parametrize("name", MMPOSE)
+def test_mmposes_own_simcc(name):
     _, arrays = golden("ops/codec_simcc")
-    ours = SimCCCodec(SIZE, ratio, None, COCO.flip_pairs, smoothing=smoothing)
+    ratio, sigma, options = MMPOSE[name]
+    ours = SimCCCodec(SIZE, ratio, sigma, COCO.flip_pairs, **options)
     joints, visible = (torch.from_numpy(arrays[key]).float() for key in ("keypoints", "visible"))
     target = ours.encode(joints, visible)
+    counts = target.weight.numpy() > 0
+    if sigma is None:  # mmpose keeps no joint that is rounded up to the border, the original does
+        counts &= arrays[f"{name}_weights"] > 0
+    else:
+        np.testing.assert_array_equal(target.weight.numpy(), arrays[f"{name}_weights"])
+    assert counts[:2].sum() > 15
     for axis, theirs in ((target.x, arrays[f"{name}_x"]), (target.y, arrays[f"{name}_y"])):
-        counts = (arrays[f"{name}_weights"][: len(theirs)] > 0) & (target.weight[:2].numpy() > 0)
-        assert counts.sum() > 15
-        np.testing.assert_allclose(axis[:2].numpy()[counts], theirs[counts], atol=1e-6)
+        np.testing.assert_allclose(axis[:2].numpy()[counts[:2]], theirs[counts[:2]], atol=1e-6)
     noisy = [torch.from_numpy(arrays[f"{name}_noisy_{axis}"]) for axis in "xy"]
-    places, _ = ours.decode(noisy)
-    np.testing.assert_allclose(places.numpy(), arrays[f"{name}_decoded"], atol=1e-4)
+    places, scores = ours.decode(noisy)
+    # The step divides by what may be nearly flat.
+    atol = 1e-4 if ours.blur is None else 1e-3
+    np.testing.assert_allclose(places.numpy(), arrays[f"{name}_decoded"], atol=atol)
+    if ours.beta is not None:
+        np.testing.assert_allclose(scores.numpy(), arrays[f"{name}_scores"], rtol=1e-6)
+
+
+def test_heights_are_compared_as_mmpose_does():
+    """KLDiscretLoss(beta=10, label_softmax=True), there summed over people, here their mean."""
+    ours = codec(4.0, on_bins=True, beta=10.0)
+    target = encoded(ours)
+    logits = tensors("logits_x", "logits_y")
+    expected = 0
+    for axis, heights in zip(logits, target[:2], strict=True):
+        share = np.exp(10 * heights.double().numpy())
+        share /= share.sum(2, keepdims=True)
+        said = np.exp(10 * axis.double().numpy())
+        said /= said.sum(2, keepdims=True)
+        divergence = (share * np.log(share / said)).mean(2)
+        expected += (divergence * target.weight.numpy()).mean()
+    assert ours.loss(logits, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_step_between_bins_finds_the_middle_of_a_gaussian_and_stays_where_there_is_none():
+    ours = codec(4.0, on_bins=True, beta=10.0, blur=(23, 23))
+    bins = [torch.arange(float(n)) for n in ours.bins]
+    middle = (100.3, 200.8)
+    peaks = [torch.exp(-((b - m) ** 2) / 32) for b, m in zip(bins, middle, strict=True)]
+    places, scores = ours.decode([peak[None, None].repeat(1, 2, 1) for peak in peaks])
+    found = places * META["split_ratio"]
+    assert (found - torch.tensor(middle)).abs().max() < 0.02
+    flat = [torch.zeros(1, 2, n) for n in ours.bins]
+    places, scores = ours.decode(flat)
+    assert (places == 0).all() and (scores == 0).all()
+    for edge in (0, -1):
+        at_edge = [axis.index_fill(2, torch.tensor(edge % axis.shape[2]), 1.0) for axis in flat]
+        places, _ = ours.decode(at_edge)
+        assert places.isfinite().all()
+        assert (places - torch.tensor(SIZE) * (edge % 2)).abs().max() < 2
