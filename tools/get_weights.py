@@ -23,6 +23,8 @@ from lib.utils.download import download
 from lib.utils.errors import InputError
 from lib.utils.zoo import ROOT, Weights
 
+HEADLINES = ("AP", "Mean", "box AP")  # the scores that count
+
 
 def main() -> None:
     args = parse_args()
@@ -78,22 +80,25 @@ def of_experiment(path: str) -> list[Weights]:
 def get(weights: Weights, root: Path) -> None:
     path = root / weights.path
     if not path.exists():
-        print(f"=> {weights.name}: downloading {weights.url}")
+        print(f"=> {weights.name}: downloading {weights.url} to {path}")
     download(weights.url, path, weights.sha256)
     checked = "its SHA-256 is right" if weights.sha256 else "no SHA-256 is published for it"
     print(f"=> {weights.name}: {path} ({path.stat().st_size / 1e6:.1f} MB; {checked})")
     if weights.experiment:
         prefix = "" if root == ROOT else str(root)
         print(f"   to test it: {weights.test_command(prefix)}")
+    else:
+        print(f"   what it is: {weights.kind}")
 
 
 def listing(known: dict[str, Weights], root: Path) -> str:
-    """One line for each: name, whether it is here, its published score, its experiment."""
+    """One line for each: name, whether it is here, its published score, its experiment or
+    what it is."""
     rows = []
     for weights in known.values():
-        score = next((f"{name} {value:g}" for name, value in headline(weights)), "ImageNet")
+        score = next((f"{name} {value:g}" for name, value in headline(weights)), "")
         here = "here" if (root / weights.path).exists() else ""
-        rows.append((weights.name, here, score, weights.experiment or weights.path))
+        rows.append((weights.name, here, score, weights.experiment or weights.kind))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -103,7 +108,7 @@ def listing(known: dict[str, Weights], root: Path) -> str:
 
 def headline(weights: Weights) -> list[tuple[str, float]]:
     """The score that counts, if there is one."""
-    return [(name, weights.scores[name]) for name in ("AP", "Mean") if name in weights.scores]
+    return [(name, weights.scores[name]) for name in HEADLINES if name in weights.scores]
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from lib.core.inference import Detector
 from lib.core.onnx_detector import OnnxDetector
 from lib.dataset.boxes import inside
 from lib.utils.errors import InputError
+from lib.utils.zoo import DETECTORS, how_to_get
 
-FOLDER = Path("models/detectors")
 PERSON = "person"
 # Their weights COCO_V1 were trained with batch norms that add no eps, which torchvision's builders
 # see to only where they load the weights themselves (overwrite_eps in faster_rcnn.py and others).
@@ -136,7 +136,7 @@ def _class_numbers(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
 def _load(name: str, enum: type, weights: str) -> tuple[Enum | None, dict]:
     """The state dict of a model of torchvision, and which of its published weights it is."""
     entry = enum.DEFAULT if weights in ("", "DEFAULT") else enum.__members__.get(weights)
-    path = FOLDER / Path(entry.url).name if entry else Path(weights)
+    path = Path(DETECTORS, Path(entry.url).name) if entry else Path(weights)
     if path.exists():
         published = {Path(one.url).name: one for one in enum}
         try:
@@ -149,12 +149,12 @@ def _load(name: str, enum: type, weights: str) -> tuple[Enum | None, dict]:
         known = ", ".join(enum.__members__)
         raise InputError(
             f"--detector-weights: {weights}: there is no such file, and {name} has no weights of "
-            f"that name; get {enum.DEFAULT.url}, or name one of {known}"
+            f"that name{how_to_get(path) or f'; name one of {known}'}"
         )
     try:
         return entry, entry.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; another file than was promised
         raise InputError(
-            f"--detector: the weights of {name} cannot be downloaded ({error}); get {entry.url} "
-            f"and put it at {path}"
+            f"--detector: the weights of {name} cannot be downloaded ({error})"
+            f"{how_to_get(path) or f'; get {entry.url} and put it at {path}'}"
         ) from None

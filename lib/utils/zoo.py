@@ -10,6 +10,10 @@ from lib.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 ZOO = ROOT / "models" / "zoo.yaml"
+DETECTORS = "models/detectors"
+# What weights without an experiment are, by their folder; in any other: UNLOADABLE.
+KINDS = {"models/pytorch/imagenet": "ImageNet backbone", DETECTORS: "detector"}
+UNLOADABLE = "bottom-up, nothing here loads it yet"
 
 
 @dataclass(frozen=True)
@@ -17,9 +21,9 @@ class Weights:
     """One file of weights.
 
     ``path`` is where experiments expect it, from the folder that has ``models/``. ``experiment`` is
-    the YAML that it was trained as, '' for an ImageNet backbone; ``settings`` are those over the
-    YAML's under which it reaches the published ``scores``, by their names in a test's table.
-    ``sha256`` is the hash's beginning, '' where its publisher gives none.
+    the YAML that it was trained as, '' where there is none; ``settings`` are those over the YAML's
+    under which it reaches the published ``scores``, by their names in a test's table. ``sha256`` is
+    the hash's beginning, '' where its publisher gives none.
     """
 
     name: str
@@ -30,6 +34,12 @@ class Weights:
     experiment: str = ""
     settings: dict[str, bool | str] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """What it is, in words; '' for an experiment's."""
+        folder = Path(self.path).parent.as_posix()
+        return "" if self.experiment else KINDS.get(folder, UNLOADABLE)
 
     def test_command(self, root: str = "") -> str:
         """How to test it."""

@@ -12,6 +12,7 @@ import yaml
 from lib.core import onnx_detector
 from lib.core.detectors import build_detector
 from lib.dataset.boxes import inside
+from lib.utils import zoo
 from lib.utils.errors import InputError
 
 NAME = "ssdlite320_mobilenet_v3_large"
@@ -69,7 +70,7 @@ def test_only_the_wanted_classes_above_the_threshold_are_kept(weights):
         build_detector(NAME, weights, classes=["tiger"])
 
 
-def test_without_a_network_it_is_said_what_to_get_and_where_to_put_it(tmp_path, monkeypatch, state):
+def test_without_a_network_it_is_said_how_to_get_the_weights(tmp_path, monkeypatch, state):
     monkeypatch.chdir(tmp_path)
 
     def offline(*args, **kwargs):
@@ -78,10 +79,15 @@ def test_without_a_network_it_is_said_what_to_get_and_where_to_put_it(tmp_path, 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     file = "ssdlite320_mobilenet_v3_large_coco-a79551df.pth"
-    message = rf"no route.*get https://\S+/{file} and put it at models/detectors/{file}"
-    for weights in ("", "DEFAULT", "COCO_V1"):
-        with pytest.raises(InputError, match=message):
+    command = f"; get it by: python tools/get_weights.py {NAME} --root {tmp_path}"
+    for weights in ("", "DEFAULT", "COCO_V1", f"models/detectors/{file}"):
+        with pytest.raises(InputError) as error:
             build_detector(NAME, weights)
+        assert str(error.value).endswith(command)
+    monkeypatch.setattr(zoo, "ZOO", tmp_path / "none.yaml")
+    message = rf"no route.*get https://\S+/{file} and put it at models/detectors/{file}"
+    with pytest.raises(InputError, match=message):  # weights that the list does not know yet
+        build_detector(NAME)
     (tmp_path / "models" / "detectors").mkdir(parents=True)
     torch.save(state, tmp_path / "models" / "detectors" / file)
     assert len(build_detector(NAME)([np.zeros((8, 8, 3), np.uint8)])) == 1

@@ -77,6 +77,29 @@ def test_the_list_says_what_there_is_and_what_is_here(listed, root, command):
     assert "here" in command("get_weights", "--list", "--root", folder).out.split()
 
 
+@pytest.mark.parametrize(
+    ("path", "scores", "listed_as"),
+    [
+        ("models/detectors/w.pth", {"box AP": 0.37}, "box AP 0.37 detector"),
+        ("models/pytorch/imagenet/w.pth", {}, "ImageNet backbone"),
+        (
+            "models/pytorch/pose_coco/w.pth",
+            {"AP": 0.7},
+            "AP 0.7 bottom-up, nothing here loads it yet",
+        ),
+    ],
+)
+def test_what_no_experiment_trained_is_said_to_be_what_it_is(
+    listed, command, path, scores, listed_as
+):
+    folder = listed(path=path, scores=scores)
+    ended = command("get_weights", "--list", "--root", folder)
+    assert ended.out.split() == ["w", *listed_as.split()]
+    ended = command("get_weights", "w", "--root", folder)
+    assert ended.code == 0 and (folder / path).read_bytes() == CONTENT
+    assert listed_as.endswith(ended.out.split("what it is: ")[1].strip())
+
+
 def test_an_unknown_name_is_one_line(listed, command):
     listed()
     assert is_one_line(command("get_weights", "ww"), "ww: no weights of this name", "nearest are w")

@@ -8,7 +8,7 @@ import pytest
 from lib.config import load_config
 from lib.utils import zoo
 from lib.utils.errors import InputError
-from lib.utils.zoo import ROOT
+from lib.utils.zoo import DETECTORS, ROOT, UNLOADABLE
 
 ENTRIES = zoo.load_zoo()
 COCO = {"AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)"}
@@ -53,8 +53,36 @@ def test_trained_weights_belong_to_an_experiment_and_have_its_scores(weights):
 def test_backbones_are_what_experiments_start_from():
     texts = (path.read_text() for path in (ROOT / "experiments").rglob("*.yaml"))
     expected = {name for text in texts for name in re.findall(r"PRETRAINED: (models/\S+)", text)}
-    backbones = {weights.path for weights in ENTRIES.values() if not weights.experiment}
+    backbones = {w.path for w in ENTRIES.values() if w.kind == "ImageNet backbone"}
     assert backbones == expected
+
+
+def test_detectors_are_torchvisions_with_all_their_weights():
+    torchvision = pytest.importorskip("torchvision")
+    names = torchvision.models.list_models(module=torchvision.models.detection)
+    expected = {}
+    for name in names:
+        for one in (enum := torchvision.models.get_model_weights(name)):
+            box_ap = one.meta["_metrics"]["COCO-val2017"]["box_map"] / 100
+            listed = name if one is enum.DEFAULT else f"{name}_{one.name.lower()}"
+            expected[listed] = (f"{DETECTORS}/{Path(one.url).name}", one.url, {"box AP": box_ap})
+    detectors = {
+        w.name: (w.path, w.url, pytest.approx(w.scores))
+        for w in ENTRIES.values()
+        if w.kind == "detector"
+    }
+    assert expected == detectors and set(names) <= detectors.keys()
+
+
+def test_what_nothing_loads_yet_are_the_published_bottom_up_networks():
+    waiting = [w for w in ENTRIES.values() if w.kind == UNLOADABLE]
+    assert waiting
+    assert {w.name for w in waiting} == {n for n in ENTRIES if n.startswith("higherhrnet_")}
+    for weights in waiting:
+        name = weights.name.split("_")[2]
+        assert weights.path.startswith(f"models/pytorch/pose_{name}/higher_hrnet")
+        assert "AP" in weights.scores and set(weights.scores) <= SCORES[name]
+        assert all(0 < score < 1 for score in weights.scores.values())
 
 
 def test_a_missing_file_is_named_with_its_command(tmp_path):
