@@ -92,7 +92,7 @@ def main() -> None:
     logger.info("\n".join([table, *rows, *remarks]))
     if dataset.source.has_truth:
         name = next(name for name in ("AP", "Mean") if name in values)
-        logger.info("=> %s %.3f on %s", name, values[name], dataset.source.split)
+        logger.info("=> %s %.4f on %s", name, values[name], dataset.source.split)
     logger.info("=> pictures with the predicted skeletons: %s", sheet)
     if (output_dir / "curves.png").exists():
         logger.info("=> curves of the training: %s", output_dir / "curves.png")
