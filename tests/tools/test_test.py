@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from lib.core.export import MAIN_SUFFIX
 from lib.utils.devices import has_bfloat16
 from tests import tiny
 from tests.tools.runs import history, is_one_line, leftovers, output, write
@@ -116,12 +115,12 @@ def test_weights_that_are_not_numbers_are_an_error_and_leave_no_results(root, tr
     assert is_one_line(ended, "not finite numbers")
 
 
-def exported(trained, root, command, kind: str, *options: object) -> Path:
+def exported(trained, root, command) -> Path:
     """The trained network as a file."""
     weights = ("--weights", trained / "model_best.pth")
-    ended = command("export", "--cfg", write(root), *weights, "--to", kind, *options)
+    ended = command("export", "--cfg", write(root), *weights, "--to", "torchscript")
     assert ended.code == 0, ended
-    return trained / f"model_best{MAIN_SUFFIX[kind]}"
+    return trained / "model_best.ts"
 
 
 def test_an_exported_file_has_the_scores_of_its_weights(root, trained, command):
@@ -132,7 +131,7 @@ def test_an_exported_file_has_the_scores_of_its_weights(root, trained, command):
     expected_people = json.loads(people.read_text())
     shutil.rmtree(root.parent / "log")
     (trained / "val_0_hm_pred.jpg").unlink()
-    file = exported(trained, root, command, "torchscript")
+    file = exported(trained, root, command)
     ended = command(*arguments, "--out", people, "TEST.MODEL_FILE", file)
     assert ended.code == 0 and ended.err == ""
     assert 0 < table(ended.out)[0] == pytest.approx(table(expected.out)[0], abs=0.05)
@@ -146,16 +145,8 @@ def test_an_exported_file_has_the_scores_of_its_weights(root, trained, command):
     assert not (trained / "val_0_hm_pred.jpg").exists()
 
 
-def test_an_exported_network_alone_has_a_loss_and_heatmaps_too(root, trained, command):
-    file = exported(trained, root, command, "torchscript", "--raw")
-    shown = ("DEBUG.DEBUG", "True", "DEBUG.SAVE_HEATMAPS_PRED", "True")
-    ended = command("test", "--cfg", write(root), "TEST.MODEL_FILE", file, *shown)
-    assert ended.code == 0 and "Loss" in ended.out and "DEBUG.SAVE_HEATMAPS_PRED:" not in ended.out
-    assert (trained / "val_0_hm_pred.jpg").exists()
-
-
 def test_what_an_exported_file_cannot_do_is_one_line(root, trained, command):
-    file = exported(trained, root, command, "torchscript")
+    file = exported(trained, root, command)
     arguments = ("test", "--cfg", write(root), "TEST.MODEL_FILE", file)
     ended = command(*arguments, "--fuse-conv-bn")
     assert is_one_line(ended, f"--fuse-conv-bn: {file} is an exported file")
