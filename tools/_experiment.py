@@ -14,6 +14,7 @@ from yacs.config import CfgNode
 
 from lib.config import load_config
 from lib.core.codecs.codec import Codec
+from lib.core.engines import Engine, TorchEngine
 from lib.core.recorder import Recorder
 from lib.core.validate import validate
 from lib.dataset import with_joints
@@ -162,12 +163,23 @@ def to_devices(model: torch.nn.Module, devices: list[torch.device]) -> torch.nn.
     return torch.nn.DataParallel(model, device_ids=devices) if len(devices) > 1 else model
 
 
-def score_test_set(
+def network_engine(
     cfg: CfgNode,
     model: torch.nn.Module,
-    batches: TestLoader,
     codec: Codec,
     device: torch.device,
+    precision: str = "float32",
+) -> TorchEngine:
+    """``model``, put into evaluation mode, as the experiment tests it."""
+    how = (codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
+    return TorchEngine(model.eval(), *how, device, precision)
+
+
+def score_test_set(
+    cfg: CfgNode,
+    engine: Engine,
+    batches: TestLoader,
+    codec: Codec,
     recorder: Recorder,
     output_dir: Path,
     epoch: int = 0,
@@ -177,17 +189,11 @@ def score_test_set(
     Returns everybody's keypoints (N, K, 3), the scores by name, and the score that decides.
     """
 
-    def observe(step, passed, batch, outputs, target):
+    def observe(step, passed, *shown):
         recorder.test_step(step, len(batches), passed)
-        recorder.batch("val", step, epoch, batch, outputs, target)
+        recorder.batch("val", step, epoch, *shown)
 
-    result = validate(
-        *(model, batches, codec, device),
-        flip_test=cfg.TEST.FLIP_TEST,
-        is_rgb=cfg.DATASET.COLOR_RGB,
-        print_freq=cfg.PRINT_FREQ,
-        observe=observe,
-    )
+    result = validate(engine, batches, codec, cfg.PRINT_FREQ, observe)
     if not np.isfinite(result.keypoints).all():
         raise InputError("the network's answers are not finite numbers: its weights are spoilt")
     values, score = batches.dataset.source.evaluate(result.keypoints, str(output_dir))

@@ -14,6 +14,7 @@ from lib.dataset.transforms import box_to_center_scale
 
 WIDTH, HEIGHT = 640, 480
 JOINTS = len(COCO)
+ASPECT_RATIO = 192 / 256  # of crops
 
 
 def write_photos(folder: Path, count: int, seed: int = 0) -> list[str]:

@@ -1,5 +1,6 @@
-"""Times, memory and tables, for tools/benchmark.py."""
+"""Options, times, memory and tables, for tools/benchmark.py."""
 
+import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,13 @@ class Row:
     @property
     def ratio(self) -> float | None:
         return self.ours / self.plain if self.plain else None
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")
+    return value
 
 
 @contextmanager

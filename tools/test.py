@@ -8,6 +8,9 @@ Prints the scores as a Markdown table, beside the published ones where the weigh
 models/zoo.yaml (tools/get_weights.py gets those); leaves the results, and a sheet of pictures with
 the predicted skeletons, in output/<dataset>/<network>/<experiment>/. Without TEST.MODEL_FILE it
 tests model_best.pth of that folder.
+
+TEST.MODEL_FILE may also be a file of tools/export.py (.onnx, .xml, .ts): the same test by what runs
+that file. --precision bfloat16 tests weights and OpenVINO's .xml in that precision.
 """
 
 import argparse
@@ -17,10 +20,12 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401
 import numpy as np
+import torch
 from _experiment import (
     debug_pictures,
     experiment_parser,
     model_file,
+    network_engine,
     open_experiment,
     parse_experiment,
     run,
@@ -29,11 +34,14 @@ from _experiment import (
     to_devices,
 )
 from _published import published_lines
+from yacs.config import CfgNode
 
 from lib.core.codecs import build_codec
+from lib.core.engines import Engine, TorchEngine, build_engine
+from lib.core.exported import check_precision, is_exported
 from lib.core.pictures import write_prediction_sheet
 from lib.core.recorder import Recorder
-from lib.dataset import build_dataset
+from lib.dataset import build_dataset, skeleton_of
 from lib.dataset.loading import TestLoader
 from lib.dataset.top_down import TopDownDataset
 from lib.dataset.transforms import PIXEL_STD
@@ -50,21 +58,15 @@ logger = logging.getLogger(__name__)
 
 def main() -> None:
     args, cfg = parse_experiment(test_parser())
-    if args.out and (Path(args.out).suffix != ".json" or Path(args.out).is_dir()):
-        raise InputError(f"--out: must be a file that ends in .json, not {args.out}")
+    check_options(args, cfg.TEST.MODEL_FILE)
     cfg, output_dir, log_dir = open_experiment(cfg, args, "valid")
     seed_everything(cfg.SEED)
     set_cudnn(cfg)
     devices = choose_devices(cfg.GPUS)
 
-    network = build_model(cfg)
     weights = model_file(cfg, output_dir, args.cfg)
-    load_checkpoint(network, weights)
-    logger.info("=> testing %s", weights)
-    if args.fuse_conv_bn:
-        network = fold_batch_norms(network)
-        logger.info("=> batch norms folded into the convolutions before them")
-    model = to_devices(network, devices)
+    engine = open_engine(cfg, weights, devices, args)
+    logger.info("=> testing %s in %s", weights, args.precision)
 
     dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
     batches = TestLoader(
@@ -74,23 +76,24 @@ def main() -> None:
         cfg.PIN_MEMORY and devices[0].type == "cuda",
     )
     codec = build_codec(cfg, dataset.skeleton)
-    recorder = Recorder(output_dir, log_dir, codec, dataset.skeleton, debug_pictures(cfg))
+    pictures = debug_pictures(cfg)
+    if "hm_pred" in pictures and not isinstance(engine, TorchEngine):
+        logger.info("=> DEBUG.SAVE_HEATMAPS_PRED: left out, %s shows no heatmaps", weights)
+    recorder = Recorder(output_dir, log_dir, codec, dataset.skeleton, pictures)
 
-    keypoints, values, _ = score_test_set(
-        cfg, model, batches, codec, devices[0], recorder, output_dir
-    )
+    keypoints, values, _ = score_test_set(cfg, engine, batches, codec, recorder, output_dir)
     recorder.close()
     if args.out:
         write_people(dataset, keypoints, Path(args.out))
-    pictures = output_dir / "predictions.jpg"
-    write_prediction_sheet(dataset, keypoints, pictures)
+    sheet = output_dir / "predictions.jpg"
+    write_prediction_sheet(dataset, keypoints, sheet)
     rows, remarks = published_lines(cfg, weights, list(values))
     table = markdown_table(values, values.values(), cfg.MODEL.NAME)
     logger.info("\n".join([table, *rows, *remarks]))
     if dataset.source.has_truth:
         name = next(name for name in ("AP", "Mean") if name in values)
-        logger.info("=> %s %.3f on %s", name, values[name], dataset.source.split)
-    logger.info("=> pictures with the predicted skeletons: %s", pictures)
+        logger.info("=> %s %.4f on %s", name, values[name], dataset.source.split)
+    logger.info("=> pictures with the predicted skeletons: %s", sheet)
     if (output_dir / "curves.png").exists():
         logger.info("=> curves of the training: %s", output_dir / "curves.png")
 
@@ -101,7 +104,38 @@ def test_parser() -> argparse.ArgumentParser:
         "--fuse-conv-bn", action="store_true", help="fold batch norms into convolutions: faster"
     )
     parser.add_argument("--out", metavar="FILE", help="write everybody's keypoints to this JSON")
+    parser.add_argument(
+        "--precision", default="float32", metavar="P", help="float32 (default) or bfloat16"
+    )
     return parser
+
+
+def check_options(args: argparse.Namespace, weights: str) -> None:
+    """What is wrong with the options, before anything is written."""
+    check_precision(args.precision)
+    if args.out and (Path(args.out).suffix != ".json" or Path(args.out).is_dir()):
+        raise InputError(f"--out: must be a file that ends in .json, not {args.out}")
+    if args.fuse_conv_bn and is_exported(weights):
+        raise InputError(
+            f"--fuse-conv-bn: {weights} is an exported file, in which batch norms are folded "
+            "already; leave the option out"
+        )
+
+
+def open_engine(
+    cfg: CfgNode, weights: Path, devices: list[torch.device], args: argparse.Namespace
+) -> Engine:
+    """What answers the test: an exported file, run on one device, or the network on all of them."""
+    skeleton = skeleton_of(cfg)
+    if is_exported(weights):
+        return build_engine(cfg, skeleton, weights, devices[0], args.precision)
+    network = build_model(cfg)
+    load_checkpoint(network, weights)
+    if args.fuse_conv_bn:
+        network = fold_batch_norms(network)
+        logger.info("=> batch norms folded into the convolutions before them")
+    model = to_devices(network, devices)
+    return network_engine(cfg, model, build_codec(cfg, skeleton), devices[0], args.precision)
 
 
 def write_people(dataset: TopDownDataset, keypoints: np.ndarray, path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from _experiment import (
     debug_pictures,
     experiment_parser,
+    network_engine,
     open_experiment,
     parse_experiment,
     run,
@@ -94,8 +95,9 @@ def main() -> None:
         )
         recorder.epoch(epoch, trained, rate(epoch, 0))
         if is_evaluated(cfg, epoch):
+            engine = network_engine(cfg, model, codec, devices[0])
             _, values, score = score_test_set(
-                cfg, model, test_batches, codec, devices[0], recorder, output_dir, epoch
+                cfg, engine, test_batches, codec, recorder, output_dir, epoch
             )
             table = markdown_table(values, values.values(), cfg.MODEL.NAME)
             logger.info("Epoch %d:\n%s", epoch, table)

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.core.codecs import build_codec
-from lib.core.codecs.codec import Codec, Outputs
-from lib.core.exported import PRECISIONS, RUNNERS, Runner, open_exported
-from lib.core.validate import predict
+from lib.core.codecs.codec import Codec, Outputs, as_float
+from lib.core.exported import Runner, check_precision, is_exported, open_exported
 from lib.dataset.skeletons import Skeleton
 from lib.dataset.transforms import normalize
 from lib.models import build_model
@@ -26,12 +25,24 @@ from lib.utils.errors import InputError
 Engine = Callable[[Tensor], Sequence[Tensor]]
 
 
+def predict(model: nn.Module, codec: Codec, images: Tensor, flip_test: bool) -> Outputs:
+    """The network's outputs for normalised crops (N, 3, H, W), averaged with those of the mirrored
+    crops if asked."""
+    outputs = model(images)
+    if flip_test:
+        outputs = codec.average(outputs, codec.flip(model(images.flip(3))))
+    return outputs
+
+
 class TorchEngine:
     """Normalising, network, flip test and decoding in PyTorch.
 
     Args:
         network: from normalised crops to outputs; in evaluation mode and on ``device``.
         precision: float32, or bfloat16 for what autocast leaves to it; decoding is in float32.
+
+    Raises:
+        InputError: a precision that the device does not have.
     """
 
     def __init__(
@@ -47,17 +58,18 @@ class TorchEngine:
         self._network = network
         self._is_rgb = is_rgb
         self._flip_test = flip_test
-        self._device = torch.device(device)
+        self.device = torch.device(device)
+        check_precision(precision)
         self._is_half = precision == "bfloat16"
-        if self._is_half and not has_bfloat16(self._device):
+        if self._is_half and not has_bfloat16(self.device):
             raise InputError("precision: this device has no bfloat16; float32 is what it can do")
 
     @torch.inference_mode()
     def outputs(self, crops: Tensor) -> Outputs:
-        """What is decoded, on the device."""
-        images = normalize(crops.to(self._device), self._is_rgb)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._is_half):
-            return predict(self._network, self.codec, images, self._flip_test)
+        """What is decoded, on the device, in float32."""
+        images = normalize(crops.to(self.device), self._is_rgb)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_half):
+            return as_float(predict(self._network, self.codec, images, self._flip_test))
 
     @torch.inference_mode()
     def __call__(self, crops: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,12 +90,11 @@ def build_engine(
     Raises:
         InputError: a file that cannot be read, does not fit the experiment, or cannot be run here.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"precision: must be {' or '.join(PRECISIONS)}, not {precision!r}")
+    check_precision(precision)
     device = torch.device(device)
     codec = build_codec(cfg, skeleton)
     how = (codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
-    if isinstance(weights, dict) or Path(weights).suffix not in RUNNERS:
+    if isinstance(weights, dict) or not is_exported(weights):
         return TorchEngine(load_network(cfg, weights, device), *how, device, precision)
     path = Path(weights)
     runner = open_exported(path, precision, device)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from lib.core.codecs.codec import Codec
+from lib.core.engines import predict
 from lib.core.exported import ENTRY, Description, need
-from lib.core.validate import predict
 from lib.dataset.transforms import normalize
 from lib.utils.errors import InputError
 

@@ -204,6 +204,17 @@ RUNNERS: dict[str, Callable[[Path, str, torch.device], Runner]] = {
 }
 
 
+def is_exported(path: str | Path) -> bool:
+    """Whether a file is called as those of ``lib.core.export`` are."""
+    return Path(path).suffix in RUNNERS
+
+
+def check_precision(precision: str) -> None:
+    """Refuse what is none of ``PRECISIONS``."""
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: must be {' or '.join(PRECISIONS)}, not {precision!r}")
+
+
 def open_exported(
     path: Path, precision: str = "float32", device: torch.device | None = None
 ) -> Runner:
@@ -215,8 +226,7 @@ def open_exported(
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
-    if precision not in PRECISIONS:
-        raise InputError(f"precision: must be {' or '.join(PRECISIONS)}, not {precision!r}")
+    check_precision(precision)
     return RUNNERS[path.suffix](path, precision, device or torch.device("cpu"))
 
 

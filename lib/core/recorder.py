@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from lib.core.codecs.codec import Codec, Outputs
 from lib.core.train import Pass
@@ -77,10 +78,11 @@ class Recorder:
 
     def test_step(self, step: int, steps: int, passed: Pass) -> None:
         """A line of the log."""
+        judged = f"\tLoss {passed.loss:.5f}\tAccuracy {passed.accuracy:.3f}"
         logger.info(
-            "Test: [%d/%d]\tTime %.3fs\tSpeed %.1f samples/s\tData %.3fs\tLoss %.5f\tAccuracy %.3f",
+            "Test: [%d/%d]\tTime %.3fs\tSpeed %.1f samples/s\tData %.3fs%s",
             *(step, steps, passed.seconds, passed.speed, passed.data_seconds),
-            *(passed.loss, passed.accuracy),
+            judged if passed.is_judged else "",
         )
 
     def epoch(self, epoch: int, trained: Pass, rate: float) -> None:
@@ -99,8 +101,9 @@ class Recorder:
     def scores(self, epoch: int, passed: Pass, values: dict[str, float]) -> None:
         """A validation's scores: in the epoch's row, and on TensorBoard as numbers and as a
         table."""
-        self._writer.add_scalar("valid_loss", passed.loss, epoch)
-        self._writer.add_scalar("valid_acc", passed.accuracy, epoch)
+        if passed.is_judged:
+            self._writer.add_scalar("valid_loss", passed.loss, epoch)
+            self._writer.add_scalar("valid_acc", passed.accuracy, epoch)
         for name, value in values.items():
             self._writer.add_scalar(f"valid/{_tag(name)}", value, epoch)
         head = "|" + "|".join(values) + "|\n|" + "---|" * len(values)
@@ -126,15 +129,27 @@ class Recorder:
         self._writer.close()
 
     def batch(
-        self, phase: str, step: int, at: int, batch: Batch, outputs: Outputs, target: Any
+        self,
+        phase: str,
+        step: int,
+        at: int,
+        batch: Batch,
+        outputs: Outputs | None,
+        target: Any,
+        places: Tensor | None = None,
     ) -> None:
         """Pictures of a batch: ``<phase>_<step>_{gt,pred,hm_gt,hm_pred}.jpg``, as HRNet names them,
-        and on TensorBoard."""
+        and on TensorBoard.
+
+        Without outputs there is no ``hm_pred``, and ``places``, keypoints (N, K, 2) in crop pixels,
+        are needed; else they spare decoding the outputs.
+        """
         images = batch["image"][:_MOST_CROPS].permute(0, 2, 3, 1).cpu().numpy()
         joints, visible = (
             batch[name][:_MOST_CROPS].cpu().numpy() for name in ("joints", "visible")
         )
-        places, _ = self._codec.decode(_detached(outputs))
+        if places is None:
+            places, _ = self._codec.decode(_detached(outputs))
         places = places[:_MOST_CROPS].float().cpu().numpy()
         truth = self._skeletons(images, joints, visible > 0)
         # What is annotated, as HRNet draws it, so that the two pictures show the same joints;
@@ -142,6 +157,8 @@ class Recorder:
         shown = visible > 0 if visible.any() else np.ones_like(visible, bool)
         predicted = self._skeletons(images, places, shown)
         for kind in self._pictures:
+            if kind == "hm_pred" and outputs is None:
+                continue
             if kind.startswith("hm"):
                 maps = target.heatmaps if kind == "hm_gt" else self._codec.maps(_detached(outputs))
                 picture = heatmap_rows(images, maps[:_MOST_CROPS].float().cpu().numpy())

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from lib.core.codecs.codec import Codec, Outputs
+from lib.core.codecs.codec import Codec, Outputs, as_float
 from lib.dataset.loading import Batch
 from lib.dataset.transforms import normalize
 from lib.utils.errors import InputError
@@ -21,13 +21,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Pass:
-    """What went by: batches, and means over an epoch or a part of it."""
+    """What went by: batches, and means over an epoch or a part of it. Loss and accuracy are not a
+    number where the network's outputs were not to be seen."""
 
     loss: float
     accuracy: float
     samples: int
     seconds: float
     data_seconds: float  # of them spent waiting for data
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether there is a loss."""
+        return not math.isnan(self.loss)
 
     @property
     def speed(self) -> float:
@@ -136,13 +142,6 @@ def train_epoch(
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on ``device``; from pinned memory the copy does not wait."""
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-
-
-def as_float(outputs: Outputs) -> Outputs:
-    """Outputs in float32, for losses that add up many small numbers."""
-    if isinstance(outputs, (list, tuple)):
-        return [output.float() for output in outputs]
-    return outputs.float()
 
 
 def _check_finite(loss: float, epoch: int, step: int) -> None:

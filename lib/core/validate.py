@@ -1,16 +1,24 @@
-"""One pass over a split: flip test, decoding, and the keypoints of everybody in it."""
+"""One pass over a split: the keypoints of everybody in it."""
 
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from lib.core.codecs.codec import Codec, Outputs
-from lib.core.train import Meter, Observer, Pass, to_device
-from lib.dataset.loading import TestLoader
-from lib.dataset.transforms import normalize, to_image
+from lib.core.engines import Engine, TorchEngine
+from lib.core.train import Meter, Pass, to_device
+from lib.dataset.loading import Batch, TestLoader
+from lib.dataset.transforms import to_image
 from lib.utils.logs import progress
+
+# Called as training's is, and with the keypoints (N, K, 2) in crop pixels; the outputs are None
+# where the engine has decoding inside.
+Observer = Callable[[int, Pass, Batch, Outputs | None, Any, torch.Tensor], None]
 
 
 @dataclass
@@ -21,52 +29,47 @@ class Validation:
     passed: Pass
 
 
-def predict(model: torch.nn.Module, codec: Codec, images: torch.Tensor, flip_test: bool) -> Outputs:
-    """The network's outputs for normalised crops (N, 3, H, W), averaged with those of the mirrored
-    crops if asked."""
-    outputs = model(images)
-    if flip_test:
-        outputs = codec.average(outputs, codec.flip(model(images.flip(3))))
-    return outputs
-
-
 @torch.inference_mode()
 def validate(
-    model: torch.nn.Module,
+    engine: Engine,
     loader: TestLoader,
     codec: Codec,
-    device: torch.device,
-    flip_test: bool = True,
-    is_rgb: bool = True,
     print_freq: int = 100,
     observe: Observer | None = None,
 ) -> Validation:
     """Everybody's keypoints, each person once.
 
-    Loss and accuracy compare with the joints of the table; they mean nothing where that has none
-    (detected boxes).
+    Loss and accuracy compare the network's outputs with the joints of the table; they mean nothing
+    where that has none (detected boxes), and are not a number where the engine is an exported file
+    with decoding inside, which does not show them.
     """
-    model.eval()
     dataset = loader.dataset
+    shows_outputs = isinstance(engine, TorchEngine)
+    device = engine.device if shows_outputs else torch.device("cpu")
     found: list[tuple[torch.Tensor, torch.Tensor]] = []
     whole, part = Meter(device), Meter(device)
+    unknown = torch.tensor([math.nan, math.nan, 1.0])
     asked = time.perf_counter()
     for step, batch in enumerate(progress(loader, len(loader), "Test")):
         waited = time.perf_counter() - asked
         batch = to_device(batch, device)
-        outputs = predict(model, codec, normalize(batch["image"], is_rgb), flip_test)
-        places, scores = codec.decode(outputs)
+        target = codec.encode(batch["joints"], batch["visible"])
+        if shows_outputs:
+            outputs = engine.outputs(batch["image"])
+            in_crop, scores = codec.decode(outputs)
+            loss, (accuracy, joints) = codec.loss(outputs, target), codec.accuracy(outputs, target)
+        else:
+            outputs = None
+            in_crop, scores = engine(batch["image"])
+            loss, accuracy, joints = unknown
         places = to_image(
-            *(places, batch["center"], batch["scale"]), dataset.size, dataset.is_aligned
+            *(in_crop, batch["center"], batch["scale"]), dataset.size, dataset.is_aligned
         )
         found.append((batch["index"], torch.cat([places, scores[..., None]], dim=-1)))
-        target = codec.encode(batch["joints"], batch["visible"])
-        loss = codec.loss(outputs, target)
-        accuracy, joints = codec.accuracy(outputs, target)
         for meter in (whole, part):
             meter.add(loss, accuracy, joints, len(batch["index"]), waited)
         if observe is not None and step % print_freq == 0:
-            observe(step, part.read(), batch, outputs, target)
+            observe(step, part.read(), batch, outputs, target, in_crop)
             part.restart()
         asked = time.perf_counter()
     index, people = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))

@@ -10,6 +10,7 @@ from yacs.config import CfgNode
 from lib.config import load_config
 from lib.core.codecs import build_codec
 from lib.core.codecs.heatmap import HeatmapCodec
+from lib.core.engines import TorchEngine
 from lib.core.optim import build_optimizer, build_schedule
 from lib.dataset import build_dataset
 from lib.dataset.loading import TestLoader, train_loader
@@ -48,6 +49,11 @@ def parts(tmp_path: Path, **sections: dict) -> Parts:
         model,
         build_optimizer(cfg, model),
     )
+
+
+def engine(run: Parts, model: torch.nn.Module | None = None, flip_test: bool = True) -> TorchEngine:
+    """The run's network as it is tested, or another one in its place."""
+    return TorchEngine((model or run.model).eval(), run.codec, flip_test=flip_test)
 
 
 def schedule(run: Parts):

@@ -14,7 +14,7 @@ from lib.core.validate import validate
 from lib.dataset.skeletons import COCO
 from lib.utils.errors import InputError
 from tests import tiny
-from tests.core.runs import CPU, parts, same_places
+from tests.core.runs import engine, parts, same_places
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_people_are_found_as_the_validation_finds_them(tmp_path, kind):
     test = {"BATCH_SIZE_PER_GPU": 4, "USE_GT_BBOX": True}
     run = parts(tmp_path, TEST=test, MODEL=KINDS[kind])
     torch.save(run.model.state_dict(), tmp_path / "weights.pth")
-    found = validate(run.model, run.tests, run.codec, CPU, flip_test=True).keypoints
+    found = validate(engine(run), run.tests, run.codec).keypoints
     table = run.tests.dataset.table
     predictor = Predictor(run.cfg, tmp_path / "weights.pth", device="cpu")
     # As published, an annotated box is a pixel smaller each way.
@@ -72,7 +72,8 @@ def test_perfect_heatmaps_give_the_annotated_places_in_image_pixels(tmp_path, ki
     rows = torch.cat([batch["index"] for batch in batches]).numpy()
     is_inside = ((joints > 12) & (joints < 52)).all(-1).numpy()  # maps are cut off at the border
     answers = [run.codec.encode(b["joints"], b["visible"]).heatmaps for b in batches]
-    found = validate(Oracle(answers), run.tests, run.codec, CPU, flip_test=False).keypoints
+    oracle = engine(run, Oracle(answers), flip_test=False)
+    found = validate(oracle, run.tests, run.codec).keypoints
     table = run.tests.dataset.table
     error = np.linalg.norm(found[rows, :, :2] - table.joints[rows], axis=2)
     error = error[is_inside & (table.visible[rows] > 0)]

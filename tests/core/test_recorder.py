@@ -1,6 +1,7 @@
 """What a run leaves to look at."""
 
 import csv
+import math
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from lib.core.recorder import Recorder
 from lib.core.train import Pass, train_epoch
 from lib.core.validate import validate
 from lib.utils.errors import InputError
-from tests.core.runs import CPU, parts, schedule
+from tests.core.runs import CPU, engine, parts, schedule
 from tests.utils.event_files import read_events
 
 KINDS = ("gt", "pred", "hm_gt", "hm_pred")
@@ -44,7 +45,7 @@ def record(run, writer: Recorder) -> None:
         observe=lambda step, _, *batch: writer.batch("train", step, step, *batch),
     )
     validate(
-        *(run.model, run.tests, run.codec, CPU),
+        *(engine(run), run.tests, run.codec),
         print_freq=1,
         observe=lambda step, _, *batch: writer.batch("val", step, step, *batch),
     )
@@ -170,6 +171,25 @@ def test_several_outputs_and_people_without_annotation_can_be_drawn(tmp_path, re
     plain = cv2.imread(str(tmp_path / "out" / "val_0_gt.jpg")).astype(int)
     drawn = cv2.imread(str(tmp_path / "out" / "val_0_pred.jpg")).astype(int)
     assert (np.abs(plain - drawn) > 60).mean() > 0.02
+
+
+def test_keypoints_without_outputs_are_drawn_and_have_no_loss(tmp_path, recorder, caplog):
+    run = parts(tmp_path)
+    writer = recorder(run, KINDS)
+    batch = next(iter(run.tests))
+    target = run.codec.encode(batch["joints"], batch["visible"])
+    writer.batch("val", 0, 0, batch, None, target, batch["joints"])
+    drawn = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert set(drawn) == {"val_0_gt.jpg", "val_0_pred.jpg", "val_0_hm_gt.jpg"}
+    assert drawn["val_0_gt.jpg"] == drawn["val_0_pred.jpg"]
+    with caplog.at_level("INFO"):
+        writer.test_step(3, 5, passed(math.nan))
+    assert caplog.text.rstrip().endswith("Data 0.500s")
+    writer.scores(0, passed(math.nan), {"AP": 0.25})
+    writer.close()
+    events = read_events(next((tmp_path / "log").iterdir()))
+    tags = {value.tag for event in events for value in event.summary.value}
+    assert "valid/AP" in tags and not tags & {"valid_loss", "valid_acc"}
 
 
 def test_a_sheet_shows_skeletons_over_whole_images(tmp_path):

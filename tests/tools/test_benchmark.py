@@ -11,8 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 
+from lib.config import load_config
+from lib.core.codecs import build_codec
+from lib.dataset.skeletons import COCO
 from tests.models.configs import tiny_hrnet_cfg, tiny_light_cfg
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -144,8 +148,8 @@ def test_data_takes_images_from_a_folder(tool, tmp_path, capsys):
 
 
 def test_a_different_answer_is_printed_and_exit_code_1(tool, capsys, monkeypatch):
-    plain = tool._plain.oks_nms
-    monkeypatch.setattr(tool._plain, "oks_nms", lambda *given: plain(*given)[1:])
+    plain = importlib.import_module("_plain").oks_nms
+    monkeypatch.setattr("_plain.oks_nms", lambda *given: plain(*given)[1:])
     assert tool.main(NMS) == 1
     lines = capsys.readouterr().out.splitlines()
     assert all(line.endswith("DIFFER") for line in lines if "OKS-NMS" in line)
@@ -153,20 +157,22 @@ def test_a_different_answer_is_printed_and_exit_code_1(tool, capsys, monkeypatch
 
 
 def test_every_way_to_differ_is_noticed_in_samples(tool):
-    photo = tool.torch.zeros(2, 3, 8, 8)
-    target = tool.build_codec(tool.load_config(str(tool.EXPERIMENT)), tool.COCO).encode(
-        tool.torch.full((2, 17, 2), 90.0), tool.torch.ones(2, 17)
+    data = importlib.import_module("_data")
+    photo = torch.zeros(2, 3, 8, 8)
+    target = build_codec(load_config(str(data.EXPERIMENT)), COCO).encode(
+        torch.full((2, 17, 2), 90.0), torch.ones(2, 17)
     )
     plain = [(photo[n], target.heatmaps[n], target.weight[n][:, None]) for n in range(2)]
-    assert tool.alike_samples((photo, target), plain)
-    assert not tool.alike_samples((photo + 0.1, target), plain)
-    assert not tool.alike_samples((photo, target._replace(heatmaps=target.heatmaps * 0.9)), plain)
-    assert not tool.alike_samples((photo, target._replace(weight=target.weight * 0)), plain)
+    assert data.alike_samples((photo, target), plain)
+    assert not data.alike_samples((photo + 0.1, target), plain)
+    assert not data.alike_samples((photo, target._replace(heatmaps=target.heatmaps * 0.9)), plain)
+    assert not data.alike_samples((photo, target._replace(weight=target.weight * 0)), plain)
 
 
 def test_made_up_annotations_have_as_many_people_as_asked(tool, tmp_path):
     path = tmp_path / "people.json"
-    tool._made_up.write_annotations(path, images=7, annotations=40, used=25, polygon=8)
+    made_up = importlib.import_module("_made_up")
+    made_up.write_annotations(path, images=7, annotations=40, used=25, polygon=8)
     content = json.loads(path.read_bytes())
     assert len(content["images"]) == 7
     assert len(content["annotations"]) == 40
@@ -183,6 +189,6 @@ def test_bad_input_is_one_line_and_exit_code_1(tool, tmp_path, capsys):
 
 
 def test_threads_are_as_before_afterwards(tool, capsys):
-    before = tool.torch.get_num_threads(), cv2.getNumThreads()
+    before = torch.get_num_threads(), cv2.getNumThreads()
     tool.main(NMS)
-    assert (tool.torch.get_num_threads(), cv2.getNumThreads()) == before
+    assert (torch.get_num_threads(), cv2.getNumThreads()) == before

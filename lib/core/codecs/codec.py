@@ -63,6 +63,13 @@ def pck(
     return share.sum() / joints.clamp(min=1), joints
 
 
+def as_float(outputs: Outputs) -> Outputs:
+    """Outputs in float32, for losses that add up many small numbers."""
+    if isinstance(outputs, (list, tuple)):
+        return [output.float() for output in outputs]
+    return outputs.float()
+
+
 def scaled(points: torch.Tensor, x: float, y: float) -> torch.Tensor:
     """Points (..., 2) with each axis multiplied by a number."""
     return torch.stack([points[..., 0] * x, points[..., 1] * y], dim=-1)
