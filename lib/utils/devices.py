@@ -1,5 +1,7 @@
 """Which devices a run uses, and how repeatable it is."""
 
+import ctypes
+import functools
 import logging
 import os
 import random
@@ -10,6 +12,9 @@ import numpy as np
 import torch
 
 logger = logging.getLogger(__name__)
+
+# Of glibc's mallopt: what they are called there, and their numbers in malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def choose_devices(gpus: Sequence[int]) -> list[torch.device]:
@@ -22,6 +27,7 @@ def choose_devices(gpus: Sequence[int]) -> list[torch.device]:
             "no GPU is here" if not there else f"GPUS {tuple(gpus)} names none of the {there} here"
         )
         logger.info("=> %s: running on the CPU with %d threads", reason, torch.get_num_threads())
+        keep_memory()
         return [torch.device("cpu")]
     if len(chosen) < len(gpus):
         logger.info(
@@ -30,6 +36,20 @@ def choose_devices(gpus: Sequence[int]) -> list[torch.device]:
             *(len(chosen), len(gpus), tuple(gpus)),
         )
     return chosen
+
+
+@functools.cache
+def keep_memory() -> None:
+    """Let this process keep memory that it freed, up to 1 GiB of it, for its next tensors.
+
+    A network on a CPU frees megabytes with every layer. glibc gives them back to the system, which
+    hands them out again page by page: in a lightweight network a quarter of the time. Elsewhere
+    than in glibc nothing is changed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, 1 << 30)
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
 
 
 def choose_workers(wanted: int) -> int:

@@ -2,7 +2,10 @@
 
 import logging
 import os
+import platform
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +60,31 @@ def test_a_seed_gives_the_same_draws_of_all_three_generators():
         devices.seed_everything(5)
         draws.append((random.random(), np.random.rand(), torch.rand(1).item()))  # noqa: NPY002
     assert draws[0] == draws[1]
+
+
+MANY_TENSORS = """
+import resource, sys, torch
+from lib.utils.devices import keep_memory
+if sys.argv[1:]:
+    keep_memory()
+def work():
+    kept = [torch.ones(256 * 1024) for _ in range(20)]  # of 1 MiB
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+before = faults()
+for _ in range(10):
+    work()
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not platform.libc_ver()[0], reason="needs glibc")
+def test_memory_that_was_freed_is_used_again_without_the_system():
+    def faults(*args: str) -> int:
+        command = [sys.executable, "-c", MANY_TENSORS, *args]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        return int(run.stdout)
+
+    given_back = faults()
+    assert given_back > 10_000  # 200 tensors of 256 pages
+    assert faults("keep") < given_back / 4
