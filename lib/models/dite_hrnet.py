@@ -19,7 +19,9 @@ from lib.models.lightweight import (
     ConvBN,
     LightweightHRNet,
     PixelConv,
+    PointConv,
     halves,
+    is_traced,
     read_plan,
     shuffle,
     weigh,
@@ -86,21 +88,21 @@ class DynamicConv(nn.Module):
 
     def absorb(self, norm: nn.BatchNorm2d) -> None:
         """Take a batch norm in evaluation into the kernels and a bias."""
-        factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+        factor, shift = factor_and_shift(norm)
         kernels = self.aggregation.weight
         self.aggregation.weight = nn.Parameter(kernels * factor.view(-1, 1, 1, 1))
-        self.bias = nn.Parameter(norm.bias - norm.running_mean * factor)
+        self.bias = nn.Parameter(shift)
 
     def forward(self, x: Tensor) -> Tensor:
         attention = self.attention(x)
         kernels = self.aggregation.weight
         number = x.shape[0]
+        if number == 1 and not self.is_pointwise:
+            return self._convolve(x, mix_kernels(attention, kernels)[0], 1, self.bias)
         if self.is_pointwise:
             y = mix_channels(x, mix_kernels(attention, kernels))
         elif not isinstance(number, int):
             y = self._convolve_by_each(x, attention)
-        elif number == 1:
-            y = self._convolve(x, mix_kernels(attention, kernels)[0], 1)
         else:
             # The images side by side as channels of one, so that one convolution does them all.
             row = x.permute(2, 3, 0, 1).flatten(2).permute(2, 0, 1).unsqueeze(0)
@@ -109,9 +111,11 @@ class DynamicConv(nn.Module):
             y = y.contiguous(memory_format=torch.channels_last)
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
-    def _convolve(self, x: Tensor, kernels: Tensor, images: int) -> Tensor:
+    def _convolve(
+        self, x: Tensor, kernels: Tensor, images: int, bias: Tensor | None = None
+    ) -> Tensor:
         groups = self.groups * images
-        return functional.conv2d(x, kernels, None, self.stride, self.padding, 1, groups)
+        return functional.conv2d(x, kernels, bias, self.stride, self.padding, 1, groups)
 
     def _convolve_by_each(self, x: Tensor, attention: Tensor) -> Tensor:
         """Mix what all kernels give instead of the kernels: more work, but the number of groups
@@ -124,6 +128,12 @@ class DynamicConv(nn.Module):
         for number, kernel in enumerate(self.aggregation.weight):
             mixed = mixed + self._convolve(x, kernel, 1) * attention[:, number, None, None, None]
         return mixed
+
+
+def factor_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What a batch norm in evaluation multiplies each channel by, and then adds: (C,) each."""
+    factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return factor, norm.bias - norm.running_mean * factor
 
 
 def mix_kernels(attention: Tensor, kernels: Tensor) -> Tensor:
@@ -178,22 +188,59 @@ class DynamicSplitConv(nn.Module):
         return shuffle([conv(part) for conv, part in zip(self.conv, parts, strict=True)])
 
 
+class PlaceWeights(nn.Conv2d):
+    """(N, C, H, W) -> how much each place counts, (N, H * W), in all 1: the softmax of a convolution
+    to one channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if is_traced():
+            return super().forward(x).flatten(1).softmax(dim=1)
+        # On channels-last maps a product, which starts sooner than a convolution.
+        scores = functional.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+        return scores.flatten(1).softmax(dim=1)
+
+
+class Scaling(nn.Module):
+    """(N, C, H, W) times (N, C, 1, 1), and then what a batch norm that was absorbed does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor: Tensor | None = None
+        self.shift: Tensor | None = None
+
+    def absorb(self, norm: nn.BatchNorm2d) -> None:
+        """Take a batch norm in evaluation into the product."""
+        self.factor, self.shift = (
+            nn.Parameter(value.view(-1, 1, 1)) for value in factor_and_shift(norm)
+        )
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        if self.factor is None:
+            return x * weights
+        return torch.addcmul(self.shift, x, weights * self.factor)
+
+
 class GlobalContext(nn.Module):
     """(N, C, H, W) times a weight for every channel, from a mean weighted by place, and a BN."""
+
+    folds = (("scaling", "bn"),)
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
         hidden = channels // reduction
-        self.conv_mask = nn.Conv2d(channels, 1, 1)
+        self.conv_mask = PlaceWeights(channels)
         self.channel_attention = channel_attention(
             PixelConv(channels, hidden, bias=False), PixelConv(hidden, channels)
         )
+        self.scaling = Scaling()
         self.bn = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        mask = self.conv_mask(x).flatten(2).softmax(dim=2)
-        pooled = x.flatten(2) @ mask.transpose(1, 2)
-        return self.bn(x * self.channel_attention(pooled.unsqueeze(3)))
+        pooled = x.flatten(2) @ self.conv_mask(x).unsqueeze(2)
+        return self.bn(self.scaling(x, self.channel_attention(pooled.unsqueeze(3))))
 
 
 class DenseContext(nn.Module):
@@ -208,16 +255,16 @@ class DenseContext(nn.Module):
         total = sum(channels)
         hidden = total // DENSE_REDUCTION
         # The last one is in the published checkpoints but computes nothing.
-        self.conv_mask = nn.ModuleList(nn.Conv2d(number, 1, 1) for number in channels)
+        self.conv_mask = nn.ModuleList(map(PlaceWeights, channels))
         self.channel_attention = channel_attention(
-            nn.Conv2d(total, hidden, 1, bias=False), nn.Conv2d(hidden, total, 1)
+            PointConv(total, hidden), PointConv(hidden, total, bias=True)
         )
 
     def forward(self, x: Branches) -> Branches:
         height, width = x[-1].shape[-2:]
         pooled = [
-            _pool_runs(item, conv(item).flatten(1).softmax(dim=1), height, width)
-            for item, conv in zip(x[:-1], self.conv_mask, strict=False)
+            _pool_runs(item, mask(item), height, width)
+            for item, mask in zip(x[:-1], self.conv_mask, strict=False)
         ]
         weights = self.channel_attention(torch.cat([*pooled, x[-1]], dim=1))
         return weigh(x, weights)
@@ -250,7 +297,6 @@ class DynamicMultiScaleContext(nn.Module):
 
     def forward(self, x: Branches) -> Branches:
         lower, upper = zip(*map(halves, x), strict=True)
-        upper = [item.contiguous(memory_format=torch.channels_last) for item in upper]
         return [
             shuffle((untouched, context(convolve(item))))
             for untouched, item, convolve, context in zip(

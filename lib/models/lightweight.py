@@ -25,6 +25,7 @@ MOMENTUM = 0.1
 TWICE = 1 - (1 - MOMENTUM) ** 2  # of one update that does what two of MOMENTUM do
 NUM_STAGES = 3
 STEM_CHANNELS = 32
+FEW = 4e6  # multiplications that a product does before a convolution has begun
 
 Branches = list[Tensor]  # branch i is (N, C_i, H / 2^i, W / 2^i)
 
@@ -46,6 +47,8 @@ class ConvBN(nn.Sequential):
         conv: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        if conv is None and kernel == stride == groups == 1:
+            conv = PointConv(in_channels, out_channels)
         self.conv = conv or nn.Conv2d(
             *(in_channels, out_channels, kernel, stride, kernel // 2),
             groups=groups,
@@ -58,6 +61,19 @@ class ConvBN(nn.Sequential):
             self.activation = activation()
 
 
+class PointConv(nn.Conv2d):
+    """A 1x1 convolution, in evaluation of few and small maps a matrix product, which starts sooner."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = False) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training or not x.is_cpu or is_traced() or x.numel() * self.out_channels > FEW:
+            return super().forward(x)
+        weight = self.weight.view(self.out_channels, self.in_channels)
+        return functional.linear(x.permute(0, 2, 3, 1), weight, self.bias).permute(0, 3, 1, 2)
+
+
 class PixelConv(nn.Conv2d):
     """A 1x1 convolution of maps of one pixel, (N, C, 1, 1): a matrix product, which starts sooner."""
 
@@ -65,8 +81,15 @@ class PixelConv(nn.Conv2d):
         super().__init__(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = functional.linear(x.flatten(1), self.weight.flatten(1), self.bias)
-        return y.unflatten(1, (-1, 1, 1))
+        weight = self.weight.view(self.out_channels, self.in_channels)
+        y = functional.linear(x.reshape(-1, self.in_channels), weight, self.bias)
+        return y.view(-1, self.out_channels, 1, 1)
+
+
+def is_traced() -> bool:
+    """Whether this run makes a graph for another engine, which has better uses for convolutions."""
+    is_compiled = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    return is_compiled or torch.onnx.is_in_onnx_export()
 
 
 def depthwise(channels: int, stride: int = 1) -> ConvBN:
@@ -81,7 +104,7 @@ def separable_layers(
     return nn.Sequential(
         nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
         nn.BatchNorm2d(in_channels, momentum=momentum),
-        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        PointConv(in_channels, out_channels),
         nn.BatchNorm2d(out_channels, momentum=momentum),
         *([nn.ReLU(inplace=True)] if is_active else []),
     )
@@ -212,7 +235,7 @@ def fuse_layer(channels: Sequence[int], source: int, target: int) -> nn.Module:
         return nn.Identity()
     if source > target:
         return nn.Sequential(
-            nn.Conv2d(channels[source], channels[target], 1, bias=False),
+            PointConv(channels[source], channels[target]),
             nn.BatchNorm2d(channels[target]),
         )
     momentum = TWICE if source == 0 else MOMENTUM
