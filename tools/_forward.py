@@ -1,6 +1,7 @@
 """The network's part of tools/benchmark.py: how fast it answers, as it is and in faster forms."""
 
 import argparse
+import functools
 import importlib.util
 import sys
 import tempfile
@@ -16,20 +17,22 @@ from torch import Tensor, nn
 from lib.config import load_config
 from lib.core.codecs import build_codec
 from lib.core.export import onnx_graph
-from lib.core.exported import onnx_session
+from lib.core.exported import need, onnx_session, openvino_settings
 from lib.dataset import skeleton_of, with_joints
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint
 from lib.models.folding import fold_batch_norms
-from lib.utils.devices import choose_devices
+from lib.utils.devices import choose_devices, has_bfloat16
 from lib.utils.errors import InputError
 
 Outputs = Tensor | list[Tensor]
 Forward = Callable[[Tensor], Outputs]
 DECODING = "decoding"
-FORMS = ("plain", "folded", "compiled", "onnxruntime")
-TOLERANCE = 1e-3  # between forms; random weights let rounding grow more than trained ones do
-OPTIONAL = ("onnx", "onnxscript", "onnxruntime")  # packages
+OPENVINO, OPENVINO_HALF = "openvino", "openvino-bf16"
+ENGINES = {"onnxruntime": "onnxruntime", OPENVINO: "openvino", OPENVINO_HALF: "openvino"}
+FORMS = ("plain", "folded", "compiled", *ENGINES)
+TOLERANCE = 1e-2  # between forms; in a Dite-HRNet with random weights rounding grows to 2e-3
+GRAPH = ("onnx", "onnxscript")  # packages, as their engines' names are
 
 
 @dataclass
@@ -65,13 +68,13 @@ def forward(args: argparse.Namespace) -> list[Timing]:
     else:
         enliven(network)
     network.eval()
-    forms = ["plain", *(form for form in available(args.forms) if form != "plain")]
+    forms = ["plain", *(form for form in available(args.forms, device) if form != "plain")]
     timings = [Timing(form, {}, 0.0) for form in forms]
     codec = build_codec(cfg, skeleton_of(cfg))
     decoding = Timing(DECODING, {}, 0.0)
     for batch in args.batch:
         images = torch.randn(batch, 3, height, width, device=device)
-        runs = [make_form(timing.form, network, images) for timing in timings]
+        runs = make_forms([timing.form for timing in timings], network, images)
         with torch.inference_mode():
             expected = network(images)
             for timing, run in zip(timings, runs, strict=True):
@@ -104,24 +107,44 @@ def enliven(network: nn.Module) -> None:
             nn.init.normal_(module.running_mean, std=0.1)
 
 
-def available(forms: Sequence[str]) -> list[str]:
-    """``forms`` without what needs a package that is not installed, which is said."""
-    missing = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
-    if missing and "onnxruntime" in forms:
-        hint = f"onnxruntime is left out; it needs: pip install {' '.join(missing)}"
-        print(hint, file=sys.stderr)
-        forms = [form for form in forms if form != "onnxruntime"]
-    return [*forms]
+def available(forms: Sequence[str], device: torch.device) -> list[str]:
+    """``forms`` without what cannot run here, which is said."""
+    there = []
+    for form in forms:
+        package = ENGINES.get(form)
+        needed = (*GRAPH, package) if package else ()
+        missing = [name for name in needed if importlib.util.find_spec(name) is None]
+        if missing:
+            reason = f"it needs: pip install {' '.join(missing)}"
+        elif package == "openvino" and device.type != "cpu":
+            reason = "it runs on the CPU"
+        elif form == OPENVINO_HALF and not has_bfloat16(device):
+            reason = "this CPU has no bfloat16"
+        else:
+            there.append(form)
+            continue
+        print(f"{form} is left out; {reason}", file=sys.stderr)
+    return there
 
 
-def make_form(form: str, network: nn.Module, images: Tensor) -> Forward:
-    """The network as ``form``, for a batch like ``images``."""
-    if form == "plain":
-        return network
+def make_forms(forms: Sequence[str], network: nn.Module, images: Tensor) -> list[Forward]:
+    """The network in each form, for a batch like ``images``."""
     folded = fold_batch_norms(network)
-    if form == "folded":
-        return folded
-    return compiled(folded, images) if form == "compiled" else exported(folded, images)
+
+    @functools.cache
+    def graph() -> bytes:
+        with torch.no_grad():
+            return onnx_graph(folded, images, is_open=False).SerializeToString()
+
+    makers: dict[str, Callable[[], Forward]] = {
+        "plain": lambda: network,
+        "folded": lambda: folded,
+        "compiled": lambda: compiled(folded, images),
+        "onnxruntime": lambda: in_onnxruntime(graph(), images.device),
+        OPENVINO: lambda: in_openvino(graph(), "float32"),
+        OPENVINO_HALF: lambda: in_openvino(graph(), "bfloat16"),
+    }
+    return [makers[form]() for form in forms]
 
 
 def compiled(network: nn.Module, images: Tensor) -> Forward:
@@ -132,20 +155,27 @@ def compiled(network: nn.Module, images: Tensor) -> Forward:
     return torch.compile(network, options={"freezing": True})
 
 
-def exported(network: nn.Module, images: Tensor) -> Forward:
-    """As an ONNX graph in ONNX Runtime; its time includes copies from and to a GPU."""
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+def in_onnxruntime(graph: bytes, device: torch.device) -> Forward:
+    """Its time includes copies from and to a GPU."""
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
-        path.write_bytes(onnx_graph(network, images, is_open=False).SerializeToString())
-        session = onnx_session(path, images.device)
+        path.write_bytes(graph)
+        session = onnx_session(path, device)
     name = session.get_inputs()[0].name
+    return lambda x: joined(session.run(None, {name: x.cpu().numpy()}), x.device)
 
-    def run(x: Tensor) -> Outputs:
-        answers = session.run(None, {name: x.cpu().numpy()})
-        outputs = [torch.from_numpy(answer).to(x.device) for answer in answers]
-        return outputs if len(outputs) > 1 else outputs[0]
 
-    return run
+def in_openvino(graph: bytes, precision: str) -> Forward:
+    core = need("openvino", OPENVINO).Core()
+    model = core.read_model(graph)
+    request = core.compile_model(model, "CPU", openvino_settings(precision)).create_infer_request()
+    return lambda x: joined([a.copy() for a in request.infer({0: x.numpy()}).values()], x.device)
+
+
+def joined(answers: list, device: torch.device) -> Outputs:
+    """Arrays as a network's outputs."""
+    outputs = [torch.from_numpy(answer).to(device) for answer in answers]
+    return outputs if len(outputs) > 1 else outputs[0]
 
 
 def fastest_turns(
@@ -179,11 +209,17 @@ def forward_rows(timings: list[Timing]) -> list[Row]:
             "ms",
             1e3 * seconds,
             1e3 * plain[batch],
-            None if timing.form == DECODING else timing.difference < TOLERANCE,
+            agrees(timing),
         )
         for timing in timings
         for batch, seconds in timing.seconds.items()
     ]
+
+
+def agrees(timing: Timing) -> bool | None:
+    """Decoding has nothing to agree with, and bfloat16 is another answer on purpose."""
+    has_none = timing.form in (DECODING, OPENVINO_HALF)
+    return None if has_none else timing.difference < TOLERANCE
 
 
 def forward_table(timings: list[Timing]) -> str:
