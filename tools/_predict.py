@@ -24,7 +24,7 @@ from lib.dataset import skeleton_of, with_joints
 from lib.dataset.figures.drawing import draw_scene
 from lib.dataset.image import read_image
 from lib.models import build_model
-from lib.utils.devices import has_bfloat16
+from lib.utils.devices import has_bfloat16, keep_memory
 from lib.utils.errors import InputError
 
 CPU = torch.device("cpu")
@@ -60,6 +60,7 @@ def predict(args: argparse.Namespace) -> list[Way]:
     cfg = with_joints(load_config(args.cfg, args.opts))
     if args.repeats < 1 or args.people < 1:
         raise InputError("--repeats and --people must be 1 or more")
+    keep_memory()
     image, box = picture(args.image)
     weights = args.weights or random_weights(cfg)
     with tempfile.TemporaryDirectory() as folder:

@@ -87,6 +87,8 @@ def get(weights: Weights, root: Path) -> None:
     if weights.experiment:
         prefix = "" if root == ROOT else str(root)
         print(f"   to test it: {weights.test_command(prefix)}")
+    elif weights.kind == zoo.DETECTOR:
+        print(f"   to use it: python tools/demo.py ... --detector {weights.name}")
     else:
         print(f"   what it is: {weights.kind}")
 

@@ -112,7 +112,7 @@ def test_parser() -> argparse.ArgumentParser:
 
 def check_options(args: argparse.Namespace, weights: str) -> None:
     """What is wrong with the options, before anything is written."""
-    check_precision(args.precision)
+    check_precision(args.precision, weights)
     if args.out and (Path(args.out).suffix != ".json" or Path(args.out).is_dir()):
         raise InputError(f"--out: must be a file that ends in .json, not {args.out}")
     if args.fuse_conv_bn and is_exported(weights):

@@ -231,7 +231,7 @@ def _check(cfg: CfgNode, source: str) -> None:
     require(0 < cfg.MODEL.SIGMA < 1e3, "MODEL.SIGMA", "above 0, in heatmap pixels (simcc: bins)")
     pair = cfg.MODEL.SIMDR_SIGMA
     are_numbers = all(isinstance(s, (int, float)) and 0 < s < 1e3 for s in pair)
-    right = "[] or two numbers above 0, in bins"
+    right = "[] or two numbers between 0 and 1000, in bins"
     require(are_numbers and len(pair) in (0, 2), "MODEL.SIMDR_SIGMA", right)
     require(0 < cfg.LOSS.BETA < 1e3, "LOSS.BETA", "above 0")
     require(cfg.WORKERS >= 0, "WORKERS", "0 or more")

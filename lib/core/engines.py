@@ -19,7 +19,7 @@ from lib.dataset.transforms import normalize
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint
 from lib.models.folding import fold_batch_norms
-from lib.utils.devices import has_bfloat16, keep_memory
+from lib.utils.devices import has_bfloat16
 from lib.utils.errors import InputError
 
 Engine = Callable[[Tensor], Sequence[Tensor]]
@@ -59,8 +59,6 @@ class TorchEngine:
         self._is_rgb = is_rgb
         self._flip_test = flip_test
         self.device = torch.device(device)
-        if self.device.type == "cpu":
-            keep_memory()
         check_precision(precision)
         self._is_half = precision == "bfloat16"
         if self._is_half and not has_bfloat16(self.device):

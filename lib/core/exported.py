@@ -214,10 +214,12 @@ def is_exported(path: str | Path) -> bool:
     return Path(path).suffix in RUNNERS
 
 
-def check_precision(precision: str) -> None:
-    """Refuse what is none of ``PRECISIONS``."""
+def check_precision(precision: str, weights: str | Path | None = None) -> None:
+    """Refuse what is none of ``PRECISIONS``, or not what the file ``weights`` can be run in."""
     if precision not in PRECISIONS:
         raise InputError(f"precision: must be {' or '.join(PRECISIONS)}, not {precision!r}")
+    if weights and is_exported(weights) and Path(weights).suffix != ".xml":
+        _need_float32(Path(weights), precision)
 
 
 def open_exported(

@@ -21,19 +21,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Pass:
-    """What went by: batches, and means over an epoch or a part of it. Loss and accuracy are not a
-    number where the network's outputs were not to be seen."""
+    """What went by: batches, and means over an epoch or a part of it. ``is_judged``: loss and
+    accuracy are known, because the network's outputs were to be seen."""
 
     loss: float
     accuracy: float
     samples: int
     seconds: float
     data_seconds: float  # of them spent waiting for data
-
-    @property
-    def is_judged(self) -> bool:
-        """Whether there is a loss."""
-        return not math.isnan(self.loss)
+    is_judged: bool = True
 
     @property
     def speed(self) -> float:
@@ -55,19 +51,20 @@ class Meter:
     def restart(self) -> None:
         self._sums = torch.zeros(3, device=self._device)
         self._samples = 0
+        self._is_judged = True
         self._start = time.perf_counter()
         self._data_seconds = 0.0
 
     def add(
-        self,
-        loss: torch.Tensor,
-        accuracy: torch.Tensor,
-        joints: torch.Tensor,
-        samples: int,
-        data_seconds: float,
+        self, judged: tuple[torch.Tensor, ...] | None, samples: int, data_seconds: float
     ) -> None:
-        """One batch: its mean loss, its accuracy over so many kinds of joints, and its size."""
-        self._sums += torch.stack([loss.detach() * samples, accuracy * joints, joints])
+        """One batch: its mean loss, its accuracy and over how many kinds of joints that is, or None
+        where its outputs were not to be seen; and its size."""
+        if judged is None:
+            self._is_judged = False
+        else:
+            loss, accuracy, joints = judged
+            self._sums += torch.stack([loss.detach() * samples, accuracy * joints, joints])
         self._samples += samples
         self._data_seconds += data_seconds
 
@@ -80,6 +77,7 @@ class Meter:
             samples=self._samples,
             seconds=time.perf_counter() - self._start,
             data_seconds=self._data_seconds,
+            is_judged=self._is_judged,
         )
 
 
@@ -126,7 +124,7 @@ def train_epoch(
         with torch.no_grad():
             accuracy, joints = codec.accuracy(outputs, target)
         for meter in (whole, part):
-            meter.add(loss, accuracy, joints, len(batch["index"]), waited)
+            meter.add((loss, accuracy, joints), len(batch["index"]), waited)
         if step % print_freq == 0:
             passed = part.read()
             _check_finite(passed.loss, epoch, step)

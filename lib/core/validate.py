@@ -1,6 +1,5 @@
 """One pass over a split: the keypoints of everybody in it."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,15 +39,14 @@ def validate(
     """Everybody's keypoints, each person once.
 
     Loss and accuracy compare the network's outputs with the joints of the table; they mean nothing
-    where that has none (detected boxes), and are not a number where the engine is an exported file
-    with decoding inside, which does not show them.
+    where that has none (detected boxes), and there are none (``Pass.is_judged``) where the engine
+    is an exported file with decoding inside, which does not show outputs.
     """
     dataset = loader.dataset
     shows_outputs = isinstance(engine, TorchEngine)
     device = engine.device if shows_outputs else torch.device("cpu")
     found: list[tuple[torch.Tensor, torch.Tensor]] = []
     whole, part = Meter(device), Meter(device)
-    unknown = torch.tensor([math.nan, math.nan, 1.0])
     asked = time.perf_counter()
     for step, batch in enumerate(progress(loader, len(loader), "Test")):
         waited = time.perf_counter() - asked
@@ -57,17 +55,16 @@ def validate(
         if shows_outputs:
             outputs = engine.outputs(batch["image"])
             in_crop, scores = codec.decode(outputs)
-            loss, (accuracy, joints) = codec.loss(outputs, target), codec.accuracy(outputs, target)
+            judged = codec.loss(outputs, target), *codec.accuracy(outputs, target)
         else:
-            outputs = None
+            outputs = judged = None
             in_crop, scores = engine(batch["image"])
-            loss, accuracy, joints = unknown
         places = to_image(
             *(in_crop, batch["center"], batch["scale"]), dataset.size, dataset.is_aligned
         )
         found.append((batch["index"], torch.cat([places, scores[..., None]], dim=-1)))
         for meter in (whole, part):
-            meter.add(loss, accuracy, joints, len(batch["index"]), waited)
+            meter.add(judged, len(batch["index"]), waited)
         if observe is not None and step % print_freq == 0:
             observe(step, part.read(), batch, outputs, target, in_crop)
             part.restart()

@@ -109,7 +109,7 @@ class DynamicConv(nn.Module):
             y = self._convolve(row, mix_kernels(attention, kernels).flatten(0, 1), number)
             y = y.squeeze(0).permute(1, 2, 0).unflatten(2, (number, -1)).permute(2, 3, 0, 1)
             y = y.contiguous(memory_format=torch.channels_last)
-        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
+        return y if self.bias is None else y + self.bias.view(-1, 1, 1).to(y.dtype)
 
     def _convolve(
         self, x: Tensor, kernels: Tensor, images: int, bias: Tensor | None = None
@@ -188,19 +188,17 @@ class DynamicSplitConv(nn.Module):
         return shuffle([conv(part) for conv, part in zip(self.conv, parts, strict=True)])
 
 
-class PlaceWeights(nn.Conv2d):
-    """(N, C, H, W) -> how much each place counts, (N, H * W), in all 1: the softmax of a convolution
-    to one channel."""
+class PlaceScores(nn.Conv2d):
+    """(N, C, H, W) -> (N, 1, H, W), on a CPU by a product, which starts sooner than a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_traced():
-            return super().forward(x).flatten(1).softmax(dim=1)
-        # On channels-last maps a product, which starts sooner than a convolution.
-        scores = functional.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
-        return scores.flatten(1).softmax(dim=1)
+        if not x.is_cpu or is_traced():
+            return super().forward(x)
+        pixels = x.permute(0, 2, 3, 1)
+        return functional.linear(pixels, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 class Scaling(nn.Module):
@@ -220,7 +218,8 @@ class Scaling(nn.Module):
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         if self.factor is None:
             return x * weights
-        return torch.addcmul(self.shift, x, weights * self.factor)
+        # In the type of x, which autocast may have made smaller.
+        return torch.addcmul(self.shift.to(x.dtype), x, (weights * self.factor).to(x.dtype))
 
 
 class GlobalContext(nn.Module):
@@ -231,7 +230,7 @@ class GlobalContext(nn.Module):
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
         hidden = channels // reduction
-        self.conv_mask = PlaceWeights(channels)
+        self.conv_mask = PlaceScores(channels)
         self.channel_attention = channel_attention(
             PixelConv(channels, hidden, bias=False), PixelConv(hidden, channels)
         )
@@ -239,7 +238,8 @@ class GlobalContext(nn.Module):
         self.bn = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = x.flatten(2) @ self.conv_mask(x).unsqueeze(2)
+        mask = self.conv_mask(x).flatten(2).softmax(dim=2)
+        pooled = x.flatten(2) @ mask.transpose(1, 2)
         return self.bn(self.scaling(x, self.channel_attention(pooled.unsqueeze(3))))
 
 
@@ -255,7 +255,7 @@ class DenseContext(nn.Module):
         total = sum(channels)
         hidden = total // DENSE_REDUCTION
         # The last one is in the published checkpoints but computes nothing.
-        self.conv_mask = nn.ModuleList(map(PlaceWeights, channels))
+        self.conv_mask = nn.ModuleList(map(PlaceScores, channels))
         self.channel_attention = channel_attention(
             PointConv(total, hidden), PointConv(hidden, total, bias=True)
         )
@@ -263,8 +263,8 @@ class DenseContext(nn.Module):
     def forward(self, x: Branches) -> Branches:
         height, width = x[-1].shape[-2:]
         pooled = [
-            _pool_runs(item, mask(item), height, width)
-            for item, mask in zip(x[:-1], self.conv_mask, strict=False)
+            _pool_runs(item, conv(item).flatten(1).softmax(dim=1), height, width)
+            for item, conv in zip(x[:-1], self.conv_mask, strict=False)
         ]
         weights = self.channel_attention(torch.cat([*pooled, x[-1]], dim=1))
         return weigh(x, weights)

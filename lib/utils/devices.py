@@ -40,11 +40,13 @@ def choose_devices(gpus: Sequence[int]) -> list[torch.device]:
 
 @functools.cache
 def keep_memory() -> None:
-    """Let this process keep memory that it freed, up to 1 GiB of it, for its next tensors.
+    """Let this process keep memory that it freed for its next tensors: up to 1 GiB an arena, of
+    which each thread may have one. Tensors above 32 MiB go back to the system still.
 
     A network on a CPU frees megabytes with every layer. glibc gives them back to the system, which
-    hands them out again page by page: in a lightweight network a quarter of the time. Elsewhere
-    than in glibc nothing is changed.
+    hands them out again page by page: in a lightweight network a quarter of the time. It changes
+    malloc of the whole process, and of those that it forks, for good, so it is for programs to call
+    (the tools do), not for the library. Elsewhere than in glibc nothing is changed.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:

@@ -12,8 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ZOO = ROOT / "models" / "zoo.yaml"
 DETECTORS = "models/detectors"
 # What weights without an experiment are, by their folder; in any other: UNLOADABLE.
-KINDS = {"models/pytorch/imagenet": "ImageNet backbone", DETECTORS: "detector"}
-UNLOADABLE = "bottom-up, nothing here loads it yet"
+DETECTOR = "detector"
+KINDS = {"models/pytorch/imagenet": "ImageNet backbone", DETECTORS: DETECTOR}
+UNLOADABLE = "a network that is not here yet"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a run leaves to look at."""
 
 import csv
-import math
+import dataclasses
 
 import cv2
 import numpy as np
@@ -182,10 +182,11 @@ def test_keypoints_without_outputs_are_drawn_and_have_no_loss(tmp_path, recorder
     drawn = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert set(drawn) == {"val_0_gt.jpg", "val_0_pred.jpg", "val_0_hm_gt.jpg"}
     assert drawn["val_0_gt.jpg"] == drawn["val_0_pred.jpg"]
+    unseen = dataclasses.replace(passed(0.5), is_judged=False)
     with caplog.at_level("INFO"):
-        writer.test_step(3, 5, passed(math.nan))
+        writer.test_step(3, 5, unseen)
     assert caplog.text.rstrip().endswith("Data 0.500s")
-    writer.scores(0, passed(math.nan), {"AP": 0.25})
+    writer.scores(0, unseen, {"AP": 0.25})
     writer.close()
     events = read_events(next((tmp_path / "log").iterdir()))
     tags = {value.tag for event in events for value in event.summary.value}

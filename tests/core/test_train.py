@@ -121,12 +121,15 @@ def test_a_loss_that_is_not_finite_is_an_error_that_says_what_may_help(tmp_path,
 def test_a_meter_weighs_losses_by_samples_and_accuracies_by_joints():
     meter = Meter(CPU)
     number = torch.tensor
-    meter.add(number(1.0), number(0.5), number(17), 3, 0.25)
-    meter.add(number(5.0), number(1.0), number(1), 1, 0.5)
+    meter.add((number(1.0), number(0.5), number(17)), 3, 0.25)
+    meter.add((number(5.0), number(1.0), number(1)), 1, 0.5)
     passed = meter.read()
+    assert passed.is_judged
     assert passed.loss == pytest.approx(2.0)
     assert passed.accuracy == pytest.approx((0.5 * 17 + 1) / 18)
     assert passed.samples == 4 and passed.data_seconds == 0.75
     meter.restart()
     assert (meter.read().loss, meter.read().samples) == (0, 0)
+    meter.add(None, 2, 0.1)
+    assert not meter.read().is_judged and meter.read().samples == 2
     assert Pass(0, 0, samples=30, seconds=1.5, data_seconds=0).speed == 20

@@ -176,7 +176,13 @@ def build_refine(cfg: CfgNode, step: str) -> Refine | None:
         return None
     if name == "quarter":
         return quarter_step
-    kernel = cfg.TEST.BLUR_KERNEL or blur_kernel(cfg.MODEL.SIGMA)
-    if kernel < 1 or kernel % 2 == 0:
-        raise InputError(f"TEST.BLUR_KERNEL: must be an odd number of pixels or 0, not {kernel}")
+    kernel = chosen_blur(cfg, cfg.MODEL.SIGMA)
     return partial(dark_step if name == "dark" else udp_step, kernel=kernel)
+
+
+def chosen_blur(cfg: CfgNode, sigma: float) -> int:
+    """TEST.BLUR_KERNEL, or the width that belongs to ``sigma`` where it is 0."""
+    kernel = cfg.TEST.BLUR_KERNEL
+    if kernel and (kernel < 1 or kernel % 2 == 0):
+        raise InputError(f"TEST.BLUR_KERNEL: must be an odd number of pixels or 0, not {kernel}")
+    return kernel or blur_kernel(sigma)

@@ -18,7 +18,7 @@ from yacs.config import CfgNode
 
 from lib.core.codecs.codec import Codec, Outputs, exchanged, pck
 from lib.core.codecs.heatmap import nearest_pixel
-from lib.core.codecs.refinement import blur_kernel, dark_step_1d
+from lib.core.codecs.refinement import chosen_blur, dark_step_1d
 from lib.dataset.skeletons import Skeleton
 from lib.dataset.transforms import mirror_order
 from lib.utils.errors import InputError
@@ -222,7 +222,7 @@ def build(cfg: CfgNode, skeleton: Skeleton) -> SimCCCodec:
         smoothing=smoothing,
         is_mean=cfg.LOSS.MEAN_OVER_BINS,
         shift=cfg.TEST.SHIFT_HEATMAP,
-        blur=tuple(cfg.TEST.BLUR_KERNEL or blur_kernel(s) for s in sigma) if has_step else None,
+        blur=tuple(chosen_blur(cfg, s) for s in sigma) if has_step else None,
         joint_weights=skeleton.joint_weights if cfg.LOSS.USE_DIFFERENT_JOINTS_WEIGHT else None,
         uses_weight=cfg.LOSS.USE_TARGET_WEIGHT,
     )

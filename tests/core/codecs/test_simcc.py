@@ -133,9 +133,14 @@ def test_settings_reach_the_codec_and_wrong_ones_are_refused(tmp_path):
     assert (ours.sigma, ours.on_bins, ours.beta, ours.blur) == ((4.9, 5.66), True, 10, (29, 35))
     ours = made(MODEL=pair, TEST={"POST_PROCESS": True, "BLUR_KERNEL": 9})
     assert ours.blur == (9, 9)
+    for wrong in (8, -3):
+        with pytest.raises(InputError, match=rf"BLUR_KERNEL: must be an odd number.*not {wrong}"):
+            made(MODEL=pair, TEST={"POST_PROCESS": True, "BLUR_KERNEL": wrong})
     ours = made(MODEL={"TARGET_TYPE": "mm_simcc"}, TEST={"POST_PROCESS": True})
     assert (ours.sigma, ours.on_bins, ours.beta, ours.blur) == ((6, 6), True, None, None)
-    with pytest.raises(InputError, match=r"MODEL.SIMDR_SIGMA must be \[\] or two numbers above 0"):
+    with pytest.raises(
+        InputError, match=r"MODEL.SIMDR_SIGMA must be \[\] or two numbers between 0 and 1000"
+    ):
         made(MODEL={"TARGET_TYPE": "sa_simcc", "SIMDR_SIGMA": [4.9, 0]})
     with pytest.raises(InputError, match=r"TEST.REFINE: for simcc must be '': outputs are not hei"):
         made(MODEL={"TARGET_TYPE": "simcc"}, TEST={"REFINE": "dark"})
