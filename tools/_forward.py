@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lib.config import load_config
 from lib.core.codecs import build_codec
-from lib.core.export import onnx_graph
+from lib.core.export import has_exporter, onnx_graph
 from lib.core.exported import need, onnx_session, openvino_settings
 from lib.dataset import skeleton_of, with_joints
 from lib.models import build_model
@@ -117,6 +117,8 @@ def available(forms: Sequence[str], device: torch.device) -> list[str]:
         missing = [name for name in needed if importlib.util.find_spec(name) is None]
         if missing:
             reason = f"it needs: pip install {' '.join(missing)}"
+        elif package and not has_exporter():
+            reason = "ONNX needs PyTorch 2.6 or newer"
         elif package == "openvino" and device.type != "cpu":
             reason = "it runs on the CPU"
         elif form == OPENVINO_HALF and not has_bfloat16(device):

@@ -75,9 +75,14 @@ def to_onnx(module: nn.Module, example: Tensor, description: Description) -> dic
     return {".onnx": proto.SerializeToString()}
 
 
+def has_exporter() -> bool:
+    """Whether this PyTorch makes ONNX graphs of every network here."""
+    return tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
+
+
 def onnx_graph(module: nn.Module, example: Tensor, is_open: bool, name: str = "images"):
     """An ``onnx.ModelProto``; the size of a batch is free if ``is_open``."""
-    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
+    if not has_exporter():
         raise InputError(f"exporting: ONNX needs PyTorch 2.6 or newer; this is {torch.__version__}")
     for package in ("onnx", "onnxscript"):
         need(package, "exporting")

@@ -36,7 +36,7 @@ def test_onnx_and_openvino_answer_as_pytorch_for_any_number_of_crops(tmp_path):
     made = small(tmp_path, TARGET_TYPE="udp")
     path = made.write(tmp_path, "onnx")
     assert answers_as_pytorch(made, path)
-    assert __file__.encode() not in path.read_bytes()  # no trace of where it was made
+    assert b"stack_trace" not in path.read_bytes()  # nothing of the machine that made it
     description = Description.of(made.cfg, made.skeleton, decodes=True, is_single=False)
     for suffix, content in openvino_files(path.read_bytes(), description).items():
         path.with_suffix(suffix).write_bytes(content)
