@@ -2,7 +2,7 @@
 table.
 
   python tools/compare.py --cfg \\
-      experiments/figures/compare/{plain,dark,udp,sr,srpose,simcc,sa_simcc}.yaml
+      experiments/figures/compare/{plain,dark,udp,sr,srpose,simcc,sa_simcc,rtm_simcc}.yaml
   python tools/compare.py --cfg A.yaml B.yaml --out table.md TRAIN.END_EPOCH 2
 
 An experiment whose output folder has the final_state.pth of a training with the same settings is
