@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 
 from lib.config import load_config
 from lib.core.codecs.codec import Codec
-from lib.core.engines import Engine, TorchEngine
+from lib.core.engines import Engine
 from lib.core.recorder import Recorder
 from lib.core.validate import validate
 from lib.dataset import with_joints
@@ -161,18 +161,6 @@ def to_devices(model: torch.nn.Module, devices: list[torch.device]) -> torch.nn.
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return torch.nn.DataParallel(model, device_ids=devices) if len(devices) > 1 else model
-
-
-def network_engine(
-    cfg: CfgNode,
-    model: torch.nn.Module,
-    codec: Codec,
-    device: torch.device,
-    precision: str = "float32",
-) -> TorchEngine:
-    """``model``, put into evaluation mode, as the experiment tests it."""
-    how = (codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
-    return TorchEngine(model.eval(), *how, device, precision)
 
 
 def score_test_set(

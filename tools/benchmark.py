@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.command == "forward":
             timings = forward(args)
-            rows = forward_rows(timings, has_weights=args.weights is not None)
+            rows = forward_rows(timings)
             text = forward_table(timings)
         elif args.command == "predict":
             ways = predict(args)

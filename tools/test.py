@@ -25,7 +25,6 @@ from _experiment import (
     debug_pictures,
     experiment_parser,
     model_file,
-    network_engine,
     open_experiment,
     parse_experiment,
     run,
@@ -37,7 +36,7 @@ from _published import published_lines
 from yacs.config import CfgNode
 
 from lib.core.codecs import build_codec
-from lib.core.engines import Engine, TorchEngine, build_engine
+from lib.core.engines import Engine, TorchEngine, build_engine, network_engine
 from lib.core.exported import check_precision, is_exported
 from lib.core.pictures import write_prediction_sheet
 from lib.core.recorder import Recorder
@@ -134,7 +133,7 @@ def open_engine(
     if args.fuse_conv_bn:
         network = fold_batch_norms(network)
         logger.info("=> batch norms folded into the convolutions before them")
-    model = to_devices(network, devices)
+    model = to_devices(network, devices).eval()
     return network_engine(cfg, model, build_codec(cfg, skeleton), devices[0], args.precision)
 
 

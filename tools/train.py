@@ -19,7 +19,6 @@ import torch
 from _experiment import (
     debug_pictures,
     experiment_parser,
-    network_engine,
     open_experiment,
     parse_experiment,
     run,
@@ -31,6 +30,7 @@ from yacs.config import CfgNode
 
 from lib.config import load_config
 from lib.core.codecs import build_codec
+from lib.core.engines import network_engine
 from lib.core.optim import build_optimizer, build_schedule
 from lib.core.recorder import Recorder
 from lib.core.train import train_epoch
@@ -95,7 +95,7 @@ def main() -> None:
         )
         recorder.epoch(epoch, trained, rate(epoch, 0))
         if is_evaluated(cfg, epoch):
-            engine = network_engine(cfg, model, codec, devices[0])
+            engine = network_engine(cfg, model.eval(), codec, devices[0])
             _, values, score = score_test_set(
                 cfg, engine, test_batches, codec, recorder, output_dir, epoch
             )

@@ -93,15 +93,27 @@ def build_engine(
     check_precision(precision)
     device = torch.device(device)
     codec = build_codec(cfg, skeleton)
-    how = (codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
     if isinstance(weights, dict) or not is_exported(weights):
-        return TorchEngine(load_network(cfg, weights, device), *how, device, precision)
+        network = load_network(cfg, weights, device)
+        return network_engine(cfg, network, codec, device, precision)
     path = Path(weights)
     runner = open_exported(path, precision, device)
     runner.description.check(path, cfg, skeleton)
     if runner.description.decodes:
         return runner  # everything is inside: it gives keypoints and scores itself
-    return TorchEngine(_as_network(runner), *how)
+    return network_engine(cfg, _as_network(runner), codec)
+
+
+def network_engine(
+    cfg: CfgNode,
+    network: Callable[[Tensor], Outputs],
+    codec: Codec,
+    device: torch.device | str = "cpu",
+    precision: str = "float32",
+) -> TorchEngine:
+    """A ``TorchEngine`` that tests ``network`` as the experiment says."""
+    how = (codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
+    return TorchEngine(network, *how, device, precision)
 
 
 def load_network(

@@ -111,7 +111,6 @@ class OnnxRunner(Runner):
     """By ONNX Runtime, on as many threads as PyTorch."""
 
     def __init__(self, path: Path, precision: str, device: torch.device) -> None:
-        _need_float32(path, precision)
         self._session = onnx_session(path, device)
         stored = self._session.get_modelmeta().custom_metadata_map
         self.description = Description.read(path, stored.get(ENTRY))
@@ -184,7 +183,6 @@ class TorchScriptRunner(Runner):
     """By PyTorch, without this project's code; on the CPU, on which it was traced."""
 
     def __init__(self, path: Path, precision: str, device: torch.device) -> None:
-        _need_float32(path, precision)
         extra = {ENTRY: ""}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch would rather have its newer format
@@ -218,8 +216,12 @@ def check_precision(precision: str, weights: str | Path | None = None) -> None:
     """Refuse what is none of ``PRECISIONS``, or not what the file ``weights`` can be run in."""
     if precision not in PRECISIONS:
         raise InputError(f"precision: must be {' or '.join(PRECISIONS)}, not {precision!r}")
-    if weights and is_exported(weights) and Path(weights).suffix != ".xml":
-        _need_float32(Path(weights), precision)
+    is_fixed = weights and is_exported(weights) and Path(weights).suffix != ".xml"
+    if is_fixed and precision != "float32":
+        raise InputError(
+            f"precision: {Path(weights).name} runs in float32; {precision} is for OpenVINO's .xml "
+            "and for PyTorch's weights"
+        )
 
 
 def open_exported(
@@ -233,7 +235,7 @@ def open_exported(
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
-    check_precision(precision)
+    check_precision(precision, path)
     return RUNNERS[path.suffix](path, precision, device or torch.device("cpu"))
 
 
@@ -256,11 +258,3 @@ def _opened(path: Path, opening: Callable[[], Any]) -> Any:
         raise InputError(
             f"{path}: cannot be read: {lines[-1].strip() if lines else error}"
         ) from None
-
-
-def _need_float32(path: Path, precision: str) -> None:
-    if precision != "float32":
-        raise InputError(
-            f"precision: {path.name} runs in float32; {precision} is for OpenVINO's .xml and for "
-            "PyTorch's weights"
-        )

@@ -21,7 +21,6 @@ from lib.models.lightweight import (
     PixelConv,
     PointConv,
     halves,
-    is_traced,
     read_plan,
     shuffle,
     weigh,
@@ -97,12 +96,12 @@ class DynamicConv(nn.Module):
         attention = self.attention(x)
         kernels = self.aggregation.weight
         number = x.shape[0]
-        if number == 1 and not self.is_pointwise:
-            return self._convolve(x, mix_kernels(attention, kernels)[0], 1, self.bias)
         if self.is_pointwise:
             y = mix_channels(x, mix_kernels(attention, kernels))
         elif not isinstance(number, int):
             y = self._convolve_by_each(x, attention)
+        elif number == 1:
+            return self._convolve(x, mix_kernels(attention, kernels)[0], 1, self.bias)
         else:
             # The images side by side as channels of one, so that one convolution does them all.
             row = x.permute(2, 3, 0, 1).flatten(2).permute(2, 0, 1).unsqueeze(0)
@@ -188,19 +187,6 @@ class DynamicSplitConv(nn.Module):
         return shuffle([conv(part) for conv, part in zip(self.conv, parts, strict=True)])
 
 
-class PlaceScores(nn.Conv2d):
-    """(N, C, H, W) -> (N, 1, H, W), on a CPU by a product, which starts sooner than a convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not x.is_cpu or is_traced():
-            return super().forward(x)
-        pixels = x.permute(0, 2, 3, 1)
-        return functional.linear(pixels, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
-
-
 class Scaling(nn.Module):
     """(N, C, H, W) times (N, C, 1, 1), and then what a batch norm that was absorbed does."""
 
@@ -230,7 +216,7 @@ class GlobalContext(nn.Module):
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
         hidden = channels // reduction
-        self.conv_mask = PlaceScores(channels)
+        self.conv_mask = PointConv(channels, 1, bias=True)
         self.channel_attention = channel_attention(
             PixelConv(channels, hidden, bias=False), PixelConv(hidden, channels)
         )
@@ -255,7 +241,7 @@ class DenseContext(nn.Module):
         total = sum(channels)
         hidden = total // DENSE_REDUCTION
         # The last one is in the published checkpoints but computes nothing.
-        self.conv_mask = nn.ModuleList(map(PlaceScores, channels))
+        self.conv_mask = nn.ModuleList(PointConv(number, 1, bias=True) for number in channels)
         self.channel_attention = channel_attention(
             PointConv(total, hidden), PointConv(hidden, total, bias=True)
         )

@@ -62,14 +62,13 @@ class ConvBN(nn.Sequential):
 
 
 class PointConv(nn.Conv2d):
-    """A 1x1 convolution; in evaluation of few and small maps on a CPU a matrix product, which starts
-    sooner."""
+    """A 1x1 convolution; of few and small maps on a CPU a matrix product, which starts sooner."""
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = False) -> None:
         super().__init__(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training or not x.is_cpu or is_traced() or x.numel() * self.out_channels > FEW:
+        if not x.is_cpu or is_traced() or x.numel() * self.out_channels > FEW:
             return super().forward(x)
         weight = self.weight.view(self.out_channels, self.in_channels)
         return functional.linear(x.permute(0, 2, 3, 1), weight, self.bias).permute(0, 3, 1, 2)

@@ -19,7 +19,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 def choose_devices(gpus: Sequence[int]) -> list[torch.device]:
     """The devices of GPUS that are there, the first the main one; the CPU where there is none, said
-    in the log."""
+    in the log, and then the process keeps the memory it frees (``keep_memory``)."""
     there = torch.cuda.device_count()
     chosen = [torch.device("cuda", gpu) for gpu in gpus if 0 <= gpu < there]
     if not chosen:

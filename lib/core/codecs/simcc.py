@@ -207,7 +207,7 @@ def build(cfg: CfgNode, skeleton: Skeleton) -> SimCCCodec:
         raise InputError("LOSS.USE_OHKM: is for heatmaps; simcc has no such loss")
     if not 0 <= smoothing < 1:
         raise InputError(f"LOSS.LABEL_SMOOTHING: must be from 0 to below 1, not {smoothing}")
-    if cfg.TEST.REFINE not in ("", "dark") or (cfg.TEST.REFINE and kind != "rtm_simcc"):
+    if cfg.TEST.REFINE not in (("", "dark") if kind == "rtm_simcc" else ("",)):
         right = "'' or dark" if kind == "rtm_simcc" else "'': outputs are not heights"
         raise InputError(f"TEST.REFINE: for {kind} must be {right}, not {cfg.TEST.REFINE}")
     sigma = tuple(cfg.MODEL.SIMDR_SIGMA) or (cfg.MODEL.SIGMA, cfg.MODEL.SIGMA)
