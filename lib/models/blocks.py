@@ -14,6 +14,8 @@ from yacs.config import CfgNode
 
 from lib.models import settings
 
+SMALL_STD = 0.001  # of the normal distribution that the papers' weights start from
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut.
@@ -91,7 +93,7 @@ def init_normal(network: nn.Module) -> None:
     """
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.normal_(module.weight, std=0.001)
+            nn.init.normal_(module.weight, std=SMALL_STD)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
@@ -100,16 +102,27 @@ def init_normal(network: nn.Module) -> None:
 
 
 def init_kaiming(network: nn.Module) -> None:
-    """He et al. 2015, for the layers that a batch norm follows.
+    """He et al. 2015, for all convolutions but gates, which are normal with std 0.001.
 
     Behind batch norms weights of std 0.001 change direction with every early step of Adam. From
-    scratch a network learns several times as fast from these.
+    scratch a network learns several times as fast from these. But gates of large random weights
+    are noise in what they weigh, and that of a softmax hardly learns: so they begin as weights that
+    are all alike.
     """
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if getattr(module, "is_gate", False):
+                nn.init.normal_(module.weight, std=SMALL_STD)
+            else:
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def gate(conv: nn.Conv2d) -> nn.Conv2d:
+    """Mark a convolution whose results become weights, by a sigmoid or a softmax."""
+    conv.is_gate = True
+    return conv
 
 
 INITS = {"normal": init_normal, "kaiming": init_kaiming}

@@ -13,6 +13,7 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
+from lib.models.blocks import gate
 from lib.models.lightweight import (
     STEM_CHANNELS,
     Branches,
@@ -47,7 +48,7 @@ class KernelAttention(nn.Sequential):
         self.conv1 = PixelConv(channels, hidden, bias=False)
         self.bn = nn.BatchNorm2d(hidden)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = PixelConv(hidden, num_kernels)
+        self.conv2 = gate(PixelConv(hidden, num_kernels))
         self.sigmoid = nn.Sigmoid()
         self.flatten = nn.Flatten()
 
@@ -216,7 +217,7 @@ class GlobalContext(nn.Module):
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
         hidden = channels // reduction
-        self.conv_mask = PointConv(channels, 1, bias=True)
+        self.conv_mask = gate(PointConv(channels, 1, bias=True))
         self.channel_attention = channel_attention(
             PixelConv(channels, hidden, bias=False), PixelConv(hidden, channels)
         )
@@ -241,7 +242,7 @@ class DenseContext(nn.Module):
         total = sum(channels)
         hidden = total // DENSE_REDUCTION
         # The last one is in the published checkpoints but computes nothing.
-        self.conv_mask = nn.ModuleList(PointConv(number, 1, bias=True) for number in channels)
+        self.conv_mask = nn.ModuleList(gate(PointConv(number, 1, bias=True)) for number in channels)
         self.channel_attention = channel_attention(
             PointConv(total, hidden), PointConv(hidden, total, bias=True)
         )
@@ -268,7 +269,7 @@ def _pool_runs(x: Tensor, mask: Tensor, height: int, width: int) -> Tensor:
 def channel_attention(narrow: nn.Conv2d, widen: nn.Conv2d) -> nn.Sequential:
     """(N, C, H, W) -> weights between 0 and 1 of the same shape."""
     norm = nn.BatchNorm2d(narrow.out_channels)
-    return nn.Sequential(narrow, norm, nn.ReLU(inplace=True), widen, nn.Sigmoid())
+    return nn.Sequential(narrow, norm, nn.ReLU(inplace=True), gate(widen), nn.Sigmoid())
 
 
 class DynamicMultiScaleContext(nn.Module):

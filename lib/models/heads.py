@@ -20,7 +20,7 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.blocks import heatmap_layer
+from lib.models.blocks import SMALL_STD, heatmap_layer
 from lib.models.network import PoseNetwork
 from lib.utils.errors import InputError
 
@@ -46,7 +46,7 @@ class Head(nn.Module):
         """Initialise in place as ``init`` does, with small heatmaps to begin with."""
         init(self)
         for layer in self.output_layers():
-            nn.init.normal_(layer.weight, std=0.001)
+            nn.init.normal_(layer.weight, std=SMALL_STD)
             nn.init.zeros_(layer.bias)
 
 
@@ -199,7 +199,7 @@ class SRPoseHead(Head):
     def init_weights(self, init: Init) -> None:
         """As published: PyTorch's own initialisation, and small heatmaps to begin with."""
         for layer in self.output_layers():
-            nn.init.normal_(layer.weight, std=0.001)
+            nn.init.normal_(layer.weight, std=SMALL_STD)
             nn.init.zeros_(layer.bias)
 
     def forward(self, features: list[Tensor]) -> Tensor | list[Tensor]:

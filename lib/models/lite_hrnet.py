@@ -13,6 +13,7 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
+from lib.models.blocks import gate
 from lib.models.lightweight import (
     Branches,
     ConvBN,
@@ -58,7 +59,7 @@ class SpatialWeighting(nn.Module):
         self.conv1.conv = PixelConv(channels, hidden)
         self.conv1.activate = nn.ReLU(inplace=True)
         self.conv2 = nn.Sequential()
-        self.conv2.conv = PixelConv(hidden, channels)
+        self.conv2.conv = gate(PixelConv(hidden, channels))
         self.conv2.activate = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.models import settings
+from lib.models.blocks import gate
 from lib.models.lightweight import (
     Branches,
     ConvBN,
@@ -30,7 +31,7 @@ class SqueezeExcitation(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc1 = PixelConv(channels, hidden)
         self.relu = nn.ReLU(inplace=True)
-        self.fc2 = PixelConv(hidden, channels)
+        self.fc2 = gate(PixelConv(hidden, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.fc2(self.relu(self.fc1(self.avgpool(x)))).sigmoid()
