@@ -104,10 +104,12 @@ class DynamicConv(nn.Module):
         elif number == 1:
             return self._convolve(x, mix_kernels(attention, kernels)[0], 1, self.bias)
         else:
-            # The images side by side as channels of one, so that one convolution does them all.
-            row = x.permute(2, 3, 0, 1).flatten(2).permute(2, 0, 1).unsqueeze(0)
+            # The images side by side as channels of one, so that one convolution does them all. The
+            # dimension of one comes before the channels go to their place: PyTorch would not know
+            # the layout as channels last otherwise, and convert it.
+            row = x.permute(2, 3, 0, 1).flatten(2).unsqueeze(0).permute(0, 3, 1, 2)
             y = self._convolve(row, mix_kernels(attention, kernels).flatten(0, 1), number)
-            y = y.squeeze(0).permute(1, 2, 0).unflatten(2, (number, -1)).permute(2, 3, 0, 1)
+            y = y.permute(0, 2, 3, 1).squeeze(0).unflatten(2, (number, -1)).permute(2, 3, 0, 1)
             y = y.contiguous(memory_format=torch.channels_last)
         return y if self.bias is None else y + self.bias.view(-1, 1, 1).to(y.dtype)
 
