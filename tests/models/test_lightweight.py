@@ -106,6 +106,36 @@ def test_a_dynamic_convolution_gives_each_image_its_own_mix_of_kernels(kernel, s
         torch.testing.assert_close(by_each, torch.cat(expected), rtol=1e-4, atol=1e-5)
 
 
+def test_images_side_by_side_stay_channels_last(monkeypatch):
+    seen = []
+
+    def record(x, *args):
+        seen.append(x)
+        return convolve(x, *args)
+
+    convolve = functional.conv2d
+    conv = DynamicConv(8, 8, 3, groups=8)
+    x = torch.randn(3, 8, 6, 4).contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr("lib.models.dite_hrnet.functional.conv2d", record)
+    y = conv(x)
+    # PyTorch goes by the strides, the batch's of one image too, where it chooses a kernel.
+    assert [row.stride() for row in seen] == [(3 * 8 * 6 * 4, 1, 4 * 3 * 8, 3 * 8)]
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", ["lite_hrnet", "dite_hrnet", "wide_hrnet"])
+def test_gates_begin_alike_whatever_they_are_given(name):
+    torch.manual_seed(0)
+    cfg = tiny_light_cfg(name)
+    cfg.MODEL.INIT, cfg.MODEL.INIT_WEIGHTS = "kaiming", True
+    network = build_model(cfg)
+    gates = [module for module in network.modules() if getattr(module, "is_gate", False)]
+    assert gates
+    for gate in gates:
+        x = torch.randn(2, gate.in_channels, 1, 1)
+        assert gate(x).abs().max() < 0.1
+
+
 @pytest.mark.parametrize("name", LIGHT)
 def test_only_the_unused_mask_of_dite_hrnet_gets_no_gradient(name):
     torch.manual_seed(0)
