@@ -86,7 +86,8 @@ def picture(path: str | None) -> tuple:
 def random_weights(cfg: CfgNode) -> dict[str, Tensor]:
     torch.manual_seed(0)
     network = build_model(cfg)
-    enliven(network)
+    width, height = cfg.MODEL.IMAGE_SIZE
+    enliven(network, torch.randn(2, 3, height, width))
     return network.state_dict()
 
 

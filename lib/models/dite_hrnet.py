@@ -97,12 +97,13 @@ class DynamicConv(nn.Module):
         attention = self.attention(x)
         kernels = self.aggregation.weight
         number = x.shape[0]
+        # Asked before whether the number is known: traced, a known one is a tensor.
+        if number == 1 and not self.is_pointwise:
+            return self._convolve(x, mix_kernels(attention, kernels)[0], 1, self.bias)
         if self.is_pointwise:
             y = mix_channels(x, mix_kernels(attention, kernels))
         elif not isinstance(number, int):
             y = self._convolve_by_each(x, attention)
-        elif number == 1:
-            return self._convolve(x, mix_kernels(attention, kernels)[0], 1, self.bias)
         else:
             # The images side by side as channels of one, so that one convolution does them all. The
             # dimension of one comes before the channels go to their place: PyTorch would not know

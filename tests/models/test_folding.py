@@ -24,13 +24,15 @@ CONFIGS = {
 
 
 def lively(network: nn.Module) -> nn.Module:
-    """Batch norms that change what goes through them."""
+    """Batch norms that change what goes through them, and gates that differ."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.1)
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
+        elif getattr(module, "is_gate", False):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
     return network.eval()
 
 

@@ -1,6 +1,7 @@
 """What is peculiar to Lite-HRNet, Dite-HRNet and WideHRNet: their fusing, and their settings."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -123,13 +124,31 @@ def test_images_side_by_side_stay_channels_last(monkeypatch):
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("name", ["lite_hrnet", "dite_hrnet", "wide_hrnet"])
+@pytest.mark.parametrize(("images", "convolutions"), [(1, 1), (2, 4)])
+def test_a_graph_for_one_image_mixes_kernels_and_not_answers(images, convolutions):
+    conv = DynamicConv(8, 8, 3, groups=8, num_kernels=4).eval()
+    x = torch.randn(images, 8, 6, 4)
+    graph = torch.jit.trace(conv, x).inlined_graph
+    kinds = [node.kind() for node in graph.nodes()]
+    assert kinds.count("aten::_convolution") == convolutions
+
+
+GATES = {
+    "lite_hrnet": r"spatial_weighting\.\d\.conv2\.conv",
+    "dite_hrnet": r"attention\.conv2|conv_mask|dcm\.conv_mask\.\d|channel_attention\.3",
+    "wide_hrnet": r"\.fc2",
+}
+
+
+@pytest.mark.parametrize("name", GATES)
 def test_gates_begin_alike_whatever_they_are_given(name):
     torch.manual_seed(0)
     cfg = tiny_light_cfg(name)
     cfg.MODEL.INIT, cfg.MODEL.INIT_WEIGHTS = "kaiming", True
-    network = build_model(cfg)
-    gates = [module for module in network.modules() if getattr(module, "is_gate", False)]
+    modules = dict(build_model(cfg).named_modules())
+    gates = [module for key, module in modules.items() if re.search(f"({GATES[name]})$", key)]
+    # Of Dite-HRNet's masks some are lists of convolutions, and of its attentions all are sequences.
+    gates = [gate for gate in gates if isinstance(gate, nn.Conv2d)]
     assert gates
     for gate in gates:
         x = torch.randn(2, gate.in_channels, 1, 1)

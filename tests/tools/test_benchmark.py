@@ -17,6 +17,7 @@ import yaml
 from lib.config import load_config
 from lib.core.codecs import build_codec
 from lib.dataset.skeletons import COCO
+from lib.models import build_model
 from tests.models.configs import tiny_hrnet_cfg, tiny_light_cfg
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -101,6 +102,26 @@ def test_forms_of_networks_with_several_outputs_answer_alike(tool, capsys, tmp_p
     rows = json.loads(capsys.readouterr().out)["rows"]
     # plain, the forms, and decoding, which has nothing to agree with
     assert [row["agree"] for row in rows] == [True, *[True] * len(forms), None]
+
+
+def test_random_weights_show_what_a_form_gets_wrong(tool):
+    forward = importlib.import_module("_forward")
+    torch.manual_seed(0)
+    network = build_model(tiny_light_cfg("dite_hrnet")).eval()
+    images = torch.randn(2, 3, 64, 96)
+    forward.enliven(network, images)
+    with torch.inference_mode():
+        expected = network(images)
+        gates = [module for module in network.modules() if getattr(module, "is_gate", False)]
+        seen = 0
+        for gate in gates:
+            weight = gate.weight.clone()
+            gate.weight.zero_()
+            seen += forward.distance(network(images), expected) > forward.TOLERANCE
+            gate.weight.copy_(weight)
+        assert torch.equal(network(images), expected)
+    # The last masks compute nothing, and a hidden layer of one unit may be silent.
+    assert seen > 0.8 * len(gates)
 
 
 def test_forms_whose_packages_are_missing_are_left_out(tool, capsys, experiment, monkeypatch):
