@@ -53,32 +53,32 @@ MMCV_CONVENTION = (
     "batch or layer norm, one for each of a ReLU, a pooling or an enlargement; attention and "
     "whatever else is no module of its own is not counted."
 )
-# What the repositories say of their experiments, MFLOPs, where they say it.
+# What the repositories say of their experiments: MFLOPs and millions of parameters.
 PUBLISHED = {
-    "coco/litehrnet_18_256x192": 205.2,
-    "coco/litehrnet_30_256x192": 319.2,
-    "coco/litehrnet_18_384x288": 461.6,
-    "coco/litehrnet_30_384x288": 717.8,
-    "mpii/litehrnet_18_256x256": 273.4,
-    "mpii/litehrnet_30_256x256": 425.3,
-    "coco/naive_litehrnet_18_256x192": 194.8,
-    "coco/wider_naive_litehrnet_18_256x192": 311.1,
-    "mpii/naive_litehrnet_18_256x256": 259.6,
-    "mpii/wider_naive_litehrnet_18_256x256": 418.7,
-    "coco/ditehrnet_18_256x192": 209.8,
-    "coco/ditehrnet_30_256x192": 329.8,
-    "coco/ditehrnet_18_384x288": 471.8,
-    "coco/ditehrnet_30_384x288": 741.7,
-    "mpii/ditehrnet_18_256x256": 279.5,
-    "mpii/ditehrnet_30_256x256": 439.5,
-    "mpii/widehrnet_18_256x256": 960,
-    "mpii/widehrnet_18_se_256x256": 970,
-    "coco/widehrnet_18_se_256x192": 900,
-    "coco/widehrnet_18_se_384x288": 1600,
-    "coco/widehrnet_30_se_256x192": 1210,
+    "coco/litehrnet_18_256x192": (205.2, 1.1),
+    "coco/litehrnet_30_256x192": (319.2, 1.8),
+    "coco/litehrnet_18_384x288": (461.6, 1.1),
+    "coco/litehrnet_30_384x288": (717.8, 1.8),
+    "mpii/litehrnet_18_256x256": (273.4, 1.1),
+    "mpii/litehrnet_30_256x256": (425.3, 1.8),
+    "coco/naive_litehrnet_18_256x192": (194.8, 0.7),
+    "coco/wider_naive_litehrnet_18_256x192": (311.1, 1.3),
+    "mpii/naive_litehrnet_18_256x256": (259.6, 0.7),
+    "mpii/wider_naive_litehrnet_18_256x256": (418.7, 1.3),
+    "coco/ditehrnet_18_256x192": (209.8, 1.1),
+    "coco/ditehrnet_30_256x192": (329.8, 1.8),
+    "coco/ditehrnet_18_384x288": (471.8, 1.1),
+    "coco/ditehrnet_30_384x288": (741.7, 1.8),
+    "mpii/ditehrnet_18_256x256": (279.5, 1.1),
+    "mpii/ditehrnet_30_256x256": (439.5, 1.8),
+    "mpii/widehrnet_18_256x256": (960, 2.7),
+    "mpii/widehrnet_18_se_256x256": (970, 4.4),
+    "coco/widehrnet_18_se_256x192": (900, 4.4),
+    "coco/widehrnet_18_se_384x288": (1600, 4.4),
+    "coco/widehrnet_30_se_256x192": (1210, 7.19),
 }
-# Those of one decimal are cut or rounded; WideHRNet's have two or three digits, of 10^3 * 2^20 or
-# of 2^30.
+# MFLOPs of one decimal are cut or rounded, as parameters are; WideHRNet's have two or three digits,
+# of 10^3 * 2^20 or of 2^30.
 NEAR, NEAR_SHARE = 0.1, 0.03
 ROOT = "Global"  # PyTorch's name for the whole
 
@@ -96,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         summary = {"network": cfg.MODEL.NAME, **summarize(network, height, width)}
         if not (args.opts or args.shape):
             name = f"{cfg.DATASET.DATASET}/{Path(args.cfg).stem}"
-            summary["published_mflops"] = PUBLISHED.get(name)
+            said = PUBLISHED.get(name, (None, None))
+            summary |= zip(("published_mflops", "published_mparameters"), said, strict=True)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -287,7 +288,10 @@ def published_line(summary: Mapping[str, Any]) -> list[str]:
         return []
     near = NEAR if said % 1 else NEAR_SHARE * said
     differs = abs(summary["counted_mflops"] - said) > near
-    return [f"published: {said:g}M{', which this count does not reproduce' if differs else ''}"]
+    return [
+        f"published: {said:g}M{', which this count does not reproduce' if differs else ''}",
+        f"published parameters: {summary['published_mparameters']:g}M, cut or rounded",
+    ]
 
 
 def table(summary: dict[str, Any], is_by_layer: bool) -> str:

@@ -94,8 +94,10 @@ def test_counts_what_the_papers_tables_say(tool, capsys, family, size, depth):
     dataset, shape = size.split()
     experiment = f"{dataset}/{family}_hrnet/{family}hrnet_{depth}_{shape}"
     summary = summarized(tool, capsys, experiment)
-    # The tables cut the figure or round it.
+    # The tables cut the figures or round them.
     assert summary["counted_mflops"] == pytest.approx(summary["published_mflops"], abs=0.1)
+    millions = summary["parameters"] / 1e6
+    assert millions == pytest.approx(summary["published_mparameters"], abs=0.1)
 
 
 def test_says_where_a_published_figure_cannot_be_reproduced(tool, capsys):
@@ -103,7 +105,7 @@ def test_says_where_a_published_figure_cannot_be_reproduced(tool, capsys):
     assert tool.main(["--cfg", str(folder / "widehrnet_18_se_256x192.yaml")]) == 0
     assert "published: 900M, which this count does not reproduce" in capsys.readouterr().out
     assert tool.main(["--cfg", str(folder / "widehrnet_18_se_384x288.yaml")]) == 0
-    assert "published: 1600M\n" in capsys.readouterr().out
+    assert "published: 1600M\npublished parameters: 4.4M" in capsys.readouterr().out
     folder = TOOLS.parent / "experiments" / "mpii" / "lite_hrnet"
     for name, said in (("naive", "259.6M\n"), ("wider_naive", "418.7M, which this")):
         assert tool.main(["--cfg", str(folder / f"{name}_litehrnet_18_256x256.yaml")]) == 0
