@@ -106,6 +106,8 @@ def enliven(network: nn.Module, images: Tensor) -> None:
 
     def scale(conv: nn.Module, _: tuple, output: Tensor) -> Tensor:
         spread = output.std()
+        if spread == 0:  # behind units that a ReLU silences
+            return output
         conv.weight.div_(spread)
         return output / spread
 
