@@ -36,7 +36,7 @@ from _published import published_lines
 from yacs.config import CfgNode
 
 from lib.core.codecs import build_codec
-from lib.core.engines import Engine, TorchEngine, build_engine, network_engine
+from lib.core.engines import Engine, TorchEngine, build_engine, load_network, network_engine
 from lib.core.exported import check_precision, is_exported
 from lib.core.pictures import write_prediction_sheet
 from lib.core.recorder import Recorder
@@ -44,9 +44,6 @@ from lib.dataset import build_dataset, skeleton_of
 from lib.dataset.loading import TestLoader
 from lib.dataset.top_down import TopDownDataset
 from lib.dataset.transforms import PIXEL_STD
-from lib.models import build_model
-from lib.models.checkpoint import load_checkpoint
-from lib.models.folding import fold_batch_norms
 from lib.utils.devices import choose_devices, choose_workers, seed_everything
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
@@ -128,12 +125,10 @@ def open_engine(
     skeleton = skeleton_of(cfg)
     if is_exported(weights):
         return build_engine(cfg, skeleton, weights, devices[0], args.precision)
-    network = build_model(cfg)
-    load_checkpoint(network, weights)
+    network = load_network(cfg, weights, devices[0], folds=args.fuse_conv_bn)
     if args.fuse_conv_bn:
-        network = fold_batch_norms(network)
         logger.info("=> batch norms folded into the convolutions before them")
-    model = to_devices(network, devices).eval()
+    model = to_devices(network, devices)
     return network_engine(cfg, model, build_codec(cfg, skeleton), devices[0], args.precision)
 
 
