@@ -119,7 +119,8 @@ def network_engine(
 def load_network(
     cfg: CfgNode, weights: str | Path | dict, device: torch.device, folds: bool = True
 ) -> nn.Module:
-    """The experiment's network with its weights, for evaluation only unless not ``folds``."""
+    """The experiment's network with its weights, in evaluation mode; its batch norms are folded
+    unless not ``folds``."""
     network = build_model(cfg)
     load_checkpoint(network, weights)
     return (fold_batch_norms(network) if folds else network.eval()).to(device)
