@@ -36,6 +36,7 @@ from lib.core.recorder import Recorder
 from lib.core.train import train_epoch
 from lib.dataset import build_dataset
 from lib.dataset.loading import TestLoader, train_loader
+from lib.dataset.photometric import photometric_of
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint, load_pretrained_backbone
 from lib.utils import checkpoint
@@ -77,6 +78,7 @@ def main() -> None:
     autocast = cfg.TRAIN.AMP and has_bfloat16(devices[0])
     if cfg.TRAIN.AMP:
         logger.info("=> training in %s", "bfloat16" if autocast else "float32: no bfloat16 here")
+    photometric = photometric_of(cfg)
     begin, best = resume(cfg, output_dir, network, optimizer)
     recorder = Recorder(output_dir, log_dir, codec, train_set.skeleton, debug_pictures(cfg))
     recorder.resume(begin)
@@ -91,6 +93,7 @@ def main() -> None:
             is_rgb=cfg.DATASET.COLOR_RGB,
             autocast=autocast,
             print_freq=cfg.PRINT_FREQ,
+            augment=lambda images, step, epoch=epoch: photometric(images, (cfg.SEED, epoch, step)),
             observe=partial(record_step, recorder, epoch, len(train_batches), rate),
         )
         recorder.epoch(epoch, trained, rate(epoch, 0))
