@@ -1,6 +1,6 @@
 # make             build the fast NMS (lib/nms) with .venv's Python if there is one, else with $(PYTHON)
 # make quickstart  everything from nothing: environment, drawn data, training, test, pictures
-# make test        the test suite, with whatever it needs
+# make test        the test suite on all cores, with whatever it needs
 # make lint        format and lint checks
 PYTHON ?= python3
 VENV := .venv
@@ -37,7 +37,7 @@ quickstart: setup
 	$(VPY) tools/test.py --cfg $(EXPERIMENT)
 
 test: $(DEV_READY) nms
-	$(VPY) -m pytest
+	$(VPY) -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 lint: $(DEV_READY)
 	$(VENV)/bin/ruff format --check .

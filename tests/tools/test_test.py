@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from lib.dataset.transforms import PIXEL_STD
 from lib.utils.devices import has_bfloat16
 from tests import tiny
 from tests.tools.runs import history, is_one_line, leftovers, output, write
@@ -70,13 +71,41 @@ def test_given_weights_are_tested_instead(root, trained, command):
     assert min(entry["score"] for entry in results) > 2
 
 
-def test_the_flip_test_and_the_quarter_step_are_switches(root, trained, command):
-    results = trained / "results" / "keypoints_val2017_results_0.json"
-    seen = {results.read_bytes()}
-    for key in ("TEST.FLIP_TEST", "TEST.POST_PROCESS", "TEST.SHIFT_HEATMAP"):
-        assert command("test", "--cfg", write(root), key, "False").code == 0
-        seen.add(results.read_bytes())
-    assert len(seen) == 4
+class Fixed(torch.nn.Module):
+    """A network with the same heatmaps for every crop: left joints have a ridge from 1 at x = 4
+    down to 0.8 at x = 5, right joints half of its mirror image."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        heatmaps = torch.zeros(len(images), 17, 16, 16)
+        heatmaps[:, 1::2, 8, 4:6] = torch.tensor([1.0, 0.8])
+        heatmaps[:, 2::2, 8, 10:12] = torch.tensor([0.4, 0.5])
+        return heatmaps
+
+
+@pytest.mark.parametrize(
+    ("key", "x", "score"),
+    [
+        # The mirrored crop's ridge, half as high, lies one pixel further right: 0.5, 0.65, 0.2.
+        (None, 4.75, 0.65),
+        ("TEST.FLIP_TEST", 4.25, 1.0),
+        ("TEST.POST_PROCESS", 5.0, 0.65),
+        ("TEST.SHIFT_HEATMAP", 4.25, 0.75),
+    ],
+)
+def test_the_flip_test_and_the_quarter_step_are_switches(
+    root, tool, command, monkeypatch, key, x, score
+):
+    module = tool("test")
+    monkeypatch.setattr(module, "load_network", lambda *_, **__: Fixed())
+    switch = [key, "False"] if key else []
+    ended = command(module, "--cfg", write(root), "TEST.MODEL_FILE", "fixed.pth", *switch)
+    assert ended.code == 0, ended
+    results = output(root) / "results" / "keypoints_val2017_results_0.json"
+    for entry in json.loads(results.read_text()):
+        left_eye = entry["keypoints"][3:6]
+        pixel = entry["scale"][0] * PIXEL_STD / 16
+        assert (left_eye[0] - entry["center"][0]) / pixel + 8 == pytest.approx(x, abs=1e-3)
+        assert left_eye[2] == pytest.approx(score)
 
 
 def test_detected_boxes_are_tested_and_rescored(root, trained, command):
