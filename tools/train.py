@@ -38,7 +38,7 @@ from lib.dataset import build_dataset
 from lib.dataset.loading import TestLoader, train_loader
 from lib.dataset.photometric import photometric_of
 from lib.models import build_model
-from lib.models.checkpoint import load_checkpoint, load_pretrained_backbone
+from lib.models.checkpoint import load_checkpoint, load_pretrained
 from lib.utils import checkpoint
 from lib.utils.devices import choose_devices, choose_workers, has_bfloat16, seed_everything
 from lib.utils.errors import InputError
@@ -68,7 +68,7 @@ def main() -> None:
 
     network = build_model(cfg)
     if cfg.MODEL.PRETRAINED:
-        report = load_pretrained_backbone(network, cfg.MODEL.PRETRAINED, pretrained_layers(cfg))
+        report = load_pretrained(network, cfg.MODEL.PRETRAINED, pretrained_layers(cfg))
         logger.info("=> %s", report)
     model = to_devices(network, devices)
     codec = build_codec(cfg, train_set.skeleton)

@@ -235,6 +235,32 @@ def test_pretrained_weights_are_loaded_and_reported(root, command):
     assert all(torch.equal(taken[key], value) for key, value in given.items())
 
 
+def test_pretrained_weights_start_a_network_for_other_joints(root, command):
+    assert command("train", "--cfg", write(root, "first")).code == 0
+    file = output(root, "first") / "final_state.pth"
+    for split in ("train2017", "val2017"):
+        path = root / "annotations" / f"person_keypoints_{split}.json"
+        content = json.loads(path.read_text())
+        content["categories"][0]["keypoints"] = [f"joint{number}" for number in range(9)]
+        for person in content["annotations"]:
+            person["keypoints"] = person["keypoints"][:27]
+        path.write_text(json.dumps(content))
+    data = {"DATASET": "birds", "ANNOTATIONS": "annotations/person_keypoints_{split}.json"}
+    path = write(
+        root,
+        DATASET={**data, "PROB_HALF_BODY": 0.0},
+        MODEL={"NUM_JOINTS": 0, "PRETRAINED": str(file)},
+        TRAIN={"END_EPOCH": 0},
+    )
+    ended = command("train", "--cfg", path)
+    assert ended.code == 0, ended
+    assert "of another shape, not loaded: final_layer (2)" in ended.out
+    given = torch.load(file, weights_only=True)
+    taken = torch.load(output(root, dataset="birds") / "final_state.pth", weights_only=True)
+    assert len(taken.pop("final_layer.weight")) == len(taken.pop("final_layer.bias")) == 9
+    assert all(torch.equal(value, given[key]) for key, value in taken.items())
+
+
 def test_mpii_is_trained_and_scored(tmp_path, command):
     root = tmp_path / "data"
     tiny.write_mpii(root, "train", images=3)
