@@ -111,6 +111,14 @@ def test_a_resumed_run_goes_on_with_the_history_of_the_epochs_before(tmp_path, r
     assert [float(row["train_loss"]) for row in rows] == [1, 2, 9]
 
 
+def test_scores_of_an_epoch_that_is_not_in_the_history_are_in_no_row(tmp_path, recorder):
+    writer = recorder(parts(tmp_path))
+    writer.epoch(0, passed(1), 0.01)
+    writer.scores(3, passed(1), {"AP": 0.5})
+    writer.save()
+    assert "AP" not in (tmp_path / "out" / "history.csv").read_text()
+
+
 def test_a_new_run_begins_a_new_history(tmp_path, recorder):
     run = parts(tmp_path)
     first = recorder(run)
