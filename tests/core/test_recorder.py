@@ -208,9 +208,9 @@ def test_a_sheet_shows_skeletons_over_whole_images(tmp_path):
     sheets = []
     for scores in (1, 0):
         path = tmp_path / f"{scores}.jpg"
-        write_prediction_sheet(run.data, keypoints * [1, 1, scores], path, cell=(160, 120))
+        write_prediction_sheet(run.data, keypoints * [1, 1, scores], path, height=120)
         sheets.append(cv2.imread(str(path)).astype(int))
-    assert sheets[0].shape == (120 + 4, 3 * 162 + 2, 3)
+    assert sheets[0].shape == (120 + 4, 3 * 162 + 2, 3)  # the shape of the images: no margins
     assert (np.abs(sheets[0] - sheets[1]) > 60).mean() > 0.02
     write_prediction_sheet(run.data, keypoints, tmp_path / "few.jpg", count=2)
     assert cv2.imread(str(tmp_path / "few.jpg")).shape == (304, 2 * 402 + 2, 3)
