@@ -17,9 +17,9 @@ from _measure import Row, fastest, positive
 from lib.config import load_config
 from lib.core.codecs import build_codec
 from lib.dataset.image import read_image
-from lib.dataset.skeletons import COCO
 from lib.dataset.top_down import Augmentation, TopDownDataset
-from lib.dataset.transforms import normalize, to_image
+from lib.keypoints.geometry import normalize, to_image
+from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
 
 EXPERIMENT = _init_paths.ROOT / "experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from lib.dataset.reading import read_json
 from lib.utils.archives import unpack
 from lib.utils.download import download
 from lib.utils.errors import InputError
+from lib.utils.reading import read_json
 
 MMPOSE = "https://download.openmmlab.com/mmpose/datasets"
 COCO = "http://images.cocodataset.org"

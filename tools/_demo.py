@@ -8,12 +8,12 @@ from typing import BinaryIO
 import numpy as np
 
 from lib.core.inference import Person
-from lib.core.smoothing import OneEuro
-from lib.core.tracking import Tracker
-from lib.dataset.reading import write_json
-from lib.dataset.skeletons import Skeleton
-from lib.dataset.video import Frame, Item, VideoFile
+from lib.keypoints.skeletons import Skeleton
+from lib.media.smoothing import OneEuro
+from lib.media.tracking import Tracker
+from lib.media.video import Frame, Item, VideoFile
 from lib.utils.drawing import draw_box, draw_person, number_color, write_picture
+from lib.utils.reading import write_json
 
 WRITTEN = frozenset((".jpg", ".jpeg", ".png", ".webp"))  # as they came; others become JPEG
 

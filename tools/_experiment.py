@@ -17,11 +17,10 @@ from lib.core.codecs.codec import Codec
 from lib.core.engines import Engine
 from lib.core.recorder import Recorder
 from lib.core.validate import validate
-from lib.dataset import with_joints
 from lib.dataset.loading import TestLoader
 from lib.utils.errors import InputError
 from lib.utils.files import make_folder, write_atomically
-from lib.utils.logs import experiment_folders, experiment_name, start_log
+from lib.utils.logs import experiment_folders, experiment_name, hold_log, start_log
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +88,7 @@ def parse_experiment(parser: argparse.ArgumentParser) -> tuple[argparse.Namespac
     words = [*_shorthands(args), *words]
     folders = (("OUTPUT_DIR", args.modelDir), ("LOG_DIR", args.logDir), ("DATA_DIR", args.dataDir))
     opts = [word for key, value in folders if value for word in (key, value)]
+    hold_log()
     return args, load_config(args.cfg, [*opts, *words])
 
 
@@ -120,11 +120,9 @@ def _shorthands(args: argparse.Namespace) -> list[str]:
     return [word for pair in settings for word in pair]
 
 
-def open_experiment(
-    cfg: CfgNode, args: argparse.Namespace, phase: str
-) -> tuple[CfgNode, Path, Path]:
-    """Begin the log in the output folder, keep the merged configuration there; returns the
-    configuration with its joints filled in, and the output and TensorBoard folder."""
+def open_experiment(cfg: CfgNode, args: argparse.Namespace, phase: str) -> tuple[Path, Path]:
+    """Begin the log in the output folder and keep the configuration there; returns the output and
+    the TensorBoard folder."""
     name = experiment_name(cfg, args.cfg)
     if args.work_dir:
         output_dir = Path(args.work_dir)
@@ -134,10 +132,9 @@ def open_experiment(
     make_folder(output_dir)
     start_log(output_dir, name, phase)
     logger.info("=> %s: results go to %s", name, output_dir)
-    cfg = with_joints(cfg)
     logging.getLogger("config").info(cfg)
     write_atomically(output_dir / f"config_{phase}.yaml", cfg.dump().encode())
-    return cfg, output_dir, log_dir
+    return output_dir, log_dir
 
 
 def model_file(cfg: CfgNode, output_dir: Path, experiment: str) -> Path:

@@ -14,11 +14,10 @@ import torch
 from _measure import Row, digits
 from torch import Tensor, nn
 
-from lib.config import load_config
+from lib.config import load_config, skeleton_of
 from lib.core.codecs import build_codec
-from lib.core.export import has_exporter, onnx_graph
 from lib.core.exported import need, onnx_session, openvino_settings
-from lib.dataset import skeleton_of, with_joints
+from lib.deploy.export import has_exporter, onnx_graph
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint
 from lib.models.folding import fold_batch_norms
@@ -56,7 +55,7 @@ def add_forward(parser: argparse.ArgumentParser) -> None:
 
 def forward(args: argparse.Namespace) -> list[Timing]:
     """Time every form at every size of batch, in turns, and the decoding of its answers."""
-    cfg = with_joints(load_config(args.cfg, args.opts))
+    cfg = load_config(args.cfg, args.opts)
     if min(args.batch) < 1 or args.repeats < 1:
         raise InputError("--batch and --repeats must be 1 or more")
     device = choose_devices(cfg.GPUS)[0]

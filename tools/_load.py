@@ -16,7 +16,7 @@ import numpy as np
 from _measure import Row, memory, positive
 
 from lib.dataset.coco import CocoKeypoints
-from lib.dataset.skeletons import COCO
+from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
 
 SPLIT = "made_up"

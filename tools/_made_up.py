@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 
 from lib.dataset.image import read_image
-from lib.dataset.skeletons import COCO
 from lib.dataset.table import Table
-from lib.dataset.transforms import box_to_center_scale
+from lib.keypoints.geometry import box_to_center_scale
+from lib.keypoints.skeletons import COCO
 
 WIDTH, HEIGHT = 640, 480
 JOINTS = len(COCO)

@@ -9,7 +9,7 @@ import _plain
 import numpy as np
 from _measure import Row, fastest, positive
 
-from lib.dataset.skeletons import COCO
+from lib.keypoints.skeletons import COCO
 from lib.nms import backend, box_nms, oks_nms_groups
 
 

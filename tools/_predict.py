@@ -13,16 +13,15 @@ from _measure import Row, digits
 from torch import Tensor
 from yacs.config import CfgNode
 
-from lib.config import load_config
-from lib.core.agreement import STEADY, Difference, difference, real_crops
+from lib.config import load_config, skeleton_of
 from lib.core.codecs import build_codec
 from lib.core.engines import Engine, TorchEngine, build_engine, load_network
-from lib.core.export import Decoded, export, openvino_files
 from lib.core.exported import Description
 from lib.core.inference import Predictor
-from lib.dataset import skeleton_of, with_joints
-from lib.dataset.figures.drawing import draw_scene
 from lib.dataset.image import read_image
+from lib.deploy.export import Decoded, export, openvino_files
+from lib.deploy.parity import STEADY, Difference, difference, real_crops
+from lib.figures.drawing import draw_scene
 from lib.models import build_model
 from lib.utils.devices import has_bfloat16, keep_memory
 from lib.utils.errors import InputError
@@ -57,7 +56,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 def predict(args: argparse.Namespace) -> list[Way]:
     """Time Predictor with each engine, in turns, one box a call."""
-    cfg = with_joints(load_config(args.cfg, args.opts))
+    cfg = load_config(args.cfg, args.opts)
     if args.repeats < 1 or args.people < 1:
         raise InputError("--repeats and --people must be 1 or more")
     keep_memory()

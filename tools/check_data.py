@@ -9,7 +9,6 @@ targets, as the network will see them. The exit code is 1 where a training would
 """
 
 import argparse
-import logging
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -22,8 +21,8 @@ from yacs.config import CfgNode
 
 from lib.core.codecs import build_codec
 from lib.core.pictures import write_sample_sheet
-from lib.dataset import build_dataset, with_joints
-from lib.dataset.checking import (
+from lib.dataset import build_dataset
+from lib.dataset.check import (
     Finding,
     check_annotations,
     check_images,
@@ -36,18 +35,18 @@ from lib.utils.charts import write_charts
 from lib.utils.devices import choose_workers
 from lib.utils.errors import InputError
 from lib.utils.files import make_folder, write_atomically
+from lib.utils.logs import console_handler, log_to
 
 SHOWN = 5  # of each kind on the terminal
 
 
 def main() -> None:
     args, cfg = parse_experiment(check_parser())
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    log_to(console_handler())
     for option in ("images", "samples"):
         value = getattr(args, option)
         if value is not None and value < 1:
             raise InputError(f"--{option}: must be 1 or more, not {value}")
-    cfg = with_joints(cfg)
     folder = make_folder(args.work_dir or Path(cfg.OUTPUT_DIR) / cfg.DATASET.DATASET / "check")
     findings: dict[str, list[Finding]] = {}
     sets: list[TopDownDataset] = []

@@ -21,7 +21,6 @@ import _init_paths
 from _experiment import run
 
 from lib.config import load_config
-from lib.dataset import with_joints
 from lib.models import build_model
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
@@ -68,15 +67,13 @@ def parse_args() -> argparse.Namespace:
     if not files:
         raise InputError("--cfg: names no experiments, files that end in .yaml")
     for path in args.cfg:
-        with_joints(
-            load_config(path, args.opts)
-        )  # what is wrong with one is said before the first is trained
+        load_config(path, args.opts)  # a fault in any is reported before the first is trained
     return args
 
 
 def compared(path: str, opts: list[str]) -> Result:
     """Train ``path`` unless that was done, and test it twice."""
-    cfg = with_joints(load_config(path, opts))
+    cfg = load_config(path, opts)
     output_dir, _ = experiment_folders(cfg, path)
     weights, settings = output_dir / "final_state.pth", output_dir / "config_train.yaml"
     if not weights.exists():

@@ -38,15 +38,15 @@ from _experiment import (
 from tqdm import tqdm
 from yacs.config import CfgNode
 
+from lib.analysis.accuracy import Accuracy
 from lib.config.default import default_config
-from lib.core.accuracy import Accuracy
-from lib.core.detectors import build_detector
 from lib.core.inference import Person, Predictor
-from lib.core.pipeline import batches, overlap
-from lib.dataset.boxes import BoxFile
-from lib.dataset.skeletons import SKELETONS
-from lib.dataset.truth import Truth
-from lib.dataset.video import (
+from lib.keypoints.skeletons import SKELETONS
+from lib.media.boxes import BoxFile
+from lib.media.detectors import build_detector
+from lib.media.pipeline import batches, overlap
+from lib.media.truth import Truth
+from lib.media.video import (
     Frame,
     Item,
     count_frames,

@@ -22,14 +22,13 @@ import torch
 from _experiment import run
 from yacs.config import CfgNode
 
-from lib.config import load_config
-from lib.core.agreement import Difference, difference, random_crops, real_crops
+from lib.config import load_config, skeleton_of
 from lib.core.codecs import build_codec
 from lib.core.engines import TorchEngine, build_engine, load_network, network_engine
-from lib.core.export import EXPORTERS, MAIN_SUFFIX, Decoded, export
 from lib.core.exported import Description
-from lib.dataset import skeleton_of, with_joints
-from lib.dataset.skeletons import Skeleton
+from lib.deploy.export import EXPORTERS, MAIN_SUFFIX, Decoded, export
+from lib.deploy.parity import Difference, difference, random_crops, real_crops
+from lib.keypoints.skeletons import Skeleton
 from lib.models.checkpoint import half_state_dict
 from lib.utils import checkpoint
 from lib.utils.errors import InputError
@@ -43,7 +42,7 @@ BATCHES = (1, 3)
 
 def main() -> None:
     args = parse_args()
-    cfg = with_joints(load_config(args.cfg, args.opts))
+    cfg = load_config(args.cfg, args.opts)
     target = target_file(args)
     skeleton = skeleton_of(cfg)
     make_folder(target.parent)

@@ -20,8 +20,8 @@ from pathlib import Path
 import _init_paths
 from _data_sets import DATA_SETS, get_split
 
-from lib.dataset.figures.sheet import contact_sheet
-from lib.dataset.figures.write import SIZES, write_figures
+from lib.figures.sheet import contact_sheet
+from lib.figures.write import SIZES, write_figures
 from lib.utils.drawing import write_picture
 from lib.utils.errors import InputError
 

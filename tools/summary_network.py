@@ -21,7 +21,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib.config import load_config
-from lib.dataset import with_joints
 from lib.models import build_model
 from lib.models.dite_hrnet import DynamicConv
 from lib.models.heads import HeatmapHead
@@ -89,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.shape and min(args.shape) < 1:
             raise InputError(f"--shape must be a height and a width in pixels, not {args.shape}")
         size = [] if args.shape is None else ["MODEL.IMAGE_SIZE", str([*reversed(args.shape)])]
-        cfg = with_joints(load_config(args.cfg, [*args.opts, *size]))
+        cfg = load_config(args.cfg, [*args.opts, *size])
         with torch.device("meta"):
             network = build_model(cfg)
         width, height = cfg.MODEL.IMAGE_SIZE

@@ -35,15 +35,16 @@ from _experiment import (
 from _published import published_lines
 from yacs.config import CfgNode
 
+from lib.config import skeleton_of
 from lib.core.codecs import build_codec
 from lib.core.engines import Engine, TorchEngine, build_engine, load_network, network_engine
 from lib.core.exported import check_precision, is_exported
 from lib.core.pictures import write_prediction_sheet
 from lib.core.recorder import Recorder
-from lib.dataset import build_dataset, skeleton_of
+from lib.dataset import build_dataset
 from lib.dataset.loading import TestLoader
 from lib.dataset.top_down import TopDownDataset
-from lib.dataset.transforms import PIXEL_STD
+from lib.keypoints.geometry import PIXEL_STD
 from lib.utils.devices import choose_devices, choose_workers, seed_everything
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
@@ -55,7 +56,7 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     args, cfg = parse_experiment(test_parser())
     check_options(args, cfg.TEST.MODEL_FILE)
-    cfg, output_dir, log_dir = open_experiment(cfg, args, "valid")
+    output_dir, log_dir = open_experiment(cfg, args, "valid")
     seed_everything(cfg.SEED)
     set_cudnn(cfg)
     devices = choose_devices(cfg.GPUS)

@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 def main() -> None:
     args, cfg = parse_experiment(train_parser())
-    cfg, output_dir, log_dir = open_experiment(cfg, args, "train")
+    output_dir, log_dir = open_experiment(cfg, args, "train")
     seed_everything(cfg.SEED)
     set_cudnn(cfg)
     devices = choose_devices(cfg.GPUS)

@@ -17,19 +17,21 @@ import yaml
 from yacs.config import CfgNode
 
 from lib.config.default import IGNORED, default_config
+from lib.config.joints import fill_in_joints, skeleton_of
 from lib.config.networks import EXTRA
 from lib.utils.errors import InputError
 
-__all__ = ["load_config"]
+__all__ = ["load_config", "skeleton_of"]
 
 BASE_KEY = "_BASE_"
 
 
 def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
-    """The experiment in the YAML file ``path``, with ``opts`` (``[key, value, key, value, ...]``)
+    """The complete experiment in the YAML file ``path``, with ``opts`` (``[key, value, key, value, ...]``)
     over it, frozen.
 
-    ``DATA_DIR`` is already put before the paths it concerns.
+    ``DATA_DIR`` is already put before the paths it concerns, and the joints of the data set are
+    filled in (lib/config/joints.py).
 
     Raises:
         InputError: a file that cannot be read, a key that does not exist, a value of the wrong
@@ -45,6 +47,7 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         _merge(cfg, tree, source, "", is_free=network not in EXTRA)
     _resolve_paths(cfg)
     _check(cfg, str(path))
+    fill_in_joints(cfg)
     cfg.freeze()
     return cfg
 

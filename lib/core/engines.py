@@ -14,8 +14,8 @@ from yacs.config import CfgNode
 from lib.core.codecs import build_codec
 from lib.core.codecs.codec import Codec, Outputs, as_float
 from lib.core.exported import Runner, check_precision, is_exported, open_exported
-from lib.dataset.skeletons import Skeleton
-from lib.dataset.transforms import normalize
+from lib.keypoints.geometry import normalize
+from lib.keypoints.skeletons import Skeleton
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint
 from lib.models.folding import fold_batch_norms

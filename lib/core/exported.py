@@ -1,4 +1,4 @@
-"""Files that ``lib.core.export`` wrote: what they say of themselves, and how each kind is run."""
+"""Files that ``lib.deploy.export`` wrote: what they say of themselves, and how each kind is run."""
 
 import importlib
 import json
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from lib.dataset.skeletons import Skeleton
+from lib.keypoints.skeletons import Skeleton
 from lib.utils.devices import has_bfloat16
 from lib.utils.errors import InputError
 
@@ -208,7 +208,7 @@ RUNNERS: dict[str, Callable[[Path, str, torch.device], Runner]] = {
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether a file is called as those of ``lib.core.export`` are."""
+    """Whether a file is called as those of ``lib.deploy.export`` are."""
     return Path(path).suffix in RUNNERS
 
 
@@ -230,7 +230,7 @@ def open_exported(
     """The file at ``path``, run by what its suffix, a key of ``RUNNERS``, stands for.
 
     Raises:
-        InputError: no such file, one that cannot be read or is not from ``lib.core.export``, a
+        InputError: no such file, one that cannot be read or is not from ``lib.deploy.export``, a
             package that is missing, a precision that it cannot be run in.
     """
     if not path.is_file():

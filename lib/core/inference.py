@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from yacs.config import CfgNode
 
-from lib.config import load_config
+from lib.config import load_config, skeleton_of
 from lib.core.engines import Engine, build_engine
-from lib.dataset import crops_are_aligned, skeleton_of, with_joints
-from lib.dataset.boxes import is_box
+from lib.dataset import crops_are_aligned
 from lib.dataset.image import check_size, read_image
 from lib.dataset.top_down import crop
-from lib.dataset.transforms import box_to_center_scale, crop_matrix, to_image
+from lib.keypoints.geometry import box_to_center_scale, crop_matrix, is_box, to_image
 from lib.models import built_in
 from lib.utils.errors import InputError
 
@@ -51,7 +50,7 @@ class Predictor:
         device: by default the first GPU, else the CPU.
         detector: finds people where no boxes are given: called with a list of (H, W, 3) uint8 RGB
             images it gives for each boxes (N, 4) x, y, width, height and scores (N,), as those of
-            lib.core.detectors do.
+            lib.media.detectors do.
         precision: float32, or bfloat16 where device and engine have it.
 
     Raises:
@@ -187,7 +186,7 @@ def _experiment(
         weights = cfg.TEST.MODEL_FILE
         if not weights:
             raise InputError("weights: give a file; TEST.MODEL_FILE of cfg names none")
-    return with_joints(cfg), weights
+    return cfg, weights
 
 
 def _checked(boxes: Boxes) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor
 from lib.core.codecs.codec import Codec, Outputs
 from lib.core.train import Pass
 from lib.dataset.loading import Batch
-from lib.dataset.skeletons import Skeleton
+from lib.keypoints.skeletons import Skeleton
 from lib.utils.drawing import draw_person, heatmap_rows, sheet, write_curves, write_picture
 from lib.utils.errors import InputError
 from lib.utils.events import EventWriter

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from lib.core.codecs.codec import Codec, Outputs, as_float
 from lib.dataset.loading import Batch
-from lib.dataset.transforms import normalize
+from lib.keypoints.geometry import normalize
 from lib.utils.errors import InputError
 from lib.utils.logs import progress
 

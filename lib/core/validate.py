@@ -12,7 +12,7 @@ from lib.core.codecs.codec import Codec, Outputs
 from lib.core.engines import Engine, TorchEngine
 from lib.core.train import Meter, Pass, to_device
 from lib.dataset.loading import Batch, TestLoader
-from lib.dataset.transforms import to_image
+from lib.keypoints.geometry import to_image
 from lib.utils.logs import progress
 
 # Called as training's is, and with the keypoints (N, K, 2) in crop pixels; the outputs are None

@@ -7,15 +7,19 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
+from lib.config import skeleton_of
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.crowdpose import CrowdPoseKeypoints
-from lib.dataset.joints import skeleton_of, with_joints
 from lib.dataset.mpii import MpiiKeypoints
 from lib.dataset.table import well_placed
 from lib.dataset.top_down import Augmentation, Source, TopDownDataset
 from lib.utils.errors import InputError
 
-__all__ = ["DATASETS", "build_dataset", "crops_are_aligned", "skeleton_of", "with_joints"]
+__all__ = [
+    "DATASETS",
+    "build_dataset",
+    "crops_are_aligned",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +91,6 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset:
         InputError: an unknown data set, missing or broken files, another number of joints than
             MODEL.NUM_JOINTS.
     """
-    cfg = with_joints(cfg)
     name = cfg.DATASET.DATASET
     source = DATASETS.get(name, _coco)(cfg, split, is_train)
     if len(source.skeleton) != cfg.MODEL.NUM_JOINTS:

@@ -18,15 +18,15 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from lib.config.joints import Category, chosen_categories
 from lib.dataset.coco_lists import Annotation, Image, ImageArrays, PeopleArrays, wrong_keypoints
-from lib.dataset.joints import Category, chosen_categories
-from lib.dataset.reading import decode_chunks, read_json, read_lists, write_json
-from lib.dataset.skeletons import Skeleton
 from lib.dataset.table import Table
-from lib.dataset.transforms import PIXEL_STD, box_to_center_scale
+from lib.keypoints.geometry import PIXEL_STD, box_to_center_scale
+from lib.keypoints.skeletons import Skeleton
 from lib.nms import oks_nms_groups
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
+from lib.utils.reading import decode_chunks, read_json, read_lists, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """The two long lists of an annotation file in COCO's layout, as arrays.
 
-``add`` takes what ``lib.dataset.reading.read_lists`` hands over: a part of the list at a time.
+``add`` takes what ``lib.utils.reading.read_lists`` hands over: a part of the list at a time.
 """
 
 from collections.abc import Sequence

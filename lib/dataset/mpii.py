@@ -15,12 +15,12 @@ import msgspec
 import numpy as np
 from scipy.io import loadmat, savemat
 
-from lib.dataset.reading import read_json
-from lib.dataset.skeletons import MPII, Skeleton
 from lib.dataset.table import Table
-from lib.dataset.transforms import PIXEL_STD
+from lib.keypoints.geometry import PIXEL_STD
+from lib.keypoints.skeletons import MPII, Skeleton
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
+from lib.utils.reading import read_json
 
 logger = logging.getLogger(__name__)
 

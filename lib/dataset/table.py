@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from lib.dataset.transforms import PIXEL_STD
+from lib.keypoints.geometry import PIXEL_STD
 
 
 @dataclass

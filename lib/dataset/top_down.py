@@ -9,15 +9,15 @@ import torch
 from torch.utils.data import Dataset
 
 from lib.dataset.image import read_image
-from lib.dataset.skeletons import Skeleton
 from lib.dataset.table import Table
-from lib.dataset.transforms import (
+from lib.keypoints.geometry import (
     crop_matrix,
     half_body_box,
     mirror_joints,
     mirror_matrix,
     transform_points,
 )
+from lib.keypoints.skeletons import Skeleton
 
 
 class Source(Protocol):
@@ -77,7 +77,7 @@ class TopDownDataset(Dataset):
     Args:
         size: (width, height) of the crop.
         augmentation: None for tests.
-        is_aligned: cut crops as UDP does (lib/dataset/transforms.py).
+        is_aligned: cut crops as UDP does (lib/keypoints/geometry.py).
     """
 
     def __init__(

@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,17 +40,36 @@ def start_log(folder: Path, name: str, phase: str) -> Path:
         raise InputError(f"{path}: cannot write: {error.strerror}") from None
     # A log that cannot take a line (a full disk) says nothing: what matters fails with an error.
     logging.raiseExceptions = False
-    root = logging.getLogger()
-    for handler in list(root.handlers):
-        root.removeHandler(handler)
     file.setFormatter(logging.Formatter("%(asctime)-15s %(message)s"))
-    console = logging.StreamHandler(sys.stdout)
-    console.setFormatter(logging.Formatter("%(message)s"))
-    root.addHandler(file)
-    root.addHandler(console)
-    root.setLevel(logging.INFO)
+    log_to(console_handler(), file)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     return path
+
+
+def hold_log() -> None:
+    """Keep log messages until ``log_to`` or ``start_log`` says where they go: reading the
+    configuration has things to say, and the configuration names the folder of the log."""
+    log_to(MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL + 1))
+
+
+def log_to(*handlers: logging.Handler) -> None:
+    """Send log messages to ``handlers``, the held ones first."""
+    root = logging.getLogger()
+    held = [r for h in root.handlers if isinstance(h, MemoryHandler) for r in h.buffer]
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    for record in held:
+        root.handle(record)
+
+
+def console_handler() -> logging.Handler:
+    """Messages as they are, on standard output."""
+    console = logging.StreamHandler(sys.stdout)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    return console
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:

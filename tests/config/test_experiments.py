@@ -6,9 +6,8 @@ import pytest
 import torch
 import yaml
 
-from lib.config import load_config
+from lib.config import load_config, skeleton_of
 from lib.core.codecs import build_codec
-from lib.dataset import skeleton_of, with_joints
 from lib.models import build_model
 from lib.utils.logs import experiment_folders
 
@@ -133,7 +132,7 @@ def test_the_originals_own_yaml_gives_the_settings_of_ours(tmp_path):
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_experiment_loads_and_its_network_fits_its_sizes(path):
-    cfg = with_joints(load_config(path))
+    cfg = load_config(path)
     codec = build_codec(cfg, skeleton_of(cfg))
     with torch.device("meta"):
         network = build_model(cfg).eval()

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from lib.core import exported
-from lib.core.agreement import difference, random_crops
 from lib.core.engines import TorchEngine, build_engine, load_network
 from lib.core.inference import Predictor
+from lib.deploy.parity import difference, random_crops
 from lib.models.checkpoint import load_checkpoint
 from lib.utils.devices import has_bfloat16
 from lib.utils.errors import InputError
-from tests.core.exports import small
 from tests.core.runs import CPU, parts
+from tests.deploy.exports import small
 
 
 @pytest.fixture

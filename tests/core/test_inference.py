@@ -11,7 +11,7 @@ from lib.config import load_config
 from lib.core.engines import TorchEngine, build_engine
 from lib.core.inference import Predictor
 from lib.core.validate import validate
-from lib.dataset.skeletons import COCO
+from lib.keypoints.skeletons import COCO
 from lib.models import built_in
 from lib.utils.errors import InputError
 from tests import tiny

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lib.core.train import Meter, Pass, train_epoch
-from lib.dataset.transforms import normalize
+from lib.keypoints.geometry import normalize
 from lib.utils.errors import InputError
 from tests.core.runs import CPU, parts, schedule
 

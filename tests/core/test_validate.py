@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from lib.core.engines import build_engine, predict
-from lib.core.export import openvino_files
 from lib.core.exported import Description
 from lib.core.validate import validate
-from lib.dataset.transforms import mirror_order
+from lib.deploy.export import openvino_files
+from lib.keypoints.geometry import mirror_order
 from lib.utils.devices import has_bfloat16
-from tests.core.exports import small
 from tests.core.runs import CPU, engine, parts, same_places
+from tests.deploy.exports import small
 
 
 class Oracle(torch.nn.Module):

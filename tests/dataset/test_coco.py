@@ -12,8 +12,8 @@ from pycocotools.cocoeval import COCOeval
 
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.image import read_image
-from lib.dataset.skeletons import COCO
-from lib.dataset.transforms import box_to_center_scale
+from lib.keypoints.geometry import box_to_center_scale
+from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
 from tests import tiny
 from tests.golden_arrays import golden, golden_annotations

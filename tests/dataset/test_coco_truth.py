@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lib.dataset.coco import CocoKeypoints
-from lib.dataset.skeletons import COCO
+from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
 from tests import tiny
 

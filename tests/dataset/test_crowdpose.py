@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lib.dataset.crowdpose import CrowdPoseKeypoints
-from lib.dataset.skeletons import CROWDPOSE
+from lib.keypoints.skeletons import CROWDPOSE
 from lib.utils.errors import InputError
 from tests.golden_arrays import GOLDEN, golden_annotations
 

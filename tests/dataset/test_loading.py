@@ -9,8 +9,8 @@ import torch
 from lib.dataset import top_down
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.loading import EpochSampler, TestLoader, train_loader
-from lib.dataset.skeletons import COCO
 from lib.dataset.top_down import Augmentation, TopDownDataset
+from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
 from tests import tiny
 

@@ -8,8 +8,8 @@ import pytest
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.loading import TestLoader
 from lib.dataset.mpii import MpiiKeypoints
-from lib.dataset.skeletons import COCO
 from lib.dataset.top_down import TopDownDataset
+from lib.keypoints.skeletons import COCO
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 BOXES = DATA / "coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"

@@ -7,9 +7,9 @@ import torch
 
 from lib.dataset import build_dataset, top_down
 from lib.dataset.coco import CocoKeypoints
-from lib.dataset.skeletons import COCO
 from lib.dataset.top_down import Augmentation, TopDownDataset
-from lib.dataset.transforms import crop_matrix, mirror_order, transform_points
+from lib.keypoints.geometry import crop_matrix, mirror_order, transform_points
+from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
 from tests import tiny
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lib.config import load_config
-from lib.dataset import skeleton_of, with_joints
-from lib.dataset.skeletons import COCO
+from lib.config import skeleton_of
+from lib.keypoints.skeletons import COCO
 from lib.models import build_model, built_in
 from lib.models.checkpoint import load_checkpoint
 
@@ -14,7 +14,7 @@ MAX_BYTES = 8_000_000
 
 @pytest.mark.skipif(not built_in.WEIGHTS.exists(), reason="the weights are not here yet")
 def test_the_built_in_weights_fit_their_experiment_and_are_small():
-    cfg = with_joints(load_config(built_in.EXPERIMENT))
+    cfg = load_config(built_in.EXPERIMENT)
     assert skeleton_of(cfg) == COCO
     load_checkpoint(build_model(cfg), built_in.WEIGHTS)
     assert built_in.WEIGHTS.stat().st_size <= MAX_BYTES

@@ -16,7 +16,7 @@ import yaml
 
 from lib.config import load_config
 from lib.core.codecs import build_codec
-from lib.dataset.skeletons import COCO
+from lib.keypoints.skeletons import COCO
 from lib.models import build_model
 from tests.models.configs import tiny_hrnet_cfg, tiny_light_cfg
 
@@ -141,7 +141,7 @@ def test_every_engine_that_can_run_is_timed_from_image_to_keypoints(
     def missing(*_):
         raise tool.InputError("exporting: needs a package that is not here")
 
-    monkeypatch.setattr("lib.core.export.onnx_graph", missing)
+    monkeypatch.setattr("lib.deploy.export.onnx_graph", missing)
     arguments = ["predict", "--cfg", str(experiment), "--repeats", "1", "--people", "2"]
     settings = ["DATASET.DATASET", "coco", "MODEL.NUM_JOINTS", "17"]
     assert tool.main([arguments[0], *settings, *arguments[1:], "--json"]) == 0

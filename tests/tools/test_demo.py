@@ -10,7 +10,7 @@ import torch
 
 from lib.config import load_config
 from lib.core.inference import Predictor
-from lib.core.smoothing import OneEuro
+from lib.media.smoothing import OneEuro
 from lib.models import build_model, built_in
 from tests import tiny
 from tests.tools.runs import is_one_line, leftovers, output, write

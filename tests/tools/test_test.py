@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.dataset.transforms import PIXEL_STD
+from lib.keypoints.geometry import PIXEL_STD
 from lib.utils.devices import has_bfloat16
 from tests import tiny
 from tests.tools.runs import history, is_one_line, leftovers, output, write

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.dataset.figures.write import write_figures
+from lib.figures.write import write_figures
 from tests.tools.runs import history
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments" / "figures"

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.dataset.skeletons import COCO, SKELETONS
+from lib.keypoints.skeletons import COCO, SKELETONS
 from lib.utils.drawing import (
     LEFT,
     MIDDLE,

@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 
 from lib.core.codecs import dark, full, heatmap, simcc, udp
 from lib.core.codecs.codec import Codec
-from lib.dataset.skeletons import Skeleton
+from lib.keypoints.skeletons import Skeleton
 from lib.utils.errors import InputError
 
 __all__ = ["CODECS", "build_codec"]

@@ -9,7 +9,7 @@ from yacs.config import CfgNode
 
 from lib.core.codecs import heatmap
 from lib.core.codecs.heatmap import HeatmapCodec, distances
-from lib.dataset.skeletons import Skeleton
+from lib.keypoints.skeletons import Skeleton
 
 
 class DarkCodec(HeatmapCodec):

@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 from lib.core.codecs import heatmap
 from lib.core.codecs.codec import Outputs
 from lib.core.codecs.heatmap import HeatmapCodec, Target
-from lib.dataset.skeletons import Skeleton
+from lib.keypoints.skeletons import Skeleton
 from lib.utils.errors import InputError
 
 COARSEST_WEIGHT = 1e-4  # of the first of several outputs in the loss

@@ -14,8 +14,8 @@ from yacs.config import CfgNode
 from lib.core.codecs.codec import Codec, Outputs, exchanged, pck, scaled
 from lib.core.codecs.losses import joints_mse, joints_ohkm_mse
 from lib.core.codecs.refinement import Refine, build_refine, quarter_step
-from lib.dataset.skeletons import Skeleton
-from lib.dataset.transforms import mirror_order
+from lib.keypoints.geometry import mirror_order
+from lib.keypoints.skeletons import Skeleton
 from lib.utils.errors import InputError
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]

@@ -19,8 +19,8 @@ from yacs.config import CfgNode
 from lib.core.codecs.codec import Codec, Outputs, exchanged, pck
 from lib.core.codecs.heatmap import nearest_pixel
 from lib.core.codecs.refinement import chosen_blur, dark_step_1d
-from lib.dataset.skeletons import Skeleton
-from lib.dataset.transforms import mirror_order
+from lib.keypoints.geometry import mirror_order
+from lib.keypoints.skeletons import Skeleton
 from lib.utils.errors import InputError
 
 

@@ -3,7 +3,7 @@
 Huang et al.: The Devil Is in the Details: Delving Into Unbiased Data Processing for Human Pose
 Estimation. CVPR 2020. Numbers: ``UDPHeatmap`` of mmpose 1.x, except that its ``decode`` takes the
 first pixel's middle to the last one's for one pixel more than ``encode`` does; here both are the
-same. The crop's part is in lib/dataset/transforms.py.
+same. The crop's part is in lib/keypoints/geometry.py.
 """
 
 import torch
@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 
 from lib.core.codecs import heatmap
 from lib.core.codecs.heatmap import HeatmapCodec, distances, nearest_pixel
-from lib.dataset.skeletons import Skeleton
+from lib.keypoints.skeletons import Skeleton
 from lib.utils.errors import InputError
 
 

@@ -7,7 +7,7 @@ from lib.config import load_config
 from lib.core.codecs import build_codec
 from lib.core.codecs.full import FullCodec
 from lib.core.codecs.refinement import quarter_step
-from lib.dataset.skeletons import COCO
+from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
 from tests.tiny import experiment
 

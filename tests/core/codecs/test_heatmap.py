@@ -10,8 +10,8 @@ from lib.core.codecs import build_codec
 from lib.core.codecs.heatmap import HeatmapCodec, Target, maxima
 from lib.core.codecs.losses import joints_mse, joints_ohkm_mse
 from lib.core.codecs.refinement import quarter_step
-from lib.dataset.skeletons import COCO, MPII
-from lib.dataset.transforms import to_image
+from lib.keypoints.geometry import to_image
+from lib.keypoints.skeletons import COCO, MPII
 from lib.utils.errors import InputError
 from tests.golden_arrays import golden
 from tests.tiny import experiment

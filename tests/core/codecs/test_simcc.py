@@ -7,8 +7,8 @@ import torch
 from lib.config import load_config
 from lib.core.codecs import build_codec
 from lib.core.codecs.simcc import SimCCCodec
-from lib.dataset.skeletons import COCO
-from lib.dataset.transforms import to_image
+from lib.keypoints.geometry import to_image
+from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
 from tests.golden_arrays import golden
 from tests.tiny import experiment

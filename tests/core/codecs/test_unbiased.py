@@ -8,7 +8,7 @@ from lib.config import load_config
 from lib.core.codecs import build_codec
 from lib.core.codecs.dark import DarkCodec
 from lib.core.codecs.udp import UdpCodec
-from lib.dataset.skeletons import COCO
+from lib.keypoints.skeletons import COCO
 from tests.golden_arrays import golden
 from tests.tiny import experiment
 

@@ -1,0 +1,1 @@
+"""Errors of keypoints against ground truth."""

@@ -1,0 +1,110 @@
+"""How far an engine's keypoints are from PyTorch's, on the same crops."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from yacs.config import CfgNode
+
+from lib.core.codecs.codec import Outputs
+from lib.core.engines import Engine, TorchEngine
+from lib.dataset import build_dataset, crops_are_aligned
+from lib.dataset.top_down import crop
+from lib.figures.drawing import draw_scene
+from lib.keypoints.geometry import box_to_center_scale, crop_matrix
+from lib.utils.errors import InputError
+
+NOISE = 1e-3  # of the outputs' standard deviation
+DRAWS = 4
+STEADY = 0.05  # pixels that a joint may move under the noise
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Distances in crop pixels, the largest and the mean, over all ``joints`` and over the
+    ``steady`` ones; the largest difference of scores, as a share of the largest score."""
+
+    largest: float
+    mean: float
+    steady_largest: float
+    scores: float
+    joints: int
+    steady: int
+
+
+def difference(engine: Engine, reference: TorchEngine, crops: Tensor) -> Difference:
+    """Compare on crops (N, 3, H, W).
+
+    A joint is steady if noise far above the rounding of an engine leaves it where it is in the
+    reference. Others have two maxima as good as equal, which an untrained network often has: which
+    of them wins says nothing of an engine.
+    """
+    outputs = reference.outputs(crops)
+    places, scores = (value.cpu() for value in reference.codec.decode(outputs))
+    found, found_scores = engine(crops)
+    distance = torch.linalg.vector_norm(found - places, dim=-1)
+    is_steady = steady(reference, outputs, places)
+    left = distance[is_steady]
+    spread = float(scores.abs().max().clamp(min=torch.finfo(torch.float32).tiny))
+    return Difference(
+        float(distance.max()),
+        float(distance.mean()),
+        float(left.max()) if len(left) else 0.0,
+        float((found_scores - scores).abs().max()) / spread,
+        distance.numel(),
+        len(left),
+    )
+
+
+def steady(reference: TorchEngine, outputs: Outputs, places: Tensor) -> Tensor:
+    """(N, K): whether noise leaves a joint where it is."""
+    generator = torch.Generator().manual_seed(0)
+
+    def shaken(output: Tensor) -> Tensor:
+        noise = torch.randn(output.shape, generator=generator).to(output.device)
+        return output + NOISE * output.std() * noise
+
+    is_steady = torch.ones(places.shape[:2], dtype=torch.bool)
+    for _ in range(DRAWS):
+        several = isinstance(outputs, (list, tuple))
+        moved, _ = reference.codec.decode(
+            [shaken(output) for output in outputs] if several else shaken(outputs)
+        )
+        is_steady &= torch.linalg.vector_norm(moved.cpu() - places, dim=-1) < STEADY
+    return is_steady
+
+
+def random_crops(cfg: CfgNode, count: int) -> Tensor:
+    """uint8 (count, 3, H, W), the same each time."""
+    width, height = cfg.MODEL.IMAGE_SIZE
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
+
+
+def real_crops(cfg: CfgNode, count: int) -> tuple[Tensor, str]:
+    """``count`` people, uint8 (count, 3, H, W), and where they are from: the experiment's test set,
+    spread over it, or drawn figures where that is not here."""
+    try:
+        dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
+        rows = np.linspace(0, len(dataset) - 1, count).astype(int)  # of few people some twice
+        crops = torch.stack([dataset[int(row)]["image"] for row in rows])
+        return crops, f"{cfg.DATASET.DATASET} {cfg.DATASET.TEST_SET}"
+    except InputError:
+        return drawn_crops(cfg, count), "drawn figures"
+
+
+def drawn_crops(cfg: CfgNode, count: int) -> Tensor:
+    """Figures drawn on the spot, uint8 (count, 3, H, W)."""
+    size = (cfg.MODEL.IMAGE_SIZE[0], cfg.MODEL.IMAGE_SIZE[1])
+    crops: list[Tensor] = []
+    index = 0
+    while len(crops) < count:
+        image, people = draw_scene(0, "val", index)
+        index += 1
+        boxes = np.array([person["bbox"] for person in people], np.float64).reshape(-1, 4)
+        for center, scale in zip(*box_to_center_scale(boxes, size[0] / size[1]), strict=True):
+            matrix = crop_matrix(center, scale, 0.0, size, crops_are_aligned(cfg))
+            bgr = np.ascontiguousarray(image[..., ::-1])
+            crops.append(torch.from_numpy(crop(bgr, matrix, size)))
+    return torch.stack(crops[:count])

@@ -1,0 +1,190 @@
+"""The skeleton of a drawn person: proportions, and where a pose puts every joint in 3-D.
+
+Body frame: x to the PERSON's left, y up, z forward, in units of an adult's standing height, the
+pelvis at the origin.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.figures.poses import Arm, Leg, Pose
+from lib.keypoints.skeletons import COCO
+
+SIDES = ("left", "right")
+
+# COCO's joints, in its order; left is the person's left.
+JOINTS = COCO.names
+FACE = 5  # the first five of them lie on the head's surface
+
+# The head's landmarks in its own frame, in head lengths (chin to crown) from the middle of the
+# head, on the skin that dress.py draws.
+HEAD_POINTS = {
+    "nose": (0.0, -0.09, 0.47),
+    "left_eye": (0.14, 0.05, 0.325),
+    "right_eye": (-0.14, 0.05, 0.325),
+    "left_ear": (0.35, 0.0, -0.05),
+    "right_ear": (-0.35, 0.0, -0.05),
+}
+
+
+@dataclass(frozen=True)
+class Proportions:
+    """Lengths of a body, in adult heights; `shoulder` and `hip` are half widths, `girth` scales
+    every thickness."""
+
+    kind: str  # man, woman or child
+    head: float
+    neck: float
+    trunk: float
+    shoulder: float
+    hip: float
+    upper_arm: float
+    forearm: float
+    thigh: float
+    shin: float
+    foot: float
+    girth: float
+    belly: float
+
+
+@dataclass(frozen=True)
+class Skeleton3D:
+    """Joints (name -> (3,)) and the frames of the rigid parts (name -> (3, 3), columns left, up,
+    forward)."""
+
+    joints: dict[str, np.ndarray]
+    frames: dict[str, np.ndarray]
+
+
+def sample_proportions(rng: np.random.Generator) -> Proportions:
+    """A man, a woman or a child, thin to heavy, long- or short-legged."""
+    kind = str(rng.choice(["man", "woman", "child"], p=[0.42, 0.4, 0.18]))
+
+    def vary(value: float, spread: float = 0.05) -> float:
+        return float(value * np.clip(rng.normal(1, spread), 1 - 2.2 * spread, 1 + 2.2 * spread))
+
+    stature = {"man": 1.0, "woman": 0.94, "child": rng.uniform(0.62, 0.82)}[kind]
+    legs = vary({"man": 1.0, "woman": 1.01, "child": 0.95}[kind], 0.04) * stature
+    arms = vary({"man": 1.0, "woman": 0.97, "child": 0.94}[kind], 0.04) * stature
+    heavy = float(np.clip(rng.gamma(4.0, 0.25), 0.4, 2.4))  # about 1: average
+    return Proportions(
+        kind=kind,
+        head=vary({"man": 0.138, "woman": 0.134, "child": 0.128}[kind], 0.04),
+        neck=vary(0.036, 0.15) * stature,
+        trunk=vary(0.285) * stature,
+        shoulder=vary({"man": 0.112, "woman": 0.098, "child": 0.098}[kind], 0.06) * stature,
+        hip=vary({"man": 0.052, "woman": 0.056, "child": 0.052}[kind], 0.06) * stature,
+        upper_arm=vary(0.168) * arms,
+        forearm=vary(0.145) * arms,
+        thigh=vary(0.245) * legs,
+        shin=vary(0.240) * legs,
+        foot=vary(0.145) * stature,
+        girth=(0.86 + 0.16 * heavy) * stature,
+        belly=max(0.0, heavy - 1.1) * 0.03,
+    )
+
+
+def rotation(axis: str, degrees: float) -> np.ndarray:
+    """(3, 3): a right-handed turn about x, y or z."""
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    if axis == "x":
+        return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    if axis == "y":
+        return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+
+
+def place(body: Proportions, pose: Pose) -> Skeleton3D:
+    """Forward kinematics (and, for reaching arms, two-bone inverse kinematics) of a pose."""
+    pelvis = rotation("z", pose.lying) @ rotation("x", pose.lean)
+    flexion, side, twist = (0.5 * angle for angle in pose.spine)
+    bend = rotation("y", twist) @ rotation("z", side) @ rotation("x", flexion)
+    waist, chest = pelvis @ bend, pelvis @ bend @ bend
+    joints = {"pelvis": np.zeros(3)}
+    joints["waist"] = pelvis @ (0.0, 0.28 * body.trunk, 0.0)
+    joints["chest"] = joints["waist"] + waist @ (0.0, 0.36 * body.trunk, 0.0)
+    joints["neck"] = joints["chest"] + chest @ (0.0, 0.36 * body.trunk, 0.0)
+    pitch, roll, turn = pose.neck
+    head = chest @ rotation("y", turn) @ rotation("z", roll) @ rotation("x", pitch)
+    half_neck = chest @ rotation("x", 0.5 * pitch + 12.0)
+    joints["skull"] = joints["neck"] + half_neck @ (0.0, body.neck + 0.1 * body.head, 0.0)
+    joints["head"] = joints["skull"] + head @ (0.0, 0.38 * body.head, 0.12 * body.head)
+    frames = {"pelvis": pelvis, "waist": waist, "chest": chest, "head": head}
+    for name, point in HEAD_POINTS.items():
+        joints[name] = joints["head"] + head @ (np.array(point) * body.head)
+    for i, name in enumerate(SIDES):
+        mirror = np.diag([1.0 - 2.0 * i, 1.0, 1.0])
+        _place_arm(joints, body, pose.arms[i], name, chest, mirror)
+        _place_leg(joints, frames, body, pose.legs[i], name, pelvis, mirror)
+    return Skeleton3D(joints, frames)
+
+
+def _place_arm(
+    joints: dict, body: Proportions, arm: Arm, name: str, chest: np.ndarray, mirror: np.ndarray
+) -> None:
+    """Adds one arm's shoulder, elbow, wrist and hand; `mirror` turns the left convention into the
+    right one."""
+    if arm.reach is None:
+        upper = (
+            rotation("x", -arm.flexion)
+            @ rotation("z", arm.abduction)
+            @ rotation("y", -arm.internal)
+        )
+        to_elbow = upper @ (0.0, -1.0, 0.0) * body.upper_arm
+        to_wrist = to_elbow + upper @ rotation("x", -arm.elbow) @ (0.0, -1.0, 0.0) * body.forearm
+    else:
+        to_elbow, to_wrist = _bend_to(arm, body.upper_arm, body.forearm)
+    # A raised arm lifts its shoulder and brings it inwards, as the clavicle does.
+    lift = max(0.0, 0.3 + to_elbow[1] / body.upper_arm) / 1.3
+    shoulder = np.array([body.shoulder * (1 - 0.12 * lift), (0.24 * lift - 0.12) * body.trunk, 0.0])
+    joints[f"{name}_shoulder"] = joints["neck"] + chest @ mirror @ shoulder
+    joints[f"{name}_elbow"] = joints[f"{name}_shoulder"] + chest @ mirror @ to_elbow
+    joints[f"{name}_wrist"] = joints[f"{name}_shoulder"] + chest @ mirror @ to_wrist
+    along = to_wrist - to_elbow
+    joints[f"{name}_hand"] = joints[f"{name}_wrist"] + chest @ mirror @ along * (0.075 / 0.145)
+
+
+def _bend_to(arm: Arm, upper: float, lower: float) -> tuple[np.ndarray, np.ndarray]:
+    """Elbow and wrist, (3,) each from the shoulder, of an arm whose wrist goes to `arm.reach`."""
+    wrist = np.array(arm.reach) * (upper + lower)
+    distance = np.linalg.norm(wrist)
+    # 0.45: an elbow folds to some 150 degrees, no further.
+    reach = np.clip(distance, 0.45 * max(upper, lower), 0.995 * (upper + lower))
+    axis = wrist / distance
+    pole = np.array(arm.pole) - np.dot(arm.pole, axis) * axis
+    pole /= np.linalg.norm(pole)
+    along = (upper**2 - lower**2 + reach**2) / (2 * reach)
+    out = np.sqrt(max(upper**2 - along**2, 0.0))
+    return along * axis + out * pole, reach * axis
+
+
+def _place_leg(
+    joints: dict,
+    frames: dict,
+    body: Proportions,
+    leg: Leg,
+    name: str,
+    pelvis: np.ndarray,
+    mirror: np.ndarray,
+) -> None:
+    """Adds one leg's hip, knee, ankle, heel and toe, and the foot's frame."""
+    thigh = (
+        rotation("x", -leg.flexion) @ rotation("z", leg.abduction) @ rotation("y", -leg.internal)
+    )
+    shin = thigh @ rotation("x", leg.knee)
+    foot = shin @ rotation("x", leg.ankle)
+    hip = np.array([body.hip, -0.02 * body.trunk, 0.0])
+    knee = hip + thigh @ (0.0, -body.thigh, 0.0)
+    ankle = knee + shin @ (0.0, -body.shin, 0.0)
+    heel = ankle + foot @ (0.0, -0.15 * body.foot, -0.16 * body.foot)
+    toe = ankle + foot @ (0.0, -0.2 * body.foot, 0.66 * body.foot)
+    for key, point in (
+        ("hip", hip),
+        ("knee", knee),
+        ("ankle", ankle),
+        ("heel", heel),
+        ("toe", toe),
+    ):
+        joints[f"{name}_{key}"] = pelvis @ mirror @ point
+    frames[f"{name}_foot"] = pelvis @ mirror @ foot @ mirror

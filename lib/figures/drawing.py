@@ -1,0 +1,282 @@
+"""`figures`, the built-in data set: drawn people with COCO's joints, so that everything runs
+without a download.
+
+The picture of (seed, split, index) follows from `np.random.default_rng([seed, split number,
+index])` alone. Visibility flags follow what can be seen in the finished picture (see `_flags`),
+with COCO's meaning: 2 visible, 1 labelled though hidden, 0 not labelled.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.figures import scenery
+from lib.figures.body import FACE, JOINTS, Skeleton3D, place, rotation, sample_proportions
+from lib.figures.dress import FLESH, dress
+from lib.figures.poses import sample_pose
+from lib.figures.render import Camera, Layer, Part, render, sample_light
+from lib.keypoints.skeletons import COCO
+
+SPLITS = {"train": 0, "val": 1}
+PEOPLE = (0.36, 0.26, 0.16, 0.1, 0.05, 0.03, 0.02, 0.02)  # the shares of one to eight people
+CLOSE_UPS = 0.12  # the share of people who are too large for the image, seen from the head down
+SMALLEST = 32**2  # pixels of a person; COCO gives nobody smaller keypoints
+LENGTHS = (60.0, 400.0)  # a person's longer side in pixels, before truncation
+
+LIMBS = tuple((a + 1, b + 1) for a, b in COCO.limbs)  # 1-based, as COCO's files have them
+
+# Which way a landmark of the face looks, in the head's frame, and how far it may be turned away and
+# still be seen.
+FACING = {
+    "nose": ((0.0, -0.2, 1.0), 0.2),
+    "left_eye": ((0.35, 0.0, 1.0), -0.05),
+    "right_eye": ((-0.35, 0.0, 1.0), -0.05),
+    "left_ear": ((1.0, 0.0, -0.05), 0.35),
+    "right_ear": ((-1.0, 0.0, -0.05), 0.35),
+}
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody in a scene.
+
+    joints (17, 3): x, y and depth in pixels; reach (17,): the flesh before each of them, in pixels;
+    facing (17,): see `_facing`; length: the longer side in pixels, before truncation.
+    """
+
+    parts: list[Part]
+    camera: Camera
+    joints: np.ndarray
+    reach: np.ndarray
+    facing: np.ndarray
+    length: float
+
+
+def draw_scene(seed: int, split: str, index: int) -> tuple[np.ndarray, list[dict]]:
+    """One picture of `figures`.
+
+    Returns the image, uint8 (H, W, 3) RGB, and its people as COCO annotations without ids: bbox (x,
+    y, w, h in pixels, of the visible mask), area (the visible mask's pixels), keypoints (51
+    numbers), num_keypoints, iscrowd, category_id. Somebody hardly to be seen has no keypoints (COCO
+    does the same), or, under 40 pixels, no annotation.
+    """
+    rng = np.random.default_rng([seed, SPLITS[split], index])
+    size = scenery.sample_size(rng)
+    light = sample_light(rng)
+    image = scenery.background(rng, size, light)
+    people = sample_people(rng, size)
+    owner = np.zeros((size[1], size[0]), np.int16)
+    layers = []
+    for number, person in enumerate(people, 1):
+        _shadow(rng, image, person)
+        layer = render(person.parts, person.camera, light, size)
+        layers.append(layer)
+        if layer is not None:
+            _put(image, owner, layer, number)
+        if rng.random() < 0.1:
+            thing = scenery.occluder(rng, size, light, (*person.camera.center, person.length))
+            if thing is not None:
+                _put(image, owner, thing, -1)
+    annotations = []
+    for number, (person, layer) in enumerate(zip(people, layers, strict=True), 1):
+        annotation = None if layer is None else annotate(person, layer, owner, number)
+        if annotation is not None:
+            annotations.append(annotation)
+    return scenery.develop(rng, image), annotations
+
+
+def sample_people(rng: np.random.Generator, size: tuple[int, int]) -> list[Person]:
+    """One to eight people, farthest (smallest) first, many of them in groups."""
+    people: list[Person] = []
+    for _ in range(1 + rng.choice(len(PEOPLE), p=PEOPLE)):
+        low, high = np.log(LENGTHS)
+        length = float(np.exp(rng.uniform(low, high)))
+        center = None
+        if not people and rng.random() < CLOSE_UPS:
+            length = size[1] * float(rng.uniform(1.0, 2.2))
+            top = size[1] * rng.uniform(-0.05, 0.2)
+            center = (size[0] * float(rng.normal(0.5, 0.15)), top + 0.5 * length)
+        elif people and rng.random() < 0.35:
+            other = people[rng.integers(len(people))]
+            length = float(np.clip(other.length * rng.uniform(0.75, 1.3), *LENGTHS))
+            side = rng.choice([-1, 1]) * rng.uniform(0.28, 0.8) * length
+            center = (
+                other.camera.center[0] + side,
+                other.camera.center[1] + rng.normal(0, 0.06) * length,
+            )
+        yaw = _sample_yaw(rng)
+        people.append(pose_person(rng, size, yaw, length, center))
+    return sorted(people, key=lambda person: person.length)
+
+
+def _sample_yaw(rng: np.random.Generator) -> float:
+    """Degrees: like people in photographs, more often from the front than from the side or back."""
+    chance = rng.random()
+    if chance < 0.5:
+        return float(rng.normal(0, 40))
+    return float(rng.normal(180, 40) if chance < 0.65 else rng.uniform(0, 360))
+
+
+def pose_person(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    yaw: float,
+    length: float,
+    center: tuple[float, float] | None = None,
+    family: str | None = None,
+) -> Person:
+    """A person whose longer side is `length` pixels, turned by `yaw` degrees (0 faces the camera,
+    90: to image right).
+
+    Without a `center` (pixels) it is placed in the image, mostly whole. `family` is a key of
+    `poses.FAMILIES`.
+    """
+    body, pose = sample_proportions(rng), sample_pose(rng, family)
+    skeleton = place(body, pose)
+    pitch, roll = np.clip(rng.normal((5, 0), (9, 5)), -20, 40)
+    turn = (
+        rotation("z", roll) @ rotation("x", pitch) @ np.diag([1.0, -1.0, -1.0]) @ rotation("y", yaw)
+    )
+    points = np.array(list(skeleton.joints.values()))
+    turned = points @ turn.T
+    low, high = turned.min(0) - 0.05, turned.max(0) + 0.05
+    scale = length / max(high[:2] - low[:2])
+    pivot = turn.T @ (0.5 * (low + high))
+    half = 0.5 * scale * (high - low)[:2]
+    if center is None:
+        center = _place_center(rng, size, half)
+    camera = Camera(
+        turn, pivot, float(scale), (float(center[0]), float(center[1])), rng.uniform(2.5, 7.0)
+    )
+    joints, pixels = camera.project(np.array([skeleton.joints[name] for name in JOINTS]))
+    flesh = [0.13 * body.head] * FACE + [
+        FLESH[name.split("_")[1]] * body.girth for name in JOINTS[FACE:]
+    ]
+    return Person(
+        parts=dress(rng, body, skeleton, is_seated=pose.name == "sitting"),
+        camera=camera,
+        joints=joints,
+        reach=np.array(flesh) * pixels,
+        facing=_facing(skeleton, turn),
+        length=length,
+    )
+
+
+def _place_center(
+    rng: np.random.Generator, size: tuple[int, int], half: np.ndarray
+) -> tuple[float, float]:
+    """A place for a figure of half size `half`: mostly whole in the image, else anywhere, so that
+    it is cut."""
+    whole = rng.random() < 0.85
+    center = []
+    for side, reach in zip(size, half, strict=True):
+        low, high = (reach, side - reach) if whole else (0.05 * side, 0.95 * side)
+        if low > high:  # too large to be whole
+            low, high = high, low
+        center.append(float(rng.uniform(low, high)))
+    return center[0], center[1]
+
+
+def _facing(skeleton: Skeleton3D, turn: np.ndarray) -> np.ndarray:
+    """float (17,): how far the joint's side of the head is turned to the camera, 0 at the limit of
+    being seen; 1 for the joints of the body."""
+    facing = np.ones(len(JOINTS))
+    for i, name in enumerate(JOINTS[:FACE]):
+        direction, limit = FACING[name]
+        away = (turn @ skeleton.frames["head"] @ direction)[2] / np.linalg.norm(direction)
+        facing[i] = limit - away
+    return facing
+
+
+def _shadow(rng: np.random.Generator, image: np.ndarray, person: Person) -> None:
+    """Darken the ground under the feet of most people, in place."""
+    if rng.random() < 0.35:
+        return
+    h, w = image.shape[:2]
+    feet = person.joints[-2:]
+    x, y = feet[:, 0].mean(), feet[:, 1].max() + 0.04 * person.length
+    wide, high = 0.2 * person.length, 0.05 * person.length
+    x0, x1 = int(max(x - 2 * wide, 0)), int(min(x + 2 * wide, w))
+    y0, y1 = int(max(y - 2 * high, 0)), int(min(y + 2 * high, h))
+    if x1 > x0 and y1 > y0:
+        ys, xs = np.mgrid[y0:y1, x0:x1].astype(np.float32)
+        fade = np.exp(-(((xs - x) / wide) ** 2) - ((ys - y) / high) ** 2) * rng.uniform(0.2, 0.6)
+        image[y0:y1, x0:x1] *= (1 - fade)[..., None].astype(np.float32)
+
+
+def _put(image: np.ndarray, owner: np.ndarray, layer: Layer, number: int) -> None:
+    """Blend a layer and note whose its pixels are."""
+    scenery.blend(image, layer)
+    h, w = layer.alpha.shape
+    owner[layer.y : layer.y + h, layer.x : layer.x + w][layer.alpha >= 0.5] = number
+
+
+def annotate(person: Person, layer: Layer, owner: np.ndarray, number: int) -> dict | None:
+    """A COCO annotation from the finished `owner` map (H, W), or None for somebody with under 40
+    visible pixels."""
+    h, w = layer.alpha.shape
+    window = owner[layer.y : layer.y + h, layer.x : layer.x + w]
+    mask = (window == number) & layer.flesh
+    area = int(mask.sum())
+    if area < 40:
+        return None
+    xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    box = [xs[0] + layer.x, ys[0] + layer.y, xs[-1] - xs[0] + 1, ys[-1] - ys[0] + 1]
+    flags = _flags(person, layer, owner, number)
+    if area < SMALLEST or area < 0.12 * layer.flesh.sum() or (flags == 2).sum() < 2:
+        flags[:] = 0
+    places = np.where(flags[:, None] > 0, np.round(person.joints[:, :2], 1), 0.0)
+    return {
+        "bbox": [float(v) for v in box],
+        "area": float(area),
+        "keypoints": [
+            v
+            for (x, y), flag in zip(places.tolist(), flags.tolist(), strict=True)
+            for v in (x, y, flag)
+        ],
+        "num_keypoints": int((flags > 0).sum()),
+        "iscrowd": 0,
+        "category_id": 1,
+    }
+
+
+def _flags(person: Person, layer: Layer, owner: np.ndarray, number: int) -> np.ndarray:
+    """int (17,): COCO's visibility flags, as its annotators set them.
+
+    2: a pixel beside the joint shows the person's own surface, as near to the camera as the joint's
+    own flesh. 1: a joint of the body in the image but hidden, while neighbours are visible to guess
+    from. 0: outside the image, hidden beyond guessing, or a hidden part of the face.
+    """
+    height, width = owner.shape
+    x, y, _ = person.joints.T
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1) & (person.facing > 0)
+    flags = np.zeros(len(JOINTS), int)
+    for i in np.flatnonzero(inside):
+        flags[i] = 2 if _is_seen(person, i, layer, owner, number) else 1
+    visible = flags == 2
+    for i in np.flatnonzero(flags == 1):
+        # COCO's annotators hardly ever guess at a nose, an eye or an ear that they do not see, and
+        # more readily at a joint behind the own body than at one behind something else.
+        own = owner[round(y[i]), round(x[i])] == number
+        near = visible[_NEIGHBOURS[i]]
+        if i < FACE or not (near.any() if own else near.all()):
+            flags[i] = 0
+    return flags
+
+
+def _is_seen(person: Person, i: int, layer: Layer, owner: np.ndarray, number: int) -> bool:
+    """Does one of the 3 x 3 pixels at joint i show the person's surface at the joint's depth?"""
+    x, y, z = person.joints[i]
+    h, w = layer.depth.shape
+    left, right = np.clip((round(x) - 1 - layer.x, round(x) + 2 - layer.x), 0, w)
+    top, bottom = np.clip((round(y) - 1 - layer.y, round(y) + 2 - layer.y), 0, h)
+    depth = layer.depth[top:bottom, left:right]
+    mine = owner[layer.y :, layer.x :][top:bottom, left:right] == number
+    return bool((mine & (np.abs(depth - z) <= person.reach[i] + 0.5)).any())
+
+
+# Per joint of the body, the joints that a limb of the body ties it to.
+_NEIGHBOURS = [
+    [a + b - 2 - i for a, b in LIMBS if i + 1 in (a, b) and a + b - 2 - i >= FACE]
+    for i in range(len(JOINTS))
+]

@@ -1,0 +1,350 @@
+"""Paints for `figures`: skin, faces, hair and cloth, as functions of a place on the body.
+
+A paint gets places (N, 3) and normals (N, 3) in its part's frame (left, up, forward) and returns
+RGB (N, 3), 0 to 255.
+"""
+
+import colorsys
+
+import cv2
+import numpy as np
+
+from lib.figures.render import Paint, sample_noise
+
+Rng = np.random.Generator
+
+SKINS = (
+    (245, 214, 190),
+    (235, 196, 165),
+    (222, 176, 140),
+    (198, 148, 110),
+    (160, 110, 78),
+    (120, 80, 55),
+    (84, 56, 42),
+)
+HAIRS = (
+    (28, 22, 20),
+    (45, 32, 24),
+    (80, 54, 34),
+    (120, 84, 50),
+    (176, 134, 80),
+    (214, 184, 130),
+    (150, 70, 36),
+    (160, 160, 160),
+)
+# A decal covers this much of the trunk, from its chest joint, in adult heights: x from, x to, y
+# from, y to.
+DECAL = (-0.13, 0.13, -0.19, 0.12)
+
+
+def sample_color(rng: Rng, plain: float = 0.4) -> np.ndarray:
+    """A cloth's colour; with probability `plain` a black, grey, white, navy or beige one."""
+    if rng.random() < plain:
+        basics = (
+            (35, 35, 38),
+            (70, 72, 76),
+            (140, 140, 142),
+            (232, 232, 230),
+            (38, 46, 78),
+            (190, 172, 140),
+            (90, 76, 62),
+        )
+        return np.array(basics[rng.integers(len(basics))]) + rng.normal(0, 8, 3)
+    hue, saturation, value = rng.random(), rng.uniform(0.25, 0.95), rng.uniform(0.3, 0.95)
+    return 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value))
+
+
+def sample_wardrobe(rng: Rng, dressed: bool, bare: bool) -> dict[str, Paint]:
+    """Paints by what they cover. `dressed`: top and skirt may be one dress; `bare`: no shirt."""
+    skin = np.array(SKINS[rng.integers(len(SKINS))]) + rng.normal(0, 7, 3)
+    hair = np.array(HAIRS[rng.integers(len(HAIRS))]) + rng.normal(0, 6, 3)
+    flesh = plain(rng, skin, 0.04)
+    bottom_color = sample_color(rng, 0.65)
+    bottom = cloth(rng, bottom_color, fancy=0.25)
+    top_color = sample_color(rng)
+    top = bottom if dressed and rng.random() < 0.45 else cloth(rng, top_color, fancy=0.5)
+    glove = rng.random() < 0.06
+    return {
+        "skin": flesh,
+        "hand": plain(rng, sample_color(rng), 0.05) if glove else flesh,
+        "face": face(rng, skin, hair),
+        "hair": plain(rng, hair, 0.3, stretch=5.0),
+        "hat": cloth(rng, sample_color(rng), fancy=0.25),
+        "top": flesh if bare else top,
+        "trunk": nude(rng, skin) if bare else trunk(rng, top, skin),
+        "bottom": bottom,
+        "pelvis": bottom,
+        "shin": socks(rng, flesh),
+        "shoe": flesh if rng.random() < 0.07 else shoe(rng),
+        "thing": cloth(rng, sample_color(rng), fancy=0.5),
+    }
+
+
+def plain(rng: Rng, color: np.ndarray, rough: float, stretch: float = 1.0) -> Paint:
+    """One colour with folds or blotches of strength `rough`; `stretch` draws them out upwards, as
+    in hair."""
+    shift = rng.uniform(0, 256, 2)
+    grain = rng.uniform(120, 260)
+    color = np.asarray(color, np.float32)
+
+    def paint(place: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        u = (place[:, 0] + 0.7 * place[:, 2]) * grain * stretch**0.5 + shift[0]
+        v = (place[:, 1] + 0.3 * place[:, 2]) * grain / stretch + shift[1]
+        return color * (1 + rough * sample_noise(u, v))[:, None]
+
+    return paint
+
+
+def cloth(rng: Rng, color: np.ndarray, fancy: float) -> Paint:
+    """Cloth with folds; with probability `fancy` striped, checked, dotted or blotched in a second
+    colour."""
+    base = plain(rng, color, rng.uniform(0.06, 0.22))
+    if rng.random() >= fancy:
+        return base
+    second = np.asarray(sample_color(rng), np.float32)
+    style = rng.integers(6)
+    pitch = 2 * np.pi / rng.uniform(0.018, 0.075)
+    share = rng.uniform(-0.4, 0.4)
+    shift = rng.uniform(0, 256, 2)
+
+    def mask(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+        if style == 0:
+            return np.sin(y * pitch) > share
+        if style == 1:
+            return np.sin((x + 0.5 * z) * pitch) > share
+        if style == 2:
+            return (np.sin(y * pitch) > share) ^ (np.sin((x + 0.5 * z) * pitch) > share)
+        if style == 3:
+            return (np.sin(y * pitch) > 0.6) | (np.sin((x + 0.5 * z) * pitch) > 0.6)
+        if style == 4:
+            return sample_noise((x + z) * 400 + shift[0], y * 400 + shift[1]) > share
+        return np.sin(y * pitch) * np.sin((x + 0.4 * z) * pitch) > 0.45
+
+    def paint(place: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        color = base(place, normal)
+        chosen = mask(*place.T)
+        # The folds of the first colour shade the second one too.
+        color[chosen] = 0.88 * second + 0.12 * color[chosen]
+        return color
+
+    return paint
+
+
+def trunk(rng: Rng, top: Paint, skin: np.ndarray) -> Paint:
+    """A shirt's or jacket's body: neckline and print in front, a number or a seam on the back."""
+    front, back = front_decal(rng, skin), back_decal(rng)
+
+    def paint(place: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        color = top(place, normal)
+        for decal, side in ((front, 1.0), (back, -1.0)):
+            _stick(color, decal, place, side * normal[:, 2] > 0.2)
+        return color
+
+    return paint
+
+
+def parted(outer: Paint, inner: Paint, half_width: float) -> Paint:
+    """A coat that is open in front: ``inner`` shows in a strip of ``2 * half_width``."""
+
+    def paint(place: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        is_open = (np.abs(place[:, 0]) < half_width) & (normal[:, 2] > 0.3)
+        return np.where(is_open[:, None], inner(place, normal), outer(place, normal))
+
+    return paint
+
+
+def nude(rng: Rng, skin: np.ndarray) -> Paint:
+    """A bare trunk: nipples and navel in front, the spine's line and the shoulder blades behind."""
+    base = plain(rng, skin, 0.05)
+    dark = np.asarray(skin, np.float32) * (0.68, 0.55, 0.5)
+
+    def paint(place: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        color = base(place, normal)
+        x, y, _ = place.T
+        front, back = normal[:, 2] > 0.2, normal[:, 2] < -0.2
+        spots = front & (np.hypot(np.abs(x) - 0.05, y - 0.03) < 0.008) | front & (
+            np.hypot(x, y + 0.13) < 0.007
+        )
+        lines = front & (np.abs(x) < 0.003) & (y > -0.11) | front & (
+            np.abs(y - 0.002 - 0.6 * x**2) < 0.003
+        )
+        spine = back & (
+            (np.abs(x) < 0.005) | (np.abs(np.abs(x) - 0.05 - 0.2 * (y - 0.04)) < 0.004) & (y > 0.02)
+        )
+        color[spots] = dark
+        color[lines | spine] *= 0.86
+        return color
+
+    return paint
+
+
+def _stick(color: np.ndarray, decal: np.ndarray, place: np.ndarray, facing: np.ndarray) -> None:
+    """Lay a decal, uint8 (h, w, 4), on the places that face its way; its left edge is the person's
+    right."""
+    x0, x1, y0, y1 = DECAL
+    h, w = decal.shape[:2]
+    u = ((place[:, 0] - x0) * (w / (x1 - x0))).astype(np.int32)
+    v = ((y1 - place[:, 1]) * (h / (y1 - y0))).astype(np.int32)
+    on = np.flatnonzero(facing & (u >= 0) & (u < w) & (v >= 0) & (v < h))
+    ink = decal[v[on], u[on]].astype(np.float32)
+    opaque = ink[:, 3:] / 255
+    color[on] += opaque * (ink[:, :3] - color[on])
+
+
+def front_decal(rng: Rng, skin: np.ndarray) -> np.ndarray:
+    """uint8 (80, 68, 4): neckline always; one of print, buttons, zip, tie, open jacket, straps;
+    perhaps a pocket."""
+    decal = np.zeros((80, 68, 4), np.uint8)
+    ink = _opaque(sample_color(rng, 0.5))
+    style = str(
+        rng.choice(
+            ["none", "print", "buttons", "zip", "tie", "open", "straps"],
+            p=_shares(3, 3, 2, 1.5, 1, 1.5, 1),
+        )
+    )
+    if style == "print":
+        _print(rng, decal, ink)
+    elif style == "buttons":
+        cv2.line(decal, (34, 8), (34, 79), (*[int(v) for v in sample_color(rng)], 160), 1)
+        for y in range(14, 80, 10):
+            cv2.circle(decal, (34, y), 1, ink, -1)
+    elif style == "zip":
+        cv2.line(decal, (34, 6), (34, 79), ink, 2)
+    elif style == "tie":
+        cv2.fillPoly(decal, [np.array([[32, 8], [36, 8], [39, 60], [34, 68], [29, 60]])], ink)
+    elif style == "open":
+        wide = int(rng.integers(6, 14))
+        cv2.fillPoly(
+            decal,
+            [
+                np.array(
+                    [[34 - wide, 4], [34 + wide, 4], [34 + wide // 2, 79], [34 - wide // 2, 79]]
+                )
+            ],
+            ink,
+        )
+    elif style == "straps":
+        for x in (17, 51):
+            cv2.line(decal, (x, 0), (x, 79), ink, 5)
+    if (
+        rng.random() < 0.25
+    ):  # a pocket or badge over the heart: the person's left is the decal's right
+        cv2.rectangle(decal, (43, 24), (51, 32), _opaque(sample_color(rng, 0.3)), -1)
+    deep = int(rng.integers(7, 18))
+    if rng.random() < 0.5:
+        cv2.fillPoly(decal, [np.array([[23, 0], [45, 0], [34, deep + 6]])], _opaque(skin * 0.95))
+    else:
+        cv2.ellipse(decal, (34, 0), (11, deep), 0, 0, 180, _opaque(skin * 0.95), -1)
+    return decal
+
+
+def back_decal(rng: Rng) -> np.ndarray:
+    """uint8 (80, 68, 4): nothing but a seam, a number, a yoke or a hood."""
+    decal = np.zeros((80, 68, 4), np.uint8)
+    ink = _opaque(sample_color(rng, 0.5))
+    style = rng.choice(["seam", "number", "yoke", "hood"], p=[0.45, 0.25, 0.15, 0.15])
+    if style == "number":
+        text = str(rng.integers(1, 100))
+        # Seen from behind the person's left is on the left, so the decal is mirrored to be read.
+        board = np.zeros((80, 68, 4), np.uint8)
+        cv2.putText(board, text, (34 - 13 * len(text), 58), cv2.FONT_HERSHEY_DUPLEX, 1.25, ink, 4)
+        decal = board[:, ::-1].copy()
+    elif style == "yoke":
+        cv2.rectangle(decal, (0, 0), (67, int(rng.integers(14, 30))), ink, -1)
+    elif style == "hood":
+        cv2.ellipse(decal, (34, 4), (20, int(rng.integers(16, 28))), 0, 0, 180, ink, -1)
+    else:
+        cv2.line(decal, (4, 12), (63, 12), (0, 0, 0, 70), 1)
+        cv2.line(decal, (34, 12), (34, 79), (0, 0, 0, 50), 1)
+    return decal
+
+
+def _print(rng: Rng, decal: np.ndarray, ink: tuple) -> None:
+    style = rng.integers(4)
+    if style == 0:
+        text = "".join(chr(65 + c) for c in rng.integers(0, 26, rng.integers(2, 5)))
+        cv2.putText(decal, text, (34 - 8 * len(text), 44), cv2.FONT_HERSHEY_DUPLEX, 0.8, ink, 2)
+    elif style == 1:
+        cv2.circle(decal, (34, 38), int(rng.integers(8, 16)), ink, -1)
+    elif style == 2:
+        half = int(rng.integers(8, 18))
+        cv2.rectangle(decal, (34 - half, 26), (34 + half, 26 + half), ink, -1)
+    else:
+        y = int(rng.integers(24, 50))
+        cv2.rectangle(decal, (0, y), (67, y + int(rng.integers(5, 16))), ink, -1)
+
+
+def _opaque(color: np.ndarray) -> tuple[int, int, int, int]:
+    r, g, b = (int(v) for v in np.clip(color, 0, 255))
+    return r, g, b, 255
+
+
+def _shares(*weights: float) -> np.ndarray:
+    return np.array(weights) / sum(weights)
+
+
+def face(rng: Rng, skin: np.ndarray, hair: np.ndarray) -> Paint:
+    """Eyes, brows, mouth, blush, and perhaps a beard or glasses; places in head lengths."""
+    base = plain(rng, skin, 0.03)
+    skin = np.asarray(skin, np.float32)
+    brow, lips = 0.7 * hair + 0.1 * skin, skin * rng.uniform((0.75, 0.4, 0.42), (0.92, 0.6, 0.6))
+    iris = np.array(((40, 26, 18), (60, 90, 130), (70, 90, 60), (90, 60, 30))[rng.integers(4)])
+    beard = rng.random() < 0.16
+    glasses = rng.random() < 0.14
+    smile = rng.uniform(-0.2, 1.2)
+    dark_glass = rng.random() < 0.4
+
+    def paint(place: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        color = base(place, normal)
+        x, y, z = place.T
+        ax, front = np.abs(x), z > 0.05
+        if beard:
+            color[front & (y < -0.13 - 0.35 * np.maximum(0.1 - z, 0)) & (z < 0.5)] = hair
+        eye = front & (((ax - 0.14) / 0.075) ** 2 + ((y - 0.05) / 0.042) ** 2 < 1)
+        color[eye] = (238, 236, 232)
+        color[front & ((ax - 0.14) ** 2 + (y - 0.05) ** 2 < 0.036**2)] = iris
+        color[
+            front & (np.abs(ax - 0.14) < 0.08) & (np.abs(y - 0.095 + 2 * (ax - 0.14) ** 2) < 0.012)
+        ] *= 0.55
+        color[
+            front & (np.abs(ax - 0.145) < 0.085) & (np.abs(y - 0.15 + 3 * (ax - 0.13) ** 2) < 0.022)
+        ] = brow
+        color[front & (ax < 0.1) & (np.abs(y + 0.215 - 2 * smile * x**2) < 0.028)] = lips
+        color[front & (np.abs(ax - 0.028) < 0.016) & (np.abs(y + 0.125) < 0.014)] *= 0.5
+        if glasses:
+            ring = np.hypot((ax - 0.145) / 1.15, y - 0.045)
+            rim = front & ((ring < 0.105) if dark_glass else (np.abs(ring - 0.095) < 0.014))
+            color[rim | front & (ax < 0.05) & (np.abs(y - 0.06) < 0.012)] = (28, 26, 28)
+        return color
+
+    return paint
+
+
+def socks(rng: Rng, flesh: Paint) -> Paint:
+    """A bare shin with a sock of random height; the frame's origin is the ankle."""
+    height = float(rng.choice([-1.0, 0.04, 0.08, 0.19], p=[0.35, 0.3, 0.2, 0.15]))
+    sock = plain(rng, sample_color(rng, 0.7), 0.06)
+
+    def paint(place: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        return np.where((place[:, 1] < height)[:, None], sock(place, normal), flesh(place, normal))
+
+    return paint
+
+
+def shoe(rng: Rng) -> Paint:
+    """A shoe with a sole, a toe cap and laces."""
+    upper = plain(rng, sample_color(rng, 0.6), 0.06)
+    sole = np.asarray(sample_color(rng, 0.9), np.float32)
+    trim = np.asarray(sample_color(rng, 0.6), np.float32)
+    lace = rng.random() < 0.6
+
+    def paint(place: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        color = upper(place, normal)
+        _, y, z = place.T
+        if lace:
+            color[(normal[:, 1] > 0.3) & (z > 0.01) & (z < 0.06) & (np.sin(z * 500) > 0)] = trim
+        color[z > 0.085] = 0.5 * color[z > 0.085] + 0.5 * trim
+        color[y < -0.034] = sole
+        return color
+
+    return paint

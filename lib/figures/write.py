@@ -1,0 +1,199 @@
+"""Writes `figures` to disk as an ordinary COCO-layout data set, once."""
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import cv2
+
+from lib.figures.drawing import JOINTS, LIMBS, SPLITS, draw_scene
+from lib.utils.errors import InputError
+from lib.utils.files import write_atomically
+
+SIZES = {"train": 2000, "val": 300}
+VERSION = 6  # raise it when the same seed gives other pictures
+BYTES_PER_IMAGE = 60_000  # generous: the mean is near half of it
+
+Progress = Callable[[int, int], None]
+
+
+def write_figures(
+    root: str | os.PathLike,
+    sizes: dict[str, int] | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    quality: int = 90,
+    progress: Progress | None = None,
+) -> None:
+    """Make `figures` under `root`, unless it is there.
+
+    Writes images/<split>/<000000000001>.jpg and annotations/person_keypoints_<split>.json, the
+    latter last and at once, so that a killed run never looks complete. `sizes` is images per split
+    (default 2,000 train, 300 val); `workers` the number of processes (default: the CPUs), which
+    changes nothing in the result; `quality` is JPEG's, 1 to 100; `progress(done, total)` is called
+    after every image. The processes are spawned: a script that calls this needs the usual ``if
+    __name__ == "__main__":``.
+
+    Raises InputError where another data set, seed or size is in `root` already, or where it cannot
+    be written.
+    """
+    root, sizes = Path(root), dict(SIZES if sizes is None else sizes)
+    _check_request(sizes, seed, workers, quality)
+    if is_complete(root, sizes, seed):
+        return
+    try:
+        for split in sizes:
+            (root / "images" / split).mkdir(parents=True, exist_ok=True)
+        (root / "annotations").mkdir(exist_ok=True)
+        _check_space(root, sum(sizes.values()))
+        rows = _draw_all(root, sizes, seed, workers or os.cpu_count() or 1, quality, progress)
+        for split, size in sizes.items():
+            content = _coco(rows[split], split, size, seed)
+            write_atomically(_annotation_file(root, split), json.dumps(content).encode())
+    except OSError as error:
+        raise InputError(
+            f"cannot write the figures data set under {root}: {error.strerror or error}"
+        ) from error
+
+
+def is_complete(root: Path, sizes: dict[str, int], seed: int) -> bool:
+    """True if exactly this data set is under `root`, False if it is missing or was cut short.
+
+    Raises InputError where something else is there.
+    """
+    complete = True
+    for split, size in sizes.items():
+        path = _annotation_file(root, split)
+        if not path.exists():
+            complete = False
+            continue
+        try:
+            with open(path, encoding="utf-8") as file:
+                found = json.load(file)["info"]["figures"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} is no figures data set; choose another folder, or move that file"
+            ) from error
+        if found != _recipe(split, size, seed):
+            have = " ".join(f"{key} {value}" for key, value in found.items())
+            want = " ".join(f"{key} {value}" for key, value in _recipe(split, size, seed).items())
+            raise InputError(
+                f"{path} holds other figures ({have}; asked for: {want}); "
+                f"delete {root} to redo it, or choose another folder"
+            )
+        folder = root / "images" / split
+        complete &= (
+            folder.is_dir() and sum(name.endswith(".jpg") for name in os.listdir(folder)) >= size
+        )
+    return complete
+
+
+def _check_request(sizes: dict[str, int], seed: int, workers: int | None, quality: int) -> None:
+    for split, size in sizes.items():
+        if split not in SPLITS:
+            raise InputError(f"figures has no split '{split}'; it has {', '.join(SPLITS)}")
+        if size < 1:
+            raise InputError(f"figures: {split} is to have {size} images; it must be 1 or more")
+    if seed < 0:
+        raise InputError(f"figures: the seed is {seed}; it must be 0 or more")
+    if workers is not None and workers < 1:
+        raise InputError(f"figures: workers is {workers}; it must be 1 or more")
+    if not 1 <= quality <= 100:
+        raise InputError(f"figures: the JPEG quality is {quality}; it must be 1 to 100")
+
+
+def _check_space(root: Path, images: int) -> None:
+    needed, free = images * BYTES_PER_IMAGE, shutil.disk_usage(root).free
+    if free < needed:
+        raise InputError(
+            f"{root} has {free / 1e6:.0f} MB free; "
+            f"the figures data set needs up to {needed / 1e6:.0f} MB"
+        )
+
+
+def _annotation_file(root: Path, split: str) -> Path:
+    return root / "annotations" / f"person_keypoints_{split}.json"
+
+
+def _recipe(split: str, size: int, seed: int) -> dict:
+    return {"version": VERSION, "split": split, "images": size, "seed": seed}
+
+
+def _draw_all(
+    root: Path,
+    sizes: dict[str, int],
+    seed: int,
+    workers: int,
+    quality: int,
+    progress: Progress | None,
+) -> dict[str, list]:
+    """Draw every image; per split its (index, width, height, annotations), in order."""
+    tasks = [(split, index) for split, size in sizes.items() for index in range(size)]
+    rows: dict[str, list] = {split: [] for split in sizes}
+    for done, (split, *row) in enumerate(
+        _results(partial(_write_image, root, seed, quality), tasks, workers), 1
+    ):
+        rows[split].append(row)
+        if progress is not None:
+            progress(done, len(tasks))
+    return {split: sorted(found, key=lambda row: row[0]) for split, found in rows.items()}
+
+
+def _results(function: Callable, tasks: list, workers: int) -> Iterator[tuple]:
+    if workers == 1:
+        yield from map(function, tasks)
+        return
+    # Spawned, not forked: the caller may hold threads (torch, OpenCV), which a fork does not
+    # survive.
+    context = multiprocessing.get_context("spawn")
+    chunk = max(1, min(16, len(tasks) // (4 * workers)))
+    with context.Pool(
+        min(workers, len(tasks)), initializer=cv2.setNumThreads, initargs=(1,)
+    ) as pool:
+        yield from pool.imap_unordered(function, tasks, chunksize=chunk)
+
+
+def _write_image(
+    root: Path, seed: int, quality: int, task: tuple[str, int]
+) -> tuple[str, int, int, int, list[dict]]:
+    """Draw and write one image; its split, index, width, height and annotations."""
+    split, index = task
+    image, annotations = draw_scene(seed, split, index)
+    # imencode and write_bytes instead of imwrite, which hides why it failed.
+    _, code = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    (root / "images" / split / _file_name(index)).write_bytes(code.tobytes())
+    return split, index, image.shape[1], image.shape[0], annotations
+
+
+def _file_name(index: int) -> str:
+    return f"{index + 1:012d}.jpg"
+
+
+def _coco(rows: list, split: str, size: int, seed: int) -> dict:
+    """The annotation file's content; image ids and annotation ids count from 1."""
+    images, annotations = [], []
+    for index, width, height, people in rows:
+        images.append(
+            {"id": index + 1, "file_name": _file_name(index), "width": width, "height": height}
+        )
+        for person in people:
+            annotations.append({"id": len(annotations) + 1, "image_id": index + 1, **person})
+    category = {
+        "id": 1,
+        "name": "person",
+        "supercategory": "person",
+        "keypoints": list(JOINTS),
+        "skeleton": LIMBS,
+    }
+    info = {"description": "figures: drawn people (HRPose)", "figures": _recipe(split, size, seed)}
+    return {
+        "info": info,
+        "licenses": [],
+        "images": images,
+        "annotations": annotations,
+        "categories": [category],
+    }

@@ -1,0 +1,1 @@
+"""The vocabulary: skeletons and geometry, pure functions on arrays and tensors."""

@@ -1,0 +1,1 @@
+"""Users' images and videos: reading, detectors, tracking, smoothing."""

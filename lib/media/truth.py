@@ -1,0 +1,114 @@
+"""Ground truth of single pictures, in COCO's layout: any file names, any folder."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from lib.config.joints import Category, chosen_categories
+from lib.dataset.coco_lists import Annotation, Image, check_image_ids
+from lib.keypoints.geometry import is_box
+from lib.keypoints.skeletons import Skeleton
+from lib.media.boxes import PathEnds, read_any_json
+from lib.media.video import Report
+from lib.utils.errors import InputError
+
+
+class _Entry(Annotation):
+    id: int = 0
+
+
+@dataclass
+class TruePerson:
+    """An annotated person: joints (K, 2) pixels, visible (K,) flags of the annotated ones, box (4,)
+    x, y, width, height. ``number`` and ``category`` are ids."""
+
+    number: int
+    category: int
+    joints: np.ndarray
+    visible: np.ndarray
+    box: np.ndarray
+
+
+class Truth:
+    """The people that a file of annotations knows.
+
+    Crowds are left out. Somebody whose joints are not the skeleton's keeps the box, and no joint
+    counts as annotated.
+
+    Args:
+        report: called with one line for what is left out; the rest is used.
+        categories: names of those that count, as in DATASET.CATEGORIES.
+
+    Raises:
+        InputError: the file is missing, no JSON, or of another layout.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        skeleton: Skeleton,
+        report: Report,
+        categories: Sequence[str] = (),
+    ) -> None:
+        self.path = path
+        content = read_any_json(path, "annotations in COCO's layout")
+        try:
+            lists = [content[name] for name in ("images", "annotations", "categories")]
+            images = msgspec.convert(lists[0], list[Image])
+            annotations = msgspec.convert(lists[1], list)
+            known = msgspec.convert(lists[2], list[Category])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: is not in COCO's layout (images, annotations, categories): {error}"
+            ) from None
+        self.categories = chosen_categories(known, categories, str(path))
+        self._ids: PathEnds[int] = PathEnds()
+        names = [image.file_name or image.filename for image in images]
+        check_image_ids(np.array([image.id for image in images]), np.array(names), str(path))
+        for image, name in zip(images, names, strict=True):
+            self._ids[name] = image.id
+        self._people: dict[int, list[TruePerson]] = defaultdict(list)
+        misfits: list[str] = []
+        for number, value in enumerate(annotations):
+            try:
+                self._add(value, len(skeleton), f"annotations[{number}]", misfits)
+            except ValueError as error:
+                report(f"{path}: annotations[{number}] is left out: {error}")
+        if misfits:
+            report(
+                f"{path}: {len(misfits)} of {len(annotations)} annotations do not fit the "
+                f"network's {len(skeleton)} joints and count in no error: {misfits[0]}"
+            )
+
+    def _add(self, value: object, count: int, name: str, misfits: list[str]) -> None:
+        entry = msgspec.convert(value, _Entry)  # its error is a ValueError
+        if entry.iscrowd or entry.category_id not in self.categories:
+            return
+        box = np.array(entry.bbox, np.float64)
+        if not is_box(box[None])[0]:
+            raise ValueError(f"bbox {list(entry.bbox)} is no box with an area")
+        table = np.zeros((count, 3))
+        if entry.keypoints and len(entry.keypoints) != 3 * count:
+            misfits.append(
+                f"{name} of image {entry.image_id} has {len(entry.keypoints)} keypoint numbers, "
+                f"not {3 * count}"
+            )
+        elif entry.keypoints:
+            table = np.reshape(entry.keypoints, (count, 3)).astype(np.float64)
+        if not np.isfinite(table).all():
+            raise ValueError("its keypoints are not finite numbers")
+        person = TruePerson(entry.id, entry.category_id, table[:, :2], table[:, 2] > 0, box)
+        self._people[entry.image_id].append(person)
+
+    def image_id(self, path: str) -> int | None:
+        """The id of the picture at ``path``: of the file names that its path ends in, the longest;
+        None where there is none."""
+        return self._ids.find(path)
+
+    def people(self, image_id: int) -> list[TruePerson]:
+        """The annotated people of an image."""
+        return self._people.get(image_id, [])

@@ -1,0 +1,97 @@
+"""Errors of predicted keypoints."""
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+
+from lib.analysis.accuracy import CELL, Accuracy, match
+from lib.core.inference import Person
+from lib.keypoints.skeletons import COCO
+from lib.media.truth import TruePerson
+
+IMAGE = np.full((120, 160, 3), 90, np.uint8)
+
+
+def true_person(number: int, x: float) -> TruePerson:
+    """Somebody 36 x 64 pixels large, whose last two joints are not annotated."""
+    joints = np.random.default_rng(number).uniform((x, 20), (x + 36, 84), (17, 2))
+    visible = np.arange(17) < 15
+    return TruePerson(number, 1, joints, visible, np.array([x, 20, 36, 64.0]))
+
+
+def found(person: TruePerson, shift=(0.0, 0.0), box=None) -> Person:
+    """The prediction for somebody, all joints moved by ``shift``."""
+    return Person(person.joints + shift, np.ones(17), person.box if box is None else box, 1.0)
+
+
+def rows(path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_errors_are_distances_in_pixels_of_annotated_joints(tmp_path):
+    first, second = true_person(1, 10), true_person(2, 80)
+    accuracy = Accuracy(COCO)
+    people = [found(first, (3, 4)), found(second, (0, 1))]
+    people[1].keypoints[0] += (0, 9)
+    accuracy.add("a.jpg", IMAGE, people, [first, second], is_in_order=True)
+    table = accuracy.write(tmp_path)
+    one, two = rows(tmp_path / "errors.csv")
+    assert (one["file"], one["person"], one["nose"], one["left_knee"]) == (
+        "a.jpg",
+        "1",
+        "5.00",
+        "5.00",
+    )
+    assert one["right_ankle"] == "" and one["mean"] == "5.00"
+    assert float(one["relative"]) == pytest.approx(5 / 48, abs=1e-4)
+    assert two["nose"] == "10.00" and two["mean"] == f"{(14 + 10) / 15:.2f}"
+    joints = {row["joint"]: row for row in rows(tmp_path / "errors_by_joint.csv")}
+    assert joints["nose"]["people"] == "2" and joints["nose"]["mean"] == "7.50"
+    assert joints["left_eye"]["mean"] == "3.00" and joints["right_ankle"]["mean"] == ""
+    assert joints["all"]["people"] == "30"
+    assert "| nose | 2 | 7.50 | 7.50 |" in table and "2 annotated people, 0 of them" in table
+
+
+def test_people_found_are_matched_by_their_boxes_and_others_are_missed(tmp_path):
+    first, second = true_person(1, 10), true_person(2, 80)
+    stranger = found(first, (50, 0), np.array([120.0, 90, 10, 10]))
+    people = [stranger, found(second, (6, 8), np.add(second.box, (3, 2, 0, 0)))]
+    assert match(people, [first, second]) == {1: 1}
+    assert match([], [first]) == {} and match(people, []) == {}
+    accuracy = Accuracy(COCO)
+    accuracy.add("a.jpg", IMAGE, people, [first, second], is_in_order=False)
+    accuracy.add("b.jpg", IMAGE, [], [], is_in_order=False)
+    table = accuracy.write(tmp_path)
+    one, two = rows(tmp_path / "errors.csv")
+    assert one["mean"] == one["nose"] == "" and two["mean"] == "10.00"
+    assert "2 annotated people, 1 of them not found" in table
+
+
+def test_the_worst_pictures_come_first_on_a_sheet_with_the_truth_in_white(tmp_path):
+    accuracy = Accuracy(COCO, worst=2)
+    for name, shift in (("a", 1), ("b", 9), ("c", 5)):
+        person = true_person(1, 60)
+        accuracy.add(name, IMAGE, [found(person, (shift, 0))], [person], is_in_order=True)
+    accuracy.write(tmp_path)
+    sheet = cv2.imread(str(tmp_path / "worst.jpg"))
+    assert sheet.shape == (CELL + 4, 2 * CELL + 6, 3)
+    pink = (np.abs(sheet.astype(int) - (200, 60, 255)).max(2) < 70).sum(0)
+    assert pink[: CELL + 3].sum() > 1.3 * pink[CELL + 3 :].sum() > 0
+    assert (sheet[10:-10, 10:-10].min(2) > 240).sum() > 500
+
+
+def test_a_person_at_the_border_or_in_a_tiny_picture_is_no_trouble(tmp_path):
+    accuracy = Accuracy(COCO)
+    edge = true_person(1, 150)
+    accuracy.add("a", IMAGE, [found(edge, (900, -900))], [edge], is_in_order=True)
+    accuracy.add("b", IMAGE[:1, :1], [found(edge)], [edge], is_in_order=True)
+    accuracy.write(tmp_path)
+    assert len(rows(tmp_path / "errors.csv")) == 2
+
+
+def test_nothing_to_compare_leaves_empty_tables(tmp_path):
+    assert "0 annotated people" in Accuracy(COCO).write(tmp_path)
+    assert not rows(tmp_path / "errors.csv") and not (tmp_path / "worst.jpg").exists()

@@ -1,0 +1,151 @@
+"""Joints that a YAML or an annotation file describes."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from lib.config import load_config
+from lib.config.joints import flip_pairs_of, skeleton_of
+from lib.keypoints.skeletons import COCO, CROWDPOSE, SKELETONS
+from lib.utils.errors import InputError
+
+BIRD = ["beak", "left_wing", "right_wing", "tail", "nose"]
+
+
+def own(tmp_path: Path, categories: list[dict] | None = None, **settings) -> Path:
+    """A YAML of birds, whose annotations have ``categories``."""
+    if categories is not None:
+        content = {"images": [], "annotations": [], "categories": categories}
+        (tmp_path / "train.json").write_text(json.dumps(content))
+    path = tmp_path / "birds.yaml"
+    common = {"DATASET": "birds", "ROOT": str(tmp_path), "ANNOTATIONS": "{split}.json"}
+    path.write_text(yaml.safe_dump({"DATASET": {**common, **settings}}))
+    return path
+
+
+@pytest.mark.parametrize("name", SKELETONS)
+def test_a_known_data_set_says_how_many_joints_there_are(tmp_path, name):
+    (tmp_path / "a.yaml").write_text(f"DATASET: {{DATASET: {name}}}")
+    cfg = load_config(tmp_path / "a.yaml")
+    assert len(SKELETONS[name]) == cfg.MODEL.NUM_JOINTS
+    assert skeleton_of(cfg) == SKELETONS[name]
+    assert cfg.DATASET.JOINT_NAMES == []  # known ones are not written out
+
+
+def test_what_a_yaml_leaves_out_is_found_and_the_log_says_so(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    limbs = [[1, 2], [1, 3], [1, 4]]
+    path = own(tmp_path, [{"id": 3, "name": "bird", "keypoints": BIRD, "skeleton": limbs}])
+    cfg = load_config(path)
+    skeleton = skeleton_of(cfg)
+    assert skeleton.names == tuple(BIRD)
+    assert cfg.MODEL.NUM_JOINTS == 5
+    assert skeleton.flip_pairs == ((1, 2),)
+    assert skeleton.limbs == ((0, 1), (0, 2), (0, 3))
+    middle = float(np.median(COCO.sigmas))
+    assert skeleton.sigmas == (middle,) * 4 + (COCO.sigmas[0],)
+    assert "5 joints: beak, left_wing, right_wing, tail, nose" in caplog.text
+    assert "flip pairs by their names: left_wing/right_wing" in caplog.text
+    assert "DATASET.SIGMAS is not given" in caplog.text
+    # What was found stands in the configuration: the annotations are not needed again.
+    (tmp_path / "train.json").unlink()
+    (tmp_path / "kept.yaml").write_text(cfg.dump())
+    caplog.clear()
+    kept = load_config(tmp_path / "kept.yaml")
+    assert skeleton_of(kept) == skeleton
+    assert not caplog.text
+
+
+def test_a_skeleton_with_a_0_counts_from_0_and_limbs_of_no_joints_are_left_out(tmp_path, caplog):
+    limbs = [[0, 1], [4, 3], [4, 5]]
+    path = own(tmp_path, [{"id": 1, "name": "bird", "keypoints": BIRD, "skeleton": limbs}])
+    assert skeleton_of(load_config(path)).limbs == ((0, 1), (4, 3))
+    assert "1 of its 3 limbs are left out" in caplog.text
+
+
+def test_the_yaml_goes_before_the_file_and_joints_may_be_names(tmp_path):
+    path = own(
+        tmp_path,
+        [{"id": 1, "name": "bird", "keypoints": ["x", "y", "z", "u", "v"]}],
+        JOINT_NAMES=BIRD,
+        FLIP_PAIRS=[["left_wing", 2]],
+        LIMBS=[["beak", "tail"]],
+        SIGMAS=[0.1, 0.2, 0.2, 0.3, 1],
+        UPPER_BODY=["beak", 4],
+        JOINT_WEIGHTS=[1, 2, 2, 1, 1],
+    )
+    skeleton = skeleton_of(load_config(path))
+    assert skeleton.names == tuple(BIRD)
+    assert (skeleton.flip_pairs, skeleton.limbs) == (((1, 2),), ((0, 3),))
+    assert skeleton.sigmas == (0.1, 0.2, 0.2, 0.3, 1)
+    assert (skeleton.upper_body, skeleton.joint_weights) == ((0, 4), (1, 2, 2, 1, 1))
+
+
+def test_a_known_data_set_takes_other_sigmas_and_keeps_the_rest(tmp_path):
+    path = own(tmp_path, DATASET="coco", SIGMAS=[0.05] * 17)
+    skeleton = skeleton_of(load_config(path))
+    assert skeleton.sigmas == (0.05,) * 17
+    assert (skeleton.names, skeleton.flip_pairs) == (COCO.names, COCO.flip_pairs)
+
+
+def test_a_known_name_with_other_joints_is_filled_in_like_ones_own(tmp_path):
+    path = own(tmp_path, DATASET="coco", JOINT_NAMES=BIRD)
+    skeleton = skeleton_of(load_config(path))
+    assert skeleton.flip_pairs == ((1, 2),)
+    assert skeleton.sigmas[4] == COCO.sigmas[0]
+
+
+def test_of_several_categories_the_named_one_counts(tmp_path):
+    categories = [
+        {"id": 1, "name": "cage"},
+        {"id": 2, "name": "cat", "keypoints": ["head", "tail"]},
+        {"id": 3, "name": "bird", "keypoints": BIRD},
+    ]
+    path = own(tmp_path, categories)
+    assert skeleton_of(load_config(path)).names == ("head", "tail")
+    path = own(tmp_path, categories, CATEGORIES=["bird"])
+    assert skeleton_of(load_config(path)).names == tuple(BIRD)
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs"),
+    [
+        (COCO.names, COCO.flip_pairs),
+        (CROWDPOSE.names, CROWDPOSE.flip_pairs),
+        (["L_Eye", "R_Eye", "Nose", "L_F_Paw", "R_F_Paw"], ((0, 1), (3, 4))),
+        (["rightKnee", "leftKnee", "eyeLeft", "eyeRight"], ((1, 0), (2, 3))),
+        (["hip-r", "hip-l", "knee l", "knee r"], ((1, 0), (2, 3))),
+        (["LEFT EAR 1", "RIGHT EAR 1", "LEFT EAR 2"], ((0, 1),)),
+        (["collar", "rear", "leftover"], ()),
+    ],
+)
+def test_flip_pairs_by_name(names, pairs):
+    assert set(flip_pairs_of(names)) == set(pairs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"DATASET": "birds", "ANNOTATIONS": ""}, "there is no 'birds'.*DATASET.ANNOTATIONS"),
+        ({}, "no category names its keypoints.*DATASET.JOINT_NAMES"),
+        ({"JOINT_NAMES": ["a", "a"]}, r"DATASET.JOINT_NAMES: must be texts, each once"),
+        ({"JOINT_NAMES": BIRD, "SIGMAS": [0.1]}, "DATASET.SIGMAS: must be 5 numbers above 0"),
+        ({"JOINT_NAMES": BIRD, "SIGMAS": [0.1] * 4 + [0]}, "DATASET.SIGMAS: must be 5 numbers"),
+        ({"JOINT_NAMES": BIRD, "FLIP_PAIRS": [[1, 2, 3]]}, "FLIP_PAIRS: must be pairs of joints"),
+        ({"JOINT_NAMES": BIRD, "LIMBS": [["beak", "foot"]]}, "LIMBS: there is no joint 'foot'"),
+        ({"JOINT_NAMES": BIRD, "UPPER_BODY": [5]}, "UPPER_BODY: there is no joint 5"),
+    ],
+)
+def test_joints_that_do_not_fit_are_named(tmp_path, settings, message):
+    path = own(tmp_path, [{"id": 1, "name": "bird"}], **settings)
+    with pytest.raises(InputError, match=message):
+        load_config(path)
+
+
+def test_a_missing_annotation_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"train\.json: there is no such file"):
+        load_config(own(tmp_path))

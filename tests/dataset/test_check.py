@@ -1,0 +1,164 @@
+"""What is found in a data set before training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lib.dataset.check import (
+    check_annotations,
+    check_images,
+    check_people,
+    shared_images,
+    swapped_pairs,
+)
+from lib.dataset.coco import CocoKeypoints
+from lib.dataset.table import Table
+from lib.keypoints.skeletons import COCO
+from lib.utils.errors import InputError
+from tests.tiny import save_coco, write_coco
+
+
+def kinds(found) -> list[str]:
+    return sorted(finding.kind for finding in found)
+
+
+@pytest.fixture
+def content(tmp_path) -> dict:
+    return write_coco(tmp_path)
+
+
+def test_a_sound_file_has_no_findings(tmp_path, content):
+    path = save_coco(tmp_path, content)
+    found, sizes = check_annotations(str(path))
+    assert found == []
+    assert sizes.tolist() == [[120, 90]] * 3
+
+
+def test_each_oddity_of_a_file_is_named(tmp_path, content):
+    people = content["annotations"]
+    people[0]["bbox"] = [5, 5, 0, 40]
+    people[1]["bbox"] = [130, 5, 20, 40]
+    people[2]["bbox"] = [-20, 5, 60, 40]
+    people[3]["bbox"] = [5, 5, -3, 40]
+    people[4]["num_keypoints"] = 3
+    people[5]["keypoints"][2] = 4
+    people[5]["num_keypoints"] = sum(flag > 0 for flag in people[5]["keypoints"][2::3])
+    people.append({**people[5], "image_id": 99})
+    content["images"].append(dict(content["images"][0]))
+    found, _ = check_annotations(str(save_coco(tmp_path, content)))
+    assert kinds(found) == [
+        "annotation listed twice",
+        "box outside the image",
+        "box partly outside",
+        *["box without area"] * 2,
+        "file listed twice",
+        "image listed twice",
+        "image not listed",
+        *["odd visibility"] * 2,
+        "wrong num_keypoints",
+    ]
+    assert not any(finding.is_fatal for finding in found)
+    outside = next(finding for finding in found if finding.kind == "box outside the image")
+    assert outside.where == "annotation 2 of image 1"
+    assert outside.what == "box [130.0, 5.0, 20.0, 40.0] in an image of 120 x 90: it is left out"
+
+
+def people(count: int = 30) -> Table:
+    """Upright people seen from the front, the left of every pair on the image's right; wrists may
+    be anywhere."""
+    rng = np.random.default_rng(0)
+    joints = np.zeros((count, 17, 2), np.float32)
+    for number, (left, right) in enumerate(COCO.flip_pairs):
+        y = 20 + 10 * number + rng.uniform(-2, 2, count)
+        half = rng.uniform(15, 25, count)
+        if COCO.names[left] == "left_wrist":
+            half *= rng.choice([-1, 1], count)
+        joints[:, left] = np.stack([50 + half, y], 1)
+        joints[:, right] = np.stack([50 - half, y], 1)
+    joints[:, 0] = (50, 15)
+    return Table(
+        image=np.arange(count, dtype=np.int32),
+        center=np.full((count, 2), (50, 60), np.float32),
+        scale=np.full((count, 2), 0.6, np.float32),
+        size=np.full((count, 2), (100, 120), np.float32),
+        joints=joints,
+        visible=np.ones((count, 17), np.float32),
+        score=np.ones(count, np.float32),
+        category=np.ones(count, np.int32),
+        paths=np.array([f"folder/{n}.jpg".encode() for n in range(count)]),
+        image_ids=np.arange(count),
+    )
+
+
+def test_crossed_wrists_are_usual_and_exchanged_hips_are_not():
+    table = people()
+    assert check_people(table, COCO) == []
+    hips = list(COCO.flip_pairs[5])
+    table.joints[4, hips] = table.joints[4, hips[::-1]]
+    assert swapped_pairs(table, COCO) == [(4, 5)]
+    (finding,) = check_people(table, COCO)
+    assert (finding.where, finding.is_fatal) == ("4.jpg, box [0, 0, 100, 120]", False)
+    assert finding.what.startswith("left_hip and right_hip lie the other way round")
+    # Somebody seen from behind has all pairs the other way round: nothing is wrong with that.
+    table.joints[7, :, 0] = 100 - table.joints[7, :, 0]
+    assert swapped_pairs(table, COCO) == [(4, 5)]
+
+
+def test_joints_far_from_their_box_and_joints_of_nobody_are_named():
+    table = people()
+    table.joints[3, 9] = (111, 60)  # a tenth of its width outside is not far yet
+    table.joints[3, 0] = (109, 60)
+    table.joints[5, 9] = (50, 200)
+    table.visible[5, 9] = 0
+    table.visible[:, 16] = 0
+    found = check_people(table, COCO)
+    assert kinds(found) == ["joint never labelled", "joint outside its box"]
+    assert found[0].where == "right_ankle"
+    assert found[1].what == "left_wrist more than 10% of the box's size outside it"
+    assert kinds(check_people(table, COCO, has_boxes=False)) == ["joint never labelled"]
+
+
+def test_images_that_are_missing_broken_or_of_another_size_are_named(tmp_path, content):
+    content["images"][0]["width"] = 121
+    save_coco(tmp_path, content)
+    source = CocoKeypoints(str(tmp_path), "val2017", COCO, aspect_ratio=1)
+    _, sizes = check_annotations(source.annotation_file)
+    files = [Path(path.decode()) for path in source.table.paths]
+    files[1].unlink()
+    files[2].write_bytes(files[2].read_bytes()[:-300])
+    steps: list[int] = []
+    found = check_images(source.table, sizes, np.arange(3), 2, steps.append)
+    assert steps == [1, 1, 1]
+    assert [(f.kind, f.where, f.is_fatal) for f in found] == [
+        ("image of another size", str(files[0]), False),
+        ("image missing or broken", str(files[1]), True),
+        ("image missing or broken", str(files[2]), True),
+    ]
+    assert found[0].what == "is 120 x 90, annotated as 121 x 90"
+    assert "there is no such image" in found[1].what and "cut off" in found[2].what
+
+
+def test_the_same_image_in_two_sets_is_found_by_name_and_content(tmp_path):
+    tables = []
+    for split, seed in (("train2017", 0), ("val2017", 1)):
+        write_coco(tmp_path, split, seed=seed)
+        tables.append(CocoKeypoints(str(tmp_path), split, COCO, aspect_ratio=1).table)
+    assert shared_images(*tables) == []  # the same names, other pictures
+    first, second = (Path(table.paths[1].decode()) for table in tables)
+    second.write_bytes(first.read_bytes())
+    assert shared_images(*tables) == [str(first)]
+    # Of two files of one name in a set each is looked at.
+    (first.parent / "more").mkdir()
+    other = first.parent / "more" / first.name
+    other.write_bytes(b"another")
+    tables[0].paths = np.array([str(other).encode(), *tables[0].paths[1:]])
+    assert shared_images(*tables) == [str(first)]
+
+
+def test_a_file_of_another_layout_is_refused(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"images": [{"id": "x"}], "annotations": []}))
+    with pytest.raises(InputError, match=r"a\.json: images\[0\]: Expected `int`"):
+        check_annotations(str(path))

@@ -1,0 +1,65 @@
+"""A network of one layer or two, and files of it."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from lib.config import load_config
+from lib.core.codecs import build_codec
+from lib.core.codecs.codec import Codec
+from lib.core.engines import TorchEngine
+from lib.core.exported import Description
+from lib.deploy.export import MAIN_SUFFIX, Decoded, export
+from lib.keypoints.skeletons import COCO, Skeleton
+from tests import tiny
+
+
+class Small(NamedTuple):
+    """An experiment's parts, without data."""
+
+    cfg: CfgNode
+    skeleton: Skeleton
+    network: nn.Module
+    codec: Codec
+
+    @property
+    def how(self) -> tuple:
+        return self.codec, self.cfg.DATASET.COLOR_RGB, self.cfg.TEST.FLIP_TEST
+
+    @property
+    def engine(self) -> TorchEngine:
+        return TorchEngine(self.network, *self.how)
+
+    def write(self, folder: Path, kind: str, decodes: bool = True, is_single: bool = False) -> Path:
+        module = Decoded(self.network, *self.how).eval() if decodes else self.network
+        description = Description.of(self.cfg, self.skeleton, decodes, is_single)
+        for suffix, content in export(module, description, kind).items():
+            (folder / f"small{suffix}").write_bytes(content)
+        return folder / f"small{MAIN_SUFFIX[kind]}"
+
+
+class Vectors(nn.Module):
+    """SimCC's two vectors a joint, of two bins a pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = nn.Conv2d(3, 17, 4, stride=4)
+        self.x, self.y = nn.Linear(256, 128), nn.Linear(256, 128)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        flat = self.maps(x).flatten(2)
+        return [self.x(flat), self.y(flat)]
+
+
+def small(folder: Path, **model) -> Small:
+    """Heatmaps of 16 x 16 from crops of 64 x 64, by one convolution with random weights; vectors
+    for MODEL.HEAD simcc."""
+    cfg = load_config(tiny.experiment(folder / "small.yaml", folder, MODEL=model))
+    skeleton = COCO
+    torch.manual_seed(0)
+    is_simcc = cfg.MODEL.HEAD == "simcc"
+    network = Vectors() if is_simcc else nn.Sequential(nn.Conv2d(3, 17, 4, stride=4))
+    return Small(cfg, skeleton, network.eval(), build_codec(cfg, skeleton))

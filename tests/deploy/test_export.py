@@ -1,0 +1,86 @@
+"""Exported files: that each kind answers as PyTorch does, with decoding inside and without."""
+
+import pytest
+import torch
+
+from lib.core.engines import build_engine
+from lib.core.exported import Description
+from lib.deploy.export import openvino_files
+from lib.deploy.parity import difference, random_crops
+from lib.utils.errors import InputError
+from tests.deploy.exports import small
+
+
+def answers_as_pytorch(made, path) -> bool:
+    engine = build_engine(made.cfg, made.skeleton, path)
+    crops = random_crops(made.cfg, 3)
+    for number in (1, 3):
+        places, scores = engine(crops[:number])
+        assert places.shape == (number, 17, 2) and scores.shape == (number, 17)
+        found = difference(engine, made.engine, crops[:number])
+        assert found.steady > found.joints / 2
+        assert found.steady_largest < 0.01 and found.scores < 1e-4
+    return True
+
+
+@pytest.mark.parametrize("decodes", [True, False])
+@pytest.mark.parametrize("target", ["gaussian", "udp", "rtm_simcc"])
+def test_torchscript_answers_as_pytorch_for_any_number_of_crops(tmp_path, target, decodes):
+    made = small(tmp_path, TARGET_TYPE=target, HEAD="simcc" if "simcc" in target else "heatmap")
+    assert answers_as_pytorch(made, made.write(tmp_path, "torchscript", decodes))
+
+
+def test_onnx_and_openvino_answer_as_pytorch_for_any_number_of_crops(tmp_path):
+    for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(package)
+    made = small(tmp_path, TARGET_TYPE="udp")
+    path = made.write(tmp_path, "onnx")
+    assert answers_as_pytorch(made, path)
+    assert b"stack_trace" not in path.read_bytes()  # nothing of the machine that made it
+    description = Description.of(made.cfg, made.skeleton, decodes=True, is_single=False)
+    for suffix, content in openvino_files(path.read_bytes(), description).items():
+        path.with_suffix(suffix).write_bytes(content)
+    assert answers_as_pytorch(made, path.with_suffix(".xml"))
+
+
+def test_onnx_without_decoding_is_decoded_by_the_engine(tmp_path):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    made = small(tmp_path)
+    assert answers_as_pytorch(made, made.write(tmp_path, "onnx", decodes=False))
+
+
+def test_a_file_for_single_crops_takes_several_one_after_another(tmp_path):
+    made = small(tmp_path)
+    path = made.write(tmp_path, "torchscript", is_single=True)
+    engine = build_engine(made.cfg, made.skeleton, path)
+    crops = random_crops(made.cfg, 3)
+    places, scores = engine(crops)
+    alone = [engine(one) for one in crops.split(1)]
+    assert torch.equal(places, torch.cat([place for place, _ in alone]))
+    assert torch.equal(scores, torch.cat([score for _, score in alone]))
+
+
+@pytest.mark.parametrize(
+    ("decodes", "key", "value", "message"),
+    [
+        (True, "MODEL.IMAGE_SIZE", [96, 64], r"MODEL.IMAGE_SIZE \[64, 64\], .* has \[96, 64\]"),
+        (True, "TEST.FLIP_TEST", False, "TEST.FLIP_TEST True, but the experiment has False"),
+        (False, "TEST.FLIP_TEST", False, None),
+        (False, "MODEL.TARGET_TYPE", "udp", "MODEL.TARGET_TYPE gaussian"),
+    ],
+)
+def test_a_file_of_another_experiment_is_refused_by_what_differs(
+    tmp_path, decodes, key, value, message
+):
+    made = small(tmp_path)
+    path = made.write(tmp_path, "torchscript", decodes)
+    cfg = made.cfg.clone()
+    cfg.defrost()
+    section, name = key.split(".")
+    cfg[section][name] = value
+    if message is None:
+        build_engine(cfg, made.skeleton, path)
+        return
+    with pytest.raises(InputError, match=message):
+        build_engine(cfg, made.skeleton, path)

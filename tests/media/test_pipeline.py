@@ -1,0 +1,90 @@
+"""Stages that overlap."""
+
+import threading
+
+import pytest
+
+from lib.media.pipeline import batches, overlap
+
+
+def test_items_keep_their_order_through_all_stages():
+    stages = [lambda n: n + 1, lambda n: n * 10]
+    assert list(overlap(range(20), stages)) == [(n + 1) * 10 for n in range(20)]
+    assert list(overlap([], stages)) == []
+    assert list(overlap([1, 2], [])) == [1, 2]
+
+
+def test_stages_run_at_the_same_time():
+    # Each meeting needs the reader, both stages and the caller in it at once.
+    meeting = threading.Barrier(4, timeout=20)
+
+    def read():
+        for number in range(7):
+            if number >= 3:
+                meeting.wait()
+            yield number
+
+    def stage(skipped):
+        def work(number):
+            if number in range(skipped, skipped + 4):
+                meeting.wait()
+            return number
+
+        return work
+
+    got = []
+    for number in overlap(read(), [stage(2), stage(1)], depth=1):
+        if number < 4:
+            meeting.wait()
+        got.append(number)
+    assert got == list(range(7))
+
+
+def test_an_error_comes_after_what_was_done_before_it():
+    def fail(number):
+        if number == 3:
+            raise ValueError("three")
+        return number
+
+    got = []
+    with pytest.raises(ValueError, match="three"):
+        got.extend(iter_into(got, overlap(range(10), [fail, lambda n: n])))
+    assert got == [0, 1, 2]
+
+    def broken():
+        yield 1
+        raise OSError("gone")
+
+    got = []
+    with pytest.raises(OSError, match="gone"):
+        iter_into(got, overlap(broken(), [fail]))
+    assert got == [1]
+
+
+def iter_into(got, items):
+    for item in items:
+        got.append(item)
+    return []
+
+
+def test_closing_ends_the_threads_and_the_reader():
+    before = threading.active_count()
+    closed = []
+
+    def read():
+        try:
+            yield from range(10**9)
+        finally:
+            closed.append(True)
+
+    items = overlap(read(), [lambda n: n])
+    assert next(items) == 0
+    items.close()
+    assert threading.active_count() == before and closed == [True]
+
+
+def test_batches_have_one_size_but_for_the_last():
+    assert list(batches(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(batches([], 3)) == []
+    heavy = batches([1, 9, 2, 2, 2, 2, 20], 3, weigh=float, most=10)
+    assert list(heavy) == [[1, 9], [2, 2, 2], [2, 20]]

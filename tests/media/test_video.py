@@ -1,0 +1,197 @@
+"""Pictures, folders, patterns, videos and cameras."""
+
+import cv2
+import numpy as np
+import pytest
+
+from lib.media import video
+from lib.media.video import Item, VideoFile, count_frames, find_items, name_numbers, read_frames
+from lib.utils.errors import InputError
+from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    level = cv2.utils.logging.getLogLevel()
+    video.quieten()
+    yield
+    cv2.utils.logging.setLogLevel(level)
+
+
+def picture(number: int) -> np.ndarray:
+    """A frame (48, 64, 3) of one grey, the lighter the higher its number."""
+    return np.full((48, 64, 3), 20 + 8 * number, np.uint8)
+
+
+def write_video(path, frames: int = 20, codec: str = "mp4v"):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 10, (64, 48))
+    noise = np.random.default_rng(0).integers(0, 99, (48, 64, 3), np.uint8)
+    for _ in range(frames):
+        writer.write(noise)
+    writer.release()
+    return path
+
+
+def find(*inputs):
+    problems = []
+    return find_items(map(str, inputs), problems.append), problems
+
+
+def read(*inputs, **options):
+    items, problems = find(*inputs)
+    return list(read_frames(items, problems.append, **options)), problems
+
+
+def test_files_folders_and_patterns_give_their_pictures_and_videos_by_name(tmp_path):
+    for name in ("b.jpg", "a.PNG", "c.txt", ".hidden.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "d.mp4").touch()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.PNG").touch()
+    items, problems = find(tmp_path, tmp_path / "s*" / "*", tmp_path / "c.txt", "0", "rtsp://x/y")
+    assert [(item.name, item.kind) for item in items] == [
+        ("a.PNG", "picture"),
+        ("b.jpg", "picture"),
+        ("d.mp4", "video"),
+        ("a_2.PNG", "picture"),
+        ("c.txt", "picture"),
+        ("camera0", "camera"),
+        ("camerartsp_x_y", "camera"),
+    ]
+    assert not problems
+    assert count_frames(items) is None
+
+
+def test_an_input_that_names_nothing_is_one_line_and_the_rest_goes_on(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "empty").mkdir()
+    items, problems = find(tmp_path / "none.jpg", tmp_path / "*.png", tmp_path / "empty", tmp_path)
+    assert [item.name for item in items] == ["a.jpg"]
+    for problem, part in zip(
+        problems, ("none.jpg: there is no", "no picture", "empty"), strict=True
+    ):
+        assert part in problem
+
+
+def test_pictures_called_by_numbers_have_these_as_ids():
+    def items(*names):
+        return [Item(name, name, "picture") for name in names]
+
+    assert name_numbers(items("000785.jpg", "12.png")) == {"000785.jpg": 785, "12.png": 12}
+    assert name_numbers(items("785.jpg", "0785.jpg")) == {}
+    assert name_numbers(items("785.jpg", "a.jpg")) == {}
+    assert name_numbers([Item("1.mp4", "1.mp4", "video")]) == {}
+
+
+def test_a_video_keeps_its_frames_rate_and_colours(tmp_path):
+    path = tmp_path / "a.mp4"
+    writer = VideoFile(path, 12.5, (64, 48))
+    for number in range(10):
+        frame = picture(number)
+        frame[:24, :, 0] = 250
+        writer.write(frame)
+    writer.write(np.zeros((96, 128, 3), np.uint8))  # another size is fitted
+    assert not path.exists()
+    writer.close()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+    frames, problems = read(path)
+    assert not problems and count_frames([frames[0].item]) == 11
+    assert [frame.number for frame in frames] == list(range(11))
+    assert {frame.rate for frame in frames} == {12.5}
+    for number, frame in enumerate(frames[:10]):
+        assert frame.image.shape == (48, 64, 3) and frame.image.dtype == np.uint8
+        assert abs(frame.image[36, 32].astype(int) - (20 + 8 * number)).max() < 8
+        assert frame.image[12, 32, 0] > 200 > frame.image[12, 32, 2]
+
+
+def test_a_video_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path):
+    with pytest.raises(InputError, match=r"a\.abc: OpenCV cannot write a video of 64 x 48"):
+        VideoFile(tmp_path / "a.abc", 10, (64, 48))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_video_that_breaks_off_is_one_line_and_what_was_read_is_kept(tmp_path):
+    whole = write_video(tmp_path / "a.avi", codec="MJPG").read_bytes()
+    (tmp_path / "a.avi").write_bytes(whole[: len(whole) // 2])
+    lost = write_video(tmp_path / "b.mp4").read_bytes()
+    (tmp_path / "b.mp4").write_bytes(lost[: len(lost) // 2])
+    (tmp_path / "c.mp4").touch()
+    cv2.imwrite(str(tmp_path / "d.png"), picture(0))
+    frames, problems = read(tmp_path)
+    assert 3 < len(frames) - 1 < 18 and frames[-1].item.name == "d.png"
+    assert len(problems) == 3
+    assert f"a.avi: the video breaks off after {len(frames) - 1} of 20 frames" in problems[0]
+    assert "b.mp4: not a video that OpenCV can read, or one that lacks its end" in problems[1]
+    assert "c.mp4: the video file is empty" in problems[2]
+
+
+def test_a_camera_that_is_not_there_is_one_line():
+    frames, problems = read("97")
+    assert not frames and len(problems) == 1 and "97: no camera of that number" in problems[0]
+
+
+class Camera:
+    """Three frames, then nothing."""
+
+    def __init__(self, path) -> None:
+        assert path == 0
+        self.left = 3
+
+    def isOpened(self):
+        return True
+
+    def get(self, key):
+        return 0.0
+
+    def read(self):
+        self.left -= 1
+        return self.left >= 0, picture(self.left)
+
+    def release(self):
+        pass
+
+
+def test_a_camera_gives_frames_at_an_assumed_rate_until_it_ends(monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    frames, problems = read("0")
+    assert [frame.number for frame in frames] == [0, 1, 2]
+    assert {frame.rate for frame in frames} == {video.RATE}
+    assert len(problems) == 1 and "gives no more frames after 3" in problems[0]
+
+
+def test_absurd_pictures_are_read_or_are_one_line_each(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)
+    for name, content in {
+        "1x1.png": image[:1, :1],
+        "alpha.png": np.dstack([image, image[..., 0]]),
+        "deep.png": image.astype(np.uint16) * 257,
+        "grey.png": image[..., 0],
+        "plain.png": image,
+        "wide.png": np.zeros((2, 20000, 3), np.uint8),
+        "wider.png": np.zeros((1, 33000, 3), np.uint8),
+    }.items():
+        cv2.imwrite(str(tmp_path / name), content)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "plain.png").read_bytes()[:200])
+    (tmp_path / "empty.jpg").touch()
+    tiny.write_huge_png(tmp_path / "huge.png")
+    (tmp_path / "text.jpg").write_text("no picture")
+    frames, problems = read(tmp_path)
+    seen = {frame.item.name: frame.image for frame in frames}
+    shapes = {name: seen[name].shape for name in seen}
+    assert shapes == {
+        **dict.fromkeys(("alpha.png", "deep.png", "grey.png", "plain.png"), (12, 16, 3)),
+        "1x1.png": (1, 1, 3),
+        "wide.png": (2, 20000, 3),
+    }
+    for name in ("alpha.png", "deep.png", "plain.png"):
+        np.testing.assert_array_equal(seen[name], image[..., ::-1])
+    for name in ("cut.png", "empty.jpg", "huge.png", "text.jpg", "wider.png"):
+        assert sum(name in problem for problem in problems) == 1
+    assert len(problems) == 5
+
+
+def test_cmyk_pictures_have_their_colours(tmp_path):
+    pillow = pytest.importorskip("PIL.Image")
+    pillow.new("RGB", (16, 12), (200, 40, 90)).convert("CMYK").save(tmp_path / "a.jpg")
+    (frame,), _ = read(tmp_path / "a.jpg")
+    np.testing.assert_allclose(frame.image[6, 8], (200, 40, 90), atol=6)
