@@ -25,7 +25,7 @@ from lib.models import build_model
 from lib.models.dite_hrnet import DynamicConv
 from lib.models.heads import HeatmapHead
 from lib.models.hrformer import WindowAttention
-from lib.models.lightweight import ExchangeModule, LightweightHRNet
+from lib.models.lightweight import LightweightModule, LightweightHRNet
 from lib.models.pose_hrnet import PoseHRNet
 from lib.models.pose_resnet import PoseResNet
 from lib.utils.errors import InputError
@@ -226,7 +226,7 @@ def lightweight_flops(network: LightweightHRNet, image: torch.Tensor) -> int:
 
     def count(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         x = args[0]
-        if isinstance(module, ExchangeModule):
+        if isinstance(module, LightweightModule):
             # Published it enlarges each coarser branch for each finer row, ``pixels`` at a time.
             pixels = [math.prod(row.shape[2:]) for row in output]
             counts[module] = sum(n * (len(pixels) - 1 - i) for i, n in enumerate(pixels))

@@ -27,8 +27,8 @@ BASE_KEY = "_BASE_"
 
 
 def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
-    """The complete experiment in the YAML file ``path``, with ``opts`` (``[key, value, key, value, ...]``)
-    over it, frozen.
+    """The complete experiment in the YAML file ``path``, frozen; ``opts`` (``[key, value, key,
+    value, ...]``) come over it.
 
     ``DATA_DIR`` is already put before the paths it concerns, and the joints of the data set are
     filled in (lib/config/joints.py).

@@ -16,11 +16,11 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.blocks import Bottleneck, residual_layers
+from lib.models.blocks import Bottleneck
+from lib.models.branches import ExchangeModule, StemmedNetwork, Transition, fuse_layers
 from lib.models.heads import takes_every_level
 from lib.models.lightweight import separable_layers
-from lib.models.network import PoseNetwork
-from lib.models.pose_hrnet import STEM_CHANNELS, Transition
+from lib.models.pose_hrnet import conv_bn
 
 NUM_STAGES = 3
 LAYER1_BLOCKS, LAYER1_CHANNELS = 2, 64
@@ -157,82 +157,23 @@ class TransformerBlock(nn.Module):
         return x * (kept / keep).to(x.dtype)
 
 
-class ExchangeModule(nn.Module):
-    """Transformer blocks on each branch, then every output sums up what all branches send it.
-
-    Branch i is (N, C_i, H / 2^i, W / 2^i). The first ``num_outputs`` branches come out.
-    """
-
-    def __init__(
-        self, plan: Plan, num_branches: int, drop_paths: Sequence[float], num_outputs: int
-    ) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList(
-            nn.Sequential(*(TransformerBlock(plan, branch, rate) for rate in drop_paths))
-            for branch in range(num_branches)
-        )
-        self.fuse_layers = nn.ModuleList(
-            nn.ModuleList(
-                fuse_layer(plan.channels, source, target) for source in range(num_branches)
-            )
-            for target in range(num_outputs)
-        )
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: list[Tensor]) -> list[Tensor]:
-        x = [branch(item) for branch, item in zip(self.branches, x, strict=True)]
-        return [self._fuse(layers, x) for layers in self.fuse_layers]
-
-    def _fuse(self, layers: nn.ModuleList, x: list[Tensor]) -> Tensor:
-        # The first sum is a new tensor, so what follows may add in place without touching a branch.
-        total = layers[0](x[0]) + layers[1](x[1])
-        for i in range(2, len(x)):
-            total += layers[i](x[i])
-        return self.relu(total)
-
-
-def fuse_layer(channels: Sequence[int], source: int, target: int) -> nn.Module:
-    """What brings branch ``source`` to the size and the channels of branch ``target``."""
-    if source == target:
-        return nn.Identity()
-    if source > target:
-        return nn.Sequential(
-            nn.Conv2d(channels[source], channels[target], 1, bias=False),
-            nn.BatchNorm2d(channels[target]),
-            nn.Upsample(scale_factor=2 ** (source - target), mode="bilinear"),
-        )
-    between = (
-        separable_layers(channels[source], channels[source], 2, True)
-        for _ in range(target - source - 1)
-    )
-    return nn.Sequential(
-        *between, separable_layers(channels[source], channels[target], 2, False)
-    )
-
-
-class HRFormer(PoseNetwork):
+class HRFormer(StemmedNetwork):
     """A stem, two bottlenecks at stride 4, three stages of two, three and four branches.
 
     The features are the finest branch alone, or with ``multi_scale_output`` every branch.
     """
 
     def __init__(self, plan: Plan, multi_scale_output: bool = False) -> None:
-        super().__init__()
+        super().__init__(Bottleneck, LAYER1_CHANNELS, LAYER1_BLOCKS)
         num_outputs = len(plan.channels) if multi_scale_output else 1
         self.feature_channels = plan.channels[:num_outputs]
         self.feature_strides = tuple(4 << i for i in range(num_outputs))
-        self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
-        self.conv2 = nn.Conv2d(STEM_CHANNELS, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(STEM_CHANNELS)
-        self.relu = nn.ReLU(inplace=True)
-        self.layer1 = residual_layers(Bottleneck, STEM_CHANNELS, LAYER1_CHANNELS, LAYER1_BLOCKS)
         depth = sum(plan.num_modules) * plan.num_blocks
         rates = iter(np.linspace(0, plan.drop_path, depth).tolist())
         before: tuple[int, ...] = (LAYER1_CHANNELS * Bottleneck.expansion,)
         for stage in range(NUM_STAGES):
             channels = plan.channels[: stage + 2]
-            self.add_module(f"transition{stage + 1}", Transition(before, channels))
+            self.add_module(f"transition{stage + 1}", Transition(before, channels, conv_bn))
             outputs = [len(channels)] * plan.num_modules[stage]
             if stage == NUM_STAGES - 1:
                 outputs[-1] = num_outputs
@@ -243,9 +184,7 @@ class HRFormer(PoseNetwork):
         """Images (N, 3, H, W), H and W multiples of 32 -> the last stage's branches."""
         # Attention works on channels, the convolutions beside it are depthwise: both want them last.
         x = x.contiguous(memory_format=torch.channels_last)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        branches = self.stage2(self.transition1([self.layer1(x)]))
+        branches = self.stage2(self.transition1([self.stem(x)]))
         branches = self.stage3(self.transition2(branches))
         return self.stage4(self.transition3(branches))
 
@@ -256,11 +195,31 @@ def exchange_modules(
     """A module for each of ``outputs``, which takes its blocks' ``drop_path`` from ``rates``."""
     return nn.Sequential(
         *(
-            ExchangeModule(
-                plan, num_branches, [*itertools.islice(rates, plan.num_blocks)], number
-            )
+            exchange_module(plan, num_branches, [*itertools.islice(rates, plan.num_blocks)], number)
             for number in outputs
         )
+    )
+
+
+def exchange_module(
+    plan: Plan, num_branches: int, drop_paths: Sequence[float], num_outputs: int
+) -> ExchangeModule:
+    """Transformer blocks on each branch, and the fusion; the first ``num_outputs`` branches come
+    out."""
+    branches = nn.ModuleList(
+        nn.Sequential(*(TransformerBlock(plan, branch, rate) for rate in drop_paths))
+        for branch in range(num_branches)
+    )
+    channels = plan.channels[:num_branches]
+    return ExchangeModule(branches, fuse_layers(channels, num_outputs, separable_layers, enlarge))
+
+
+def enlarge(in_channels: int, out_channels: int, doublings: int) -> nn.Sequential:
+    """(N, in_channels, H, W) -> (N, out_channels, 2^doublings H, 2^doublings W)."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.Upsample(scale_factor=2**doublings, mode="bilinear"),
     )
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
+from lib.models.branches import Transition, fuse_layers
 from lib.models.network import PoseNetwork
 
 MOMENTUM = 0.1
@@ -98,14 +99,14 @@ def depthwise(channels: int, stride: int = 1) -> ConvBN:
 
 
 def separable_layers(
-    in_channels: int, out_channels: int, stride: int, is_active: bool, momentum: float = MOMENTUM
+    in_channels: int, out_channels: int, stride: int, is_active: bool
 ) -> nn.Sequential:
     """A depthwise 3x3 and a 1x1 convolution, each with its batch norm; ReLU only at the end."""
     return nn.Sequential(
         nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
-        nn.BatchNorm2d(in_channels, momentum=momentum),
+        nn.BatchNorm2d(in_channels),
         PointConv(in_channels, out_channels),
-        nn.BatchNorm2d(out_channels, momentum=momentum),
+        nn.BatchNorm2d(out_channels),
         *([nn.ReLU(inplace=True)] if is_active else []),
     )
 
@@ -163,25 +164,7 @@ class Stem(nn.Module):
         return shuffle((self.branch1(lower), upper))
 
 
-class Transition(nn.ModuleList):
-    """To one branch more, made from the coarsest; only the stem's 32 channels change their number.
-
-    The published code has no layer where nothing changes.
-    """
-
-    def __init__(self, in_channels: Sequence[int], out_channels: Sequence[int]) -> None:
-        super().__init__()
-        for before, after in zip(in_channels, out_channels, strict=False):
-            same = before == after
-            self.append(nn.Identity() if same else separable_layers(before, after, 1, True))
-        coarsest = separable_layers(in_channels[-1], out_channels[-1], 2, True)
-        self.append(nn.Sequential(coarsest))
-
-    def forward(self, x: Branches) -> Branches:
-        return [layer(x[min(i, len(x) - 1)]) for i, layer in enumerate(self)]
-
-
-class ExchangeModule(nn.Module):
+class LightweightModule(nn.Module):
     """``layers`` over all branches, then each branch sums up what all branches send it.
 
     ``is_rectified_first``: the coarser rows read the fused finest branch after its ReLU (Dite-HRNet)
@@ -193,11 +176,11 @@ class ExchangeModule(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = layers
-        indices = range(len(channels))
-        self.fuse_layers = nn.ModuleList(
-            nn.ModuleList(fuse_layer(channels, source, target) for source in indices)
-            for target in indices
-        )
+        self.fuse_layers = fuse_layers(channels, len(channels), separable_layers, narrow)
+        for row in self.fuse_layers:
+            for module in row[0].modules():  # from the finest branch
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = TWICE
         self.is_rectified_first = is_rectified_first
         self.relu = nn.ReLU()
 
@@ -226,25 +209,12 @@ class ExchangeModule(nn.Module):
         return total if coarser is None else total.add_(coarser)
 
 
-def fuse_layer(channels: Sequence[int], source: int, target: int) -> nn.Module:
-    """What brings branch ``source`` to the channels of branch ``target``, and down to its size.
+def narrow(in_channels: int, out_channels: int, _: int) -> nn.Sequential:
+    """(N, in_channels, H, W) -> (N, out_channels, H, W).
 
-    Going up ends before the enlargement, which the sum does for all coarser branches together.
+    The enlargement is left to the sum, which does it for all coarser branches together.
     """
-    if source == target:
-        return nn.Identity()
-    if source > target:
-        return nn.Sequential(
-            PointConv(channels[source], channels[target]),
-            nn.BatchNorm2d(channels[target]),
-        )
-    momentum = TWICE if source == 0 else MOMENTUM
-    between = (
-        separable_layers(channels[source], channels[source], 2, True, momentum)
-        for _ in range(target - source - 1)
-    )
-    last = separable_layers(channels[source], channels[target], 2, False, momentum)
-    return nn.Sequential(*between, last)
+    return nn.Sequential(PointConv(in_channels, out_channels), nn.BatchNorm2d(out_channels))
 
 
 class IterativeHead(nn.Module):
@@ -312,9 +282,9 @@ class LightweightHRNet(PoseNetwork):
         before: tuple[int, ...] = (STEM_CHANNELS,)
         for stage in range(NUM_STAGES):
             channels = plan.channels[: stage + 2]
-            self.add_module(f"transition{stage}", Transition(before, channels))
+            self.add_module(f"transition{stage}", Transition(before, channels, separable_layers))
             modules = (
-                ExchangeModule(layers(channels), channels, is_rectified_first)
+                LightweightModule(layers(channels), channels, is_rectified_first)
                 for _ in range(plan.num_modules[stage])
             )
             self.add_module(f"stage{stage}", nn.Sequential(*modules))

@@ -5,6 +5,8 @@ names and arithmetic are those of lib/models/transpose_{r,h}.py in yangsenius/Tr
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +14,10 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.blocks import residual_layers
+from lib.models.blocks import Block, residual_layers
+from lib.models.branches import StemmedNetwork
 from lib.models.network import PoseNetwork
-from lib.models.pose_hrnet import (
-    STEM_CHANNELS,
-    Stage,
-    Transition,
-    exchange_modules,
-    read_stage,
-)
+from lib.models.pose_hrnet import Stage, exchange_modules, read_stage, transition
 from lib.models.pose_resnet import DEPTHS
 
 TEMPERATURE = 10000
@@ -69,44 +66,53 @@ class Encoder(nn.Module):
         return tokens.permute(1, 2, 0).reshape(x.shape)
 
 
-class TransPose(PoseNetwork):
-    """What TransPose-R and -H share: the encoder over a map."""
+@dataclass(frozen=True)
+class EncoderPlan:
+    """Settings of the encoder; ``size`` is the (height, width) of its map."""
 
-    def _add_encoder(self, cfg: CfgNode, in_channels: int, size: tuple[int, int]) -> None:
-        """For maps of ``in_channels`` and ``size`` (height, width)."""
-        extra = "MODEL.EXTRA"
-        channels = settings.count(cfg, f"{extra}.DIM_MODEL")
-        settings.require(channels % 4 == 0, f"{extra}.DIM_MODEL", "a multiple of 4", channels)
-        num_heads = settings.count(cfg, f"{extra}.N_HEAD")
-        is_fitting = channels % num_heads == 0
-        settings.require(is_fitting, f"{extra}.N_HEAD", f"a divisor of {channels}", num_heads)
-        kind = settings.choice(cfg, f"{extra}.POS_EMBEDDING", ("sine", "learnable", "none"))
-        self.reduce = nn.Conv2d(in_channels, channels, 1, bias=False)
-        if kind == "none":
+    channels: int
+    num_heads: int
+    hidden: int
+    num_layers: int
+    positions: str  # sine, learnable or none
+    size: tuple[int, int]
+
+
+class MapEncoder(nn.Module):
+    """Mixin of TransPose-R and -H: the encoder over a map of one size."""
+
+    def add_encoder(self, plan: EncoderPlan, in_channels: int) -> None:
+        """Add the layers, under their published names, for maps of ``in_channels``."""
+        height, width = plan.size
+        self.reduce = nn.Conv2d(in_channels, plan.channels, 1, bias=False)
+        if plan.positions == "none":
             self.pos_embedding = None
-        elif kind == "sine":
-            table = sine_positions(*size, channels)
+        elif plan.positions == "sine":
+            table = sine_positions(height, width, plan.channels)
             self.pos_embedding = nn.Parameter(table, requires_grad=False)
         else:
-            self.pos_embedding = nn.Parameter(torch.randn(size[0] * size[1], 1, channels))
-        hidden = settings.count(cfg, f"{extra}.DIM_FEEDFORWARD")
-        num_layers = settings.count(cfg, f"{extra}.ENCODER_LAYERS")
-        self.global_encoder = Encoder(channels, num_heads, hidden, num_layers)
+            self.pos_embedding = nn.Parameter(torch.randn(height * width, 1, plan.channels))
+        self.global_encoder = Encoder(
+            plan.channels, plan.num_heads, plan.hidden, plan.num_layers
+        )
 
     def encode(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, DIM_MODEL, H, W), each place knowing of all others."""
+        """(N, C, H, W) -> (N, channels of the encoder, H, W), each place knowing of all others."""
         return self.global_encoder(self.reduce(x), self.pos_embedding)
 
 
-class TransPoseR(TransPose):
-    """A ResNet's first two layers, and the encoder at stride 8."""
+class TransPoseR(MapEncoder, PoseNetwork):
+    """A ResNet's first two layers, and the encoder at stride 8.
+
+    Args:
+        block, lengths: of the ResNet.
+    """
 
     feature_strides = (4, 8)
     main_level = -1
 
-    def __init__(self, cfg: CfgNode) -> None:
+    def __init__(self, block: Block, lengths: Sequence[int], plan: EncoderPlan) -> None:
         super().__init__()
-        block, lengths = DEPTHS[settings.choice(cfg, "MODEL.EXTRA.NUM_LAYERS", DEPTHS)]
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
@@ -114,8 +120,8 @@ class TransPoseR(TransPose):
         narrow, wide = 64 * block.expansion, 128 * block.expansion
         self.layer1 = residual_layers(block, 64, 64, lengths[0])
         self.layer2 = residual_layers(block, narrow, 128, lengths[1], stride=2)
-        self._add_encoder(cfg, wide, map_size(cfg, 8))
-        self.feature_channels = (narrow, self.reduce.out_channels)
+        self.add_encoder(plan, wide)
+        self.feature_channels = (narrow, plan.channels)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W) of the one size that the positions are for -> layer1, encoder."""
@@ -123,35 +129,25 @@ class TransPoseR(TransPose):
         return [x, self.encode(self.layer2(x))]
 
 
-class TransPoseH(TransPose):
+class TransPoseH(MapEncoder, StemmedNetwork):
     """An HRNet without its last stage, and the encoder at stride 4.
 
     ``stages`` are ``layer1`` and the two with several branches.
     """
 
-    def __init__(self, cfg: CfgNode, stages: tuple[Stage, Stage, Stage]) -> None:
-        super().__init__()
+    def __init__(self, stages: tuple[Stage, Stage, Stage], plan: EncoderPlan) -> None:
         stage1, stage2, stage3 = stages
-        self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
-        self.conv2 = nn.Conv2d(STEM_CHANNELS, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(STEM_CHANNELS)
-        self.relu = nn.ReLU(inplace=True)
-        self.layer1 = residual_layers(
-            stage1.block, STEM_CHANNELS, stage1.num_channels[0], stage1.num_blocks[0]
-        )
-        self.transition1 = Transition(stage1.out_channels, stage2.out_channels)
+        super().__init__(stage1.block, stage1.num_channels[0], stage1.num_blocks[0])
+        self.transition1 = transition(stage1, stage2)
         self.stage2 = exchange_modules(stage2)
-        self.transition2 = Transition(stage2.out_channels, stage3.out_channels)
+        self.transition2 = transition(stage2, stage3)
         self.stage3 = exchange_modules(stage3, 1)
-        self._add_encoder(cfg, stage3.out_channels[0], map_size(cfg, 4))
-        self.feature_channels = (self.reduce.out_channels,)
+        self.add_encoder(plan, stage3.out_channels[0])
+        self.feature_channels = (plan.channels,)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W) of the one size that the positions are for -> the encoder's map."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        branches = self.stage2(self.transition1([self.layer1(x)]))
+        branches = self.stage2(self.transition1([self.stem(x)]))
         return [self.encode(self.stage3(self.transition2(branches))[0])]
 
 
@@ -170,13 +166,26 @@ def sine_positions(height: int, width: int, channels: int) -> Tensor:
     return torch.cat([rows, columns], dim=2).reshape(height * width, 1, channels)
 
 
-def map_size(cfg: CfgNode, stride: int) -> tuple[int, int]:
-    """(height, width) of a map at ``stride``."""
+def read_encoder(cfg: CfgNode, stride: int) -> EncoderPlan:
+    """The encoder that MODEL.EXTRA describes, for maps at ``stride``."""
+    extra = "MODEL.EXTRA"
+    channels = settings.count(cfg, f"{extra}.DIM_MODEL")
+    settings.require(channels % 4 == 0, f"{extra}.DIM_MODEL", "a multiple of 4", channels)
+    num_heads = settings.count(cfg, f"{extra}.N_HEAD")
+    is_fitting = channels % num_heads == 0
+    settings.require(is_fitting, f"{extra}.N_HEAD", f"a divisor of {channels}", num_heads)
     width, height = settings.setting(cfg, "MODEL.IMAGE_SIZE")
     is_fitting = width % 16 == 0 and height % 16 == 0
     right = f"multiples of 16 for {cfg.MODEL.NAME}"
     settings.require(is_fitting, "MODEL.IMAGE_SIZE", right, [width, height])
-    return height // stride, width // stride
+    return EncoderPlan(
+        channels=channels,
+        num_heads=num_heads,
+        hidden=settings.count(cfg, f"{extra}.DIM_FEEDFORWARD"),
+        num_layers=settings.count(cfg, f"{extra}.ENCODER_LAYERS"),
+        positions=settings.choice(cfg, f"{extra}.POS_EMBEDDING", ("sine", "learnable", "none")),
+        size=(height // stride, width // stride),
+    )
 
 
 def build_r(cfg: CfgNode) -> TransPoseR:
@@ -185,7 +194,8 @@ def build_r(cfg: CfgNode) -> TransPoseR:
     Raises:
         InputError: a value that cannot be built; the message names its key.
     """
-    return TransPoseR(cfg)
+    block, lengths = DEPTHS[settings.choice(cfg, "MODEL.EXTRA.NUM_LAYERS", DEPTHS)]
+    return TransPoseR(block, lengths, read_encoder(cfg, stride=8))
 
 
 def build_h(cfg: CfgNode) -> TransPoseH:
@@ -194,4 +204,5 @@ def build_h(cfg: CfgNode) -> TransPoseH:
     Raises:
         InputError: a value that cannot be built; the message names its key.
     """
-    return TransPoseH(cfg, tuple(read_stage(cfg, f"STAGE{number}") for number in (1, 2, 3)))
+    stages = tuple(read_stage(cfg, f"STAGE{number}") for number in (1, 2, 3))
+    return TransPoseH(stages, read_encoder(cfg, stride=4))

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from lib.models import build_model
 from lib.models.dite_hrnet import DynamicConv
-from lib.models.lightweight import ExchangeModule, shuffle
+from lib.models.lightweight import LightweightModule, shuffle
 from lib.models.wide_hrnet import make_divisible
 from lib.utils.errors import InputError
 from tests.models.configs import LIGHT, tiny_light_cfg
@@ -23,7 +23,7 @@ def branches(number: int = 2) -> list[torch.Tensor]:
     return [torch.randn(number, c, n, n) for c, n in zip(CHANNELS, sizes, strict=True)]
 
 
-def fuse_as_published(module: ExchangeModule, x: list[torch.Tensor]) -> list[torch.Tensor]:
+def fuse_as_published(module: LightweightModule, x: list[torch.Tensor]) -> list[torch.Tensor]:
     """The sums in the published order, with everything computed as often as there."""
     x = [item.clone() for item in x]
     rows = []
@@ -41,9 +41,9 @@ def fuse_as_published(module: ExchangeModule, x: list[torch.Tensor]) -> list[tor
 
 
 @pytest.fixture(params=[False, True], ids=["lite", "dite"])
-def module(request) -> ExchangeModule:
+def module(request) -> LightweightModule:
     torch.manual_seed(0)
-    return ExchangeModule(nn.Identity(), CHANNELS, is_rectified_first=request.param)
+    return LightweightModule(nn.Identity(), CHANNELS, is_rectified_first=request.param)
 
 
 def test_fuses_as_published(module):

@@ -1,0 +1,113 @@
+"""Shared blocks of networks with branches of several resolutions: HRNet and its descendants.
+
+Branch i is (N, C_i, H / 2^i, W / 2^i).
+"""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from lib.models.blocks import Block, residual_layers
+from lib.models.network import PoseNetwork
+
+STEM_CHANNELS = 64
+# Input channels, output channels, stride, whether an activation follows -> layers.
+Convolve = Callable[[int, int, int, bool], nn.Module]
+# Input channels, output channels, number of doublings -> layers.
+Enlarge = Callable[[int, int, int], nn.Module]
+
+
+class StemmedNetwork(PoseNetwork):
+    """HRNet's first layers: two convolutions of stride 2, then ``layer1`` of residual blocks."""
+
+    def __init__(self, block: Block, channels: int, num_blocks: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
+        self.conv2 = nn.Conv2d(STEM_CHANNELS, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(STEM_CHANNELS)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1 = residual_layers(block, STEM_CHANNELS, channels, num_blocks)
+
+    def stem(self, x: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> (N, C, H/4, W/4)."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.layer1(x)
+
+
+class Transition(nn.ModuleList):
+    """From one stage's branches to the next one's; new branches are made from the coarsest."""
+
+    def __init__(
+        self, in_channels: Sequence[int], out_channels: Sequence[int], convolve: Convolve
+    ) -> None:
+        super().__init__()
+        for index, channels in enumerate(out_channels):
+            if index >= len(in_channels):
+                coarsest, extra = in_channels[-1], index - len(in_channels)
+                between = (convolve(coarsest, coarsest, 2, True) for _ in range(extra))
+                self.append(nn.Sequential(*between, convolve(coarsest, channels, 2, True)))
+            elif in_channels[index] == channels:
+                self.append(nn.Identity())
+            else:
+                self.append(convolve(in_channels[index], channels, 1, True))
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        return [layer(x[min(i, len(x) - 1)]) for i, layer in enumerate(self)]
+
+
+class ExchangeModule(nn.Module):
+    """Layers on each branch, then every output branch sums up what all branches send it.
+
+    Args:
+        branches: the layers of each branch.
+        fuse_layers: for each output branch, a layer from every branch.
+    """
+
+    def __init__(self, branches: nn.ModuleList, fuse_layers: nn.ModuleList) -> None:
+        super().__init__()
+        self.branches = branches
+        self.fuse_layers = fuse_layers
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        x = [branch(item) for branch, item in zip(self.branches, x, strict=True)]
+        if len(x) == 1:
+            return x
+        return [self._fuse(layers, x) for layers in self.fuse_layers]
+
+    def _fuse(self, layers: nn.ModuleList, x: list[Tensor]) -> Tensor:
+        # The first sum is a new tensor, so what follows may add in place without touching a branch.
+        total = layers[0](x[0]) + layers[1](x[1])
+        for i in range(2, len(x)):
+            total += layers[i](x[i])
+        return self.relu(total)
+
+
+def fuse_layers(
+    channels: Sequence[int], num_outputs: int, convolve: Convolve, enlarge: Enlarge
+) -> nn.ModuleList:
+    """For each of the first ``num_outputs`` branches, a layer from every branch to its size and
+    channels."""
+    return nn.ModuleList(
+        nn.ModuleList(
+            _fuse_layer(channels, source, target, convolve, enlarge)
+            for source in range(len(channels))
+        )
+        for target in range(num_outputs)
+    )
+
+
+def _fuse_layer(
+    channels: Sequence[int], source: int, target: int, convolve: Convolve, enlarge: Enlarge
+) -> nn.Module:
+    if source == target:
+        return nn.Identity()
+    if source > target:
+        return enlarge(channels[source], channels[target], source - target)
+    # Each step halves the size. Only the last changes the channels; its ReLU comes after the sum.
+    between = (
+        convolve(channels[source], channels[source], 2, True) for _ in range(target - source - 1)
+    )
+    return nn.Sequential(*between, convolve(channels[source], channels[target], 2, False))
