@@ -221,6 +221,6 @@ def _as_bgr(image: Image) -> np.ndarray:
             f"an image is a (height, width, 3) uint8 array, not {image.shape} {image.dtype}"
         )
     else:
+        check_size(image.shape[1::-1], "an image")
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    check_size(bgr, "an image" if isinstance(image, np.ndarray) else str(image))
     return bgr
