@@ -41,7 +41,10 @@ def start_log(folder: Path, name: str, phase: str) -> Path:
     # A log that cannot take a line (a full disk) says nothing: what matters fails with an error.
     logging.raiseExceptions = False
     file.setFormatter(logging.Formatter("%(asctime)-15s %(message)s"))
-    log_to(console_handler(), file)
+    console = console_handler()
+    # A hundred lines of settings, which would scroll away what the run says.
+    console.addFilter(lambda record: record.name != "config")
+    log_to(console, file)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     return path
 

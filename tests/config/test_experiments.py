@@ -131,10 +131,10 @@ def test_the_originals_own_yaml_gives_the_settings_of_ours(tmp_path):
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_experiment_loads_and_its_network_fits_its_sizes(path):
+def test_every_experiment_loads_and_its_network_fits_its_sizes(path, quick_shapes):
     cfg = load_config(path)
     codec = build_codec(cfg, skeleton_of(cfg))
-    with torch.device("meta"):
+    with torch.device("meta"), torch.no_grad():
         network = build_model(cfg).eval()
         outputs = network(torch.empty(1, 3, *cfg.MODEL.IMAGE_SIZE[::-1]))
         places, scores = codec.decode(outputs)  # it refuses other sizes than MODEL.HEATMAP_SIZE

@@ -61,6 +61,6 @@ def schedule(run: Parts):
 
 
 def same_places(first: np.ndarray, second: np.ndarray, atol: float = 1e-3) -> bool:
-    """Whether keypoints agree, but for a few: where two maxima of an untrained network are alike to
-    the last digits, another batch size may find the other one."""
+    """Whether keypoints agree, but for a few: where two maxima are alike to the last digits,
+    another batch size may find the other one."""
     return (np.abs(first - second).max(-1) < atol).mean() > 0.9

@@ -14,7 +14,6 @@ from lib.core.engines import TorchEngine, build_engine, load_network
 from lib.core.inference import Predictor
 from lib.deploy.parity import difference, random_crops
 from lib.models.checkpoint import load_checkpoint
-from lib.utils.devices import has_bfloat16
 from lib.utils.errors import InputError
 from tests.core.runs import CPU, parts
 from tests.deploy.exports import small
@@ -42,12 +41,16 @@ def test_folded_weights_answer_as_the_network_itself(tmp_path):
     assert found.steady > 20 and found.steady_largest < 0.01 and found.scores < 1e-4
 
 
-def test_bfloat16_answers_nearly_as_float32(made):
-    if not has_bfloat16(CPU):
-        pytest.skip("no bfloat16 here")
+def test_bfloat16_answers_nearly_as_float32(made, monkeypatch):
+    monkeypatch.setattr("lib.core.engines.has_bfloat16", lambda _: True)  # emulated where missing
+    computed = []
+    made.network.register_forward_hook(lambda module, args, out: computed.append(out.dtype))
     crops = random_crops(made.cfg, 2)
     half = TorchEngine(made.network, *made.how, precision="bfloat16")
-    assert 1e-6 < difference(half, made.engine, crops).scores < 0.05
+    places, scores = half(crops)
+    assert set(computed) == {torch.bfloat16}
+    assert places.dtype == scores.dtype == torch.float32
+    assert difference(half, made.engine, crops).scores < 0.05
 
 
 def test_predictor_takes_an_exported_file_and_any_engine(tmp_path, made):

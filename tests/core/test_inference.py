@@ -21,6 +21,7 @@ from tests.core.runs import engine, parts, same_places
 @pytest.fixture
 def run(tmp_path):
     run = parts(tmp_path, TEST={"BATCH_SIZE_PER_GPU": 4, "USE_GT_BBOX": True})
+    tiny.enliven(run.model)
     torch.save(run.model.state_dict(), tmp_path / "weights.pth")
     return run
 
@@ -38,6 +39,7 @@ KINDS = {
 def test_people_are_found_as_the_validation_finds_them(tmp_path, kind):
     test = {"BATCH_SIZE_PER_GPU": 4, "USE_GT_BBOX": True}
     run = parts(tmp_path, TEST=test, MODEL=KINDS[kind])
+    tiny.enliven(run.model)
     torch.save(run.model.state_dict(), tmp_path / "weights.pth")
     found = validate(engine(run), run.tests, run.codec).keypoints
     table = run.tests.dataset.table
@@ -48,7 +50,7 @@ def test_people_are_found_as_the_validation_finds_them(tmp_path, kind):
     assert len(people) == 2
     for person, expected, box in zip(people, found[2:4], boxes, strict=True):
         assert same_places(person.keypoints, expected[:, :2])
-        np.testing.assert_allclose(person.scores, expected[:, 2], atol=1e-5)
+        np.testing.assert_allclose(person.scores, expected[:, 2], atol=1e-4)
         assert person.score == pytest.approx(float(expected[:, 2].mean()), rel=1e-4)
         assert person.box.tolist() == box
 
@@ -123,7 +125,7 @@ def test_boxes_beyond_one_batch_come_back_in_their_order(tmp_path, run):
     for box, person in zip(boxes, people, strict=True):
         np.testing.assert_array_equal(person.box, box)
         alone = predictor(path, [box])[0]
-        np.testing.assert_allclose(alone.scores, person.scores, atol=1e-5)
+        np.testing.assert_allclose(alone.scores, person.scores, atol=1e-4)
         assert same_places(alone.keypoints, person.keypoints)
     assert predictor(path, []) == []
 

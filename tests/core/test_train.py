@@ -1,5 +1,6 @@
 """One epoch of training."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,60 +10,63 @@ from lib.utils.errors import InputError
 from tests.core.runs import CPU, parts, schedule
 
 
-def test_epochs_lower_the_loss_below_that_of_empty_maps_and_raise_the_accuracy(tmp_path):
+def test_epochs_lower_the_loss_below_that_of_empty_maps(tmp_path):
     still = {"FLIP": False, "SCALE_FACTOR": 0.0, "ROT_FACTOR": 0, "PROB_HALF_BODY": 0.0}
-    train = {"BATCH_SIZE_PER_GPU": 3}
-    run = parts(tmp_path, DATASET=still, TRAIN=train, MODEL={"SIGMA": 2})
+    model, train = {"SIGMA": 2, "INIT": "kaiming"}, {"BATCH_SIZE_PER_GPU": 3}
+    run = parts(tmp_path, DATASET=still, TRAIN=train, MODEL=model)
     targets = [run.codec.encode(batch["joints"], batch["visible"]) for batch in run.loader]
     empty = sum(run.codec.loss(0 * target.heatmaps, target).item() for target in targets) / 2
     passes = [
         train_epoch(run.model, run.loader, run.codec, run.optimizer, schedule(run), epoch, CPU)
-        for epoch in range(30)
+        for epoch in range(15)
     ]
     losses = [passed.loss for passed in passes]
-    assert losses[5] < losses[0]  # by then: the first steps, taken with a warm-up's size, wander
     assert losses[-1] < 0.6 * empty and losses[-1] < 0.6 * losses[0]
-    assert passes[-1].accuracy > passes[0].accuracy + 0.03
     assert passes[0].samples == 6 and passes[0].seconds > passes[0].data_seconds > 0
 
 
-def test_what_is_reported_is_the_mean_over_samples_of_the_batches_losses(tmp_path):
+def test_what_is_reported_is_the_mean_over_samples_and_joints_of_the_batches(tmp_path):
     """With a rate of 0 the weights stay; batches of 4 and 2 count as such."""
     run = parts(tmp_path, TRAIN={"LR": 0.0})
     seen = []
 
     def observe(step, passed, batch, outputs, target):
-        loss = run.codec.loss(outputs, target)
-        seen.append((step, passed, len(batch["index"]), loss.item()))
+        loss = run.codec.loss(outputs, target).item()
+        accuracy, joints = (value.item() for value in run.codec.accuracy(outputs, target))
+        seen.append((step, passed, len(batch["index"]), loss, accuracy, joints))
 
     whole = train_epoch(
         *(run.model, run.loader, run.codec, run.optimizer, schedule(run), 0, CPU),
         print_freq=1,
         observe=observe,
     )
-    assert [(step, size) for step, _, size, _ in seen] == [(0, 4), (1, 2)]
-    for _, passed, size, loss in seen:
+    assert [(step, size) for step, _, size, *_ in seen] == [(0, 4), (1, 2)]
+    for _, passed, size, loss, accuracy, _ in seen:
         assert passed.loss == pytest.approx(loss, rel=1e-5) and passed.samples == size
-    mean = sum(size * loss for _, _, size, loss in seen) / 6
-    assert whole.loss == pytest.approx(mean, rel=1e-5)
+        assert passed.accuracy == pytest.approx(accuracy, rel=1e-5)
+    _, _, sizes, losses, accuracies, joints = map(np.array, zip(*seen, strict=True))
+    assert whole.loss == pytest.approx((sizes * losses).sum() / 6, rel=1e-5)
+    assert whole.accuracy == pytest.approx((joints * accuracies).sum() / joints.sum(), rel=1e-5)
 
 
 def test_in_bfloat16_the_network_computes_coarser_and_the_loss_stays_float32(tmp_path):
-    losses, kinds = [], []
+    losses, computed, seen = [], [], []
 
     def observe(step, passed, batch, outputs, target):
-        kinds.append(outputs.dtype)
+        seen.append(outputs.dtype)
 
     for autocast in (False, True):
-        run = parts(tmp_path, TRAIN={"LR": 0.0})
+        run = parts(tmp_path, TRAIN={"LR": 0.0, "BATCH_SIZE_PER_GPU": 6})
+        run.model.register_forward_hook(lambda module, args, out: computed.append(out.dtype))
         passed = train_epoch(
             *(run.model, run.loader, run.codec, run.optimizer, schedule(run), 0, CPU),
             autocast=autocast,
             observe=observe,
         )
         losses.append(passed.loss)
-    assert set(kinds) == {torch.float32}
-    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert computed == [torch.float32, torch.bfloat16]
+    assert seen == [torch.float32, torch.float32]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
 def test_every_step_has_the_schedules_rate_and_the_epochs_order(tmp_path):

@@ -10,6 +10,7 @@ from lib.core.validate import validate
 from lib.deploy.export import openvino_files
 from lib.keypoints.geometry import mirror_order
 from lib.utils.devices import has_bfloat16
+from tests import tiny
 from tests.core.runs import CPU, engine, parts, same_places
 from tests.deploy.exports import small
 
@@ -53,7 +54,7 @@ def test_a_perfect_network_finds_everybody_where_they_are(tmp_path):
 
 def test_the_flip_test_averages_with_the_mirrored_crops_answer(tmp_path):
     run = parts(tmp_path)
-    run.model.eval()
+    tiny.enliven(run.model).eval()
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         plain = run.model(images)
@@ -80,9 +81,11 @@ def test_a_pass_leaves_the_network_as_it_was_and_repeats_itself(tmp_path):
 def test_the_answer_does_not_depend_on_the_batches(tmp_path, batch_size):
     run = parts(tmp_path, TEST={"BATCH_SIZE_PER_GPU": batch_size})
     whole = parts(tmp_path, TEST={"BATCH_SIZE_PER_GPU": 6})
+    for part in (run, whole):
+        tiny.enliven(part.model)
     ours = validate(engine(run), run.tests, run.codec)
     theirs = validate(engine(whole), whole.tests, whole.codec)
-    np.testing.assert_allclose(ours.keypoints[..., 2], theirs.keypoints[..., 2], atol=1e-5)
+    np.testing.assert_allclose(ours.keypoints[..., 2], theirs.keypoints[..., 2], atol=1e-4)
     assert same_places(ours.keypoints, theirs.keypoints)
     assert ours.passed.loss == pytest.approx(theirs.passed.loss, rel=1e-4)
 
@@ -141,5 +144,7 @@ def test_onnx_and_openvino_files_are_scored_openvinos_in_bfloat16(tmp_path):
         path = onnx.with_suffix(suffix)
         opened = build_engine(made.cfg, made.skeleton, path, precision=precision)
         found = validate(opened, run.tests, run.codec).keypoints
-        difference = np.abs(found[..., 2] - expected[..., 2]).max()
-        assert difference < bound and (difference > 1e-5) == (precision == "bfloat16")
+        assert np.abs(found[..., 2] - expected[..., 2]).max() < bound
+    for request in opened._requests.values():
+        hint = request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT")
+        assert precision in str(hint)

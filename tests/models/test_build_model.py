@@ -77,8 +77,8 @@ def test_hrnet_with_every_branch_has_srpose_backbones_parameters():
 @pytest.mark.parametrize(
     "options", [{"depth": 18}, {"depth": 50}, {"width": 32}, *({"light": name} for name in LIGHT)]
 )
-def test_features_have_the_channels_they_announce(options):
-    with torch.device("meta"):
+def test_features_have_the_channels_they_announce(options, quick_shapes):
+    with torch.device("meta"), torch.no_grad():
         network = build_model(model_cfg(**options))
         features = network.features(torch.zeros(2, 3, 64, 96))
     assert tuple(feature.shape[1] for feature in features) == tuple(network.feature_channels)
@@ -165,7 +165,11 @@ def test_kaiming_weights_keep_the_scale_of_what_goes_through(cfg):
 
 @pytest.mark.parametrize(
     "cfg",
-    [tiny_hrnet_cfg(), resnet_cfg(18), *(tiny_light_cfg(name) for name in LIGHT)],
+    [
+        hrnet_cfg(4, modules=(1, 1, 1), blocks=1),
+        resnet_cfg(18),
+        *(tiny_light_cfg(name, NUM_MODULES=[1, 1, 1], NUM_BLOCKS=1) for name in LIGHT),
+    ],
     ids=["hrnet", "resnet", *LIGHT],
 )
 def test_exports_for_any_batch(cfg):

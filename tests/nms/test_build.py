@@ -122,7 +122,6 @@ def test_without_a_compiler_one_line_says_how_to_mend_it(tmp_path):
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 1
     assert "skipped: no C compiler found; the NumPy version will be used. To mend:" in done.stdout
-    assert run_build(root, "--strict", CC="no-such-compiler").returncode == 1
 
 
 def test_missing_headers_are_told_apart(monkeypatch, tmp_path):
@@ -143,6 +142,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
     assert f"skipped: {package} is not installed" in printed
     assert f"-m pip install {package.lower()}" in printed
     assert len(printed.splitlines()) == 1
+    assert build.main(["--no-cuda", "--strict"]) == 1
 
 
 def test_without_nvcc_cuda_is_skipped_with_one_line(monkeypatch):

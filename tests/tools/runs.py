@@ -3,11 +3,22 @@
 import csv
 from pathlib import Path
 
+import torch
+
+from lib.config import load_config
+from lib.models import build_model
 from tests import tiny
 
 
 def write(root: Path, name: str = "tiny", **sections) -> Path:
     return tiny.experiment(root.parent / f"{name}.yaml", root, **sections)
+
+
+def lively_weights(root: Path) -> Path:
+    """Weights for the experiment that ``write`` writes, with clear maxima."""
+    path = root.parent / "lively.pth"
+    torch.save(tiny.enliven(build_model(load_config(write(root)))).state_dict(), path)
+    return path
 
 
 def output(root: Path, name: str = "tiny", dataset: str = "coco") -> Path:

@@ -107,7 +107,8 @@ def test_forms_of_networks_with_several_outputs_answer_alike(tool, capsys, tmp_p
 def test_random_weights_show_what_a_form_gets_wrong(tool):
     forward = importlib.import_module("_forward")
     torch.manual_seed(0)
-    network = build_model(tiny_light_cfg("dite_hrnet")).eval()
+    cfg = tiny_light_cfg("dite_hrnet", NUM_MODULES=[1, 1, 1], NUM_BLOCKS=1)
+    network = build_model(cfg).eval()
     images = torch.randn(2, 3, 64, 96)
     forward.enliven(network, images)
     with torch.inference_mode():

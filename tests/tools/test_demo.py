@@ -21,8 +21,7 @@ def demo(root, command):
     """demo(options ...) runs the command with a tiny untrained network; the folder of its results
     is demo.folder."""
     experiment = write(root)
-    torch.manual_seed(0)
-    model = build_model(load_config(experiment))
+    model = tiny.enliven(build_model(load_config(experiment)))
     torch.save(model.state_dict(), root.parent / "weights.pth")
     level = cv2.utils.logging.getLogLevel()
 

@@ -17,6 +17,7 @@ from tests.golden_files import golden_model
 from tests.models.configs import hrnet_cfg, resnet_cfg, tiny_hrnet_cfg, tiny_light_cfg, with_head
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
+pytestmark = pytest.mark.usefixtures("quick_shapes")
 
 
 # The golden files' counts: by mmcv's tool, and of all convolutions and matrix products.

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from lib.core.engines import load_network
 from lib.keypoints.geometry import PIXEL_STD
-from lib.utils.devices import has_bfloat16
 from tests import tiny
-from tests.tools.runs import history, is_one_line, leftovers, output, write
+from tests.tools.runs import history, is_one_line, leftovers, lively_weights, output, write
 
 
 @pytest.fixture
@@ -144,23 +144,25 @@ def test_weights_that_are_not_numbers_are_an_error_and_leave_no_results(root, tr
     assert is_one_line(ended, "not finite numbers")
 
 
-def exported(trained, root, command) -> Path:
-    """The trained network as a file."""
-    weights = ("--weights", trained / "model_best.pth")
-    ended = command("export", "--cfg", write(root), *weights, "--to", "torchscript")
+def exported(root, command) -> tuple[Path, Path]:
+    """Weights, and their network as a file."""
+    weights = lively_weights(root)
+    options = ("--weights", weights, "--to", "torchscript")
+    ended = command("export", "--cfg", write(root), *options)
     assert ended.code == 0, ended
-    return trained / "model_best.ts"
+    return weights, weights.with_suffix(".ts")
 
 
-def test_an_exported_file_has_the_scores_of_its_weights(root, trained, command):
+def test_an_exported_file_has_the_scores_of_its_weights(root, command):
     arguments = ("test", "--cfg", write(root), "DEBUG.DEBUG", "True")
     arguments += ("DEBUG.SAVE_BATCH_IMAGES_PRED", "True", "DEBUG.SAVE_HEATMAPS_PRED", "True")
     people = root.parent / "people.json"
-    expected = command(*arguments, "--out", people)
+    weights, file = exported(root, command)
+    tested = output(root)
+    expected = command(*arguments, "--out", people, "TEST.MODEL_FILE", weights)
     expected_people = json.loads(people.read_text())
     shutil.rmtree(root.parent / "log")
-    (trained / "val_0_hm_pred.jpg").unlink()
-    file = exported(trained, root, command)
+    (tested / "val_0_hm_pred.jpg").unlink()
     ended = command(*arguments, "--out", people, "TEST.MODEL_FILE", file)
     assert ended.code == 0 and ended.err == ""
     assert 0 < table(ended.out)[0] == pytest.approx(table(expected.out)[0], abs=0.05)
@@ -170,17 +172,17 @@ def test_an_exported_file_has_the_scores_of_its_weights(root, trained, command):
     assert "Loss" in expected.out and "Loss" not in ended.out
     (line,) = [line for line in ended.out.splitlines() if "DEBUG.SAVE_HEATMAPS_PRED:" in line]
     assert line.endswith(f"left out, {file} shows no heatmaps")
-    assert (trained / "val_0_pred.jpg").exists()
-    assert not (trained / "val_0_hm_pred.jpg").exists()
+    assert (tested / "val_0_pred.jpg").exists()
+    assert not (tested / "val_0_hm_pred.jpg").exists()
 
 
-def test_what_an_exported_file_cannot_do_is_one_line(root, trained, command):
-    file = exported(trained, root, command)
+def test_what_an_exported_file_cannot_do_is_one_line(root, command):
+    _, file = exported(root, command)
     arguments = ("test", "--cfg", write(root), "TEST.MODEL_FILE", file)
     ended = command(*arguments, "--fuse-conv-bn")
     assert is_one_line(ended, f"--fuse-conv-bn: {file} is an exported file")
     ended = command(*arguments, "--precision", "bfloat16")
-    assert is_one_line(ended, "precision: model_best.ts runs in float32")
+    assert is_one_line(ended, "precision: lively.ts runs in float32")
     ended = command(*arguments, "--precision", "half")
     assert is_one_line(ended, "precision: must be float32 or bfloat16, not 'half'")
     ended = command(*arguments, "TEST.FLIP_TEST", "False")
@@ -189,14 +191,20 @@ def test_what_an_exported_file_cannot_do_is_one_line(root, trained, command):
     assert is_one_line(ended, "none.onnx: there is no such file")
 
 
-def test_weights_are_tested_in_bfloat16(root, trained, command):
-    if not has_bfloat16(torch.device("cpu")):
-        pytest.skip("no bfloat16 here")
-    results = trained / "results" / "keypoints_val2017_results_0.json"
-    written = results.read_bytes()
-    ended = command("test", "--cfg", write(root), "--precision", "bfloat16")
-    assert ended.code == 0 and "model_best.pth in bfloat16" in ended.out
-    assert results.read_bytes() != written
+def test_weights_are_tested_in_bfloat16(root, tool, command, monkeypatch):
+    module, computed = tool("test"), []
+
+    def hooked(*args, **kwargs):
+        network = load_network(*args, **kwargs)
+        network.register_forward_hook(lambda module, args, out: computed.append(out.dtype))
+        return network
+
+    monkeypatch.setattr(module, "load_network", hooked)
+    monkeypatch.setattr("lib.core.engines.has_bfloat16", lambda _: True)  # emulated where missing
+    arguments = ("--precision", "bfloat16", "TEST.MODEL_FILE", lively_weights(root))
+    ended = command(module, "--cfg", write(root), *arguments)
+    assert ended.code == 0 and "lively.pth in bfloat16" in ended.out
+    assert set(computed) == {torch.bfloat16}
 
 
 def test_without_weights_the_error_says_what_to_do(root, command):
