@@ -13,8 +13,8 @@ from _published import missing_weights
 from yacs.config import CfgNode
 
 from lib.config import load_config
+from lib.core.backends import Backend
 from lib.core.codecs.codec import Codec
-from lib.core.engines import Engine
 from lib.core.recorder import Recorder
 from lib.core.validate import validate
 from lib.dataset.loading import TestLoader
@@ -173,7 +173,7 @@ def to_devices(model: torch.nn.Module, devices: list[torch.device]) -> torch.nn.
 
 def score_test_set(
     cfg: CfgNode,
-    engine: Engine,
+    backend: Backend,
     batches: TestLoader,
     codec: Codec,
     recorder: Recorder,
@@ -185,15 +185,15 @@ def score_test_set(
     Returns everybody's keypoints (N, K, 3), the scores by name, and the score that decides.
     """
 
-    def observe(step, passed, *shown):
-        recorder.test_step(step, len(batches), passed)
+    def observe(step, stats, *shown):
+        recorder.test_step(step, len(batches), stats)
         recorder.batch("val", step, epoch, *shown)
 
-    result = validate(engine, batches, codec, cfg.PRINT_FREQ, observe)
+    result = validate(backend, batches, codec, cfg.PRINT_FREQ, observe)
     if not np.isfinite(result.keypoints).all():
         raise InputError("the network's answers are not finite numbers: its weights are spoilt")
     values, score = batches.dataset.source.evaluate(result.keypoints, str(output_dir))
-    recorder.scores(epoch, result.passed, values)
+    recorder.scores(epoch, result.stats, values)
     return result.keypoints, values, score
 
 

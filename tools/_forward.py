@@ -31,7 +31,7 @@ OPENVINO, OPENVINO_HALF = "openvino", "openvino-bf16"
 ENGINES = {"onnxruntime": "onnxruntime", OPENVINO: "openvino", OPENVINO_HALF: "openvino"}
 FORMS = ("plain", "folded", "compiled", *ENGINES)
 TOLERANCE = 1e-3  # between forms
-GRAPH = ("onnx", "onnxscript")  # packages, as their engines' names are
+GRAPH = ("onnx", "onnxscript")  # packages, as their backends' names are
 
 
 @dataclass

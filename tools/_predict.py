@@ -1,4 +1,4 @@
-"""The whole way's part of tools/benchmark.py: from an image to keypoints, by each engine."""
+"""The whole way's part of tools/benchmark.py: from an image to keypoints, by each backend."""
 
 import argparse
 import sys
@@ -14,8 +14,8 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from lib.config import load_config, skeleton_of
+from lib.core.backends import Backend, TorchBackend, build_backend, load_network
 from lib.core.codecs import build_codec
-from lib.core.engines import Engine, TorchEngine, build_engine, load_network
 from lib.core.exported import Description
 from lib.core.inference import Predictor
 from lib.dataset.image import read_image
@@ -33,7 +33,7 @@ ONNX, OPENVINO, OPENVINO_HALF = "ONNX Runtime", "OpenVINO", "OpenVINO, bfloat16"
 
 @dataclass
 class Way:
-    """One engine: seconds of its fastest call, and how far its keypoints are from the first's."""
+    """One backend: seconds of its fastest call, and how far its keypoints are from the first's."""
 
     name: str
     seconds: float
@@ -55,7 +55,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def predict(args: argparse.Namespace) -> list[Way]:
-    """Time Predictor with each engine, in turns, one box a call."""
+    """Time Predictor with each backend, in turns, one box a call."""
     cfg = load_config(args.cfg, args.opts)
     if args.repeats < 1 or args.people < 1:
         raise InputError("--repeats and --people must be 1 or more")
@@ -63,14 +63,14 @@ def predict(args: argparse.Namespace) -> list[Way]:
     image, box = picture(args.image)
     weights = args.weights or random_weights(cfg)
     with tempfile.TemporaryDirectory() as folder:
-        engines = make_engines(cfg, weights, Path(folder), args.free)
+        backends = make_backends(cfg, weights, Path(folder), args.free)
         crops, _ = real_crops(cfg, args.people)
-        eager = engines[EAGER]
-        found = {name: difference(engine, eager, crops) for name, engine in engines.items()}
-        predictors = [Predictor(cfg, engine) for engine in engines.values()]
+        eager = backends[EAGER]
+        found = {name: difference(backend, eager, crops) for name, backend in backends.items()}
+        predictors = [Predictor(cfg, backend) for backend in backends.values()]
         runs = [lambda _, p=p: p(image, [box]) for p in predictors]
         best = fastest_turns(args.repeats, CPU, runs, crops)
-    return [Way(name, s, found[name]) for name, s in zip(engines, best, strict=True)]
+    return [Way(name, s, found[name]) for name, s in zip(backends, best, strict=True)]
 
 
 def picture(path: str | None) -> tuple:
@@ -90,18 +90,18 @@ def random_weights(cfg: CfgNode) -> dict[str, Tensor]:
     return network.state_dict()
 
 
-def make_engines(
+def make_backends(
     cfg: CfgNode, weights: Path | dict, folder: Path, is_free: bool
-) -> dict[str, Engine]:
+) -> dict[str, Backend]:
     """By name, the plain one first; what cannot run here is left out, and that is said."""
     skeleton = skeleton_of(cfg)
     how = (build_codec(cfg, skeleton), cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
     network = load_network(cfg, weights, CPU)
     whole = Decoded(network, *how).eval()
     description = Description.of(cfg, skeleton, decodes=True, is_single=not is_free)
-    engines: dict[str, Engine] = {
-        EAGER: TorchEngine(load_network(cfg, weights, CPU, folds=False), *how),
-        FOLDED: TorchEngine(network, *how),
+    backends: dict[str, Backend] = {
+        EAGER: TorchBackend(load_network(cfg, weights, CPU, folds=False), *how),
+        FOLDED: TorchBackend(network, *how),
     }
 
     def written(files: dict[str, bytes]) -> Path:
@@ -110,7 +110,7 @@ def make_engines(
         return (folder / "network").with_suffix([*files][-1])
 
     def add(name: str, path: Path, precision: str = "float32") -> None:
-        engines[name] = build_engine(cfg, skeleton, path, CPU, precision)
+        backends[name] = build_backend(cfg, skeleton, path, CPU, precision)
 
     try:
         add(TORCHSCRIPT, written(export(whole, description, "torchscript")))
@@ -122,7 +122,7 @@ def make_engines(
             add(OPENVINO_HALF, path, "bfloat16")
     except InputError as error:
         print(f"the rest is left out: {error}", file=sys.stderr)
-    return engines
+    return backends
 
 
 def predict_rows(ways: list[Way]) -> list[Row]:
@@ -134,11 +134,11 @@ def predict_rows(ways: list[Way]) -> list[Row]:
 
 def agree(way: Way) -> bool | None:
     """bfloat16 is another answer on purpose."""
-    return None if way.name == OPENVINO_HALF else way.difference.steady_largest < STEADY
+    return None if way.name == OPENVINO_HALF else way.difference.stable_largest < STEADY
 
 
 def predict_table(ways: list[Way], has_weights: bool) -> str:
-    """Each engine's time, its share of the plain one's, and differences in crop pixels."""
+    """Each backend's time, its share of the plain one's, and differences in crop pixels."""
     lines = [
         f"{'from image to keypoints, one person':<38}{'time':>9}{'ratio':>8}"
         f"{'largest':>11}{'mean':>9}  scores"
@@ -154,7 +154,7 @@ def predict_table(ways: list[Way], has_weights: bool) -> str:
     lines.append(f"differences from the first, in pixels of the crop, over {joints}")
     if not has_weights:
         lines.append(
-            f"the weights are random, {first.joints - first.steady} joints have two maxima as good "
+            f"the weights are random, {first.joints - first.stable} joints have two maxima as good "
             "as equal: give --weights for differences that mean something"
         )
     return "\n".join(lines)

@@ -5,7 +5,7 @@
     python tools/benchmark.py nms                    OKS-NMS of COCO val's 104,125 detections
     python tools/benchmark.py load                   an annotation file as large as train2017's
     python tools/benchmark.py forward --cfg FILE     a network: plain, folded, compiled, exported
-    python tools/benchmark.py predict --cfg FILE     from an image to keypoints, by each engine
+    python tools/benchmark.py predict --cfg FILE     from an image to keypoints, by each backend
 
 For data, nms and load both ways run in turns on one thread; the CPU time of the best run counts, so
 that other work on the machine disturbs little. Files come from the system's cache, and putting
@@ -69,7 +69,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add_nms(commands.add_parser("nms", help="suppression of people and boxes"))
     add_load(commands.add_parser("load", help="building the data set from its annotation file"))
     add_forward(commands.add_parser("forward", help="a network, as it is and in faster forms"))
-    add_predict(commands.add_parser("predict", help="an image's person, by each engine"))
+    add_predict(commands.add_parser("predict", help="an image's person, by each backend"))
     for command in commands.choices.values():
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser.parse_args(argv)

@@ -23,8 +23,8 @@ from _experiment import run
 from yacs.config import CfgNode
 
 from lib.config import load_config, skeleton_of
+from lib.core.backends import TorchBackend, build_backend, load_network, network_backend
 from lib.core.codecs import build_codec
-from lib.core.engines import TorchEngine, build_engine, load_network, network_engine
 from lib.core.exported import Description
 from lib.deploy.export import EXPORTERS, MAIN_SUFFIX, Decoded, export
 from lib.deploy.parity import Difference, difference, random_crops, real_crops
@@ -35,7 +35,7 @@ from lib.utils.errors import InputError
 from lib.utils.files import make_folder, write_atomically
 
 WEIGHTS = "weights"
-TOLERANCE = 0.05  # crop pixels, of joints that are steady
+TOLERANCE = 0.05  # crop pixels, of joints that are stable
 SCORE_TOLERANCE = 1e-3  # of the largest score
 BATCHES = (1, 3)
 
@@ -60,7 +60,7 @@ def main() -> None:
         draft = Path(folder) / target.name
         for suffix, content in files.items():
             draft.with_suffix(suffix).write_bytes(content)
-        check(cfg, skeleton, draft, TorchEngine(network, *how))
+        check(cfg, skeleton, draft, TorchBackend(network, *how))
     for suffix, content in files.items():
         write_atomically(target.with_suffix(suffix), content)
     print(summary(target, files, description))
@@ -107,23 +107,23 @@ def write_weights(cfg: CfgNode, skeleton: Skeleton, source: Path, target: Path) 
     """Write the weights in float16 and print how far they move the keypoints."""
     network = load_network(cfg, source, torch.device("cpu"), folds=False)
     state = half_state_dict(network)
-    reference = network_engine(cfg, network, build_codec(cfg, skeleton))
+    reference = network_backend(cfg, network, build_codec(cfg, skeleton))
     crops, what = real_crops(cfg, max(BATCHES))
-    print(line(what, difference(build_engine(cfg, skeleton, state), reference, crops)))
+    print(line(what, difference(build_backend(cfg, skeleton, state), reference, crops)))
     checkpoint.save(state, target)
     print(f"=> {target}: {target.stat().st_size / 2**20:.1f} MiB, weights in float16")
 
 
-def check(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchEngine) -> None:
+def check(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchBackend) -> None:
     """Compare the file at ``path`` with PyTorch, print the differences, refuse large ones."""
-    engine = build_engine(cfg, skeleton, path)
+    backend = build_backend(cfg, skeleton, path)
     real, source = real_crops(cfg, max(BATCHES))
     for name, crops in (("random", random_crops(cfg, max(BATCHES))), (source, real)):
         for batch in BATCHES:
-            found = difference(engine, reference, crops[:batch])
+            found = difference(backend, reference, crops[:batch])
             print(line(f"{name}, {batch} crop{'s' if batch > 1 else ''}", found), flush=True)
             # not "greater than": what is not a number must be refused too
-            if not (found.steady_largest <= TOLERANCE and found.scores <= SCORE_TOLERANCE):
+            if not (found.stable_largest <= TOLERANCE and found.scores <= SCORE_TOLERANCE):
                 raise InputError(
                     f"{path.name}: its answers are not PyTorch's (more than {TOLERANCE} pixels or "
                     f"{SCORE_TOLERANCE} of a score apart); nothing was written"
@@ -131,8 +131,8 @@ def check(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchEngine) 
 
 
 def line(what: str, found: Difference) -> str:
-    text = f"{what}: {found.steady_largest:.4f} pixels at most, scores {found.scores:.1e}"
-    if (rest := found.joints - found.steady) > 0:
+    text = f"{what}: {found.stable_largest:.4f} pixels at most, scores {found.scores:.1e}"
+    if (rest := found.joints - found.stable) > 0:
         text += f" (without {rest} of {found.joints} joints that have two equal maxima)"
     return text
 

@@ -21,8 +21,8 @@ from get_data import Bar
 from yacs.config import CfgNode
 
 from lib.config import load_config, skeleton_of
+from lib.core.backends import build_backend
 from lib.core.codecs import build_codec
-from lib.core.engines import build_engine
 from lib.core.optim import build_optimizer, build_schedule
 from lib.core.train import train_epoch
 from lib.dataset import build_dataset
@@ -114,21 +114,21 @@ def measure_training(cfg: CfgNode) -> tuple[int, float]:
     optimizer = build_optimizer(cfg, model)
     rate = build_schedule(cfg, len(batches))
     for epoch in range(2):  # the first warms up
-        passed = train_epoch(
+        stats = train_epoch(
             *(model, batches, codec, optimizer, rate, epoch, device),
             is_rgb=cfg.DATASET.COLOR_RGB,
             autocast=cfg.TRAIN.AMP and has_bfloat16(device),
         )
-    return len(dataset), 1 / passed.speed
+    return len(dataset), 1 / stats.speed
 
 
 def measure_testing(cfg: CfgNode, weights: Path | dict) -> float:
     """Seconds of testing for each person."""
-    engine = build_engine(cfg, skeleton_of(cfg), weights, choose_devices(cfg.GPUS)[0])
+    backend = build_backend(cfg, skeleton_of(cfg), weights, choose_devices(cfg.GPUS)[0])
     crops = random_crops(cfg, cfg.TEST.BATCH_SIZE_PER_GPU)
-    engine(crops)  # the first warms up
+    backend(crops)  # the first warms up
     begin = time.perf_counter()
-    engine(crops)
+    backend(crops)
     return (time.perf_counter() - begin) / len(crops)
 
 

@@ -36,8 +36,8 @@ from _published import published_lines
 from yacs.config import CfgNode
 
 from lib.config import skeleton_of
+from lib.core.backends import Backend, TorchBackend, build_backend, load_network, network_backend
 from lib.core.codecs import build_codec
-from lib.core.engines import Engine, TorchEngine, build_engine, load_network, network_engine
 from lib.core.exported import check_precision, is_exported
 from lib.core.pictures import write_prediction_sheet
 from lib.core.recorder import Recorder
@@ -62,7 +62,7 @@ def main() -> None:
     devices = choose_devices(cfg.GPUS)
 
     weights = model_file(cfg, output_dir, args.cfg)
-    engine = open_engine(cfg, weights, devices, args)
+    backend = open_backend(cfg, weights, devices, args)
     logger.info("=> testing %s in %s", weights, args.precision)
 
     dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
@@ -74,11 +74,11 @@ def main() -> None:
     )
     codec = build_codec(cfg, dataset.skeleton)
     pictures = debug_pictures(cfg)
-    if "hm_pred" in pictures and not isinstance(engine, TorchEngine):
+    if "hm_pred" in pictures and not isinstance(backend, TorchBackend):
         logger.info("=> DEBUG.SAVE_HEATMAPS_PRED: left out, %s shows no heatmaps", weights)
     recorder = Recorder(output_dir, log_dir, codec, dataset.skeleton, pictures)
 
-    keypoints, values, _ = score_test_set(cfg, engine, batches, codec, recorder, output_dir)
+    keypoints, values, _ = score_test_set(cfg, backend, batches, codec, recorder, output_dir)
     recorder.close()
     if args.out:
         write_people(dataset, keypoints, Path(args.out))
@@ -119,18 +119,18 @@ def check_options(args: argparse.Namespace, weights: str) -> None:
         )
 
 
-def open_engine(
+def open_backend(
     cfg: CfgNode, weights: Path, devices: list[torch.device], args: argparse.Namespace
-) -> Engine:
+) -> Backend:
     """What answers the test: an exported file, run on one device, or the network on all of them."""
     skeleton = skeleton_of(cfg)
     if is_exported(weights):
-        return build_engine(cfg, skeleton, weights, devices[0], args.precision)
+        return build_backend(cfg, skeleton, weights, devices[0], args.precision)
     network = load_network(cfg, weights, devices[0], folds=args.fuse_conv_bn)
     if args.fuse_conv_bn:
         logger.info("=> batch norms folded into the convolutions before them")
     model = to_devices(network, devices)
-    return network_engine(cfg, model, build_codec(cfg, skeleton), devices[0], args.precision)
+    return network_backend(cfg, model, build_codec(cfg, skeleton), devices[0], args.precision)
 
 
 def write_people(dataset: TopDownDataset, keypoints: np.ndarray, path: Path) -> None:

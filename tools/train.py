@@ -30,9 +30,9 @@ from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from lib.config import load_config
+from lib.core.backends import Backend, network_backend
 from lib.core.codecs import build_codec
 from lib.core.codecs.codec import Codec
-from lib.core.engines import Engine, network_engine
 from lib.core.optim import build_optimizer, build_schedule
 from lib.core.recorder import Recorder
 from lib.core.train import train_epoch
@@ -79,8 +79,8 @@ def main() -> None:
         recorder.save()
         if is_evaluated(cfg, epoch):
             save(epoch + 1, best, is_validated=False)  # a fault from here on costs no epoch
-            engine = network_engine(cfg, model.eval(), codec, devices[0])
-            score = score_epoch(cfg, engine, test_batches, codec, recorder, output_dir, epoch)
+            backend = network_backend(cfg, model.eval(), codec, devices[0])
+            score = score_epoch(cfg, backend, test_batches, codec, recorder, output_dir, epoch)
             if score >= best:
                 best = score
                 checkpoint.save(network.state_dict(), output_dir / "model_best.pth")
@@ -166,9 +166,9 @@ def lr_scale(cfg_file: str, batch_size: int) -> float:
     return batch_size / own_size
 
 
-def record_step(recorder, epoch, steps, rate, step, passed, batch, outputs, target) -> None:
+def record_step(recorder, epoch, steps, rate, step, stats, batch, outputs, target) -> None:
     """Write down what went by and how the batch at hand looks."""
-    recorder.train_step(epoch, step, steps, passed, rate(epoch, step))
+    recorder.train_step(epoch, step, steps, stats, rate(epoch, step))
     recorder.batch("train", step, epoch * steps + step, batch, outputs, target)
 
 
@@ -182,7 +182,7 @@ def is_evaluated(cfg: CfgNode, epoch: int) -> bool:
 
 def score_epoch(
     cfg: CfgNode,
-    engine: Engine,
+    backend: Backend,
     batches: TestLoader,
     codec: Codec,
     recorder: Recorder,
@@ -190,7 +190,7 @@ def score_epoch(
     epoch: int,
 ) -> float:
     """One validation, logged as a table; returns the score that decides which network is best."""
-    _, values, score = score_test_set(cfg, engine, batches, codec, recorder, output_dir, epoch)
+    _, values, score = score_test_set(cfg, backend, batches, codec, recorder, output_dir, epoch)
     table = markdown_table(values, values.values(), cfg.MODEL.NAME)
     logger.info("Epoch %d:\n%s", epoch, table)
     return score

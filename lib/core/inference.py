@@ -11,7 +11,7 @@ import torch
 from yacs.config import CfgNode
 
 from lib.config import load_config, skeleton_of
-from lib.core.engines import Engine, build_engine
+from lib.core.backends import Backend, build_backend
 from lib.dataset import crops_are_aligned
 from lib.dataset.image import check_size, read_image
 from lib.dataset.top_down import crop
@@ -45,13 +45,13 @@ class Predictor:
     Args:
         cfg: the experiment, by lib.config.load_config; by default the built-in network's.
         weights: a checkpoint's path or a state dict, in any layout that ``load_checkpoint`` knows;
-            a file of ``tools/export.py``, told by its suffix; or an engine (lib/core/engines.py).
+            a file of ``tools/export.py``, told by its suffix; or a backend (lib/core/backends.py).
             By default TEST.MODEL_FILE of ``cfg``, and without ``cfg`` the built-in weights.
         device: by default the first GPU, else the CPU.
         detector: finds people where no boxes are given: called with a list of (H, W, 3) uint8 RGB
             images it gives for each boxes (N, 4) x, y, width, height and scores (N,), as those of
             lib.media.detectors do.
-        precision: float32, or bfloat16 where device and engine have it.
+        precision: float32, or bfloat16 where device and backend have it.
 
     Raises:
         InputError: weights without ``cfg``; ``cfg`` without weights or TEST.MODEL_FILE; a file that
@@ -61,7 +61,7 @@ class Predictor:
     def __init__(
         self,
         cfg: CfgNode | None = None,
-        weights: str | Path | dict | Engine | None = None,
+        weights: str | Path | dict | Backend | None = None,
         device: torch.device | str | None = None,
         detector: Detector | None = None,
         precision: str = "float32",
@@ -75,10 +75,10 @@ class Predictor:
                 f"{len(self.skeleton)} joints"
             )
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._engine = (
+        self._backend = (
             weights
             if callable(weights)
-            else build_engine(cfg, self.skeleton, weights, device, precision)
+            else build_backend(cfg, self.skeleton, weights, device, precision)
         )
         self._size = (cfg.MODEL.IMAGE_SIZE[0], cfg.MODEL.IMAGE_SIZE[1])
         self._is_aligned = crops_are_aligned(cfg)
@@ -163,7 +163,7 @@ class Predictor:
                 for bgr, c, s in zip(pictures, center, scale, strict=True)
             ]
         )
-        places, scores = self._engine(torch.from_numpy(crops))
+        places, scores = self._backend(torch.from_numpy(crops))
         if not (places.isfinite().all() and scores.isfinite().all()):
             raise InputError("the network's answers are not finite numbers: its weights are spoilt")
         boxes_there = torch.from_numpy(center), torch.from_numpy(scale)
@@ -175,8 +175,8 @@ class Predictor:
 
 
 def _experiment(
-    cfg: CfgNode | None, weights: str | Path | dict | Engine | None
-) -> tuple[CfgNode, str | Path | dict | Engine]:
+    cfg: CfgNode | None, weights: str | Path | dict | Backend | None
+) -> tuple[CfgNode, str | Path | dict | Backend]:
     """The complete configuration and the weights; what is None is filled in."""
     if cfg is None:
         if weights is not None:

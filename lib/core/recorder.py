@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from lib.core.codecs.codec import Codec, Outputs
-from lib.core.train import Pass
+from lib.core.train import EpochStats
 from lib.dataset.loading import Batch
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.drawing import draw_person, heatmap_rows, sheet, write_curves, write_picture
@@ -61,31 +61,31 @@ class Recorder:
                 raise InputError(f"{path}: not the history of a run: {error}") from None
             self._history = [row for row in rows if row.get("epoch", epoch) < epoch]
 
-    def train_step(self, epoch: int, step: int, steps: int, passed: Pass, rate: float) -> None:
+    def train_step(self, epoch: int, step: int, steps: int, stats: EpochStats, rate: float) -> None:
         """A line of the log, as HRNet writes it, and points on TensorBoard's curves."""
         logger.info(
             "Epoch: [%d][%d/%d]\tTime %.3fs\tSpeed %.1f samples/s\tData %.3fs\tLoss %.5f\t"
             "Accuracy %.3f",
-            *(epoch, step, steps, passed.seconds, passed.speed, passed.data_seconds),
-            *(passed.loss, passed.accuracy),
+            *(epoch, step, steps, stats.seconds, stats.speed, stats.data_seconds),
+            *(stats.loss, stats.accuracy),
         )
         at = epoch * steps + step
-        self._writer.add_scalar("train_loss", passed.loss, at)
-        self._writer.add_scalar("train_acc", passed.accuracy, at)
+        self._writer.add_scalar("train_loss", stats.loss, at)
+        self._writer.add_scalar("train_acc", stats.accuracy, at)
         self._writer.add_scalar("learning_rate", rate, at)
-        self._writer.add_scalar("samples_per_second", passed.speed, at)
-        self._writer.add_scalar("data_wait_share", passed.data_seconds / passed.seconds, at)
+        self._writer.add_scalar("samples_per_second", stats.speed, at)
+        self._writer.add_scalar("data_wait_share", stats.data_seconds / stats.seconds, at)
 
-    def test_step(self, step: int, steps: int, passed: Pass) -> None:
+    def test_step(self, step: int, steps: int, stats: EpochStats) -> None:
         """A line of the log."""
-        judged = f"\tLoss {passed.loss:.5f}\tAccuracy {passed.accuracy:.3f}"
+        measured = f"\tLoss {stats.loss:.5f}\tAccuracy {stats.accuracy:.3f}"
         logger.info(
             "Test: [%d/%d]\tTime %.3fs\tSpeed %.1f samples/s\tData %.3fs%s",
-            *(step, steps, passed.seconds, passed.speed, passed.data_seconds),
-            judged if passed.is_judged else "",
+            *(step, steps, stats.seconds, stats.speed, stats.data_seconds),
+            measured if stats.has_loss else "",
         )
 
-    def epoch(self, epoch: int, trained: Pass, rate: float) -> None:
+    def epoch(self, epoch: int, trained: EpochStats, rate: float) -> None:
         """The epoch's means: a row of the history."""
         self._history.append(
             {
@@ -98,19 +98,19 @@ class Recorder:
             }
         )
 
-    def scores(self, epoch: int, passed: Pass, values: dict[str, float]) -> None:
+    def scores(self, epoch: int, stats: EpochStats, values: dict[str, float]) -> None:
         """A validation's scores: in the epoch's row, and on TensorBoard as numbers and as a
         table."""
-        if passed.is_judged:
-            self._writer.add_scalar("valid_loss", passed.loss, epoch)
-            self._writer.add_scalar("valid_acc", passed.accuracy, epoch)
+        if stats.has_loss:
+            self._writer.add_scalar("valid_loss", stats.loss, epoch)
+            self._writer.add_scalar("valid_acc", stats.accuracy, epoch)
         for name, value in values.items():
             self._writer.add_scalar(f"valid/{_tag(name)}", value, epoch)
         head = "|" + "|".join(values) + "|\n|" + "---|" * len(values)
         row = "\n|" + "|".join(f"{value:.3f}" for value in values.values()) + "|"
         self._writer.add_text("valid/table", head + row, epoch)
         if self._history and self._history[-1]["epoch"] == epoch:
-            self._history[-1] |= {"valid_loss": passed.loss, "valid_acc": passed.accuracy, **values}
+            self._history[-1] |= {"valid_loss": stats.loss, "valid_acc": stats.accuracy, **values}
 
     def save(self) -> None:
         """Write ``history.csv`` and ``curves.png`` anew."""

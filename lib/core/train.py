@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Pass:
-    """What went by: batches, and means over an epoch or a part of it. ``is_judged``: loss and
+class EpochStats:
+    """What went by: batches, and means over an epoch or a part of it. ``has_loss``: loss and
     accuracy are known, because the network's outputs were to be seen."""
 
     loss: float
@@ -30,7 +30,7 @@ class Pass:
     samples: int
     seconds: float
     data_seconds: float  # of them spent waiting for data
-    is_judged: bool = True
+    has_loss: bool = True
 
     @property
     def speed(self) -> float:
@@ -39,7 +39,7 @@ class Pass:
 
 
 # Called with the step, what went by since the last call, and the batch at hand.
-Observer = Callable[[int, Pass, Batch, Outputs, Any], None]
+Observer = Callable[[int, EpochStats, Batch, Outputs, Any], None]
 
 
 class Meter:
@@ -57,28 +57,28 @@ class Meter:
         self._data_seconds = 0.0
 
     def add(
-        self, judged: tuple[torch.Tensor, ...] | None, samples: int, data_seconds: float
+        self, measured: tuple[torch.Tensor, ...] | None, samples: int, data_seconds: float
     ) -> None:
         """One batch: its mean loss, its accuracy and over how many kinds of joints that is, or None
         where its outputs were not to be seen; and its size."""
-        if judged is None:
+        if measured is None:
             self._is_judged = False
         else:
-            loss, accuracy, joints = judged
+            loss, accuracy, joints = measured
             self._sums += torch.stack([loss.detach() * samples, accuracy * joints, joints])
         self._samples += samples
         self._data_seconds += data_seconds
 
-    def read(self) -> Pass:
+    def read(self) -> EpochStats:
         """The means so far; waits for the device."""
         loss, right, joints = self._sums.tolist()
-        return Pass(
+        return EpochStats(
             loss=loss / max(self._samples, 1),
             accuracy=right / max(joints, 1),
             samples=self._samples,
             seconds=time.perf_counter() - self._start,
             data_seconds=self._data_seconds,
-            is_judged=self._is_judged,
+            has_loss=self._is_judged,
         )
 
 
@@ -95,7 +95,7 @@ def train_epoch(
     print_freq: int = 100,
     observe: Observer | None = None,
     augment: Callable[[Tensor, int], Tensor] | None = None,
-) -> Pass:
+) -> EpochStats:
     """Train ``model`` in place on every batch of ``loader`` (lib.dataset.loading.train_loader)
     once.
 
@@ -131,15 +131,15 @@ def train_epoch(
         for meter in (whole, part):
             meter.add((loss, accuracy, joints), len(batch["index"]), waited)
         if step % print_freq == 0:
-            passed = part.read()
-            _check_finite(passed.loss, epoch, step)
+            stats = part.read()
+            _check_finite(stats.loss, epoch, step)
             if observe is not None:
-                observe(step, passed, batch, outputs, target)
+                observe(step, stats, batch, outputs, target)
             part.restart()
         asked = time.perf_counter()
-    passed = whole.read()
-    _check_finite(passed.loss, epoch, len(loader) - 1)
-    return passed
+    stats = whole.read()
+    _check_finite(stats.loss, epoch, len(loader) - 1)
+    return stats
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

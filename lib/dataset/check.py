@@ -136,7 +136,7 @@ def check_people(table: Table, skeleton: Skeleton, has_boxes: bool = True) -> li
 
 
 def swapped_pairs(table: Table, skeleton: Skeleton) -> list[tuple[int, int]]:
-    """(row, number of the flip pair) where a left and a right joint look exchanged.
+    """(row, number of the flip pair) where a left and a right joint look permute_joints.
 
     In a view from the front all lefts lie on one side, from behind on the other: pairs agree. How
     far two pairs usually do is counted over the whole table, since arms and legs may cross; a pair

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lib.core.backends import predict
 from lib.core.codecs.codec import Codec
-from lib.core.engines import predict
 from lib.core.exported import ENTRY, Description, need
 from lib.keypoints.geometry import normalize
 from lib.utils.errors import InputError

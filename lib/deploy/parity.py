@@ -1,4 +1,4 @@
-"""How far an engine's keypoints are from PyTorch's, on the same crops."""
+"""How far a backend's keypoints are from PyTorch's, on the same crops."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
+from lib.core.backends import Backend, TorchBackend
 from lib.core.codecs.codec import Outputs
-from lib.core.engines import Engine, TorchEngine
 from lib.dataset import build_dataset, crops_are_aligned
 from lib.dataset.top_down import crop
 from lib.figures.drawing import draw_scene
@@ -23,29 +23,29 @@ STEADY = 0.05  # pixels that a joint may move under the noise
 @dataclass(frozen=True)
 class Difference:
     """Distances in crop pixels, the largest and the mean, over all ``joints`` and over the
-    ``steady`` ones; the largest difference of scores, as a share of the largest score."""
+    ``stable`` ones; the largest difference of scores, as a share of the largest score."""
 
     largest: float
     mean: float
-    steady_largest: float
+    stable_largest: float
     scores: float
     joints: int
-    steady: int
+    stable: int
 
 
-def difference(engine: Engine, reference: TorchEngine, crops: Tensor) -> Difference:
+def difference(backend: Backend, reference: TorchBackend, crops: Tensor) -> Difference:
     """Compare on crops (N, 3, H, W).
 
-    A joint is steady if noise far above the rounding of an engine leaves it where it is in the
+    A joint is stable if noise far above the rounding of a backend leaves it where it is in the
     reference. Others have two maxima as good as equal, which an untrained network often has: which
-    of them wins says nothing of an engine.
+    of them wins says nothing of a backend.
     """
     outputs = reference.outputs(crops)
     places, scores = (value.cpu() for value in reference.codec.decode(outputs))
-    found, found_scores = engine(crops)
+    found, found_scores = backend(crops)
     distance = torch.linalg.vector_norm(found - places, dim=-1)
-    is_steady = steady(reference, outputs, places)
-    left = distance[is_steady]
+    is_stable = stable(reference, outputs, places)
+    left = distance[is_stable]
     spread = float(scores.abs().max().clamp(min=torch.finfo(torch.float32).tiny))
     return Difference(
         float(distance.max()),
@@ -57,7 +57,7 @@ def difference(engine: Engine, reference: TorchEngine, crops: Tensor) -> Differe
     )
 
 
-def steady(reference: TorchEngine, outputs: Outputs, places: Tensor) -> Tensor:
+def stable(reference: TorchBackend, outputs: Outputs, places: Tensor) -> Tensor:
     """(N, K): whether noise leaves a joint where it is."""
     generator = torch.Generator().manual_seed(0)
 
@@ -65,14 +65,14 @@ def steady(reference: TorchEngine, outputs: Outputs, places: Tensor) -> Tensor:
         noise = torch.randn(output.shape, generator=generator).to(output.device)
         return output + NOISE * output.std() * noise
 
-    is_steady = torch.ones(places.shape[:2], dtype=torch.bool)
+    is_stable = torch.ones(places.shape[:2], dtype=torch.bool)
     for _ in range(DRAWS):
         several = isinstance(outputs, (list, tuple))
         moved, _ = reference.codec.decode(
             [shaken(output) for output in outputs] if several else shaken(outputs)
         )
-        is_steady &= torch.linalg.vector_norm(moved.cpu() - places, dim=-1) < STEADY
-    return is_steady
+        is_stable &= torch.linalg.vector_norm(moved.cpu() - places, dim=-1) < STEADY
+    return is_stable
 
 
 def random_crops(cfg: CfgNode, count: int) -> Tensor:

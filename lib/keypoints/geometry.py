@@ -87,14 +87,14 @@ def mirror_joints(
     joints: np.ndarray, visible: np.ndarray, width: int, flip_pairs: tuple[tuple[int, int], ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Joints (K, 2) and flags (K,) of the mirrored image: places mirrored, left and right
-    exchanged."""
-    order = mirror_order(len(joints), flip_pairs)
+    permute_joints."""
+    order = flip_permutation(len(joints), flip_pairs)
     mirrored = joints[order].copy()
     mirrored[:, 0] = width - 1 - mirrored[:, 0]
     return mirrored, visible[order]
 
 
-def mirror_order(count: int, flip_pairs: tuple[tuple[int, int], ...]) -> list[int]:
+def flip_permutation(count: int, flip_pairs: tuple[tuple[int, int], ...]) -> list[int]:
     """For each of ``count`` joints, the joint that takes its place in a mirror."""
     order = list(range(count))
     for left, right in flip_pairs:

@@ -125,7 +125,7 @@ class DynamicConv(nn.Module):
         does not depend on the number of images, which an exported or compiled graph may leave open.
 
         A convolution for each kernel: one with several results a channel is not depthwise to the
-        engines that run such graphs, and several times as slow there.
+        backends that run such graphs, and several times as slow there.
         """
         mixed = 0
         for number, kernel in enumerate(self.aggregation.weight):

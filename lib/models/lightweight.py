@@ -88,7 +88,7 @@ class PixelConv(nn.Conv2d):
 
 
 def is_traced() -> bool:
-    """Whether this run makes a graph for another engine, which has better uses for convolutions."""
+    """Whether this run makes a graph for another backend, which has better uses for convolutions."""
     is_compiled = torch.jit.is_tracing() or torch.compiler.is_compiling()
     return is_compiled or torch.onnx.is_in_onnx_export()
 

@@ -52,7 +52,7 @@ def box_nms(dets: ArrayLike, threshold: float, device: str = "cpu") -> np.ndarra
     number = gpu.parse_device(device)
     with np.errstate(all="ignore"):
         boxes, scores = arguments.check_boxes(dets)
-        order = falling_order(scores)
+        order = descending_order(scores)
         table = np.ascontiguousarray(boxes[order].T)
         keep = np.empty(len(order), np.uint8)
         if device == "auto" and len(order) not in AUTO_CUDA_BOXES:
@@ -77,7 +77,7 @@ def box_keep_cuda(
         kernels().box_keep(table, threshold, keep)
 
 
-def falling_order(scores: np.ndarray) -> np.ndarray:
+def descending_order(scores: np.ndarray) -> np.ndarray:
     """Rows, highest score first: int64 (N,). Of equals the later row first; NaN is the lowest."""
     if scores.dtype.kind == "f":
         scores = np.where(np.isnan(scores), -np.inf, scores)
@@ -150,7 +150,7 @@ def oks_nms(
         ValueError: a wrong shape, dtype or value.
     """
     people = arguments.check_people(keypoints, scores, areas, sigmas, in_vis_thre)
-    order = falling_order(people.scores)
+    order = descending_order(people.scores)
     return suppress(people, order, np.array([0, len(order)], np.int64), threshold, soft=False)
 
 
@@ -172,7 +172,7 @@ def soft_oks_nms(
         int64 (M,), M <= 20, rows in the order in which they were kept.
     """
     people = arguments.check_people(keypoints, scores, areas, sigmas, in_vis_thre)
-    order = falling_order(people.scores)
+    order = descending_order(people.scores)
     return suppress(people, order, np.array([0, len(order)], np.int64), threshold, soft=True)
 
 
@@ -201,7 +201,7 @@ def oks_nms_groups(
     """
     people = arguments.check_people(keypoints, scores, areas, sigmas, in_vis_thre)
     images = arguments.check_groups(groups, len(people.scores))
-    order = falling_order(people.scores)
+    order = descending_order(people.scores)
     order = order[np.argsort(images[order], kind="stable")]
     borders = np.flatnonzero(np.diff(images[order])) + 1
     starts = np.concatenate([[0], borders, [len(order)]]).astype(np.int64)

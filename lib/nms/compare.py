@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lib.nms import backend, falling_order, gpu, numpy_nms
+from lib.nms import backend, descending_order, gpu, numpy_nms
 
 BOXES = 10_000
 PEOPLE = 2_000
@@ -97,5 +97,5 @@ def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     """Boxes float32 (4, count), highest score first; whole pixels, so that some overlaps tie."""
     corner = rng.integers(0, 900, (2, count))
     size = rng.integers(20, 120, (2, count))
-    order = falling_order(rng.random(count))
+    order = descending_order(rng.random(count))
     return np.ascontiguousarray(np.concatenate([corner, corner + size])[:, order], np.float32)

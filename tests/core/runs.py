@@ -8,9 +8,9 @@ import torch
 from yacs.config import CfgNode
 
 from lib.config import load_config
+from lib.core.backends import TorchBackend
 from lib.core.codecs import build_codec
 from lib.core.codecs.heatmap import HeatmapCodec
-from lib.core.engines import TorchEngine
 from lib.core.optim import build_optimizer, build_schedule
 from lib.dataset import build_dataset
 from lib.dataset.loading import TestLoader, train_loader
@@ -51,9 +51,11 @@ def parts(tmp_path: Path, **sections: dict) -> Parts:
     )
 
 
-def engine(run: Parts, model: torch.nn.Module | None = None, flip_test: bool = True) -> TorchEngine:
+def backend(
+    run: Parts, model: torch.nn.Module | None = None, flip_test: bool = True
+) -> TorchBackend:
     """The run's network as it is tested, or another one in its place."""
-    return TorchEngine((model or run.model).eval(), run.codec, flip_test=flip_test)
+    return TorchBackend((model or run.model).eval(), run.codec, flip_test=flip_test)
 
 
 def schedule(run: Parts):

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from lib.config import load_config
-from lib.core.engines import TorchEngine, build_engine
+from lib.core.backends import TorchBackend, build_backend
 from lib.core.inference import Predictor
 from lib.core.validate import validate
 from lib.keypoints.skeletons import COCO
 from lib.models import built_in
 from lib.utils.errors import InputError
 from tests import tiny
-from tests.core.runs import engine, parts, same_places
+from tests.core.runs import backend, parts, same_places
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_people_are_found_as_the_validation_finds_them(tmp_path, kind):
     run = parts(tmp_path, TEST=test, MODEL=KINDS[kind])
     tiny.enliven(run.model)
     torch.save(run.model.state_dict(), tmp_path / "weights.pth")
-    found = validate(engine(run), run.tests, run.codec).keypoints
+    found = validate(backend(run), run.tests, run.codec).keypoints
     table = run.tests.dataset.table
     predictor = Predictor(run.cfg, tmp_path / "weights.pth", device="cpu")
     # As published, an annotated box is a pixel smaller each way.
@@ -75,13 +75,13 @@ def test_perfect_heatmaps_give_the_annotated_places_in_image_pixels(tmp_path, ki
     rows = torch.cat([batch["index"] for batch in batches]).numpy()
     is_inside = ((joints > 12) & (joints < 52)).all(-1).numpy()  # maps are cut off at the border
     answers = [run.codec.encode(b["joints"], b["visible"]).heatmaps for b in batches]
-    oracle = engine(run, Oracle(answers), flip_test=False)
+    oracle = backend(run, Oracle(answers), flip_test=False)
     found = validate(oracle, run.tests, run.codec).keypoints
     table = run.tests.dataset.table
     error = np.linalg.norm(found[rows, :, :2] - table.joints[rows], axis=2)
     error = error[is_inside & (table.visible[rows] > 0)]
     assert len(error) > 20 and error.max() < bound
-    predictor = Predictor(run.cfg, TorchEngine(Oracle([answers[0][:2]]), run.codec))
+    predictor = Predictor(run.cfg, TorchBackend(Oracle([answers[0][:2]]), run.codec))
     image = table.path(0)
     people = predictor(image, [[8, 12, 43, 63], [63, 12, 43, 63]])
     assert same_places(np.stack([p.keypoints for p in people]), found[:2, :, :2])
@@ -131,12 +131,12 @@ def test_boxes_beyond_one_batch_come_back_in_their_order(tmp_path, run):
 
 
 def test_people_of_several_images_share_batches_and_come_back_by_image(run):
-    engine = build_engine(run.cfg, COCO, run.model.state_dict())
+    backend = build_backend(run.cfg, COCO, run.model.state_dict())
     sizes = []
 
     def counting(crops):
         sizes.append(len(crops))
-        return engine(crops)
+        return backend(crops)
 
     predictor = Predictor(run.cfg, counting)
     paths = [run.data.table.path(row) for row in (0, 2, 4)]

@@ -10,10 +10,10 @@ import torch
 
 from lib.core.pictures import write_prediction_sheet
 from lib.core.recorder import Recorder
-from lib.core.train import Pass, train_epoch
+from lib.core.train import EpochStats, train_epoch
 from lib.core.validate import validate
 from lib.utils.errors import InputError
-from tests.core.runs import CPU, engine, parts, schedule
+from tests.core.runs import CPU, backend, parts, schedule
 from tests.utils.event_files import read_events
 
 KINDS = ("gt", "pred", "hm_gt", "hm_pred")
@@ -34,8 +34,8 @@ def recorder(tmp_path):
         one.close()
 
 
-def passed(loss: float) -> Pass:
-    return Pass(loss, 0.5, samples=8, seconds=2.0, data_seconds=0.5)
+def stats(loss: float) -> EpochStats:
+    return EpochStats(loss, 0.5, samples=8, seconds=2.0, data_seconds=0.5)
 
 
 def record(run, writer: Recorder) -> None:
@@ -45,7 +45,7 @@ def record(run, writer: Recorder) -> None:
         observe=lambda step, _, *batch: writer.batch("train", step, step, *batch),
     )
     validate(
-        *(engine(run), run.tests, run.codec),
+        *(backend(run), run.tests, run.codec),
         print_freq=1,
         observe=lambda step, _, *batch: writer.batch("val", step, step, *batch),
     )
@@ -82,9 +82,9 @@ def test_history_and_curves_hold_every_epoch_and_the_scores_of_those_validated(t
     writer.save()
     assert not (tmp_path / "out").exists()
     for epoch in range(3):
-        writer.epoch(epoch, passed(1 / (epoch + 1)), 0.01)
+        writer.epoch(epoch, stats(1 / (epoch + 1)), 0.01)
         if epoch == 1:
-            writer.scores(epoch, passed(0.7), {"AP": 0.25, "AP (M)": 0.5})
+            writer.scores(epoch, stats(0.7), {"AP": 0.25, "AP (M)": 0.5})
         writer.save()
     with (tmp_path / "out" / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -98,12 +98,12 @@ def test_a_resumed_run_goes_on_with_the_history_of_the_epochs_before(tmp_path, r
     run = parts(tmp_path)
     first = recorder(run)
     for epoch in range(3):
-        first.epoch(epoch, passed(epoch + 1), 0.01)
-    first.scores(2, passed(1), {"AP": 0.5})
+        first.epoch(epoch, stats(epoch + 1), 0.01)
+    first.scores(2, stats(1), {"AP": 0.5})
     first.save()
     second = recorder(run)
     second.resume(2)
-    second.epoch(2, passed(9), 0.01)
+    second.epoch(2, stats(9), 0.01)
     second.save()
     with (tmp_path / "out" / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -113,8 +113,8 @@ def test_a_resumed_run_goes_on_with_the_history_of_the_epochs_before(tmp_path, r
 
 def test_scores_of_an_epoch_that_is_not_in_the_history_are_in_no_row(tmp_path, recorder):
     writer = recorder(parts(tmp_path))
-    writer.epoch(0, passed(1), 0.01)
-    writer.scores(3, passed(1), {"AP": 0.5})
+    writer.epoch(0, stats(1), 0.01)
+    writer.scores(3, stats(1), {"AP": 0.5})
     writer.save()
     assert "AP" not in (tmp_path / "out" / "history.csv").read_text()
 
@@ -122,11 +122,11 @@ def test_scores_of_an_epoch_that_is_not_in_the_history_are_in_no_row(tmp_path, r
 def test_a_new_run_begins_a_new_history(tmp_path, recorder):
     run = parts(tmp_path)
     first = recorder(run)
-    first.epoch(0, passed(1), 0.01)
+    first.epoch(0, stats(1), 0.01)
     first.save()
     second = recorder(run)
     second.resume(0)
-    second.epoch(0, passed(5), 0.01)
+    second.epoch(0, stats(5), 0.01)
     second.save()
     assert (tmp_path / "out" / "history.csv").read_text().count("\n") == 2
 
@@ -143,9 +143,9 @@ def test_tensorboard_gets_curves_scores_a_table_and_pictures(tmp_path, recorder,
     run = parts(tmp_path)
     writer = recorder(run)
     with caplog.at_level("INFO"):
-        writer.train_step(2, 1, 10, passed(0.25), 0.01)
-        writer.test_step(3, 5, passed(0.5))
-    writer.scores(2, passed(0.125), {"AP": 0.25, "AP (M)": 0.5})
+        writer.train_step(2, 1, 10, stats(0.25), 0.01)
+        writer.test_step(3, 5, stats(0.5))
+    writer.scores(2, stats(0.125), {"AP": 0.25, "AP (M)": 0.5})
     record(run, writer)
     writer.close()
     events = read_events(next((tmp_path / "log").iterdir()))
@@ -190,7 +190,7 @@ def test_keypoints_without_outputs_are_drawn_and_have_no_loss(tmp_path, recorder
     drawn = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert set(drawn) == {"val_0_gt.jpg", "val_0_pred.jpg", "val_0_hm_gt.jpg"}
     assert drawn["val_0_gt.jpg"] == drawn["val_0_pred.jpg"]
-    unseen = dataclasses.replace(passed(0.5), is_judged=False)
+    unseen = dataclasses.replace(stats(0.5), has_loss=False)
     with caplog.at_level("INFO"):
         writer.test_step(3, 5, unseen)
     assert caplog.text.rstrip().endswith("Data 0.500s")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.core.train import Meter, Pass, train_epoch
+from lib.core.train import EpochStats, Meter, train_epoch
 from lib.keypoints.geometry import normalize
 from lib.utils.errors import InputError
 from tests.core.runs import CPU, parts, schedule
@@ -20,7 +20,7 @@ def test_epochs_lower_the_loss_below_that_of_empty_maps(tmp_path):
         train_epoch(run.model, run.loader, run.codec, run.optimizer, schedule(run), epoch, CPU)
         for epoch in range(15)
     ]
-    losses = [passed.loss for passed in passes]
+    losses = [stats.loss for stats in passes]
     assert losses[-1] < 0.6 * empty and losses[-1] < 0.6 * losses[0]
     assert passes[0].samples == 6 and passes[0].seconds > passes[0].data_seconds > 0
 
@@ -30,10 +30,10 @@ def test_what_is_reported_is_the_mean_over_samples_and_joints_of_the_batches(tmp
     run = parts(tmp_path, TRAIN={"LR": 0.0})
     seen = []
 
-    def observe(step, passed, batch, outputs, target):
+    def observe(step, stats, batch, outputs, target):
         loss = run.codec.loss(outputs, target).item()
         accuracy, joints = (value.item() for value in run.codec.accuracy(outputs, target))
-        seen.append((step, passed, len(batch["index"]), loss, accuracy, joints))
+        seen.append((step, stats, len(batch["index"]), loss, accuracy, joints))
 
     whole = train_epoch(
         *(run.model, run.loader, run.codec, run.optimizer, schedule(run), 0, CPU),
@@ -41,9 +41,9 @@ def test_what_is_reported_is_the_mean_over_samples_and_joints_of_the_batches(tmp
         observe=observe,
     )
     assert [(step, size) for step, _, size, *_ in seen] == [(0, 4), (1, 2)]
-    for _, passed, size, loss, accuracy, _ in seen:
-        assert passed.loss == pytest.approx(loss, rel=1e-5) and passed.samples == size
-        assert passed.accuracy == pytest.approx(accuracy, rel=1e-5)
+    for _, stats, size, loss, accuracy, _ in seen:
+        assert stats.loss == pytest.approx(loss, rel=1e-5) and stats.samples == size
+        assert stats.accuracy == pytest.approx(accuracy, rel=1e-5)
     _, _, sizes, losses, accuracies, joints = map(np.array, zip(*seen, strict=True))
     assert whole.loss == pytest.approx((sizes * losses).sum() / 6, rel=1e-5)
     assert whole.accuracy == pytest.approx((joints * accuracies).sum() / joints.sum(), rel=1e-5)
@@ -52,18 +52,18 @@ def test_what_is_reported_is_the_mean_over_samples_and_joints_of_the_batches(tmp
 def test_in_bfloat16_the_network_computes_coarser_and_the_loss_stays_float32(tmp_path):
     losses, computed, seen = [], [], []
 
-    def observe(step, passed, batch, outputs, target):
+    def observe(step, stats, batch, outputs, target):
         seen.append(outputs.dtype)
 
     for autocast in (False, True):
         run = parts(tmp_path, TRAIN={"LR": 0.0, "BATCH_SIZE_PER_GPU": 6})
         run.model.register_forward_hook(lambda module, args, out: computed.append(out.dtype))
-        passed = train_epoch(
+        stats = train_epoch(
             *(run.model, run.loader, run.codec, run.optimizer, schedule(run), 0, CPU),
             autocast=autocast,
             observe=observe,
         )
-        losses.append(passed.loss)
+        losses.append(stats.loss)
     assert computed == [torch.float32, torch.bfloat16]
     assert seen == [torch.float32, torch.float32]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
@@ -77,7 +77,7 @@ def test_every_step_has_the_schedules_rate_and_the_epochs_order(tmp_path):
         asked.append((epoch, step))
         return 0.1 * (step + 1)
 
-    def observe(step, passed, batch, outputs, target):
+    def observe(step, stats, batch, outputs, target):
         rates.append(run.optimizer.param_groups[0]["lr"])
         rows.append(batch["index"].tolist())
 
@@ -103,7 +103,7 @@ def test_colours_are_fed_in_the_order_of_the_experiment(tmp_path):
             *(run.model, run.loader, run.codec, run.optimizer, schedule(run), 0, CPU),
             is_rgb=is_rgb,
             print_freq=1,
-            observe=lambda step, passed, batch, *_, batches=batches: batches.append(batch),
+            observe=lambda step, stats, batch, *_, batches=batches: batches.append(batch),
         )
         torch.testing.assert_close(fed[-1], normalize(batches[-1]["image"], is_rgb))
     assert not torch.equal(fed[0], fed[2])
@@ -121,7 +121,7 @@ def test_the_network_sees_what_augment_makes_of_the_images(tmp_path):
     train_epoch(
         *(run.model, run.loader, run.codec, run.optimizer, schedule(run), 0, CPU),
         print_freq=1,
-        observe=lambda step, passed, batch, *_: shown.append(batch["image"]),
+        observe=lambda step, stats, batch, *_: shown.append(batch["image"]),
         augment=augment,
     )
     assert steps == [0, 1]
@@ -148,13 +148,13 @@ def test_a_meter_weighs_losses_by_samples_and_accuracies_by_joints():
     number = torch.tensor
     meter.add((number(1.0), number(0.5), number(17)), 3, 0.25)
     meter.add((number(5.0), number(1.0), number(1)), 1, 0.5)
-    passed = meter.read()
-    assert passed.is_judged
-    assert passed.loss == pytest.approx(2.0)
-    assert passed.accuracy == pytest.approx((0.5 * 17 + 1) / 18)
-    assert passed.samples == 4 and passed.data_seconds == 0.75
+    stats = meter.read()
+    assert stats.has_loss
+    assert stats.loss == pytest.approx(2.0)
+    assert stats.accuracy == pytest.approx((0.5 * 17 + 1) / 18)
+    assert stats.samples == 4 and stats.data_seconds == 0.75
     meter.restart()
     assert (meter.read().loss, meter.read().samples) == (0, 0)
     meter.add(None, 2, 0.1)
-    assert not meter.read().is_judged and meter.read().samples == 2
-    assert Pass(0, 0, samples=30, seconds=1.5, data_seconds=0).speed == 20
+    assert not meter.read().has_loss and meter.read().samples == 2
+    assert EpochStats(0, 0, samples=30, seconds=1.5, data_seconds=0).speed == 20

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from lib.core.engines import build_engine, predict
+from lib.core.backends import build_backend, predict
 from lib.core.exported import Description
 from lib.core.validate import validate
 from lib.deploy.export import openvino_files
-from lib.keypoints.geometry import mirror_order
+from lib.keypoints.geometry import flip_permutation
 from lib.utils.devices import has_bfloat16
 from tests import tiny
-from tests.core.runs import CPU, engine, parts, same_places
+from tests.core.runs import CPU, backend, parts, same_places
 from tests.deploy.exports import small
 
 
@@ -39,7 +39,7 @@ def test_a_perfect_network_finds_everybody_where_they_are(tmp_path):
     order = np.array([3, 5, 0, 4, 1, 2])
     run.tests.dataset.table = table = run.data.source.table.select(order)
     run.tests._loader.dataset.__init__(run.tests.dataset)
-    result = validate(engine(run, Oracle(perfect(run)), flip_test=False), run.tests, run.codec)
+    result = validate(backend(run, Oracle(perfect(run)), flip_test=False), run.tests, run.codec)
     assert result.keypoints.shape == (6, 17, 3)
     seen = table.visible > 0
     # One heatmap pixel is a quarter of the crop's 64, over a box of about 0.4 * 200 pixels.
@@ -48,8 +48,8 @@ def test_a_perfect_network_finds_everybody_where_they_are(tmp_path):
     assert error[seen].max() <= 0.76  # half a pixel of rounding and a quarter step
     assert (result.keypoints[..., 2][seen] == 1).all()
     assert (result.keypoints[..., 2][~seen] == 0).all()
-    assert result.passed.samples == 6
-    assert result.passed.loss == 0 and result.passed.accuracy == 1
+    assert result.stats.samples == 6
+    assert result.stats.loss == 0 and result.stats.accuracy == 1
 
 
 def test_the_flip_test_averages_with_the_mirrored_crops_answer(tmp_path):
@@ -58,7 +58,7 @@ def test_the_flip_test_averages_with_the_mirrored_crops_answer(tmp_path):
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         plain = run.model(images)
-        mirrored = run.model(images.flip(3))[:, mirror_order(17, run.data.skeleton.flip_pairs)]
+        mirrored = run.model(images.flip(3))[:, flip_permutation(17, run.data.skeleton.flip_pairs)]
         shifted = mirrored.flip(3)
         shifted[..., 1:] = shifted[..., :-1].clone()
         both = predict(run.model, run.codec, images, flip_test=True)
@@ -69,8 +69,8 @@ def test_the_flip_test_averages_with_the_mirrored_crops_answer(tmp_path):
 def test_a_pass_leaves_the_network_as_it_was_and_repeats_itself(tmp_path):
     run = parts(tmp_path)
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
-    first = validate(engine(run), run.tests, run.codec)
-    second = validate(engine(run), run.tests, run.codec)
+    first = validate(backend(run), run.tests, run.codec)
+    second = validate(backend(run), run.tests, run.codec)
     np.testing.assert_array_equal(first.keypoints, second.keypoints)
     assert not run.model.training
     for name, value in run.model.state_dict().items():
@@ -83,20 +83,20 @@ def test_the_answer_does_not_depend_on_the_batches(tmp_path, batch_size):
     whole = parts(tmp_path, TEST={"BATCH_SIZE_PER_GPU": 6})
     for part in (run, whole):
         tiny.enliven(part.model)
-    ours = validate(engine(run), run.tests, run.codec)
-    theirs = validate(engine(whole), whole.tests, whole.codec)
+    ours = validate(backend(run), run.tests, run.codec)
+    theirs = validate(backend(whole), whole.tests, whole.codec)
     np.testing.assert_allclose(ours.keypoints[..., 2], theirs.keypoints[..., 2], atol=1e-4)
     assert same_places(ours.keypoints, theirs.keypoints)
-    assert ours.passed.loss == pytest.approx(theirs.passed.loss, rel=1e-4)
+    assert ours.stats.loss == pytest.approx(theirs.stats.loss, rel=1e-4)
 
 
 def test_the_observer_is_called_every_print_freq_steps(tmp_path):
     run = parts(tmp_path, TEST={"BATCH_SIZE_PER_GPU": 1})
     steps = []
     validate(
-        *(engine(run), run.tests, run.codec),
+        *(backend(run), run.tests, run.codec),
         print_freq=2,
-        observe=lambda step, passed, *_: steps.append((step, passed.samples)),
+        observe=lambda step, stats, *_: steps.append((step, stats.samples)),
     )
     assert steps == [(0, 1), (2, 2), (4, 2)]
 
@@ -108,13 +108,13 @@ def test_the_observer_is_called_every_print_freq_steps(tmp_path):
 def test_an_exported_file_is_scored_as_the_network_itself(tmp_path, target, decodes, is_single):
     run = parts(tmp_path, MODEL={"TARGET_TYPE": target})
     made = small(tmp_path, TARGET_TYPE=target)
-    expected = validate(made.engine, run.tests, run.codec)
+    expected = validate(made.backend, run.tests, run.codec)
     file = made.write(tmp_path, "torchscript", decodes, is_single)
     shown = []
     found = validate(
-        *(build_engine(made.cfg, made.skeleton, file), run.tests, run.codec),
+        *(build_backend(made.cfg, made.skeleton, file), run.tests, run.codec),
         print_freq=1,
-        observe=lambda step, passed, batch, outputs, target, places: shown.append(
+        observe=lambda step, stats, batch, outputs, target, places: shown.append(
             (outputs, places.shape)
         ),
     )
@@ -122,19 +122,19 @@ def test_an_exported_file_is_scored_as_the_network_itself(tmp_path, target, deco
     assert same_places(found.keypoints, expected.keypoints)
     assert [places for _, places in shown] == [(4, 17, 2), (2, 17, 2)]
     assert all((outputs is None) == decodes for outputs, _ in shown)
-    assert expected.passed.is_judged and found.passed.samples == 6
+    assert expected.stats.has_loss and found.stats.samples == 6
     if decodes:
-        assert not found.passed.is_judged
+        assert not found.stats.has_loss
     else:
-        assert found.passed.loss == pytest.approx(expected.passed.loss, rel=1e-4)
-        assert found.passed.accuracy == pytest.approx(expected.passed.accuracy, abs=1e-4)
+        assert found.stats.loss == pytest.approx(expected.stats.loss, rel=1e-4)
+        assert found.stats.accuracy == pytest.approx(expected.stats.accuracy, abs=1e-4)
 
 
 def test_onnx_and_openvino_files_are_scored_openvinos_in_bfloat16(tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
         pytest.importorskip(package)
     run, made = parts(tmp_path), small(tmp_path)
-    expected = validate(made.engine, run.tests, run.codec).keypoints
+    expected = validate(made.backend, run.tests, run.codec).keypoints
     onnx = made.write(tmp_path, "onnx")
     description = Description.of(made.cfg, made.skeleton, decodes=True, is_single=False)
     for suffix, content in openvino_files(onnx.read_bytes(), description).items():
@@ -142,7 +142,7 @@ def test_onnx_and_openvino_files_are_scored_openvinos_in_bfloat16(tmp_path):
     half = (".xml", "bfloat16", 0.02) if has_bfloat16(CPU) else (".xml", "float32", 1e-5)
     for suffix, precision, bound in ((".onnx", "float32", 1e-5), half):
         path = onnx.with_suffix(suffix)
-        opened = build_engine(made.cfg, made.skeleton, path, precision=precision)
+        opened = build_backend(made.cfg, made.skeleton, path, precision=precision)
         found = validate(opened, run.tests, run.codec).keypoints
         assert np.abs(found[..., 2] - expected[..., 2]).max() < bound
     for request in opened._requests.values():

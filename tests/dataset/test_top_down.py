@@ -8,7 +8,7 @@ import torch
 from lib.dataset import build_dataset, top_down
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.top_down import Augmentation, TopDownDataset
-from lib.keypoints.geometry import crop_matrix, mirror_order, transform_points
+from lib.keypoints.geometry import crop_matrix, flip_permutation, transform_points
 from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
 from tests import tiny
@@ -163,7 +163,7 @@ def test_a_mirrored_sample_is_the_sample_of_the_mirrored_picture(tmp_path, sourc
     path = source.table.path(row)
     picture = cv2.imread(path)
     table = source.table
-    order = mirror_order(17, COCO.flip_pairs)
+    order = flip_permutation(17, COCO.flip_pairs)
     table.center[row, 0] = tiny.WIDTH - 1 - table.center[row, 0]
     table.joints[row] = table.joints[row][order]
     table.joints[row, :, 0] = tiny.WIDTH - 1 - table.joints[row, :, 0]
@@ -192,7 +192,7 @@ def test_joints_land_on_the_same_picture_content_however_the_crop_is_turned(sour
     source.table.paths = np.array([n.replace(b".jpg", b".png") for n in source.table.paths])
     source.table.joints[row] = joints[:, :2]
     source.table.visible[row] = 1
-    partner = mirror_order(17, COCO.flip_pairs)
+    partner = flip_permutation(17, COCO.flip_pairs)
     checked = {True: 0, False: 0}
     for sample in views(dataset(source, Augmentation(), size=(96, 128)), 30):
         is_mirrored = bool(sample["center"][0] != float(source.table.center[row, 0]))

@@ -8,9 +8,9 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.config import load_config
+from lib.core.backends import TorchBackend
 from lib.core.codecs import build_codec
 from lib.core.codecs.codec import Codec
-from lib.core.engines import TorchEngine
 from lib.core.exported import Description
 from lib.deploy.export import MAIN_SUFFIX, Decoded, export
 from lib.keypoints.skeletons import COCO, Skeleton
@@ -30,8 +30,8 @@ class Small(NamedTuple):
         return self.codec, self.cfg.DATASET.COLOR_RGB, self.cfg.TEST.FLIP_TEST
 
     @property
-    def engine(self) -> TorchEngine:
-        return TorchEngine(self.network, *self.how)
+    def backend(self) -> TorchBackend:
+        return TorchBackend(self.network, *self.how)
 
     def write(self, folder: Path, kind: str, decodes: bool = True, is_single: bool = False) -> Path:
         module = Decoded(self.network, *self.how).eval() if decodes else self.network

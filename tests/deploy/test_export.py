@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lib.core.engines import build_engine
+from lib.core.backends import build_backend
 from lib.core.exported import Description
 from lib.deploy.export import openvino_files
 from lib.deploy.parity import difference, random_crops
@@ -12,14 +12,14 @@ from tests.deploy.exports import small
 
 
 def answers_as_pytorch(made, path) -> bool:
-    engine = build_engine(made.cfg, made.skeleton, path)
+    backend = build_backend(made.cfg, made.skeleton, path)
     crops = random_crops(made.cfg, 3)
     for number in (1, 3):
-        places, scores = engine(crops[:number])
+        places, scores = backend(crops[:number])
         assert places.shape == (number, 17, 2) and scores.shape == (number, 17)
-        found = difference(engine, made.engine, crops[:number])
-        assert found.steady > found.joints / 2
-        assert found.steady_largest < 0.01 and found.scores < 1e-4
+        found = difference(backend, made.backend, crops[:number])
+        assert found.stable > found.joints / 2
+        assert found.stable_largest < 0.01 and found.scores < 1e-4
     return True
 
 
@@ -43,7 +43,7 @@ def test_onnx_and_openvino_answer_as_pytorch_for_any_number_of_crops(tmp_path):
     assert answers_as_pytorch(made, path.with_suffix(".xml"))
 
 
-def test_onnx_without_decoding_is_decoded_by_the_engine(tmp_path):
+def test_onnx_without_decoding_is_decoded_by_the_backend(tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     made = small(tmp_path)
@@ -53,10 +53,10 @@ def test_onnx_without_decoding_is_decoded_by_the_engine(tmp_path):
 def test_a_file_for_single_crops_takes_several_one_after_another(tmp_path):
     made = small(tmp_path)
     path = made.write(tmp_path, "torchscript", is_single=True)
-    engine = build_engine(made.cfg, made.skeleton, path)
+    backend = build_backend(made.cfg, made.skeleton, path)
     crops = random_crops(made.cfg, 3)
-    places, scores = engine(crops)
-    alone = [engine(one) for one in crops.split(1)]
+    places, scores = backend(crops)
+    alone = [backend(one) for one in crops.split(1)]
     assert torch.equal(places, torch.cat([place for place, _ in alone]))
     assert torch.equal(scores, torch.cat([score for _, score in alone]))
 
@@ -80,7 +80,7 @@ def test_a_file_of_another_experiment_is_refused_by_what_differs(
     section, name = key.split(".")
     cfg[section][name] = value
     if message is None:
-        build_engine(cfg, made.skeleton, path)
+        build_backend(cfg, made.skeleton, path)
         return
     with pytest.raises(InputError, match=message):
-        build_engine(cfg, made.skeleton, path)
+        build_backend(cfg, made.skeleton, path)

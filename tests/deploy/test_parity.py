@@ -1,26 +1,26 @@
-"""How engines are compared: a wrong one is noticed, two equal maxima are not held against it."""
+"""How backends are compared: a wrong one is noticed, two equal maxima are not held against it."""
 
 import torch
 
-from lib.core.engines import TorchEngine
+from lib.core.backends import TorchBackend
 from lib.deploy.parity import difference, drawn_crops, random_crops, real_crops
 from tests.deploy.exports import small
 
 
-def test_an_engine_that_moves_a_joint_is_noticed(tmp_path):
+def test_an_backend_that_moves_a_joint_is_noticed(tmp_path):
     made = small(tmp_path)
     crops = random_crops(made.cfg, 2)
 
     def moved(crops):
-        places, scores = made.engine(crops)
+        places, scores = made.backend(crops)
         return places + torch.tensor([3.0, 4.0]), scores * 1.5
 
-    found = difference(moved, made.engine, crops)
-    assert found.joints == 34 and found.steady > 20
+    found = difference(moved, made.backend, crops)
+    assert found.joints == 34 and found.stable > 20
     assert abs(found.largest - 5) < 1e-4 and abs(found.mean - 5) < 1e-4
-    assert abs(found.steady_largest - 5) < 1e-4
+    assert abs(found.stable_largest - 5) < 1e-4
     assert abs(found.scores - 0.5) < 1e-4
-    same = difference(made.engine, made.engine, crops)
+    same = difference(made.backend, made.backend, crops)
     assert same.largest == same.scores == 0
 
 
@@ -29,12 +29,12 @@ def test_joints_with_two_equal_maxima_are_not_steady(tmp_path):
     heatmaps = torch.zeros(1, 17, 16, 16)
     heatmaps[:, :, 8, 8] = 1.0
     heatmaps[:, 3, 4, 4] = 1.0
-    # a slope each way, so that the quarter of a pixel is steady too
+    # a slope each way, so that the quarter of a pixel is stable too
     heatmaps += 0.1 * torch.linspace(0, 1, 16) + 0.1 * torch.linspace(0, 1, 16)[:, None]
     heatmaps[:, 3, 4, 4] = heatmaps[:, 3, 8, 8]
-    reference = TorchEngine(lambda images: heatmaps, made.codec)
+    reference = TorchBackend(lambda images: heatmaps, made.codec)
     found = difference(reference, reference, random_crops(made.cfg, 1))
-    assert (found.joints, found.steady) == (17, 16)
+    assert (found.joints, found.stable) == (17, 16)
 
 
 def test_crops_are_drawn_where_the_test_set_is_not_here(tmp_path):

@@ -136,7 +136,7 @@ def test_forms_whose_packages_are_missing_are_left_out(tool, capsys, experiment,
     assert names == ["plain, batch of 1", "decoding, batch of 1"]
 
 
-def test_every_engine_that_can_run_is_timed_from_image_to_keypoints(
+def test_every_backend_that_can_run_is_timed_from_image_to_keypoints(
     tool, capsys, experiment, monkeypatch
 ):
     def missing(*_):

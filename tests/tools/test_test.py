@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.core.engines import load_network
+from lib.core.backends import load_network
 from lib.keypoints.geometry import PIXEL_STD
 from tests import tiny
 from tests.tools.runs import history, is_one_line, leftovers, lively_weights, output, write
@@ -200,7 +200,7 @@ def test_weights_are_tested_in_bfloat16(root, tool, command, monkeypatch):
         return network
 
     monkeypatch.setattr(module, "load_network", hooked)
-    monkeypatch.setattr("lib.core.engines.has_bfloat16", lambda _: True)  # emulated where missing
+    monkeypatch.setattr("lib.core.backends.has_bfloat16", lambda _: True)  # emulated where missing
     arguments = ("--precision", "bfloat16", "TEST.MODEL_FILE", lively_weights(root))
     ended = command(module, "--cfg", write(root), *arguments)
     assert ended.code == 0 and "lively.pth in bfloat16" in ended.out

@@ -75,7 +75,7 @@ def scaled(points: torch.Tensor, x: float, y: float) -> torch.Tensor:
     return torch.stack([points[..., 0] * x, points[..., 1] * y], dim=-1)
 
 
-def exchanged(maps: torch.Tensor, order: list[int]) -> torch.Tensor:
+def permute_joints(maps: torch.Tensor, order: list[int]) -> torch.Tensor:
     """(N, K, ...) with the joints in that order."""
     # Twice as fast on a CPU as indexing the second axis by a list.
     return torch.stack([maps[:, joint] for joint in order], dim=1)

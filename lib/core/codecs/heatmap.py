@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from yacs.config import CfgNode
 
-from lib.core.codecs.codec import Codec, Outputs, exchanged, pck, scaled
+from lib.core.codecs.codec import Codec, Outputs, pck, permute_joints, scaled
 from lib.core.codecs.losses import joints_mse, joints_ohkm_mse
 from lib.core.codecs.refinement import Refine, build_refine, quarter_step
-from lib.keypoints.geometry import mirror_order
+from lib.keypoints.geometry import flip_permutation
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.errors import InputError
 
@@ -103,11 +103,11 @@ class HeatmapCodec(Codec):
     def flip(self, outputs: Outputs) -> torch.Tensor:
         """The heatmaps (N, K, H, W) that outputs for mirrored crops stand for."""
         heatmaps = last_output(outputs)
-        order = mirror_order(heatmaps.shape[1], self._flip_pairs)
+        order = flip_permutation(heatmaps.shape[1], self._flip_pairs)
         heatmaps = heatmaps.flip(3)
         if self.shift:
             heatmaps = torch.cat([heatmaps[..., :1], heatmaps[..., :-1]], dim=3)
-        return exchanged(heatmaps, order)
+        return permute_joints(heatmaps, order)
 
     def average(self, outputs: Outputs, flipped: torch.Tensor) -> torch.Tensor:
         """The flip test's answer: the mean of the outputs and of what ``flip`` made of the mirrored

@@ -16,10 +16,10 @@ import torch
 from torch.nn import functional
 from yacs.config import CfgNode
 
-from lib.core.codecs.codec import Codec, Outputs, exchanged, pck
+from lib.core.codecs.codec import Codec, Outputs, pck, permute_joints
 from lib.core.codecs.heatmap import nearest_pixel
 from lib.core.codecs.refinement import chosen_blur, dark_step_1d
-from lib.keypoints.geometry import mirror_order
+from lib.keypoints.geometry import flip_permutation
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.errors import InputError
 
@@ -138,8 +138,8 @@ class SimCCCodec(Codec):
 
     def flip(self, outputs: Outputs) -> list[torch.Tensor]:
         """The logits that outputs for mirrored crops stand for."""
-        order = mirror_order(outputs[0].shape[1], self._flip_pairs)
-        x, y = (exchanged(logits, order) for logits in outputs)
+        order = flip_permutation(outputs[0].shape[1], self._flip_pairs)
+        x, y = (permute_joints(logits, order) for logits in outputs)
         x = x.flip(2)
         if self.shift:
             x = torch.cat([x[..., 1:], x[..., -1:]], dim=2)

@@ -1,4 +1,4 @@
-"""Engines: what Predictor runs on, and what cannot be run."""
+"""Backends: what Predictor runs on, and what cannot be run."""
 
 import io
 import shutil
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lib.core import exported
-from lib.core.engines import TorchEngine, build_engine, load_network
+from lib.core.backends import TorchBackend, build_backend, load_network
 from lib.core.inference import Predictor
 from lib.deploy.parity import difference, random_crops
 from lib.models.checkpoint import load_checkpoint
@@ -26,38 +26,38 @@ def made(tmp_path):
 
 def refused(made, path, message: str, precision: str = "float32") -> None:
     with pytest.raises(InputError, match=message) as error:
-        build_engine(made.cfg, made.skeleton, path, precision=precision)
+        build_backend(made.cfg, made.skeleton, path, precision=precision)
     assert "\n" not in str(error.value)
 
 
 def test_folded_weights_answer_as_the_network_itself(tmp_path):
     run = parts(tmp_path, TEST={"USE_GT_BBOX": True})
     state = run.model.state_dict()
-    plain = TorchEngine(load_network(run.cfg, state, CPU, folds=False), run.codec, flip_test=True)
-    folded = build_engine(run.cfg, run.data.skeleton, state)
+    plain = TorchBackend(load_network(run.cfg, state, CPU, folds=False), run.codec, flip_test=True)
+    folded = build_backend(run.cfg, run.data.skeleton, state)
     assert any(isinstance(module, nn.BatchNorm2d) for module in plain._network.modules())
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded._network.modules())
     found = difference(folded, plain, random_crops(run.cfg, 2))
-    assert found.steady > 20 and found.steady_largest < 0.01 and found.scores < 1e-4
+    assert found.stable > 20 and found.stable_largest < 0.01 and found.scores < 1e-4
 
 
 def test_bfloat16_answers_nearly_as_float32(made, monkeypatch):
-    monkeypatch.setattr("lib.core.engines.has_bfloat16", lambda _: True)  # emulated where missing
+    monkeypatch.setattr("lib.core.backends.has_bfloat16", lambda _: True)  # emulated where missing
     computed = []
     made.network.register_forward_hook(lambda module, args, out: computed.append(out.dtype))
     crops = random_crops(made.cfg, 2)
-    half = TorchEngine(made.network, *made.how, precision="bfloat16")
+    half = TorchBackend(made.network, *made.how, precision="bfloat16")
     places, scores = half(crops)
     assert set(computed) == {torch.bfloat16}
     assert places.dtype == scores.dtype == torch.float32
-    assert difference(half, made.engine, crops).scores < 0.05
+    assert difference(half, made.backend, crops).scores < 0.05
 
 
-def test_predictor_takes_an_exported_file_and_any_engine(tmp_path, made):
+def test_predictor_takes_an_exported_file_and_any_backend(tmp_path, made):
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
     boxes = [[8, 12, 44, 64], [63, 12, 43, 63]]
     path = made.write(tmp_path, "torchscript")
-    expected = Predictor(made.cfg, made.engine)(image, boxes)
+    expected = Predictor(made.cfg, made.backend)(image, boxes)
     for person, other in zip(Predictor(made.cfg, path, "cpu")(image, boxes), expected, strict=True):
         np.testing.assert_allclose(person.scores, other.scores, rtol=1e-4)
         assert (np.abs(person.keypoints - other.keypoints).max(1) < 0.01).mean() > 0.8
@@ -95,10 +95,10 @@ def test_what_has_no_suffix_of_an_export_is_read_as_weights(tmp_path, made):
 
 def test_a_flip_test_of_other_pairs_is_refused(tmp_path, made):
     path = made.write(tmp_path, "torchscript")
-    assert build_engine(made.cfg, made.skeleton, path)
+    assert build_backend(made.cfg, made.skeleton, path)
     other = replace(made.skeleton, flip_pairs=made.skeleton.flip_pairs[1:])
     with pytest.raises(InputError, match=r"swaps other joints than DATASET\.FLIP_PAIRS"):
-        build_engine(made.cfg, other, path)
+        build_backend(made.cfg, other, path)
 
 
 def test_a_precision_that_cannot_be_is_refused(tmp_path, made):
@@ -106,7 +106,7 @@ def test_a_precision_that_cannot_be_is_refused(tmp_path, made):
     path = made.write(tmp_path, "torchscript")
     refused(made, path, "small.ts runs in float32", "bfloat16")
     shutil.copy(path, tmp_path / "small.torchscript")
-    assert build_engine(made.cfg, made.skeleton, tmp_path / "small.torchscript")
+    assert build_backend(made.cfg, made.skeleton, tmp_path / "small.torchscript")
 
 
 def test_a_missing_package_says_how_to_get_it():

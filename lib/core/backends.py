@@ -1,6 +1,6 @@
 """What makes keypoints of crops: PyTorch with a network's weights, or an exported file.
 
-An engine is a function of uint8 RGB crops (N, 3, H, W) on the CPU; it returns keypoints (N, K, 2)
+An backend is a function of uint8 RGB crops (N, 3, H, W) on the CPU; it returns keypoints (N, K, 2)
 in crop pixels and scores (N, K), float32, on the CPU too.
 """
 
@@ -22,7 +22,7 @@ from lib.models.folding import fold_batch_norms
 from lib.utils.devices import has_bfloat16
 from lib.utils.errors import InputError
 
-Engine = Callable[[Tensor], Sequence[Tensor]]
+Backend = Callable[[Tensor], Sequence[Tensor]]
 
 
 def predict(model: nn.Module, codec: Codec, images: Tensor, flip_test: bool) -> Outputs:
@@ -34,7 +34,7 @@ def predict(model: nn.Module, codec: Codec, images: Tensor, flip_test: bool) -> 
     return outputs
 
 
-class TorchEngine:
+class TorchBackend:
     """Normalising, network, flip test and decoding in PyTorch.
 
     Args:
@@ -77,14 +77,14 @@ class TorchEngine:
         return places.float().cpu(), scores.float().cpu()
 
 
-def build_engine(
+def build_backend(
     cfg: CfgNode,
     skeleton: Skeleton,
     weights: str | Path | dict,
     device: torch.device | str = "cpu",
     precision: str = "float32",
-) -> Engine:
-    """The engine for ``weights``: a state dict, a checkpoint in any layout that ``load_checkpoint``
+) -> Backend:
+    """The backend for ``weights``: a state dict, a checkpoint in any layout that ``load_checkpoint``
     knows, or a file of ``tools/export.py``, told by its suffix.
 
     Raises:
@@ -95,25 +95,25 @@ def build_engine(
     codec = build_codec(cfg, skeleton)
     if isinstance(weights, dict) or not is_exported(weights):
         network = load_network(cfg, weights, device)
-        return network_engine(cfg, network, codec, device, precision)
+        return network_backend(cfg, network, codec, device, precision)
     path = Path(weights)
     runner = open_exported(path, precision, device)
     runner.description.check(path, cfg, skeleton)
     if runner.description.decodes:
         return runner  # everything is inside: it gives keypoints and scores itself
-    return network_engine(cfg, _as_network(runner), codec)
+    return network_backend(cfg, _as_network(runner), codec)
 
 
-def network_engine(
+def network_backend(
     cfg: CfgNode,
     network: Callable[[Tensor], Outputs],
     codec: Codec,
     device: torch.device | str = "cpu",
     precision: str = "float32",
-) -> TorchEngine:
-    """A ``TorchEngine`` that tests ``network`` as the experiment says."""
+) -> TorchBackend:
+    """A ``TorchBackend`` that tests ``network`` as the experiment says."""
     how = (codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
-    return TorchEngine(network, *how, device, precision)
+    return TorchBackend(network, *how, device, precision)
 
 
 def load_network(
