@@ -1,6 +1,6 @@
-"""What makes keypoints of crops: PyTorch with a network's weights, or an exported file.
+"""Backends: PyTorch with a network's weights, or an exported file, behind one interface.
 
-An backend is a function of uint8 RGB crops (N, 3, H, W) on the CPU; it returns keypoints (N, K, 2)
+A backend is a function of uint8 RGB crops (N, 3, H, W) on the CPU; it returns keypoints (N, K, 2)
 in crop pixels and scores (N, K), float32, on the CPU too.
 """
 
@@ -84,8 +84,8 @@ def build_backend(
     device: torch.device | str = "cpu",
     precision: str = "float32",
 ) -> Backend:
-    """The backend for ``weights``: a state dict, a checkpoint in any layout that ``load_checkpoint``
-    knows, or a file of ``tools/export.py``, told by its suffix.
+    """Build the backend for ``weights``: a state dict, a checkpoint in any layout that
+    ``load_checkpoint`` knows, or a file of ``tools/export.py``, told by its suffix.
 
     Raises:
         InputError: a file that cannot be read, does not fit the experiment, or cannot be run here.

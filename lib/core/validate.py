@@ -39,7 +39,7 @@ def validate(
     """Everybody's keypoints, each person once.
 
     Loss and accuracy compare the network's outputs with the joints of the table; they mean nothing
-    where that has none (detected boxes), and there are none (``EpochStats.has_loss``) where the backend
+    where that has none (detected boxes). There are none (``EpochStats.has_loss``) where the backend
     is an exported file with decoding inside, which does not show outputs.
     """
     dataset = loader.dataset
