@@ -8,8 +8,17 @@ import pytest
 LIB = Path(__file__).resolve().parents[1] / "lib"
 # A room imports only from itself and from rooms further right (docs/design.md).
 ROOMS = (
-    *("analysis", "media", "deploy", "core", "dataset", "figures", "models", "config"),
-    *("keypoints", "nms", "utils"),
+    "analysis",
+    "media",
+    "deploy",
+    "core",
+    "dataset",
+    "figures",
+    "models",
+    "config",
+    "keypoints",
+    "nms",
+    "utils",
 )
 
 

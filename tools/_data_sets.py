@@ -74,15 +74,19 @@ def _coco() -> DataSet:
     people = lists("annotations_trainval2017", "person_keypoints_*2017.json")
     splits = {
         name: Split(
-            *(f"annotations/person_keypoints_{name}.json", f"images/{name}"),
-            *(people, pictures(name)),
+            f"annotations/person_keypoints_{name}.json",
+            f"images/{name}",
+            people,
+            pictures(name),
             extras=boxes("val2017_detections_AP_H_56") if name == "val2017" else {},
         )
         for name in ("train2017", "val2017")
     }
     splits["test-dev2017"] = Split(
-        *("annotations/image_info_test-dev2017.json", "images/test2017"),
-        *(lists("image_info_test2017", "image_info_test-dev2017.json"), pictures("test2017")),
+        "annotations/image_info_test-dev2017.json",
+        "images/test2017",
+        lists("image_info_test2017", "image_info_test-dev2017.json"),
+        pictures("test2017"),
         extras=boxes("test-dev2017_detections_AP_H_609"),
     )
     return DataSet("https://cocodataset.org/#termsofuse", splits, default=("train2017", "val2017"))
@@ -100,7 +104,10 @@ def _mpii() -> DataSet:
     pictures = Archive(name, {"*.jpg": "images"}, url)
     splits = {
         name: Split(
-            *(f"annot/{name}.json", "images", lists, pictures),
+            f"annot/{name}.json",
+            "images",
+            lists,
+            pictures,
             others=("annot/gt_valid.mat",) if name == "valid" else (),
         )
         for name in names
@@ -122,7 +129,10 @@ def _crowdpose() -> DataSet:
     pictures = Archive("images.zip", {"*.jpg": "images"}, by_hand=by_hand)
     splits = {
         name: Split(
-            *(f"json/crowdpose_{name}.json", "images", lists, pictures),
+            f"json/crowdpose_{name}.json",
+            "images",
+            lists,
+            pictures,
             others=(f"annotations/{boxes}",) if name == "test" else (),
         )
         for name in names

@@ -52,7 +52,8 @@ def main() -> None:
     sets: list[TopDownDataset] = []
     for split in dict.fromkeys((cfg.DATASET.TRAIN_SET, cfg.DATASET.TEST_SET)):
         try:
-            dataset = build_dataset(truth_settings(cfg), split, is_train=not findings)
+            is_train = split == cfg.DATASET.TRAIN_SET
+            dataset = build_dataset(truth_settings(cfg), split, is_train)
         except InputError as error:
             findings[split] = [Finding("cannot be used", split, str(error), True)]
             continue

@@ -326,7 +326,12 @@ def write_all(
     rate = count / max(seconds, 1e-9)
     logger.info(
         "=> %d people in %d frames (%d without anybody), %.1f s, %.1f frames a second: %s",
-        *(results.count, count, empty, seconds, rate, folder / "results.json"),
+        results.count,
+        count,
+        empty,
+        seconds,
+        rate,
+        folder / "results.json",
     )
     if accuracy is not None and count:
         logger.info(accuracy.write(folder))

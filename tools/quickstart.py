@@ -115,7 +115,13 @@ def measure_training(cfg: CfgNode) -> tuple[int, float]:
     rate = build_schedule(cfg, len(batches))
     for epoch in range(2):  # the first warms up
         stats = train_epoch(
-            *(model, batches, codec, optimizer, rate, epoch, device),
+            model,
+            batches,
+            codec,
+            optimizer,
+            rate,
+            epoch,
+            device,
             is_rgb=cfg.DATASET.COLOR_RGB,
             autocast=cfg.TRAIN.AMP and has_bfloat16(device),
         )

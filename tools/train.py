@@ -96,7 +96,13 @@ def main() -> None:
         # not, the same.
         seed_everything(cfg.SEED + 1 + epoch)
         trained = train_epoch(
-            *(model, train_batches, codec, optimizer, rate, epoch, devices[0]),
+            model,
+            train_batches,
+            codec,
+            optimizer,
+            rate,
+            epoch,
+            devices[0],
             is_rgb=cfg.DATASET.COLOR_RGB,
             autocast=autocast,
             print_freq=cfg.PRINT_FREQ,
@@ -161,7 +167,9 @@ def lr_scale(cfg_file: str, batch_size: int) -> float:
     own_size = own.TRAIN.BATCH_SIZE_PER_GPU * max(len(own.GPUS), 1)
     logger.info(
         "=> TRAIN.LR times %g: batches of %d instead of %d",
-        *(batch_size / own_size, batch_size, own_size),
+        batch_size / own_size,
+        batch_size,
+        own_size,
     )
     return batch_size / own_size
 

@@ -166,7 +166,10 @@ def _limbs(category: Category, path: str) -> Pairs:
         logger.warning(
             "%s: the skeleton of category %r names joints that are not there; %d of its %d limbs "
             "are left out",
-            *(path, category.name, len(counted) - len(kept), len(counted)),
+            path,
+            category.name,
+            len(counted) - len(kept),
+            len(counted),
         )
     return tuple(kept)
 

@@ -66,8 +66,14 @@ class Recorder:
         logger.info(
             "Epoch: [%d][%d/%d]\tTime %.3fs\tSpeed %.1f samples/s\tData %.3fs\tLoss %.5f\t"
             "Accuracy %.3f",
-            *(epoch, step, steps, stats.seconds, stats.speed, stats.data_seconds),
-            *(stats.loss, stats.accuracy),
+            epoch,
+            step,
+            steps,
+            stats.seconds,
+            stats.speed,
+            stats.data_seconds,
+            stats.loss,
+            stats.accuracy,
         )
         at = epoch * steps + step
         self._writer.add_scalar("train_loss", stats.loss, at)
@@ -81,7 +87,11 @@ class Recorder:
         measured = f"\tLoss {stats.loss:.5f}\tAccuracy {stats.accuracy:.3f}"
         logger.info(
             "Test: [%d/%d]\tTime %.3fs\tSpeed %.1f samples/s\tData %.3fs%s",
-            *(step, steps, stats.seconds, stats.speed, stats.data_seconds),
+            step,
+            steps,
+            stats.seconds,
+            stats.speed,
+            stats.data_seconds,
             measured if stats.has_loss else "",
         )
 

@@ -60,7 +60,7 @@ def validate(
             outputs = measured = None
             in_crop, scores = backend(batch["image"])
         places = to_image(
-            *(in_crop, batch["center"], batch["scale"]), dataset.size, dataset.is_aligned
+            in_crop, batch["center"], batch["scale"], dataset.size, dataset.is_aligned
         )
         found.append((batch["index"], torch.cat([places, scores[..., None]], dim=-1)))
         for meter in (whole, part):

@@ -177,7 +177,11 @@ class CocoKeypoints:
         logger.info(
             "=> %s: %d of %d boxes, those with a score from %g; left out %d outside the image or "
             "without area",
-            *(path, keep.sum(), len(raw), threshold, (~keep).sum()),
+            path,
+            keep.sum(),
+            len(raw),
+            threshold,
+            (~keep).sum(),
         )
         if not keep.any():
             raise InputError(
@@ -307,7 +311,8 @@ class CocoKeypoints:
             logger.warning(
                 "%s: %d annotations have no area; that of the box stands in, which is larger than "
                 "the person and makes scores higher",
-                *(self.annotation_file, lacking),
+                self.annotation_file,
+                lacking,
             )
         truth = COCO()
         truth.dataset = {

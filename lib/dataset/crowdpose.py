@@ -64,7 +64,8 @@ class CrowdPoseKeypoints(CocoKeypoints):
         if len(known) < len(index):
             logger.warning(
                 "%s: %d images have no crowdIndex; the scores by crowd leave them out",
-                *(self.annotation_file, len(index) - len(known)),
+                self.annotation_file,
+                len(index) - len(known),
             )
         return {
             "AP (E)": [i for i, crowd in known.items() if crowd < EASY],

@@ -33,7 +33,9 @@ def choose_devices(gpus: Sequence[int]) -> list[torch.device]:
         logger.info(
             "=> %d of the %d devices in GPUS %s are here: a batch is that much smaller than the "
             "experiment's",
-            *(len(chosen), len(gpus), tuple(gpus)),
+            len(chosen),
+            len(gpus),
+            tuple(gpus),
         )
     return chosen
 

@@ -232,7 +232,9 @@ def _receive(response: Any, file: BinaryIO, start: int, total: int | None, timeo
     name, done, told = Path(file.name).stem, start, time.monotonic()
     # disable=None: only where standard error is no terminal; a line now and then has to do there.
     with tqdm(
-        *(None, name, total),
+        None,
+        name,
+        total,
         **{"initial": start, "unit": "B", "unit_scale": True, "disable": None, "leave": False},
     ) as bar:
         while True:

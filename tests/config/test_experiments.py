@@ -173,9 +173,15 @@ def test_the_other_experiments_have_their_papers_recipes(name):
     cfg = load_config(ROOT / "experiments" / f"{name}.yaml")
     data, train = cfg.DATASET, cfg.TRAIN
     assert RECIPES[name] == (
-        *(data.ROT_FACTOR, data.SCALE_FACTOR, max(data.PROB_HALF_BODY, 0)),
-        *(train.LR, train.END_EPOCH, train.BATCH_SIZE_PER_GPU, len(cfg.GPUS)),
-        *(cfg.MODEL.SIGMA, train.OPTIMIZER),
+        data.ROT_FACTOR,
+        data.SCALE_FACTOR,
+        max(data.PROB_HALF_BODY, 0),
+        train.LR,
+        train.END_EPOCH,
+        train.BATCH_SIZE_PER_GPU,
+        len(cfg.GPUS),
+        cfg.MODEL.SIGMA,
+        train.OPTIMIZER,
     )
 
 
@@ -202,7 +208,10 @@ FACTS = {
     },
     **{
         f"mpii/resnet/res{depth}_256x256_d256x3_adam_lr1e-3": (
-            *([256, 256], 2, 32, RESNET_MPII),
+            [256, 256],
+            2,
+            32,
+            RESNET_MPII,
             depth,
         )
         for depth in (50, 101, 152)

@@ -40,12 +40,20 @@ def stats(loss: float) -> EpochStats:
 
 def record(run, writer: Recorder) -> None:
     train_epoch(
-        *(run.model, run.loader, run.codec, run.optimizer, schedule(run), 0, CPU),
+        run.model,
+        run.loader,
+        run.codec,
+        run.optimizer,
+        schedule(run),
+        0,
+        CPU,
         print_freq=1,
         observe=lambda step, _, *batch: writer.batch("train", step, step, *batch),
     )
     validate(
-        *(backend(run), run.tests, run.codec),
+        backend(run),
+        run.tests,
+        run.codec,
         print_freq=1,
         observe=lambda step, _, *batch: writer.batch("val", step, step, *batch),
     )

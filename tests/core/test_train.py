@@ -36,7 +36,13 @@ def test_what_is_reported_is_the_mean_over_samples_and_joints_of_the_batches(tmp
         seen.append((step, stats, len(batch["index"]), loss, accuracy, joints))
 
     whole = train_epoch(
-        *(run.model, run.loader, run.codec, run.optimizer, schedule(run), 0, CPU),
+        run.model,
+        run.loader,
+        run.codec,
+        run.optimizer,
+        schedule(run),
+        0,
+        CPU,
         print_freq=1,
         observe=observe,
     )
@@ -59,7 +65,13 @@ def test_in_bfloat16_the_network_computes_coarser_and_the_loss_stays_float32(tmp
         run = parts(tmp_path, TRAIN={"LR": 0.0, "BATCH_SIZE_PER_GPU": 6})
         run.model.register_forward_hook(lambda module, args, out: computed.append(out.dtype))
         stats = train_epoch(
-            *(run.model, run.loader, run.codec, run.optimizer, schedule(run), 0, CPU),
+            run.model,
+            run.loader,
+            run.codec,
+            run.optimizer,
+            schedule(run),
+            0,
+            CPU,
             autocast=autocast,
             observe=observe,
         )
@@ -82,7 +94,13 @@ def test_every_step_has_the_schedules_rate_and_the_epochs_order(tmp_path):
         rows.append(batch["index"].tolist())
 
     train_epoch(
-        *(run.model, run.loader, run.codec, run.optimizer, rate, 7, CPU),
+        run.model,
+        run.loader,
+        run.codec,
+        run.optimizer,
+        rate,
+        7,
+        CPU,
         print_freq=2,
         observe=observe,
     )
@@ -100,7 +118,13 @@ def test_colours_are_fed_in_the_order_of_the_experiment(tmp_path):
     for is_rgb in (True, False):
         batches = []
         train_epoch(
-            *(run.model, run.loader, run.codec, run.optimizer, schedule(run), 0, CPU),
+            run.model,
+            run.loader,
+            run.codec,
+            run.optimizer,
+            schedule(run),
+            0,
+            CPU,
             is_rgb=is_rgb,
             print_freq=1,
             observe=lambda step, stats, batch, *_, batches=batches: batches.append(batch),
@@ -119,7 +143,13 @@ def test_the_network_sees_what_augment_makes_of_the_images(tmp_path):
         return torch.full_like(images, 10 * step)
 
     train_epoch(
-        *(run.model, run.loader, run.codec, run.optimizer, schedule(run), 0, CPU),
+        run.model,
+        run.loader,
+        run.codec,
+        run.optimizer,
+        schedule(run),
+        0,
+        CPU,
         print_freq=1,
         observe=lambda step, stats, batch, *_: shown.append(batch["image"]),
         augment=augment,
@@ -137,7 +167,13 @@ def test_a_loss_that_is_not_finite_is_an_error_that_says_what_may_help(tmp_path,
         run.model.head.final_layer.bias[3] = float("inf")
     with pytest.raises(InputError, match=r"epoch 4, step \d: the loss is .*TRAIN.LR") as caught:
         train_epoch(
-            *(run.model, run.loader, run.codec, run.optimizer, schedule(run), 4, CPU),
+            run.model,
+            run.loader,
+            run.codec,
+            run.optimizer,
+            schedule(run),
+            4,
+            CPU,
             print_freq=print_freq,
         )
     assert "\n" not in str(caught.value)

@@ -94,7 +94,9 @@ def test_the_observer_is_called_every_print_freq_steps(tmp_path):
     run = parts(tmp_path, TEST={"BATCH_SIZE_PER_GPU": 1})
     steps = []
     validate(
-        *(backend(run), run.tests, run.codec),
+        backend(run),
+        run.tests,
+        run.codec,
         print_freq=2,
         observe=lambda step, stats, *_: steps.append((step, stats.samples)),
     )
@@ -112,7 +114,9 @@ def test_an_exported_file_is_scored_as_the_network_itself(tmp_path, target, deco
     file = made.write(tmp_path, "torchscript", decodes, is_single)
     shown = []
     found = validate(
-        *(build_backend(made.cfg, made.skeleton, file), run.tests, run.codec),
+        build_backend(made.cfg, made.skeleton, file),
+        run.tests,
+        run.codec,
         print_freq=1,
         observe=lambda step, stats, batch, outputs, target, places: shown.append(
             (outputs, places.shape)

@@ -58,10 +58,27 @@ def test_the_originals_command_line_runs(root, command):
     path = write(root, TRAIN={"END_EPOCH": 0}, DATASET={"ROOT": "data"})
     folders = root.parent / "elsewhere"
     ended = command(
-        *("train", "--cfg", path, "--modelDir", folders / "o", "--logDir", folders / "l"),
-        *("--dataDir", root.parent, "--prevModelDir", "x"),
-        *("GPUS", "(0,1)", "DATASET.PROB_HALF_BODY", "-1.0", "TRAIN.LR_FACTOR", "-1e-3"),
-        *("MODEL.PRETRAINED", "", "TRAIN.GAMMA1", "0.99"),
+        "train",
+        "--cfg",
+        path,
+        "--modelDir",
+        folders / "o",
+        "--logDir",
+        folders / "l",
+        "--dataDir",
+        root.parent,
+        "--prevModelDir",
+        "x",
+        "GPUS",
+        "(0,1)",
+        "DATASET.PROB_HALF_BODY",
+        "-1.0",
+        "TRAIN.LR_FACTOR",
+        "-1e-3",
+        "MODEL.PRETRAINED",
+        "",
+        "TRAIN.GAMMA1",
+        "0.99",
     )
     assert ended.code == 0, ended
     folder = folders / "o" / "coco" / "pose_hrnet" / "tiny"

@@ -18,7 +18,8 @@ def test_each_event_is_on_disk_when_its_call_returns(tmp_path):
     writer.add_scalar("loss", 0.5, 3)
     event = read_events(path)[-1]
     assert (event.step, event.summary.value[0].tag, event.summary.value[0].simple_value) == (
-        *(3, "loss"),
+        3,
+        "loss",
         0.5,
     )
     assert event.wall_time > 1.6e9

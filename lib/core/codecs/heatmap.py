@@ -167,12 +167,17 @@ def last_output(outputs: Outputs) -> torch.Tensor:
 
 
 def build(
-    cfg: CfgNode, skeleton: Skeleton, kind: type[HeatmapCodec] = HeatmapCodec, step: str = "quarter"
+    cfg: CfgNode,
+    skeleton: Skeleton,
+    kind: type[HeatmapCodec] = HeatmapCodec,
+    step: str = "quarter",
+    shift: bool | None = None,
 ) -> HeatmapCodec:
     """The codec of an experiment: MODEL.*, LOSS.* and the settings of tests in TEST.*.
 
     Args:
         step: the TEST.REFINE that belongs to ``kind``.
+        shift: None takes TEST.SHIFT_HEATMAP.
     """
     if cfg.LOSS.USE_OHKM and not 0 < cfg.LOSS.TOPK <= len(skeleton):
         raise InputError(f"LOSS.TOPK: must be between 1 and the {len(skeleton)} joints")
@@ -185,7 +190,7 @@ def build(
         cfg.MODEL.SIGMA,
         skeleton.flip_pairs,
         refine=build_refine(cfg, step),
-        shift=cfg.TEST.SHIFT_HEATMAP,
+        shift=cfg.TEST.SHIFT_HEATMAP if shift is None else shift,
         joint_weights=skeleton.joint_weights if cfg.LOSS.USE_DIFFERENT_JOINTS_WEIGHT else None,
         loss=loss,
     )

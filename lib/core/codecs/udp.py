@@ -20,7 +20,7 @@ class UdpCodec(HeatmapCodec):
     middle of the first pixel to the middle of the last. Mirrored heatmaps need no shift."""
 
     def __init__(self, image_size, heatmap_size, sigma, flip_pairs, shift=False, **rest) -> None:
-        super().__init__(image_size, heatmap_size, sigma, flip_pairs, shift=False, **rest)
+        super().__init__(image_size, heatmap_size, sigma, flip_pairs, shift=shift, **rest)
         self.stride = tuple(
             (image - 1) / (length - 1)
             for image, length in zip(image_size, heatmap_size, strict=True)
@@ -36,4 +36,4 @@ def build(cfg: CfgNode, skeleton: Skeleton) -> HeatmapCodec:
     TEST.SHIFT_HEATMAP has no effect."""
     if min(cfg.MODEL.HEATMAP_SIZE) < 2:
         raise InputError("MODEL.HEATMAP_SIZE: must be 2 pixels or more each way for udp")
-    return heatmap.build(cfg, skeleton, UdpCodec, "udp")
+    return heatmap.build(cfg, skeleton, UdpCodec, "udp", shift=False)
