@@ -239,7 +239,9 @@ def joint_encoder(in_channels: int, num_joints: int, embedding: int) -> nn.Seque
 def grouped_conv(num_joints: int, embedding: int, scale: int, kernel: int) -> nn.Conv2d:
     """(N, K * embedding, H, W) -> (N, K * scale^2, H, W), each joint by itself."""
     return nn.Conv2d(
-        num_joints * embedding, num_joints * scale**2, kernel,
+        num_joints * embedding,
+        num_joints * scale**2,
+        kernel,
         padding=kernel // 2,
         groups=num_joints,
     )

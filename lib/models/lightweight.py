@@ -51,7 +51,11 @@ class ConvBN(nn.Sequential):
         if conv is None and kernel == stride == groups == 1:
             conv = PointConv(in_channels, out_channels)
         self.conv = conv or nn.Conv2d(
-            in_channels, out_channels, kernel, stride, kernel // 2,
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            kernel // 2,
             groups=groups,
             bias=False,
         )

@@ -92,9 +92,7 @@ class MapEncoder(nn.Module):
             self.pos_embedding = nn.Parameter(table, requires_grad=False)
         else:
             self.pos_embedding = nn.Parameter(torch.randn(height * width, 1, plan.channels))
-        self.global_encoder = Encoder(
-            plan.channels, plan.num_heads, plan.hidden, plan.num_layers
-        )
+        self.global_encoder = Encoder(plan.channels, plan.num_heads, plan.hidden, plan.num_layers)
 
     def encode(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, channels of the encoder, H, W), each place knowing of all others."""

@@ -145,4 +145,3 @@ def test_gradients_are_numbers_in_bfloat16_too(name, head):
     sum(output.float().square().sum() for output in outputs).backward()
     grads = [p.grad for p in network.parameters() if p.requires_grad]
     assert all(grad is not None and grad.isfinite().all() for grad in grads)
-
