@@ -1,5 +1,5 @@
 # make             build the fast NMS (lib/nms) with .venv's Python if there is one, else with $(PYTHON)
-# make quickstart  everything from nothing: environment, drawn data, training, test, pictures
+# make quickstart  everything from nothing: environment, drawn people, training, test, pictures
 # make test        the test suite on all cores, with whatever it needs
 # make lint        format and lint checks
 PYTHON ?= python3
@@ -8,7 +8,6 @@ VPY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
 PIP := $(VPY) -m pip install --quiet --disable-pip-version-check
-EXPERIMENT := experiments/figures/hrnet/quickstart.yaml
 
 .PHONY: nms setup quickstart test lint clean
 
@@ -32,9 +31,7 @@ $(DEV_READY): $(READY) requirements-dev.txt requirements-export.txt
 	@touch $@
 
 quickstart: setup
-	$(VPY) tools/get_data.py figures
-	$(VPY) tools/train.py --cfg $(EXPERIMENT)
-	$(VPY) tools/test.py --cfg $(EXPERIMENT)
+	$(VPY) tools/quickstart.py
 
 test: $(DEV_READY) nms
 	$(VPY) -m pytest -n auto --maxprocesses 8 --dist worksteal

@@ -151,6 +151,13 @@ def draw_joints(picture: np.ndarray, joints: np.ndarray) -> None:
             cv2.circle(picture, (int(x), int(y)), 2, color.tolist(), -1)
 
 
+def write_huge_png(path: Path) -> None:
+    """Write a small file whose header says 30000 x 30000 pixels: 2.7 GB."""
+    data = bytearray(cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes())
+    data[16:24] = (30000).to_bytes(4, "big") * 2
+    path.write_bytes(data)
+
+
 def zip_images(root: Path, split: str, has_folder: bool) -> None:
     """Put the images of a split into ``images/<split>.zip``, with or without a folder inside, and
     take the plain files away."""

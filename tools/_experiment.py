@@ -26,12 +26,21 @@ from lib.utils.logs import experiment_folders, experiment_name, start_log
 logger = logging.getLogger(__name__)
 
 
-def experiment_parser(description: str) -> argparse.ArgumentParser:
-    """The original HRNet's options: ``--cfg FILE``, the folders, then ``KEY VALUE ...``."""
+def experiment_parser(description: str, default_cfg: Path | None = None) -> argparse.ArgumentParser:
+    """The original HRNet's options: ``--cfg FILE``, the folders, then ``KEY VALUE ...``.
+
+    ``--cfg`` may be left out where there is a ``default_cfg``.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="the experiment's YAML")
+    parser.add_argument(
+        "--cfg",
+        required=default_cfg is None,
+        default=default_cfg,
+        metavar="FILE",
+        help="the experiment's YAML",
+    )
     parser.add_argument(
         "--modelDir", default="", metavar="DIR", help="results instead of OUTPUT_DIR"
     )
@@ -132,12 +141,14 @@ def open_experiment(
 
 
 def model_file(cfg: CfgNode, output_dir: Path, experiment: str) -> Path:
-    """TEST.MODEL_FILE, else what training left in the output folder of the YAML ``experiment``."""
+    """TEST.MODEL_FILE, else what training left in the output folder of the YAML ``experiment``,
+    else the .pth file beside that YAML, as the built-in network has it."""
     if cfg.TEST.MODEL_FILE:
         return Path(cfg.TEST.MODEL_FILE)
-    for name in ("model_best.pth", "final_state.pth"):
-        if (output_dir / name).exists():
-            return output_dir / name
+    trained = [output_dir / name for name in ("model_best.pth", "final_state.pth")]
+    for path in (*trained, Path(experiment).with_suffix(".pth")):
+        if path.exists():
+            return path
     raise InputError(
         f"TEST.MODEL_FILE: names no weights, and {output_dir} has no model_best.pth; train first, "
         f"or give a file{missing_weights(experiment)}"

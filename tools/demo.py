@@ -1,10 +1,14 @@
 """Find the keypoints of people in pictures, videos and from cameras, and draw them.
 
+  python tools/demo.py --input photo.jpg
   python tools/demo.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml \\
       --weights models/pytorch/pose_coco/hrnet_w32_coco_256x192-c78dce93_20200708.pth \\
       --input photos/ --detector fasterrcnn_resnet50_fpn
 
---input takes a file, a folder, a video, a camera's number, or a pattern such as 'photos/*.jpg'.
+Without --cfg it takes the network that comes with the project (models/hrpose/), for COCO's 17
+joints. --input takes a file, a folder, a video, a camera's number, or a pattern such as
+'photos/*.jpg'.
+
 Leaves drawn pictures and videos, and results.json in COCO's results layout, in
 output/demo/<experiment>/; with --annotations also the errors of all keypoints and the worst
 pictures. docs/demo.md says more.
@@ -51,6 +55,7 @@ from lib.dataset.video import (
     quieten,
     read_frames,
 )
+from lib.models import built_in
 from lib.utils.devices import choose_devices
 from lib.utils.errors import InputError
 from lib.utils.files import atomic_file, make_folder
@@ -95,7 +100,7 @@ def main() -> None:
     set_cudnn(cfg)
     problems = Problems()
     device = choose_device(args.device, cfg)
-    weights = args.weights or model_file(cfg, experiment_folders(cfg, args.cfg)[0], args.cfg)
+    weights = choose_weights(args, cfg)
     predictor = Predictor(cfg, weights, device, precision=args.precision)
     logger.info("=> %s: results go to %s", weights, folder)
 
@@ -120,10 +125,10 @@ def main() -> None:
 
 
 def demo_parser() -> argparse.ArgumentParser:
-    parser = experiment_parser(__doc__)
+    parser = experiment_parser(__doc__, built_in.EXPERIMENT)
     add = parser.add_argument
     add("--input", action=Words, nargs="+", required=True, metavar="INPUT", help="see above")
-    add("--weights", metavar="FILE", help="TEST.MODEL_FILE; default: what training left")
+    add("--weights", metavar="FILE", help="default: TEST.MODEL_FILE, what training left")
     add("--output", metavar="DIR", help="default: output/demo/<experiment>")
     add("--boxes", metavar="FILE", help="a JSON of boxes, as COCO's detections")
     add("--detector", metavar="NAME", help="a model of torchvision, an ONNX detector's YAML, none")
@@ -158,7 +163,9 @@ class Words(argparse.Action):
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Options that exclude each other, and numbers out of range."""
+    """Options that exclude or need each other, and numbers out of range."""
+    if args.weights and is_built_in(args):
+        raise InputError("--weights: needs --cfg, the experiment that they were trained with")
     if args.boxes and args.detector:
         raise InputError("--boxes, --detector: both say where people are; give one")
     if args.smooth and args.no_track:
@@ -170,6 +177,20 @@ def check_options(args: argparse.Namespace) -> None:
     for word in ("detector_weights", "detector_classes"):
         if getattr(args, word) and args.detector in (None, "none"):
             raise InputError(f"--{word.replace('_', '-')}: there is no --detector that it is for")
+
+
+def is_built_in(args: argparse.Namespace) -> bool:
+    """Whether --cfg was left out."""
+    return args.cfg is built_in.EXPERIMENT
+
+
+def choose_weights(args: argparse.Namespace, cfg: CfgNode) -> Path:
+    """--weights, else the built-in ones without --cfg, else what training left."""
+    if args.weights:
+        return Path(args.weights)
+    if is_built_in(args) and not cfg.TEST.MODEL_FILE:
+        return built_in.WEIGHTS
+    return model_file(cfg, experiment_folders(cfg, args.cfg)[0], args.cfg)
 
 
 def choose_device(name: str | None, cfg: CfgNode) -> torch.device:
@@ -232,6 +253,11 @@ def people_finder(
         return lambda frames: (frames, *zip(*detect([f.image for f in frames]), strict=True))
     if truth is not None and args.detector is None:
         return lambda frames: (frames, *zip(*(true_boxes(f, truth) for f in frames), strict=True))
+    if not args.detector:
+        logger.info(
+            "=> no boxes: each whole image is taken as one person; --detector NAME or --boxes FILE "
+            "says where people are"
+        )
     return lambda frames: (frames, [None] * len(frames), [np.ones(1)] * len(frames))
 
 

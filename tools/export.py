@@ -2,11 +2,14 @@
 
   python tools/export.py --cfg FILE --weights FILE --to onnx
   python tools/export.py --cfg FILE --weights FILE --to openvino --single TEST.FLIP_TEST False
+  python tools/export.py --cfg FILE --weights FILE --to weights
 
 The file takes uint8 RGB crops and gives keypoints in crop pixels and scores: normalising, the flip
 test (where TEST.FLIP_TEST asks for it) and decoding are inside. With --raw it takes normalised
 crops and gives the network's outputs. Any number of crops at a time, or one with --single.
 Predictor runs every such file; it takes what runs it from the suffix (docs/export.md).
+
+--to weights writes the weights alone, in float16: half the size, loaded like any checkpoint.
 """
 
 import argparse
@@ -22,14 +25,17 @@ from yacs.config import CfgNode
 from lib.config import load_config
 from lib.core.agreement import Difference, difference, random_crops, real_crops
 from lib.core.codecs import build_codec
-from lib.core.engines import TorchEngine, build_engine, load_network
+from lib.core.engines import TorchEngine, build_engine, load_network, network_engine
 from lib.core.export import EXPORTERS, MAIN_SUFFIX, Decoded, export
 from lib.core.exported import Description
 from lib.dataset import skeleton_of, with_joints
 from lib.dataset.skeletons import Skeleton
+from lib.models.checkpoint import half_state_dict
+from lib.utils import checkpoint
 from lib.utils.errors import InputError
 from lib.utils.files import make_folder, write_atomically
 
+WEIGHTS = "weights"
 TOLERANCE = 0.05  # crop pixels, of joints that are steady
 SCORE_TOLERANCE = 1e-3  # of the largest score
 BATCHES = (1, 3)
@@ -38,11 +44,12 @@ BATCHES = (1, 3)
 def main() -> None:
     args = parse_args()
     cfg = with_joints(load_config(args.cfg, args.opts))
-    target = args.out or args.weights.with_suffix(MAIN_SUFFIX[args.to])
-    if target.suffix != MAIN_SUFFIX[args.to]:
-        raise InputError(f"--out: must end in {MAIN_SUFFIX[args.to]} for --to {args.to}: {target}")
+    target = target_file(args)
     skeleton = skeleton_of(cfg)
     make_folder(target.parent)
+    if args.to == WEIGHTS:
+        write_weights(cfg, skeleton, args.weights, target)
+        return
     network = load_network(cfg, args.weights, torch.device("cpu"))
     codec = build_codec(cfg, skeleton)
     how = (codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
@@ -68,7 +75,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--weights", required=True, type=Path, metavar="FILE", help="a checkpoint, any layout"
     )
-    parser.add_argument("--to", required=True, choices=EXPORTERS, help="the kind of file")
+    parser.add_argument(
+        "--to", required=True, choices=[*EXPORTERS, WEIGHTS], help="the kind of file"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="where to (default: beside the weights)"
     )
@@ -78,6 +87,32 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over the YAML's")
     return parser.parse_intermixed_args()
+
+
+def target_file(args: argparse.Namespace) -> Path:
+    """--out, else a file beside the weights."""
+    if args.to == WEIGHTS:
+        suffix, default = ".pth", args.weights.with_name(f"{args.weights.stem}_float16.pth")
+        if args.raw or args.single:
+            raise InputError("--raw, --single: are for files that run without this project")
+    else:
+        suffix = MAIN_SUFFIX[args.to]
+        default = args.weights.with_suffix(suffix)
+    target = args.out or default
+    if target.suffix != suffix:
+        raise InputError(f"--out: must end in {suffix} for --to {args.to}: {target}")
+    return target
+
+
+def write_weights(cfg: CfgNode, skeleton: Skeleton, source: Path, target: Path) -> None:
+    """Write the weights in float16 and print how far they move the keypoints."""
+    network = load_network(cfg, source, torch.device("cpu"), folds=False)
+    state = half_state_dict(network)
+    reference = network_engine(cfg, network, build_codec(cfg, skeleton))
+    crops, what = real_crops(cfg, max(BATCHES))
+    print(line(what, difference(build_engine(cfg, skeleton, state), reference, crops)))
+    checkpoint.save(state, target)
+    print(f"=> {target}: {target.stat().st_size / 2**20:.1f} MiB, weights in float16")
 
 
 def check(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchEngine) -> None:

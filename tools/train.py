@@ -26,18 +26,21 @@ from _experiment import (
     set_cudnn,
     to_devices,
 )
+from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from lib.config import load_config
 from lib.core.codecs import build_codec
-from lib.core.engines import network_engine
+from lib.core.codecs.codec import Codec
+from lib.core.engines import Engine, network_engine
 from lib.core.optim import build_optimizer, build_schedule
 from lib.core.recorder import Recorder
 from lib.core.train import train_epoch
 from lib.dataset import build_dataset
 from lib.dataset.loading import TestLoader, train_loader
+from lib.dataset.photometric import photometric_of
 from lib.models import build_model
-from lib.models.checkpoint import load_checkpoint, load_pretrained_backbone
+from lib.models.checkpoint import load_checkpoint, load_pretrained
 from lib.utils import checkpoint
 from lib.utils.devices import choose_devices, choose_workers, has_bfloat16, seed_everything
 from lib.utils.errors import InputError
@@ -52,64 +55,64 @@ def main() -> None:
     seed_everything(cfg.SEED)
     set_cudnn(cfg)
     devices = choose_devices(cfg.GPUS)
-    workers = choose_workers(cfg.WORKERS)
-    pin_memory = cfg.PIN_MEMORY and devices[0].type == "cuda"
+    train_batches, test_batches = build_loaders(cfg, devices)
+    skeleton = train_batches.dataset.skeleton
 
-    train_set = build_dataset(cfg, cfg.DATASET.TRAIN_SET, is_train=True)
-    if cfg.TRAIN.EVAL_INTERVAL:
-        test_set = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
-        test_batch_size = cfg.TEST.BATCH_SIZE_PER_GPU * len(devices)
-        test_batches = TestLoader(test_set, test_batch_size, workers, pin_memory)
-    batch_size = cfg.TRAIN.BATCH_SIZE_PER_GPU * len(devices)
-    train_batches = train_loader(
-        train_set, batch_size, workers, cfg.TRAIN.SHUFFLE, pin_memory, len(devices)
-    )
-
-    network = build_model(cfg)
-    if cfg.MODEL.PRETRAINED:
-        report = load_pretrained_backbone(network, cfg.MODEL.PRETRAINED, pretrained_layers(cfg))
-        logger.info("=> %s", report)
+    network = build_network(cfg)
     model = to_devices(network, devices)
-    codec = build_codec(cfg, train_set.skeleton)
+    codec = build_codec(cfg, skeleton)
     optimizer = build_optimizer(cfg, network)
+    batch_size = cfg.TRAIN.BATCH_SIZE_PER_GPU * len(devices)
     scale = lr_scale(args.cfg, batch_size) if args.autoscale_lr else 1.0
     rate = build_schedule(cfg, len(train_batches), scale)
     autocast = cfg.TRAIN.AMP and has_bfloat16(devices[0])
     if cfg.TRAIN.AMP:
         logger.info("=> training in %s", "bfloat16" if autocast else "float32: no bfloat16 here")
-    begin, best = resume(cfg, output_dir, network, optimizer)
-    recorder = Recorder(output_dir, log_dir, codec, train_set.skeleton, debug_pictures(cfg))
+    photometric = photometric_of(cfg)
+    begin, best, is_validated = resume(cfg, output_dir, network, optimizer)
+    recorder = Recorder(output_dir, log_dir, codec, skeleton, debug_pictures(cfg))
     recorder.resume(begin)
+    save = partial(save_state, output_dir, cfg, network, optimizer)
 
+    def finish_epoch(epoch: int, best: float) -> float:
+        """Validate where that is due, and save; returns the best score so far."""
+        recorder.save()
+        if is_evaluated(cfg, epoch):
+            save(epoch + 1, best, is_validated=False)  # a fault from here on costs no epoch
+            engine = network_engine(cfg, model.eval(), codec, devices[0])
+            score = score_epoch(cfg, engine, test_batches, codec, recorder, output_dir, epoch)
+            if score >= best:
+                best = score
+                checkpoint.save(network.state_dict(), output_dir / "model_best.pth")
+            recorder.save()
+        save(epoch + 1, best, is_validated=True)
+        return best
+
+    if not is_validated:
+        logger.info("=> epoch %d first: its validation was broken off", begin - 1)
+        best = finish_epoch(begin - 1, best)
     for epoch in range(begin, cfg.TRAIN.END_EPOCH):
         # Dropout and the like draw from the global generator: from the epoch on, whether resumed or
         # not, the same.
         seed_everything(cfg.SEED + 1 + epoch)
-
         trained = train_epoch(
             *(model, train_batches, codec, optimizer, rate, epoch, devices[0]),
             is_rgb=cfg.DATASET.COLOR_RGB,
             autocast=autocast,
             print_freq=cfg.PRINT_FREQ,
+            augment=lambda images, step, epoch=epoch: photometric(images, (cfg.SEED, epoch, step)),
             observe=partial(record_step, recorder, epoch, len(train_batches), rate),
         )
         recorder.epoch(epoch, trained, rate(epoch, 0))
-        if is_evaluated(cfg, epoch):
-            engine = network_engine(cfg, model.eval(), codec, devices[0])
-            _, values, score = score_test_set(
-                cfg, engine, test_batches, codec, recorder, output_dir, epoch
-            )
-            table = markdown_table(values, values.values(), cfg.MODEL.NAME)
-            logger.info("Epoch %d:\n%s", epoch, table)
-            if score >= best:
-                best = score
-                checkpoint.save(network.state_dict(), output_dir / "model_best.pth")
-        recorder.save()
-        save_state(output_dir, cfg, epoch + 1, best, network, optimizer)
+        best = finish_epoch(epoch, best)
 
     checkpoint.save(network.state_dict(), output_dir / "final_state.pth")
     recorder.close()
-    weights = output_dir / "model_best.pth"
+    report_best(best, output_dir / "model_best.pth")
+
+
+def report_best(best: float, weights: Path) -> None:
+    """Log the best score, and the file that has it."""
     if best > -math.inf:
         logger.info("=> best score %.4f: %s", best, weights)
     elif weights.exists():
@@ -130,6 +133,25 @@ def train_parser() -> argparse.ArgumentParser:
         help="multiply TRAIN.LR by this run's batch size over that of the YAML and its GPUS",
     )
     return parser
+
+
+def build_loaders(
+    cfg: CfgNode, devices: list[torch.device]
+) -> tuple[DataLoader, TestLoader | None]:
+    """Batches to train on and, where TRAIN.EVAL_INTERVAL asks for validation, to test on."""
+    workers = choose_workers(cfg.WORKERS)
+    pin_memory = cfg.PIN_MEMORY and devices[0].type == "cuda"
+    train_set = build_dataset(cfg, cfg.DATASET.TRAIN_SET, is_train=True)
+    test_batches = None
+    if cfg.TRAIN.EVAL_INTERVAL:
+        test_set = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
+        batch_size = cfg.TEST.BATCH_SIZE_PER_GPU * len(devices)
+        test_batches = TestLoader(test_set, batch_size, workers, pin_memory)
+    batch_size = cfg.TRAIN.BATCH_SIZE_PER_GPU * len(devices)
+    train_batches = train_loader(
+        train_set, batch_size, workers, cfg.TRAIN.SHUFFLE, pin_memory, len(devices)
+    )
+    return train_batches, test_batches
 
 
 def lr_scale(cfg_file: str, batch_size: int) -> float:
@@ -158,6 +180,31 @@ def is_evaluated(cfg: CfgNode, epoch: int) -> bool:
     return is_last or (epoch + 1) % cfg.TRAIN.EVAL_INTERVAL == 0
 
 
+def score_epoch(
+    cfg: CfgNode,
+    engine: Engine,
+    batches: TestLoader,
+    codec: Codec,
+    recorder: Recorder,
+    output_dir: Path,
+    epoch: int,
+) -> float:
+    """One validation, logged as a table; returns the score that decides which network is best."""
+    _, values, score = score_test_set(cfg, engine, batches, codec, recorder, output_dir, epoch)
+    table = markdown_table(values, values.values(), cfg.MODEL.NAME)
+    logger.info("Epoch %d:\n%s", epoch, table)
+    return score
+
+
+def build_network(cfg: CfgNode) -> torch.nn.Module:
+    """The network, with MODEL.PRETRAINED loaded."""
+    network = build_model(cfg)
+    if cfg.MODEL.PRETRAINED:
+        report = load_pretrained(network, cfg.MODEL.PRETRAINED, pretrained_layers(cfg))
+        logger.info("=> %s", report)
+    return network
+
+
 def pretrained_layers(cfg: CfgNode) -> list[str]:
     """The parts of the network that MODEL.PRETRAINED fills."""
     return list(cfg.MODEL.EXTRA.get("PRETRAINED_LAYERS", ["*"]))
@@ -165,13 +212,13 @@ def pretrained_layers(cfg: CfgNode) -> list[str]:
 
 def resume(
     cfg: CfgNode, output_dir: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, float]:
-    """The epoch to begin with and the best score so far; loads the state that TRAIN.* and
-    AUTO_RESUME ask for."""
+) -> tuple[int, float, bool]:
+    """The epoch to begin with, the best score so far, and whether the epoch before was validated
+    if that was due; loads the state that TRAIN.* and AUTO_RESUME ask for."""
     path = output_dir / "checkpoint.pth"
     if not (cfg.AUTO_RESUME and path.exists()):
         if not (cfg.TRAIN.RESUME or cfg.TRAIN.CHECKPOINT):
-            return cfg.TRAIN.BEGIN_EPOCH, -math.inf
+            return cfg.TRAIN.BEGIN_EPOCH, -math.inf, True
         path = Path(cfg.TRAIN.CHECKPOINT or path)
     state = checkpoint.read(path)
     try:
@@ -187,7 +234,7 @@ def resume(
         logger.info(
             "=> all %d epochs are done; a larger TRAIN.END_EPOCH goes on", cfg.TRAIN.END_EPOCH
         )
-    return state["epoch"], best
+    return state["epoch"], best, state.get("validated", True)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
@@ -214,18 +261,21 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
 def save_state(
     output_dir: Path,
     cfg: CfgNode,
-    epoch: int,
-    best: float,
     network: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
+    epoch: int,
+    best: float,
+    is_validated: bool,
 ) -> None:
-    """Write checkpoint.pth: what the next epoch needs, under the original's names."""
+    """Write checkpoint.pth: what the next epoch needs, under the original's names, and whether a
+    validation is still due."""
     state = {
         "epoch": epoch,
         "model": cfg.MODEL.NAME,
         "state_dict": network.state_dict(),
         "best_perf": best,
         "optimizer": optimizer.state_dict(),
+        "validated": is_validated,
     }
     checkpoint.save(state, output_dir / "checkpoint.pth")
 

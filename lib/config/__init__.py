@@ -245,6 +245,9 @@ def _check(cfg: CfgNode, source: str) -> None:
     require(is_begun, "TRAIN.BEGIN_EPOCH", f"from 0 to END_EPOCH, {cfg.TRAIN.END_EPOCH}")
     require(cfg.DATASET.ROT_FACTOR >= 0, "DATASET.ROT_FACTOR", "0 degrees or more")
     require(0 <= cfg.DATASET.SCALE_FACTOR < 1, "DATASET.SCALE_FACTOR", "from 0 to below 1")
+    for name in ("COLOR", "GRAY", "BLUR", "NOISE", "JPEG", "ERASE"):
+        share = cfg.DATASET[f"PROB_{name}"]
+        require(0 <= share <= 1, f"DATASET.PROB_{name}", "from 0 to 1")
     require(len(set(cfg.GPUS)) == len(cfg.GPUS), "GPUS", "different device numbers")
     least = "above 0" if cfg.TEST.SOFT_NMS else "0 or above"
     threshold = cfg.TEST.OKS_THRE

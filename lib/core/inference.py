@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from yacs.config import CfgNode
 
+from lib.config import load_config
 from lib.core.engines import Engine, build_engine
 from lib.dataset import crops_are_aligned, skeleton_of, with_joints
 from lib.dataset.boxes import is_box
 from lib.dataset.image import check_size, read_image
 from lib.dataset.top_down import crop
 from lib.dataset.transforms import box_to_center_scale, crop_matrix, to_image
+from lib.models import built_in
 from lib.utils.errors import InputError
 
 Image = str | Path | np.ndarray
@@ -38,28 +40,34 @@ class Person:
 
 
 class Predictor:
-    """A trained experiment, ready for pictures.
+    """A trained experiment, ready for pictures; ``Predictor()`` is the network that comes with the
+    project (models/hrpose/), for COCO's 17 joints.
 
     Args:
-        cfg: the experiment, by lib.config.load_config.
+        cfg: the experiment, by lib.config.load_config; by default the built-in network's.
         weights: a checkpoint's path or a state dict, in any layout that ``load_checkpoint`` knows;
             a file of ``tools/export.py``, told by its suffix; or an engine (lib/core/engines.py).
+            By default TEST.MODEL_FILE of ``cfg``, and without ``cfg`` the built-in weights.
         device: by default the first GPU, else the CPU.
         detector: finds people where no boxes are given: called with a list of (H, W, 3) uint8 RGB
             images it gives for each boxes (N, 4) x, y, width, height and scores (N,), as those of
             lib.core.detectors do.
         precision: float32, or bfloat16 where device and engine have it.
+
+    Raises:
+        InputError: weights without ``cfg``; ``cfg`` without weights or TEST.MODEL_FILE; a file that
+            cannot be read or does not fit.
     """
 
     def __init__(
         self,
-        cfg: CfgNode,
-        weights: str | Path | dict | Engine,
+        cfg: CfgNode | None = None,
+        weights: str | Path | dict | Engine | None = None,
         device: torch.device | str | None = None,
         detector: Detector | None = None,
         precision: str = "float32",
     ) -> None:
-        cfg = with_joints(cfg)
+        cfg, weights = _experiment(cfg, weights)
         self._detector = detector
         self.skeleton = skeleton_of(cfg)
         if len(self.skeleton) != cfg.MODEL.NUM_JOINTS:
@@ -167,6 +175,21 @@ class Predictor:
         ]
 
 
+def _experiment(
+    cfg: CfgNode | None, weights: str | Path | dict | Engine | None
+) -> tuple[CfgNode, str | Path | dict | Engine]:
+    """The complete configuration and the weights; what is None is filled in."""
+    if cfg is None:
+        if weights is not None:
+            raise InputError("weights: need cfg, the experiment that they were trained with")
+        cfg, weights = load_config(built_in.EXPERIMENT), built_in.WEIGHTS
+    elif weights is None:
+        weights = cfg.TEST.MODEL_FILE
+        if not weights:
+            raise InputError("weights: give a file; TEST.MODEL_FILE of cfg names none")
+    return with_joints(cfg), weights
+
+
 def _checked(boxes: Boxes) -> np.ndarray:
     """``boxes`` as (N, 4) float64, or an InputError."""
     try:
@@ -198,6 +221,6 @@ def _as_bgr(image: Image) -> np.ndarray:
             f"an image is a (height, width, 3) uint8 array, not {image.shape} {image.dtype}"
         )
     else:
+        check_size(image.shape[1::-1], "an image")
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    check_size(bgr, "an image" if isinstance(image, np.ndarray) else str(image))
     return bgr

@@ -10,7 +10,7 @@ import torch
 from lib.core.codecs.codec import Codec
 from lib.dataset.image import read_image
 from lib.dataset.top_down import TopDownDataset
-from lib.utils.drawing import draw_person, sheet, write_picture
+from lib.utils.drawing import draw_person, mosaic, sheet, write_picture
 
 
 def write_prediction_sheet(
@@ -19,7 +19,8 @@ def write_prediction_sheet(
     path: str | Path,
     count: int = 24,
     threshold: float = 0.2,
-    cell: tuple[int, int] = (400, 300),
+    width: int = 1610,
+    height: int = 300,
 ) -> None:
     """Write one picture with up to ``count`` images spread evenly over the data set, with the
     skeletons that the data set finds worth showing.
@@ -27,7 +28,8 @@ def write_prediction_sheet(
     Args:
         keypoints: (N, K, 3) x, y in image pixels and score, in the order of the data set's table.
         threshold: joints with a lower score are left out.
-        cell: (width, height) of each image on the sheet.
+        width: of the sheet, pixels; fewer where the images fill no row.
+        height: of the images in a row, before the row is made to fit.
     """
     table, skeleton = dataset.table, dataset.skeleton
     images = np.unique(table.image)
@@ -37,18 +39,16 @@ def write_prediction_sheet(
     for image in chosen:
         rows = shown[table.image[shown] == image]
         picture = np.ascontiguousarray(read_image(table.paths[image].decode())[..., ::-1])
-        zoom = min(cell[0] / picture.shape[1], cell[1] / picture.shape[0])
-        size = [max(1, round(side * zoom)) for side in picture.shape[1::-1]]
-        page = np.zeros((cell[1], cell[0], 3), np.uint8)
+        zoom = height / len(picture)
+        size = (max(1, round(picture.shape[1] * zoom)), height)
         small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         for row in rows:
             is_shown = keypoints[row, :, 2] > threshold
             draw_person(
                 small, keypoints[row, :, :2] * zoom, is_shown, skeleton.limbs, skeleton.flip_pairs
             )
-        page[: size[1], : size[0]] = small
-        cells.append(page)
-    write_picture(path, sheet(cells, columns=4))
+        cells.append(small)
+    write_picture(path, mosaic(cells, width))
 
 
 def write_sample_sheet(

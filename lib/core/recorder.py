@@ -109,7 +109,7 @@ class Recorder:
         head = "|" + "|".join(values) + "|\n|" + "---|" * len(values)
         row = "\n|" + "|".join(f"{value:.3f}" for value in values.values()) + "|"
         self._writer.add_text("valid/table", head + row, epoch)
-        if self._history:
+        if self._history and self._history[-1]["epoch"] == epoch:
             self._history[-1] |= {"valid_loss": passed.loss, "valid_acc": passed.accuracy, **values}
 
     def save(self) -> None:

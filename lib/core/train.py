@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lib.core.codecs.codec import Codec, Outputs, as_float
@@ -93,6 +94,7 @@ def train_epoch(
     autocast: bool = False,
     print_freq: int = 100,
     observe: Observer | None = None,
+    augment: Callable[[Tensor, int], Tensor] | None = None,
 ) -> Pass:
     """Train ``model`` in place on every batch of ``loader`` (lib.dataset.loading.train_loader)
     once.
@@ -101,6 +103,7 @@ def train_epoch(
         rate: the learning rate at (epoch, step).
         autocast: run the network in bfloat16 where PyTorch holds that to be safe.
         print_freq: steps between two calls of ``observe``.
+        augment: changes the images (N, 3, H, W) of a batch, given the number of its step.
 
     Raises:
         InputError: the loss is no longer a finite number.
@@ -114,6 +117,8 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate(epoch, step)
         batch = to_device(batch, device)
+        if augment is not None:
+            batch["image"] = augment(batch["image"], step)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             outputs = as_float(model(normalize(batch["image"], is_rgb)))
         target = codec.encode(batch["joints"], batch["visible"])

@@ -67,10 +67,7 @@ def _mpii(cfg: CfgNode, split: str, is_train: bool) -> Source:
             "DATASET.ANNOTATIONS: is for COCO's layout, not for mpii; give DATASET.DATASET a name "
             "of your own"
         )
-    source = MpiiKeypoints(cfg.DATASET.ROOT, split, data_format=cfg.DATASET.DATA_FORMAT)
-    if source.has_truth and not is_train:
-        _ = source.truth  # read now: after an epoch of training is a bad time to miss a file
-    return source
+    return MpiiKeypoints(cfg.DATASET.ROOT, split, data_format=cfg.DATASET.DATA_FORMAT)
 
 
 # DATASET.DATASET -> the split's people. Whatever else gives DATASET.ANNOTATIONS is laid out as COCO
@@ -98,6 +95,8 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset:
             f"MODEL.NUM_JOINTS: is {cfg.MODEL.NUM_JOINTS}, but {name} has "
             f"{len(source.skeleton)} joints; leave it out, and the data set's number is taken"
         )
+    if source.has_truth and not is_train:
+        _ = source.truth  # read now: after an epoch of training is a bad time to find a fault
     if is_train and cfg.DATASET.PROB_HALF_BODY and not source.skeleton.upper_body:
         raise InputError(
             f"DATASET.PROB_HALF_BODY: needs DATASET.UPPER_BODY, the joints of {name}'s upper half"

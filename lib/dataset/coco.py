@@ -7,10 +7,10 @@ lib/dataset/coco.py of leoxiaobin/deep-high-resolution-net.pytorch.
 
 import contextlib
 import io
-import json
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -18,7 +18,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lib.dataset.coco_lists import Annotation, Image, ImageArrays, PeopleArrays
+from lib.dataset.coco_lists import Annotation, Image, ImageArrays, PeopleArrays, wrong_keypoints
 from lib.dataset.joints import Category, chosen_categories
 from lib.dataset.reading import decode_chunks, read_json, read_lists, write_json
 from lib.dataset.skeletons import Skeleton
@@ -30,6 +30,7 @@ from lib.utils.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
+_LAYOUT = "annotations in COCO's layout"
 STATS = ("AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
 
 
@@ -95,7 +96,6 @@ class CocoKeypoints:
         self.annotation_file = str(file)
         self._suppression = (oks_threshold, visible_threshold, soft_nms)
         self._aspect_ratio = aspect_ratio
-        self._truth: COCO | None = None
 
         pictures = ImageArrays(in_format(str(folder), data_format), data_format, str(file))
         people = PeopleArrays(3 * len(skeleton))
@@ -104,7 +104,7 @@ class CocoKeypoints:
         content = read_lists(
             file,
             _File,
-            "annotations in COCO's layout",
+            _LAYOUT,
             {"images": (Image, pictures.add), "annotations": wanted},
         )
         pictures.close()
@@ -282,38 +282,68 @@ class CocoKeypoints:
 
     def _evaluation(self, results: list[dict]) -> COCOeval:
         """pycocotools' evaluation of results, not yet run; it prints."""
-        if self._truth is None:
-            self._truth = self._ground_truth()
-        evaluation = COCOeval(self._truth, self._truth.loadRes(results), "keypoints")
+        evaluation = COCOeval(self.truth, self.truth.loadRes(results), "keypoints")
         evaluation.params.kpt_oks_sigmas = np.array(self.skeleton.sigmas)
         evaluation.params.catIds = self._categories
         return evaluation
 
-    def _ground_truth(self) -> COCO:
-        """The annotations for pycocotools, with the entries that it needs and a user's own file may
-        lack."""
-        truth = COCO()
-        lacking = 0
-        truth.dataset = json.loads(Path(self.annotation_file).read_bytes())
-        for number, entry in enumerate(truth.dataset["annotations"], start=1):
-            flags = entry.setdefault("keypoints", [])[2::3]
-            entry.setdefault("id", number)
-            entry.setdefault("iscrowd", 0)
-            entry.setdefault("num_keypoints", sum(flag > 0 for flag in flags))
-            lacking += "area" not in entry
-            entry["area"] = self._area(entry)
+    @cached_property
+    def truth(self) -> COCO:
+        """The annotations as pycocotools takes them, those of other categories left out.
+
+        Raises:
+            InputError: an entry is not in COCO's layout.
+        """
+        images: list[Image] = []
+        annotations: list[Annotation] = []
+        lists = {
+            "images": (Image, lambda _, part: images.extend(part)),
+            "annotations": (Annotation, lambda _, part: annotations.extend(part)),
+        }
+        read_lists(self.annotation_file, _File, _LAYOUT, lists)
+        wanted = [(n, a) for n, a in enumerate(annotations) if a.category_id in self._categories]
+        lacking = sum(a.area is None for _, a in wanted)
         if lacking and type(self)._area is CocoKeypoints._area:
             logger.warning(
                 "%s: %d annotations have no area; that of the box stands in, which is larger than "
                 "the person and makes scores higher",
                 *(self.annotation_file, lacking),
             )
-        truth.createIndex()
+        truth = COCO()
+        truth.dataset = {
+            "images": [msgspec.structs.asdict(image) for image in images],
+            "categories": [{"id": category} for category in self._categories],
+            # The file's ids may be missing or shared, and pycocotools takes 0 for "no match".
+            "annotations": [
+                self._entry(number, a) | {"id": new_id}
+                for new_id, (number, a) in enumerate(wanted, start=1)
+            ],
+        }
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth.createIndex()
         return truth
 
-    def _area(self, entry: dict) -> float:
+    def _entry(self, number: int, annotation: Annotation) -> dict:
+        """Annotation ``number`` as pycocotools takes it, without an id."""
+        keypoints, numbers = annotation.keypoints, 3 * len(self.skeleton)
+        if len(keypoints) not in (0, numbers):
+            what = wrong_keypoints(annotation, number, numbers)
+            raise InputError(f"{self.annotation_file}: {what}")
+        count = annotation.num_keypoints
+        return {
+            "image_id": annotation.image_id,
+            "category_id": annotation.category_id,
+            "bbox": annotation.bbox,
+            "area": self._area(annotation),
+            "iscrowd": annotation.iscrowd,
+            "keypoints": keypoints,
+            "num_keypoints": sum(v > 0 for v in keypoints[2::3]) if count is None else count,
+        }
+
+    def _area(self, annotation: Annotation) -> float:
         """What the OKS of an annotation divides by, in pixels; where it has none, its box's."""
-        return entry.get("area", entry["bbox"][2] * entry["bbox"][3])
+        _, _, width, height = annotation.bbox
+        return width * height if annotation.area is None else annotation.area
 
 
 def in_format(folder: str, data_format: str) -> str:

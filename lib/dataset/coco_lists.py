@@ -18,15 +18,45 @@ class Image(msgspec.Struct, gc=False):
     height: int
     file_name: str = ""
     filename: str = ""  # as the ATRW annotations spell it
+    crowdIndex: float | None = None  # CrowdPose's
 
 
 class Annotation(msgspec.Struct, gc=False):
     image_id: int
     category_id: int
     bbox: tuple[float, float, float, float]
-    area: float = 1.0  # some sets give none; only its sign is asked for
+    area: float | None = None  # some sets give none
     keypoints: list[float] = []
     iscrowd: int = 0
+    num_keypoints: int | None = None
+
+
+def wrong_keypoints(annotation: Annotation, number: int, numbers: int) -> str:
+    """The error of annotation ``number``, whose keypoints are not ``numbers`` numbers."""
+    return (
+        f"annotations[{number}] of image {annotation.image_id} has {len(annotation.keypoints)} "
+        f"keypoint numbers; {numbers // 3} joints need {numbers}"
+    )
+
+
+def check_image_ids(ids: np.ndarray, names: np.ndarray, source: str) -> None:
+    """Raise an InputError where two entries of a list of images share an id, but not the file.
+
+    Annotations refer to images by their ids: they would all be taken for one image's.
+
+    Args:
+        ids, names: (M,) ids and file names of the images.
+        source: the annotation file.
+    """
+    order = np.argsort(ids, kind="stable")
+    ids, names = ids[order], names[order]
+    is_shared = (ids[1:] == ids[:-1]) & (names[1:] != names[:-1])
+    if is_shared.any():
+        at = int(np.argmax(is_shared))
+        raise InputError(
+            f"{source}: images[{order[at]}] and images[{order[at + 1]}] have the same id "
+            f"{ids[at]} but other files; give each image, and its annotations, an id of its own"
+        )
 
 
 class PeopleArrays:
@@ -53,11 +83,7 @@ class PeopleArrays:
             if len(a.keypoints) == self._numbers:
                 people.append(a)
             else:
-                self.misfits.setdefault(
-                    a.category_id,
-                    f"annotations[{number}] of image {a.image_id} has {len(a.keypoints)} keypoint "
-                    f"numbers; {self._numbers // 3} joints need {self._numbers}",
-                )
+                self.misfits.setdefault(a.category_id, wrong_keypoints(a, number, self._numbers))
         has_joints = [any(a.keypoints) for a in people]
         # Two in five of COCO's people have none: their zeros would take memory and time.
         keypoints = [a.keypoints for a, has in zip(people, has_joints, strict=True) if has]
@@ -68,7 +94,7 @@ class PeopleArrays:
                 np.array([a.category_id for a in people], np.int64),
                 np.array([a.image_id for a in people], np.int64),
                 np.array([a.bbox for a in people], np.float32).reshape(-1, 4),
-                np.array([a.area for a in people], np.float32),
+                np.array([1.0 if a.area is None else a.area for a in people], np.float32),
                 np.array(has_joints, bool),
             )
         )
@@ -129,6 +155,7 @@ class ImageArrays:
             self.add(0, [])
         arrays = [np.concatenate(part) for part in zip(*self._parts, strict=True)]
         self.ids, self.width, self.height, self.paths = arrays
+        check_image_ids(self.ids, self.paths, self._source)
         self._order = np.argsort(self.ids, kind="stable")
 
     def rows(self, image_ids: np.ndarray, source: str) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from lib.dataset.coco import CocoKeypoints
+from lib.dataset.coco_lists import Annotation
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +31,8 @@ class CrowdPoseKeypoints(CocoKeypoints):
     def _names(self, split: str) -> tuple[str, str]:
         return f"json/crowdpose_{split}.json", "images"
 
-    def _area(self, entry: dict) -> float:
-        return AREA * entry["bbox"][2] * entry["bbox"][3]
+    def _area(self, annotation: Annotation) -> float:
+        return AREA * annotation.bbox[2] * annotation.bbox[3]
 
     def _score(self, results: list[dict]) -> tuple[OrderedDict, float]:
         """AP and AR over all images, and AP over those with few, some and many people close by."""
@@ -58,18 +59,17 @@ class CrowdPoseKeypoints(CocoKeypoints):
 
     def _by_crowd(self) -> dict[str, list[int]]:
         """Image ids by crowd index."""
-        images = self._truth.dataset["images"]
-        index = {image["id"]: image["crowdIndex"] for image in images if "crowdIndex" in image}
-        if len(index) < len(images):
-            missing = len(images) - len(index)
+        index = {image["id"]: image["crowdIndex"] for image in self.truth.dataset["images"]}
+        known = {i: crowd for i, crowd in index.items() if crowd is not None}
+        if len(known) < len(index):
             logger.warning(
                 "%s: %d images have no crowdIndex; the scores by crowd leave them out",
-                *(self.annotation_file, missing),
+                *(self.annotation_file, len(index) - len(known)),
             )
         return {
-            "AP (E)": [i for i, crowd in index.items() if crowd < EASY],
-            "AP (M)": [i for i, crowd in index.items() if EASY <= crowd < HARD],
-            "AP (H)": [i for i, crowd in index.items() if crowd >= HARD],
+            "AP (E)": [i for i, crowd in known.items() if crowd < EASY],
+            "AP (M)": [i for i, crowd in known.items() if EASY <= crowd < HARD],
+            "AP (H)": [i for i, crowd in known.items() if crowd >= HARD],
         }
 
 

@@ -1,6 +1,7 @@
 """Reading images: files, and members of zip archives."""
 
 import os
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 from lib.utils.errors import InputError
 
 ZIP_MARK = ".zip@"
-MAX_SIDE = 32766  # pixels: OpenCV 4 cuts no crops from larger images
+# OpenCV 4 cuts no crops from images with a longer side; OpenCV 5 crashes on those above 2^31 bytes.
+MAX_SIDE, MAX_PIXELS = 32766, (2**31 - 1) // 3
+PNG = b"\x89PNG\r\n\x1a\n"
 
 # What zipfile raises: no archive, damaged or cut-off data, encryption, an unknown compression.
 _BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
@@ -30,7 +33,7 @@ def read_image(path: str, is_upright: bool = False) -> np.ndarray:
             annotations refer to.
 
     Raises:
-        InputError: the file is missing, empty, cut off, or no image.
+        InputError: the file is missing, empty, cut off, no image, or too large for crops.
     """
     data = _read_bytes(path)
     if not data:
@@ -39,6 +42,8 @@ def read_image(path: str, is_upright: bool = False) -> np.ndarray:
         raise InputError(
             f"{path}: the image file is cut off after {len(data)} bytes; copy it again"
         )
+    if data.startswith(PNG) and len(data) >= 24:  # the header spares decoding gigabytes
+        check_size(struct.unpack(">II", data[16:24]), path)
     flags = cv2.IMREAD_COLOR if is_upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -46,15 +51,21 @@ def read_image(path: str, is_upright: bool = False) -> np.ndarray:
         raise InputError(f"{path}: cannot decode the image: {error.err}") from None
     if image is None:
         raise InputError(f"{path}: not an image that OpenCV can decode")
+    check_size(image.shape[1::-1], path)
     return image
 
 
-def check_size(image: np.ndarray, name: str) -> None:
-    """An InputError where an image (H, W, 3) is larger than crops can be cut from."""
-    if max(image.shape) > MAX_SIDE:
+def check_size(size: tuple[int, int], name: str) -> None:
+    """Raise an InputError where an image is too large to cut crops from.
+
+    Args:
+        size: (width, height) in pixels.
+    """
+    width, height = size
+    if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
         raise InputError(
-            f"{name}: is {image.shape[1]} x {image.shape[0]} pixels; a side may have at most "
-            f"{MAX_SIDE}: make it smaller"
+            f"{name}: is {width} x {height} pixels; an image may have at most {MAX_SIDE} a side "
+            f"and {MAX_PIXELS // 10**6} million in all: make it smaller"
         )
 
 
@@ -94,6 +105,6 @@ def _is_cut_off(data: bytes) -> bool:
     if data[:2] == b"\xff\xd8":
         # Bytes may follow the end mark, and a thumbnail in the header has marks of its own.
         return b"\xff\xd9" not in data[-32:] and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
+    if data.startswith(PNG):
         return b"IEND" not in data
     return False

@@ -38,7 +38,8 @@ def read_json(path: str | Path, kind: type[T], what: str) -> T:
         raise InputError(f"{path}: there is no such file ({what})") from None
     # An empty file cannot be mapped; msgspec's errors are ValueErrors.
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as {what}: {error}") from None
+        text = _text(error) if isinstance(error, UnicodeDecodeError) else error
+        raise InputError(f"{path}: cannot be read as {what}: {text}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot read {what}: {error.strerror}") from None
 
@@ -155,8 +156,20 @@ class _Parts:
             entries = self._decoders[name].decode(b"[" + text + b"]")
         except msgspec.DecodeError as error:
             raise InputError(f"{self._path}: {_place(error, self._count, name)}") from None
+        except UnicodeDecodeError:  # it names no entry
+            self._raise_undecodable(text)
         self._takes[name](self._count, entries)
         self._count += len(entries)
+
+    def _raise_undecodable(self, text: bytes) -> None:
+        """The InputError of the first entry in ``text`` that is not UTF-8."""
+        entries = msgspec.json.decode(b"[" + text + b"]", type=list[msgspec.Raw])
+        for number, entry in enumerate(entries, self._count):
+            try:
+                self._decoders[self._name].decode(b"[" + bytes(entry) + b"]")
+            except UnicodeDecodeError as error:
+                place = f"{self._path}: {self._name}[{number}]"
+                raise InputError(f"{place}: {_text(error)}") from None
 
 
 def decode_chunks(
@@ -187,6 +200,9 @@ def _place(error: Exception, start: int, name: str) -> str:
 
 
 def _text(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        shown = error.object[max(0, error.start - 20) : error.end + 20]
+        return f"text {shown!r} is not UTF-8; save the file in that encoding"
     # Bytes were counted in a part of the file, which nobody can look up.
     return re.sub(r" \(byte \d+\)$", "", str(error))
 

@@ -1,7 +1,7 @@
 """Samples of one person: a crop around a box, turned, scaled and mirrored at random in training."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ class Source(Protocol):
     table: Table
     split: str
     has_truth: bool
+    truth: Any  # what ``evaluate`` compares with, where ``has_truth``
 
     def evaluate(self, keypoints: np.ndarray, output_dir: str) -> tuple[dict, float]: ...
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from lib.dataset.boxes import PathEnds, is_box, read_any_json
-from lib.dataset.coco_lists import Annotation, Image
+from lib.dataset.coco_lists import Annotation, Image, check_image_ids
 from lib.dataset.joints import Category, chosen_categories
 from lib.dataset.skeletons import Skeleton
 from lib.dataset.video import Report
@@ -66,8 +66,10 @@ class Truth:
             ) from None
         self.categories = chosen_categories(known, categories, str(path))
         self._ids: PathEnds[int] = PathEnds()
-        for image in images:
-            self._ids[image.file_name or image.filename] = image.id
+        names = [image.file_name or image.filename for image in images]
+        check_image_ids(np.array([image.id for image in images]), np.array(names), str(path))
+        for image, name in zip(images, names, strict=True):
+            self._ids[name] = image.id
         self._people: dict[int, list[TruePerson]] = defaultdict(list)
         misfits: list[str] = []
         for number, value in enumerate(annotations):

@@ -175,9 +175,7 @@ def read_frames(items: Iterable[Item], report: Report, is_upright: bool = True) 
 
 
 def _read_rgb(path: str, is_upright: bool) -> np.ndarray:
-    bgr = read_image(path, is_upright)
-    check_size(bgr, path)
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(read_image(path, is_upright), cv2.COLOR_BGR2RGB)
 
 
 def _video_frames(item: Item) -> Iterator[Frame]:
@@ -193,7 +191,7 @@ def _video_frames(item: Item) -> Iterator[Frame]:
             is_there, bgr = capture.read()
             if not is_there:
                 break
-            check_size(bgr, item.path)
+            check_size(bgr.shape[1::-1], item.path)
             yield Frame(item, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), number, rate)
             number += 1
     finally:

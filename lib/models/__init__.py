@@ -38,7 +38,7 @@ def build_model(cfg: CfgNode) -> PoseNetwork:
 
     Its ``forward`` takes normalised images (N, 3, H, W) and returns what the head gives: heatmaps
     (N, K, H/4, W/4), K being MODEL.NUM_JOINTS, for the head ``heatmap``. MODEL.PRETRAINED is
-    not read here, but by ``lib.models.checkpoint.load_pretrained_backbone``.
+    not read here, but by ``lib.models.checkpoint.load_pretrained``.
 
     Raises:
         InputError: no network of that name, or a value that cannot be built; it names the key.

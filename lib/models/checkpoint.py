@@ -55,10 +55,11 @@ def load_checkpoint(model: nn.Module, path_or_state_dict: str | Path | Mapping[s
 
 @dataclass(frozen=True)
 class PretrainedReport:
-    """What a pretrained backbone gave: numbers of entries, by the first part of their names."""
+    """Result of ``load_pretrained``: numbers of entries, by the first part of their names."""
 
     source: str
-    num_loaded: int
+    loaded: dict[str, int]
+    mismatched: dict[str, int]  # in both, of another shape: as initialised
     unused: dict[str, int]  # in the file, not asked for or not in the network
     unfilled: dict[str, int]  # in the network, not in the file: as initialised
 
@@ -67,24 +68,27 @@ class PretrainedReport:
             return ", ".join(f"{name} ({count})" for name, count in counts.items()) or "none"
 
         return (
-            f"{self.source}: {self.num_loaded} entries loaded; left in the file: "
-            f"{listing(self.unused)}; left as initialised: {listing(self.unfilled)}"
+            f"{self.source}: loaded: {listing(self.loaded)}; of another shape, not loaded: "
+            f"{listing(self.mismatched)}; not in the network or not asked for: "
+            f"{listing(self.unused)}; not in the file: {listing(self.unfilled)}"
         )
 
 
-def load_pretrained_backbone(
+def load_pretrained(
     model: nn.Module, path: str | Path, layers: Sequence[str] = ("*",)
 ) -> PretrainedReport:
-    """Fill what ``model`` shares with the checkpoint at ``path``; the rest stays as it is.
+    """Fill ``model`` with the entries of the checkpoint at ``path`` that fit; the rest stays as it
+    is, such as a head for another number of joints.
 
     Args:
         model: the network, initialised.
-        path: MODEL.PRETRAINED, such as an ImageNet backbone.
+        path: MODEL.PRETRAINED, such as an ImageNet backbone or models/hrpose/top_down.pth.
         layers: MODEL.EXTRA.PRETRAINED_LAYERS: which top-level parts to take; '*' takes all.
 
     Raises:
-        InputError: a file that is absent or cannot be read, an entry of another shape, or no entry
-            at all to take; ``model`` is unchanged.
+        InputError: a file that is absent or cannot be read, no entry at all to take, or entries of
+            another shape while less than half of the network would be filled, as with a backbone of
+            another width; ``model`` is unchanged.
     """
     if not Path(path).is_file():
         raise InputError(
@@ -92,28 +96,44 @@ def load_pretrained_backbone(
             "or set MODEL.PRETRAINED '' to train from scratch"
         )
     source, state, own = _open(model, path)
-    taken = {
-        key: value
-        for key, value in state.items()
-        if key in own and ("*" in layers or _part(key) in layers)
-    }
-    if problems := _shape_problems(taken, own):
-        raise InputError(
-            f"MODEL.PRETRAINED: {source} is made for another network: {'; '.join(problems)}; "
-            "MODEL.EXTRA.PRETRAINED_LAYERS can leave parts out"
-        )
-    if not taken:
+    wanted = {key: own[key] for key in own if "*" in layers or _part(key) in layers}
+    shared = {key: value for key, value in state.items() if key in wanted}
+    taken = {key: value for key, value in shared.items() if value.shape == own[key].shape}
+    if not shared:
         raise InputError(
             f"MODEL.PRETRAINED: {source} has nothing for {type(_bare(model)).__name__} in the "
             f"layers {', '.join(layers) or '(none)'}; it holds {_some(state)}"
         )
+    problems = _shape_problems(shared, own)
+    if problems and 2 * _num_weights(taken) < _num_weights(wanted):
+        raise InputError(
+            f"MODEL.PRETRAINED: {source} is made for another network: {'; '.join(problems)}; "
+            "MODEL.EXTRA.PRETRAINED_LAYERS can leave parts out"
+        )
     _fill(own, taken)
     return PretrainedReport(
         source=source,
-        num_loaded=len(taken),
-        unused=_parts(state.keys() - taken.keys()),
-        unfilled=_parts(key for key in own if key not in taken and not _is_counter(key)),
+        loaded=_parts(taken),
+        mismatched=_parts(shared.keys() - taken.keys()),
+        unused=_parts(state.keys() - shared.keys()),
+        unfilled=_parts(key for key in own if key not in shared and not _is_counter(key)),
     )
+
+
+def half_state_dict(model: nn.Module) -> StateDict:
+    """The weights of ``model`` in float16, for a small file that ``load_checkpoint`` reads.
+
+    An entry with a value beyond float16's range (65504) stays in float32. ``num_batches_tracked``,
+    which only training needs, is left out.
+
+    Raises:
+        InputError: a value is NaN or infinite.
+    """
+    state = {k: v.detach().cpu() for k, v in model.state_dict().items() if not _is_counter(k)}
+    if spoilt := [key for key, value in state.items() if not value.isfinite().all()]:
+        raise InputError(f"the weights hold NaN or infinite values: {_some(spoilt)}")
+    halves = {key: value.half() for key, value in state.items()}
+    return {key: half if half.isfinite().all() else state[key] for key, half in halves.items()}
 
 
 def _open(
@@ -218,6 +238,11 @@ def _fill(own: StateDict, state: StateDict) -> None:
 
 def _is_counter(key: str) -> bool:
     return key.endswith("num_batches_tracked")
+
+
+def _num_weights(keys: Iterable[str]) -> int:
+    """How many of ``keys`` are weights or running statistics; counters fit any network."""
+    return sum(not _is_counter(key) for key in keys)
 
 
 def _part(key: str) -> str:

@@ -183,6 +183,41 @@ def sheet(images: Sequence[np.ndarray], columns: int, gap: int = 2) -> np.ndarra
     return page
 
 
+def mosaic(images: Sequence[np.ndarray], width: int, gap: int = 2) -> np.ndarray:
+    """Images of one height (H, W, 3) in rows, each made smaller to ``width`` pixels, with a white
+    gap; the last row may be shorter."""
+    rows: list[list[np.ndarray]] = []
+    space = 0
+    for image in images:
+        if space <= 0:
+            rows.append([])
+            space = width - gap
+        rows[-1].append(image)
+        space -= image.shape[1] + gap
+    strips = [_strip(row, width, gap) for row in rows]
+    size = (sum(len(strip) + gap for strip in strips) + gap, max(s.shape[1] for s in strips))
+    page = np.full((*size, 3), 255, np.uint8)
+    y = gap
+    for strip in strips:
+        page[y : y + len(strip), : strip.shape[1]] = strip
+        y += len(strip) + gap
+    return page
+
+
+def _strip(images: Sequence[np.ndarray], width: int, gap: int) -> np.ndarray:
+    """Images of one height side by side, with a white gap around each, at most ``width`` wide."""
+    gaps = gap * (len(images) + 1)
+    edges = np.cumsum([0] + [image.shape[1] for image in images])
+    zoom = min(1.0, (width - gaps) / edges[-1])
+    edges = np.rint(edges * zoom).astype(int)
+    strip = np.full((max(1, round(len(images[0]) * zoom)), edges[-1] + gaps, 3), 255, np.uint8)
+    for number, image in enumerate(images):
+        x = edges[number] + gap * (number + 1)
+        size = (max(1, edges[number + 1] - edges[number]), len(strip))
+        strip[:, x : x + size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return strip
+
+
 def write_picture(path: str | Path, image: np.ndarray) -> None:
     """Write an RGB image; the suffix says the format. An InputError where that cannot be."""
     suffix = Path(path).suffix

@@ -45,6 +45,8 @@ def start_log(folder: Path, name: str, phase: str) -> Path:
     file.setFormatter(logging.Formatter("%(asctime)-15s %(message)s"))
     console = logging.StreamHandler(sys.stdout)
     console.setFormatter(logging.Formatter("%(message)s"))
+    # A hundred lines of settings, which would scroll away what the run says.
+    console.addFilter(lambda record: record.name != "config")
     root.addHandler(file)
     root.addHandler(console)
     root.setLevel(logging.INFO)

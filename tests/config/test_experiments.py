@@ -13,9 +13,10 @@ from lib.models import build_model
 from lib.utils.logs import experiment_folders
 
 ROOT = Path(__file__).resolve().parents[2]
-EXPERIMENTS = sorted(
-    path for path in (ROOT / "experiments").rglob("*.yaml") if path.name != "base.yaml"
-)
+EXPERIMENTS = [
+    *sorted(path for path in (ROOT / "experiments").rglob("*.yaml") if path.name != "base.yaml"),
+    ROOT / "models" / "hrpose" / "top_down.yaml",
+]
 SHARED = ("mmpose.yaml", "lightweight.yaml", "128x96.yaml")
 RUNNABLE = [path for path in EXPERIMENTS if path.name not in SHARED]
 

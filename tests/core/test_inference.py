@@ -12,6 +12,7 @@ from lib.core.engines import TorchEngine, build_engine
 from lib.core.inference import Predictor
 from lib.core.validate import validate
 from lib.dataset.skeletons import COCO
+from lib.models import built_in
 from lib.utils.errors import InputError
 from tests import tiny
 from tests.core.runs import engine, parts, same_places
@@ -202,6 +203,32 @@ def test_a_wrong_array_is_an_error_that_says_what_an_image_is(run, image):
     predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
     with pytest.raises(InputError, match=r"an image is a \(height, width, 3\) uint8 array"):
         predictor(image)
+
+
+def test_without_arguments_the_built_in_network_is_used(tmp_path, run, monkeypatch):
+    monkeypatch.setattr(built_in, "EXPERIMENT", tmp_path / "tiny.yaml")
+    monkeypatch.setattr(built_in, "WEIGHTS", tmp_path / "weights.pth")
+    path = run.data.table.path(0)
+    (found,), (expected,) = (
+        predictor(path) for predictor in (Predictor(), Predictor(run.cfg, tmp_path / "weights.pth"))
+    )
+    np.testing.assert_array_equal(found.keypoints, expected.keypoints)
+
+
+def test_without_weights_the_experiments_model_file_is_used(tmp_path, run):
+    path = run.data.table.path(0)
+    cfg = load_config(tmp_path / "tiny.yaml", ["TEST.MODEL_FILE", str(tmp_path / "weights.pth")])
+    (found,), (expected,) = (
+        predictor(path) for predictor in (Predictor(cfg), Predictor(cfg, run.model.state_dict()))
+    )
+    np.testing.assert_array_equal(found.keypoints, expected.keypoints)
+    with pytest.raises(InputError, match=r"weights: give a file; TEST\.MODEL_FILE"):
+        Predictor(run.cfg)
+
+
+def test_weights_without_an_experiment_are_an_error(tmp_path):
+    with pytest.raises(InputError, match="weights: need cfg"):
+        Predictor(weights=tmp_path / "weights.pth")
 
 
 def test_spoilt_weights_are_an_error(run):

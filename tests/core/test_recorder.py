@@ -111,6 +111,14 @@ def test_a_resumed_run_goes_on_with_the_history_of_the_epochs_before(tmp_path, r
     assert [float(row["train_loss"]) for row in rows] == [1, 2, 9]
 
 
+def test_scores_of_an_epoch_that_is_not_in_the_history_are_in_no_row(tmp_path, recorder):
+    writer = recorder(parts(tmp_path))
+    writer.epoch(0, passed(1), 0.01)
+    writer.scores(3, passed(1), {"AP": 0.5})
+    writer.save()
+    assert "AP" not in (tmp_path / "out" / "history.csv").read_text()
+
+
 def test_a_new_run_begins_a_new_history(tmp_path, recorder):
     run = parts(tmp_path)
     first = recorder(run)
@@ -200,9 +208,9 @@ def test_a_sheet_shows_skeletons_over_whole_images(tmp_path):
     sheets = []
     for scores in (1, 0):
         path = tmp_path / f"{scores}.jpg"
-        write_prediction_sheet(run.data, keypoints * [1, 1, scores], path, cell=(160, 120))
+        write_prediction_sheet(run.data, keypoints * [1, 1, scores], path, height=120)
         sheets.append(cv2.imread(str(path)).astype(int))
-    assert sheets[0].shape == (120 + 4, 3 * 162 + 2, 3)
+    assert sheets[0].shape == (120 + 4, 3 * 162 + 2, 3)  # the shape of the images: no margins
     assert (np.abs(sheets[0] - sheets[1]) > 60).mean() > 0.02
     write_prediction_sheet(run.data, keypoints, tmp_path / "few.jpg", count=2)
     assert cv2.imread(str(tmp_path / "few.jpg")).shape == (304, 2 * 402 + 2, 3)

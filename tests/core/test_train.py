@@ -109,6 +109,27 @@ def test_colours_are_fed_in_the_order_of_the_experiment(tmp_path):
     assert not torch.equal(fed[0], fed[2])
 
 
+def test_the_network_sees_what_augment_makes_of_the_images(tmp_path):
+    run = parts(tmp_path)
+    steps, fed, shown = [], [], []
+    run.model.register_forward_pre_hook(lambda module, args: fed.append(args[0]))
+
+    def augment(images, step):
+        steps.append(step)
+        return torch.full_like(images, 10 * step)
+
+    train_epoch(
+        *(run.model, run.loader, run.codec, run.optimizer, schedule(run), 0, CPU),
+        print_freq=1,
+        observe=lambda step, passed, batch, *_: shown.append(batch["image"]),
+        augment=augment,
+    )
+    assert steps == [0, 1]
+    for step, images, network_input in zip(steps, shown, fed, strict=True):
+        assert (images == 10 * step).all()  # pictures show it, too
+        torch.testing.assert_close(network_input, normalize(images))
+
+
 @pytest.mark.parametrize("print_freq", [1, 100])
 def test_a_loss_that_is_not_finite_is_an_error_that_says_what_may_help(tmp_path, print_freq):
     run = parts(tmp_path)

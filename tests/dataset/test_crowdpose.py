@@ -8,6 +8,7 @@ import pytest
 
 from lib.dataset.crowdpose import CrowdPoseKeypoints
 from lib.dataset.skeletons import CROWDPOSE
+from lib.utils.errors import InputError
 from tests.golden_arrays import GOLDEN, golden_annotations
 
 SUBSET = GOLDEN / "eval" / "crowdpose_subset_expected.json"
@@ -60,6 +61,27 @@ def test_the_truth_as_an_answer_scores_1(source, tmp_path):
     answer = np.concatenate([table.joints, np.ones((len(table), 14, 1), np.float32)], axis=2)
     values, _ = source.evaluate(answer, str(tmp_path))
     assert values["Ap .5"] > 0.98 and values["AR"] > 0.95
+
+
+def test_ids_of_annotations_do_not_matter(source, tmp_path):
+    content = json.loads(golden_annotations("crowdpose_subset"))
+    for person in content["annotations"]:
+        person["id"] = 0
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "crowdpose_test.json").write_text(json.dumps(content))
+    other = CrowdPoseKeypoints(str(tmp_path), "test", CROWDPOSE, aspect_ratio=0.75)
+    table = source.table
+    answer = np.concatenate([table.joints, np.ones((len(table), 14, 1), np.float32)], axis=2)
+    assert other.evaluate(answer, str(tmp_path)) == source.evaluate(answer, str(tmp_path))
+
+
+def test_a_crowd_index_that_is_no_number_is_an_error_that_names_the_image(tmp_path):
+    content = json.loads(golden_annotations("crowdpose_subset"))
+    content["images"][3]["crowdIndex"] = "high"
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "crowdpose_val.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"val\.json: images\[3\]: Expected .* at crowdIndex"):
+        CrowdPoseKeypoints(str(tmp_path), "val", CROWDPOSE, aspect_ratio=0.75)
 
 
 def test_images_without_a_crowd_index_are_left_out_of_the_scores_by_crowd(tmp_path, caplog):

@@ -70,7 +70,7 @@ def test_annotations_are_consistent_with_the_picture():
         image, people = draw_scene(0, "val", index)
         height, width = image.shape[:2]
         assert image.dtype == np.uint8 and image.ndim == 3
-        assert len(people) <= 5
+        assert len(people) <= len(figures.PEOPLE)
         for person in people:
             x, y, w, h = person["bbox"]
             assert x >= 0 and y >= 0 and x + w <= width and y + h <= height
@@ -118,7 +118,7 @@ def test_from_the_side_the_far_arm_is_hidden_by_the_own_body(yaw, near):
 
 
 def test_an_occluder_hides_what_it_covers():
-    alone = draw_alone(0)
+    alone = draw_alone(0, seed=1)  # somebody whose legs no skirt or coat hides
     before = joints_of(alone)
     knee, ankle, hip = (JOINTS.index(f"left_{name}") for name in ("knee", "ankle", "hip"))
     assert before[[knee, ankle], 2].tolist() == [2, 2]

@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.dataset.image import MAX_SIDE, check_size, read_image
+from lib.dataset import image as image_module
+from lib.dataset.image import MAX_PIXELS, MAX_SIDE, check_size, read_image
 from lib.utils.errors import InputError
+from tests import tiny
 
 PICTURE = cv2.resize(np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8), (160, 120))
 
@@ -56,9 +58,28 @@ def test_a_picture_is_turned_by_its_header_only_where_that_is_asked_for(tmp_path
 
 
 def test_a_picture_too_large_for_crops_is_an_error_that_says_how_large_it_may_be():
-    check_size(np.zeros((1, MAX_SIDE, 3), np.uint8), "a.png")
+    check_size((MAX_SIDE, 1), "a.png")
     with pytest.raises(InputError, match=r"a\.png: is 1 x 32767 pixels.* at most 32766"):
-        check_size(np.zeros((MAX_SIDE + 1, 1, 3), np.uint8), "a.png")
+        check_size((1, MAX_SIDE + 1), "a.png")
+    side = int(MAX_PIXELS**0.5)
+    check_size((side, side), "a.png")
+    with pytest.raises(InputError, match=r"is 26755 x 26755 pixels.* 715 million in all"):
+        check_size((side + 1, side + 1), "a.png")
+
+
+def test_a_png_too_large_for_crops_is_told_by_its_header(tmp_path):
+    tiny.write_huge_png(tmp_path / "huge.png")
+    with pytest.raises(InputError, match=r"huge\.png: is 30000 x 30000 pixels"):
+        read_image(str(tmp_path / "huge.png"))
+
+
+def test_every_format_has_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_module, "MAX_PIXELS", 160 * 120 - 1)
+    for suffix in (".jpg", ".png", ".bmp", ".webp"):
+        path = tmp_path / f"a{suffix}"
+        path.write_bytes(encoded(suffix))
+        with pytest.raises(InputError, match=rf"a\{suffix}: is 160 x 120 pixels"):
+            read_image(str(path))
 
 
 PROGRESSIVE = (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)

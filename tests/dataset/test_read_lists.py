@@ -89,6 +89,27 @@ def test_a_broken_file_is_an_input_error_that_says_where(read, monkeypatch, bloc
     assert "byte" not in str(error.value)
 
 
+@pytest.mark.parametrize("block", [1, 7, 1 << 20])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '{"one": [{"id": 1}, {"id": 2, "text": "caf\xe9"}], "other": []}',
+            r"one\[1\]: text b'caf",
+        ),
+        ('{"one": [], "other": [], "rest": {"caf\xe9": 1}}', "as a test: text b'caf"),
+    ],
+)
+def test_text_that_is_not_utf8_is_named(tmp_path, monkeypatch, block, text, message):
+    monkeypatch.setattr(reading, "_BLOCK", block)
+    path = tmp_path / "file.json"
+    path.write_bytes(text.encode("latin-1"))
+    lists = {name: (Entry, lambda *_: None) for name in ("one", "other")}
+    with pytest.raises(InputError, match=message) as error:
+        read_lists(path, File, "a test", lists)
+    assert r"'caf\xe9' is not UTF-8" in str(error.value)
+
+
 def test_a_missing_file_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="there is no such file"):
         read_lists(tmp_path / "none.json", File, "a test", {})

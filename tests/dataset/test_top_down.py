@@ -218,6 +218,15 @@ def test_people_in_one_image_are_their_samples_from_one_reading(source, monkeypa
         torch.testing.assert_close(values, torch.stack([sample[name] for sample in separate]))
 
 
+def test_an_image_too_large_for_crops_is_an_error_that_names_it(tmp_path, source):
+    source.table.paths = np.array([f"{tmp_path}/huge.png".encode()] * 3)
+    tiny.write_huge_png(tmp_path / "huge.png")
+    data = dataset(source)
+    for read in (lambda: data[0], lambda: data.people_in_one_image(np.array([0, 1]))):
+        with pytest.raises(InputError, match=r"huge\.png: is 30000 x 30000 pixels"):
+            read()
+
+
 def load(tmp_path, **sections):
     from lib.config import load_config
 

@@ -31,6 +31,12 @@ def test_pictures_are_known_by_the_longest_end_of_their_path(tmp_path, content):
     assert truth.categories == [1] and not problems
 
 
+def test_an_id_that_two_images_share_is_an_error(tmp_path, content):
+    content["images"][2]["id"] = 1
+    with pytest.raises(InputError, match=r"images\[0\] and images\[2\] have the same id 1"):
+        opened(tmp_path, content)
+
+
 def test_all_categories_with_the_same_joints_count_or_those_that_are_named(tmp_path, content):
     content["categories"] = [
         {"id": 0, "name": "things"},

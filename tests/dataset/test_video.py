@@ -7,6 +7,7 @@ import pytest
 from lib.dataset import video
 from lib.dataset.video import Item, VideoFile, count_frames, find_items, name_numbers, read_frames
 from lib.utils.errors import InputError
+from tests import tiny
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +173,7 @@ def test_absurd_pictures_are_read_or_are_one_line_each(tmp_path):
         cv2.imwrite(str(tmp_path / name), content)
     (tmp_path / "cut.png").write_bytes((tmp_path / "plain.png").read_bytes()[:200])
     (tmp_path / "empty.jpg").touch()
+    tiny.write_huge_png(tmp_path / "huge.png")
     (tmp_path / "text.jpg").write_text("no picture")
     frames, problems = read(tmp_path)
     seen = {frame.item.name: frame.image for frame in frames}
@@ -183,9 +185,9 @@ def test_absurd_pictures_are_read_or_are_one_line_each(tmp_path):
     }
     for name in ("alpha.png", "deep.png", "plain.png"):
         np.testing.assert_array_equal(seen[name], image[..., ::-1])
-    for name in ("cut.png", "empty.jpg", "text.jpg", "wider.png"):
+    for name in ("cut.png", "empty.jpg", "huge.png", "text.jpg", "wider.png"):
         assert sum(name in problem for problem in problems) == 1
-    assert len(problems) == 4
+    assert len(problems) == 5
 
 
 def test_cmyk_pictures_have_their_colours(tmp_path):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lib.models import build_model
-from lib.models.checkpoint import load_checkpoint, load_pretrained_backbone
+from lib.models.checkpoint import half_state_dict, load_checkpoint, load_pretrained
 from lib.utils.errors import InputError
 from tests.models.configs import resnet_cfg, tiny_hrnet_cfg
 
@@ -205,12 +205,14 @@ def test_a_backbone_fills_what_it_shares_and_says_what_not(tmp_path):
     before = plain(target)
     state = {k: v for k, v in plain(source).items() if not k.startswith(("deconv", "final"))}
     path = save({**state, "fc.weight": torch.zeros(9, 512), "fc.bias": torch.zeros(9)}, tmp_path)
-    report = load_pretrained_backbone(target, path)
+    report = load_pretrained(target, path)
     after = target.state_dict()
     assert all(torch.equal(after[key], state[key]) for key in state)
     rest = before.keys() - state.keys()
     assert all(torch.equal(after[key], before[key]) for key in rest)
-    assert report.num_loaded == len(state)
+    assert sum(report.loaded.values()) == len(state)
+    assert report.loaded.keys() == {key.split(".")[0] for key in state}
+    assert report.mismatched == {}
     assert report.unused == {"fc": 2}
     assert report.unfilled == {"deconv_layers": 15, "final_layer": 2}
     assert "fc (2)" in str(report)
@@ -220,7 +222,7 @@ def test_a_backbone_fills_what_it_shares_and_says_what_not(tmp_path):
 def test_a_backbone_fills_only_the_layers_asked_for(tmp_path):
     source, target = make(seed=1), make(seed=2)
     before = plain(target)
-    report = load_pretrained_backbone(target, save(plain(source), tmp_path), ["conv1", "stage3"])
+    report = load_pretrained(target, save(plain(source), tmp_path), ["conv1", "stage3"])
     for key, value in target.state_dict().items():
         is_asked_for = key.split(".")[0] in ("conv1", "stage3")
         assert torch.equal(value, (plain(source) if is_asked_for else before)[key]), key
@@ -228,26 +230,89 @@ def test_a_backbone_fills_only_the_layers_asked_for(tmp_path):
     assert "conv2" in report.unused
 
 
+def test_a_head_for_another_number_of_joints_is_left_out_and_reported(tmp_path):
+    state = plain(build_model(tiny_hrnet_cfg(num_joints=6)))
+    target = make(seed=2)
+    before = plain(target)
+    report = load_pretrained(target, save(state, tmp_path))
+    heads = {"final_layer.weight", "final_layer.bias"}
+    for key, value in target.state_dict().items():
+        assert torch.equal(value, (before if key in heads else state)[key]), key
+    assert report.mismatched == {"final_layer": 2}
+    assert report.unused == report.unfilled == {}
+    assert "of another shape, not loaded: final_layer (2)" in str(report)
+
+
+def test_a_branch_of_another_width_is_left_out_and_reported(tmp_path):
+    cfg = tiny_hrnet_cfg()
+    cfg.MODEL.EXTRA.STAGE4.NUM_CHANNELS = [4, 8, 16, 36]
+    state = plain(build_model(cfg))
+    target = make(seed=2)
+    report = load_pretrained(target, save(state, tmp_path))
+    assert report.mismatched.keys() == {"transition3", "stage4"}
+    after = target.state_dict()
+    assert torch.equal(after["stage3.0.branches.0.0.conv1.weight"], state["stage3.0.branches.0.0.conv1.weight"])
+
+
 def test_a_backbone_of_another_width_is_refused(tmp_path):
     target = make()
     before = plain(target)
     cfg = tiny_hrnet_cfg()
-    cfg.MODEL.EXTRA.STAGE4.NUM_CHANNELS = [4, 8, 16, 36]
+    for number in (2, 3, 4):
+        stage = cfg.MODEL.EXTRA[f"STAGE{number}"]
+        stage.NUM_CHANNELS = [6 * 2**branch for branch in range(number)]
     path = save(plain(build_model(cfg)), tmp_path)
-    with pytest.raises(InputError, match=r"MODEL\.PRETRAINED.*another network.*transition3\.3"):
-        load_pretrained_backbone(target, path)
+    with pytest.raises(InputError, match=r"MODEL\.PRETRAINED.*another network.*transition1\.0"):
+        load_pretrained(target, path)
+    assert_same_state(target, before)
+
+
+def test_another_networks_file_is_refused_though_some_entries_fit(tmp_path):
+    target = make("resnet")
+    before = plain(target)
+    path = save(plain(make()), tmp_path)  # bn1 and more have ResNet's names and shapes
+    with pytest.raises(InputError, match=r"MODEL\.PRETRAINED.*another network.*conv1\.weight"):
+        load_pretrained(target, path)
     assert_same_state(target, before)
 
 
 def test_a_backbone_with_nothing_in_common_is_refused(tmp_path):
     path = save({"encoder.weight": torch.zeros(2)}, tmp_path)
     with pytest.raises(InputError, match=r"nothing for PoseHRNet.*encoder\.weight"):
-        load_pretrained_backbone(make(), path)
+        load_pretrained(make(), path)
 
 
 def test_an_absent_backbone_is_refused_with_the_way_out(tmp_path):
     with pytest.raises(InputError, match=r"MODEL\.PRETRAINED.*absent\.pth.*from scratch"):
-        load_pretrained_backbone(make(), tmp_path / "absent.pth")
+        load_pretrained(make(), tmp_path / "absent.pth")
+
+
+def test_half_weights_are_close_small_and_load_like_every_file(tmp_path):
+    source, target = make(seed=1), make(seed=2)
+    state = half_state_dict(source)
+    assert {value.dtype for value in state.values()} == {torch.float16}
+    assert not any(key.endswith("num_batches_tracked") for key in state)
+    load_checkpoint(target, save(state, tmp_path))
+    loaded, expected = target.state_dict(), source.state_dict()
+    for key in state:
+        assert loaded[key].dtype == torch.float32
+        torch.testing.assert_close(loaded[key], expected[key], rtol=1e-3, atol=1e-6)
+
+
+def test_half_weights_keep_values_beyond_float16_in_float32():
+    source = make(seed=1)
+    source.state_dict()["bn1.running_var"][0] = 1e5
+    state = half_state_dict(source)
+    assert state["bn1.running_var"].dtype == torch.float32
+    assert state["bn1.running_var"][0] == 1e5
+    assert state["bn1.running_mean"].dtype == torch.float16
+
+
+def test_half_weights_of_a_spoilt_network_are_refused():
+    source = make(seed=1)
+    source.state_dict()["final_layer.bias"][0] = float("nan")
+    with pytest.raises(InputError, match=r"NaN or infinite values: final_layer\.bias"):
+        half_state_dict(source)
 
 
 def refusal(network: nn.Module, source: object) -> str:

@@ -11,9 +11,9 @@ import torch
 from lib.config import load_config
 from lib.core.inference import Predictor
 from lib.core.smoothing import OneEuro
-from lib.models import build_model
+from lib.models import build_model, built_in
 from tests import tiny
-from tests.tools.runs import is_one_line, leftovers, write
+from tests.tools.runs import is_one_line, leftovers, output, write
 
 
 @pytest.fixture
@@ -225,6 +225,13 @@ def test_an_interrupt_keeps_what_is_finished(demo, tool, command, tmp_path, monk
     assert not leftovers(demo.folder)
 
 
+def test_an_image_too_large_is_one_line_and_the_rest_goes_on(demo, images):
+    tiny.write_huge_png(images / "000000000003.png")
+    ended = demo("--input", images)
+    assert is_one_line(ended, "000000000003.png: is 30000 x 30000 pixels", "make it smaller")
+    assert len(results(demo)) == 2
+
+
 def test_a_word_in_capitals_may_be_a_file(demo, images):
     assert is_one_line(
         demo("--input", images, "NOTHERE"), "--input: NOTHERE: there is no such file"
@@ -250,6 +257,47 @@ def test_a_word_in_capitals_may_be_a_file(demo, images):
 def test_wrong_options_are_one_line(demo, images, options, message):
     assert is_one_line(demo("--input", images, *options), message)
     assert not list(demo.folder.glob("results.json"))
+
+
+@pytest.fixture
+def built_in_network(demo, root, monkeypatch):
+    """A tiny network in place of the one that comes with the project."""
+    monkeypatch.setattr(built_in, "EXPERIMENT", demo.experiment)
+    monkeypatch.setattr(built_in, "WEIGHTS", root.parent / "weights.pth")
+    return root.parent / "weights.pth"
+
+
+def test_the_input_alone_is_enough(demo, built_in_network, command, images, monkeypatch, root):
+    ended = command("demo", "--input", images, "--device", "cpu")
+    assert ended.code == 0 and str(built_in_network) in ended.out, ended
+    found = root.parent / "output" / "demo" / "tiny" / "results.json"
+    assert demo("--input", images).code == 0
+    assert json.loads(found.read_text()) == results(demo)
+
+
+def test_weights_alone_are_one_line(demo, built_in_network, command, images):
+    ended = command("demo", "--input", images, "--weights", built_in_network)
+    assert is_one_line(ended, "--weights: needs --cfg")
+
+
+def test_weights_beside_the_experiment_are_taken_last(demo, root, images):
+    beside = demo.experiment.with_suffix(".pth")
+    beside.write_bytes((root.parent / "weights.pth").read_bytes())
+    ended = demo("--input", images, weights=None)
+    assert ended.code == 0 and f"=> {beside}: " in ended.out, ended
+    trained = output(root) / "model_best.pth"
+    trained.parent.mkdir(parents=True, exist_ok=True)
+    beside.rename(trained)
+    ended = demo("--input", images, weights=None)
+    assert ended.code == 0 and f"=> {trained}: " in ended.out, ended
+
+
+def test_the_log_says_when_whole_images_stand_for_boxes(demo, images, annotations):
+    line = "each whole image is taken as one person"
+    assert line in demo("--input", images).out
+    for options in (("--detector", "none"), ("--annotations", annotations)):
+        ended = demo("--input", images, *options)
+        assert ended.code == 0 and line not in ended.out, ended
 
 
 def test_without_weights_the_error_says_what_to_do(demo, images):

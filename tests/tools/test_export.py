@@ -50,6 +50,24 @@ def test_a_file_that_answers_otherwise_is_not_kept(command, tool, start, root, m
     assert not runs.leftovers(root.parent)
 
 
+def test_weights_become_a_float16_file_that_every_command_takes(command, start, root):
+    ended = command("export", *start, "--to", "weights")
+    assert ended.code == 0, ended
+    path = root.parent / "weights_float16.pth"
+    first, last = ended.out.splitlines()
+    assert first.startswith("coco val2017: ") and "pixels at most" in first
+    assert last.startswith(f"=> {path}: ") and last.endswith("weights in float16")
+    plain, half = (torch.load(file, weights_only=True) for file in (start[3], path))
+    assert all(torch.equal(value, plain[key].half()) for key, value in half.items())
+    ended = command("test", "--cfg", start[1], "TEST.MODEL_FILE", path)
+    assert ended.code == 0, ended
+
+
+def test_options_of_graphs_are_not_for_weights(command, start):
+    ended = command("export", *start, "--to", "weights", "--raw")
+    assert runs.is_one_line(ended, "--raw, --single")
+
+
 def test_a_wrong_suffix_is_one_line(command, start, root):
     ended = command("export", *start, "--to", "onnx", "--out", root / "network.xml")
     assert runs.is_one_line(ended, "--out: must end in .onnx", "network.xml")

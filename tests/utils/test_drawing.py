@@ -14,6 +14,7 @@ from lib.utils.drawing import (
     draw_box,
     draw_person,
     heatmap_rows,
+    mosaic,
     number_color,
     sheet,
     side_colors,
@@ -89,6 +90,23 @@ def test_heatmaps_lie_over_the_crop_red_where_they_are_high():
     assert red > blue
     red, _, blue = rows[8 + 5, 2 * 6 + 4].astype(int)
     assert blue > red
+
+
+def test_a_mosaic_fills_its_rows_with_whole_images():
+    widths, colors = (40, 60, 90, 20, 30), (10, 60, 110, 160, 210)
+    images = [np.full((30, w, 3), c, np.uint8) for w, c in zip(widths, colors, strict=True)]
+    page = mosaic(images, width=120)
+    # The first three fill a row, at 112 / 190 of their size; the last two are left as they are.
+    assert page.shape == (2 + 18 + 2 + 30 + 2, 120, 3)
+    first = [255] * 2 + [10] * 24 + [255] * 2 + [60] * 35 + [255] * 2 + [110] * 53 + [255] * 2
+    assert page[10, :, 0].tolist() == first
+    assert page[40, :, 0].tolist() == [255] * 2 + [160] * 20 + [255] * 2 + [210] * 30 + [255] * 66
+    assert mosaic(images[:1], width=120).shape == (34, 44, 3)
+
+
+def test_a_mosaic_holds_images_of_extreme_shapes():
+    images = [np.zeros((30, width, 3), np.uint8) for width in (5000, 1, 1, 5000)]
+    assert mosaic(images, width=120).shape[1] == 120
 
 
 def test_a_picture_is_written_in_rgb_and_whole(tmp_path):

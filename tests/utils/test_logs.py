@@ -47,6 +47,13 @@ def test_the_log_goes_to_the_console_and_to_its_file_once(tmp_path, capsys):
     assert re.fullmatch(r"\d{4}-\S+ \S+ => 3 people\n", path.read_text())
 
 
+def test_the_configuration_goes_to_the_file_alone(tmp_path, capsys):
+    path = start_log(tmp_path, "w32", "train")
+    logging.getLogger("config").info("SEED: 0")
+    assert capsys.readouterr().out == ""
+    assert path.read_text().endswith("SEED: 0\n")
+
+
 def test_a_log_that_cannot_be_begun_is_an_error_that_names_it(tmp_path):
     with pytest.raises(InputError, match=r"none/w32_.*_train\.log: cannot write: No such file"):
         start_log(tmp_path / "none", "w32", "train")

@@ -18,7 +18,8 @@ from lib.dataset.figures.render import Camera, Layer, Part, render, sample_light
 from lib.dataset.skeletons import COCO
 
 SPLITS = {"train": 0, "val": 1}
-PEOPLE = (0.36, 0.28, 0.18, 0.11, 0.07)  # the shares of one to five people
+PEOPLE = (0.36, 0.26, 0.16, 0.1, 0.05, 0.03, 0.02, 0.02)  # the shares of one to eight people
+CLOSE_UPS = 0.12  # the share of people who are too large for the image, seen from the head down
 SMALLEST = 32**2  # pixels of a person; COCO gives nobody smaller keypoints
 LENGTHS = (60.0, 400.0)  # a person's longer side in pixels, before truncation
 
@@ -85,13 +86,17 @@ def draw_scene(seed: int, split: str, index: int) -> tuple[np.ndarray, list[dict
 
 
 def sample_people(rng: np.random.Generator, size: tuple[int, int]) -> list[Person]:
-    """One to five people, farthest (smallest) first, many of them in groups."""
+    """One to eight people, farthest (smallest) first, many of them in groups."""
     people: list[Person] = []
     for _ in range(1 + rng.choice(len(PEOPLE), p=PEOPLE)):
         low, high = np.log(LENGTHS)
         length = float(np.exp(rng.uniform(low, high)))
         center = None
-        if people and rng.random() < 0.35:
+        if not people and rng.random() < CLOSE_UPS:
+            length = size[1] * float(rng.uniform(1.0, 2.2))
+            top = size[1] * rng.uniform(-0.05, 0.2)
+            center = (size[0] * float(rng.normal(0.5, 0.15)), top + 0.5 * length)
+        elif people and rng.random() < 0.35:
             other = people[rng.integers(len(people))]
             length = float(np.clip(other.length * rng.uniform(0.75, 1.3), *LENGTHS))
             side = rng.choice([-1, 1]) * rng.uniform(0.28, 0.8) * length
@@ -148,7 +153,7 @@ def pose_person(
         FLESH[name.split("_")[1]] * body.girth for name in JOINTS[FACE:]
     ]
     return Person(
-        parts=dress(rng, body, skeleton),
+        parts=dress(rng, body, skeleton, is_seated=pose.name == "sitting"),
         camera=camera,
         joints=joints,
         reach=np.array(flesh) * pixels,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lib.dataset.figures import carried
 from lib.dataset.figures import paint as paints
 from lib.dataset.figures.body import SIDES, Proportions, Skeleton3D
-from lib.dataset.figures.render import Paint, Part
+from lib.dataset.figures.render import Paint, Part, cone
 
 Rng = np.random.Generator
 Wardrobe = dict[str, Paint]
@@ -30,17 +31,19 @@ FLESH = {
 
 @dataclass(frozen=True)
 class Outfit:
-    """What somebody wears; the lengths are fractions of the upper arm (above 1: the forearm) and of
-    the thigh."""
+    """The clothes of one person. Lengths are fractions of the upper arm (above 1: the forearm) and
+    of the thigh (above 1: the shin)."""
 
     top: str  # shirt, jacket or bare
     sleeve: float
     bottom: str  # trousers, shorts or skirt
-    leg: float
+    leg: float  # above 1: below the knee
     loose: float
+    flare: float  # of trousers at the ankle and of cuffs: 0 narrow, 1 wide
+    coat: float  # how far a jacket hangs down over the legs; 0 ends at the hips
     hair: str  # short, bald, long, bob, tail or bun
-    hat: str  # "", cap, beanie or helmet
-    backpack: bool
+    hat: str  # "", cap, beanie, helmet or brim
+    bag: str  # "", backpack or shoulder
     thing: str  # in a hand: "", ball, stick or bag
 
 
@@ -56,9 +59,13 @@ def sample_outfit(rng: Rng, kind: str) -> Outfit:
     sleeve = long if top == "jacket" or rng.random() < 0.35 else float(rng.uniform(0.15, 0.7))
     bottom = str(
         rng.choice(
-            ["trousers", "shorts", "skirt"], p=[0.5, 0.22, 0.28] if female else [0.65, 0.35, 0.0]
+            ["trousers", "shorts", "skirt"], p=[0.45, 0.17, 0.38] if female else [0.68, 0.32, 0.0]
         )
     )
+    leg = rng.uniform(0.45, 1.0)
+    if bottom == "skirt" and rng.random() < 0.5:
+        leg = rng.uniform(1.0, 1.9)
+    is_baggy = rng.random() < 0.25
     hair = rng.choice(
         ["short", "bald", "long", "bob", "tail", "bun"],
         p=[0.12, 0.0, 0.36, 0.2, 0.22, 0.1] if female else [0.8, 0.11, 0.05, 0.02, 0.01, 0.01],
@@ -67,17 +74,21 @@ def sample_outfit(rng: Rng, kind: str) -> Outfit:
         top=top,
         sleeve=sleeve,
         bottom=bottom,
-        leg=float(rng.uniform(0.45, 0.95)),
-        loose=float(rng.uniform(1.02, 1.22)),
+        leg=float(leg),
+        loose=float(rng.uniform(1.2, 1.6) if is_baggy else rng.uniform(1.02, 1.22)),
+        flare=float(rng.uniform(0.3, 1.0) if rng.random() < 0.3 else 0.0),
+        coat=float(rng.uniform(0.2, 1.3) if top == "jacket" and rng.random() < 0.6 else 0.0),
         hair=str(hair),
-        hat=str(rng.choice(["", "cap", "beanie", "helmet"], p=[0.76, 0.11, 0.06, 0.07])),
-        backpack=bool(rng.random() < 0.08),
+        hat=str(
+            rng.choice(["", "cap", "beanie", "helmet", "brim"], p=[0.74, 0.09, 0.05, 0.05, 0.07])
+        ),
+        bag=str(rng.choice(["", "backpack", "shoulder"], p=[0.84, 0.07, 0.09])),
         thing=str(rng.choice(["", "ball", "stick", "bag"], p=[0.8, 0.05, 0.07, 0.08])),
     )
 
 
-def dress(rng: Rng, body: Proportions, skeleton: Skeleton3D) -> list[Part]:
-    """Parts of one person, in random clothes."""
+def dress(rng: Rng, body: Proportions, skeleton: Skeleton3D, is_seated: bool = False) -> list[Part]:
+    """Parts of one person in random clothes, with whatever they carry or sit on."""
     outfit = sample_outfit(rng, body.kind)
     colors = paints.sample_wardrobe(
         rng, dressed=outfit.bottom == "skirt", bare=outfit.top == "bare"
@@ -86,13 +97,16 @@ def dress(rng: Rng, body: Proportions, skeleton: Skeleton3D) -> list[Part]:
     for side in SIDES:
         parts += _arm(body, skeleton, outfit, colors, side)
         parts += _leg(body, skeleton, outfit, colors, side)
+    if outfit.bottom == "skirt":
+        parts.append(_drape(body, skeleton, outfit.leg, outfit.loose, colors["bottom"]))
+    if outfit.coat:
+        tails = paints.parted(colors["top"], colors["bottom"], rng.uniform(0.0, 0.07))
+        parts.append(_drape(body, skeleton, outfit.coat, max(outfit.loose, 1.12), tails))
     parts += _head(rng, body, skeleton, outfit, colors)
-    parts += _things(rng, body, skeleton, outfit, colors)
+    parts += carried.things(rng, body, skeleton, (outfit.bag, outfit.thing), colors["thing"])
+    if is_seated and rng.random() < 0.7:
+        parts.append(carried.seat(rng, body, skeleton))
     return parts
-
-
-def _cone(a: np.ndarray, b: np.ndarray, ra: float, rb: float, is_open: bool = False) -> np.ndarray:
-    return np.concatenate([a, b, [ra, rb, is_open]])
 
 
 def _limb(
@@ -111,7 +125,7 @@ def _limb(
         left = np.cross(up, np.roll(side_axis, 1))
     left /= np.linalg.norm(left)
     frame = np.column_stack([left, up, np.cross(left, up)])
-    return Part(_cone(a, b, *radii, hem)[None], frame, a, paint)
+    return Part(cone(a, b, *radii, hem)[None], frame, a, paint)
 
 
 def _trunk(
@@ -124,8 +138,8 @@ def _trunk(
     ribs = j["chest"] + chest @ (0, 0.12 * body.trunk, 0)
     belly = j["waist"] + waist @ (0, 0, 0.008 + 0.5 * body.belly)
     top = [
-        _cone(ribs + chest @ (0, 0, 0.004), belly, 0.068 * g * wear, 0.062 * g * wear + body.belly),
-        _cone(
+        cone(ribs + chest @ (0, 0, 0.004), belly, 0.068 * g * wear, 0.062 * g * wear + body.belly),
+        cone(
             belly,
             j["pelvis"] + pelvis @ (0, -0.012, 0.002),
             0.062 * g * wear + body.belly,
@@ -137,18 +151,18 @@ def _trunk(
         armpit = ribs + chest @ (sign * (0.76 * body.shoulder - 0.01), 0.0, 0.0)
         flank = j["waist"] + waist @ (sign * (0.55 * body.shoulder - 0.008), 0, 0.0)
         hip = j["pelvis"] + pelvis @ (sign * (body.hip - 0.002), -0.01, 0)
-        top.append(_cone(armpit, flank, 0.05 * g * wear, 0.05 * g * wear + 0.6 * body.belly))
-        top.append(_cone(flank, hip, 0.05 * g * wear + 0.6 * body.belly, 0.068 * g * wear, True))
-        top.append(_cone(ribs, armpit, 0.062 * g * wear, 0.052 * g * wear))
+        top.append(cone(armpit, flank, 0.05 * g * wear, 0.05 * g * wear + 0.6 * body.belly))
+        top.append(cone(flank, hip, 0.05 * g * wear + 0.6 * body.belly, 0.068 * g * wear, True))
+        top.append(cone(ribs, armpit, 0.062 * g * wear, 0.052 * g * wear))
         base = j["neck"] + chest @ (sign * 0.025, -0.012, -0.006)
-        top.append(_cone(base, j[f"{side}_shoulder"], 0.033 * g, 0.037 * g * wear))
-        top.append(_cone(armpit, j[f"{side}_shoulder"], 0.046 * g * wear, 0.036 * g * wear))
+        top.append(cone(base, j[f"{side}_shoulder"], 0.033 * g, 0.037 * g * wear))
+        top.append(cone(armpit, j[f"{side}_shoulder"], 0.046 * g * wear, 0.036 * g * wear))
         if body.kind == "woman":
             bust = ribs + chest @ (sign * 0.036, -0.012, 0.034)
-            top.append(_cone(bust, bust + chest @ (0, 0.045, -0.02), 0.037 * g, 0.026 * g))
+            top.append(cone(bust, bust + chest @ (0, 0.045, -0.02), 0.037 * g, 0.026 * g))
     shirt = Part(np.array(top), frames["waist"], j["chest"], colors["trunk"])
     hips = [
-        _cone(
+        cone(
             j["pelvis"] + pelvis @ (s * (body.hip + 0.004), 0.014, -0.004),
             j[f"{side}_hip"],
             r * g,
@@ -157,7 +171,7 @@ def _trunk(
         for s, side, r in ((1, "left", 0.064), (-1, "right", 0.064))
     ]
     seat = [
-        _cone(
+        cone(
             j["left_hip"] + pelvis @ (-0.01, 0.005, -0.024),
             j["right_hip"] + pelvis @ (0.01, 0.005, -0.024),
             r,
@@ -165,9 +179,9 @@ def _trunk(
         )
         for r in (0.066 * g,)
     ]
-    middle = _cone(j["left_hip"], j["right_hip"], 0.062 * g, 0.062 * g)
+    middle = cone(j["left_hip"], j["right_hip"], 0.062 * g, 0.062 * g)
     lower = Part(np.array([*hips, *seat, middle]), pelvis, j["pelvis"], colors["pelvis"])
-    neck = [_cone(j["neck"] + chest @ (0, -0.02, 0), j["skull"], 0.036 * g**0.5, 0.034 * g**0.5)]
+    neck = [cone(j["neck"] + chest @ (0, -0.02, 0), j["skull"], 0.036 * g**0.5, 0.034 * g**0.5)]
     return [shirt, lower, Part(np.array(neck), chest, j["neck"], colors["skin"])]
 
 
@@ -195,17 +209,18 @@ def _arm(
         )
         if outfit.sleeve > 1:
             cuff = elbow + (outfit.sleeve - 1) * (wrist - elbow)
-            parts.append(_limb(elbow, cuff, (0.031 * loose, 0.024 * loose), left, sleeve, True))
+            wide = 0.024 * loose * (1 + 0.9 * outfit.flare)
+            parts.append(_limb(elbow, cuff, (0.031 * loose, wide), left, sleeve, True))
     forward = skeleton.frames["chest"][:, 2]
     along = hand - wrist
     palm = wrist + 0.5 * along
     across = forward - np.dot(forward, along) / max(np.dot(along, along), 1e-9) * along
     across *= 0.022 * g / max(np.linalg.norm(across), 1e-6)
     cones = [
-        _cone(wrist, palm, 0.018 * g, 0.021 * g),
-        _cone(palm + 0.3 * across, hand + 0.25 * across, 0.016 * g, 0.01 * g),
-        _cone(palm - 0.3 * across, hand - 0.35 * across, 0.016 * g, 0.009 * g),
-        _cone(wrist + 0.15 * along + 0.5 * across, palm + 1.5 * across, 0.012 * g, 0.009 * g),
+        cone(wrist, palm, 0.018 * g, 0.021 * g),
+        cone(palm + 0.3 * across, hand + 0.25 * across, 0.016 * g, 0.01 * g),
+        cone(palm - 0.3 * across, hand - 0.35 * across, 0.016 * g, 0.009 * g),
+        cone(wrist + 0.15 * along + 0.5 * across, palm + 1.5 * across, 0.012 * g, 0.009 * g),
     ]
     return [*parts, Part(np.array(cones), skeleton.frames["chest"], wrist, colors["hand"])]
 
@@ -213,54 +228,60 @@ def _arm(
 def _leg(
     body: Proportions, skeleton: Skeleton3D, outfit: Outfit, colors: Wardrobe, side: str
 ) -> list[Part]:
-    """Thigh, shin with calf, shoe, and trousers, shorts or a skirt's half."""
-    j, g, pelvis = skeleton.joints, body.girth, skeleton.frames["pelvis"]
+    """Thigh, shin with calf, shoe, and one leg of trousers or shorts."""
+    j, g = skeleton.joints, body.girth
     hip, knee, ankle = (j[f"{side}_{name}"] for name in ("hip", "knee", "ankle"))
     foot = skeleton.frames[f"{side}_foot"]
     left = foot[:, 0]
-    legs = colors["bottom"] if outfit.bottom == "trousers" else colors["skin"]
-    loose = g * (1.0 + 0.8 * (outfit.loose - 1) if outfit.bottom == "trousers" else 1.0)
-    parts = [_limb(hip, knee, (0.064 * loose, 0.043 * loose), left, legs)]
-    lower = colors["shin"] if legs is colors["skin"] else legs
-    shin = _limb(
-        knee, ankle, (0.042 * loose, 0.028 * loose), left, lower, legs is not colors["skin"]
-    )
+    wears_trousers = outfit.bottom == "trousers"
+    legs = colors["bottom"] if wears_trousers else colors["skin"]
+    loose = g * (1.0 + 0.8 * (outfit.loose - 1) if wears_trousers else 1.0)
+    flare = outfit.flare if wears_trousers else 0.0
+    at_knee = 1 + 0.2 * flare
+    parts = [_limb(hip, knee, (0.064 * loose, 0.043 * loose * at_knee), left, legs)]
+    lower = legs if wears_trousers else colors["shin"]
+    radii = (0.042 * loose * at_knee, 0.028 * loose * (1 + 1.3 * flare))
+    shin = _limb(knee, ankle, radii, left, lower, wears_trousers)
     back = -shin.frame[:, 2]
     calf = knee + 0.28 * (ankle - knee) + back * 0.014 * g
-    bulge = _cone(calf, knee + 0.75 * (ankle - knee), 0.037 * loose, 0.025 * loose)
+    bulge = cone(calf, knee + 0.75 * (ankle - knee), 0.037 * loose, 0.025 * loose)
     parts.append(Part(np.concatenate([shin.cones, bulge[None]]), shin.frame, ankle, shin.paint))
     if outfit.bottom == "shorts":
         hem = hip + outfit.leg * (knee - hip)
-        parts.append(
-            _limb(
-                hip,
-                hem,
-                (0.068 * g, (0.07 - 0.016 * outfit.leg) * outfit.loose * g),
-                left,
-                colors["bottom"],
-                True,
-            )
-        )
-    elif outfit.bottom == "skirt":
-        hem = hip + outfit.leg * (knee - hip)
-        inner = (
-            0.5 * hem + 0.5 * (j["left_hip"] + j["right_hip"]) / 2 + 0.5 * outfit.leg * (knee - hip)
-        )
-        flare = 0.07 * g * outfit.loose
-        cones = [
-            _cone(hip, hem, 0.07 * g, flare, True),
-            _cone(j["pelvis"], inner, 0.066 * g, flare, True),
-        ]
-        parts.append(Part(np.array(cones), pelvis, j["pelvis"], colors["bottom"]))
+        wide = (0.07 - 0.016 * outfit.leg) * outfit.loose * g
+        parts.append(_limb(hip, hem, (0.068 * g, wide), left, colors["bottom"], True))
     heel, toe = j[f"{side}_heel"], j[f"{side}_toe"]
     ball = heel + 0.68 * (toe - heel)
     cones = [
-        _cone(heel, ball, 0.026 * g, 0.026 * g),
-        _cone(ball, toe, 0.026 * g, 0.02 * g),
-        _cone(ankle, ball + foot @ (0, 0.006, -0.02), 0.026 * g, 0.022 * g),
-        _cone(ankle, heel, 0.025 * g, 0.026 * g),
+        cone(heel, ball, 0.026 * g, 0.026 * g),
+        cone(ball, toe, 0.026 * g, 0.02 * g),
+        cone(ankle, ball + foot @ (0, 0.006, -0.02), 0.026 * g, 0.022 * g),
+        cone(ankle, heel, 0.025 * g, 0.026 * g),
     ]
     return [*parts, Part(np.array(cones), foot, ankle, colors["shoe"])]
+
+
+def _drape(
+    body: Proportions, skeleton: Skeleton3D, length: float, loose: float, paint: Paint
+) -> Part:
+    """Cloth that hangs from the hips around both legs: a skirt, or the lower part of a coat."""
+    j, g, pelvis = skeleton.joints, body.girth, skeleton.frames["pelvis"]
+    wide = g * loose * (0.066 + 0.012 * length)
+    cones, hems = [], []
+    for side in SIDES:
+        hip, knee, ankle = (j[f"{side}_{name}"] for name in ("hip", "knee", "ankle"))
+        hem = hip + min(length, 1.0) * (knee - hip)
+        cones.append(cone(hip, hem, 0.071 * g * loose**0.5, wide, length <= 1))
+        if length > 1:
+            hem = knee + (length - 1) * (ankle - knee)
+            cones.append(cone(knee, hem, wide, wide, True))
+        hems.append(hem)
+    # The cloth between the legs is stretched where they stand apart.
+    gap = float(np.linalg.norm(hems[0] - hems[1]))
+    cones.append(
+        cone(j["pelvis"], 0.5 * (hems[0] + hems[1]), 0.068 * g, max(wide, 0.45 * gap), True)
+    )
+    return Part(np.array(cones), pelvis, j["pelvis"], paint)
 
 
 def _head(
@@ -272,7 +293,7 @@ def _head(
 
     def part(cones: list[tuple], paint: Paint) -> Part:
         scaled = [
-            _cone(
+            cone(
                 center + frame @ np.array(a) * unit,
                 center + frame @ np.array(b) * unit,
                 ra * unit,
@@ -324,47 +345,15 @@ HATS = {
         ((0, 0.2, -0.13), (0, 0.23, -0.01), 0.375, 0.36),
         ((0, 0.4, -0.1), (0, 0.52, -0.12), 0.25, 0.12),
     ],
+    "brim": [
+        ((0, 0.22, -0.13), (0, 0.3, -0.01), 0.37, 0.33),
+        *[
+            ((0.3 * x, 0.22, 0.3 * z - 0.07), (0.72 * x, 0.19, 0.72 * z - 0.07), 0.05, 0.03)
+            for x, z in ((np.cos(a), np.sin(a)) for a in np.linspace(0, 2 * np.pi, 24))
+        ],
+    ],
     "helmet": [
         ((0, 0.19, -0.15), (0, 0.22, 0.02), 0.42, 0.39),
         ((0, 0.05, -0.25), (0, 0.1, -0.2), 0.33, 0.36),
     ],
 }
-
-
-def _things(
-    rng: Rng, body: Proportions, skeleton: Skeleton3D, outfit: Outfit, colors: Wardrobe
-) -> list[Part]:
-    """A backpack, and what a hand holds: they hide what is behind them and belong to no mask."""
-    j, chest = skeleton.joints, skeleton.frames["chest"]
-    parts = []
-    if outfit.backpack:
-        behind = -0.085 * body.girth - 0.035
-        cones = [
-            _cone(
-                j["chest"] + chest @ (x, 0.3 * body.trunk, behind),
-                j["chest"] + chest @ (x, -0.28 * body.trunk, behind - 0.015), 0.05, 0.06)
-            for x in (-0.045, 0.0, 0.045)
-        ]  # fmt: skip
-        parts.append(Part(np.array(cones), chest, j["chest"], colors["thing"], flesh=False))
-    if outfit.thing:
-        side = SIDES[rng.integers(2)]
-        wrist, hand = j[f"{side}_wrist"], j[f"{side}_hand"]
-        along = (hand - wrist) / max(np.linalg.norm(hand - wrist), 1e-6)
-        if outfit.thing == "ball":
-            radius = rng.uniform(0.04, 0.075)
-            cones = [_cone(hand + along * radius, hand + along * (radius + 0.001), radius, radius)]
-        elif outfit.thing == "stick":
-            axis = rng.normal(0, 1, 3) + 1.2 * along
-            axis /= np.linalg.norm(axis)
-            length = rng.uniform(0.3, 0.7)
-            cones = [
-                _cone(hand - 0.1 * axis, hand + length * axis, 0.01, rng.uniform(0.008, 0.022))
-            ]
-        else:
-            drop = -skeleton.frames["pelvis"][:, 1]
-            low = hand + 0.16 * drop
-            wide = 0.06 * skeleton.frames["pelvis"][:, 2]
-            cones = [_cone(hand, low - wide, 0.008, 0.04), _cone(hand, low + wide, 0.008, 0.04)]
-            cones.append(_cone(low - wide, low + wide, 0.05, 0.05))
-        parts.append(Part(np.array(cones), chest, hand, colors["thing"], flesh=False))
-    return parts

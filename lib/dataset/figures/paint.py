@@ -143,6 +143,16 @@ def trunk(rng: Rng, top: Paint, skin: np.ndarray) -> Paint:
     return paint
 
 
+def parted(outer: Paint, inner: Paint, half_width: float) -> Paint:
+    """A coat that is open in front: ``inner`` shows in a strip of ``2 * half_width``."""
+
+    def paint(place: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        is_open = (np.abs(place[:, 0]) < half_width) & (normal[:, 2] > 0.3)
+        return np.where(is_open[:, None], inner(place, normal), outer(place, normal))
+
+    return paint
+
+
 def nude(rng: Rng, skin: np.ndarray) -> Paint:
     """A bare trunk: nipples and navel in front, the spine's line and the shoulder blades behind."""
     base = plain(rng, skin, 0.05)

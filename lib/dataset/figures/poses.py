@@ -95,6 +95,9 @@ def _standing_legs(rng: Rng) -> list[Leg]:
         legs[rng.integers(2)] = Leg(
             rng.uniform(8, 25), wide, rng.uniform(-30, 0), rng.uniform(15, 40)
         )
+    elif rng.random() < 0.2:  # crossed, as people stand before a camera
+        front = rng.integers(2)
+        legs[front].abduction, legs[front].flexion = -rng.uniform(4, 12), rng.uniform(4, 14)
     return legs
 
 
@@ -326,14 +329,14 @@ def _spine(rng: Rng, spread: float) -> tuple[float, float, float]:
 
 
 FAMILIES: dict[str, tuple[float, Callable[[Rng], Pose]]] = {
-    "standing": (20, _standing),
-    "standing_busy": (20, _standing_busy),
+    "standing": (19, _standing),
+    "standing_busy": (19, _standing_busy),
     "walking": (14, _walking),
     "running": (8, _running),
-    "sitting": (12, _sitting),
-    "floor_sitting": (2, _floor_sitting),
-    "crouching": (3, _crouching),
-    "kneeling": (2, _kneeling),
+    "sitting": (13, _sitting),
+    "floor_sitting": (3, _floor_sitting),
+    "crouching": (4, _crouching),
+    "kneeling": (3, _kneeling),
     "hands_on_hips": (4, _hands_on_hips),
     "arms_crossed": (2, _arms_crossed),
     "arms_raised": (4, _arms_raised),

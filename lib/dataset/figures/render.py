@@ -33,6 +33,11 @@ class Part:
     flesh: bool = True
 
 
+def cone(a: np.ndarray, b: np.ndarray, ra: float, rb: float, is_open: bool = False) -> np.ndarray:
+    """One row of ``Part.cones``."""
+    return np.concatenate([a, b, [ra, rb, is_open]])
+
+
 @dataclass(frozen=True)
 class Camera:
     """Body to pixels: a turn (x right, y down, z away), then a mild perspective.

@@ -31,9 +31,12 @@ def sample_size(rng: Rng) -> tuple[int, int]:
 
 
 def background(rng: Rng, size: tuple[int, int], light: Light) -> np.ndarray:
-    """float32 (H, W, 3): a place, in or out of doors, with clutter, perhaps out of focus."""
-    scene = [_outdoors, _indoors, _texture][rng.choice(3, p=[0.45, 0.35, 0.2])]
+    """float32 (H, W, 3): a place, in or out of doors, with clutter, perhaps out of focus; or a
+    studio's plain backdrop."""
+    scene = [_outdoors, _indoors, _texture, _studio][rng.choice(4, p=[0.38, 0.3, 0.16, 0.16])]
     image = np.ascontiguousarray(scene(rng, size))
+    if scene is _studio and rng.random() < 0.75:
+        return image
     for _ in range(rng.integers(0, 7)):
         _shape(rng, image)
     for _ in range(rng.integers(0, 4)):
@@ -198,6 +201,23 @@ def _texture(rng: Rng, size: tuple[int, int]) -> np.ndarray:
         )[..., None]
         image += weight * (paints.sample_color(rng).astype(np.float32) - image) * np.float32(0.8)
     return image
+
+
+def _studio(rng: Rng, size: tuple[int, int]) -> np.ndarray:
+    """One colour, white more often than not, brighter around a random place; perhaps a floor."""
+    w, h = size
+    color = paints.sample_color(rng, 0.2)
+    if rng.random() < 0.5:
+        color = np.full(3, rng.uniform(190, 250)) + rng.normal(0, 5, 3)
+    image = _filled(rng, size, color, color * rng.uniform(0.85, 1.05), rng.uniform(0.0, 0.04))
+    if rng.random() < 0.3:
+        edge = int(h * rng.uniform(0.6, 0.92))
+        image[edge:] *= np.float32(rng.uniform(0.75, 1.1))
+        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.5, 8)))
+    x, y = rng.uniform(0, w), rng.uniform(0, h)
+    ys, xs = np.mgrid[0:h, 0:w].astype(np.float32)
+    far = np.hypot(xs - x, ys - y) / np.float32(max(size))
+    return image * (1 - np.float32(rng.uniform(0, 0.35)) * far)[..., None]
 
 
 def _shape(rng: Rng, image: np.ndarray) -> None:

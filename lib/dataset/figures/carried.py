@@ -1,0 +1,125 @@
+"""Bags, things in a hand, and seats of drawn people. They hide what is behind them and are not
+part of anybody's mask."""
+
+import numpy as np
+
+from lib.dataset.figures import paint as paints
+from lib.dataset.figures.body import SIDES, Proportions, Skeleton3D
+from lib.dataset.figures.render import Paint, Part, cone
+
+Rng = np.random.Generator
+
+
+def things(
+    rng: Rng, body: Proportions, skeleton: Skeleton3D, names: tuple[str, str], paint: Paint
+) -> list[Part]:
+    """A bag ("backpack", "shoulder" or "") and a thing in a hand ("ball", "stick", "bag" or "")."""
+    bag, thing = names
+    cones = []
+    if bag == "backpack":
+        cones.append((_backpack(body, skeleton), "chest"))
+    elif bag == "shoulder":
+        cones.append((_shoulder_bag(rng, body, skeleton), "neck"))
+    if thing:
+        side = SIDES[rng.integers(2)]
+        cones.append((_in_hand(rng, skeleton, thing, side), f"{side}_hand"))
+    frame = skeleton.frames["chest"]
+    return [
+        Part(np.array(rows), frame, skeleton.joints[origin], paint, flesh=False)
+        for rows, origin in cones
+    ]
+
+
+def _backpack(body: Proportions, skeleton: Skeleton3D) -> list[np.ndarray]:
+    chest, center = skeleton.frames["chest"], skeleton.joints["chest"]
+    behind = -0.085 * body.girth - 0.035
+    return [
+        cone(
+            center + chest @ (x, 0.3 * body.trunk, behind),
+            center + chest @ (x, -0.28 * body.trunk, behind - 0.015),
+            0.05,
+            0.06,
+        )
+        for x in (-0.045, 0.0, 0.045)
+    ]
+
+
+def _shoulder_bag(rng: Rng, body: Proportions, skeleton: Skeleton3D) -> list[np.ndarray]:
+    """A strap over one shoulder to a bag at the hip of the same or the other side."""
+    j, chest, pelvis = skeleton.joints, skeleton.frames["chest"], skeleton.frames["pelvis"]
+    shoulder, hip = (SIDES[i] for i in rng.integers(0, 2, 2))
+    out = 1.0 if hip == "left" else -1.0
+    top = j[f"{shoulder}_shoulder"] + chest @ (0, 0.045 * body.girth, 0)
+    low = j[f"{hip}_hip"] + pelvis @ (out * 0.075 * body.girth, 0.03, 0.02)
+    cones = []
+    for forward in (0.085, -0.085):
+        middle = j["chest"] + chest @ (0.0, 0.0, forward * body.girth)
+        if shoulder == hip:  # the strap hangs straight down
+            middle = 0.5 * (top + low) + chest @ (0.0, 0.0, 0.6 * forward * body.girth)
+        cones += [cone(top, middle, 0.008, 0.008), cone(middle, low, 0.008, 0.008)]
+    drop, wide = rng.uniform(0.06, 0.16), pelvis @ (0, 0, rng.uniform(0.03, 0.08))
+    bottom = low - pelvis @ (0, drop, 0)
+    cones += [cone(low + s * wide, bottom + s * wide, 0.025, 0.04) for s in (-1, 0, 1)]
+    return cones
+
+
+def _in_hand(rng: Rng, skeleton: Skeleton3D, thing: str, side: str) -> list[np.ndarray]:
+    wrist, hand = skeleton.joints[f"{side}_wrist"], skeleton.joints[f"{side}_hand"]
+    along = (hand - wrist) / max(np.linalg.norm(hand - wrist), 1e-6)
+    if thing == "ball":
+        radius = rng.uniform(0.04, 0.075)
+        return [cone(hand + along * radius, hand + along * (radius + 0.001), radius, radius)]
+    if thing == "stick":
+        axis = rng.normal(0, 1, 3) + 1.2 * along
+        axis /= np.linalg.norm(axis)
+        length = rng.uniform(0.3, 0.7)
+        return [cone(hand - 0.1 * axis, hand + length * axis, 0.01, rng.uniform(0.008, 0.022))]
+    low = hand - 0.16 * skeleton.frames["pelvis"][:, 1]
+    wide = 0.06 * skeleton.frames["pelvis"][:, 2]
+    cones = [cone(hand, low - wide, 0.008, 0.04), cone(hand, low + wide, 0.008, 0.04)]
+    return [*cones, cone(low - wide, low + wide, 0.05, 0.05)]
+
+
+def seat(rng: Rng, body: Proportions, skeleton: Skeleton3D) -> Part:
+    """A stool, chair or block below somebody who sits."""
+    hips = 0.5 * (skeleton.joints["left_hip"] + skeleton.joints["right_hip"])
+    # Upright whatever the pelvis does; only the direction the person faces matters.
+    center = hips - (0.0, 0.085 * body.girth + 0.02, 0.0)
+    half, thick = rng.uniform(0.12, 0.26), rng.uniform(0.015, 0.04)
+    depth = np.array([0.0, 0.0, 1.0])
+    across = np.array([half, 0.0, 0.0])
+    rows = [
+        cone(center - across + z * depth, center + across + z * depth, thick, thick)
+        for z in np.linspace(-0.14, 0.12, 6)
+    ]
+    floor = np.array([0.0, -rng.uniform(0.15, 0.26), 0.0])
+    if rng.random() < 0.3:  # a block
+        rows += [
+            cone(row[:3] + floor * t, row[3:6] + floor * t, 0.06, 0.06)
+            for row in rows
+            for t in (0.4, 0.9)
+        ]
+    else:
+        rows += [
+            cone(
+                center + s * across + z * depth,
+                center + s * across + z * depth + floor,
+                0.012,
+                0.01,
+            )
+            for s in (-1, 1)
+            for z in (-0.14, 0.12)
+        ]
+    if rng.random() < 0.5:  # a back
+        height = rng.uniform(0.12, 0.32)
+        rows += [
+            cone(
+                center + x * across - 0.17 * depth,
+                center + x * across + (0.0, height, -0.19),
+                0.014,
+                0.014,
+            )
+            for x in np.linspace(-1, 1, int(rng.integers(2, 7)))
+        ]
+    paint = paints.cloth(rng, paints.sample_color(rng), 0.3)
+    return Part(np.array(rows), np.eye(3), center, paint, flesh=False)

@@ -1,0 +1,7 @@
+"""The network that comes with the project: COCO's 17 joints, trained on drawn people alone."""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[2] / "models" / "hrpose"
+EXPERIMENT = FOLDER / "top_down.yaml"
+WEIGHTS = FOLDER / "top_down.pth"  # written by tools/export.py --to weights

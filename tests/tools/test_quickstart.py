@@ -1,0 +1,117 @@
+"""tools/quickstart.py: the order of its parts, its estimate and summary, and how it goes on."""
+
+import re
+import sys
+
+import pytest
+import torch
+
+from lib.config import load_config
+from lib.models import build_model, built_in
+from tests import tiny
+from tests.tools.runs import history, is_one_line, output
+
+WHOLE = ["test built_in", "train quickstart", "test quickstart"]
+
+
+@pytest.fixture
+def quickstart(tool, command, tmp_path, monkeypatch):
+    """quickstart(options ...) runs the command on a few images, with tiny networks and in this
+    process; ``ran`` lists the commands that it ran, ``said`` what it said."""
+    module = tool("quickstart")
+    data = {"DATASET": "figures", "TRAIN_SET": "train", "TEST_SET": "val"}
+    sections = {"DATASET": data, "AUTO_RESUME": True, "TRAIN": {"END_EPOCH": 2}}
+    for name in ("quickstart", "built_in"):
+        tiny.experiment(tmp_path / f"{name}.yaml", tmp_path / "figures", **sections)
+    torch.manual_seed(0)
+    network = build_model(load_config(tmp_path / "built_in.yaml"))
+    torch.save(network.state_dict(), tmp_path / "built_in.pth")
+    monkeypatch.setattr(built_in, "EXPERIMENT", tmp_path / "built_in.yaml")
+    monkeypatch.setattr(built_in, "WEIGHTS", tmp_path / "built_in.pth")
+    monkeypatch.setattr(module, "EXPERIMENT", tmp_path / "quickstart.yaml")
+    monkeypatch.setattr(module, "IMAGES", {"train": 4, "val": 2})
+    monkeypatch.setattr(module, "NUM_MEASURED", 4)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # no processes for drawing
+
+    def in_this_process(name, path, opts, capture):
+        name = name.removesuffix(".py")
+        run.ran.append(f"{name} {path.rpartition('/')[2].removesuffix('.yaml')}")
+        ended = command(name, "--cfg", path, *opts)
+        assert ended.code == 0, ended
+        return ended.out
+
+    def run(*options):
+        run.ran, run.said = [], ""
+        return command(module, *options)
+
+    def say(text):
+        run.said += f"{text}\n"
+
+    monkeypatch.setattr(module, "say", say)
+    monkeypatch.setattr(module, "command", in_this_process)
+    monkeypatch.setattr(sys.modules["compare"], "command", in_this_process)
+    run.module = module
+    run.folder = output(tmp_path / "data", "quickstart", "figures")
+    return run
+
+
+def test_it_draws_tests_trains_tests_and_goes_on_after_an_end(quickstart, tmp_path):
+    ended = quickstart("TRAIN.END_EPOCH", "1")
+    assert ended.code == 0, ended
+    assert quickstart.ran == WHOLE
+    estimate, *_, summary = re.split(r"^(?=this will take|done)", quickstart.said, flags=re.M)[1:]
+    for part in ("drawing", "the built-in network", "training", "testing"):
+        assert re.search(rf"^ +{part} +\d+ s$", estimate, re.M), estimate
+    assert len(re.findall(r"^ +[\d.]+  the network", summary, re.M)) == 2
+    for name in ("predictions.jpg", "built_in/predictions.jpg", "curves.png"):
+        assert str(quickstart.folder / name) in summary
+        assert (quickstart.folder / name).exists()
+    for text in ("demo.py --input", "docs/own_data.md", "get_weights.py --list"):
+        assert text in summary
+    drawn = {path: path.stat().st_mtime_ns for path in (tmp_path / "figures").rglob("*.j*")}
+    assert len(drawn) == 4 + 2 + 2
+
+    assert quickstart().code == 0  # two epochs: one is left
+    assert quickstart.ran == WHOLE
+    assert "1 epoch" in quickstart.said
+    assert len(history(quickstart.folder)) == 2
+    assert quickstart().code == 0
+    assert quickstart.ran == ["test built_in", "test quickstart"]
+    assert {path: path.stat().st_mtime_ns for path in drawn} == drawn
+
+
+def test_an_interrupt_ends_it_and_what_is_drawn_stays(quickstart, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quickstart.module, "score", interrupt)
+    ended = quickstart()
+    assert ended.code == 130 and ended.err.endswith("interrupted\n"), ended
+    names = [path.name for path in (tmp_path / "figures" / "annotations").iterdir()]
+    assert names == ["person_keypoints_val.json"]
+
+
+def test_the_estimate_adds_up_what_is_left(quickstart, tmp_path):
+    module = quickstart.module
+    cfg = load_config(module.EXPERIMENT, ["TRAIN.END_EPOCH", "10", "TRAIN.EVAL_INTERVAL", "4"])
+    speed = module.Speed(
+        start=10, image=5, training=3, testing=7, testing_built_in=11, people=2
+    )  # 8 people to train on, 4 to test on
+    text = module.estimate(cfg, quickstart.folder, speed)
+    seconds = {
+        "drawing": 6 * 5,
+        "the built-in network": 10 + 4 * 11,
+        "training": 10 + 10 * 8 * 3 + 3 * 4 * 7,
+        "testing": 10 + 4 * 7,
+    }
+    for name, value in seconds.items():
+        assert re.search(rf"^ +{name} +{value} s$", text, re.M), text
+    assert f"about {sum(seconds.values()) / 60:.1f} minutes" in text
+    torch.save({"epoch": 10, "state_dict": {}, "optimizer": {}}, tmp_path / "checkpoint.pth")
+    text = module.estimate(cfg, tmp_path, speed)
+    assert re.search(r"^ +training +0 s$", text, re.M)
+
+
+def test_a_wrong_setting_is_one_line(quickstart):
+    assert is_one_line(quickstart("TRAIN.EPOCHS", "1"), "there is no key TRAIN.EPOCHS")
+    assert not quickstart.ran
