@@ -77,9 +77,7 @@ class DynamicConv(nn.Module):
     ) -> None:
         super().__init__()
         self.attention = KernelAttention(in_channels, num_kernels)
-        self.aggregation = Kernels(
-            num_kernels, out_channels, in_channels // groups, kernel, kernel
-        )
+        self.aggregation = Kernels(num_kernels, out_channels, in_channels // groups, kernel, kernel)
         self.stride = stride
         self.padding = kernel // 2
         self.groups = groups

@@ -205,9 +205,7 @@ def fuse_layer(channels: Sequence[int], source: int, target: int) -> nn.Module:
         separable_layers(channels[source], channels[source], 2, True)
         for _ in range(target - source - 1)
     )
-    return nn.Sequential(
-        *between, separable_layers(channels[source], channels[target], 2, False)
-    )
+    return nn.Sequential(*between, separable_layers(channels[source], channels[target], 2, False))
 
 
 class HRFormer(PoseNetwork):
@@ -241,7 +239,7 @@ class HRFormer(PoseNetwork):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W), H and W multiples of 32 -> the last stage's branches."""
-        # Attention works on channels, the convolutions beside it are depthwise: both want them last.
+        # Attention works on channels and the convolutions are depthwise: both want channels last.
         x = x.contiguous(memory_format=torch.channels_last)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
@@ -256,9 +254,7 @@ def exchange_modules(
     """A module for each of ``outputs``, which takes its blocks' ``drop_path`` from ``rates``."""
     return nn.Sequential(
         *(
-            ExchangeModule(
-                plan, num_branches, [*itertools.islice(rates, plan.num_blocks)], number
-            )
+            ExchangeModule(plan, num_branches, [*itertools.islice(rates, plan.num_blocks)], number)
             for number in outputs
         )
     )

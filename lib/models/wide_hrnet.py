@@ -43,9 +43,7 @@ class InvertedResidual(nn.Module):
     def __init__(self, channels: int, expand_ratio: int, se_ratio: int | None) -> None:
         super().__init__()
         wide = channels * expand_ratio
-        excite = (
-            [SqueezeExcitation(wide, make_divisible(wide // se_ratio))] if se_ratio else []
-        )
+        excite = [SqueezeExcitation(wide, make_divisible(wide // se_ratio))] if se_ratio else []
         self.block = nn.Sequential(
             ConvBN(channels, wide, 1),
             ConvBN(wide, wide, 3, groups=wide),

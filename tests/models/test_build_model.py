@@ -6,8 +6,8 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.models import MODELS, build_model
-from lib.models.checkpoint import load_checkpoint
 from lib.models.blocks import BasicBlock, Bottleneck
+from lib.models.checkpoint import load_checkpoint
 from lib.models.pose_hrnet import PoseHRNet, Stage
 from lib.utils.errors import InputError
 from tests.golden_files import golden_model
@@ -160,7 +160,9 @@ def test_kaiming_weights_keep_the_scale_of_what_goes_through(cfg):
     assert network.conv1.weight.detach().std().item() == pytest.approx(
         (2 / fan_out) ** 0.5, rel=0.1
     )
-    assert network.head.final_layer.weight.detach().std().item() < 0.0015  # heatmaps begin near zero
+    assert (
+        network.head.final_layer.weight.detach().std().item() < 0.0015
+    )  # heatmaps begin near zero
 
 
 @pytest.mark.parametrize(
