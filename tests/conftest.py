@@ -1,14 +1,16 @@
-"""What all tests share: threads, and networks without numbers."""
+"""Shared by all tests: limits of threads, and cheap batch norms on the meta device."""
 
 import os
 
 import pytest
 
-# Before PyTorch is imported, and for the commands that tests start. More threads than cores wait
-# for each other. A given OMP_NUM_THREADS stays.
+# Must be set before PyTorch is imported, also for the commands that tests start: more threads than
+# cores only wait for one another. A given OMP_NUM_THREADS stays.
 workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if workers > 1:
-    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    has_affinity = hasattr(os, "sched_getaffinity")  # macOS has none
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    threads = max(1, cores // workers)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 

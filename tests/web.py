@@ -13,7 +13,7 @@ class Site:
 
     ``files`` are contents by path. Each of ``tricks`` is used up by one request: ``cut`` breaks off
     half-way through what was asked for, ``stall`` stops there and says no more, ``drip`` sends it
-    in five pieces with a pause after each, a number is the status to answer with.
+    in ten pieces with a pause after each, a number is the status to answer with.
     """
 
     def __init__(self, address: str) -> None:
@@ -55,7 +55,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._send(content[start:], trick)
 
     def _send(self, content: bytes, trick: str) -> None:
-        size = -(-len(content) // 5)
+        size = -(-len(content) // 10)
         if trick == "drip":
             for begin in range(0, len(content), size):
                 self.wfile.write(content[begin : begin + size])

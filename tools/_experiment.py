@@ -18,6 +18,7 @@ from lib.core.codecs.codec import Codec
 from lib.core.recorder import Recorder
 from lib.core.validate import validate
 from lib.dataset.loading import TestLoader
+from lib.utils.devices import to_channels_last
 from lib.utils.errors import InputError
 from lib.utils.files import make_folder, write_atomically
 from lib.utils.logs import experiment_folders, experiment_name, hold_log, start_log
@@ -163,11 +164,7 @@ def to_devices(model: torch.nn.Module, devices: list[torch.device]) -> torch.nn.
     """The model on its device, split over several by DataParallel."""
     model = model.to(devices[0])
     if devices[0].type == "cpu":
-        # Measured on 2 cores: small HRNets train 1.3 to 1.5 times as fast in this layout. It exists
-        # for four dimensions alone, and Dite-HRNet has kernels of five.
-        for parameter in model.parameters():
-            if parameter.dim() == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        to_channels_last(model)
     return torch.nn.DataParallel(model, device_ids=devices) if len(devices) > 1 else model
 
 

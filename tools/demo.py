@@ -128,7 +128,11 @@ def demo_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__, built_in.EXPERIMENT)
     add = parser.add_argument
     add("--input", action=Words, nargs="+", required=True, metavar="INPUT", help="see above")
-    add("--weights", metavar="FILE", help="default: TEST.MODEL_FILE, what training left")
+    add(
+        "--weights",
+        metavar="FILE",
+        help="default: TEST.MODEL_FILE, else model_best.pth; without --cfg the built-in weights",
+    )
     add("--output", metavar="DIR", help="default: output/demo/<experiment>")
     add("--boxes", metavar="FILE", help="a JSON of boxes, as COCO's detections")
     add("--detector", metavar="NAME", help="a model of torchvision, an ONNX detector's YAML, none")
@@ -165,7 +169,7 @@ class Words(argparse.Action):
 def check_options(args: argparse.Namespace) -> None:
     """Options that exclude or need each other, and numbers out of range."""
     if args.weights and is_built_in(args):
-        raise InputError("--weights: needs --cfg, the experiment that they were trained with")
+        raise InputError("--weights: also give --cfg, the experiment they were trained with")
     if args.boxes and args.detector:
         raise InputError("--boxes, --detector: both say where people are; give one")
     if args.smooth and args.no_track:

@@ -93,7 +93,7 @@ def target_file(args: argparse.Namespace) -> Path:
     if args.to == WEIGHTS:
         suffix, default = ".pth", args.weights.with_name(f"{args.weights.stem}_float16.pth")
         if args.raw or args.single:
-            raise InputError("--raw, --single: are for files that run without this project")
+            raise InputError("--raw, --single: do not apply to --to weights")
     else:
         suffix = MAIN_SUFFIX[args.to]
         default = args.weights.with_suffix(suffix)

@@ -89,7 +89,8 @@ def main() -> None:
         return best
 
     if not is_validated:
-        logger.info("=> epoch %d first: its validation was broken off", begin - 1)
+        if is_evaluated(cfg, begin - 1):
+            logger.info("=> validating epoch %d first: its validation was interrupted", begin - 1)
         best = finish_epoch(begin - 1, best)
     for epoch in range(begin, cfg.TRAIN.END_EPOCH):
         # Dropout and the like draw from the global generator: from the epoch on, whether resumed or

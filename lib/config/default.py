@@ -28,7 +28,7 @@ _C.MODEL = CN()
 _C.MODEL.NAME = "pose_hrnet"  # a key of lib.models.MODELS
 _C.MODEL.INIT_WEIGHTS = True  # initialise as MODEL.INIT says; False keeps PyTorch's
 _C.MODEL.INIT = "normal"  # the papers' (std 0.001), or kaiming: learns faster from scratch
-_C.MODEL.PRETRAINED = ""  # weights to start training from, what fits of them; '': from scratch
+_C.MODEL.PRETRAINED = ""  # checkpoint to start from, what fits is loaded; '' trains from scratch
 _C.MODEL.NUM_JOINTS = 0  # keypoints per person; 0 is the data set's number
 _C.MODEL.HEAD = "heatmap"  # a key of lib.models.heads.HEADS: heatmap, sr, srpose or simcc
 _C.MODEL.TARGET_TYPE = "gaussian"  # a key of lib.core.codecs.CODECS
@@ -61,13 +61,13 @@ _C.DATASET.ROT_FACTOR = 30.0  # standard deviation of the random rotation in deg
 _C.DATASET.PROB_HALF_BODY = 0.0  # how often a crop shows only the upper or the lower body ...
 _C.DATASET.NUM_JOINTS_HALF_BODY = 8  # ... of people with more visible joints than this
 _C.DATASET.PROB_SHIFT = 0.0  # share of the training boxes that are moved, by up to a fifth
-# Photometric augmentation: the share of training samples ... (lib/dataset/photometric.py)
-_C.DATASET.PROB_COLOR = 0.0  # with other exposure, contrast, gamma, white balance and hue
-_C.DATASET.PROB_GRAY = 0.0  # without colour
-_C.DATASET.PROB_BLUR = 0.0  # blurred
-_C.DATASET.PROB_NOISE = 0.0  # with noise
-_C.DATASET.PROB_JPEG = 0.0  # with JPEG's artefacts
-_C.DATASET.PROB_ERASE = 0.0  # with up to three rectangles erased
+# Photometric augmentation: the share of training samples that get (lib/dataset/photometric.py)
+_C.DATASET.PROB_COLOR = 0.0  # random exposure, contrast, gamma, white balance, saturation and hue
+_C.DATASET.PROB_GRAY = 0.0  # no colour
+_C.DATASET.PROB_BLUR = 0.0  # a Gaussian blur
+_C.DATASET.PROB_NOISE = 0.0  # Gaussian noise
+_C.DATASET.PROB_JPEG = 0.0  # JPEG artefacts
+_C.DATASET.PROB_ERASE = 0.0  # up to three rectangles erased
 _C.DATASET.COLOR_RGB = False  # feed RGB; False feeds BGR, as the published ResNets were trained
 # A data set of your own, in COCO's layout. What is empty is found in the file, or by the names.
 _C.DATASET.ANNOTATIONS = ""  # the file below ROOT; {split} is TRAIN_SET or TEST_SET

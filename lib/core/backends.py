@@ -19,7 +19,7 @@ from lib.keypoints.skeletons import Skeleton
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint
 from lib.models.folding import fold_batch_norms
-from lib.utils.devices import has_bfloat16
+from lib.utils.devices import has_bfloat16, to_channels_last
 from lib.utils.errors import InputError
 
 Backend = Callable[[Tensor], Sequence[Tensor]]
@@ -95,6 +95,8 @@ def build_backend(
     codec = build_codec(cfg, skeleton)
     if isinstance(weights, dict) or not is_exported(weights):
         network = load_network(cfg, weights, device)
+        if device.type == "cpu":
+            to_channels_last(network)
         return network_backend(cfg, network, codec, device, precision)
     path = Path(weights)
     runner = open_exported(path, precision, device)

@@ -180,7 +180,7 @@ def _experiment(
     """The complete configuration and the weights; what is None is filled in."""
     if cfg is None:
         if weights is not None:
-            raise InputError("weights: need cfg, the experiment that they were trained with")
+            raise InputError("weights: also give cfg, the experiment they were trained with")
         cfg, weights = load_config(built_in.EXPERIMENT), built_in.WEIGHTS
     elif weights is None:
         weights = cfg.TEST.MODEL_FILE

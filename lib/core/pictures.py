@@ -39,8 +39,9 @@ def write_prediction_sheet(
     for image in chosen:
         rows = shown[table.image[shown] == image]
         picture = np.ascontiguousarray(read_image(table.paths[image].decode())[..., ::-1])
-        zoom = height / len(picture)
-        size = (max(1, round(picture.shape[1] * zoom)), height)
+        # A strip is squeezed into the width of the sheet rather than made gigabytes large.
+        size = (int(np.clip(picture.shape[1] * height / len(picture), 1, width)), height)
+        zoom = size[0] / picture.shape[1], size[1] / picture.shape[0]
         small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         for row in rows:
             is_shown = keypoints[row, :, 2] > threshold

@@ -28,7 +28,7 @@ class Annotation(msgspec.Struct, gc=False):
     area: float | None = None  # some sets give none
     keypoints: list[float] = []
     iscrowd: int = 0
-    num_keypoints: int | None = None
+    num_keypoints: float | None = None
 
 
 def wrong_keypoints(annotation: Annotation, number: int, numbers: int) -> str:
@@ -55,7 +55,7 @@ def check_image_ids(ids: np.ndarray, names: np.ndarray, source: str) -> None:
         at = int(np.argmax(is_shared))
         raise InputError(
             f"{source}: images[{order[at]}] and images[{order[at + 1]}] have the same id "
-            f"{ids[at]} but other files; give each image, and its annotations, an id of its own"
+            f"{ids[at]} but different files; give each image, and its annotations, an id of its own"
         )
 
 

@@ -42,7 +42,8 @@ def read_image(path: str, is_upright: bool = False) -> np.ndarray:
         raise InputError(
             f"{path}: the image file is cut off after {len(data)} bytes; copy it again"
         )
-    if data.startswith(PNG) and len(data) >= 24:  # the header spares decoding gigabytes
+    # The header comes first, to avoid decoding gigabytes.
+    if data.startswith(PNG) and data[12:16] == b"IHDR" and len(data) >= 24:
         check_size(struct.unpack(">II", data[16:24]), path)
     flags = cv2.IMREAD_COLOR if is_upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -64,8 +65,8 @@ def check_size(size: tuple[int, int], name: str) -> None:
     width, height = size
     if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
         raise InputError(
-            f"{name}: is {width} x {height} pixels; an image may have at most {MAX_SIDE} a side "
-            f"and {MAX_PIXELS // 10**6} million in all: make it smaller"
+            f"{name}: is {width} x {height} pixels; at most {MAX_SIDE} pixels per side and "
+            f"{MAX_PIXELS // 10**6} million in total are possible; make it smaller"
         )
 
 

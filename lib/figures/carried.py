@@ -83,7 +83,7 @@ def _in_hand(rng: Rng, skeleton: Skeleton3D, thing: str, side: str) -> list[np.n
 def seat(rng: Rng, body: Proportions, skeleton: Skeleton3D) -> Part:
     """A stool, chair or block below somebody who sits."""
     hips = 0.5 * (skeleton.joints["left_hip"] + skeleton.joints["right_hip"])
-    # Upright whatever the pelvis does; only the direction the person faces matters.
+    # Always upright, however the pelvis tilts.
     center = hips - (0.0, 0.085 * body.girth + 0.02, 0.0)
     half, thick = rng.uniform(0.12, 0.26), rng.uniform(0.015, 0.04)
     depth = np.array([0.0, 0.0, 1.0])

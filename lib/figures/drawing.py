@@ -19,7 +19,7 @@ from lib.keypoints.skeletons import COCO
 
 SPLITS = {"train": 0, "val": 1}
 PEOPLE = (0.36, 0.26, 0.16, 0.1, 0.05, 0.03, 0.02, 0.02)  # the shares of one to eight people
-CLOSE_UPS = 0.12  # the share of people who are too large for the image, seen from the head down
+CLOSE_UPS = 0.12  # the share of images with somebody larger than the image, the head in it
 SMALLEST = 32**2  # pixels of a person; COCO gives nobody smaller keypoints
 LENGTHS = (60.0, 400.0)  # a person's longer side in pixels, before truncation
 

@@ -68,7 +68,7 @@ class PretrainedReport:
             return ", ".join(f"{name} ({count})" for name, count in counts.items()) or "none"
 
         return (
-            f"{self.source}: loaded: {listing(self.loaded)}; of another shape, not loaded: "
+            f"{self.source}: loaded: {listing(self.loaded)}; shape differs, not loaded: "
             f"{listing(self.mismatched)}; not in the network or not asked for: "
             f"{listing(self.unused)}; not in the file: {listing(self.unfilled)}"
         )
@@ -92,8 +92,9 @@ def load_pretrained(
     """
     if not Path(path).is_file():
         raise InputError(
-            f"MODEL.PRETRAINED: there is no file {path}{how_to_get(path) or '; download it there'}; "
-            "or set MODEL.PRETRAINED '' to train from scratch"
+            f"MODEL.PRETRAINED: there is no file {path}"
+            f"{how_to_get(path) or '; download it there'}; or set MODEL.PRETRAINED '' to train "
+            "from scratch"
         )
     source, state, own = _open(model, path)
     wanted = {key: own[key] for key in own if "*" in layers or _part(key) in layers}
@@ -105,7 +106,7 @@ def load_pretrained(
             f"layers {', '.join(layers) or '(none)'}; it holds {_some(state)}"
         )
     problems = _shape_problems(shared, own)
-    if problems and 2 * _num_weights(taken) < _num_weights(wanted):
+    if problems and 2 * _num_entries(taken) < _num_entries(wanted):
         raise InputError(
             f"MODEL.PRETRAINED: {source} is made for another network: {'; '.join(problems)}; "
             "MODEL.EXTRA.PRETRAINED_LAYERS can leave parts out"
@@ -132,7 +133,7 @@ def half_state_dict(model: nn.Module) -> StateDict:
     state = {k: v.detach().cpu() for k, v in model.state_dict().items() if not _is_counter(k)}
     if spoilt := [key for key, value in state.items() if not value.isfinite().all()]:
         raise InputError(f"the weights hold NaN or infinite values: {_some(spoilt)}")
-    halves = {key: value.half() for key, value in state.items()}
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     return {key: half if half.isfinite().all() else state[key] for key, half in halves.items()}
 
 
@@ -175,10 +176,10 @@ def _renamed(weights: Mapping[str, Tensor], own: StateDict, source: str) -> Stat
     for key, value in weights.items():
         name = _unwrapped(key)
         prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
-        for name, part in _own_names(name.removeprefix(prefix), value, own):
-            if name in state:
-                raise InputError(f"{source}: holds {name} twice, the second time as {key}")
-            state[name] = part
+        for own_name, part in _own_names(name.removeprefix(prefix), value, own):
+            if own_name in state:
+                raise InputError(f"{source}: holds {own_name} twice, the second time as {key}")
+            state[own_name] = part
     return state
 
 
@@ -240,7 +241,7 @@ def _is_counter(key: str) -> bool:
     return key.endswith("num_batches_tracked")
 
 
-def _num_weights(keys: Iterable[str]) -> int:
+def _num_entries(keys: Iterable[str]) -> int:
     """How many of ``keys`` are weights or running statistics; counters fit any network."""
     return sum(not _is_counter(key) for key in keys)
 

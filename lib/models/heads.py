@@ -92,7 +92,7 @@ class SimCCHead(HeatmapHead):
 
 
 class SRHead(Head):
-    """One of the maps -> heatmaps ``scale`` times as large; a joint sees only channels of its own."""
+    """One of the maps -> heatmaps ``scale`` times as large, each joint from its own channels."""
 
     def __init__(
         self,

@@ -182,7 +182,7 @@ class HRFormer(StemmedNetwork):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W), H and W multiples of 32 -> the last stage's branches."""
-        # Attention works on channels, the convolutions beside it are depthwise: both want them last.
+        # Attention works on channels and the convolutions are depthwise: both want channels last.
         x = x.contiguous(memory_format=torch.channels_last)
         branches = self.stage2(self.transition1([self.stem(x)]))
         branches = self.stage3(self.transition2(branches))

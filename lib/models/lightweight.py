@@ -1,7 +1,7 @@
 """What Lite-HRNet, Dite-HRNet and WideHRNet share: all of the network but the stem and the blocks.
 
-Facts and state-dict names: HRNet/Lite-HRNet, models/backbones/litehrnet.py, from which the other two
-descend. The published networks were trained with two peculiarities of their fusing, kept here:
+Facts and state-dict names: HRNet/Lite-HRNet, models/backbones/litehrnet.py, from which the other
+two descend. The published networks were trained with two peculiarities of their fusing, kept here:
 
 - The finest branch enters its own sum twice.
 - The coarser rows read the finest branch after it was fused, instead of before, and twice. (Sums
@@ -80,7 +80,7 @@ class PointConv(nn.Conv2d):
 
 
 class PixelConv(nn.Conv2d):
-    """A 1x1 convolution of maps of one pixel, (N, C, 1, 1): a matrix product, which starts sooner."""
+    """A 1x1 convolution of (N, C, 1, 1) maps, as a matrix product, which starts sooner."""
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 1, bias=bias)
@@ -92,7 +92,7 @@ class PixelConv(nn.Conv2d):
 
 
 def is_traced() -> bool:
-    """Whether this run makes a graph for another backend, which has better uses for convolutions."""
+    """True while a graph is made for another backend, which has better uses for convolutions."""
     is_compiled = torch.jit.is_tracing() or torch.compiler.is_compiling()
     return is_compiled or torch.onnx.is_in_onnx_export()
 
@@ -171,8 +171,8 @@ class Stem(nn.Module):
 class LightweightModule(nn.Module):
     """``layers`` over all branches, then each branch sums up what all branches send it.
 
-    ``is_rectified_first``: the coarser rows read the fused finest branch after its ReLU (Dite-HRNet)
-    instead of before.
+    ``is_rectified_first``: the coarser rows read the fused finest branch after its ReLU
+    (Dite-HRNet) instead of before.
     """
 
     def __init__(
@@ -193,10 +193,10 @@ class LightweightModule(nn.Module):
         finest = self._sum(2 * x[0], x, 0)
         rectified = self.relu(finest)
         first = rectified if self.is_rectified_first else finest
-        rows = [rectified]
-        for i in range(1, len(x)):
-            rows.append(self.relu(self._sum(2 * self.fuse_layers[i][0](first), x, i)))
-        return rows
+        coarser = (
+            self.relu(self._sum(2 * self.fuse_layers[i][0](first), x, i)) for i in range(1, len(x))
+        )
+        return [rectified, *coarser]
 
     def _sum(self, total: Tensor, x: Branches, row: int) -> Tensor:
         """``total`` and what every branch but the finest sends to ``row``."""
@@ -204,7 +204,7 @@ class LightweightModule(nn.Module):
         for j in range(1, len(x)):
             if j <= row:
                 total += layers[j](x[j])
-        # Nearest upsampling of a sum is the sum of nearest upsamplings: double from the coarsest up.
+        # Nearest upsampling of a sum is the sum of the upsamplings: double from the coarsest up.
         coarser = None
         for j in range(len(x) - 1, row, -1):
             sent = layers[j](x[j])
@@ -222,7 +222,7 @@ def narrow(in_channels: int, out_channels: int, _: int) -> nn.Sequential:
 
 
 class IterativeHead(nn.Module):
-    """From the coarsest branch to the finest: enlarge, add, narrow to the next branch's channels."""
+    """From the coarsest branch up: enlarge, add, narrow to the next branch's channels."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()

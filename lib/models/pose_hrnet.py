@@ -74,7 +74,7 @@ def exchange_modules(stage: Stage, num_outputs: int | None = None) -> nn.Sequent
 
 
 def exchange_module(stage: Stage, num_outputs: int) -> ExchangeModule:
-    """Residual blocks on each branch, and the fusion; the first ``num_outputs`` branches come out."""
+    """Residual blocks on each branch, and the fusion to the first ``num_outputs`` branches."""
     channels = stage.out_channels
     branches = nn.ModuleList(
         residual_layers(stage.block, channels[i], stage.num_channels[i], stage.num_blocks[i])

@@ -4,7 +4,7 @@ import mmap
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 import numpy as np
@@ -161,8 +161,8 @@ class _Parts:
         self._takes[name](self._count, entries)
         self._count += len(entries)
 
-    def _raise_undecodable(self, text: bytes) -> None:
-        """The InputError of the first entry in ``text`` that is not UTF-8."""
+    def _raise_undecodable(self, text: bytes) -> NoReturn:
+        """Raise the InputError of the first entry in ``text`` that is not UTF-8."""
         entries = msgspec.json.decode(b"[" + text + b"]", type=list[msgspec.Raw])
         for number, entry in enumerate(entries, self._count):
             try:
@@ -170,6 +170,7 @@ class _Parts:
             except UnicodeDecodeError as error:
                 place = f"{self._path}: {self._name}[{number}]"
                 raise InputError(f"{place}: {_text(error)}") from None
+        raise InputError(f"{self._path}: {self._name} is not UTF-8; save the file as UTF-8")
 
 
 def decode_chunks(
@@ -202,7 +203,7 @@ def _place(error: Exception, start: int, name: str) -> str:
 def _text(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         shown = error.object[max(0, error.start - 20) : error.end + 20]
-        return f"text {shown!r} is not UTF-8; save the file in that encoding"
+        return f"text {shown!r} is not UTF-8; save the file as UTF-8"
     # Bytes were counted in a part of the file, which nobody can look up.
     return re.sub(r" \(byte \d+\)$", "", str(error))
 

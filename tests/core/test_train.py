@@ -7,6 +7,7 @@ import torch
 from lib.core.train import EpochStats, Meter, train_epoch
 from lib.keypoints.geometry import normalize
 from lib.utils.errors import InputError
+from tests import tiny
 from tests.core.runs import CPU, parts, schedule
 
 
@@ -63,6 +64,7 @@ def test_in_bfloat16_the_network_computes_coarser_and_the_loss_stays_float32(tmp
 
     for autocast in (False, True):
         run = parts(tmp_path, TRAIN={"LR": 0.0, "BATCH_SIZE_PER_GPU": 6})
+        tiny.enliven(run.model)
         run.model.register_forward_hook(lambda module, args, out: computed.append(out.dtype))
         stats = train_epoch(
             run.model,

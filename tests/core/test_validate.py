@@ -149,6 +149,7 @@ def test_onnx_and_openvino_files_are_scored_openvinos_in_bfloat16(tmp_path):
         opened = build_backend(made.cfg, made.skeleton, path, precision=precision)
         found = validate(opened, run.tests, run.codec).keypoints
         assert np.abs(found[..., 2] - expected[..., 2]).max() < bound
+    assert opened._requests
     for request in opened._requests.values():
         hint = request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT")
         assert precision in str(hint)

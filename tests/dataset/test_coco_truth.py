@@ -45,7 +45,7 @@ def test_the_truth_as_an_answer_scores_1_whatever_the_ids_are(tmp_path, content,
 def test_an_image_id_that_two_files_share_is_an_error(tmp_path, content):
     content["images"][2]["id"] = 1
     path = tiny.save_coco(tmp_path, content)
-    message = r"images\[0\] and images\[2\] have the same id 1 but other files"
+    message = r"images\[0\] and images\[2\] have the same id 1 but different files"
     with pytest.raises(InputError, match=message) as caught:
         coco(tmp_path)
     assert str(path) in str(caught.value)

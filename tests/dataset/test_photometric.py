@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lib.config.default import default_config
-from lib.dataset.photometric import Photometric, photometric_of
+from lib.dataset.photometric import LUMINANCE, Photometric, _hue_saturation, photometric_of
 
 SEED = (3, 1, 4)
 KINDS = ("color", "gray", "blur", "noise", "jpeg", "erase")
@@ -93,8 +93,19 @@ def test_erase_changes_rectangles_and_leaves_the_rest(images):
 def test_color_changes_tone_but_not_structure(images):
     """Flat stays flat: every pixel of one colour becomes the same other colour."""
     images[:] = torch.tensor([90, 120, 60], dtype=torch.uint8).view(1, 3, 1, 1)
-    changed = Photometric(color=1.0)(images, SEED)
-    assert (changed == changed[..., :1, :1]).all()
+    changed = Photometric(color=1.0)(images, SEED).int()
+    assert (changed - changed[..., :1, :1]).abs().max() <= 1
+    assert ((changed - images.int()).abs().amax((1, 2, 3)) > 3).all()
+
+
+def test_saturation_0_is_grey_and_hue_turns_the_chrominance():
+    color = np.array([200.0, 90.0, 40.0])
+    grey = np.dot(LUMINANCE, color)
+    assert _hue_saturation(0.0, 1.0) @ color == pytest.approx(color)
+    assert _hue_saturation(0.0, 0.0) @ color == pytest.approx([grey] * 3)
+    # A third of a turn about the grey axis sends the chrominance of red to green.
+    turned = _hue_saturation(2 * np.pi / 3, 1.0) @ color
+    assert turned - turned.mean() == pytest.approx(np.roll(color - grey, 1) - np.mean(color - grey))
 
 
 def test_the_configuration_names_each_share():

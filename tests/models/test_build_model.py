@@ -6,8 +6,8 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.models import MODELS, build_model
-from lib.models.checkpoint import load_checkpoint
 from lib.models.blocks import BasicBlock, Bottleneck
+from lib.models.checkpoint import load_checkpoint
 from lib.models.pose_hrnet import PoseHRNet, Stage
 from lib.utils.errors import InputError
 from tests.golden_files import golden_model

@@ -1,10 +1,14 @@
-"""The network that comes with the project is complete and small."""
+"""The network that comes with the project is complete, small, described, and finds drawn people."""
 
-import pytest
+import hashlib
+from pathlib import Path
+
+import numpy as np
 import torch
 
-from lib.config import load_config
-from lib.config import skeleton_of
+from lib.config import load_config, skeleton_of
+from lib.core.inference import Predictor
+from lib.figures.drawing import draw_scene
 from lib.keypoints.skeletons import COCO
 from lib.models import build_model, built_in
 from lib.models.checkpoint import load_checkpoint
@@ -12,7 +16,6 @@ from lib.models.checkpoint import load_checkpoint
 MAX_BYTES = 8_000_000
 
 
-@pytest.mark.skipif(not built_in.WEIGHTS.exists(), reason="the weights are not here yet")
 def test_the_built_in_weights_fit_their_experiment_and_are_small():
     cfg = load_config(built_in.EXPERIMENT)
     assert skeleton_of(cfg) == COCO
@@ -21,3 +24,25 @@ def test_the_built_in_weights_fit_their_experiment_and_are_small():
     state = torch.load(built_in.WEIGHTS, weights_only=True)
     assert all(value.isfinite().all() for value in state.values())
     assert any(value.dtype == torch.float16 for value in state.values())
+
+
+def test_the_model_card_has_the_hash_of_the_weights():
+    card = Path(__file__).resolve().parents[2] / "docs" / "models.md"
+    digest = hashlib.sha256(built_in.WEIGHTS.read_bytes()).hexdigest()
+    assert digest in card.read_text(encoding="utf-8")
+
+
+def test_it_finds_the_joints_of_drawn_people():
+    """People whom it was not trained on; most joints within a tenth of the person's size."""
+    predictor = Predictor()
+    errors = []
+    for index in range(6):
+        image, people = draw_scene(0, "val", index)
+        people = [p for p in people if p["num_keypoints"] >= 8 and p["area"] > 64**2]
+        found = predictor(image, [p["bbox"] for p in people])
+        for person, truth in zip(found, people, strict=True):
+            joints = np.reshape(truth["keypoints"], (17, 3))
+            distance = np.linalg.norm(person.keypoints - joints[:, :2], axis=1)
+            errors += (distance[joints[:, 2] == 2] / max(truth["bbox"][2:])).tolist()
+    assert len(errors) > 40
+    assert np.mean(np.array(errors) < 0.1) > 0.7

@@ -240,7 +240,7 @@ def test_a_head_for_another_number_of_joints_is_left_out_and_reported(tmp_path):
         assert torch.equal(value, (before if key in heads else state)[key]), key
     assert report.mismatched == {"final_layer": 2}
     assert report.unused == report.unfilled == {}
-    assert "of another shape, not loaded: final_layer (2)" in str(report)
+    assert "shape differs, not loaded: final_layer (2)" in str(report)
 
 
 def test_a_branch_of_another_width_is_left_out_and_reported(tmp_path):

@@ -92,7 +92,7 @@ def test_the_heads_entries_stand_beside_the_backbones_in_a_state_dict(name):
     pairs = zip(network.parameters(), other.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     state.pop("heatmap_head.bias")
-    with pytest.raises(RuntimeError, match="heatmap_head.bias"):
+    with pytest.raises(RuntimeError, match=r"heatmap_head\.bias"):
         other.load_state_dict(state)
 
 
@@ -108,7 +108,7 @@ def test_training_only_parts_of_srpose_get_gradients_and_start_with_small_heatma
 
 
 def test_an_unknown_head_is_an_error_that_names_the_known_ones():
-    with pytest.raises(InputError, match="MODEL.HEAD must be one of heatmap, simcc, sr, srpose"):
+    with pytest.raises(InputError, match=r"MODEL\.HEAD must be one of heatmap, simcc, sr, srpose"):
         build_model(tiny("pose_hrnet", "simc"))
 
 

@@ -34,7 +34,7 @@ def test_transpose_h_computes_what_the_published_network_computes():
 
 
 def test_positions_are_the_published_ones_and_are_not_trained():
-    meta, arrays = golden("ops/sine_position_embedding")
+    _, arrays = golden("ops/sine_position_embedding")
     name = next(iter(arrays))
     ours = sine_positions(32, 24, 256).numpy()
     theirs = arrays[name].reshape(-1, 1, 256)

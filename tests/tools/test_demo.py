@@ -277,7 +277,7 @@ def test_the_input_alone_is_enough(demo, built_in_network, command, images, monk
 
 def test_weights_alone_are_one_line(demo, built_in_network, command, images):
     ended = command("demo", "--input", images, "--weights", built_in_network)
-    assert is_one_line(ended, "--weights: needs --cfg")
+    assert is_one_line(ended, "--weights: also give --cfg")
 
 
 def test_weights_beside_the_experiment_are_taken_last(demo, root, images):

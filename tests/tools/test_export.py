@@ -58,6 +58,7 @@ def test_weights_become_a_float16_file_that_every_command_takes(command, start, 
     assert first.startswith("coco val2017: ") and "pixels at most" in first
     assert last.startswith(f"=> {path}: ") and last.endswith("weights in float16")
     plain, half = (torch.load(file, weights_only=True) for file in (start[3], path))
+    assert half.keys() == {key for key in plain if "num_batches_tracked" not in key}
     assert all(torch.equal(value, plain[key].half()) for key, value in half.items())
     ended = command("test", "--cfg", start[1], "TEST.MODEL_FILE", path)
     assert ended.code == 0, ended

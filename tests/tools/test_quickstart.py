@@ -77,6 +77,9 @@ def test_it_draws_tests_trains_tests_and_goes_on_after_an_end(quickstart, tmp_pa
     assert len(history(quickstart.folder)) == 2
     assert quickstart().code == 0
     assert quickstart.ran == ["test built_in", "test quickstart"]
+    (quickstart.folder / "final_state.pth").unlink()  # as after an interrupt of the last validation
+    assert quickstart().code == 0
+    assert quickstart.ran == WHOLE and (quickstart.folder / "final_state.pth").exists()
     assert {path: path.stat().st_mtime_ns for path in drawn} == drawn
 
 

@@ -73,7 +73,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(root, tool, command, monkeypatch,
         ended = command(module, "--cfg", parted)
     assert ended.code == 130 and "going on with epoch 2" in ended.out
     ended = command(module, "--cfg", parted)
-    assert ended.code == 0 and "epoch 2 first: its validation was broken off" in ended.out
+    assert (
+        ended.code == 0 and "validating epoch 2 first: its validation was interrupted" in ended.out
+    )
     assert "Epoch: [" not in ended.out
     for name in ("final_state.pth", "model_best.pth"):
         first, second = (
@@ -86,7 +88,10 @@ def test_a_killed_run_goes_on_to_the_same_bits(root, tool, command, monkeypatch,
         for run in ("whole", "parted")
     ]
     assert states[0]["best_perf"] == states[1]["best_perf"] > 0
-    assert str(states[0]["optimizer"]["state"]) == str(states[1]["optimizer"]["state"])
+    sums = [state["optimizer"]["state"] for state in states]
+    assert sums[0].keys() == sums[1].keys()
+    for number, entries in sums[0].items():
+        assert all(torch.equal(value, sums[1][number][name]) for name, value in entries.items())
     rows = [history(output(root, run)) for run in ("whole", "parted")]
     for a, b in zip(*rows, strict=True):
         for key in ("epoch", "lr", "train_loss", "train_acc", "valid_loss", "AP"):
@@ -173,7 +178,7 @@ def test_a_fault_within_a_validation_costs_no_epoch(root, command):
         assert history(folder)[0][name] == history(output(root, "whole"))[0][name]
 
 
-def test_a_validation_that_is_no_longer_wanted_is_left_out_of_a_resume(root, command, monkeypatch):
+def test_a_validation_that_is_no_longer_wanted_is_left_out_of_a_resume(root, command):
     image = root / "images" / "val2017" / "000000000001.jpg"
     image.unlink()
     path = write(root, AUTO_RESUME=True)
