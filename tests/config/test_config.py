@@ -30,6 +30,7 @@ def test_an_empty_experiment_is_the_defaults(tmp_path):
     assert extra.STAGE4.NUM_CHANNELS == [32, 64, 128, 256]
     expected.MODEL.EXTRA = extra.clone()
     expected.DATASET.ROOT = "."
+    expected.MODEL.NUM_JOINTS = 16  # those of MPII, the default data set
     assert cfg == expected
 
 

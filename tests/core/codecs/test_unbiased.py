@@ -65,7 +65,7 @@ def test_a_joint_between_pixels_comes_back(made, kind, bound):
 
 
 def test_udp_maps_of_a_mirrored_crop_fit_without_a_shift():
-    codec = UdpCodec((192, 256), (48, 64), 2.0, COCO.flip_pairs, shift=True)
+    codec = UdpCodec((192, 256), (48, 64), 2.0, COCO.flip_pairs)
     joints = torch.rand(2, 17, 2, generator=torch.Generator().manual_seed(1)) * 150 + 20
     order = list(range(17))
     for left, right in COCO.flip_pairs:
