@@ -16,11 +16,14 @@ if workers > 1:
 
 @pytest.fixture
 def quick_shapes(monkeypatch):
-    """Batch norms only check their channels. On the meta device PyTorch's are written in Python and
-    take longer than everything else."""
+    """Networks for the meta device: weights stay as PyTorch makes them, and batch norms only check
+    their channels. Both are written in Python there, and would take longer than everything else.
+    """
+    from lib.models.blocks import init_method  # not before the threads are set
 
     def batch_norm(x, mean, *args, **kwargs):
         assert x.shape[1] == len(mean)
         return x
 
     monkeypatch.setattr("torch.nn.functional.batch_norm", batch_norm)
+    monkeypatch.setattr("lib.models.init_method", lambda cfg: init_method(cfg) and None)

@@ -18,7 +18,7 @@ from lib.config import load_config
 from lib.core.codecs import build_codec
 from lib.dataset.skeletons import COCO
 from lib.models import build_model
-from tests.models.configs import tiny_hrnet_cfg, tiny_light_cfg
+from tests.models.configs import hrnet_cfg, tiny_light_cfg
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 DATA = ["data", "--count", "3", "--people", "3", "--batch", "4", "--repeats", "1"]
@@ -89,7 +89,7 @@ def test_a_networks_forms_answer_alike(tool, capsys, experiment):
 @pytest.mark.parametrize("head", ["simcc", "srpose"])
 def test_forms_of_networks_with_several_outputs_answer_alike(tool, capsys, tmp_path, head):
     path = tmp_path / "tiny.yaml"
-    content = yaml.safe_load(tiny_hrnet_cfg().dump())
+    content = yaml.safe_load(hrnet_cfg(4, 5, modules=(1, 1, 1), blocks=1).dump())
     kind = {"simcc": "simcc", "srpose": "full"}[head]
     size = {"IMAGE_SIZE": [64, 64], "HEATMAP_SIZE": [64, 64]}
     content["MODEL"] |= {"HEAD": head, "TARGET_TYPE": kind, **size}

@@ -18,28 +18,29 @@ TOOL = Path(__file__).resolve().parents[2] / "tools" / "get_data.py"
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
-def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(TOOL), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
-
-
-def test_figures_are_written_from_any_folder_and_what_goes_wrong_is_one_line(tmp_path):
-    options = ["figures", "--root", "made", "--train", 2, "--val", 1, "--workers", 1]
-    done = run(*options, cwd=tmp_path)
+def test_figures_are_written_from_any_folder_and_what_goes_wrong_is_one_line(
+    tool, monkeypatch, tmp_path, capsys
+):
+    options = ["figures", "--root", "made", "--train", "2", "--val", "1", "--workers", "1"]
+    command = [sys.executable, str(TOOL), *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "made" in done.stdout and "3/3 images" in done.stderr and "\r" not in done.stderr
     file = tmp_path / "made" / "annotations" / "person_keypoints_train.json"
     assert len(json.loads(file.read_text())["images"]) == 2
-    refused = run(*options, "--seed", 1, cwd=tmp_path)
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("error: ") and refused.stderr.count("\n") == 1
-    unknown = run("mscoco", cwd=tmp_path)
-    assert unknown.returncode == 2 and "figures" in unknown.stderr
+    monkeypatch.chdir(tmp_path)
+    main = tool("get_data").main
+    assert main([*options, "--seed", "1"]) == 1
+    refused = capsys.readouterr().err
+    assert refused.startswith("error: ") and refused.count("\n") == 1
+    with pytest.raises(SystemExit, match="2"):
+        main(["mscoco"])
+    assert "figures" in capsys.readouterr().err
 
 
-def test_a_sheet_is_written_and_nothing_else(tmp_path):
-    done = run("figures", "--sheet", "sheet.png", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_a_sheet_is_written_and_nothing_else(tool, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert tool("get_data").main(["figures", "--sheet", "sheet.png"]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
     assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] == 1760
 
