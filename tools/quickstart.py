@@ -36,7 +36,7 @@ from lib.utils.devices import choose_devices, has_bfloat16, seed_everything
 from lib.utils.logs import experiment_folders
 
 EXPERIMENT = _init_paths.ROOT / "experiments" / "figures" / "hrnet" / "quickstart.yaml"
-IMAGES = {"train": 1200, "val": 150}
+IMAGES = {"train": 1600, "val": 150}
 NUM_MEASURED = 48  # images drawn to measure the machine
 
 
