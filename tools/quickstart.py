@@ -32,7 +32,7 @@ from lib.deploy.parity import random_crops
 from lib.figures.write import is_complete, write_figures
 from lib.models import build_model, built_in
 from lib.utils import checkpoint
-from lib.utils.devices import choose_devices, has_bfloat16, seed_everything
+from lib.utils.devices import choose_devices, choose_workers, has_bfloat16, seed_everything
 from lib.utils.logs import experiment_folders
 
 EXPERIMENT = _init_paths.ROOT / "experiments" / "figures" / "hrnet" / "quickstart.yaml"
@@ -94,7 +94,7 @@ def measure(opts: list[str], start: float) -> Speed:
         write_figures(
             folder, sizes, workers=1, progress=lambda *_: times.append(time.perf_counter())
         )
-        small = ["DATASET.ROOT", folder, "WORKERS", "0", "TRAIN.WARMUP_ITERS", "0"]
+        small = ["DATASET.ROOT", folder, "TRAIN.WARMUP_ITERS", "0"]
         cfg = load_config(EXPERIMENT, [*opts, *small])
         people, training = measure_training(cfg)
     built_in_cfg = load_config(built_in.EXPERIMENT)
@@ -112,7 +112,8 @@ def measure_training(cfg: CfgNode) -> tuple[int, float]:
     """The number of people in the training split, and seconds of training for each."""
     device = choose_devices(cfg.GPUS)[0]
     dataset = build_dataset(cfg, cfg.DATASET.TRAIN_SET, is_train=True)
-    batches = train_loader(dataset, cfg.TRAIN.BATCH_SIZE_PER_GPU, workers=0)
+    workers = choose_workers(cfg.WORKERS)  # they share the cores with the network
+    batches = train_loader(dataset, cfg.TRAIN.BATCH_SIZE_PER_GPU, workers)
     seed_everything(cfg.SEED)
     model = to_devices(build_model(cfg), [device])
     codec = build_codec(cfg, dataset.skeleton)
