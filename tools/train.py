@@ -57,17 +57,13 @@ def main() -> None:
     devices = choose_devices(cfg.GPUS)
     train_batches, test_batches = build_loaders(cfg, devices)
     skeleton = train_batches.dataset.skeleton
-
     network = build_network(cfg)
     model = to_devices(network, devices)
     codec = build_codec(cfg, skeleton)
     optimizer = build_optimizer(cfg, network)
-    batch_size = cfg.TRAIN.BATCH_SIZE_PER_GPU * len(devices)
-    scale = lr_scale(args.cfg, batch_size) if args.autoscale_lr else 1.0
+    scale = lr_scale(args.cfg, train_batches.batch_size) if args.autoscale_lr else 1.0
     rate = build_schedule(cfg, len(train_batches), scale)
-    autocast = cfg.TRAIN.AMP and has_bfloat16(devices[0])
-    if cfg.TRAIN.AMP:
-        logger.info("=> training in %s", "bfloat16" if autocast else "float32: no bfloat16 here")
+    autocast = use_bfloat16(cfg, devices[0])
     photometric = photometric_of(cfg)
     begin, best, is_validated = resume(cfg, output_dir, network, optimizer)
     recorder = Recorder(output_dir, log_dir, codec, skeleton, debug_pictures(cfg))
@@ -89,12 +85,9 @@ def main() -> None:
         return best
 
     if not is_validated:
-        if is_evaluated(cfg, begin - 1):
-            logger.info("=> validating epoch %d first: its validation was interrupted", begin - 1)
         best = finish_epoch(begin - 1, best)
     for epoch in range(begin, cfg.TRAIN.END_EPOCH):
-        # Dropout and the like draw from the global generator: from the epoch on, whether resumed or
-        # not, the same.
+        # Dropout draws from the global generator: the same from here on, resumed or not.
         seed_everything(cfg.SEED + 1 + epoch)
         trained = train_epoch(
             model,
@@ -159,6 +152,14 @@ def build_loaders(
         train_set, batch_size, workers, cfg.TRAIN.SHUFFLE, pin_memory, len(devices)
     )
     return train_batches, test_batches
+
+
+def use_bfloat16(cfg: CfgNode, device: torch.device) -> bool:
+    """True where TRAIN.AMP asks for bfloat16 and the device has it; logs which it is."""
+    autocast = cfg.TRAIN.AMP and has_bfloat16(device)
+    if cfg.TRAIN.AMP:
+        logger.info("=> training in %s", "bfloat16" if autocast else "float32: no bfloat16 here")
+    return autocast
 
 
 def lr_scale(cfg_file: str, batch_size: int) -> float:
@@ -243,7 +244,12 @@ def resume(
         logger.info(
             "=> all %d epochs are done; a larger TRAIN.END_EPOCH goes on", cfg.TRAIN.END_EPOCH
         )
-    return state["epoch"], best, state.get("validated", True)
+    is_validated = state.get("validated", True)
+    if not is_validated and is_evaluated(cfg, state["epoch"] - 1):
+        logger.info(
+            "=> validating epoch %d first: its validation was interrupted", state["epoch"] - 1
+        )
+    return state["epoch"], best, is_validated
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
