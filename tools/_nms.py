@@ -43,11 +43,12 @@ def nms_rows(
     name: str, ours: Callable[[], np.ndarray], plain: Callable[[], np.ndarray], repeats: int
 ) -> list[Row]:
     def on_numpy() -> np.ndarray:
-        built, backend.compiled, backend._warned = backend.compiled, None, True
+        before = backend.compiled, backend._warned
+        backend.compiled, backend._warned = None, True
         try:
             return ours()
         finally:
-            backend.compiled = built
+            backend.compiled, backend._warned = before
 
     slow, reference = (1e3 * s for s in fastest(repeats, on_numpy, plain))
     answer = plain()
