@@ -1,4 +1,5 @@
-"""The experiments in experiments/: each loads, is built, and has its paper's numbers."""
+"""The experiments in experiments/: each loads, is built, has its paper's numbers and at most two
+bases."""
 
 from pathlib import Path
 
@@ -16,7 +17,7 @@ EXPERIMENTS = [
     *sorted(path for path in (ROOT / "experiments").rglob("*.yaml") if path.name != "base.yaml"),
     ROOT / "models" / "hrpose" / "top_down.yaml",
 ]
-SHARED = ("mmpose.yaml", "lightweight.yaml", "128x96.yaml")
+SHARED = ("mmpose.yaml", "lightweight.yaml")
 RUNNABLE = [path for path in EXPERIMENTS if path.name not in SHARED]
 
 
@@ -140,6 +141,16 @@ def test_every_experiment_loads_and_its_network_fits_its_sizes(path, quick_shape
         places, scores = codec.decode(outputs)  # it refuses other sizes than MODEL.HEATMAP_SIZE
     assert (places.shape, scores.shape) == ((1, cfg.MODEL.NUM_JOINTS, 2), places.shape[:2])
     assert yaml.safe_load(cfg.dump())["MODEL"]["NAME"] == cfg.MODEL.NAME
+
+
+def bases(path: Path) -> list[Path]:
+    base = yaml.safe_load(path.read_text()).get("_BASE_")
+    return [path.parent / base, *bases(path.parent / base)] if base else []
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_base_is_more_than_two_levels_up(path):
+    assert len(bases(path)) <= 2, bases(path)
 
 
 def test_no_two_experiments_write_into_one_folder():
