@@ -44,7 +44,7 @@ _C.LOSS.USE_OHKM = False  # online hard keypoint mining instead of the mean over
 _C.LOSS.TOPK = 8  # joints that OHKM keeps for each person
 _C.LOSS.USE_TARGET_WEIGHT = True  # leave joints without annotation out of the loss
 _C.LOSS.LABEL_SMOOTHING = 0.1  # simcc with whole bins: what the other bins share of a target
-_C.LOSS.MEAN_OVER_BINS = False  # simcc with whole bins: NMTNORMCritierion of its code
+_C.LOSS.MEAN_OVER_BINS = False  # simcc with whole bins: NMTNORMCritierion, of SimCC's norm_*.yaml
 _C.LOSS.BETA = 10.0  # rtm_simcc: sharpens outputs and targets before their softmax
 _C.LOSS.USE_DIFFERENT_JOINTS_WEIGHT = False  # the data set's weight for each joint
 
