@@ -7,17 +7,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from _published import missing_weights
 from yacs.config import CfgNode
 
 from lib.config import load_config
-from lib.core.backends import Backend
-from lib.core.codecs.codec import Codec
-from lib.core.recorder import Recorder
+from lib.core.recorder import KINDS, Recorder
+from lib.core.task import Task
 from lib.core.validate import validate
 from lib.dataset.loading import TestLoader
+from lib.keypoints.poses import Poses
 from lib.utils.devices import to_channels_last
 from lib.utils.errors import InputError
 from lib.utils.files import make_folder, write_atomically
@@ -170,40 +169,39 @@ def to_devices(model: torch.nn.Module, devices: list[torch.device]) -> torch.nn.
 
 def score_test_set(
     cfg: CfgNode,
-    backend: Backend,
+    task: Task,
     batches: TestLoader,
-    codec: Codec,
     recorder: Recorder,
     output_dir: Path,
     epoch: int = 0,
-) -> tuple[np.ndarray, dict[str, float], float]:
+) -> tuple[Poses, dict[str, float], float]:
     """One pass over the test set, recorded.
 
-    Returns everybody's keypoints (N, K, 3), the scores by name, and the score that decides.
+    Returns everybody's poses, the scores by name, and the score that decides which network is best.
     """
+    kinds = batch_pictures(cfg)
 
-    def observe(step, stats, *shown):
+    def observe(step, stats, batch, outputs):
         recorder.test_step(step, len(batches), stats)
-        recorder.batch("val", step, epoch, *shown)
+        recorder.pictures("val", step, epoch, task.draw(batch, outputs, kinds))
 
-    result = validate(backend, batches, codec, cfg.PRINT_FREQ, observe)
-    if not np.isfinite(result.keypoints).all():
-        raise InputError("the network's answers are not finite numbers: its weights are spoilt")
-    values, score = batches.dataset.source.evaluate(result.keypoints, str(output_dir))
+    result = validate(task, batches, cfg.PRINT_FREQ, observe)
+    values, score = batches.dataset.source.evaluate(result.poses, str(output_dir))
     recorder.scores(epoch, result.stats, values)
-    return result.keypoints, values, score
+    return result.poses, values, score
 
 
-def debug_pictures(cfg: CfgNode) -> list[str]:
-    """The kinds of pictures that DEBUG asks for."""
+def batch_pictures(cfg: CfgNode) -> list[str]:
+    """The kinds of pictures of a batch: those that DEBUG asks for, and TensorBoard's."""
     debug = cfg.DEBUG
-    wanted = {
-        "gt": debug.SAVE_BATCH_IMAGES_GT,
-        "pred": debug.SAVE_BATCH_IMAGES_PRED,
-        "hm_gt": debug.SAVE_HEATMAPS_GT,
-        "hm_pred": debug.SAVE_HEATMAPS_PRED,
-    }
-    return [kind for kind, is_wanted in wanted.items() if is_wanted and debug.DEBUG]
+    flags = (
+        debug.SAVE_BATCH_IMAGES_GT,
+        debug.SAVE_BATCH_IMAGES_PRED,
+        debug.SAVE_HEATMAPS_GT,
+        debug.SAVE_HEATMAPS_PRED,
+    )
+    wanted = [kind for kind, flag in zip(KINDS, flags, strict=True) if flag and debug.DEBUG]
+    return [*wanted, "gt_pred"]
 
 
 def _log_to_file(message: str) -> None:

@@ -16,18 +16,15 @@ pictures. docs/demo.md says more.
 
 import argparse
 import contextlib
-import itertools
 import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import _init_paths  # noqa: F401
-import numpy as np
 import torch
-from _demo import Follower, Pictures, Results, Style
 from _experiment import (
     experiment_parser,
     model_file,
@@ -40,21 +37,25 @@ from yacs.config import CfgNode
 
 from lib.analysis.accuracy import Accuracy
 from lib.config.default import default_config
-from lib.core.inference import Person, Predictor
-from lib.keypoints.skeletons import SKELETONS
+from lib.core.inference import Predictor
+from lib.keypoints.poses import Poses
+from lib.keypoints.skeletons import SKELETONS, Skeleton
 from lib.media.boxes import BoxFile
 from lib.media.detectors import build_detector
-from lib.media.pipeline import batches, overlap
-from lib.media.truth import Truth
-from lib.media.video import (
-    Frame,
-    Item,
-    count_frames,
-    find_items,
-    name_numbers,
-    quieten,
-    read_frames,
+from lib.media.output import Pictures, Results, Style
+from lib.media.people import (
+    Finder,
+    annotated_boxes,
+    annotated_items,
+    detected_boxes,
+    filed_boxes,
+    find_people,
+    number_frames,
+    whole_images,
 )
+from lib.media.tracking import Follower
+from lib.media.truth import Truth
+from lib.media.video import Frame, count_frames, find_items, quieten, read_frames
 from lib.models import built_in
 from lib.utils.devices import choose_devices
 from lib.utils.errors import InputError
@@ -64,11 +65,8 @@ from lib.utils.logs import experiment_folders, experiment_name, progress, start_
 logger = logging.getLogger(__name__)
 
 PERSON = 1  # COCO's category
-BATCH_BYTES = 1 << 26  # of the frames of a batch; some seven batches are in memory at a time
 
 SETTINGS = default_config()
-Found = tuple[list[Frame], list[np.ndarray | None], list[np.ndarray]]
-Posed = tuple[list[Frame], list[list[Person]]]
 
 
 class Problems:
@@ -109,17 +107,15 @@ def main() -> None:
     if args.annotations:
         names = cfg.DATASET.CATEGORIES
         truth = Truth(args.annotations, predictor.skeleton, problems, names)
-        items = annotated(items, truth, problems)
+        items = annotated_items(items, truth, problems)
     if not items:
         sys.exit(1)
     find = people_finder(args, cfg, device, truth, problems)
-    frames = numbered(read_frames(items, problems, is_upright=truth is None), items, truth)
+    frames = number_frames(read_frames(items, problems, is_upright=truth is None), items, truth)
     total = count_frames(items)
-    pose = posing(predictor)
     size = 1 if total is None else args.batch  # nobody waits for a camera's next frames
-    groups = batches(frames, size, lambda frame: frame.image.nbytes, BATCH_BYTES)
-    posed = overlap(groups, [find, pose], depth=1)
-    write_all(args, folder, predictor, posed, total, truth, problems)
+    found = find_people(frames, find, predictor, size)
+    write_all(args, folder, predictor.skeleton, found, total, truth, problems)
     if problems.count:
         sys.exit(1)
 
@@ -210,92 +206,42 @@ def choose_device(name: str | None, cfg: CfgNode) -> torch.device:
     return device
 
 
-def annotated(items: list[Item], truth: Truth, problems: Problems) -> list[Item]:
-    """The items that the annotations list; the others are left out, in one line."""
-    known, others = [], []
-    for item in items:
-        is_known = item.kind == "picture" and truth.image_id(item.path) is not None
-        (known if is_known else others).append(item)
-    if others:
-        problems(
-            f"{others[0].path}: is not among the images of {truth.path} ({len(others)} such files "
-            "are left out)"
-        )
-    return known
-
-
-def numbered(frames: Iterator[Frame], items: list[Item], truth: Truth | None) -> Iterator[Frame]:
-    """``frames`` with their ids: the annotations', else the numbers that files are called, else
-    running ones from 1."""
-    names = name_numbers(items)
-    running = itertools.count(1)
-    with contextlib.closing(frames):
-        for frame in frames:
-            name = frame.item.name
-            known = truth.image_id(frame.item.path) if truth else names.get(name)
-            frame.image_id = next(running) if known is None else known
-            yield frame
-
-
 def people_finder(
     args: argparse.Namespace,
     cfg: CfgNode,
     device: torch.device,
     truth: Truth | None,
     problems: Problems,
-) -> Callable[[list[Frame]], Found]:
-    """What finds the boxes of a batch of frames, None for a whole image."""
+) -> Finder:
+    """Where the boxes of people come from."""
     threshold = args.detector_threshold
     if args.boxes:
         people = (PERSON,) if cfg.DATASET.DATASET in SKELETONS else ()
         categories = truth.categories if truth else people
-        file = BoxFile(args.boxes, problems, threshold or 0.0, categories)
-        return lambda frames: (frames, *zip(*map(file.of, frames), strict=True))
+        return filed_boxes(BoxFile(args.boxes, problems, threshold or 0.0, categories))
     if args.detector and args.detector != "none":
         weights, classes = args.detector_weights, args.detector_classes or ()
-        detect = build_detector(args.detector, weights, threshold, classes, device)
-        return lambda frames: (frames, *zip(*detect([f.image for f in frames]), strict=True))
+        return detected_boxes(build_detector(args.detector, weights, threshold, classes, device))
     if truth is not None and args.detector is None:
-        return lambda frames: (frames, *zip(*(true_boxes(f, truth) for f in frames), strict=True))
+        return annotated_boxes(truth)
     if not args.detector:
         logger.info(
             "=> no boxes: each whole image is taken as one person; --detector NAME or --boxes FILE "
             "says where people are"
         )
-    return lambda frames: (frames, [None] * len(frames), [np.ones(1)] * len(frames))
-
-
-def true_boxes(frame: Frame, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
-    """The annotated boxes (N, 4) of a picture, and their scores (N,), 1."""
-    boxes = np.array([person.box for person in truth.people(frame.image_id)]).reshape(-1, 4)
-    return boxes, np.ones(len(boxes))
-
-
-def posing(predictor: Predictor) -> Callable[[Found], Posed]:
-    """What finds the people in their boxes."""
-
-    def pose(found: Found) -> Posed:
-        frames, boxes, scores = found
-        everybody = predictor([frame.image for frame in frames], list(boxes))
-        for people, values in zip(everybody, scores, strict=True):
-            for person, score in zip(people, values, strict=True):
-                person.box_score = float(score)
-        return frames, everybody
-
-    return pose
+    return whole_images
 
 
 def write_all(
     args: argparse.Namespace,
     folder: Path,
-    predictor: Predictor,
-    posed: Iterator[Posed],
+    skeleton: Skeleton,
+    found: Iterator[tuple[Frame, Poses]],
     total: int | None,
     truth: Truth | None,
     problems: Problems,
 ) -> None:
-    """Everything that is written. An interrupt or an error keeps what is finished."""
-    skeleton = predictor.skeleton
+    """Write all results. An interrupt or an error keeps what is finished."""
     style = Style(args.threshold, args.scores, args.draw_boxes)
     pictures = None if args.no_pictures else Pictures(folder / "pictures", skeleton, style)
     follow = None if args.no_track else Follower(skeleton, args.threshold, args.smooth)
@@ -305,19 +251,19 @@ def write_all(
     with atomic_file(folder / "results.json") as file:
         results = Results(file, truth.categories[0] if truth else PERSON)
         try:
-            with contextlib.closing(posed), contextlib.closing(flat(posed)) as everything:
-                for frame, people in progress(everything, total, "frames"):
+            with contextlib.closing(found):
+                for frame, poses in progress(found, total, "frames"):
                     count += 1
-                    empty += not people
-                    numbers = follow(frame, people) if follow else []
+                    empty += not len(poses)
+                    numbers = follow(frame, poses) if follow else []
                     known = truth.people(frame.image_id) if truth else []
                     of_truth = [one.category for one in known] if is_in_order else []
-                    results.add(frame, people, numbers, of_truth)
+                    results.add(frame, poses, numbers, of_truth)
                     if accuracy is not None:
-                        accuracy.add(frame.item.name, frame.image, people, known, is_in_order)
+                        accuracy.add(frame.item.name, frame.image, poses, known, is_in_order)
                     if pictures is not None:
                         with problems.kept():
-                            pictures.write(frame, people, numbers)
+                            pictures.write(frame, poses, numbers)
         except BaseException as error:
             if not count:
                 raise
@@ -342,11 +288,6 @@ def write_all(
         logger.info("=> errors.csv, errors_by_joint.csv and worst.jpg: %s", folder)
     if failure is not None:
         raise failure
-
-
-def flat(posed: Iterator[Posed]) -> Iterator[tuple[Frame, list[Person]]]:
-    for frames, everybody in posed:
-        yield from zip(frames, everybody, strict=True)
 
 
 if __name__ == "__main__":

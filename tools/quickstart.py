@@ -22,7 +22,8 @@ from get_data import Bar
 from yacs.config import CfgNode
 
 from lib.config import load_config, skeleton_of
-from lib.core.backends import build_backend
+from lib.core import build_task
+from lib.core.backends import build_backend, network_backend
 from lib.core.codecs import build_codec
 from lib.core.optim import build_optimizer, build_schedule
 from lib.core.train import train_epoch
@@ -116,21 +117,12 @@ def measure_training(cfg: CfgNode) -> tuple[int, float]:
     batches = train_loader(dataset, cfg.TRAIN.BATCH_SIZE_PER_GPU, workers)
     seed_everything(cfg.SEED)
     model = to_devices(build_model(cfg), [device])
-    codec = build_codec(cfg, dataset.skeleton)
+    backend = network_backend(cfg, model, build_codec(cfg, dataset.skeleton), device)
+    task = build_task(cfg, backend, autocast=cfg.TRAIN.AMP and has_bfloat16(device))
     optimizer = build_optimizer(cfg, model)
-    rate = build_schedule(cfg, len(batches))
+    lr_at = build_schedule(cfg, len(batches))
     for epoch in range(2):  # the first warms up
-        stats = train_epoch(
-            model,
-            batches,
-            codec,
-            optimizer,
-            rate,
-            epoch,
-            device,
-            is_rgb=cfg.DATASET.COLOR_RGB,
-            autocast=cfg.TRAIN.AMP and has_bfloat16(device),
-        )
+        stats = train_epoch(task, batches, optimizer, lr_at, epoch)
     return len(dataset), 1 / stats.speed
 
 

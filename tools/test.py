@@ -19,10 +19,9 @@ import logging
 from pathlib import Path
 
 import _init_paths  # noqa: F401
-import numpy as np
 import torch
 from _experiment import (
-    debug_pictures,
+    batch_pictures,
     experiment_parser,
     model_file,
     open_experiment,
@@ -36,7 +35,8 @@ from _published import published_lines
 from yacs.config import CfgNode
 
 from lib.config import skeleton_of
-from lib.core.backends import Backend, TorchBackend, build_backend, load_network, network_backend
+from lib.core import build_task
+from lib.core.backends import Backend, build_backend, load_network, network_backend
 from lib.core.codecs import build_codec
 from lib.core.exported import check_precision, is_exported
 from lib.core.pictures import write_prediction_sheet
@@ -45,6 +45,7 @@ from lib.dataset import build_dataset
 from lib.dataset.loading import TestLoader
 from lib.dataset.top_down import TopDownDataset
 from lib.keypoints.geometry import PIXEL_STD
+from lib.keypoints.poses import Poses
 from lib.utils.devices import choose_devices, choose_workers, seed_everything
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
@@ -72,18 +73,16 @@ def main() -> None:
         choose_workers(cfg.WORKERS),
         cfg.PIN_MEMORY and devices[0].type == "cuda",
     )
-    codec = build_codec(cfg, dataset.skeleton)
-    pictures = debug_pictures(cfg)
-    if "hm_pred" in pictures and not isinstance(backend, TorchBackend):
+    if "hm_pred" in batch_pictures(cfg) and backend.decodes:
         logger.info("=> DEBUG.SAVE_HEATMAPS_PRED: left out, %s shows no heatmaps", weights)
-    recorder = Recorder(output_dir, log_dir, codec, dataset.skeleton, pictures)
-
-    keypoints, values, _ = score_test_set(cfg, backend, batches, codec, recorder, output_dir)
+    recorder = Recorder(output_dir, log_dir)
+    task = build_task(cfg, backend)
+    poses, values, _ = score_test_set(cfg, task, batches, recorder, output_dir)
     recorder.close()
     if args.out:
-        write_people(dataset, keypoints, Path(args.out))
+        write_people(dataset, poses, Path(args.out))
     sheet = output_dir / "predictions.jpg"
-    write_prediction_sheet(dataset, keypoints, sheet)
+    write_prediction_sheet(dataset, poses, sheet)
     rows, remarks = published_lines(cfg, weights, list(values))
     table = markdown_table(values, values.values(), cfg.MODEL.NAME)
     logger.info("\n".join([table, *rows, *remarks]))
@@ -133,20 +132,20 @@ def open_backend(
     return network_backend(cfg, model, build_codec(cfg, skeleton), devices[0], args.precision)
 
 
-def write_people(dataset: TopDownDataset, keypoints: np.ndarray, path: Path) -> None:
-    """Everybody tested as one JSON list: image, the crop's centre and size in pixels, the box's
-    score, and the keypoints (K, 3) as x, y in image pixels and score."""
+def write_people(dataset: TopDownDataset, poses: Poses, path: Path) -> None:
+    """Write everybody tested as one JSON list: image, the crop's centre and size in pixels, the
+    box's score, and the keypoints (K, 3) as x, y in image pixels and score."""
     table = dataset.table
     people = [
         {
-            "image": table.path(row),
-            "image_id": int(table.image_ids[table.image[row]]),
-            "center": table.center[row].tolist(),
-            "size": (table.scale[row] * PIXEL_STD).tolist(),
-            "score": float(table.score[row]),
+            "image": table.path(pose.row),
+            "image_id": int(table.image_ids[pose.image]),
+            "center": table.center[pose.row].tolist(),
+            "size": (table.scale[pose.row] * PIXEL_STD).tolist(),
+            "score": pose.box_score,
             "keypoints": person.tolist(),
         }
-        for row, person in enumerate(keypoints)
+        for pose, person in zip(poses, poses.with_scores(), strict=True)
     ]
     write_atomically(path, json.dumps(people).encode())
     logger.info("=> %d people's keypoints: %s", len(people), path)

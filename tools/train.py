@@ -17,7 +17,7 @@ from pathlib import Path
 import _init_paths  # noqa: F401
 import torch
 from _experiment import (
-    debug_pictures,
+    batch_pictures,
     experiment_parser,
     open_experiment,
     parse_experiment,
@@ -29,12 +29,13 @@ from _experiment import (
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
-from lib.config import load_config
-from lib.core.backends import Backend, network_backend
+from lib.config import load_config, skeleton_of
+from lib.core import build_task
+from lib.core.backends import network_backend
 from lib.core.codecs import build_codec
-from lib.core.codecs.codec import Codec
 from lib.core.optim import build_optimizer, build_schedule
 from lib.core.recorder import Recorder
+from lib.core.task import Task
 from lib.core.train import train_epoch
 from lib.dataset import build_dataset
 from lib.dataset.loading import TestLoader, train_loader
@@ -56,17 +57,16 @@ def main() -> None:
     set_cudnn(cfg)
     devices = choose_devices(cfg.GPUS)
     train_batches, test_batches = build_loaders(cfg, devices)
-    skeleton = train_batches.dataset.skeleton
     network = build_network(cfg)
-    model = to_devices(network, devices)
-    codec = build_codec(cfg, skeleton)
+    codec = build_codec(cfg, skeleton_of(cfg))
+    backend = network_backend(cfg, to_devices(network, devices), codec, devices[0])
+    task = build_task(cfg, backend, use_bfloat16(cfg, devices[0]))
     optimizer = build_optimizer(cfg, network)
     scale = lr_scale(args.cfg, train_batches.batch_size) if args.autoscale_lr else 1.0
-    rate = build_schedule(cfg, len(train_batches), scale)
-    autocast = use_bfloat16(cfg, devices[0])
+    lr_at = build_schedule(cfg, len(train_batches), scale)
     photometric = photometric_of(cfg)
     begin, best, is_validated = resume(cfg, output_dir, network, optimizer)
-    recorder = Recorder(output_dir, log_dir, codec, skeleton, debug_pictures(cfg))
+    recorder = Recorder(output_dir, log_dir)
     recorder.resume(begin)
     save = partial(save_state, output_dir, cfg, network, optimizer)
 
@@ -75,8 +75,7 @@ def main() -> None:
         recorder.save()
         if is_evaluated(cfg, epoch):
             save(epoch + 1, best, is_validated=False)  # a fault from here on costs no epoch
-            backend = network_backend(cfg, model.eval(), codec, devices[0])
-            score = score_epoch(cfg, backend, test_batches, codec, recorder, output_dir, epoch)
+            score = score_epoch(cfg, task, test_batches, recorder, output_dir, epoch)
             if score >= best:
                 best = score
                 checkpoint.save(network.state_dict(), output_dir / "model_best.pth")
@@ -90,20 +89,16 @@ def main() -> None:
         # Dropout draws from the global generator: the same from here on, resumed or not.
         seed_everything(cfg.SEED + 1 + epoch)
         trained = train_epoch(
-            model,
+            task,
             train_batches,
-            codec,
             optimizer,
-            rate,
+            lr_at,
             epoch,
-            devices[0],
-            is_rgb=cfg.DATASET.COLOR_RGB,
-            autocast=autocast,
             print_freq=cfg.PRINT_FREQ,
             augment=lambda images, step, epoch=epoch: photometric(images, (cfg.SEED, epoch, step)),
-            observe=partial(record_step, recorder, epoch, len(train_batches), rate),
+            observe=partial(record_step, cfg, task, recorder, lr_at, len(train_batches), epoch),
         )
-        recorder.epoch(epoch, trained, rate(epoch, 0))
+        recorder.epoch(epoch, trained, lr_at(epoch, 0))
         best = finish_epoch(epoch, best)
 
     checkpoint.save(network.state_dict(), output_dir / "final_state.pth")
@@ -176,10 +171,11 @@ def lr_scale(cfg_file: str, batch_size: int) -> float:
     return batch_size / own_size
 
 
-def record_step(recorder, epoch, steps, rate, step, stats, batch, outputs, target) -> None:
-    """Write down what went by and how the batch at hand looks."""
-    recorder.train_step(epoch, step, steps, stats, rate(epoch, step))
-    recorder.batch("train", step, epoch * steps + step, batch, outputs, target)
+def record_step(cfg, task, recorder, lr_at, steps, epoch, step, stats, batch, outputs) -> None:
+    """Record the statistics since the last call, and pictures of the batch."""
+    recorder.train_step(epoch, step, steps, stats, lr_at(epoch, step))
+    drawn = task.draw(batch, outputs, batch_pictures(cfg))
+    recorder.pictures("train", step, epoch * steps + step, drawn)
 
 
 def is_evaluated(cfg: CfgNode, epoch: int) -> bool:
@@ -192,15 +188,14 @@ def is_evaluated(cfg: CfgNode, epoch: int) -> bool:
 
 def score_epoch(
     cfg: CfgNode,
-    backend: Backend,
+    task: Task,
     batches: TestLoader,
-    codec: Codec,
     recorder: Recorder,
     output_dir: Path,
     epoch: int,
 ) -> float:
     """One validation, logged as a table; returns the score that decides which network is best."""
-    _, values, score = score_test_set(cfg, backend, batches, codec, recorder, output_dir, epoch)
+    _, values, score = score_test_set(cfg, task, batches, recorder, output_dir, epoch)
     table = markdown_table(values, values.values(), cfg.MODEL.NAME)
     logger.info("Epoch %d:\n%s", epoch, table)
     return score

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from lib.core.inference import Person
+from lib.keypoints.poses import Pose, Poses
 from lib.keypoints.skeletons import Skeleton
 from lib.media.tracking import overlap
 from lib.media.truth import TruePerson
@@ -56,7 +56,7 @@ class Accuracy:
         self,
         name: str,
         image: np.ndarray,
-        people: list[Person],
+        poses: Poses,
         truth: list[TruePerson],
         is_in_order: bool,
     ) -> None:
@@ -68,11 +68,11 @@ class Accuracy:
             is_in_order: the people were predicted in the annotated boxes, in their order; else they
                 are matched by the overlap of their boxes.
         """
-        pairs = {n: n for n in range(len(truth))} if is_in_order else match(people, truth)
-        worst: tuple[float, _Row, Person, TruePerson] | None = None
+        pairs = {n: n for n in range(len(truth))} if is_in_order else match(poses, truth)
+        worst: tuple[float, _Row, Pose, TruePerson] | None = None
         for number, known in enumerate(truth):
             errors = np.full(len(self._skeleton), np.nan)
-            found = people[pairs[number]] if number in pairs else None
+            found = poses[pairs[number]] if number in pairs else None
             if found is not None:
                 distances = np.linalg.norm(found.keypoints - known.joints, axis=1)
                 errors[known.visible] = distances[known.visible]
@@ -121,7 +121,7 @@ class Accuracy:
         return "\n".join(lines)
 
     def _cell(
-        self, image: np.ndarray, relative: float, row: _Row, found: Person, known: TruePerson
+        self, image: np.ndarray, relative: float, row: _Row, found: Pose, known: TruePerson
     ) -> np.ndarray:
         """The person with prediction and truth, (CELL, CELL, 3)."""
         visible = known.visible
@@ -161,12 +161,11 @@ class Accuracy:
         return cell
 
 
-def match(people: list[Person], truth: list[TruePerson]) -> dict[int, int]:
-    """Which annotated person (its place in ``truth``) is which person found, by their boxes."""
-    if not people or not truth:
+def match(poses: Poses, truth: list[TruePerson]) -> dict[int, int]:
+    """Match annotated people (numbers in ``truth``) with those found, by their boxes."""
+    if not len(poses) or not truth:
         return {}
-    boxes = np.stack([person.box for person in people])
-    overlaps = np.stack([overlap(known.box, boxes) for known in truth])
+    overlaps = np.stack([overlap(known.box, poses.box) for known in truth])
     rows, columns = linear_sum_assignment(-overlaps)
     return {
         int(row): int(column)

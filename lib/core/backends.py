@@ -1,11 +1,8 @@
-"""Backends: PyTorch with a network's weights, or an exported file, behind one interface.
+"""Backends: what runs a network, PyTorch or an exported file, behind one interface."""
 
-A backend is a function of uint8 RGB crops (N, 3, H, W) on the CPU; it returns keypoints (N, K, 2)
-in crop pixels and scores (N, K), float32, on the CPU too.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +19,25 @@ from lib.models.folding import fold_batch_norms
 from lib.utils.devices import has_bfloat16, to_channels_last
 from lib.utils.errors import InputError
 
-Backend = Callable[[Tensor], Sequence[Tensor]]
+
+class Backend(Protocol):
+    """Called with uint8 RGB crops (N, 3, H, W) on the CPU, it returns keypoints (N, K, 2) in crop
+    pixels and scores (N, K), float32, on the CPU too.
+
+    device: where ``outputs`` are.
+    decodes: the outputs are the keypoints and scores themselves, as in most exported files.
+    """
+
+    device: torch.device
+    decodes: bool
+
+    def train(self, mode: bool) -> None:
+        """Switch between training, if it can be trained, and evaluation."""
+
+    def outputs(self, crops: Tensor) -> Outputs:
+        """The network's outputs for crops, or their keypoints and scores if it ``decodes``."""
+
+    def __call__(self, crops: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 def predict(model: nn.Module, codec: Codec, images: Tensor, flip_test: bool) -> Outputs:
@@ -38,7 +53,7 @@ class TorchBackend:
     """Normalising, network, flip test and decoding in PyTorch.
 
     Args:
-        network: from normalised crops to outputs; in evaluation mode and on ``device``.
+        network: from normalised crops to outputs, on ``device``.
         precision: float32, or bfloat16 for what autocast leaves to it; decoding is in float32.
 
     Raises:
@@ -54,6 +69,7 @@ class TorchBackend:
         device: torch.device | str = "cpu",
         precision: str = "float32",
     ) -> None:
+        self.decodes = False
         self.codec = codec
         self._network = network
         self._is_rgb = is_rgb
@@ -64,17 +80,50 @@ class TorchBackend:
         if self._is_half and not has_bfloat16(self.device):
             raise InputError("precision: this device has no bfloat16; float32 is what it can do")
 
+    def train(self, mode: bool) -> None:
+        """Switch the network between training and evaluation."""
+        if isinstance(self._network, nn.Module):
+            self._network.train(mode)
+
+    def training_outputs(self, crops: Tensor, autocast: bool = False) -> Outputs:
+        """Float32 outputs with gradients, without flip test; ``autocast`` runs the network in
+        bfloat16 where PyTorch holds that to be safe."""
+        images = normalize(crops.to(self.device), self._is_rgb)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
+            return as_float(self._network(images))
+
     @torch.inference_mode()
     def outputs(self, crops: Tensor) -> Outputs:
-        """What is decoded, on the device, in float32."""
+        """Float32 outputs on the device, with the flip test."""
         images = normalize(crops.to(self.device), self._is_rgb)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_half):
             return as_float(predict(self._network, self.codec, images, self._flip_test))
 
     @torch.inference_mode()
     def __call__(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        places, scores = self.codec.decode(self.outputs(crops))
-        return places.float().cpu(), scores.float().cpu()
+        keypoints, scores = self.codec.decode(self.outputs(crops))
+        return keypoints.float().cpu(), scores.float().cpu()
+
+
+class DecodingBackend:
+    """An exported file with normalising, flip test and decoding inside."""
+
+    def __init__(self, runner: Callable[[Tensor], list[Tensor]]) -> None:
+        self.device = torch.device("cpu")
+        self.decodes = True
+        self._runner = runner
+
+    def train(self, mode: bool) -> None:
+        if mode:
+            raise InputError("an exported file cannot be trained")
+
+    def outputs(self, crops: Tensor) -> Outputs:
+        """Keypoints (N, K, 2) in crop pixels and scores (N, K)."""
+        return self._runner(crops)
+
+    def __call__(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        keypoints, scores = self._runner(crops)
+        return keypoints, scores
 
 
 def build_backend(
@@ -102,7 +151,7 @@ def build_backend(
     runner = open_exported(path, precision, device)
     runner.description.check(path, cfg, skeleton)
     if runner.description.decodes:
-        return runner  # everything is inside: it gives keypoints and scores itself
+        return DecodingBackend(runner)
     return network_backend(cfg, _as_network(runner), codec)
 
 
@@ -114,8 +163,9 @@ def network_backend(
     precision: str = "float32",
 ) -> TorchBackend:
     """A ``TorchBackend`` that tests ``network`` as the experiment says."""
-    how = (codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
-    return TorchBackend(network, *how, device, precision)
+    return TorchBackend(
+        network, codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST, device, precision
+    )
 
 
 def load_network(

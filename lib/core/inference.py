@@ -1,8 +1,6 @@
-"""Keypoints of the people in a picture."""
+"""Predictor: the people in users' images."""
 
-import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -11,11 +9,12 @@ import torch
 from yacs.config import CfgNode
 
 from lib.config import load_config, skeleton_of
+from lib.core import build_task
 from lib.core.backends import Backend, build_backend
-from lib.dataset import crops_are_aligned
+from lib.core.train import to_device
 from lib.dataset.image import check_size, read_image
-from lib.dataset.top_down import crop
-from lib.keypoints.geometry import box_to_center_scale, crop_matrix, is_box, to_image
+from lib.keypoints.geometry import is_box
+from lib.keypoints.poses import Poses
 from lib.models import built_in
 from lib.utils.errors import InputError
 
@@ -23,35 +22,22 @@ Image = str | Path | np.ndarray
 Boxes = Sequence[Sequence[float]] | np.ndarray
 Detector = Callable[[list[np.ndarray]], list[tuple[np.ndarray, np.ndarray]]]
 
-_NOBODY = np.zeros((0, 4))
-
-
-@dataclass
-class Person:
-    """keypoints: (K, 2) image pixels; scores: (K,); box: (4,) x, y, width, height; score: mean of
-    the scores; box_score: the detector's, 1 where the box was given."""
-
-    keypoints: np.ndarray
-    scores: np.ndarray
-    box: np.ndarray
-    score: float
-    box_score: float = 1.0
-
 
 class Predictor:
-    """A trained experiment, ready for pictures; ``Predictor()`` is the network that comes with the
-    project (models/hrpose/), for COCO's 17 joints.
+    """Finds keypoints in images; ``Predictor()`` uses the network that comes with the project
+    (models/hrpose/), for COCO's 17 joints.
 
     Args:
         cfg: the experiment, by lib.config.load_config; by default the built-in network's.
-        weights: a checkpoint's path or a state dict, in any layout that ``load_checkpoint`` knows;
-            a file of ``tools/export.py``, told by its suffix; or a backend (lib/core/backends.py).
-            By default TEST.MODEL_FILE of ``cfg``, and without ``cfg`` the built-in weights.
+        weights: a checkpoint's path or a state dict, in any layout that ``load_checkpoint`` knows,
+            or the path of a file of ``tools/export.py``. By default TEST.MODEL_FILE of ``cfg``,
+            and without ``cfg`` the built-in weights.
         device: by default the first GPU, else the CPU.
         detector: finds people where no boxes are given: called with a list of (H, W, 3) uint8 RGB
-            images it gives for each boxes (N, 4) x, y, width, height and scores (N,), as those of
-            lib.media.detectors do.
+            images it returns for each boxes (N, 4) x, y, width, height and scores (N,), as those
+            of lib.media.detectors do.
         precision: float32, or bfloat16 where device and backend have it.
+        backend: runs the network in place of ``weights`` (lib/core/backends.py).
 
     Raises:
         InputError: weights without ``cfg``; ``cfg`` without weights or TEST.MODEL_FILE; a file that
@@ -61,13 +47,13 @@ class Predictor:
     def __init__(
         self,
         cfg: CfgNode | None = None,
-        weights: str | Path | dict | Backend | None = None,
+        weights: str | Path | dict | None = None,
         device: torch.device | str | None = None,
         detector: Detector | None = None,
         precision: str = "float32",
+        backend: Backend | None = None,
     ) -> None:
-        cfg, weights = _experiment(cfg, weights)
-        self._detector = detector
+        cfg, weights = _experiment(cfg, weights, backend)
         self.skeleton = skeleton_of(cfg)
         if len(self.skeleton) != cfg.MODEL.NUM_JOINTS:
             raise InputError(
@@ -75,13 +61,10 @@ class Predictor:
                 f"{len(self.skeleton)} joints"
             )
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._backend = (
-            weights
-            if callable(weights)
-            else build_backend(cfg, self.skeleton, weights, device, precision)
-        )
-        self._size = (cfg.MODEL.IMAGE_SIZE[0], cfg.MODEL.IMAGE_SIZE[1])
-        self._is_aligned = crops_are_aligned(cfg)
+        backend = backend or build_backend(cfg, self.skeleton, weights, device, precision)
+        self._task = build_task(cfg, backend)
+        self._task.eval()
+        self._detector = detector
         self._batch_size = cfg.TEST.BATCH_SIZE_PER_GPU
 
     @property
@@ -90,56 +73,64 @@ class Predictor:
         return self.skeleton.names
 
     def __call__(
-        self, image: Image | Sequence[Image], boxes: Boxes | Sequence[Boxes | None] | None = None
-    ) -> list[Person] | list[list[Person]]:
-        """The people in ``boxes``, in that order; of several images a list for each.
-
-        All people of all images share batches of TEST.BATCH_SIZE_PER_GPU.
+        self,
+        image: Image | Sequence[Image],
+        boxes: Boxes | Sequence[Boxes | None] | None = None,
+        box_scores: Sequence[np.ndarray | None] | None = None,
+    ) -> Poses | list[Poses]:
+        """The people in ``boxes``, in that order; for a list of images, a list with a ``Poses`` for
+        each. All people of all images share batches of TEST.BATCH_SIZE_PER_GPU.
 
         Args:
             image: a file, turned upright as its EXIF header says, or (H, W, 3) uint8 RGB; or a list
                 or tuple of these.
             boxes: (N, 4) x, y, width, height in pixels, for several images one such for each. None
                 takes what the detector finds, and without a detector the whole image as one person.
+            box_scores: for several images, the scores (N,) of each one's boxes; by default 1.
 
         Raises:
             InputError: an image cannot be read, or a box has no area.
         """
         if not isinstance(image, (list, tuple)):
-            return self._of_images([image], [boxes])[0]
+            return self._of_images([image], [boxes], box_scores)[0]
         wanted = [None] * len(image) if boxes is None else boxes
         if len(wanted) != len(image):
             raise InputError(
                 f"boxes: there are {len(wanted)} lists of boxes for {len(image)} images; give one "
                 "for each, or None"
             )
-        return self._of_images(image, wanted)
+        return self._of_images(image, wanted, box_scores)
 
+    @torch.inference_mode()
     def _of_images(
-        self, images: Sequence[Image], boxes: Sequence[Boxes | None]
-    ) -> list[list[Person]]:
+        self,
+        images: Sequence[Image],
+        boxes: Sequence[Boxes | None],
+        box_scores: Sequence[np.ndarray | None] | None,
+    ) -> list[Poses]:
         pictures = [_as_bgr(image) for image in images]
-        areas, scores = self._areas(pictures, boxes)
-        counts = [len(area) for area in areas]
-        pictures = [p for p, count in zip(pictures, counts, strict=True) for _ in range(count)]
-        everybody, box_scores = np.concatenate([*areas, _NOBODY]), np.concatenate([*scores, []])
-        center, scale = box_to_center_scale(everybody, self._size[0] / self._size[1])
-        people: list[Person] = []
-        for start in range(0, len(everybody), self._batch_size):
-            part = slice(start, start + self._batch_size)
-            people += self._people(pictures[part], everybody[part], center[part], scale[part])
-        for person, score in zip(people, box_scores, strict=True):
-            person.box_score = float(score)
-        in_turn = iter(people)
-        return [list(itertools.islice(in_turn, count)) for count in counts]
+        areas, scores = self._areas(pictures, boxes, box_scores or [None] * len(images))
+        found = [Poses.empty(len(self.skeleton))]
+        for batch in self._task.batches(pictures, areas, scores, self._batch_size):
+            batch = to_device(batch, self._task.device)
+            found.append(self._task.predict(self._task.forward(batch), batch).numpy())
+        poses = Poses.concatenate(found)
+        poses.check_finite()
+        return [poses[poses.image == number] for number in range(len(images))]
 
     def _areas(
-        self, pictures: list[np.ndarray], boxes: Sequence[Boxes | None]
+        self,
+        pictures: list[np.ndarray],
+        boxes: Sequence[Boxes | None],
+        box_scores: Sequence[np.ndarray | None],
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """For each picture its boxes (N, 4), given, found or the whole picture, and their scores
+        """For each image its boxes (N, 4), given, found or the whole image, and their scores
         (N,)."""
         areas = [None if one is None else _checked(one) for one in boxes]
-        scores = [np.ones(0 if one is None else len(one)) for one in areas]
+        scores = [
+            np.ones(0 if area is None else len(area)) if score is None else np.asarray(score)
+            for area, score in zip(areas, box_scores, strict=True)
+        ]
         missing = [number for number, one in enumerate(areas) if one is None]
         if self._detector is None:
             found = [(_whole(pictures[number]), np.ones(1)) for number in missing]
@@ -153,36 +144,16 @@ class Predictor:
             scores[number] = np.asarray(score, np.float64).reshape(-1)
         return areas, scores
 
-    def _people(
-        self, pictures: list[np.ndarray], boxes: np.ndarray, center: np.ndarray, scale: np.ndarray
-    ) -> list[Person]:
-        """One batch: of each person the picture in BGR, the box, and the crop's place."""
-        crops = np.stack(
-            [
-                crop(bgr, crop_matrix(c, s, 0.0, self._size, self._is_aligned), self._size)
-                for bgr, c, s in zip(pictures, center, scale, strict=True)
-            ]
-        )
-        places, scores = self._backend(torch.from_numpy(crops))
-        if not (places.isfinite().all() and scores.isfinite().all()):
-            raise InputError("the network's answers are not finite numbers: its weights are spoilt")
-        boxes_there = torch.from_numpy(center), torch.from_numpy(scale)
-        places = to_image(places, *boxes_there, self._size, self._is_aligned)
-        return [
-            Person(place, score, box, float(score.mean()))
-            for place, score, box in zip(places.numpy(), scores.numpy(), boxes, strict=True)
-        ]
-
 
 def _experiment(
-    cfg: CfgNode | None, weights: str | Path | dict | Backend | None
-) -> tuple[CfgNode, str | Path | dict | Backend]:
-    """The complete configuration and the weights; what is None is filled in."""
+    cfg: CfgNode | None, weights: str | Path | dict | None, backend: Backend | None
+) -> tuple[CfgNode, str | Path | dict | None]:
+    """The configuration and the weights; what is None is filled in."""
     if cfg is None:
-        if weights is not None:
+        if weights is not None or backend is not None:
             raise InputError("weights: also give cfg, the experiment they were trained with")
-        cfg, weights = load_config(built_in.EXPERIMENT), built_in.WEIGHTS
-    elif weights is None:
+        return load_config(built_in.EXPERIMENT), built_in.WEIGHTS
+    if weights is None and backend is None:
         weights = cfg.TEST.MODEL_FILE
         if not weights:
             raise InputError("weights: give a file; TEST.MODEL_FILE of cfg names none")

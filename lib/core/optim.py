@@ -95,11 +95,11 @@ def build_schedule(
         )
     schedule = schedules[train.LR_SCHEDULE]
 
-    def rate(epoch: int, step: int) -> float:
+    def lr_at(epoch: int, step: int) -> float:
         done = epoch * steps_per_epoch + step
         if done >= train.WARMUP_ITERS:
             return scale * schedule(epoch, step)
         left = (1 - done / train.WARMUP_ITERS) * (1 - train.WARMUP_FACTOR)
         return scale * schedule(epoch, step) * (1 - left)
 
-    return rate
+    return lr_at

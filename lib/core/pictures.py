@@ -1,5 +1,4 @@
-"""Pictures of a data set: whole images with the skeletons that were found in them, and samples as a
-network sees them."""
+"""Pictures of a data set: images with predicted skeletons, and samples as a network sees them."""
 
 from pathlib import Path
 
@@ -10,23 +9,23 @@ import torch
 from lib.core.codecs.codec import Codec
 from lib.dataset.image import read_image
 from lib.dataset.top_down import TopDownDataset
+from lib.keypoints.poses import Poses
 from lib.utils.drawing import draw_person, mosaic, sheet, write_picture
 
 
 def write_prediction_sheet(
     dataset: TopDownDataset,
-    keypoints: np.ndarray,
+    poses: Poses,
     path: str | Path,
     count: int = 24,
     threshold: float = 0.2,
     width: int = 1610,
     height: int = 300,
 ) -> None:
-    """Write one picture with up to ``count`` images spread evenly over the data set, with the
-    skeletons that the data set finds worth showing.
+    """Write one picture with up to ``count`` images spread evenly over the data set, and in them
+    the skeletons of ``poses`` that the data set's ``rows_to_draw`` selects.
 
     Args:
-        keypoints: (N, K, 3) x, y in image pixels and score, in the order of the data set's table.
         threshold: joints with a lower score are left out.
         width: of the sheet, pixels; fewer where the images fill no row.
         height: of the images in a row, before the row is made to fit.
@@ -34,20 +33,17 @@ def write_prediction_sheet(
     table, skeleton = dataset.table, dataset.skeleton
     images = np.unique(table.image)
     chosen = images[np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)]
-    shown = dataset.source.shown(keypoints)
+    drawn = poses[dataset.source.rows_to_draw(poses)]
     cells = []
     for image in chosen:
-        rows = shown[table.image[shown] == image]
         picture = np.ascontiguousarray(read_image(table.paths[image].decode())[..., ::-1])
         # A strip is squeezed into the width of the sheet rather than made gigabytes large.
         size = (int(np.clip(picture.shape[1] * height / len(picture), 1, width)), height)
         zoom = size[0] / picture.shape[1], size[1] / picture.shape[0]
         small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-        for row in rows:
-            is_shown = keypoints[row, :, 2] > threshold
-            draw_person(
-                small, keypoints[row, :, :2] * zoom, is_shown, skeleton.limbs, skeleton.flip_pairs
-            )
+        for pose in drawn[drawn.image == image]:
+            is_drawn, limbs = pose.scores > threshold, skeleton.limbs
+            draw_person(small, pose.keypoints * zoom, is_drawn, limbs, skeleton.flip_pairs)
         cells.append(small)
     write_picture(path, mosaic(cells, width))
 
@@ -67,8 +63,9 @@ def write_sample_sheet(
     maps = codec.encode(joints, visible).heatmaps
     # A joint that is not labelled has a target, but it is not learnt.
     glow = (maps * (visible > 0)[..., None, None]).amax(1).clamp(0, 1).numpy()
-    zoom = max(1, round(least / dataset.size[1]))
-    size = (dataset.size[0] * zoom, dataset.size[1] * zoom)
+    width, height = dataset.crop.size
+    zoom = max(1, round(least / height))
+    size = (width * zoom, height * zoom)
     cells = []
     for sample, shine in zip(samples, glow, strict=True):
         crop = sample["image"].permute(1, 2, 0).numpy()

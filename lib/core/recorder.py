@@ -1,53 +1,35 @@
-"""What a run leaves to look at: TensorBoard, pictures of batches, the history and its curves."""
+"""The record of a run: TensorBoard, pictures of batches, the history and its curves."""
 
 import csv
 import io
 import logging
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from lib.core.codecs.codec import Codec, Outputs
 from lib.core.train import EpochStats
-from lib.dataset.loading import Batch
-from lib.keypoints.skeletons import Skeleton
-from lib.utils.drawing import draw_person, heatmap_rows, sheet, write_curves, write_picture
+from lib.utils.drawing import write_curves, write_picture
 from lib.utils.errors import InputError
 from lib.utils.events import EventWriter
 from lib.utils.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
-_COLUMNS = 8
-_MOST_CROPS = 32  # in one picture
+KINDS = ("gt", "pred", "hm_gt", "hm_pred")  # of pictures of a batch (DEBUG.SAVE_*)
 
 
 class Recorder:
-    """Writes down how a run goes.
+    """Records a run.
 
     Args:
         output_dir: for pictures, ``history.csv`` and ``curves.png``.
         log_dir: for TensorBoard.
-        pictures: which of ``gt``, ``pred``, ``hm_gt`` and ``hm_pred`` to write (DEBUG.SAVE_*).
     """
 
-    def __init__(
-        self,
-        output_dir: Path,
-        log_dir: Path,
-        codec: Codec,
-        skeleton: Skeleton,
-        pictures: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, output_dir: Path, log_dir: Path) -> None:
         self._output_dir = output_dir
         self._writer = EventWriter(log_dir)
-        self._codec = codec
-        self._skeleton = skeleton
-        self._pictures = tuple(pictures)
         self._history: list[dict[str, float]] = []
 
     def resume(self, epoch: int) -> None:
@@ -138,63 +120,16 @@ class Recorder:
         """End the TensorBoard file."""
         self._writer.close()
 
-    def batch(
-        self,
-        phase: str,
-        step: int,
-        at: int,
-        batch: Batch,
-        outputs: Outputs | None,
-        target: Any,
-        places: Tensor | None = None,
-    ) -> None:
-        """Pictures of a batch: ``<phase>_<step>_{gt,pred,hm_gt,hm_pred}.jpg``, as HRNet names them,
-        and on TensorBoard.
-
-        Without outputs there is no ``hm_pred``, and ``places``, keypoints (N, K, 2) in crop pixels,
-        are needed; else they spare decoding the outputs.
-        """
-        images = batch["image"][:_MOST_CROPS].permute(0, 2, 3, 1).cpu().numpy()
-        joints, visible = (
-            batch[name][:_MOST_CROPS].cpu().numpy() for name in ("joints", "visible")
-        )
-        if places is None:
-            places, _ = self._codec.decode(_detached(outputs))
-        places = places[:_MOST_CROPS].float().cpu().numpy()
-        truth = self._skeletons(images, joints, visible > 0)
-        # What is annotated, as HRNet draws it, so that the two pictures show the same joints;
-        # without annotation, all.
-        shown = visible > 0 if visible.any() else np.ones_like(visible, bool)
-        predicted = self._skeletons(images, places, shown)
-        for kind in self._pictures:
-            if kind == "hm_pred" and outputs is None:
-                continue
-            if kind.startswith("hm"):
-                maps = target.heatmaps if kind == "hm_gt" else self._codec.maps(_detached(outputs))
-                picture = heatmap_rows(images, maps[:_MOST_CROPS].float().cpu().numpy())
-            else:
-                picture = sheet(truth if kind == "gt" else predicted, _COLUMNS)
-            write_picture(self._output_dir / f"{phase}_{step}_{kind}.jpg", picture)
-        pairs = [image for pair in zip(truth, predicted, strict=True) for image in pair][:16]
-        self._writer.add_image(f"{phase}_gt_pred", sheet(pairs, _COLUMNS), at)
-
-    def _skeletons(
-        self, images: np.ndarray, places: np.ndarray, shown: np.ndarray
-    ) -> list[np.ndarray]:
-        drawn = []
-        for image, person, flags in zip(images, places, shown, strict=True):
-            picture = np.ascontiguousarray(image).copy()
-            draw_person(picture, person, flags, self._skeleton.limbs, self._skeleton.flip_pairs)
-            drawn.append(picture)
-        return drawn
+    def pictures(self, phase: str, step: int, at: int, drawn: dict[str, np.ndarray]) -> None:
+        """Write a batch as its task drew it: ``<phase>_<step>_{gt,pred,hm_gt,hm_pred}.jpg``, as
+        HRNet names them, and ``gt_pred`` to TensorBoard at step ``at``."""
+        for kind in KINDS:
+            if kind in drawn:
+                write_picture(self._output_dir / f"{phase}_{step}_{kind}.jpg", drawn[kind])
+        if "gt_pred" in drawn:
+            self._writer.add_image(f"{phase}_gt_pred", drawn["gt_pred"], at)
 
 
 def _tag(name: str) -> str:
     """A name of a score in the letters that TensorBoard allows: ``AP (M)`` is ``AP_M``."""
     return re.sub(r"[^\w.]+", "_", name).strip("_")
-
-
-def _detached(outputs: Outputs) -> Outputs:
-    if isinstance(outputs, (list, tuple)):
-        return [output.detach() for output in outputs]
-    return outputs.detach()

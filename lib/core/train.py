@@ -5,15 +5,15 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lib.core.codecs.codec import Codec, Outputs, as_float
+from lib.core.codecs.codec import Outputs
+from lib.core.task import Losses, Task
 from lib.dataset.loading import Batch
-from lib.keypoints.geometry import normalize
+from lib.utils import distributed
 from lib.utils.errors import InputError
 from lib.utils.logs import progress
 
@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class EpochStats:
-    """What went by: batches, and means over an epoch or a part of it. ``has_loss``: loss and
-    accuracy are known, because the network's outputs were to be seen."""
+    """Means over an epoch or a part of it; ``has_loss`` is False where loss and accuracy are
+    unknown, because an exported file hides the network's outputs."""
 
     loss: float
     accuracy: float
@@ -38,8 +38,8 @@ class EpochStats:
         return self.samples / max(self.seconds, 1e-9)
 
 
-# Called with the step, what went by since the last call, and the batch at hand.
-Observer = Callable[[int, EpochStats, Batch, Outputs, Any], None]
+# Called with the step, the statistics since the last call, the batch and its outputs.
+Observer = Callable[[int, EpochStats, Batch, Outputs], None]
 
 
 class Meter:
@@ -52,89 +52,79 @@ class Meter:
     def restart(self) -> None:
         self._sums = torch.zeros(3, device=self._device)
         self._samples = 0
-        self._is_judged = True
+        self._has_loss = True
         self._start = time.perf_counter()
         self._data_seconds = 0.0
 
-    def add(
-        self, measured: tuple[torch.Tensor, ...] | None, samples: int, data_seconds: float
-    ) -> None:
-        """One batch: its mean loss, its accuracy and over how many kinds of joints that is, or None
-        where its outputs were not to be seen; and its size."""
-        if measured is None:
-            self._is_judged = False
+    def add(self, losses: Losses | None, samples: int, data_seconds: float) -> None:
+        """Add a batch of that size, and the seconds waited for it."""
+        if losses is None:
+            self._has_loss = False
         else:
-            loss, accuracy, joints = measured
-            self._sums += torch.stack([loss.detach() * samples, accuracy * joints, joints])
+            loss, joints = losses.total.detach(), losses.joints
+            self._sums += torch.stack([loss * samples, losses.accuracy * joints, joints])
         self._samples += samples
         self._data_seconds += data_seconds
 
     def read(self) -> EpochStats:
-        """The means so far; waits for the device."""
-        loss, right, joints = self._sums.tolist()
+        """The means so far, over all processes; waits for the device."""
+        counted = self._sums.new_tensor([self._samples], dtype=torch.float64)
+        sums = distributed.total(torch.cat([self._sums.double(), counted]))
+        loss, right, joints, samples = sums.tolist()
         return EpochStats(
-            loss=loss / max(self._samples, 1),
+            loss=loss / max(samples, 1),
             accuracy=right / max(joints, 1),
-            samples=self._samples,
+            samples=int(samples),
             seconds=time.perf_counter() - self._start,
             data_seconds=self._data_seconds,
-            has_loss=self._is_judged,
+            has_loss=self._has_loss,
         )
 
 
 def train_epoch(
-    model: torch.nn.Module,
+    task: Task,
     loader: DataLoader,
-    codec: Codec,
     optimizer: torch.optim.Optimizer,
-    rate: Callable[[int, int], float],
+    lr_at: Callable[[int, int], float],
     epoch: int,
-    device: torch.device,
-    is_rgb: bool = True,
-    autocast: bool = False,
     print_freq: int = 100,
     observe: Observer | None = None,
     augment: Callable[[Tensor, int], Tensor] | None = None,
 ) -> EpochStats:
-    """Train ``model`` in place on every batch of ``loader`` (lib.dataset.loading.train_loader)
-    once.
+    """Train the network of ``task`` in place, once on every batch of ``loader``
+    (lib.dataset.loading.train_loader).
 
     Args:
-        rate: the learning rate at (epoch, step).
-        autocast: run the network in bfloat16 where PyTorch holds that to be safe.
+        lr_at: the learning rate at (epoch, step).
         print_freq: steps between two calls of ``observe``.
         augment: changes the images (N, 3, H, W) of a batch, given the number of its step.
 
     Raises:
         InputError: the loss is no longer a finite number.
     """
-    model.train()
+    task.train()
     loader.sampler.epoch = epoch
-    whole, part = Meter(device), Meter(device)
+    whole, part = Meter(task.device), Meter(task.device)
     asked = time.perf_counter()
     for step, batch in enumerate(progress(loader, len(loader), f"Epoch {epoch}")):
         waited = time.perf_counter() - asked
         for group in optimizer.param_groups:
-            group["lr"] = rate(epoch, step)
-        batch = to_device(batch, device)
+            group["lr"] = lr_at(epoch, step)
+        batch = to_device(batch, task.device)
         if augment is not None:
             batch["image"] = augment(batch["image"], step)
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            outputs = as_float(model(normalize(batch["image"], is_rgb)))
-        target = codec.encode(batch["joints"], batch["visible"])
-        loss = codec.loss(outputs, target)
+        outputs = task.forward(batch)
+        losses = task.loss(outputs, batch)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses.total.backward()
         optimizer.step()
-        with torch.no_grad():
-            accuracy, joints = codec.accuracy(outputs, target)
         for meter in (whole, part):
-            meter.add((loss, accuracy, joints), len(batch["index"]), waited)
+            meter.add(losses, len(batch["index"]), waited)
         if step % print_freq == 0:
             stats = part.read()
             _check_finite(stats.loss, epoch, step)
             if observe is not None:
-                observe(step, stats, batch, outputs, target)
+                observe(step, stats, batch, outputs)
             part.restart()
         asked = time.perf_counter()
     stats = whole.read()

@@ -1,75 +1,56 @@
-"""One pass over a split: the keypoints of everybody in it."""
+"""Evaluation: one pass over a split."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 
-from lib.core.backends import Backend, TorchBackend
-from lib.core.codecs.codec import Codec, Outputs
-from lib.core.train import EpochStats, Meter, to_device
-from lib.dataset.loading import Batch, TestLoader
-from lib.keypoints.geometry import to_image
+from lib.core.task import Task
+from lib.core.train import EpochStats, Meter, Observer, to_device
+from lib.dataset.loading import TestLoader
+from lib.keypoints.poses import Poses
+from lib.utils import distributed
 from lib.utils.logs import progress
-
-# Called as training's is, and with the keypoints (N, K, 2) in crop pixels; the outputs are None
-# where the backend has decoding inside.
-Observer = Callable[[int, EpochStats, Batch, Outputs | None, Any, torch.Tensor], None]
 
 
 @dataclass
 class Validation:
-    """keypoints: (N, K, 3) x, y in image pixels and score, in the order of the data set's table."""
+    """poses: everybody of the split, in the order of its table, on all processes."""
 
-    keypoints: np.ndarray
+    poses: Poses
     stats: EpochStats
 
 
 @torch.inference_mode()
 def validate(
-    backend: Backend,
-    loader: TestLoader,
-    codec: Codec,
-    print_freq: int = 100,
-    observe: Observer | None = None,
+    task: Task, loader: TestLoader, print_freq: int = 100, observe: Observer | None = None
 ) -> Validation:
-    """Everybody's keypoints, each person once.
+    """Predict everybody of a split once.
 
     Loss and accuracy compare the network's outputs with the joints of the table; they mean nothing
-    where that has none (detected boxes). There are none (``EpochStats.has_loss``) where the backend
-    is an exported file with decoding inside, which does not show outputs.
+    where that has none (detected boxes).
+
+    Raises:
+        InputError: a prediction is NaN or Inf.
     """
-    dataset = loader.dataset
-    shows_outputs = isinstance(backend, TorchBackend)
-    device = backend.device if shows_outputs else torch.device("cpu")
-    found: list[tuple[torch.Tensor, torch.Tensor]] = []
-    whole, part = Meter(device), Meter(device)
+    task.eval()
+    found: list[Poses] = []
+    whole, part = Meter(task.device), Meter(task.device)
     asked = time.perf_counter()
     for step, batch in enumerate(progress(loader, len(loader), "Test")):
         waited = time.perf_counter() - asked
-        batch = to_device(batch, device)
-        target = codec.encode(batch["joints"], batch["visible"])
-        if shows_outputs:
-            outputs = backend.outputs(batch["image"])
-            in_crop, scores = codec.decode(outputs)
-            measured = codec.loss(outputs, target), *codec.accuracy(outputs, target)
-        else:
-            outputs = measured = None
-            in_crop, scores = backend(batch["image"])
-        places = to_image(
-            in_crop, batch["center"], batch["scale"], dataset.size, dataset.is_aligned
-        )
-        found.append((batch["index"], torch.cat([places, scores[..., None]], dim=-1)))
+        batch = to_device(batch, task.device)
+        outputs = task.forward(batch)
+        losses = task.loss(outputs, batch)
+        found.append(task.predict(outputs, batch))
         for meter in (whole, part):
-            meter.add(measured, len(batch["index"]), waited)
+            meter.add(losses, len(batch["index"]), waited)
         if observe is not None and step % print_freq == 0:
-            observe(step, part.read(), batch, outputs, target, in_crop)
+            observe(step, part.read(), batch, outputs)
             part.restart()
         asked = time.perf_counter()
-    index, people = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
-    keypoints = np.empty((len(dataset), *people.shape[1:]), np.float32)
-    keypoints[index] = people
-    return Validation(keypoints, whole.read())
+    joints = len(task.skeleton)
+    own = Poses.concatenate([Poses.empty(joints), *(poses.numpy() for poses in found)])
+    poses = Poses.concatenate(distributed.gather(own)).by_row()
+    poses.check_finite()
+    return Validation(poses, whole.read())

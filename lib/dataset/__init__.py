@@ -1,5 +1,4 @@
-"""What is looked at, and how an answer is scored. ``build_dataset`` makes a split of an
-experiment's data set."""
+"""Data sets and evaluation. ``build_dataset`` builds a split of an experiment's data set."""
 
 import logging
 from collections.abc import Callable
@@ -13,12 +12,13 @@ from lib.dataset.crowdpose import CrowdPoseKeypoints
 from lib.dataset.mpii import MpiiKeypoints
 from lib.dataset.table import well_placed
 from lib.dataset.top_down import Augmentation, Source, TopDownDataset
+from lib.keypoints.geometry import Crop
 from lib.utils.errors import InputError
 
 __all__ = [
     "DATASETS",
     "build_dataset",
-    "crops_are_aligned",
+    "crop_of",
 ]
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def _coco(
         cfg.DATASET.ROOT,
         split,
         skeleton_of(cfg),
-        aspect_ratio=cfg.MODEL.IMAGE_SIZE[0] / cfg.MODEL.IMAGE_SIZE[1],
+        aspect_ratio=crop_of(cfg).aspect_ratio,
         data_format=cfg.DATASET.DATA_FORMAT,
         detections=cfg.TEST.COCO_BBOX_FILE if uses_detector else None,
         score_threshold=cfg.TEST.IMAGE_THRE,
@@ -122,15 +122,10 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset:
         half_body_joints=cfg.DATASET.NUM_JOINTS_HALF_BODY,
         shift_probability=cfg.DATASET.PROB_SHIFT,
     )
-    return TopDownDataset(
-        source,
-        cfg.MODEL.IMAGE_SIZE,
-        augmentation if is_train else None,
-        cfg.SEED,
-        crops_are_aligned(cfg),
-    )
+    return TopDownDataset(source, crop_of(cfg), augmentation if is_train else None, cfg.SEED)
 
 
-def crops_are_aligned(cfg: CfgNode) -> bool:
-    """Whether an experiment cuts its crops as UDP does."""
-    return cfg.MODEL.TARGET_TYPE == "udp"
+def crop_of(cfg: CfgNode) -> Crop:
+    """The crops of an experiment; UDP's where MODEL.TARGET_TYPE is."""
+    width, height = cfg.MODEL.IMAGE_SIZE
+    return Crop((int(width), int(height)), cfg.MODEL.TARGET_TYPE == "udp")

@@ -22,6 +22,7 @@ from lib.config.joints import Category, chosen_categories
 from lib.dataset.coco_lists import Annotation, Image, ImageArrays, PeopleArrays, wrong_keypoints
 from lib.dataset.table import Table
 from lib.keypoints.geometry import PIXEL_STD, box_to_center_scale
+from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
 from lib.nms import oks_nms_groups
 from lib.utils.errors import InputError
@@ -48,7 +49,7 @@ class _Detection(msgspec.Struct, gc=False):
 
 
 class CocoKeypoints:
-    """One split: its people as a table, and the score of an answer.
+    """One split: its people as a table, and the evaluation of predictions.
 
     Args:
         root: the data set's folder.
@@ -205,12 +206,12 @@ class CocoKeypoints:
             image_ids=images.ids,
         )
 
-    def evaluate(self, keypoints: np.ndarray, output_dir: str) -> tuple[OrderedDict, float]:
-        """Rescore, suppress doubles, write COCO's results JSON, and score it where there is ground
-        truth.
+    def evaluate(self, poses: Poses, output_dir: str) -> tuple[OrderedDict, float]:
+        """Rescore, suppress duplicates, write COCO's results JSON, and score it where there is
+        ground truth.
 
         Args:
-            keypoints: (N, K, 3) x, y in image pixels and score, in the table's order.
+            poses: people in the boxes of ``table``.
             output_dir: the JSON goes to ``results/keypoints_<split>_results_0.json`` below it.
 
         Returns:
@@ -218,8 +219,9 @@ class CocoKeypoints:
             ``Null`` and 0.
         """
         table = self.table
-        scores, kept = self._suppress(keypoints)
-        people = keypoints[kept].astype(np.float64).reshape(len(kept), -1)
+        scores, kept = self._suppress(poses)
+        rows = poses.row[kept]
+        people = poses.with_scores()[kept].astype(np.float64).reshape(len(kept), -1)
         results = [
             {
                 "image_id": image_id,
@@ -230,12 +232,12 @@ class CocoKeypoints:
                 "scale": scale,
             }
             for image_id, category, person, score, center, scale in zip(
-                table.image_ids[table.image[kept]].tolist(),
-                table.category[kept].tolist(),
+                table.image_ids[poses.image[kept]].tolist(),
+                table.category[rows].tolist(),
                 people.tolist(),
                 scores[kept].tolist(),
-                table.center[kept].tolist(),
-                table.scale[kept].tolist(),
+                table.center[rows].tolist(),
+                table.scale[rows].tolist(),
                 strict=True,
             )
         ]
@@ -246,24 +248,25 @@ class CocoKeypoints:
             return OrderedDict(Null=0.0), 0.0
         return self._score(results)
 
-    def shown(self, keypoints: np.ndarray, threshold: float = 0.1) -> np.ndarray:
-        """The rows of the people worth drawing: left by suppression, with a score above
+    def rows_to_draw(self, poses: Poses, threshold: float = 0.1) -> np.ndarray:
+        """The numbers of the people worth drawing: left by suppression, with a score above
         ``threshold``."""
-        scores, kept = self._suppress(keypoints)
+        scores, kept = self._suppress(poses)
         return kept[scores[kept] > threshold]
 
-    def _suppress(self, keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Each person's new score (N,), and the rows that suppression within an image leaves."""
+    def _suppress(self, poses: Poses) -> tuple[np.ndarray, np.ndarray]:
+        """Each person's new score (P,), and the numbers of those that suppression within an image
+        leaves."""
         oks_threshold, visible_threshold, soft_nms = self._suppression
-        joint_scores = keypoints[..., 2].astype(np.float64)
+        joint_scores = poses.scores.astype(np.float64)
         counts = joint_scores > visible_threshold
         mean = (joint_scores * counts).sum(1) / np.maximum(counts.sum(1), 1)
-        scores = mean * self.table.score
+        scores = mean * poses.box_score
         kept = oks_nms_groups(
-            keypoints,
+            poses.with_scores(),
             scores,
-            np.prod(self.table.scale.astype(np.float64) * PIXEL_STD, 1),
-            self.table.image,
+            np.prod(self.table.scale[poses.row].astype(np.float64) * PIXEL_STD, 1),
+            poses.image,
             oks_threshold,
             np.array(self.skeleton.sigmas),
             soft=soft_nms,

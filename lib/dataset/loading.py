@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lib.dataset.top_down import TopDownDataset
+from lib.utils import distributed
 from lib.utils.errors import InputError
 
 Batch = dict[str, torch.Tensor]
@@ -18,24 +19,31 @@ Batch = dict[str, torch.Tensor]
 class EpochSampler(Sampler):
     """(epoch, row) of every sample once; the order follows from (seed, epoch) alone.
 
-    The epoch travels with the row, so that worker processes that live on know it.
+    The epoch travels with the row, so that worker processes that live on know it. Of several
+    processes each takes every ``world_size``-th row, so that together their batches hold what one
+    process would take; rows that would give some processes one more are left out.
     """
 
-    def __init__(self, size: int, shuffle: bool, seed: int = 0) -> None:
+    def __init__(
+        self, size: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
         self._size = size
         self._shuffle = shuffle
         self._seed = seed
+        self._rank = rank
+        self._world_size = world_size
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self._size
+        return self._size // self._world_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.arange(self._size)
         if self._shuffle:
             # The third number keeps this draw apart from the samples' own, which begin alike.
             np.random.default_rng((self._seed, self.epoch, self._size, 1)).shuffle(order)
-        return iter([(self.epoch, int(row)) for row in order])
+        order = order[: len(self) * self._world_size]
+        return iter([(self.epoch, int(row)) for row in order[self._rank :: self._world_size]])
 
 
 def train_loader(
@@ -49,16 +57,19 @@ def train_loader(
     """Batches of training samples; set ``loader.sampler.epoch`` before each epoch.
 
     A smaller last batch is left out where it would leave one of ``devices`` a single sample: of one
-    alone batch norms of single pixels have no variance.
+    alone batch norms of single pixels have no variance. Of several processes each gets its share.
     """
-    rest = len(dataset) % batch_size
+    sampler = EpochSampler(
+        len(dataset), shuffle, dataset.seed, distributed.rank(), distributed.world_size()
+    )
+    rest = len(sampler) % batch_size
     share = -(-rest // devices)
     leaves_one = rest > 0 and (share == 1 or rest % share == 1)
     return _Loader(
         dataset,
         batch_size=batch_size,
-        drop_last=leaves_one and len(dataset) > batch_size,
-        sampler=EpochSampler(len(dataset), shuffle, dataset.seed),
+        drop_last=leaves_one and len(sampler) > batch_size,
+        sampler=sampler,
         num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
@@ -71,7 +82,7 @@ class TestLoader:
     once.
 
     Workers take whole images; their people are then cut into even batches, which a GPU likes better
-    than uneven ones.
+    than uneven ones. Of several processes each takes a share of the images.
     """
 
     __test__ = False  # no test class, whatever pytest thinks of the name
@@ -82,9 +93,11 @@ class TestLoader:
         self.dataset = dataset
         self._batch_size = batch_size
         images = _Images(dataset)
+        share = np.arange(distributed.rank(), len(images), distributed.world_size())
+        self._count = int(images.counts[share].sum())
         self._loader = _Loader(
             images,
-            batch_sampler=_packs(images.counts, batch_size),
+            batch_sampler=_packs(share, images.counts, batch_size),
             collate_fn=_join,
             num_workers=workers,
             pin_memory=pin_memory,
@@ -93,7 +106,7 @@ class TestLoader:
         )
 
     def __len__(self) -> int:
-        return -(-len(self.dataset) // self._batch_size)
+        return -(-self._count // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         size = self._batch_size
@@ -147,11 +160,13 @@ class _Images(Dataset):
         return self._dataset.people_in_one_image(self._rows[start : start + self.counts[number]])
 
 
-def _packs(counts: np.ndarray, batch_size: int) -> list[list[int]]:
-    """Image numbers in runs that hold about ``batch_size`` people."""
+def _packs(images: np.ndarray, counts: np.ndarray, batch_size: int) -> list[list[int]]:
+    """The image numbers ``images`` in runs that hold about ``batch_size`` people; ``counts`` are
+    those of all images."""
     packs: list[list[int]] = [[]]
     people = 0
-    for number, count in enumerate(counts):
+    for number in images.tolist():
+        count = counts[number]
         if packs[-1] and people + count > batch_size:
             packs.append([])
             people = 0

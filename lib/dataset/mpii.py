@@ -17,6 +17,7 @@ from scipy.io import loadmat, savemat
 
 from lib.dataset.table import Table
 from lib.keypoints.geometry import PIXEL_STD
+from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import MPII, Skeleton
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
@@ -51,7 +52,7 @@ class _Person(msgspec.Struct, gc=False):
 
 class MpiiKeypoints:
     """One split (``train``, ``valid``, ``trainval`` or ``test``): its people as a table, and the
-    score of an answer.
+    evaluation of predictions.
 
     Raises:
         InputError: a file is missing or not in this layout.
@@ -113,17 +114,19 @@ class MpiiKeypoints:
         joints = np.array([p.joints for p in people], np.float32) - 1
         return joints, np.array([p.joints_vis for p in people], np.float32)
 
-    def evaluate(self, keypoints: np.ndarray, output_dir: str) -> tuple[OrderedDict, float]:
+    def evaluate(self, poses: Poses, output_dir: str) -> tuple[OrderedDict, float]:
         """Write ``pred.mat`` as the original does, and score it by PCKh where there is ground
         truth.
 
         Args:
-            keypoints: (N, 16, 3) x, y in image pixels from 0 and score, in the table's order.
+            poses: everybody of ``table``, in its order.
 
         Returns:
             name -> percent, and the mean at 0.5 that decides which network is best.
         """
-        predicted = keypoints[..., :2].astype(np.float64) + 1.0
+        if not np.array_equal(poses.row, np.arange(len(self.table))):
+            raise ValueError(f"must be all {len(self.table)} people in the table's order")
+        predicted = poses.keypoints.astype(np.float64) + 1.0
         buffer = io.BytesIO()
         savemat(buffer, {"preds": predicted})
         write_atomically(Path(output_dir) / "pred.mat", buffer.getvalue())
@@ -132,9 +135,9 @@ class MpiiKeypoints:
         values = pckh(predicted, *self.truth)
         return values, values["Mean"]
 
-    def shown(self, keypoints: np.ndarray) -> np.ndarray:
-        """The rows of the people worth drawing: everybody, since all boxes are annotated."""
-        return np.arange(len(keypoints))
+    def rows_to_draw(self, poses: Poses) -> np.ndarray:
+        """The numbers of the people worth drawing: everybody, since all boxes are annotated."""
+        return np.arange(len(poses))
 
     @cached_property
     def truth(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

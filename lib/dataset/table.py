@@ -40,6 +40,11 @@ class Table:
         """The image file of person ``row``."""
         return self.paths[self.image[row]].decode()
 
+    def box(self, row: int) -> np.ndarray:
+        """x, y, width, height of person ``row``'s box in pixels, (4,) float32."""
+        size = self.size[row]
+        return np.concatenate([self.center[row] - size / 2, size])
+
     def select(self, rows: np.ndarray) -> "Table":
         """The people in ``rows`` (numbers or flags), over the same images."""
         per_person = {"image", "center", "scale", "size", "joints", "visible", "score", "category"}

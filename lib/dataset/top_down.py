@@ -11,17 +11,18 @@ from torch.utils.data import Dataset
 from lib.dataset.image import read_image
 from lib.dataset.table import Table
 from lib.keypoints.geometry import (
-    crop_matrix,
+    Crop,
     half_body_box,
     mirror_joints,
     mirror_matrix,
     transform_points,
 )
+from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
 
 
 class Source(Protocol):
-    """What a data set's file offers: people, what their joints are, and the score of an answer."""
+    """The people of a split, their skeleton, and the evaluation of predictions."""
 
     skeleton: Skeleton
     table: Table
@@ -29,9 +30,9 @@ class Source(Protocol):
     has_truth: bool
     truth: Any  # what ``evaluate`` compares with, where ``has_truth``
 
-    def evaluate(self, keypoints: np.ndarray, output_dir: str) -> tuple[dict, float]: ...
+    def evaluate(self, poses: Poses, output_dir: str) -> tuple[dict, float]: ...
 
-    def shown(self, keypoints: np.ndarray) -> np.ndarray: ...
+    def rows_to_draw(self, poses: Poses) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -68,33 +69,27 @@ class TopDownDataset(Dataset):
         center, scale: float32 (2,), the crop's box in image pixels (of the mirrored image where it
             is mirrored).
         rotation: float32, degrees.
+        box: float32 (4,), x, y, width, height in image pixels, as annotated or detected.
         score: float32, the detector's.
         index: int64, row in ``source.table``.
+        image_index: int64, row of the image in ``source.table``.
 
     A training sample follows from (seed, epoch, row) alone: the order of samples, the number of
     workers and where a run was resumed do not matter.
 
     Args:
-        size: (width, height) of the crop.
         augmentation: None for tests.
-        is_aligned: cut crops as UDP does (lib/keypoints/geometry.py).
     """
 
     def __init__(
-        self,
-        source: Source,
-        size: tuple[int, int],
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        is_aligned: bool = False,
+        self, source: Source, crop: Crop, augmentation: Augmentation | None = None, seed: int = 0
     ) -> None:
         self.source = source
         self.skeleton = source.skeleton
         self.table = source.table
-        self.size = (int(size[0]), int(size[1]))
+        self.crop = crop
         self.augmentation = augmentation
         self.seed = seed
-        self.is_aligned = is_aligned
 
     def __len__(self) -> int:
         return len(self.table)
@@ -118,7 +113,7 @@ class TopDownDataset(Dataset):
             rng = np.random.default_rng((self.seed, epoch, row))
             view.center = view.center + self._shift(row)
             view = self._vary(view, joints, visible, width, rng)
-        matrix = crop_matrix(view.center, view.scale, view.rotation, self.size, self.is_aligned)
+        matrix = self.crop.matrix(view.center, view.scale, view.rotation)
         image_matrix = matrix
         if view.is_mirrored:
             joints, visible = mirror_joints(joints, visible, width, self.skeleton.flip_pairs)
@@ -126,14 +121,16 @@ class TopDownDataset(Dataset):
         is_visible = visible > 0
         moved = np.where(is_visible[:, None], transform_points(joints, matrix), 0)
         return {
-            "image": torch.from_numpy(crop(image, image_matrix, self.size)),
+            "image": torch.from_numpy(cut(image, image_matrix, self.crop.size)),
             "joints": torch.from_numpy(moved.astype(np.float32)),
             "visible": torch.from_numpy(is_visible.astype(np.float32)),
             "center": torch.from_numpy(np.array(view.center, np.float32)),
             "scale": torch.from_numpy(np.array(view.scale, np.float32)),
             "rotation": torch.tensor(view.rotation, dtype=torch.float32),
+            "box": torch.from_numpy(table.box(row)),
             "score": torch.tensor(table.score[row]),
             "index": torch.tensor(row, dtype=torch.int64),
+            "image_index": torch.tensor(table.image[row], dtype=torch.int64),
         }
 
     def _shift(self, row: int) -> np.ndarray:
@@ -157,10 +154,8 @@ class TopDownDataset(Dataset):
         if visible.sum() > how.half_body_joints and rng.random() < how.half_body_probability:
             # A normal draw, not a uniform one, as published: the upper body comes in 69 % of cases.
             prefers_upper = rng.standard_normal() < 0.5
-            aspect_ratio = self.size[0] / self.size[1]
-            half = half_body_box(
-                joints, visible, self.skeleton.upper_body, prefers_upper, aspect_ratio
-            )
+            upper_body, aspect_ratio = self.skeleton.upper_body, self.crop.aspect_ratio
+            half = half_body_box(joints, visible, upper_body, prefers_upper, aspect_ratio)
             center, scale = half or (center, scale)
         spread, turn = how.scale_factor, how.rotation_factor
         zoom = np.clip(rng.standard_normal() * spread + 1, 1 - spread, 1 + spread)
@@ -172,7 +167,7 @@ class TopDownDataset(Dataset):
         return View(center, scale * np.float32(zoom), float(rotation), is_mirrored)
 
 
-def crop(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def cut(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(3, H, W) uint8 RGB crop of a (H, W, 3) BGR image; bilinear, black outside."""
     patch = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR)
     planes = np.empty((3, size[1], size[0]), np.uint8)

@@ -9,10 +9,10 @@ from yacs.config import CfgNode
 
 from lib.core.backends import Backend, TorchBackend
 from lib.core.codecs.codec import Outputs
-from lib.dataset import build_dataset, crops_are_aligned
-from lib.dataset.top_down import crop
+from lib.dataset import build_dataset, crop_of
+from lib.dataset.top_down import cut
 from lib.figures.drawing import draw_scene
-from lib.keypoints.geometry import box_to_center_scale, crop_matrix
+from lib.keypoints.geometry import box_to_center_scale
 from lib.utils.errors import InputError
 
 NOISE = 1e-3  # of the outputs' standard deviation
@@ -96,15 +96,14 @@ def real_crops(cfg: CfgNode, count: int) -> tuple[Tensor, str]:
 
 def drawn_crops(cfg: CfgNode, count: int) -> Tensor:
     """Figures drawn on the spot, uint8 (count, 3, H, W)."""
-    size = (cfg.MODEL.IMAGE_SIZE[0], cfg.MODEL.IMAGE_SIZE[1])
+    crop = crop_of(cfg)
     crops: list[Tensor] = []
     index = 0
     while len(crops) < count:
         image, people = draw_scene(0, "val", index)
         index += 1
         boxes = np.array([person["bbox"] for person in people], np.float64).reshape(-1, 4)
-        for center, scale in zip(*box_to_center_scale(boxes, size[0] / size[1]), strict=True):
-            matrix = crop_matrix(center, scale, 0.0, size, crops_are_aligned(cfg))
-            bgr = np.ascontiguousarray(image[..., ::-1])
-            crops.append(torch.from_numpy(crop(bgr, matrix, size)))
+        bgr = np.ascontiguousarray(image[..., ::-1])
+        for center, scale in zip(*box_to_center_scale(boxes, crop.aspect_ratio), strict=True):
+            crops.append(torch.from_numpy(cut(bgr, crop.matrix(center, scale), crop.size)))
     return torch.stack(crops[:count])

@@ -11,6 +11,8 @@ first pixel to the middle of the last, so it is size - 1 pixels wide, and a crop
 and its heatmaps lie exactly on each other.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -20,6 +22,30 @@ BOX_PADDING = 1.25
 HALF_BODY_PADDING = 1.5
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The crops of an experiment: ``size`` (width, height) in pixels, cut as UDP does if
+    ``is_aligned``."""
+
+    size: tuple[int, int]
+    is_aligned: bool = False
+
+    @property
+    def aspect_ratio(self) -> float:
+        """Width / height."""
+        return self.size[0] / self.size[1]
+
+    def matrix(self, center: np.ndarray, scale: np.ndarray, rotation: float = 0.0) -> np.ndarray:
+        """See ``crop_matrix``."""
+        return crop_matrix(center, scale, rotation, self.size, self.is_aligned)
+
+    def to_image(
+        self, keypoints: torch.Tensor, center: torch.Tensor, scale: torch.Tensor
+    ) -> torch.Tensor:
+        """See ``to_image``."""
+        return to_image(keypoints, center, scale, self.size, self.is_aligned)
 
 
 def is_box(boxes: np.ndarray) -> np.ndarray:
@@ -86,8 +112,7 @@ def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 def mirror_joints(
     joints: np.ndarray, visible: np.ndarray, width: int, flip_pairs: tuple[tuple[int, int], ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Joints (K, 2) and flags (K,) of the mirrored image: places mirrored, left and right
-    permute_joints."""
+    """Joints (K, 2) and flags (K,) of the mirrored image, left and right exchanged."""
     order = flip_permutation(len(joints), flip_pairs)
     mirrored = joints[order].copy()
     mirrored[:, 0] = width - 1 - mirrored[:, 0]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from lib.analysis.accuracy import CELL, Accuracy, match
-from lib.core.inference import Person
+from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import COCO
 from lib.media.truth import TruePerson
+from tests.poses import people
 
 IMAGE = np.full((120, 160, 3), 90, np.uint8)
 
@@ -21,9 +22,10 @@ def true_person(number: int, x: float) -> TruePerson:
     return TruePerson(number, 1, joints, visible, np.array([x, 20, 36, 64.0]))
 
 
-def found(person: TruePerson, shift=(0.0, 0.0), box=None) -> Person:
-    """The prediction for somebody, all joints moved by ``shift``."""
-    return Person(person.joints + shift, np.ones(17), person.box if box is None else box, 1.0)
+def found(*persons: TruePerson, shifts=((0.0, 0.0),), boxes=None) -> Poses:
+    """The predictions for people, all joints moved by ``shifts``."""
+    joints = [person.joints + shift for person, shift in zip(persons, shifts, strict=True)]
+    return people([person.box for person in persons] if boxes is None else boxes, joints)
 
 
 def rows(path) -> list[dict[str, str]]:
@@ -34,9 +36,9 @@ def rows(path) -> list[dict[str, str]]:
 def test_errors_are_distances_in_pixels_of_annotated_joints(tmp_path):
     first, second = true_person(1, 10), true_person(2, 80)
     accuracy = Accuracy(COCO)
-    people = [found(first, (3, 4)), found(second, (0, 1))]
-    people[1].keypoints[0] += (0, 9)
-    accuracy.add("a.jpg", IMAGE, people, [first, second], is_in_order=True)
+    poses = found(first, second, shifts=((3, 4), (0, 1)))
+    poses.keypoints[1, 0] += (0, 9)
+    accuracy.add("a.jpg", IMAGE, poses, [first, second], is_in_order=True)
     table = accuracy.write(tmp_path)
     one, two = rows(tmp_path / "errors.csv")
     assert (one["file"], one["person"], one["nose"], one["left_knee"]) == (
@@ -57,13 +59,13 @@ def test_errors_are_distances_in_pixels_of_annotated_joints(tmp_path):
 
 def test_people_found_are_matched_by_their_boxes_and_others_are_missed(tmp_path):
     first, second = true_person(1, 10), true_person(2, 80)
-    stranger = found(first, (50, 0), np.array([120.0, 90, 10, 10]))
-    people = [stranger, found(second, (6, 8), np.add(second.box, (3, 2, 0, 0)))]
-    assert match(people, [first, second]) == {1: 1}
-    assert match([], [first]) == {} and match(people, []) == {}
+    boxes = [(120, 90, 10, 10), np.add(second.box, (3, 2, 0, 0))]
+    poses = found(first, second, shifts=((50, 0), (6, 8)), boxes=boxes)
+    assert match(poses, [first, second]) == {1: 1}
+    assert match(Poses.empty(17), [first]) == {} and match(poses, []) == {}
     accuracy = Accuracy(COCO)
-    accuracy.add("a.jpg", IMAGE, people, [first, second], is_in_order=False)
-    accuracy.add("b.jpg", IMAGE, [], [], is_in_order=False)
+    accuracy.add("a.jpg", IMAGE, poses, [first, second], is_in_order=False)
+    accuracy.add("b.jpg", IMAGE, Poses.empty(17), [], is_in_order=False)
     table = accuracy.write(tmp_path)
     one, two = rows(tmp_path / "errors.csv")
     assert one["mean"] == one["nose"] == "" and two["mean"] == "10.00"
@@ -74,7 +76,7 @@ def test_the_worst_pictures_come_first_on_a_sheet_with_the_truth_in_white(tmp_pa
     accuracy = Accuracy(COCO, worst=2)
     for name, shift in (("a", 1), ("b", 9), ("c", 5)):
         person = true_person(1, 60)
-        accuracy.add(name, IMAGE, [found(person, (shift, 0))], [person], is_in_order=True)
+        accuracy.add(name, IMAGE, found(person, shifts=((shift, 0),)), [person], is_in_order=True)
     accuracy.write(tmp_path)
     sheet = cv2.imread(str(tmp_path / "worst.jpg"))
     assert sheet.shape == (CELL + 4, 2 * CELL + 6, 3)
@@ -86,8 +88,8 @@ def test_the_worst_pictures_come_first_on_a_sheet_with_the_truth_in_white(tmp_pa
 def test_a_person_at_the_border_or_in_a_tiny_picture_is_no_trouble(tmp_path):
     accuracy = Accuracy(COCO)
     edge = true_person(1, 150)
-    accuracy.add("a", IMAGE, [found(edge, (900, -900))], [edge], is_in_order=True)
-    accuracy.add("b", IMAGE[:1, :1], [found(edge)], [edge], is_in_order=True)
+    accuracy.add("a", IMAGE, found(edge, shifts=((900, -900),)), [edge], is_in_order=True)
+    accuracy.add("b", IMAGE[:1, :1], found(edge), [edge], is_in_order=True)
     accuracy.write(tmp_path)
     assert len(rows(tmp_path / "errors.csv")) == 2
 

@@ -12,6 +12,7 @@ from lib.core.backends import TorchBackend
 from lib.core.codecs import build_codec
 from lib.core.codecs.heatmap import HeatmapCodec
 from lib.core.optim import build_optimizer, build_schedule
+from lib.core.top_down import TopDown
 from lib.dataset import build_dataset
 from lib.dataset.loading import TestLoader, train_loader
 from lib.dataset.top_down import TopDownDataset
@@ -56,6 +57,15 @@ def backend(
 ) -> TorchBackend:
     """The run's network as it is tested, or another one in its place."""
     return TorchBackend((model or run.model).eval(), run.codec, flip_test=flip_test)
+
+
+def task(
+    run: Parts, model: torch.nn.Module | None = None, flip_test: bool = True, **how
+) -> TopDown:
+    """The task of ``backend``."""
+    return TopDown(
+        backend(run, model, flip_test), run.codec, run.data.skeleton, run.data.crop, **how
+    )
 
 
 def schedule(run: Parts):

@@ -57,7 +57,7 @@ def test_predictor_takes_an_exported_file_and_any_backend(tmp_path, made):
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
     boxes = [[8, 12, 44, 64], [63, 12, 43, 63]]
     path = made.write(tmp_path, "torchscript")
-    expected = Predictor(made.cfg, made.backend)(image, boxes)
+    expected = Predictor(made.cfg, backend=made.backend)(image, boxes)
     for person, other in zip(Predictor(made.cfg, path, "cpu")(image, boxes), expected, strict=True):
         np.testing.assert_allclose(person.scores, other.scores, rtol=1e-4)
         assert (np.abs(person.keypoints - other.keypoints).max(1) < 0.01).mean() > 0.8

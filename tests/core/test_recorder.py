@@ -8,25 +8,26 @@ import numpy as np
 import pytest
 import torch
 
+from lib.core.backends import DecodingBackend
 from lib.core.pictures import write_prediction_sheet
-from lib.core.recorder import Recorder
+from lib.core.recorder import KINDS, Recorder
+from lib.core.top_down import TopDown
 from lib.core.train import EpochStats, train_epoch
 from lib.core.validate import validate
+from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
-from tests.core.runs import CPU, backend, parts, schedule
+from tests.core.runs import parts, schedule, task
+from tests.poses import poses_of
 from tests.utils.event_files import read_events
-
-KINDS = ("gt", "pred", "hm_gt", "hm_pred")
 
 
 @pytest.fixture
 def recorder(tmp_path):
-    """recorder(parts, kinds of pictures) makes a Recorder, closed at the end."""
+    """recorder() makes a Recorder, closed at the end."""
     made = []
 
-    def make(run, pictures=()) -> Recorder:
-        folders = (tmp_path / "out", tmp_path / "log")
-        made.append(Recorder(*folders, run.codec, run.data.skeleton, pictures))
+    def make() -> Recorder:
+        made.append(Recorder(tmp_path / "out", tmp_path / "log"))
         return made[-1]
 
     yield make
@@ -38,30 +39,21 @@ def stats(loss: float) -> EpochStats:
     return EpochStats(loss, 0.5, samples=8, seconds=2.0, data_seconds=0.5)
 
 
-def record(run, writer: Recorder) -> None:
-    train_epoch(
-        run.model,
-        run.loader,
-        run.codec,
-        run.optimizer,
-        schedule(run),
-        0,
-        CPU,
-        print_freq=1,
-        observe=lambda step, _, *batch: writer.batch("train", step, step, *batch),
-    )
-    validate(
-        backend(run),
-        run.tests,
-        run.codec,
-        print_freq=1,
-        observe=lambda step, _, *batch: writer.batch("val", step, step, *batch),
-    )
+def record(run, writer: Recorder, kinds) -> None:
+    """One epoch and one validation, with pictures of every batch."""
+    whole = task(run)
+
+    def record_as(phase):
+        return lambda step, _, *batch: writer.pictures(phase, step, step, whole.draw(*batch, kinds))
+
+    observe = record_as("train")
+    train_epoch(whole, run.loader, run.optimizer, schedule(run), 0, 1, observe)
+    validate(whole, run.tests, 1, record_as("val"))
 
 
 def test_pictures_have_the_originals_names_and_show_every_crop(tmp_path, recorder):
     run = parts(tmp_path)
-    record(run, recorder(run, KINDS))
+    record(run, recorder(), KINDS)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
         f"{phase}_{step}_{kind}.jpg"
@@ -78,15 +70,14 @@ def test_pictures_have_the_originals_names_and_show_every_crop(tmp_path, recorde
 
 def test_only_the_pictures_asked_for_are_written(tmp_path, recorder):
     run = parts(tmp_path)
-    record(run, recorder(run, ["pred"]))
+    record(run, recorder(), ["pred"])
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"{phase}_{step}_pred.jpg" for phase in ("train", "val") for step in (0, 1)
     }
 
 
 def test_history_and_curves_hold_every_epoch_and_the_scores_of_those_validated(tmp_path, recorder):
-    run = parts(tmp_path)
-    writer = recorder(run)
+    writer = recorder()
     writer.save()
     assert not (tmp_path / "out").exists()
     for epoch in range(3):
@@ -103,13 +94,12 @@ def test_history_and_curves_hold_every_epoch_and_the_scores_of_those_validated(t
 
 
 def test_a_resumed_run_goes_on_with_the_history_of_the_epochs_before(tmp_path, recorder):
-    run = parts(tmp_path)
-    first = recorder(run)
+    first = recorder()
     for epoch in range(3):
         first.epoch(epoch, stats(epoch + 1), 0.01)
     first.scores(2, stats(1), {"AP": 0.5})
     first.save()
-    second = recorder(run)
+    second = recorder()
     second.resume(2)
     second.epoch(2, stats(9), 0.01)
     second.save()
@@ -120,7 +110,7 @@ def test_a_resumed_run_goes_on_with_the_history_of_the_epochs_before(tmp_path, r
 
 
 def test_scores_of_an_epoch_that_is_not_in_the_history_are_in_no_row(tmp_path, recorder):
-    writer = recorder(parts(tmp_path))
+    writer = recorder()
     writer.epoch(0, stats(1), 0.01)
     writer.scores(3, stats(1), {"AP": 0.5})
     writer.save()
@@ -128,11 +118,10 @@ def test_scores_of_an_epoch_that_is_not_in_the_history_are_in_no_row(tmp_path, r
 
 
 def test_a_new_run_begins_a_new_history(tmp_path, recorder):
-    run = parts(tmp_path)
-    first = recorder(run)
+    first = recorder()
     first.epoch(0, stats(1), 0.01)
     first.save()
-    second = recorder(run)
+    second = recorder()
     second.resume(0)
     second.epoch(0, stats(5), 0.01)
     second.save()
@@ -140,21 +129,20 @@ def test_a_new_run_begins_a_new_history(tmp_path, recorder):
 
 
 def test_a_history_that_cannot_be_read_is_an_error_that_names_it(tmp_path, recorder):
-    run = parts(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "history.csv").write_text("epoch,lr\n0,fast\n")
     with pytest.raises(InputError, match=r"history\.csv: not the history of a run"):
-        recorder(run).resume(1)
+        recorder().resume(1)
 
 
 def test_tensorboard_gets_curves_scores_a_table_and_pictures(tmp_path, recorder, caplog):
     run = parts(tmp_path)
-    writer = recorder(run)
+    writer = recorder()
     with caplog.at_level("INFO"):
         writer.train_step(2, 1, 10, stats(0.25), 0.01)
         writer.test_step(3, 5, stats(0.5))
     writer.scores(2, stats(0.125), {"AP": 0.25, "AP (M)": 0.5})
-    record(run, writer)
+    record(run, writer, ["gt_pred"])
     writer.close()
     events = read_events(next((tmp_path / "log").iterdir()))
     scalars = {(e.step, v.tag): v.simple_value for e in events for v in e.summary.value}
@@ -176,28 +164,29 @@ def test_tensorboard_gets_curves_scores_a_table_and_pictures(tmp_path, recorder,
     assert "Test: [3/5]\tTime 2.000s" in caplog.text
 
 
-def test_several_outputs_and_people_without_annotation_can_be_drawn(tmp_path, recorder):
+def test_several_outputs_and_people_without_annotation_can_be_drawn(tmp_path):
     run = parts(tmp_path)
-    writer = recorder(run, KINDS)
     batch = next(iter(run.tests))
     batch["visible"].zero_()
-    target = run.codec.encode(batch["joints"], batch["visible"])
     outputs = [torch.rand(4, 17, 16, 16, requires_grad=True) for _ in range(2)]
-    writer.batch("val", 0, 0, batch, outputs, target)
-    plain = cv2.imread(str(tmp_path / "out" / "val_0_gt.jpg")).astype(int)
-    drawn = cv2.imread(str(tmp_path / "out" / "val_0_pred.jpg")).astype(int)
-    assert (np.abs(plain - drawn) > 60).mean() > 0.02
+    drawn = task(run).draw(batch, outputs, KINDS)
+    assert set(drawn) == set(KINDS)
+    assert (np.abs(drawn["gt"].astype(int) - drawn["pred"]) > 60).mean() > 0.02
 
 
-def test_keypoints_without_outputs_are_drawn_and_have_no_loss(tmp_path, recorder, caplog):
+def test_keypoints_without_outputs_are_drawn(tmp_path):
     run = parts(tmp_path)
-    writer = recorder(run, KINDS)
     batch = next(iter(run.tests))
-    target = run.codec.encode(batch["joints"], batch["visible"])
-    writer.batch("val", 0, 0, batch, None, target, batch["joints"])
-    drawn = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert set(drawn) == {"val_0_gt.jpg", "val_0_pred.jpg", "val_0_hm_gt.jpg"}
-    assert drawn["val_0_gt.jpg"] == drawn["val_0_pred.jpg"]
+    backend = DecodingBackend(lambda crops: [batch["joints"], batch["visible"]])
+    drawn = TopDown(backend, run.codec, COCO, run.data.crop).draw(
+        batch, backend.outputs(batch["image"]), KINDS
+    )
+    assert set(drawn) == {"gt", "pred", "hm_gt"}
+    np.testing.assert_array_equal(drawn["gt"], drawn["pred"])
+
+
+def test_a_validation_without_loss_has_none_in_the_log(tmp_path, recorder, caplog):
+    writer = recorder()
     unseen = dataclasses.replace(stats(0.5), has_loss=False)
     with caplog.at_level("INFO"):
         writer.test_step(3, 5, unseen)
@@ -212,13 +201,14 @@ def test_keypoints_without_outputs_are_drawn_and_have_no_loss(tmp_path, recorder
 def test_a_sheet_shows_skeletons_over_whole_images(tmp_path):
     run = parts(tmp_path)
     table = run.data.table
-    keypoints = np.concatenate([table.joints, table.visible[..., None]], axis=2)
+    poses = poses_of(table, np.concatenate([table.joints, table.visible[..., None]], axis=2))
     sheets = []
     for scores in (1, 0):
+        poses.scores = table.visible * scores
         path = tmp_path / f"{scores}.jpg"
-        write_prediction_sheet(run.data, keypoints * [1, 1, scores], path, height=120)
+        write_prediction_sheet(run.data, poses, path, height=120)
         sheets.append(cv2.imread(str(path)).astype(int))
     assert sheets[0].shape == (120 + 4, 3 * 162 + 2, 3)  # the shape of the images: no margins
     assert (np.abs(sheets[0] - sheets[1]) > 60).mean() > 0.02
-    write_prediction_sheet(run.data, keypoints, tmp_path / "few.jpg", count=2)
+    write_prediction_sheet(run.data, poses, tmp_path / "few.jpg", count=2)
     assert cv2.imread(str(tmp_path / "few.jpg")).shape == (304, 2 * 402 + 2, 3)

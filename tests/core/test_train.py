@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from lib.core.backends import TorchBackend
+from lib.core.task import Losses
+from lib.core.top_down import TopDown
 from lib.core.train import EpochStats, Meter, train_epoch
 from lib.keypoints.geometry import normalize
 from lib.utils.errors import InputError
 from tests import tiny
-from tests.core.runs import CPU, parts, schedule
+from tests.core.runs import CPU, parts, schedule, task
 
 
 def test_epochs_lower_the_loss_below_that_of_empty_maps(tmp_path):
@@ -18,7 +21,7 @@ def test_epochs_lower_the_loss_below_that_of_empty_maps(tmp_path):
     targets = [run.codec.encode(batch["joints"], batch["visible"]) for batch in run.loader]
     empty = sum(run.codec.loss(0 * target.heatmaps, target).item() for target in targets) / 2
     passes = [
-        train_epoch(run.model, run.loader, run.codec, run.optimizer, schedule(run), epoch, CPU)
+        train_epoch(task(run), run.loader, run.optimizer, schedule(run), epoch)
         for epoch in range(15)
     ]
     losses = [stats.loss for stats in passes]
@@ -31,19 +34,18 @@ def test_what_is_reported_is_the_mean_over_samples_and_joints_of_the_batches(tmp
     run = parts(tmp_path, TRAIN={"LR": 0.0})
     seen = []
 
-    def observe(step, stats, batch, outputs, target):
+    def observe(step, stats, batch, outputs):
+        target = run.codec.encode(batch["joints"], batch["visible"])
         loss = run.codec.loss(outputs, target).item()
         accuracy, joints = (value.item() for value in run.codec.accuracy(outputs, target))
         seen.append((step, stats, len(batch["index"]), loss, accuracy, joints))
 
     whole = train_epoch(
-        run.model,
+        task(run),
         run.loader,
-        run.codec,
         run.optimizer,
         schedule(run),
         0,
-        CPU,
         print_freq=1,
         observe=observe,
     )
@@ -59,7 +61,7 @@ def test_what_is_reported_is_the_mean_over_samples_and_joints_of_the_batches(tmp
 def test_in_bfloat16_the_network_computes_coarser_and_the_loss_stays_float32(tmp_path):
     losses, computed, seen = [], [], []
 
-    def observe(step, stats, batch, outputs, target):
+    def observe(step, stats, batch, outputs):
         seen.append(outputs.dtype)
 
     for autocast in (False, True):
@@ -67,14 +69,11 @@ def test_in_bfloat16_the_network_computes_coarser_and_the_loss_stays_float32(tmp
         tiny.enliven(run.model)
         run.model.register_forward_hook(lambda module, args, out: computed.append(out.dtype))
         stats = train_epoch(
-            run.model,
+            task(run, autocast=autocast),
             run.loader,
-            run.codec,
             run.optimizer,
             schedule(run),
             0,
-            CPU,
-            autocast=autocast,
             observe=observe,
         )
         losses.append(stats.loss)
@@ -91,18 +90,16 @@ def test_every_step_has_the_schedules_rate_and_the_epochs_order(tmp_path):
         asked.append((epoch, step))
         return 0.1 * (step + 1)
 
-    def observe(step, stats, batch, outputs, target):
+    def observe(step, stats, batch, outputs):
         rates.append(run.optimizer.param_groups[0]["lr"])
         rows.append(batch["index"].tolist())
 
     train_epoch(
-        run.model,
+        task(run),
         run.loader,
-        run.codec,
         run.optimizer,
         rate,
         7,
-        CPU,
         print_freq=2,
         observe=observe,
     )
@@ -119,15 +116,13 @@ def test_colours_are_fed_in_the_order_of_the_experiment(tmp_path):
     run.model.register_forward_pre_hook(lambda module, args: fed.append(args[0]))
     for is_rgb in (True, False):
         batches = []
+        backend = TorchBackend(run.model, run.codec, is_rgb)
         train_epoch(
-            run.model,
+            TopDown(backend, run.codec, run.data.skeleton, run.data.crop),
             run.loader,
-            run.codec,
             run.optimizer,
             schedule(run),
             0,
-            CPU,
-            is_rgb=is_rgb,
             print_freq=1,
             observe=lambda step, stats, batch, *_, batches=batches: batches.append(batch),
         )
@@ -145,13 +140,11 @@ def test_the_network_sees_what_augment_makes_of_the_images(tmp_path):
         return torch.full_like(images, 10 * step)
 
     train_epoch(
-        run.model,
+        task(run),
         run.loader,
-        run.codec,
         run.optimizer,
         schedule(run),
         0,
-        CPU,
         print_freq=1,
         observe=lambda step, stats, batch, *_: shown.append(batch["image"]),
         augment=augment,
@@ -169,13 +162,11 @@ def test_a_loss_that_is_not_finite_is_an_error_that_says_what_may_help(tmp_path,
         run.model.head.final_layer.bias[3] = float("inf")
     with pytest.raises(InputError, match=r"epoch 4, step \d: the loss is .*TRAIN.LR") as caught:
         train_epoch(
-            run.model,
+            task(run),
             run.loader,
-            run.codec,
             run.optimizer,
             schedule(run),
             4,
-            CPU,
             print_freq=print_freq,
         )
     assert "\n" not in str(caught.value)
@@ -184,8 +175,8 @@ def test_a_loss_that_is_not_finite_is_an_error_that_says_what_may_help(tmp_path,
 def test_a_meter_weighs_losses_by_samples_and_accuracies_by_joints():
     meter = Meter(CPU)
     number = torch.tensor
-    meter.add((number(1.0), number(0.5), number(17)), 3, 0.25)
-    meter.add((number(5.0), number(1.0), number(1)), 1, 0.5)
+    meter.add(Losses(number(1.0), number(0.5), number(17)), 3, 0.25)
+    meter.add(Losses(number(5.0), number(1.0), number(1)), 1, 0.5)
     stats = meter.read()
     assert stats.has_loss
     assert stats.loss == pytest.approx(2.0)

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from lib.core import build_task
 from lib.core.backends import build_backend, predict
 from lib.core.exported import Description
+from lib.core.recorder import KINDS
 from lib.core.validate import validate
 from lib.deploy.export import openvino_files
 from lib.keypoints.geometry import flip_permutation
 from lib.utils.devices import has_bfloat16
 from tests import tiny
-from tests.core.runs import CPU, backend, parts, same_places
+from tests.core.runs import CPU, parts, same_places, task
 from tests.deploy.exports import small
 
 
@@ -39,15 +41,16 @@ def test_a_perfect_network_finds_everybody_where_they_are(tmp_path):
     order = np.array([3, 5, 0, 4, 1, 2])
     run.tests.dataset.table = table = run.data.source.table.select(order)
     run.tests._loader.dataset.__init__(run.tests.dataset)
-    result = validate(backend(run, Oracle(perfect(run)), flip_test=False), run.tests, run.codec)
-    assert result.keypoints.shape == (6, 17, 3)
+    result = validate(task(run, Oracle(perfect(run)), flip_test=False), run.tests)
+    poses = result.poses
+    assert poses.keypoints.shape == (6, 17, 2) and poses.row.tolist() == list(range(6))
     seen = table.visible > 0
     # One heatmap pixel is a quarter of the crop's 64, over a box of about 0.4 * 200 pixels.
     pixel = 4 * table.scale[:, 0] * 200 / 64
-    error = np.abs(result.keypoints[..., :2] - table.joints).max(-1) / pixel[:, None]
+    error = np.abs(poses.keypoints - table.joints).max(-1) / pixel[:, None]
     assert error[seen].max() <= 0.76  # half a pixel of rounding and a quarter step
-    assert (result.keypoints[..., 2][seen] == 1).all()
-    assert (result.keypoints[..., 2][~seen] == 0).all()
+    assert (poses.scores[seen] == 1).all()
+    assert (poses.scores[~seen] == 0).all()
     assert result.stats.samples == 6
     assert result.stats.loss == 0 and result.stats.accuracy == 1
 
@@ -69,9 +72,9 @@ def test_the_flip_test_averages_with_the_mirrored_crops_answer(tmp_path):
 def test_a_pass_leaves_the_network_as_it_was_and_repeats_itself(tmp_path):
     run = parts(tmp_path)
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
-    first = validate(backend(run), run.tests, run.codec)
-    second = validate(backend(run), run.tests, run.codec)
-    np.testing.assert_array_equal(first.keypoints, second.keypoints)
+    first = validate(task(run), run.tests)
+    second = validate(task(run), run.tests)
+    np.testing.assert_array_equal(first.poses.with_scores(), second.poses.with_scores())
     assert not run.model.training
     for name, value in run.model.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -83,10 +86,10 @@ def test_the_answer_does_not_depend_on_the_batches(tmp_path, batch_size):
     whole = parts(tmp_path, TEST={"BATCH_SIZE_PER_GPU": 6})
     for part in (run, whole):
         tiny.enliven(part.model)
-    ours = validate(backend(run), run.tests, run.codec)
-    theirs = validate(backend(whole), whole.tests, whole.codec)
-    np.testing.assert_allclose(ours.keypoints[..., 2], theirs.keypoints[..., 2], atol=1e-4)
-    assert same_places(ours.keypoints, theirs.keypoints)
+    ours = validate(task(run), run.tests)
+    theirs = validate(task(whole), whole.tests)
+    np.testing.assert_allclose(ours.poses.scores, theirs.poses.scores, atol=1e-4)
+    assert same_places(ours.poses.keypoints, theirs.poses.keypoints)
     assert ours.stats.loss == pytest.approx(theirs.stats.loss, rel=1e-4)
 
 
@@ -94,9 +97,8 @@ def test_the_observer_is_called_every_print_freq_steps(tmp_path):
     run = parts(tmp_path, TEST={"BATCH_SIZE_PER_GPU": 1})
     steps = []
     validate(
-        backend(run),
+        task(run),
         run.tests,
-        run.codec,
         print_freq=2,
         observe=lambda step, stats, *_: steps.append((step, stats.samples)),
     )
@@ -110,22 +112,19 @@ def test_the_observer_is_called_every_print_freq_steps(tmp_path):
 def test_an_exported_file_is_scored_as_the_network_itself(tmp_path, target, decodes, is_single):
     run = parts(tmp_path, MODEL={"TARGET_TYPE": target})
     made = small(tmp_path, TARGET_TYPE=target)
-    expected = validate(made.backend, run.tests, run.codec)
+    expected = validate(build_task(made.cfg, made.backend), run.tests)
     file = made.write(tmp_path, "torchscript", decodes, is_single)
-    shown = []
+    task, drawn = build_task(made.cfg, build_backend(made.cfg, made.skeleton, file)), []
     found = validate(
-        build_backend(made.cfg, made.skeleton, file),
+        task,
         run.tests,
-        run.codec,
         print_freq=1,
-        observe=lambda step, stats, batch, outputs, target, places: shown.append(
-            (outputs, places.shape)
-        ),
+        observe=lambda step, stats, batch, outputs: drawn.append(task.draw(batch, outputs, KINDS)),
     )
-    np.testing.assert_allclose(found.keypoints[..., 2], expected.keypoints[..., 2], atol=1e-5)
-    assert same_places(found.keypoints, expected.keypoints)
-    assert [places for _, places in shown] == [(4, 17, 2), (2, 17, 2)]
-    assert all((outputs is None) == decodes for outputs, _ in shown)
+    np.testing.assert_allclose(found.poses.scores, expected.poses.scores, atol=1e-5)
+    assert same_places(found.poses.keypoints, expected.poses.keypoints)
+    kinds = set(KINDS) - ({"hm_pred"} if decodes else set())
+    assert [set(one) for one in drawn] == [kinds, kinds]
     assert expected.stats.has_loss and found.stats.samples == 6
     if decodes:
         assert not found.stats.has_loss
@@ -138,7 +137,7 @@ def test_onnx_and_openvino_files_are_scored_openvinos_in_bfloat16(tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
         pytest.importorskip(package)
     run, made = parts(tmp_path), small(tmp_path)
-    expected = validate(made.backend, run.tests, run.codec).keypoints
+    expected = validate(build_task(made.cfg, made.backend), run.tests).poses
     onnx = made.write(tmp_path, "onnx")
     description = Description.of(made.cfg, made.skeleton, decodes=True, is_single=False)
     for suffix, content in openvino_files(onnx.read_bytes(), description).items():
@@ -147,9 +146,10 @@ def test_onnx_and_openvino_files_are_scored_openvinos_in_bfloat16(tmp_path):
     for suffix, precision, bound in ((".onnx", "float32", 1e-5), half):
         path = onnx.with_suffix(suffix)
         opened = build_backend(made.cfg, made.skeleton, path, precision=precision)
-        found = validate(opened, run.tests, run.codec).keypoints
-        assert np.abs(found[..., 2] - expected[..., 2]).max() < bound
-    assert opened._requests
-    for request in opened._requests.values():
+        found = validate(build_task(made.cfg, opened), run.tests).poses
+        assert np.abs(found.scores - expected.scores).max() < bound
+    requests = opened._runner._requests
+    assert requests
+    for request in requests.values():
         hint = request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT")
         assert precision in str(hint)

@@ -17,6 +17,7 @@ from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
 from tests import tiny
 from tests.golden_arrays import golden, golden_annotations
+from tests.poses import poses_of
 
 STATS = {
     **{"AP": "AP", "Ap .5": "AP50", "AP .75": "AP75", "AP (M)": "AP_M", "AP (L)": "AP_L"},
@@ -144,7 +145,7 @@ def test_all_test_splits_share_one_folder_of_images_and_have_no_truth(tmp_path, 
     assert source.table.path(0) == f"{tmp_path}/images/test2017/000000000001.jpg"
     assert not source.has_truth
     answer = np.ones((6, 17, 3), np.float32) * np.arange(1, 7)[:, None, None] * [50, 50, 0.1]
-    values, score = source.evaluate(answer, str(tmp_path / "out"))
+    values, score = source.evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
     assert dict(values) == {"Null": 0.0} and score == 0
     results = tmp_path / "out" / "results" / "keypoints_test-dev2017_results_0.json"
     assert len(json.loads(results.read_text())) == 6
@@ -255,8 +256,11 @@ def test_only_people_that_suppression_leaves_are_shown(tmp_path, content):
     keypoints[..., 2] = 1
     double = np.argmin(np.abs(data.table.score - twice[-1]["score"]))
     assert data.table.score[double] == np.float32(twice[-1]["score"])
-    assert double not in data.shown(keypoints, threshold=0.0)
-    assert len(data.shown(keypoints, threshold=0.0)) > len(data.shown(keypoints, threshold=0.95))
+    poses = poses_of(data.table, keypoints)
+    assert double not in data.rows_to_draw(poses, threshold=0.0)
+    assert len(data.rows_to_draw(poses, threshold=0.0)) > len(
+        data.rows_to_draw(poses, threshold=0.95)
+    )
 
 
 def test_a_detections_file_that_is_no_list_or_is_missing_is_an_error(tmp_path, content):
@@ -274,7 +278,9 @@ def test_the_truth_as_an_answer_scores_1_and_is_written_as_cocos_server_wants_it
     source = coco(tmp_path)
     answer = truth_as_answer(source, content)
     with caplog.at_level(logging.INFO):
-        values, score = source.evaluate(answer.astype(np.float32), str(tmp_path / "out"))
+        values, score = source.evaluate(
+            poses_of(source.table, answer.astype(np.float32)), str(tmp_path / "out")
+        )
     assert score == values["AP"] == values["AR"] == 1.0
     assert tuple(values) == tuple(STATS)
     assert "Average Precision" in caplog.text
@@ -295,12 +301,12 @@ def test_a_file_without_ids_and_counts_of_joints_is_scored_alike(tmp_path, conte
     source = coco(tmp_path)
     answer = truth_as_answer(source, content)
     answer[..., :2] += rng.normal(0, 3, answer[..., :2].shape)
-    values, _ = source.evaluate(answer, str(tmp_path / "out"))
+    values, _ = source.evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
     assert 0 < values["AP"] < 1
     for person in content["annotations"]:
         del person["id"], person["num_keypoints"], person["iscrowd"]
     tiny.save_coco(tmp_path, content)
-    again, _ = coco(tmp_path).evaluate(answer, str(tmp_path / "out"))
+    again, _ = coco(tmp_path).evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
     assert values == again
 
 
@@ -339,7 +345,9 @@ def test_rescoring_suppression_and_ap_are_the_published_ones(tmp_path, name, set
     # Areas to the last digit, as the published evaluation got them.
     source.table.scale[:] = boxes[order, 2:4]
     source.table.score = boxes[order, 5]
-    values, score = source.evaluate(arrays["preds"][order], str(tmp_path / "out"))
+    values, score = source.evaluate(
+        poses_of(source.table, arrays["preds"][order]), str(tmp_path / "out")
+    )
     for ours, theirs in STATS.items():
         assert values[ours] == pytest.approx(expected[theirs], abs=1e-9), ours
     assert score == values["AP"]
@@ -360,7 +368,7 @@ def test_a_skeletons_own_sigmas_enter_the_score(tmp_path, content):
     source = coco(tmp_path)
     answer = truth_as_answer(source, content)
     answer[..., :2] += 1.5
-    strict, _ = source.evaluate(answer, str(tmp_path / "out"))
+    strict, _ = source.evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
     truth = Pycoco(source.annotation_file)
     results = truth.loadRes(str(tmp_path / "out/results/keypoints_val2017_results_0.json"))
     reference = COCOeval(truth, results, "keypoints")
@@ -369,7 +377,7 @@ def test_a_skeletons_own_sigmas_enter_the_score(tmp_path, content):
     reference.summarize()
     np.testing.assert_array_equal(list(strict.values()), reference.stats)
     source.skeleton = replace(COCO, sigmas=tuple(10 * sigma for sigma in COCO.sigmas))
-    values, _ = source.evaluate(answer, str(tmp_path / "out"))
+    values, _ = source.evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
     assert values["AP"] > strict["AP"]
 
 
@@ -378,5 +386,7 @@ def test_people_whose_annotation_gives_no_area_count_with_their_boxes(tmp_path, 
         del person["area"]
     tiny.save_coco(tmp_path, content)
     source = coco(tmp_path)
-    values, _ = source.evaluate(truth_as_answer(source, content), str(tmp_path))
+    values, _ = source.evaluate(
+        poses_of(source.table, truth_as_answer(source, content)), str(tmp_path)
+    )
     assert values["AP"] > 0.99

@@ -10,6 +10,7 @@ from lib.dataset.crowdpose import CrowdPoseKeypoints
 from lib.keypoints.skeletons import CROWDPOSE
 from lib.utils.errors import InputError
 from tests.golden_arrays import GOLDEN, golden_annotations
+from tests.poses import poses_of
 
 SUBSET = GOLDEN / "eval" / "crowdpose_subset_expected.json"
 NAMES = {
@@ -59,7 +60,7 @@ def test_everybody_with_joints_is_in_the_table_though_annotations_have_no_area(s
 def test_the_truth_as_an_answer_scores_1(source, tmp_path):
     table = source.table
     answer = np.concatenate([table.joints, np.ones((len(table), 14, 1), np.float32)], axis=2)
-    values, _ = source.evaluate(answer, str(tmp_path))
+    values, _ = source.evaluate(poses_of(source.table, answer), str(tmp_path))
     assert values["Ap .5"] > 0.98 and values["AR"] > 0.95
 
 
@@ -72,7 +73,9 @@ def test_ids_of_annotations_do_not_matter(source, tmp_path):
     other = CrowdPoseKeypoints(str(tmp_path), "test", CROWDPOSE, aspect_ratio=0.75)
     table = source.table
     answer = np.concatenate([table.joints, np.ones((len(table), 14, 1), np.float32)], axis=2)
-    assert other.evaluate(answer, str(tmp_path)) == source.evaluate(answer, str(tmp_path))
+    assert other.evaluate(poses_of(other.table, answer), str(tmp_path)) == source.evaluate(
+        poses_of(source.table, answer), str(tmp_path)
+    )
 
 
 def test_a_crowd_index_that_is_no_number_is_an_error_that_names_the_image(tmp_path):
@@ -91,6 +94,6 @@ def test_images_without_a_crowd_index_are_left_out_of_the_scores_by_crowd(tmp_pa
     (tmp_path / "json" / "crowdpose_val.json").write_text(json.dumps(content))
     ours = CrowdPoseKeypoints(str(tmp_path), "val", CROWDPOSE, aspect_ratio=0.75)
     answer = np.ones((len(ours.table), 14, 3), np.float32)
-    values, _ = ours.evaluate(answer, str(tmp_path))
+    values, _ = ours.evaluate(poses_of(ours.table, answer), str(tmp_path))
     assert list(values) == list(NAMES)
     assert "crowdpose_val.json: 1 images have no crowdIndex" in caplog.text

@@ -10,7 +10,9 @@ from lib.dataset import top_down
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.loading import EpochSampler, TestLoader, train_loader
 from lib.dataset.top_down import Augmentation, TopDownDataset
+from lib.keypoints.geometry import Crop
 from lib.keypoints.skeletons import COCO
+from lib.utils import distributed
 from lib.utils.errors import InputError
 from tests import tiny
 
@@ -24,7 +26,7 @@ def data(tmp_path):
     content["annotations"][1]["image_id"] = 7
     tiny.save_coco(tmp_path, content)
     source = CocoKeypoints(str(tmp_path), "val2017", COCO, aspect_ratio=0.75)
-    return TopDownDataset(source, (24, 32), Augmentation(half_body_probability=0.3), seed=5)
+    return TopDownDataset(source, Crop((24, 32)), Augmentation(half_body_probability=0.3), seed=5)
 
 
 def epoch_of(loader, epoch: int) -> list[dict[str, torch.Tensor]]:
@@ -54,6 +56,33 @@ def test_the_order_is_a_new_one_each_epoch_and_follows_from_the_seed():
     plain = EpochSampler(4, shuffle=False)
     plain.epoch = 3
     assert list(plain) == [(3, 0), (3, 1), (3, 2), (3, 3)] and len(plain) == 4
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_the_batches_of_several_processes_hold_together_what_one_process_takes(world_size):
+    size, batch = 20, 6 // world_size
+    whole = [row for _, row in EpochSampler(size, shuffle=True, seed=1)]
+    shares = [
+        [row for _, row in EpochSampler(size, True, 1, rank, world_size)]
+        for rank in range(world_size)
+    ]
+    assert {len(share) for share in shares} == {size // world_size}
+    for start in range(0, 3):
+        together = {row for s in shares for row in s[start * batch : (start + 1) * batch]}
+        assert together == set(whole[start * 6 : (start + 1) * 6])
+
+
+def test_test_loaders_of_several_processes_give_everybody_once(data, monkeypatch):
+    data.augmentation = None
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    rows = []
+    for rank in range(3):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        loader = TestLoader(data, 2, workers=0)
+        batches = list(loader)
+        assert len(batches) == len(loader)
+        rows += [row for batch in batches for row in batch["index"].tolist()]
+    assert sorted(rows) == list(range(11))
 
 
 def test_the_same_seed_gives_the_same_batches_with_0_1_and_2_workers(data):

@@ -11,6 +11,7 @@ from lib.dataset.mpii import MpiiKeypoints, pckh
 from lib.utils.errors import InputError
 from tests import tiny
 from tests.golden_arrays import golden
+from tests.poses import poses_of
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_the_test_set_has_no_joints_and_no_score(tmp_path, people):
     source = MpiiKeypoints(str(tmp_path), "test")
     assert not source.has_truth and not source.table.visible.any()
     answer = answer_of(people)
-    values, score = source.evaluate(answer, str(tmp_path / "out"))
+    values, score = source.evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
     assert dict(values) == {"Null": 0.0} and score == 0
     written = loadmat(tmp_path / "out" / "pred.mat")["preds"]
     np.testing.assert_allclose(written, answer[..., :2] + 1)
@@ -115,7 +116,9 @@ def test_missing_joints_do_not_count_and_pelvis_and_thorax_not_in_the_mean():
 def test_the_truth_as_an_answer_scores_100_and_is_written_counted_from_1(tmp_path, people):
     source = MpiiKeypoints(str(tmp_path), "valid")
     answer = answer_of(people)
-    values, score = source.evaluate(answer.astype(np.float32), str(tmp_path / "out"))
+    values, score = source.evaluate(
+        poses_of(source.table, answer.astype(np.float32)), str(tmp_path / "out")
+    )
     assert score == values["Mean"] == 100
     written = loadmat(tmp_path / "out" / "pred.mat")["preds"]
     assert written.shape == (6, 16, 2)
@@ -123,7 +126,7 @@ def test_the_truth_as_an_answer_scores_100_and_is_written_counted_from_1(tmp_pat
     # Half of 0.6 of the head box's diagonal of 20 x 20 pixels is 8.5.
     for distance, expected in ((8.4, 100), (8.6, 0)):
         moved = answer + np.array([distance, 0, 0])
-        assert source.evaluate(moved, str(tmp_path / "out"))[1] == expected
+        assert source.evaluate(poses_of(source.table, moved), str(tmp_path / "out"))[1] == expected
 
 
 @pytest.mark.parametrize(
@@ -187,11 +190,12 @@ def test_a_ground_truth_that_cannot_be_used_is_an_error_that_names_it(
     source = MpiiKeypoints(str(tmp_path), "valid")
     damage(tmp_path / "annot" / "gt_valid.mat")
     with pytest.raises(InputError, match=message) as caught:
-        source.evaluate(answer_of(people), str(tmp_path / "out"))
+        source.evaluate(poses_of(source.table, answer_of(people)), str(tmp_path / "out"))
     assert "gt_valid.mat" in str(caught.value)
 
 
 def test_a_ground_truth_of_other_people_is_an_error(tmp_path, people):
     tiny.write_mpii_truth(tmp_path / "annot" / "gt_valid.mat", people[:4])
+    source = MpiiKeypoints(str(tmp_path), "valid")
     with pytest.raises(InputError, match=r"has 4 people, valid\.json has 6"):
-        MpiiKeypoints(str(tmp_path), "valid").evaluate(answer_of(people), str(tmp_path / "out"))
+        source.evaluate(poses_of(source.table, answer_of(people)), str(tmp_path / "out"))

@@ -12,6 +12,7 @@ from lib.config import load_config
 from lib.dataset import build_dataset
 from lib.utils.errors import InputError
 from tests.golden_arrays import GOLDEN, golden_annotations
+from tests.poses import poses_of
 from tests.tiny import write_coco
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +62,7 @@ def test_every_category_with_the_same_joints_is_used_and_keeps_its_number(tmp_pa
     dataset = build_dataset(cfg, "train", is_train=False)
     assert dataset.table.category.tolist() == [1, 7, 1, 7, 1]
     answer = np.concatenate([dataset.table.joints, np.ones((5, 17, 1))], axis=2)
-    values, _ = dataset.source.evaluate(answer, str(tmp_path))
+    values, _ = dataset.source.evaluate(poses_of(dataset.source.table, answer), str(tmp_path))
     assert values["AP"] == pytest.approx(1)
     results = json.loads((tmp_path / "results/keypoints_train_results_0.json").read_bytes())
     assert sorted(person["category_id"] for person in results) == [1, 1, 1, 7, 7]
@@ -148,5 +149,5 @@ def test_real_files_are_read_and_their_truth_scores_1(tmp_path, experiment, fold
         assert len(table) == count
         assert dataset[0]["image"].float().std() > 10
         answer = np.concatenate([table.joints, np.ones((*table.visible.shape, 1))], axis=2)
-        values, _ = dataset.source.evaluate(answer, str(tmp_path))
+        values, _ = dataset.source.evaluate(poses_of(dataset.source.table, answer), str(tmp_path))
         assert values["AP"] > 0.99

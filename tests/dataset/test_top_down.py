@@ -8,7 +8,7 @@ import torch
 from lib.dataset import build_dataset, top_down
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.top_down import Augmentation, TopDownDataset
-from lib.keypoints.geometry import crop_matrix, flip_permutation, transform_points
+from lib.keypoints.geometry import Crop, crop_matrix, flip_permutation, transform_points
 from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
 from tests import tiny
@@ -23,7 +23,7 @@ def source(tmp_path):
 
 
 def dataset(source, augmentation=None, seed=0, size=(48, 64)) -> TopDownDataset:
-    return TopDownDataset(source, size, augmentation, seed)
+    return TopDownDataset(source, Crop(size), augmentation, seed)
 
 
 def views(data: TopDownDataset, count: int, row: int = 0) -> list[dict]:
@@ -40,10 +40,13 @@ def test_a_sample_has_the_promised_fields(source):
         "center": (torch.float32, (2,)),
         "scale": (torch.float32, (2,)),
         "rotation": (torch.float32, ()),
+        "box": (torch.float32, (4,)),
         "score": (torch.float32, ()),
         "index": (torch.int64, ()),
+        "image_index": (torch.int64, ()),
     }
     assert {k: (v.dtype, tuple(v.shape)) for k, v in sample.items()} == expected
+    assert sample["box"].tolist() == [63, 12, 43, 63] and sample["image_index"] == 1
     assert sample["index"] == 3 and sample["score"] == 1 and sample["rotation"] == 0
 
 
@@ -63,7 +66,7 @@ def test_a_test_sample_is_the_plain_crop_in_rgb_with_the_joints_on_it(source):
 
 def test_an_aligned_sample_is_cut_by_the_aligned_matrix(source):
     table = source.table
-    sample = TopDownDataset(source, (48, 64), is_aligned=True)[2]
+    sample = TopDownDataset(source, Crop((48, 64), is_aligned=True))[2]
     matrix = crop_matrix(table.center[2], table.scale[2], 0.0, (48, 64), is_aligned=True)
     seen = table.visible[2] > 0
     joints = transform_points(table.joints[2], matrix)
@@ -245,7 +248,7 @@ def test_the_builder_follows_the_keys_of_dataset(tmp_path, source):
     cfg = load(tmp_path, DATASET=keys, SEED=9)
     data = build_dataset(cfg, "val2017", is_train=True)
     assert data.augmentation == Augmentation(False, 0.1, 7.0, 0.25, 5, 0.5)
-    assert (data.size, data.seed, len(data), data.skeleton) == ((64, 64), 9, 6, COCO)
+    assert (data.crop.size, data.seed, len(data), data.skeleton) == ((64, 64), 9, 6, COCO)
     assert build_dataset(cfg, "val2017", is_train=False).augmentation is None
 
 
@@ -293,7 +296,7 @@ def test_boxes_are_moved_once_and_for_all_by_up_to_a_fifth(source):
     moves = []
     for seed in range(40):
         data = TopDownDataset(
-            source, (64, 64), Augmentation(**still, shift_probability=share), seed
+            source, Crop((64, 64)), Augmentation(**still, shift_probability=share), seed
         )
         for row in range(len(data)):
             first, later = data[0, row]["center"].numpy(), data[7, row]["center"].numpy()

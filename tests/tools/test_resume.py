@@ -12,13 +12,13 @@ def interrupt_at(module, epoch: int, monkeypatch) -> None:
     """Ctrl-C in the middle of that epoch, as a batch comes in."""
     original = module.train_epoch
 
-    def train_epoch(model, loader, codec, optimizer, rate, at, *args, **kwargs):
+    def train_epoch(task, loader, optimizer, lr_at, at, **kwargs):
         def interrupting(e, step):
             if (e, step) == (epoch, 1):
                 raise KeyboardInterrupt
-            return rate(e, step)
+            return lr_at(e, step)
 
-        return original(model, loader, codec, optimizer, interrupting, at, *args, **kwargs)
+        return original(task, loader, optimizer, interrupting, at, **kwargs)
 
     monkeypatch.setattr(module, "train_epoch", train_epoch)
 

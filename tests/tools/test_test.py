@@ -141,7 +141,7 @@ def test_weights_that_are_not_numbers_are_an_error_and_leave_no_results(root, tr
     state["final_layer.bias"][:] = float("nan")
     torch.save(state, root.parent / "nan.pth")
     ended = command("test", "--cfg", write(root), "TEST.MODEL_FILE", root.parent / "nan.pth")
-    assert is_one_line(ended, "not finite numbers")
+    assert is_one_line(ended, "contains NaN or Inf")
 
 
 def exported(root, command) -> tuple[Path, Path]:

@@ -1,4 +1,4 @@
-"""What tools/demo.py makes of the people that it found: pictures, videos, a JSON of results."""
+"""Drawn pictures and videos, and a JSON file of results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from lib.core.inference import Person
+from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
-from lib.media.smoothing import OneEuro
-from lib.media.tracking import Tracker
 from lib.media.video import Frame, Item, VideoFile
 from lib.utils.drawing import draw_box, draw_person, number_color, write_picture
 from lib.utils.reading import write_json
@@ -27,42 +25,6 @@ class Style:
     boxes: bool = False
 
 
-class Follower:
-    """Numbers for the people of a video, and steadier joints where ``smooth``.
-
-    Args:
-        threshold: joints with a lower score do not count.
-    """
-
-    def __init__(self, skeleton: Skeleton, threshold: float, smooth: bool) -> None:
-        self._skeleton = skeleton
-        self._threshold = threshold
-        self._smooth = smooth
-        self._item: Item | None = None
-
-    def __call__(self, frame: Frame, people: list[Person]) -> list[int]:
-        """The people's numbers; their keypoints are smoothed in place. Pictures have no numbers."""
-        if not frame.rate:
-            return []
-        if frame.item != self._item:
-            self._item = frame.item
-            self._tracker = Tracker(self._skeleton, joint_threshold=self._threshold)
-            self._filters: dict[int, tuple[OneEuro, int]] = {}
-        numbers = self._tracker(people)
-        if not self._smooth:
-            return numbers
-        known, self._filters = self._filters, {}
-        for number, person in zip(numbers, people, strict=True):
-            smooth, last = known.pop(number, (OneEuro(frame.rate), frame.number - 1))
-            size = float(np.sqrt(person.box[2] * person.box[3]))
-            is_seen = person.scores > self._threshold
-            person.keypoints = smooth(person.keypoints, size, is_seen, frame.number - last)
-            self._filters[number] = smooth, frame.number
-        # Somebody missing may come back; whoever does not is forgotten by the tracker.
-        self._filters |= {n: f for n, f in known.items() if frame.number - f[1] < frame.rate * 2}
-        return numbers
-
-
 class Pictures:
     """Drawn pictures and videos in ``folder``, under the names of what they show.
 
@@ -76,9 +38,9 @@ class Pictures:
         self._video: VideoFile | None = None
         self._item: Item | None = None
 
-    def write(self, frame: Frame, people: list[Person], numbers: Sequence[int]) -> None:
+    def write(self, frame: Frame, poses: Poses, numbers: Sequence[int]) -> None:
         """Draw into the frame and write it."""
-        draw_people(frame.image, people, numbers, self._skeleton, self._style)
+        draw_people(frame.image, poses, numbers, self._skeleton, self._style)
         if frame.item != self._item:
             self.close()
             self._item = frame.item
@@ -102,24 +64,24 @@ class Pictures:
 
 def draw_people(
     image: np.ndarray,
-    people: list[Person],
+    poses: Poses,
     numbers: Sequence[int],
     skeleton: Skeleton,
     style: Style,
 ) -> None:
     """Draw everybody into ``image`` (H, W, 3) uint8 RGB, with boxes where they have numbers."""
-    for at, person in enumerate(people):
+    for at, pose in enumerate(poses):
         if numbers:
-            draw_box(image, person.box, str(numbers[at]), number_color(numbers[at]))
+            draw_box(image, pose.box, str(numbers[at]), number_color(numbers[at]))
         elif style.boxes:
-            draw_box(image, person.box)
+            draw_box(image, pose.box)
         draw_person(
             image,
-            person.keypoints,
-            person.scores > style.threshold,
+            pose.keypoints,
+            pose.scores > style.threshold,
             skeleton.limbs,
             skeleton.flip_pairs,
-            person.scores if style.scores else None,
+            pose.scores if style.scores else None,
         )
 
 
@@ -135,19 +97,19 @@ class Results:
     def add(
         self,
         frame: Frame,
-        people: list[Person],
+        poses: Poses,
         numbers: Sequence[int],
         categories: Sequence[int] = (),
     ) -> None:
         """The people of one frame; ``categories`` are theirs where they are known."""
-        for at, person in enumerate(people):
-            table = np.column_stack([person.keypoints.round(2), person.scores.round(4)])
+        for at, pose in enumerate(poses):
+            table = np.column_stack([pose.keypoints.round(2), pose.scores.round(4)])
             entry = {
                 "image_id": frame.image_id,
                 "category_id": categories[at] if categories else self._category,
                 "keypoints": table.astype(np.float64).round(4).ravel().tolist(),
-                "score": round(person.score * person.box_score, 5),
-                "bbox": [round(float(value), 2) for value in person.box],
+                "score": round(pose.score * pose.box_score, 5),
+                "bbox": [round(float(value), 2) for value in pose.box],
                 "file_name": frame.item.name,
             }
             if frame.rate:

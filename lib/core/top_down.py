@@ -1,0 +1,154 @@
+"""The task "one person per crop": a network sees a crop around each person's box."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+import torch
+from yacs.config import CfgNode
+
+from lib.config import skeleton_of
+from lib.core.backends import Backend
+from lib.core.codecs import build_codec
+from lib.core.codecs.codec import Codec, Outputs
+from lib.core.task import Losses, Task
+from lib.dataset import crop_of
+from lib.dataset.loading import Batch
+from lib.dataset.top_down import cut
+from lib.keypoints.geometry import Crop, box_to_center_scale
+from lib.keypoints.poses import Poses
+from lib.keypoints.skeletons import Skeleton
+from lib.utils.drawing import draw_person, heatmap_rows, sheet
+
+MAX_DRAWN = 32  # crops in one picture
+COLUMNS = 8
+
+
+class TopDown(Task):
+    """One person per crop.
+
+    Args:
+        backend: what runs the network.
+        codec: of the network's outputs.
+        crop: the network's crops.
+        autocast: train in bfloat16 where PyTorch holds that to be safe.
+    """
+
+    def __init__(
+        self, backend: Backend, codec: Codec, skeleton: Skeleton, crop: Crop, autocast: bool = False
+    ) -> None:
+        self.skeleton = skeleton
+        self.device = backend.device
+        self.backend = backend
+        self.codec = codec
+        self.crop = crop
+        self._autocast = autocast
+        self._is_training = False
+
+    def train(self, mode: bool = True) -> None:
+        self._is_training = mode
+        self.backend.train(mode)
+
+    def forward(self, batch: Batch) -> Outputs:
+        if self._is_training:
+            return self.backend.training_outputs(batch["image"], self._autocast)
+        return self.backend.outputs(batch["image"])
+
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses | None:
+        if self.backend.decodes:
+            return None
+        target = self.codec.encode(batch["joints"], batch["visible"])
+        total = self.codec.loss(outputs, target)
+        with torch.no_grad():
+            accuracy, joints = self.codec.accuracy(outputs, target)
+        return Losses(total, accuracy, joints)
+
+    def predict(self, outputs: Outputs, batch: Batch) -> Poses:
+        keypoints, scores = self._decode(outputs)
+        return Poses(
+            image=batch["image_index"],
+            keypoints=self.crop.to_image(keypoints, batch["center"], batch["scale"]),
+            scores=scores,
+            score=scores.mean(dim=1),
+            box=batch["box"],
+            box_score=batch["score"],
+            row=batch["index"],
+        )
+
+    def _decode(self, outputs: Outputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keypoints (N, K, 2) in crop pixels and scores (N, K)."""
+        keypoints, scores = outputs if self.backend.decodes else self.codec.decode(outputs)
+        return keypoints.float(), scores.float()
+
+    @torch.no_grad()
+    def draw(self, batch: Batch, outputs: Outputs, kinds: Collection[str]) -> dict[str, np.ndarray]:
+        images = batch["image"][:MAX_DRAWN].permute(0, 2, 3, 1).cpu().numpy()
+        joints = batch["joints"][:MAX_DRAWN].cpu().numpy()
+        is_visible = batch["visible"][:MAX_DRAWN].cpu().numpy() > 0
+        keypoints = self._decode(outputs)[0][:MAX_DRAWN].cpu().numpy()
+        annotated = self._skeletons(images, joints, is_visible)
+        # The annotated joints, as HRNet draws it, so that the two pictures show the same ones;
+        # without annotation, all.
+        is_drawn = is_visible if is_visible.any() else np.ones_like(is_visible)
+        predicted = self._skeletons(images, keypoints, is_drawn)
+        drawn: dict[str, np.ndarray] = {}
+        if "gt" in kinds:
+            drawn["gt"] = sheet(annotated, COLUMNS)
+        if "pred" in kinds:
+            drawn["pred"] = sheet(predicted, COLUMNS)
+        if "hm_gt" in kinds:
+            target = self.codec.encode(batch["joints"], batch["visible"])
+            drawn["hm_gt"] = _heatmaps(images, target.heatmaps)
+        if "hm_pred" in kinds and not self.backend.decodes:
+            drawn["hm_pred"] = _heatmaps(images, self.codec.maps(outputs))
+        if "gt_pred" in kinds:
+            pairs = [image for pair in zip(annotated, predicted, strict=True) for image in pair]
+            drawn["gt_pred"] = sheet(pairs[:16], COLUMNS)
+        return drawn
+
+    def _skeletons(
+        self, images: np.ndarray, keypoints: np.ndarray, is_drawn: np.ndarray
+    ) -> list[np.ndarray]:
+        limbs, pairs = self.skeleton.limbs, self.skeleton.flip_pairs
+        drawn = [np.ascontiguousarray(image).copy() for image in images]
+        for image, person, flags in zip(drawn, keypoints, is_drawn, strict=True):
+            draw_person(image, person, flags, limbs, pairs)
+        return drawn
+
+    def batches(
+        self,
+        images: Sequence[np.ndarray],
+        boxes: Sequence[np.ndarray],
+        box_scores: Sequence[np.ndarray],
+        batch_size: int,
+    ) -> Iterator[Batch]:
+        counts = [len(one) for one in boxes]
+        image_index = np.repeat(np.arange(len(images)), counts)
+        box = np.concatenate([*boxes, np.zeros((0, 4))])
+        score = np.concatenate([*box_scores, np.zeros(0)]).astype(np.float32)
+        center, scale = box_to_center_scale(box, self.crop.aspect_ratio)
+        for start in range(0, len(box), batch_size):
+            part = slice(start, start + batch_size)
+            crops = [
+                cut(images[i], self.crop.matrix(c, s), self.crop.size)
+                for i, c, s in zip(image_index[part], center[part], scale[part], strict=True)
+            ]
+            arrays = {
+                "image": np.stack(crops),
+                "center": center[part],
+                "scale": scale[part],
+                "box": box[part].astype(np.float32),
+                "score": score[part],
+                "index": np.full(len(crops), -1),
+                "image_index": image_index[part],
+            }
+            yield {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _heatmaps(images: np.ndarray, maps: torch.Tensor) -> np.ndarray:
+    return heatmap_rows(images, maps[:MAX_DRAWN].float().cpu().numpy())
+
+
+def build_top_down(cfg: CfgNode, backend: Backend, autocast: bool = False) -> TopDown:
+    """The task of an experiment, run by ``backend``."""
+    skeleton = skeleton_of(cfg)
+    return TopDown(backend, build_codec(cfg, skeleton), skeleton, crop_of(cfg), autocast)

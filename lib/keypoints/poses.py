@@ -1,0 +1,100 @@
+"""Poses: the people found in images, whatever network or file they came from."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from lib.utils.errors import InputError
+
+Array = np.ndarray | torch.Tensor
+
+
+class Pose(NamedTuple):
+    """One person of ``Poses``; the arrays are views of its rows."""
+
+    image: int
+    keypoints: np.ndarray  # (K, 2)
+    scores: np.ndarray  # (K,)
+    score: float
+    box: np.ndarray  # (4,)
+    box_score: float
+    row: int
+
+
+@dataclass
+class Poses:
+    """P people with K keypoints each, as flat arrays.
+
+    ``poses[3]`` is one person, a ``Pose``; a slice, row numbers or flags select a ``Poses``. A task
+    predicts tensors on its device; ``numpy`` turns them into arrays.
+
+    image: (P,) int64, the image's row in the data set's table, or its number among those given.
+    keypoints: (P, K, 2) float32, x and y in image pixels.
+    scores: (P, K) float32, of each keypoint.
+    score: (P,) float32, of the person: the mean of the scores.
+    box: (P, 4) float32, x, y, width, height in pixels.
+    box_score: (P,) float32, the detector's, 1 for boxes that were given.
+    row: (P,) int64, row of the person's box in the data set's table, -1 if there is none.
+    """
+
+    image: Array
+    keypoints: Array
+    scores: Array
+    score: Array
+    box: Array
+    box_score: Array
+    row: Array
+
+    @classmethod
+    def empty(cls, joints: int) -> "Poses":
+        """Nobody, with ``joints`` keypoints."""
+        flat = np.zeros(0, np.float32)
+        none = np.zeros(0, np.int64)
+        return cls(
+            image=none,
+            keypoints=np.zeros((0, joints, 2), np.float32),
+            scores=np.zeros((0, joints), np.float32),
+            score=flat,
+            box=np.zeros((0, 4), np.float32),
+            box_score=flat,
+            row=none,
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Poses"]) -> "Poses":
+        """The people of at least one ``Poses`` of NumPy arrays, one after another."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, rows: int | slice | np.ndarray | list[int]) -> "Pose | Poses":
+        values = [getattr(self, field.name)[rows] for field in fields(self)]
+        if not isinstance(rows, (int, np.integer)):
+            return Poses(*values)
+        image, keypoints, scores, score, box, box_score, row = values
+        return Pose(int(image), keypoints, scores, float(score), box, float(box_score), int(row))
+
+    def __iter__(self) -> Iterator[Pose]:
+        return (self[row] for row in range(len(self)))
+
+    def numpy(self) -> "Poses":
+        """The same as NumPy arrays."""
+        values = (getattr(self, field.name) for field in fields(self))
+        return Poses(*(v.cpu().numpy() if isinstance(v, torch.Tensor) else v for v in values))
+
+    def with_scores(self) -> np.ndarray:
+        """(P, K, 3) float32: x, y and score of each keypoint."""
+        return np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
+
+    def by_row(self) -> "Poses":
+        """Everybody in the order of ``row``, each row once."""
+        return self[np.unique(self.row, return_index=True)[1]]
+
+    def check_finite(self) -> None:
+        """Raise an InputError if a keypoint or score is NaN or Inf."""
+        if not (np.isfinite(self.keypoints).all() and np.isfinite(self.scores).all()):
+            raise InputError("the network's output contains NaN or Inf; check the weights")

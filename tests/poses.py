@@ -1,0 +1,35 @@
+"""Poses for tests."""
+
+import numpy as np
+
+from lib.dataset.table import Table
+from lib.keypoints.poses import Poses
+
+
+def poses_of(table: Table, keypoints: np.ndarray) -> Poses:
+    """Everybody in ``table``, in its order, with keypoints (N, K, 3) x, y and score."""
+    return Poses(
+        image=table.image.astype(np.int64),
+        keypoints=keypoints[..., :2],
+        scores=keypoints[..., 2],
+        score=keypoints[..., 2].mean(1),
+        box=np.stack([table.box(row) for row in range(len(table))]),
+        box_score=table.score,
+        row=np.arange(len(table)),
+    )
+
+
+def people(boxes: np.ndarray, keypoints: np.ndarray, scores: np.ndarray | float = 1.0) -> Poses:
+    """People in one image with boxes (P, 4) and keypoints (P, K, 2)."""
+    boxes, keypoints = np.asarray(boxes, np.float32), np.asarray(keypoints, np.float32)
+    scores = np.broadcast_to(np.float32(scores), keypoints.shape[:2])
+    count = len(boxes)
+    return Poses(
+        image=np.zeros(count, np.int64),
+        keypoints=keypoints,
+        scores=scores,
+        score=scores.mean(1),
+        box=boxes,
+        box_score=np.ones(count, np.float32),
+        row=np.full(count, -1),
+    )

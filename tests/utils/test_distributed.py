@@ -1,0 +1,41 @@
+"""Several processes, by gloo on this machine."""
+
+import multiprocessing
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from lib.utils import distributed
+
+
+def test_one_process_is_the_main_one_and_shares_with_itself():
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+    assert distributed.gather("a") == ["a"]
+    assert distributed.total(torch.tensor([2.0])).tolist() == [2]
+
+
+def _work(rank: int, port: int, results) -> None:
+    dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=2)
+    total = distributed.total(torch.tensor([1.0 + rank]))
+    results.put((rank, distributed.is_main(), distributed.gather(rank), total.tolist()))
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_gloo_available(), reason="this PyTorch has no gloo")
+def test_two_processes_gather_by_rank_and_sum():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    processes = [context.Process(target=_work, args=(rank, port, results)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert sorted(results.get() for _ in processes) == [
+        (0, True, [0, 1], [3.0]),
+        (1, False, [0, 1], [3.0]),
+    ]
