@@ -1,7 +1,7 @@
-"""Detectors: pictures in, boxes of people out, one pass for all pictures of a call.
+"""Detectors: images in, boxes of people out, one forward pass for all images of a call.
 
-Any callable does that takes a list of (H, W, 3) uint8 RGB images and gives for each its boxes
-(N, 4) x, y, width, height in pixels and their scores (N,), best first.
+A detector is any callable that takes a list of (H, W, 3) uint8 RGB images and returns for each its
+boxes (N, 4), x, y, width, height in pixels, and their scores (N,). Those here put the best first.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,12 @@ from torchvision.models import detection
 
 from lib.core.inference import Detector
 from lib.media.boxes import inside
-from lib.media.onnx_detector import OnnxDetector
+from lib.media.onnx_detector import ONNX_DETECTORS, read_settings
 from lib.utils.errors import InputError
 from lib.utils.zoo import DETECTORS, how_to_get
 
 PERSON = "person"
+NO_CLASSES = ("__background__", "N/A")  # of torchvision's names of COCO's classes
 # Their weights COCO_V1 were trained with batch norms that add no eps, which torchvision's builders
 # see to only where they load the weights themselves (overwrite_eps in faster_rcnn.py and others).
 WITHOUT_EPS = frozenset(
@@ -37,32 +38,33 @@ def build_detector(
     """The detector called ``name``.
 
     Args:
-        name: one of torchvision's detection models, or a YAML that describes an ONNX file
-            (docs/demo.md).
+        name: one of torchvision's detection models, or the YAML of a YOLOX or RT-DETR in an ONNX
+            file (docs/demo.md).
         weights: a local file; for torchvision's also a name of its weights, such as COCO_V1. ''
             takes the file in models/detectors/, else torchvision's own loader; of an ONNX detector
             the file that the YAML names.
         threshold: boxes with a lower score are left out; None: 0.5, or what the YAML says.
-        classes: names or numbers of the classes wanted; none: people, or what the YAML says.
+        classes: names or numbers of the wanted classes; none: people.
 
     Raises:
         InputError: there is no such detector, or its weights are not here; the message says where
             to get them.
     """
     if Path(name).suffix in (".yaml", ".yml"):
-        numbers = [_number(one) for one in classes]
-        return OnnxDetector(name, weights, threshold, numbers or None, torch.device(device))
+        settings = read_settings(name)
+        settings.model = weights or settings.model
+        settings.threshold = settings.threshold if threshold is None else threshold
+        numbers = _class_numbers(settings.classes or _coco_classes(), classes)
+        return ONNX_DETECTORS[settings.kind](settings, numbers, torch.device(device))
     return TorchvisionDetector(
         name, weights, 0.5 if threshold is None else threshold, classes, device
     )
 
 
-def _number(text: str) -> int:
-    if not text.isdecimal():
-        raise InputError(
-            f"--detector-classes: an ONNX detector's classes are numbers from 0, not {text}"
-        )
-    return int(text)
+def _coco_classes() -> list[str]:
+    """COCO's 80 classes, as detectors without a background class number them."""
+    names = detection.FasterRCNN_ResNet50_FPN_Weights.DEFAULT.meta["categories"]
+    return [name for name in names if name not in NO_CLASSES]
 
 
 class TorchvisionDetector:
@@ -128,7 +130,7 @@ def _class_numbers(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
         elif one.isdecimal() and int(one) < len(names):
             numbers.append(int(one))
         else:
-            there = ", ".join(name for name in names if name not in ("__background__", "N/A"))
+            there = ", ".join(name for name in names if name not in NO_CLASSES)
             raise InputError(f"--detector-classes: there is no {one!r}; there are {there}")
     return numbers
 

@@ -1,300 +1,186 @@
-"""Any detector in an ONNX file that a YAML describes; docs/demo.md has the YAML's keys."""
+"""YOLOX and RT-DETR detectors in ONNX files; docs/demo.md describes their YAML."""
 
-import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import cv2
 import msgspec
 import numpy as np
 import torch
 import yaml
+from torchvision.transforms.v2.functional import resize
 
 from lib.core.exported import onnx_session
 from lib.media.boxes import inside
 from lib.nms import box_nms
 from lib.utils.errors import InputError
 
-MAX_BOXES = 300  # of an image, the best, before suppression and after
+Found = tuple[np.ndarray, np.ndarray]  # boxes (N, 4) x, y, width, height; scores (N,)
+Decoded = tuple[np.ndarray, np.ndarray, np.ndarray]  # corners (N, 4), scores (N,), classes (N,)
 
 
-class Input(msgspec.Struct, forbid_unknown_fields=True):
-    """What goes into the file. A pixel's value is (pixel * scale - mean) / std."""
+class Settings(msgspec.Struct, rename="upper", forbid_unknown_fields=True):
+    """The YAML of an ONNX detector."""
 
-    size: tuple[int, int]  # width, height
-    name: str = ""  # '' is the first input
-    fit: str = "letterbox"  # keeps the aspect ratio; or stretch
-    place: str = "corner"  # of a letterbox's picture: corner or center
-    pad: int = 114  # the letterbox's grey
-    order: str = "RGB"
-    layout: str = "NCHW"
-    scale: float = 1.0
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # in the channels' order
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    sizes: str = ""  # a second input, int64 (N, 2) width, height of each picture
+    kind: Literal["yolox", "rtdetr"]
+    model: str  # path of the ONNX file
+    threshold: float = 0.5  # boxes with a lower score are left out
+    size: tuple[int, int] | None = None  # width, height of the input; None: as the file says
+    classes: tuple[str, ...] = ()  # names in the model's order; (): COCO's 80
 
 
-class Output(msgspec.Struct, forbid_unknown_fields=True):
-    """What comes out. Each place is ``name``, ``name[column]`` or ``name[first:end]``."""
-
-    boxes: str
-    scores: str
-    objectness: str = ""  # multiplied with the scores
-    labels: str = ""  # '' : the best of several scores says the class
-    format: str = "xyxy"  # or xywh, or cxcywh
-    pixels: str = "input"  # of the input, of the image, or unit: 0 to 1 over the input
-    transposed: bool = False  # (N, columns, boxes) in place of (N, boxes, columns)
-    strides: tuple[int, ...] = ()  # boxes relative to cells of grids, as YOLOX exports them
-
-
-class Description(msgspec.Struct, forbid_unknown_fields=True):
-    """A detector's YAML."""
-
-    file: str
-    input: Input
-    output: Output
-    url: str = ""
-    classes: tuple[int, ...] = (0,)
-    threshold: float = 0.5
-    nms: float = 0.0  # overlap above which the worse box goes; 0: the file does it itself
-
-
-CHOICES = {
-    "input.fit": ("letterbox", "stretch"),
-    "input.place": ("corner", "center"),
-    "input.order": ("RGB", "BGR"),
-    "input.layout": ("NCHW", "NHWC"),
-    "output.format": ("xyxy", "xywh", "cxcywh"),
-    "output.pixels": ("input", "image", "unit"),
-}
-
-
-def read_description(path: str | Path) -> Description:
-    """The YAML of a detector; an InputError names the key that is wrong."""
+def read_settings(path: str | Path) -> Settings:
+    """Read the YAML of an ONNX detector; an InputError says what is wrong with it."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        description = msgspec.convert(content, Description)
+        return msgspec.convert(content, Settings)
     except FileNotFoundError:
         raise InputError(f"--detector: {path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, ValueError) as error:  # msgspec's errors are ValueErrors
         reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read as YAML: {reason}") from None
-    except msgspec.ValidationError as error:
-        raise InputError(f"{path}: does not describe a detector (docs/demo.md): {error}") from None
-    for key, choices in CHOICES.items():
-        section, name = key.split(".")
-        value = getattr(getattr(description, section), name)
-        if value not in choices:
-            raise InputError(f"{path}: {key}: must be one of {', '.join(choices)}, not {value!r}")
-    if min(description.input.size) < 1:
-        raise InputError(f"{path}: input.size: must be width and height in pixels")
-    return description
-
-
-@dataclass
-class Place:
-    """Where a picture lies in the network's input: input pixels = image pixels * zoom + shift."""
-
-    zoom: np.ndarray
-    shift: np.ndarray
+        raise InputError(
+            f"{path}: must have KIND: yolox or KIND: rtdetr, MODEL: FILE.onnx, and no other keys "
+            f"than THRESHOLD, SIZE and CLASSES (docs/demo.md): {reason}"
+        ) from None
 
 
 class OnnxDetector:
-    """The detector that the YAML ``path`` describes.
+    """Base class of detectors in ONNX files, called as lib.media.detectors describes.
 
     Args:
-        file: the ONNX file, '' for the YAML's.
-        threshold: None for the YAML's.
-        classes: None for the YAML's.
-        device: ``cuda`` uses ONNX Runtime's CUDA where it is installed.
+        settings: from ``read_settings``.
+        classes: numbers of the wanted classes, from 0.
+        device: ``cuda`` runs on the GPU where ONNX Runtime supports it.
 
     Raises:
-        InputError: the YAML, the file, or ONNX Runtime is not there or not right.
+        InputError: the file is missing or does not fit, or ONNX Runtime is not installed.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        file: str = "",
-        threshold: float | None = None,
-        classes: list[int] | None = None,
-        device: torch.device | None = None,
-    ) -> None:
-        self._path = path
-        self._about = read_description(path)
-        self._threshold = self._about.threshold if threshold is None else threshold
-        self._classes = list(self._about.classes if classes is None else classes)
-        self._session = _open(Path(file or self._about.file), self._about.url, device)
-        inputs = {one.name: one for one in self._session.get_inputs()}
-        self._input = self._about.input.name or next(iter(inputs))
-        wanted = {self._input, self._about.input.sizes} - {""}
-        self._check_names("input", wanted, inputs)
-        batch = inputs[self._input].shape[0]
-        self._batch = batch if isinstance(batch, int) else 0
-        output = self._about.output
-        texts = {"boxes": output.boxes, "scores": output.scores}
-        texts |= {"objectness": output.objectness, "labels": output.labels}
-        self._places = {key: _parse(path, key, text) for key, text in texts.items() if text}
-        outputs = [one.name for one in self._session.get_outputs()]
-        self._outputs = sorted({name for name, _ in self._places.values()})
-        self._check_names("output", self._outputs, outputs)
+    nms_threshold: float | None = None  # IoU above which the worse box goes; None: no NMS
 
-    def _check_names(self, what: str, wanted: Any, there: Any) -> None:
-        for name in wanted:
-            if name not in there:
-                raise InputError(
-                    f"{self._path}: the file has no {what} {name!r}; it has {', '.join(there)}"
-                )
+    def __init__(self, settings: Settings, classes: Sequence[int], device: torch.device) -> None:
+        self._path, self._threshold, self._classes = settings.model, settings.threshold, classes
+        if not Path(self._path).is_file():
+            raise InputError(f"{self._path}: there is no such file (see docs/demo.md)")
+        self._session = onnx_session(Path(self._path), device)
+        self._inputs = [one.name for one in self._session.get_inputs()]
+        self._outputs = [one.name for one in self._session.get_outputs()]
+        shape = self._session.get_inputs()[0].shape
+        self._size = settings.size or tuple(shape[:1:-1])
+        if len(shape) != 4 or not all(isinstance(n, int) and n > 0 for n in self._size):
+            raise InputError(
+                f"{self._path}: the input's shape is {shape}; it must be (N, 3, height, width), "
+                "and SIZE: [width, height] in the YAML where these are not numbers"
+            )
+        self._batch_size = shape[0] if isinstance(shape[0], int) else 0
 
-    def __call__(self, images: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Boxes and scores of each image, as lib.media.detectors says."""
-        found: list[tuple[np.ndarray, np.ndarray]] = []
-        step = self._batch or max(1, len(images))
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """The network's input (3, H, W) float32 from an image (H, W, 3) uint8 RGB."""
+        raise NotImplementedError
+
+    def decode(self, outputs: Sequence[np.ndarray], image: np.ndarray) -> Decoded:
+        """An image's boxes from the network's outputs; corners are x1, y1, x2, y2 in its pixels."""
+        raise NotImplementedError
+
+    def __call__(self, images: list[np.ndarray]) -> list[Found]:
+        """Boxes and scores of each image, as lib.media.detectors describes."""
+        found: list[Found] = []
+        step = self._batch_size or max(1, len(images))
         for start in range(0, len(images), step):
-            found += self._pass(images[start : start + step])
-        return found
+            batch = images[start : start + step]
+            # Where the batch size is fixed, the last batch is filled up.
+            batch = batch + batch[-1:] * (self._batch_size - len(batch))
+            found += map(self._select, zip(*self._run(batch), strict=True), batch)
+        return found[: len(images)]
 
-    def _pass(self, images: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        about = self._about.input
-        fitted = [fit(image, about) for image in images]
-        # A file for a fixed number of pictures gets its last ones filled up.
-        fitted += [fitted[-1]] * (self._batch - len(fitted))
-        feed = {self._input: to_input(np.stack([picture for picture, _ in fitted]), about)}
-        if about.sizes:
-            sizes = [image.shape[1::-1] for image in images]
-            sizes += [sizes[-1]] * (self._batch - len(sizes))
-            feed[about.sizes] = np.array(sizes, np.int64)
+    def _run(self, batch: list[np.ndarray]) -> list[np.ndarray]:
+        feed = {self._inputs[0]: np.stack([self.prepare(image) for image in batch])}
+        if "orig_target_sizes" in self._inputs:  # RT-DETR's: widths and heights
+            feed["orig_target_sizes"] = np.array([i.shape[1::-1] for i in batch], np.int64)
         try:
-            values = self._session.run(self._outputs, feed)
-        except Exception as error:  # ONNX Runtime's own errors share no public base
+            outputs = self._session.run(self._outputs, feed)
+        except Exception as error:  # ONNX Runtime's errors share no public base class
             reason = " ".join(str(error).split())
             raise InputError(f"{self._path}: ONNX Runtime: {reason}") from None
-        arrays = dict(zip(self._outputs, values, strict=True))
-        return [
-            self._people({k: self._take(arrays, k, n) for k in self._places}, place, image)
-            for n, (image, (_, place)) in enumerate(zip(images, fitted, strict=False))
-        ]
+        if any(output.shape[:1] != (len(batch),) for output in outputs):
+            shapes = ", ".join(str(output.shape) for output in outputs)
+            raise InputError(f"{self._path}: outputs of shape {shapes} for {len(batch)} images")
+        return outputs
 
-    def _take(self, arrays: dict[str, np.ndarray], key: str, number: int) -> np.ndarray:
-        """The values of one image (boxes, columns)."""
-        name, columns = self._places[key]
-        if arrays[name].ndim not in (2, 3) or number >= len(arrays[name]):
+    def _select(self, outputs: Sequence[np.ndarray], image: np.ndarray) -> Found:
+        corners, scores, classes = self.decode(outputs, image)
+        rows = np.flatnonzero(np.isin(classes, self._classes) & (scores >= self._threshold))
+        if self.nms_threshold is not None:
+            rows = rows[box_nms(np.column_stack([corners, scores])[rows], self.nms_threshold)]
+        return inside(corners[rows], scores[rows], image)
+
+
+class Yolox(OnnxDetector):
+    """YOLOX, exported by its tools/export_onnx.py without --decode_in_inference; input and boxes as
+    in demo/ONNXRuntime (Megvii-BaseDetection/YOLOX)."""
+
+    nms_threshold = 0.45
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        height, width = (max(1, int(n * self._ratio(image))) for n in image.shape[:2])
+        padded = np.full((self._size[1], self._size[0], 3), 114, np.uint8)
+        padded[:height, :width] = cv2.resize(image, (width, height))
+        return padded[..., ::-1].transpose(2, 0, 1).astype(np.float32)  # BGR, 0 to 255
+
+    def decode(self, outputs: Sequence[np.ndarray], image: np.ndarray) -> Decoded:
+        output, grid = outputs[0], self._grid()
+        is_table = output.ndim == 2 and len(output) == len(grid) and output.shape[1] > 5
+        # Raw sizes are logarithms, far below 20; those of a decoding file are pixels.
+        if not is_table or output[:, 2:4].max() > 20:
             raise InputError(
-                f"{self._path}: output.{key}: {name} is {arrays[name].shape}; it must be "
-                "(pictures, boxes) or (pictures, boxes, columns)"
+                f"{self._path}: must be YOLOX exported without --decode_in_inference, with an "
+                f"output (N, {len(grid)}, 5 + classes)"
             )
-        values = arrays[name][number]
-        values = values.reshape(-1, 1) if values.ndim == 1 else values
-        values = values.T if self._about.output.transposed else values
-        return values[:, columns]
+        centers = (output[:, :2] + grid[:, :2]) * grid[:, 2:]
+        sizes = np.exp(output[:, 2:4]) * grid[:, 2:]
+        scores = output[:, 4:5] * output[:, 5:]
+        return to_corners(centers, sizes) / self._ratio(image), scores.max(1), scores.argmax(1)
 
-    def _people(
-        self, found: dict[str, np.ndarray], place: Place, image: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        output = self._about.output
-        boxes = found["boxes"].astype(np.float64)
-        if boxes.shape[1:] != (4,):
-            raise InputError(
-                f"{self._path}: output.boxes: {output.boxes} has {boxes.shape[1]} columns, not 4"
-            )
-        for key, values in found.items():
-            if len(values) != len(boxes):
-                raise InputError(
-                    f"{self._path}: output.boxes: {output.boxes} gives {len(boxes)} boxes, "
-                    f"output.{key}: {getattr(output, key)}, {len(values)} rows"
-                )
-        scores = found["scores"] * found.get("objectness", 1)
-        # Of several classes the best decides, before any is left out.
-        labels = found["labels"][:, 0] if "labels" in found else scores.argmax(1)
-        scores = scores.max(1)
-        if output.strides:
-            boxes = from_cells(boxes, output.strides, self._about.input.size, self._path)
-        rows = np.flatnonzero(np.isin(labels, self._classes) & (scores >= self._threshold))
-        rows = rows[np.argsort(-scores[rows], kind="stable")][:MAX_BOXES]
-        corners = to_corners(boxes[rows], output.format)
-        if output.pixels == "unit":
-            corners = corners * np.tile(self._about.input.size, 2)
-        if output.pixels != "image":
-            corners = (corners - np.tile(place.shift, 2)) / np.tile(place.zoom, 2)
-        if self._about.nms:
-            dets = np.column_stack([corners, scores[rows]]).astype(np.float32)
-            kept = box_nms(dets, self._about.nms)
-            corners, rows = corners[kept], rows[kept]
-        return inside(corners, scores[rows], image)
+    def _ratio(self, image: np.ndarray) -> float:
+        return min(self._size[1] / image.shape[0], self._size[0] / image.shape[1])
+
+    def _grid(self) -> np.ndarray:
+        """Column, row and stride (N, 3) of the cell that each row of the output belongs to."""
+        cells = []
+        for stride in (8, 16, 32):
+            y, x = np.indices((self._size[1] // stride, self._size[0] // stride)).reshape(2, -1)
+            cells.append(np.column_stack([x, y, np.full(len(x), stride)]))
+        return np.concatenate(cells)
 
 
-def fit(image: np.ndarray, about: Input) -> tuple[np.ndarray, Place]:
-    """An image (H, W, 3) in the network's size, and where it lies there."""
-    size = np.array(about.size)
-    whole = np.array(image.shape[1::-1])
-    inner = size
-    if about.fit == "letterbox":
-        inner = np.maximum(1, np.minimum(size, np.rint(whole * (size / whole).min()))).astype(int)
-    small = cv2.resize(image, inner.tolist(), interpolation=cv2.INTER_LINEAR)
-    shift = (size - inner) // 2 if about.place == "center" else np.zeros(2, int)
-    page = np.full((size[1], size[0], 3), about.pad, np.uint8)
-    page[shift[1] : shift[1] + inner[1], shift[0] : shift[0] + inner[0]] = small
-    return page, Place(inner / whole, shift.astype(np.float64))
+class RTDetr(OnnxDetector):
+    """RT-DETR, exported by its tools/export_onnx.py (lyuwenyu/RT-DETR), or by Hugging Face's
+    Optimum, whose files leave out the decoding."""
+
+    def __init__(self, settings: Settings, classes: Sequence[int], device: torch.device) -> None:
+        super().__init__(settings, classes, device)
+        self._is_raw = "pred_boxes" in self._outputs
+        self._outputs = ["pred_boxes", "logits"] if self._is_raw else ["boxes", "scores", "labels"]
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        # Antialiased, as Pillow resizes in the published code.
+        return resize(tensor, self._size[::-1], antialias=True).numpy() / np.float32(255)
+
+    def decode(self, outputs: Sequence[np.ndarray], image: np.ndarray) -> Decoded:
+        if not self._is_raw:
+            return tuple(outputs)
+        boxes, logits = outputs
+        corners = to_corners(boxes[:, :2], boxes[:, 2:]) * np.tile(image.shape[1::-1], 2)
+        # Each query is scored for every class, as in the published code.
+        queries, classes = np.indices(logits.shape).reshape(2, -1)
+        return corners[queries], 1 / (1 + np.exp(-logits.ravel())), classes
 
 
-def to_input(pages: np.ndarray, about: Input) -> np.ndarray:
-    """(N, H, W, 3) uint8 RGB as float32 in the network's order, layout and range."""
-    pages = pages if about.order == "RGB" else pages[..., ::-1]
-    values = pages.astype(np.float32) * np.float32(about.scale)
-    values = (values - np.float32(about.mean)) / np.float32(about.std)
-    values = values if about.layout == "NHWC" else values.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(values)
+def to_corners(centers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Corners (N, 4) x1, y1, x2, y2 of boxes from their centers (N, 2) and sizes (N, 2)."""
+    return np.concatenate([centers - sizes / 2, centers + sizes / 2], axis=1)
 
 
-def to_corners(boxes: np.ndarray, layout: str) -> np.ndarray:
-    """(N, 4) x1, y1, x2, y2 from a box's layout."""
-    first, last = boxes[:, :2], boxes[:, 2:]
-    if layout == "xywh":
-        last = first + last
-    elif layout == "cxcywh":
-        first, last = first - last / 2, first + last / 2
-    return np.concatenate([first, last], axis=1)
-
-
-def from_cells(
-    boxes: np.ndarray, strides: tuple[int, ...], size: tuple[int, int], path: str | Path
-) -> np.ndarray:
-    """Boxes (N, 4) cx, cy, width, height in input pixels, from boxes relative to the cells of one
-    grid for each stride, row by row: the centre in cells from the cell's corner, the logarithm of
-    the size in cells (YOLOX, yolox/models/yolo_head.py, ``decode_outputs``)."""
-    cells, widths = [], []
-    for stride in strides:
-        columns, rows = size[0] // stride, size[1] // stride
-        x, y = np.meshgrid(np.arange(columns), np.arange(rows))
-        cells.append(np.stack([x.ravel(), y.ravel()], axis=1))
-        widths.append(np.full((rows * columns, 1), stride))
-    cell, stride = np.concatenate(cells), np.concatenate(widths)
-    if len(cell) != len(boxes):
-        raise InputError(
-            f"{path}: output.strides: give {len(cell)} boxes for that input, the file {len(boxes)}"
-        )
-    # No box is larger than e ** 20 cells; a wild value must not overflow.
-    sizes = np.exp(np.minimum(boxes[:, 2:], 20)) * stride
-    return np.concatenate([(boxes[:, :2] + cell) * stride, sizes], axis=1)
-
-
-def _parse(path: str | Path, key: str, text: str) -> tuple[str, slice | list[int]]:
-    """The output and the columns that a place names."""
-    match = re.fullmatch(r"([^\[\]]+)(?:\[(\d+)(?::(\d+))?\])?", text)
-    if not match:
-        raise InputError(
-            f"{path}: output.{key}: must be name, name[column] or name[first:end], not {text!r}"
-        )
-    name, first, end = match.groups()
-    if first is None:
-        return name, slice(None)
-    return name, slice(int(first), int(end) if end else int(first) + 1)
-
-
-def _open(file: Path, url: str, device: torch.device | None) -> Any:
-    """A session of ONNX Runtime."""
-    if not file.exists():
-        where = f"; get {url} and put it there" if url else ""
-        raise InputError(f"--detector-weights: {file}: there is no such file{where}")
-    return onnx_session(file, device or torch.device("cpu"))
+ONNX_DETECTORS = {"yolox": Yolox, "rtdetr": RTDetr}

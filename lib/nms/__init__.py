@@ -1,6 +1,9 @@
 """Non-maximum suppression of boxes and of people: NumPy, Cython, CUDA; one answer from all.
 
-``make`` builds the Cython and CUDA versions; nothing here needs them. What they share:
+``make`` builds the Cython and CUDA versions; nothing here needs them. CUDA, which only ``box_nms``
+has, replaces the original's ``gpu_nms`` for users' scripts; no command uses it. torchvision's
+detectors have their own NMS on the GPU, and ONNX Runtime's boxes lie on the CPU, too few to be
+worth a copy. What the versions share:
 
 - The higher score goes first. Of equal scores the later row goes first, as a stable
   ``argsort()[::-1]`` has it (the published code's sort leaves the order of ties to the machine).

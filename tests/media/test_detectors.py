@@ -9,9 +9,9 @@ import torch
 import torchvision
 import yaml
 
-from lib.media import onnx_detector
 from lib.media.boxes import inside
 from lib.media.detectors import build_detector
+from lib.media.onnx_detector import read_settings
 from lib.utils import zoo
 from lib.utils.errors import InputError
 
@@ -126,204 +126,241 @@ def test_what_lies_outside_or_has_no_area_is_no_box():
     assert boxes.tolist() == [[0, 0, 9, 9], [0, 0, 5, 5]] and scores.tolist() == [0.5, 0.1]
 
 
-# What the ONNX files of these tests answer: two people and a dog for each picture, in pixels of the
-# input, and their scores as a person and as a dog.
-CORNERS = np.array([[10, 20, 30, 60], [11, 21, 31, 61], [2, 2, 6, 8]], np.float32)
-SCORES = np.array([[0.9, 0.1], [0.8, 0.1], [0.2, 0.7]], np.float32)
-SIZES = CORNERS[:, 2:] - CORNERS[:, :2]
-LAYOUTS = {
-    "xyxy": CORNERS,
-    "xywh": np.concatenate([CORNERS[:, :2], SIZES], 1),
-    "cxcywh": np.concatenate([CORNERS[:, :2] + SIZES / 2, SIZES], 1),
-}
-
-
-def write_onnx(path, outputs: dict[str, np.ndarray], batch="n", sizes: bool = False) -> None:
-    """An ONNX file that gives ``outputs`` for each picture of a batch, and the picture's mean value
-    in the output ``mean``."""
+def write_onnx(path, outputs: dict[str, np.ndarray], shape, inputs=("images",)) -> None:
+    """An ONNX file with an input of ``shape`` that gives ``outputs`` for each image of a batch;
+    ``boxes`` are multiplied by a second input, orig_target_sizes, as in RT-DETR."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    helper, kinds = onnx.helper, onnx.TensorProto
+    node, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    kinds = {"f": onnx.TensorProto.FLOAT, "i": onnx.TensorProto.INT64}
+    # One zero for each image, to which the outputs are added.
     nodes = [
-        helper.make_node("ReduceMean", ["images"], ["mean4"], axes=[1, 2, 3], keepdims=1),
-        helper.make_node("Reshape", ["mean4", "flat"], ["mean"]),
-        helper.make_node("Mul", ["mean", "nothing"], ["zero"]),
+        node("ReduceMean", [inputs[0]], ["mean"], axes=[1, 2, 3], keepdims=1),
+        node("Mul", ["mean", "nothing"], ["zero"]),
     ]
-    constants = [
-        onnx.numpy_helper.from_array(np.array([-1, 1, 1], np.int64), "flat"),
-        onnx.numpy_helper.from_array(np.zeros(1, np.float32), "nothing"),
-    ]
-    infos = [helper.make_tensor_value_info("mean", kinds.FLOAT, None)]
+    constants = {"nothing": np.zeros(1, np.float32)}
+    given, results = [info(inputs[0], kinds["f"], shape)], []
     for name, value in outputs.items():
-        constants.append(onnx.numpy_helper.from_array(value[None].astype(np.float32), f"{name}_"))
-        nodes.append(helper.make_node("Add", ["zero", f"{name}_"], [f"{name}3"]))
-        shape = np.array([-1, *value.shape], np.int64)
-        constants.append(onnx.numpy_helper.from_array(shape, f"{name}_shape"))
-        nodes.append(helper.make_node("Reshape", [f"{name}3", f"{name}_shape"], [name]))
-        infos.append(helper.make_tensor_value_info(name, kinds.FLOAT, None))
-    inputs = [helper.make_tensor_value_info("images", kinds.FLOAT, [batch, 3, 64, 96])]
-    if sizes:
-        inputs.append(helper.make_tensor_value_info("sizes", kinds.INT64, [batch, 2]))
-        nodes.append(helper.make_node("Cast", ["sizes"], ["asked2"], to=kinds.FLOAT))
-        constants.append(onnx.numpy_helper.from_array(np.array([-1, 1, 2], np.int64), "row"))
-        nodes.append(helper.make_node("Reshape", ["asked2", "row"], ["asked"]))
-        infos.append(helper.make_tensor_value_info("asked", kinds.FLOAT, None))
-    graph = helper.make_graph(nodes, "detector", inputs, infos, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.save(model, path)
+        kind = kinds[value.dtype.kind]
+        constants[f"{name}_value"] = value[None]
+        constants[f"{name}_rank"] = np.array([-1] + [1] * value.ndim)
+        is_scaled = name == "boxes"
+        nodes += [
+            node("Reshape", ["zero", f"{name}_rank"], [f"{name}_flat"]),
+            node("Cast", [f"{name}_flat"], [f"{name}_zero"], to=kind),
+            node("Add", [f"{name}_zero", f"{name}_value"], ["unit" if is_scaled else name]),
+        ]
+        results.append(info(name, kind, None))
+    if "boxes" in outputs:
+        given.append(info(inputs[1], kinds["i"], [shape[0], 2]))
+        constants["row"] = np.array([-1, 1, 4])
+        nodes += [
+            node("Cast", [inputs[1]], ["sizes"], to=kinds["f"]),
+            node("Concat", ["sizes", "sizes"], ["twice"], axis=1),
+            node("Reshape", ["twice", "row"], ["scale"]),
+            node("Mul", ["unit", "scale"], ["boxes"]),
+        ]
+    stored = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = onnx.helper.make_graph(nodes, "detector", given, results, stored)
+    opset = onnx.helper.make_opsetid("", 13)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
 
 
-def describe(tmp_path, output: dict, arrays: dict, batch="n", **more) -> str:
-    """The YAML of such a detector, its file beside it."""
-    write_onnx(tmp_path / "tiny.onnx", arrays, batch, sizes="sizes" in more.get("input", {}))
-    content = {
-        "file": str(tmp_path / "tiny.onnx"),
-        "output": output,
-        **more,
-        "input": {"size": [96, 64], **more.get("input", {})},
-    }
+def write_yaml(tmp_path, **keys) -> str:
+    """The YAML of the detector in tmp_path / "tiny.onnx"."""
+    content = {"MODEL": str(tmp_path / "tiny.onnx"), **keys}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
     return str(tmp_path / "tiny.yaml")
 
 
-IMAGE = np.full((32, 24, 3), 200, np.uint8)  # twice as large in the input, at its left border
-PEOPLE = [[5, 10, 10, 20], [5.5, 10.5, 10, 20]]
+# Width 96 and height 64: grids of 12 x 8, 6 x 4 and 3 x 2 cells. Rows are x, y, log width,
+# log height, objectness, and the scores of a person, a cat and a dog.
+YOLOX = np.zeros((96 + 24 + 6, 8), np.float32)
+# Column 3, row 2 at stride 8: centre (28, 18), size (16, 24): corners (20, 6), (36, 30).
+YOLOX[2 * 12 + 3] = [0.5, 0.25, np.log(2), np.log(3), 0.9, 0.8, 0.1, 0.1]
+# Column 1, row 1 at stride 16: the same box.
+YOLOX[96 + 1 * 6 + 1] = [0.75, 0.125, np.log(1), np.log(1.5), 0.6, 1, 0, 0]
+# Column 0, row 1 at stride 32: centre (8, 40), size (8, 16): corners (4, 32), (12, 48).
+YOLOX[96 + 24 + 1 * 3] = [0.25, 0.25, np.log(0.25), np.log(0.5), 1, 0.6, 0.2, 0.7]
+
+TALL = np.full((32, 24, 3), 200, np.uint8)  # twice as large in YOLOX's input
+WIDE = np.full((16, 96, 3), 100, np.uint8)  # as large there
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("is_transposed", [False, True])
-def test_boxes_of_every_layout_come_back_in_image_pixels(tmp_path, layout, is_transposed):
-    table = np.concatenate([LAYOUTS[layout], SCORES], 1)
-    output = {"boxes": "out[0:4]", "scores": "out[4:6]", "format": layout}
-    output["transposed"] = is_transposed
-    arrays = {"out": table.T if is_transposed else table}
-    detector = build_detector(describe(tmp_path, output, arrays))
-    for boxes, scores in detector([IMAGE, IMAGE]):
-        np.testing.assert_allclose(boxes, PEOPLE, atol=1e-4)
-        np.testing.assert_allclose(scores, [0.9, 0.8], atol=1e-6)
-    ((boxes, _),) = build_detector(str(tmp_path / "tiny.yaml"), classes=["1"])([IMAGE])
-    np.testing.assert_allclose(boxes, [[1, 1, 2, 3]], atol=1e-4)
-    ((boxes, _),) = build_detector(str(tmp_path / "tiny.yaml"), threshold=0.85)([IMAGE])
-    np.testing.assert_allclose(boxes, PEOPLE[:1], atol=1e-4)
+def yolox(tmp_path, batch="n", **keys):
+    write_onnx(tmp_path / "tiny.onnx", {"output": YOLOX}, [batch, 3, 64, 96])
+    return build_detector(write_yaml(tmp_path, KIND="yolox", **keys))
 
 
-def test_several_outputs_labels_objectness_and_suppression(tmp_path):
-    arrays = {
-        "dets": np.concatenate([CORNERS / (96, 64, 96, 64), SCORES.max(1)[:, None]], 1),
-        "labels": np.array([0, 0, 1]),
-        "sure": np.array([[0.5], [1], [1]]),
-    }
-    output = {"boxes": "dets[0:4]", "scores": "dets[4]", "labels": "labels", "pixels": "unit"}
-    output["objectness"] = "sure"
-    path = describe(tmp_path, output, arrays, threshold=0.3, nms=0.6)
-    ((boxes, scores),) = build_detector(path)([IMAGE])
-    np.testing.assert_allclose(boxes, PEOPLE[1:], atol=1e-4)
-    np.testing.assert_allclose(scores, [0.8], atol=1e-6)
+def test_yolox_boxes_are_decoded_and_suppressed(tmp_path):
+    tall, wide = yolox(tmp_path, THRESHOLD=0.5)([TALL, WIDE])
+    np.testing.assert_allclose(tall[0], [[10, 3, 8, 12]], atol=1e-5)
+    np.testing.assert_allclose(tall[1], [0.72], atol=1e-6)
+    np.testing.assert_allclose(wide[0], [[20, 6, 16, 10]], atol=1e-5)  # ends with the image
+    path = str(tmp_path / "tiny.yaml")
+    for dog in ("2", "dog"):
+        write_yaml(tmp_path, KIND="yolox", CLASSES=["person", "cat", "dog"])
+        ((boxes, scores),) = build_detector(path, classes=[dog])([TALL])
+        np.testing.assert_allclose(boxes, [[2, 16, 4, 8]], atol=1e-5)
+        np.testing.assert_allclose(scores, [0.7], atol=1e-6)
+    assert len(build_detector(path, threshold=0.73)([TALL])[0][0]) == 0
+    with pytest.raises(InputError, match="there is no 'bicycle'; there are person, cat, dog"):
+        build_detector(path, classes=["bicycle"])
+    write_yaml(tmp_path, KIND="yolox")  # COCO's 80 classes
+    assert len(build_detector(path, classes=["car"])([TALL])[0][0]) == 1
+    with pytest.raises(InputError, match=r"there is no '80'; there are person, .* toothbrush"):
+        build_detector(path, classes=["80"])
 
 
-@pytest.mark.parametrize("batch", ["n", 2])
-def test_pictures_are_fitted_and_scaled_as_described_and_batched_as_the_file_can(tmp_path, batch):
-    about = {"place": "center", "pad": 100, "scale": 0.5, "order": "BGR"}
-    about |= {"mean": [10.0, 20.0, 30.0], "std": [1.0, 2.0, 4.0]}
-    output = {"boxes": "boxes", "scores": "mean"}
-    table = CORNERS[:1] + np.array([24, 0, 24, 0])
-    path = describe(tmp_path, output, {"boxes": table}, batch, input=about, threshold=-99.0)
+def test_yolox_boxes_stay_up_to_the_published_overlap(tmp_path):
+    detector = yolox(tmp_path)
+    table = np.zeros_like(YOLOX)
+    # Two boxes 19 pixels wide and 9 high, 8 pixels apart.
+    for column, objectness in ((3, 0.9), (4, 0.8)):
+        table[2 * 12 + column] = [0, 0, np.log(19 / 8), np.log(9 / 8), objectness, 1, 0, 0]
+    # They share 12 x 10 pixels, counted inclusively, of 2 * 20 x 10: IoU 120 / 280.
+    detector._run = lambda batch: [table[None]]
+    assert len(detector([WIDE])[0][0]) == 2
+    detector.nms_threshold = 0.42
+    assert len(detector([WIDE])[0][0]) == 1
+
+
+def test_yolox_input_is_letterboxed_bgr_from_0_to_255(tmp_path):
     image = np.zeros((32, 24, 3), np.uint8)
     image[:] = (200, 100, 60)  # red, green, blue
-    grey = np.full((64, 96, 3), 120, np.uint8)
-    detector = build_detector(path)
-    passes = []
-    detector._session = Counting(detector._session, passes)
-    found = detector([image, grey, image])
-    assert passes == ([3] if batch == "n" else [2, 2])
-    colored = np.mean([(30 - 10) / 1, (50 - 20) / 2, (100 - 30) / 4])
-    padded = np.mean([(50 - 10) / 1, (50 - 20) / 2, (50 - 30) / 4])
-    for boxes, scores in (found[0], found[2]):
-        np.testing.assert_allclose(scores, [(colored + padded) / 2], rtol=1e-5)
-        np.testing.assert_allclose(boxes, PEOPLE[:1], atol=1e-4)
-    gray = np.mean([(60 - 10) / 1, (60 - 20) / 2, (60 - 30) / 4])
-    np.testing.assert_allclose(found[1][1], [gray], rtol=1e-5)
+    prepared = yolox(tmp_path).prepare(image)
+    assert prepared.shape == (3, 64, 96) and prepared.dtype == np.float32
+    for channel, value in zip(prepared, (60, 100, 200), strict=True):
+        assert (channel[:, :48] == value).all() and (channel[:, 48:] == 114).all()
+    # 64 / 33 times 25 is 48.48: rounded down.
+    prepared = yolox(tmp_path).prepare(np.zeros((33, 25, 3), np.uint8))
+    assert (prepared[:, :, :48] == 0).all() and (prepared[:, :, 48:] == 114).all()
+    assert yolox(tmp_path).prepare(np.zeros((1, 2000, 3), np.uint8))[0, 0].max() == 0
 
 
 class Counting:
-    """A session that notes how many pictures each pass had."""
+    """A session that notes how many images each run had."""
 
-    def __init__(self, session, passes) -> None:
-        self._session, self._passes = session, passes
+    def __init__(self, session) -> None:
+        self._session, self.runs = session, []
 
     def run(self, outputs, feed):
-        self._passes.append(len(feed["images"]))
+        self.runs.append(len(feed["images"]))
         return self._session.run(outputs, feed)
 
 
-def test_a_file_may_be_told_the_pictures_sizes_and_answer_in_their_pixels(tmp_path):
-    arrays = {"boxes": CORNERS[:1] / 4}
-    output = {"boxes": "boxes", "scores": "asked[0]", "pixels": "image"}
-    about = {"sizes": "sizes", "fit": "stretch"}
-    path = describe(tmp_path, output, arrays, input=about)
-    detector = build_detector(path)
-    found = detector([IMAGE, np.zeros((40, 77, 3), np.uint8)])
-    assert [scores.tolist() for _, scores in found] == [[24], [77]]  # the widths asked for
-    np.testing.assert_allclose(found[0][0], [[2.5, 5, 5, 10]])
+@pytest.mark.parametrize(("batch", "runs"), [("n", [3]), (1, [1, 1, 1]), (2, [2, 2])])
+def test_a_fixed_batch_size_is_kept(tmp_path, batch, runs):
+    detector = yolox(tmp_path, batch)
+    detector._session = session = Counting(detector._session)
+    found = detector([TALL, WIDE, TALL])
+    assert session.runs == runs
+    expected = [[[10, 3, 8, 12]], [[20, 6, 16, 10]], [[10, 3, 8, 12]]]
+    for (boxes, _), wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(boxes, wanted, atol=1e-5)
+    assert detector([]) == []
 
 
-def test_boxes_relative_to_the_cells_of_grids_are_decoded(tmp_path):
-    strides, cells = (32, 64), [(x, y, 32) for y in (0, 1) for x in (0, 1, 2)] + [(0, 0, 64)]
-    wanted = LAYOUTS["cxcywh"][0]
-    rows = [[*(wanted[:2] / s - (x, y)), *np.log(wanted[2:] / s), 0.9] for x, y, s in cells]
-    output = {"boxes": "out[0:4]", "scores": "out[4]", "format": "cxcywh"}
-    output["strides"] = list(strides)
-    path = describe(tmp_path, output, {"out": np.array(rows)})
-    ((boxes, _),) = build_detector(path)([IMAGE])
-    np.testing.assert_allclose(boxes, [PEOPLE[0]] * 7, atol=1e-4)
-    output["strides"] = [16]
-    describe(tmp_path, output, {"out": np.array(rows)})
-    with pytest.raises(InputError, match=r"output\.strides: give 24 boxes.* the file 7"):
-        build_detector(path)([IMAGE])
+def test_an_open_input_size_is_given_by_the_yaml(tmp_path):
+    write_onnx(tmp_path / "tiny.onnx", {"output": YOLOX}, ["n", 3, "height", "width"])
+    ((boxes, _),) = build_detector(write_yaml(tmp_path, KIND="yolox", SIZE=[96, 64]))([TALL])
+    np.testing.assert_allclose(boxes, [[10, 3, 8, 12]], atol=1e-5)
+    with pytest.raises(
+        InputError, match=r"tiny\.onnx: .*'height', 'width'.* SIZE: \[width, height"
+    ):
+        build_detector(write_yaml(tmp_path, KIND="yolox"))
+
+
+# A person, a dog and a weak person: corners in parts of the image's width and height.
+UNIT = np.array([[0.25, 0.5, 0.5, 1], [0, 0, 0.5, 0.5], [0, 0, 1, 1]], np.float32)
+
+
+def test_rtdetr_boxes_are_in_pixels_of_each_image(tmp_path):
+    outputs = {"labels": np.array([0, 16, 0]), "boxes": UNIT}
+    outputs["scores"] = np.array([0.9, 0.8, 0.4], np.float32)
+    inputs = ("images", "orig_target_sizes")
+    write_onnx(tmp_path / "tiny.onnx", outputs, ["n", 3, 64, 64], inputs)
+    path = write_yaml(tmp_path, KIND="rtdetr")
+    tall, wide = build_detector(path)([TALL, WIDE])
+    np.testing.assert_allclose(tall[0], [[6, 16, 6, 16]], atol=1e-5)
+    np.testing.assert_allclose(tall[1], [0.9], atol=1e-6)
+    np.testing.assert_allclose(wide[0], [[24, 8, 24, 8]], atol=1e-5)
+    ((boxes, _),) = build_detector(path, classes=["dog"])([TALL])
+    np.testing.assert_allclose(boxes, [[0, 0, 12, 16]], atol=1e-5)
+    ((_, scores),) = build_detector(path, threshold=0.3)([TALL])
+    np.testing.assert_allclose(scores, [0.9, 0.4], atol=1e-6)
+
+
+def test_rtdetr_of_hugging_face_is_decoded(tmp_path):
+    logits = np.array([[np.log(9), np.log(4)], [-9, 0]], np.float32)  # 0.9 and 0.8; 0 and 0.5
+    boxes = np.array([[0.375, 0.75, 0.25, 0.5], [0.5, 0.5, 1, 1]], np.float32)
+    write_onnx(
+        tmp_path / "tiny.onnx",
+        {"logits": logits, "pred_boxes": boxes},
+        ["n", 3, 64, 64],
+        ("pixel_values",),
+    )
+    path = write_yaml(tmp_path, KIND="rtdetr")
+    (tall, wide), both = build_detector(path)([TALL, WIDE]), ["0", "1"]
+    np.testing.assert_allclose(tall[0], [[6, 16, 6, 16]], atol=1e-5)
+    np.testing.assert_allclose(tall[1], [0.9], atol=1e-6)
+    np.testing.assert_allclose(wide[0], [[24, 8, 24, 8]], atol=1e-5)
+    ((boxes, scores),) = build_detector(path, classes=both, threshold=0.4)([TALL])
+    np.testing.assert_allclose(boxes, [[6, 16, 6, 16], [6, 16, 6, 16], [0, 0, 24, 32]], atol=1e-5)
+    np.testing.assert_allclose(scores, [0.9, 0.8, 0.5], atol=1e-6)
+
+
+def test_rtdetr_input_is_stretched_rgb_from_0_to_1_and_antialiased(tmp_path):
+    outputs = {"boxes": UNIT, "scores": UNIT[:, 0], "labels": np.zeros(3, int)}
+    write_onnx(tmp_path / "tiny.onnx", outputs, ["n", 3, 64, 96], ("images", "orig_target_sizes"))
+    detector = build_detector(write_yaml(tmp_path, KIND="rtdetr"))
+    image = np.zeros((10, 20, 3), np.uint8)
+    image[:] = (255, 51, 0)
+    prepared = detector.prepare(image)
+    assert prepared.shape == (3, 64, 96) and prepared.dtype == np.float32
+    for channel, value in zip(prepared, (1, 0.2, 0), strict=True):
+        np.testing.assert_allclose(channel, value, rtol=1e-6)
+    stripes = np.zeros((64, 384, 3), np.uint8)
+    stripes[:, ::4] = 255  # a quarter of the pixels
+    np.testing.assert_allclose(detector.prepare(stripes)[:, :, 2:-2], 0.25, atol=0.03)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("keys", "message"),
     [
-        (
-            {"output": {"boxes": "out[0:4]", "scores": "none[1]"}},
-            "no output 'none'; it has mean, out",
-        ),
-        (
-            {"output": {"boxes": "out[0:4]", "scores": "mean"}},
-            "3 boxes, output.scores: mean, 1 row",
-        ),
-        ({"output": {"boxes": "out[0:3]", "scores": "out[4]"}}, r"out\[0:3\] has 3 columns, not 4"),
-        (
-            {"output": {"boxes": "out[0,4]", "scores": "out"}},
-            r"output\.boxes: must be name, name\[",
-        ),
-        ({"output": {"boxes": "out"}}, r"does not describe a detector.*scores"),
-        ({"input": {"order": "GBR"}}, r"input\.order: must be one of RGB, BGR, not 'GBR'"),
-        ({"input": {"name": "x"}}, "no input 'x'; it has images"),
-        ({"input": {"size": [32, 32]}}, "ONNX Runtime: .*[Ii]nvalid"),
-        ({"colour": 1}, "does not describe a detector.*colour"),
-        (
-            {"file": "none.onnx", "url": "https://x.org/a"},
-            "none.onnx: .*get https://x.org/a and put",
-        ),
+        ({"KIND": "yolo"}, r"tiny\.yaml: must have KIND: yolox or KIND: rtdetr, MODEL: .*'yolo'"),
+        ({"KIND": "yolox", "COLOUR": 1}, "no other keys than THRESHOLD.*COLOUR"),
+        ({"file": "a.onnx", "input": {"size": [9, 9]}}, "must have KIND: yolox .*MODEL.*`file`"),
+        ({}, "must have KIND: yolox .*missing required field `KIND`"),
+        ({"KIND": "yolox", "THRESHOLD": "high"}, "THRESHOLD"),
+        ({"KIND": "yolox", "MODEL": "none.onnx"}, r"none\.onnx: there is no such file"),
+        ({"KIND": "yolox", "SIZE": [32, 32]}, r"tiny\.onnx: ONNX Runtime: .*[Ii]nvalid"),
+        ({"KIND": "yolox", "SIZE": [0, 32]}, r"SIZE: \[width, height\]"),
+        ({"KIND": "rtdetr"}, r"tiny\.onnx: ONNX Runtime: .*boxes"),
     ],
 )
-def test_a_wrong_description_is_one_line_that_names_the_key(tmp_path, change, message):
-    output = {"boxes": "out[0:4]", "scores": "out[4]"}
-    path = describe(tmp_path, output, {"out": np.concatenate([CORNERS, SCORES], 1)})
-    content = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
-    for key, value in change.items():
-        is_part = key == "input"
-        content[key] = {**content[key], **value} if is_part else value
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+def test_a_wrong_yaml_is_one_line(tmp_path, keys, message):
+    write_onnx(tmp_path / "tiny.onnx", {"output": YOLOX}, ["n", 3, 64, 96])
     with pytest.raises(InputError, match=message) as error:
-        build_detector(path)([IMAGE])
+        build_detector(write_yaml(tmp_path, **keys))([TALL])
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "output",
+    [YOLOX[:99], YOLOX[:, :5], YOLOX[:, 0], YOLOX * 40],
+    ids=["cells", "columns", "dimensions", "decoded"],
+)
+def test_a_file_of_another_kind_is_one_line(tmp_path, output):
+    write_onnx(tmp_path / "tiny.onnx", {"output": output}, ["n", 3, 64, 96])
+    message = r"must be YOLOX exported without --decode_in_inference.* \(N, 126, 5 \+ classes"
+    with pytest.raises(InputError, match=message):
+        build_detector(write_yaml(tmp_path, KIND="yolox"))([TALL])
+
+
 def test_without_onnx_runtime_it_is_said_what_to_install(tmp_path, monkeypatch):
-    path = describe(tmp_path, {"boxes": "out", "scores": "mean"}, {"out": CORNERS})
+    yolox(tmp_path)
+    path = str(tmp_path / "tiny.yaml")
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(InputError, match=r"text\.onnx: cannot be read"):
         build_detector(path, str(tmp_path / "text.onnx"))
@@ -337,5 +374,5 @@ def test_every_described_detector_can_be_read():
     files = sorted(folder.glob("*.yaml"))
     assert files
     for file in files:
-        about = onnx_detector.read_description(file)
-        assert about.url.startswith("https://") and about.file.startswith("models/detectors/")
+        assert read_settings(file).model.startswith("models/detectors/")
+        assert "https://" in file.read_text()
