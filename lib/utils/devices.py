@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lib.utils import distributed
+
 logger = logging.getLogger(__name__)
 
 # Of glibc's mallopt: what they are called there, and their numbers in malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+RANK_STRIDE = 1_000_003  # between the seeds of two processes
 
 
 def choose_devices(gpus: Sequence[int]) -> list[torch.device]:
@@ -90,7 +93,9 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the global generators of Python, NumPy and PyTorch (initial weights, dropout)."""
+    """Seed the global generators of Python, NumPy and PyTorch (initial weights, dropout), in each
+    of several processes differently."""
+    seed += distributed.rank() * RANK_STRIDE
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - whoever draws from it must repeat itself too
     torch.manual_seed(seed)
