@@ -14,22 +14,19 @@ import msgspec
 import numpy as np
 from yacs.config import CfgNode
 
-from lib.keypoints.skeletons import COCO, SKELETONS, Skeleton
+from lib.keypoints.skeletons import (
+    COCO,
+    SKELETONS,
+    Category,
+    Skeleton,
+    categories_with_joints,
+)
 from lib.utils.errors import InputError
-from lib.utils.reading import read_lists
+from lib.utils.reading import read_json
 
 logger = logging.getLogger(__name__)
 
 Pairs = tuple[tuple[int, int], ...]
-
-
-class Category(msgspec.Struct):
-    """A category of an annotation file; ``skeleton`` are pairs of joint numbers."""
-
-    id: int
-    name: str = ""
-    keypoints: list[str] | None = None
-    skeleton: list[tuple[int, int]] | None = None
 
 
 class _File(msgspec.Struct):
@@ -94,31 +91,6 @@ def flip_pairs_of(names: Sequence[str]) -> Pairs:
     return tuple((s["left"], s["right"]) for s in sides.values() if len(s) == 2)
 
 
-def categories_with_joints(categories: Sequence[Category]) -> list[Category]:
-    """Those that name the same joints as the first that names any; else the one with the lowest id
-    alone."""
-    ordered = sorted(categories, key=lambda category: category.id)
-    named = [category for category in ordered if category.keypoints]
-    return [c for c in named if c.keypoints == named[0].keypoints] or ordered[:1]
-
-
-def chosen_categories(known: Sequence[Category], names: Sequence[str], path: str) -> list[int]:
-    """The ids of the categories called ``names``, in order; without names, of
-    ``categories_with_joints``.
-
-    Raises:
-        InputError: the file ``path``, from which they are, has no such category.
-    """
-    missing = set(names) - {category.name for category in known}
-    if missing:
-        raise InputError(
-            f"DATASET.CATEGORIES: {path} has no {', '.join(sorted(missing))}; it has "
-            f"{', '.join(category.name for category in known)}"
-        )
-    chosen = [c for c in known if c.name in names] or categories_with_joints(known)
-    return sorted(category.id for category in chosen)
-
-
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _SIDES = {"left": "left", "l": "left", "right": "right", "r": "right"}
 _SIGMA = float(np.median(COCO.sigmas))  # of a joint that nobody has measured
@@ -141,9 +113,7 @@ def _take_category(cfg: CfgNode) -> None:
         for split in (settings.TRAIN_SET, settings.TEST_SET)
     ]
     path = next((path for path in files if path.exists()), files[0])
-    skipped = {"images": (msgspec.Raw, _ignore), "annotations": (msgspec.Raw, _ignore)}
-    what = "annotations in COCO's layout (DATASET.ANNOTATIONS)"
-    file = read_lists(path, _File, what, skipped)
+    file = read_json(path, _File, "annotations in COCO's layout (DATASET.ANNOTATIONS)")
     wanted = [c for c in file.categories if c.name in settings.CATEGORIES]
     found = categories_with_joints(wanted or file.categories)
     if not found or not found[0].keypoints:
@@ -223,6 +193,3 @@ def _number(joint: str | int, names: Sequence[str], key: str) -> int:
         f"DATASET.{key}: there is no joint {joint!r}; they are {', '.join(names)}, or 0 to "
         f"{len(names) - 1}"
     )
-
-
-def _ignore(_: int, __: list) -> None: ...

@@ -99,7 +99,7 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset:
             f"{len(source.skeleton)} joints; leave it out, and the data set's number is taken"
         )
     if source.has_truth and not is_train:
-        _ = source.truth  # read now: after an epoch of training is a bad time to find a fault
+        _ = source.ground_truth  # read now, so that a fault in it shows before an epoch is spent
     if is_train and cfg.DATASET.PROB_HALF_BODY and not source.skeleton.upper_body:
         raise InputError(
             f"DATASET.PROB_HALF_BODY: needs DATASET.UPPER_BODY, the joints of {name}'s upper half"

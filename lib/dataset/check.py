@@ -7,15 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
-from lib.dataset.coco_lists import Image
+from lib.dataset.coco_json import Annotation, Image, read_coco
 from lib.dataset.image import read_image
 from lib.dataset.table import Table
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.errors import InputError
-from lib.utils.reading import read_lists
 
 OUTSIDE = 0.1  # of a box's size: joints may lie this far from it
 APART = 0.15  # of a box's width: the left and the right of a pair are clearly told apart
@@ -39,19 +37,6 @@ class Finding:
     is_fatal: bool = False
 
 
-class _Annotation(msgspec.Struct, gc=False):
-    image_id: int
-    bbox: tuple[float, float, float, float]
-    id: int | None = None
-    keypoints: list[float] = []
-    num_keypoints: int | None = None
-    iscrowd: int = 0
-
-
-class _File(msgspec.Struct):
-    images: list = []
-
-
 def check_annotations(path: str) -> tuple[list[Finding], np.ndarray]:
     """Boxes and numbers of a file in COCO's layout that are left out or misread in training. (What
     a training would stop at, ``build_dataset`` says.)
@@ -59,13 +44,8 @@ def check_annotations(path: str) -> tuple[list[Finding], np.ndarray]:
     Returns:
         What was found, and the images' (M, 2) widths and heights as annotated.
     """
-    images: list[Image] = []
-    people: list[_Annotation] = []
-    lists = {
-        "images": (Image, lambda _, part: images.extend(part)),
-        "annotations": (_Annotation, lambda _, part: people.extend(part)),
-    }
-    read_lists(path, _File, "annotations in COCO's layout", lists)
+    content = read_coco(path)
+    images, people = content.images, content.annotations
     found = _doubles(images, people)
     by_id = {image.id: image for image in images}
     for person in people:
@@ -81,12 +61,12 @@ def check_annotations(path: str) -> tuple[list[Finding], np.ndarray]:
             found.append(Finding("odd visibility", where, f"a flag of {flag}; COCO has 0, 1, 2"))
         labelled = sum(flag > 0 for flag in flags)
         if person.num_keypoints is not None and person.num_keypoints != labelled:
-            what = f"num_keypoints is {person.num_keypoints}, but {labelled} are labelled"
+            what = f"num_keypoints is {person.num_keypoints:g}, but {labelled} are labelled"
             found.append(Finding("wrong num_keypoints", where, what))
     return found, np.array([(image.width, image.height) for image in images])
 
 
-def _doubles(images: list[Image], people: list[_Annotation]) -> list[Finding]:
+def _doubles(images: list[Image], people: list[Annotation]) -> list[Finding]:
     names = {
         "image listed twice": [f"image {image.id}" for image in images],
         "file listed twice": [image.file_name or image.filename for image in images],
@@ -100,7 +80,7 @@ def _doubles(images: list[Image], people: list[_Annotation]) -> list[Finding]:
     ]
 
 
-def _box_findings(where: str, person: _Annotation, image: Image) -> list[Finding]:
+def _box_findings(where: str, person: Annotation, image: Image) -> list[Finding]:
     x, y, width, height = person.bbox
     text = f"box {list(person.bbox)} in an image of {image.width} x {image.height}"
     if not (width > 0 and height > 0):

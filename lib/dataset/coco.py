@@ -18,27 +18,27 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lib.config.joints import Category, chosen_categories
-from lib.dataset.coco_lists import Annotation, Image, ImageArrays, PeopleArrays, wrong_keypoints
+from lib.dataset.coco_json import (
+    Annotation,
+    ImageArrays,
+    UnreadCocoFile,
+    image_arrays,
+    people_arrays,
+    read_coco,
+    wrong_keypoints,
+)
 from lib.dataset.table import Table
 from lib.keypoints.geometry import PIXEL_STD, box_to_center_scale
 from lib.keypoints.poses import Poses
-from lib.keypoints.skeletons import Skeleton
+from lib.keypoints.skeletons import Skeleton, chosen_categories
 from lib.nms import oks_nms_groups
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
-from lib.utils.reading import decode_chunks, read_json, read_lists, write_json
+from lib.utils.reading import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
-_LAYOUT = "annotations in COCO's layout"
 STATS = ("AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
-
-
-class _File(msgspec.Struct):
-    images: list  # these two come by parts
-    categories: list[Category]
-    annotations: list = []
 
 
 class _Detection(msgspec.Struct, gc=False):
@@ -98,25 +98,17 @@ class CocoKeypoints:
         self._suppression = (oks_threshold, visible_threshold, soft_nms)
         self._aspect_ratio = aspect_ratio
 
-        pictures = ImageArrays(in_format(str(folder), data_format), data_format, str(file))
-        people = PeopleArrays(3 * len(skeleton))
-        # Truth is only counted where a detector's boxes stand in for it.
-        wanted = (Annotation, people.add) if detections is None else (msgspec.Raw, people.count_all)
-        content = read_lists(
-            file,
-            _File,
-            _LAYOUT,
-            {"images": (Image, pictures.add), "annotations": wanted},
-        )
-        pictures.close()
-        if not len(pictures.ids) or not content.categories:
+        content = read_coco(file) if detections is None else read_coco(file, UnreadCocoFile)
+        if not content.images or not content.categories:
             raise InputError(f"{file}: lists no images or no categories")
-        self.has_truth = people.count > 0
+        image_folder = in_format(str(folder), data_format)
+        listed = image_arrays(content.images, image_folder, data_format, str(file))
+        self.has_truth = bool(content.annotations)
         self._categories = chosen_categories(content.categories, categories, str(file))
         if detections is None:
-            self.table = self._annotated(people, pictures)
+            self.table = self._annotated(content.annotations, listed)
         else:
-            self.table = self._detected(detections, score_threshold, pictures)
+            self.table = self._detected(detections, score_threshold, listed)
 
     def _names(self, split: str) -> tuple[str, str]:
         """The annotation file and the images' folder as the data set itself calls them."""
@@ -124,17 +116,16 @@ class CocoKeypoints:
             return f"annotations/image_info_{split}.json", "images/test2017"
         return f"annotations/person_keypoints_{split}.json", f"images/{split}"
 
-    def _annotated(self, people: PeopleArrays, images: ImageArrays) -> Table:
+    def _annotated(self, annotations: list[Annotation], images: ImageArrays) -> Table:
         """The people that the annotations show, by image."""
-        if not people.count:
+        if not annotations:
             raise InputError(f"{self.annotation_file}: has no annotations; split {self.split}")
-        misfit = next((people.misfits[c] for c in self._categories if c in people.misfits), None)
-        if misfit:
-            raise InputError(f"{self.annotation_file}: {misfit}")
-        category, image_id, box, area, has_joints, keypoints = people.of(self._categories)
-        image = images.rows(image_id, self.annotation_file)
-        box, is_inside = _clean_boxes(box, images.width[image], images.height[image])
-        keep = is_inside & (area > 0) & has_joints
+        joints = len(self.skeleton)
+        people = people_arrays(annotations, self._categories, joints, self.annotation_file)
+        image = images.rows(people.image_id, self.annotation_file)
+        box, is_inside = _clean_boxes(people.box, images.width[image], images.height[image])
+        has_joints = people.keypoints.any((1, 2))
+        keep = is_inside & (people.area > 0) & has_joints
         logger.info(
             "=> %s: %d people; left out %d without joints and %d with a box outside the image or "
             "without area",
@@ -148,30 +139,28 @@ class CocoKeypoints:
         rows = np.flatnonzero(keep)
         rows = rows[np.argsort(image[rows], kind="stable")]
         center, scale = box_to_center_scale(box[rows], self._aspect_ratio)
-        keypoint_rows = np.cumsum(has_joints)[rows] - 1  # they are held for these people only
+        keypoints = people.keypoints[rows]
         return Table(
             image=image[rows],
             center=center,
             scale=scale,
             size=box[rows, 2:].astype(np.float32),
-            joints=np.ascontiguousarray(keypoints[..., :2][keypoint_rows]),
-            visible=np.minimum(keypoints[..., 2][keypoint_rows], 1),
+            joints=np.ascontiguousarray(keypoints[..., :2]),
+            visible=np.minimum(keypoints[..., 2], 1),
             score=np.ones(len(rows), np.float32),
-            category=category[rows].astype(np.int32),
+            category=people.category[rows].astype(np.int32),
             paths=images.paths,
             image_ids=images.ids,
         )
 
     def _detected(self, path: str, threshold: float, images: ImageArrays) -> Table:
         """The boxes of a detector's JSON whose score is high enough, by image."""
-        raw = read_json(path, list[msgspec.Raw], "a detector's boxes (TEST.COCO_BBOX_FILE)")
-        found = []
-        for chunk in decode_chunks(raw, _Detection, path, "detections"):
-            found += [
-                (d.image_id, d.score, *d.bbox, d.category_id)
-                for d in chunk
-                if d.category_id in self._categories and d.score >= threshold
-            ]
+        detections = read_json(path, list[_Detection], "a detector's boxes (TEST.COCO_BBOX_FILE)")
+        found = [
+            (d.image_id, d.score, *d.bbox, d.category_id)
+            for d in detections
+            if d.category_id in self._categories and d.score >= threshold
+        ]
         values = np.array(found, np.float64).reshape(-1, 7)
         image = images.rows(values[:, 0].astype(np.int64), path)
         keep = _is_inside(values[:, 2:6], images.width[image], images.height[image])
@@ -180,7 +169,7 @@ class CocoKeypoints:
             "without area",
             path,
             keep.sum(),
-            len(raw),
+            len(detections),
             threshold,
             (~keep).sum(),
         )
@@ -289,26 +278,25 @@ class CocoKeypoints:
 
     def _evaluation(self, results: list[dict]) -> COCOeval:
         """pycocotools' evaluation of results, not yet run; it prints."""
-        evaluation = COCOeval(self.truth, self.truth.loadRes(results), "keypoints")
+        ground_truth = self.ground_truth
+        evaluation = COCOeval(ground_truth, ground_truth.loadRes(results), "keypoints")
         evaluation.params.kpt_oks_sigmas = np.array(self.skeleton.sigmas)
         evaluation.params.catIds = self._categories
         return evaluation
 
     @cached_property
-    def truth(self) -> COCO:
+    def ground_truth(self) -> COCO:
         """The annotations as pycocotools takes them, those of other categories left out.
 
         Raises:
             InputError: an entry is not in COCO's layout.
         """
-        images: list[Image] = []
-        annotations: list[Annotation] = []
-        lists = {
-            "images": (Image, lambda _, part: images.extend(part)),
-            "annotations": (Annotation, lambda _, part: annotations.extend(part)),
-        }
-        read_lists(self.annotation_file, _File, _LAYOUT, lists)
-        wanted = [(n, a) for n, a in enumerate(annotations) if a.category_id in self._categories]
+        content = read_coco(self.annotation_file)
+        wanted = [
+            (number, annotation)
+            for number, annotation in enumerate(content.annotations)
+            if annotation.category_id in self._categories
+        ]
         lacking = sum(a.area is None for _, a in wanted)
         if lacking and type(self)._area is CocoKeypoints._area:
             logger.warning(
@@ -317,9 +305,9 @@ class CocoKeypoints:
                 self.annotation_file,
                 lacking,
             )
-        truth = COCO()
-        truth.dataset = {
-            "images": [msgspec.structs.asdict(image) for image in images],
+        ground_truth = COCO()
+        ground_truth.dataset = {
+            "images": [msgspec.structs.asdict(image) for image in content.images],
             "categories": [{"id": category} for category in self._categories],
             # The file's ids may be missing or shared, and pycocotools takes 0 for "no match".
             "annotations": [
@@ -328,14 +316,14 @@ class CocoKeypoints:
             ],
         }
         with contextlib.redirect_stdout(io.StringIO()):
-            truth.createIndex()
-        return truth
+            ground_truth.createIndex()
+        return ground_truth
 
     def _entry(self, number: int, annotation: Annotation) -> dict:
         """Annotation ``number`` as pycocotools takes it, without an id."""
-        keypoints, numbers = annotation.keypoints, 3 * len(self.skeleton)
-        if len(keypoints) not in (0, numbers):
-            what = wrong_keypoints(annotation, number, numbers)
+        keypoints, joints = annotation.keypoints, len(self.skeleton)
+        if len(keypoints) not in (0, 3 * joints):
+            what = wrong_keypoints(annotation, number, joints)
             raise InputError(f"{self.annotation_file}: {what}")
         count = annotation.num_keypoints
         return {

@@ -14,7 +14,7 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from lib.dataset.coco import CocoKeypoints
-from lib.dataset.coco_lists import Annotation
+from lib.dataset.coco_json import Annotation
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ class CrowdPoseKeypoints(CocoKeypoints):
 
     def _by_crowd(self) -> dict[str, list[int]]:
         """Image ids by crowd index."""
-        index = {image["id"]: image["crowdIndex"] for image in self.truth.dataset["images"]}
+        images = self.ground_truth.dataset["images"]
+        index = {image["id"]: image["crowdIndex"] for image in images}
         known = {i: crowd for i, crowd in index.items() if crowd is not None}
         if len(known) < len(index):
             logger.warning(

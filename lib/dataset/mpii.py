@@ -1,4 +1,4 @@
-"""MPII Human Pose: the JSON annotations of the HRNet code base, and PCKh.
+"""MPII Human Pose: the JSON annotations of the HRNet code base, scored by PCKh.
 
 Files: ``annot/<set>.json``, ``annot/gt_<set>.mat``, ``images/``. Rules and names:
 lib/dataset/mpii.py of leoxiaobin/deep-high-resolution-net.pytorch. The files count pixels from 1,
@@ -17,6 +17,7 @@ from scipy.io import loadmat, savemat
 
 from lib.dataset.table import Table
 from lib.keypoints.geometry import PIXEL_STD
+from lib.keypoints.metrics import PCKH_ROWS, pckh
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import MPII, Skeleton
 from lib.utils.errors import InputError
@@ -26,16 +27,6 @@ from lib.utils.reading import read_json
 logger = logging.getLogger(__name__)
 
 _HEAD_SIZE_SHARE = 0.6  # PCKh's head size is this share of the head box's diagonal
-_LEFT_OUT = (6, 7)  # pelvis and thorax do not count in the mean
-_SHOWN = OrderedDict(
-    Head=("head",),
-    Shoulder=("lsho", "rsho"),
-    Elbow=("lelb", "relb"),
-    Wrist=("lwri", "rwri"),
-    Hip=("lhip", "rhip"),
-    Knee=("lkne", "rkne"),
-    Ankle=("lank", "rank"),
-)
 _ORDER = (
     *("rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelvis", "thorax", "neck", "head"),
     *("rwri", "relb", "rsho", "lsho", "lelb", "lwri"),
@@ -132,7 +123,7 @@ class MpiiKeypoints:
         write_atomically(Path(output_dir) / "pred.mat", buffer.getvalue())
         if not self.has_truth:
             return OrderedDict(Null=0.0), 0.0
-        values = pckh(predicted, *self.truth)
+        values = pckh(predicted, *self.ground_truth)
         return values, values["Mean"]
 
     def rows_to_draw(self, poses: Poses) -> np.ndarray:
@@ -140,72 +131,33 @@ class MpiiKeypoints:
         return np.arange(len(poses))
 
     @cached_property
-    def truth(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def ground_truth(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Joints (N, 16, 2), flags of missing ones (N, 16) and head sizes (N,) of gt_<set>.mat.
 
         Raises:
             InputError: the file is missing, broken or made for other people.
         """
-        count = len(self.table)
         path = self._folder / f"gt_{self.split}.mat"
         try:
             file = loadmat(io.BytesIO(path.read_bytes()))
             names = tuple(str(np.ravel(name)[0]) for name in np.ravel(file["dataset_joints"]))
             corners = file["headboxes_src"].astype(np.float64)
-            truth = file["pos_gt_src"].transpose(2, 0, 1).astype(np.float64)
+            joints = file["pos_gt_src"].transpose(2, 0, 1).astype(np.float64)
             missing = file["jnt_missing"].T
         except FileNotFoundError:
             raise InputError(f"{path}: there is no such file; PCKh needs it") from None
         except Exception as error:  # a damaged file can fail in any way
             raise InputError(f"{path}: not MPII's ground truth: {error}") from None
-        joints = len(self.skeleton)
-        shapes = (truth.shape[1:], missing.shape, corners.shape)
-        if shapes != ((joints, 2), (len(truth), joints), (2, 2, len(truth))):
+        people, number = len(joints), len(self.skeleton)
+        shapes = (joints.shape[1:], missing.shape, corners.shape)
+        if shapes != ((number, 2), (people, number), (2, 2, people)):
             raise InputError(f"{path}: its arrays do not fit each other: {shapes}")
-        if len(truth) != count:
-            raise InputError(f"{path}: has {len(truth)} people, {self.split}.json has {count}")
-        shown = [joint for joints in _SHOWN.values() for joint in joints]
-        if [names.index(j) if j in names else -1 for j in shown] != [
-            _ORDER.index(j) for j in shown
-        ]:
+        if people != len(self.table):
+            raise InputError(
+                f"{path}: has {people} people, {self.split}.json has {len(self.table)}"
+            )
+        if any(names[j : j + 1] != _ORDER[j : j + 1] for row in PCKH_ROWS.values() for j in row):
             raise InputError(
                 f"{path}: its joints are {', '.join(names)}; right is {', '.join(_ORDER)}"
             )
-        return truth, missing, np.linalg.norm(corners[1] - corners[0], axis=0) * _HEAD_SIZE_SHARE
-
-
-def pckh(
-    predicted: np.ndarray, truth: np.ndarray, missing: np.ndarray, head_size: np.ndarray
-) -> OrderedDict:
-    """MPII's table: share in percent of joints nearer than half a head size.
-
-    Args:
-        predicted, truth: (N, 16, 2) pixels.
-        missing: (N, 16) nonzero where a joint is not annotated.
-        head_size: (N,) pixels.
-
-    Returns:
-        One entry for each pair of joints, ``Mean`` (joints count as often as they are annotated;
-        pelvis and thorax do not), and ``Mean@0.1``, which in the published code is the mean at
-        0.11.
-    """
-    counted = missing == 0
-    distance = np.linalg.norm(predicted - truth, axis=2) / head_size[:, None]
-    count = counted.sum(0)
-    in_mean = np.ones(len(count), bool)
-    in_mean[list(_LEFT_OUT)] = False
-
-    def share(threshold: float) -> np.ndarray:
-        return 100.0 * ((distance <= threshold) & counted).sum(0) / np.maximum(count, 1)
-
-    def mean(per_joint: np.ndarray) -> float:
-        return float((per_joint * count)[in_mean].sum() / max(count[in_mean].sum(), 1))
-
-    half = share(0.5)
-    values = OrderedDict(
-        (name, float(np.mean([half[_ORDER.index(joint)] for joint in joints])))
-        for name, joints in _SHOWN.items()
-    )
-    values["Mean"] = mean(half)
-    values["Mean@0.1"] = mean(share(np.arange(0, 0.51, 0.01)[11]))
-    return values
+        return joints, missing, np.linalg.norm(corners[1] - corners[0], axis=0) * _HEAD_SIZE_SHARE

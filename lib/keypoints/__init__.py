@@ -1,1 +1,1 @@
-"""The vocabulary: skeletons and geometry, pure functions on arrays and tensors."""
+"""The vocabulary: skeletons, geometry and metrics, pure functions on arrays and tensors."""

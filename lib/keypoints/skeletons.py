@@ -1,7 +1,12 @@
 """What a set of keypoints means: names, left and right, how precisely people place them, what to
-connect."""
+connect; and the categories of an annotation file that name keypoints."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import msgspec
+
+from lib.utils.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -136,3 +141,37 @@ CROWDPOSE = Skeleton(
 
 # DATASET.DATASET -> its joints.
 SKELETONS = {"coco": COCO, "crowdpose": CROWDPOSE, "figures": COCO, "mpii": MPII}
+
+
+class Category(msgspec.Struct):
+    """A category of an annotation file; ``skeleton`` are pairs of joint numbers."""
+
+    id: int
+    name: str = ""
+    keypoints: list[str] | None = None
+    skeleton: list[tuple[int, int]] | None = None
+
+
+def categories_with_joints(categories: Sequence[Category]) -> list[Category]:
+    """Those that name the same joints as the first that names any; else the one with the lowest id
+    alone."""
+    ordered = sorted(categories, key=lambda category: category.id)
+    named = [category for category in ordered if category.keypoints]
+    return [c for c in named if c.keypoints == named[0].keypoints] or ordered[:1]
+
+
+def chosen_categories(known: Sequence[Category], names: Sequence[str], path: str) -> list[int]:
+    """The ids of the categories called ``names``, in order; without names, of
+    ``categories_with_joints``.
+
+    Raises:
+        InputError: the file ``path``, from which they are, has no such category.
+    """
+    missing = set(names) - {category.name for category in known}
+    if missing:
+        raise InputError(
+            f"DATASET.CATEGORIES: {path} has no {', '.join(sorted(missing))}; it has "
+            f"{', '.join(category.name for category in known)}"
+        )
+    chosen = [c for c in known if c.name in names] or categories_with_joints(known)
+    return sorted(category.id for category in chosen)

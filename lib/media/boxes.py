@@ -1,6 +1,5 @@
 """Boxes of people that were found: what is one, and a JSON of them, picture by picture."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -11,6 +10,7 @@ import numpy as np
 from lib.keypoints.geometry import is_box
 from lib.media.video import Frame, Report
 from lib.utils.errors import InputError
+from lib.utils.reading import read_any_json
 
 T = TypeVar("T")
 LAYOUT = (
@@ -128,19 +128,6 @@ class BoxFile:
         rows = rows or self._by_id.get(frame.image_id) or []
         table = np.array(rows, np.float64).reshape(-1, 5)
         return table[:, :4], table[:, 4]
-
-
-def read_any_json(path: str | Path, what: str) -> Any:
-    """The content of a JSON file, whatever it is; an InputError where there is none."""
-    # Python's own reader, not lib.utils.reading's: it takes NaN, so that one box can be left out.
-    try:
-        return json.loads(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file ({what})") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot read: {error.strerror}") from None
 
 
 def _box(entry: Any) -> tuple[list[float], float]:

@@ -8,13 +8,17 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from lib.config.joints import Category, chosen_categories
-from lib.dataset.coco_lists import Annotation, Image, check_image_ids
+from lib.dataset.coco_json import LAYOUT, Annotation, CocoFile, check_image_ids
 from lib.keypoints.geometry import is_box
-from lib.keypoints.skeletons import Skeleton
-from lib.media.boxes import PathEnds, read_any_json
+from lib.keypoints.skeletons import Skeleton, chosen_categories
+from lib.media.boxes import PathEnds
 from lib.media.video import Report
 from lib.utils.errors import InputError
+from lib.utils.reading import read_any_json
+
+
+class _File(CocoFile):
+    annotations: list  # converted one by one: a bad entry is left out
 
 
 class _Entry(Annotation):
@@ -55,32 +59,29 @@ class Truth:
         categories: Sequence[str] = (),
     ) -> None:
         self.path = path
-        content = read_any_json(path, "annotations in COCO's layout")
         try:
-            lists = [content[name] for name in ("images", "annotations", "categories")]
-            images = msgspec.convert(lists[0], list[Image])
-            annotations = msgspec.convert(lists[1], list)
-            known = msgspec.convert(lists[2], list[Category])
-        except (KeyError, TypeError, ValueError) as error:
+            content = msgspec.convert(read_any_json(path, LAYOUT), _File)
+        except msgspec.ValidationError as error:
             raise InputError(
                 f"{path}: is not in COCO's layout (images, annotations, categories): {error}"
             ) from None
-        self.categories = chosen_categories(known, categories, str(path))
+        self.categories = chosen_categories(content.categories, categories, str(path))
         self._ids: PathEnds[int] = PathEnds()
-        names = [image.file_name or image.filename for image in images]
-        check_image_ids(np.array([image.id for image in images]), np.array(names), str(path))
-        for image, name in zip(images, names, strict=True):
-            self._ids[name] = image.id
+        names = [image.file_name or image.filename for image in content.images]
+        ids = [image.id for image in content.images]
+        check_image_ids(np.array(ids), np.array(names), str(path))
+        for name, image_id in zip(names, ids, strict=True):
+            self._ids[name] = image_id
         self._people: dict[int, list[TruePerson]] = defaultdict(list)
         misfits: list[str] = []
-        for number, value in enumerate(annotations):
+        for number, value in enumerate(content.annotations):
             try:
                 self._add(value, len(skeleton), f"annotations[{number}]", misfits)
             except ValueError as error:
                 report(f"{path}: annotations[{number}] is left out: {error}")
         if misfits:
             report(
-                f"{path}: {len(misfits)} of {len(annotations)} annotations do not fit the "
+                f"{path}: {len(misfits)} of {len(content.annotations)} annotations do not fit the "
                 f"network's {len(skeleton)} joints and count in no error: {misfits[0]}"
             )
 

@@ -176,6 +176,8 @@ def broken(content: dict, what: str) -> dict:
         del content["images"][1]["file_name"]
     elif what == "image id":
         content["images"][2]["id"] = "three"
+    elif what == "too large a width":
+        content["images"][2]["width"] = 2**31
     return content
 
 
@@ -193,6 +195,7 @@ def broken(content: dict, what: str) -> dict:
         ("unknown image", r"image 99 \(1 entries in all\) is not in the list of images"),
         ("no file name", r"images\[1\] has no file_name"),
         ("image id", r"images\[2\].*"),
+        ("too large a width", r"images\[2\]: Expected `int` <= 2147483647 at width"),
     ],
 )
 def test_wrong_annotations_are_an_error_that_names_the_file_and_the_entry(
@@ -215,8 +218,8 @@ def test_an_image_without_a_name_is_an_error_in_every_format(tmp_path, content, 
     ("edit", "message"),
     [
         (lambda boxes: boxes[2].update(image_id=77), "boxes.json: image 77"),
-        (lambda boxes: boxes[2].update(score="high"), r"boxes.json: detections\[2\]: Expected"),
-        (lambda boxes: boxes[2].pop("bbox"), r"detections\[2\]: .*missing required field `bbox`"),
+        (lambda boxes: boxes[2].update(score="high"), r"boxes.json: entry 2: Expected"),
+        (lambda boxes: boxes[2].pop("bbox"), r"entry 2: .*missing required field `bbox`"),
         (lambda boxes: boxes.clear(), "no box of category 1 with an area"),
         (lambda boxes: [b.update(category_id=3) for b in boxes], "no box of category 1 with an"),
     ],

@@ -86,7 +86,7 @@ def test_a_fault_of_the_truth_beside_detected_boxes_is_an_error_that_names_the_e
     file = tiny.save_coco(tmp_path, content)
     source = coco(tmp_path, detections=str(path))
     with pytest.raises(InputError, match=re.escape(f"{file}: annotations[3]")) as caught:
-        _ = source.truth
+        _ = source.ground_truth
     assert str(caught.value).endswith(message)
 
 

@@ -34,33 +34,11 @@ class Codec(ABC):
 
     @abstractmethod
     def accuracy(self, outputs: Outputs, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """PCK between outputs and target as in ``pck``."""
+        """PCK between outputs and target as in ``lib.keypoints.metrics.pck``."""
 
     @abstractmethod
     def maps(self, outputs: Outputs) -> torch.Tensor:
         """Heatmaps (N, K, h, w) that show what outputs say."""
-
-
-def pck(
-    place: torch.Tensor, truth: torch.Tensor, size: tuple[int, int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The share of places (N, K, 2) that are within half a tenth of ``size`` of the truth.
-
-    As published, the x distance is divided by a tenth of the height and the y distance by a tenth
-    of the width, and what has its truth in the first two rows or columns does not count
-    (lib/core/evaluate.py of leoxiaobin/deep-high-resolution-net.pytorch).
-
-    Returns:
-        The mean over the joints that have a truth, and how many these are; both without dimensions.
-    """
-    width, height = size
-    distance = scaled(place - truth, 10 / height, 10 / width)
-    counts = (truth > 1).all(-1)
-    is_right = (distance.norm(dim=-1) < 0.5) & counts
-    people = counts.sum(0)
-    joints = (people > 0).sum()
-    share = is_right.sum(0) / people.clamp(min=1)
-    return share.sum() / joints.clamp(min=1), joints
 
 
 def as_float(outputs: Outputs) -> Outputs:

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import torch
 from yacs.config import CfgNode
 
-from lib.core.codecs.codec import Codec, Outputs, pck, permute_joints, scaled
+from lib.core.codecs.codec import Codec, Outputs, permute_joints, scaled
 from lib.core.codecs.losses import joints_mse, joints_ohkm_mse
 from lib.core.codecs.refinement import Refine, build_refine, quarter_step
 from lib.keypoints.geometry import flip_permutation
+from lib.keypoints.metrics import pck
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.errors import InputError
 
@@ -133,7 +134,7 @@ class HeatmapCodec(Codec):
             )
 
     def accuracy(self, outputs: Outputs, target: Target) -> tuple[torch.Tensor, torch.Tensor]:
-        """PCK between the maxima of outputs and target, see ``lib.core.codecs.codec.pck``."""
+        """PCK between the maxima of outputs and target, see ``lib.keypoints.metrics.pck``."""
         place, _ = maxima(last_output(outputs))
         truth, _ = maxima(target.heatmaps)
         return pck(place, truth, self.heatmap_size)

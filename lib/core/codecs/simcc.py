@@ -16,10 +16,11 @@ import torch
 from torch.nn import functional
 from yacs.config import CfgNode
 
-from lib.core.codecs.codec import Codec, Outputs, pck, permute_joints
+from lib.core.codecs.codec import Codec, Outputs, permute_joints
 from lib.core.codecs.heatmap import nearest_pixel
 from lib.core.codecs.refinement import chosen_blur, dark_step_1d
 from lib.keypoints.geometry import flip_permutation
+from lib.keypoints.metrics import pck
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.errors import InputError
 
@@ -168,7 +169,7 @@ class SimCCCodec(Codec):
         return torch.stack(places, dim=-1) / self.ratio, scores
 
     def accuracy(self, outputs: Outputs, target: Bins) -> tuple[torch.Tensor, torch.Tensor]:
-        """PCK, see ``lib.core.codecs.codec.pck``, in bins."""
+        """PCK, see ``lib.keypoints.metrics.pck``, in bins."""
         place, truth = (
             torch.stack([axis.argmax(2) for axis in axes], dim=-1).float()
             for axes in (outputs, target[:2])

@@ -1,0 +1,82 @@
+"""Accuracy of keypoints: PCK and PCKh. OKS, which suppression needs too, is ``lib.nms.oks_iou``."""
+
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# The rows of MPII's table, by the numbers of the joints (``lib.keypoints.skeletons.MPII``).
+PCKH_ROWS = OrderedDict(
+    Head=(9,),
+    Shoulder=(13, 12),
+    Elbow=(14, 11),
+    Wrist=(15, 10),
+    Hip=(3, 2),
+    Knee=(4, 1),
+    Ankle=(5, 0),
+)
+_NOT_IN_MEAN = (6, 7)  # pelvis and thorax
+
+
+def pck(coords: Tensor, ground_truth: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """PCK: the share of coords (N, K, 2) within half a tenth of ``size`` of the ground truth.
+
+    As published, the x distance is divided by a tenth of the height and the y distance by a tenth
+    of the width, and joints whose ground truth is in the first two rows or columns do not count
+    (lib/core/evaluate.py of leoxiaobin/deep-high-resolution-net.pytorch).
+
+    Args:
+        coords, ground_truth: (N, K, 2) x, y in pixels.
+        size: (width, height) of the heatmaps or crops.
+
+    Returns:
+        The mean over the joints that have a ground truth, and the number of these; both scalars.
+    """
+    width, height = size
+    x, y = (coords - ground_truth).unbind(-1)
+    distance = torch.stack([x * (10 / height), y * (10 / width)], -1).norm(dim=-1)
+    counts = (ground_truth > 1).all(-1)
+    is_right = (distance < 0.5) & counts
+    people = counts.sum(0)
+    joints = (people > 0).sum()
+    share = is_right.sum(0) / people.clamp(min=1)
+    return share.sum() / joints.clamp(min=1), joints
+
+
+def pckh(
+    predicted: np.ndarray, ground_truth: np.ndarray, missing: np.ndarray, head_size: np.ndarray
+) -> OrderedDict:
+    """PCKh, MPII's table: the share in percent of joints nearer than half a head size.
+
+    Rules: lib/dataset/mpii.py of leoxiaobin/deep-high-resolution-net.pytorch.
+
+    Args:
+        predicted, ground_truth: (N, 16, 2) pixels.
+        missing: (N, 16) nonzero where a joint is not annotated.
+        head_size: (N,) pixels.
+
+    Returns:
+        One entry for each of ``PCKH_ROWS``, ``Mean`` (joints count as often as they are annotated;
+        pelvis and thorax do not), and ``Mean@0.1``, which in the published code is the mean at
+        0.11.
+    """
+    counted = missing == 0
+    distance = np.linalg.norm(predicted - ground_truth, axis=2) / head_size[:, None]
+    count = counted.sum(0)
+    in_mean = np.ones(len(count), bool)
+    in_mean[list(_NOT_IN_MEAN)] = False
+
+    def share(threshold: float) -> np.ndarray:
+        return 100.0 * ((distance <= threshold) & counted).sum(0) / np.maximum(count, 1)
+
+    def mean(per_joint: np.ndarray) -> float:
+        return float((per_joint * count)[in_mean].sum() / max(count[in_mean].sum(), 1))
+
+    half = share(0.5)
+    values = OrderedDict(
+        (name, float(np.mean(half[list(joints)]))) for name, joints in PCKH_ROWS.items()
+    )
+    values["Mean"] = mean(half)
+    values["Mean@0.1"] = mean(share(np.arange(0, 0.51, 0.01)[11]))
+    return values
