@@ -195,6 +195,4 @@ def _tag(name: str) -> str:
 
 
 def _detached(outputs: Outputs) -> Outputs:
-    if isinstance(outputs, (list, tuple)):
-        return [output.detach() for output in outputs]
-    return outputs.detach()
+    return tuple(output.detach() for output in outputs)
