@@ -36,7 +36,7 @@ Init = Callable[[nn.Module], None]
 
 
 class Head(nn.Module):
-    """Takes the features of a backbone, finest first."""
+    """From the features of a backbone, finest first, to one output or a list of outputs."""
 
     def output_layers(self) -> list[nn.Module]:
         """The convolutions whose results are heatmaps."""
