@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lib.config import load_config, skeleton_of
 from lib.core.codecs import build_codec
+from lib.core.codecs.codec import Outputs, RawOutputs, as_outputs
 from lib.core.exported import need, onnx_session, openvino_settings
 from lib.deploy.export import has_exporter, onnx_graph
 from lib.models import build_model
@@ -24,8 +25,7 @@ from lib.models.folding import fold_batch_norms
 from lib.utils.devices import choose_devices, has_bfloat16
 from lib.utils.errors import InputError
 
-Outputs = Tensor | list[Tensor]
-Forward = Callable[[Tensor], Outputs]
+Forward = Callable[[Tensor], RawOutputs]
 DECODING = "decoding"
 OPENVINO, OPENVINO_HALF = "openvino", "openvino-bf16"
 ENGINES = {"onnxruntime": "onnxruntime", OPENVINO: "openvino", OPENVINO_HALF: "openvino"}
@@ -87,11 +87,10 @@ def forward(args: argparse.Namespace) -> list[Timing]:
     return [*timings, decoding]
 
 
-def distance(outputs: Outputs, expected: Outputs) -> float:
+def distance(outputs: RawOutputs, expected: RawOutputs) -> float:
     """The largest difference, in units of the standard deviation."""
-    if isinstance(expected, Tensor):
-        return float((outputs - expected).abs().max() / expected.std())
-    return max(map(distance, outputs, expected))
+    pairs = zip(as_outputs(outputs), as_outputs(expected), strict=True)
+    return max(float((ours - theirs).abs().max() / theirs.std()) for ours, theirs in pairs)
 
 
 def enliven(network: nn.Module, images: Tensor) -> None:
@@ -160,7 +159,7 @@ def make_forms(forms: Sequence[str], network: nn.Module, images: Tensor) -> list
     @functools.cache
     def graph() -> bytes:
         with torch.no_grad():
-            return onnx_graph(folded, images, is_open=False).SerializeToString()
+            return onnx_graph(folded, images, dynamic_batch=False).SerializeToString()
 
     makers: dict[str, Callable[[], Forward]] = {
         "plain": lambda: network,
@@ -200,12 +199,11 @@ def in_openvino(graph: bytes, precision: str) -> Forward:
 
 def joined(answers: list, device: torch.device) -> Outputs:
     """Arrays as a network's outputs."""
-    outputs = [torch.from_numpy(answer).to(device) for answer in answers]
-    return outputs if len(outputs) > 1 else outputs[0]
+    return tuple(torch.from_numpy(answer).to(device) for answer in answers)
 
 
 def fastest_turns(
-    repeats: int, device: torch.device, runs: list[Callable], images: Outputs
+    repeats: int, device: torch.device, runs: list[Callable], images: RawOutputs
 ) -> list[float]:
     """Seconds on the clock of the fastest run of each; they take turns, so that what else the
     machine does meets them alike, and run twice each, the second time timed."""

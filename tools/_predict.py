@@ -20,7 +20,7 @@ from lib.core.exported import Description
 from lib.core.inference import Predictor
 from lib.dataset.image import read_image
 from lib.deploy.export import Decoded, export, openvino_files
-from lib.deploy.parity import STEADY, Difference, difference, real_crops
+from lib.deploy.parity import STABLE_DISTANCE, Difference, difference, real_crops
 from lib.figures.drawing import draw_scene
 from lib.models import build_model
 from lib.utils.devices import has_bfloat16, keep_memory
@@ -49,7 +49,9 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         "--people", type=int, default=16, help="crops on which keypoints are compared (16)"
     )
     parser.add_argument(
-        "--free", action="store_true", help="export for any number of crops, not for one at a time"
+        "--dynamic-batch",
+        action="store_true",
+        help="export for any number of crops, not for one at a time",
     )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over the YAML's")
 
@@ -63,7 +65,7 @@ def predict(args: argparse.Namespace) -> list[Way]:
     image, box = picture(args.image)
     weights = args.weights or random_weights(cfg)
     with tempfile.TemporaryDirectory() as folder:
-        backends = make_backends(cfg, weights, Path(folder), args.free)
+        backends = make_backends(cfg, weights, Path(folder), args.dynamic_batch)
         crops, _ = real_crops(cfg, args.people)
         eager = backends[EAGER]
         found = {name: difference(backend, eager, crops) for name, backend in backends.items()}
@@ -91,14 +93,14 @@ def random_weights(cfg: CfgNode) -> dict[str, Tensor]:
 
 
 def make_backends(
-    cfg: CfgNode, weights: Path | dict, folder: Path, is_free: bool
+    cfg: CfgNode, weights: Path | dict, folder: Path, dynamic_batch: bool
 ) -> dict[str, Backend]:
     """By name, the plain one first; what cannot run here is left out, and that is said."""
     skeleton = skeleton_of(cfg)
     how = (build_codec(cfg, skeleton), cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
     network = load_network(cfg, weights, CPU)
     whole = Decoded(network, *how).eval()
-    description = Description.of(cfg, skeleton, decodes=True, is_single=not is_free)
+    description = Description.of(cfg, skeleton, decodes=True, dynamic_batch=dynamic_batch)
     backends: dict[str, Backend] = {
         EAGER: TorchBackend(load_network(cfg, weights, CPU, folds=False), *how),
         FOLDED: TorchBackend(network, *how),
@@ -134,7 +136,7 @@ def predict_rows(ways: list[Way]) -> list[Row]:
 
 def agree(way: Way) -> bool | None:
     """bfloat16 is another answer on purpose."""
-    return None if way.name == OPENVINO_HALF else way.difference.stable_largest < STEADY
+    return None if way.name == OPENVINO_HALF else way.difference.stable_largest < STABLE_DISTANCE
 
 
 def predict_table(ways: list[Way], has_weights: bool) -> str:

@@ -52,7 +52,7 @@ def main() -> None:
     network = load_network(cfg, args.weights, torch.device("cpu"))
     codec = build_codec(cfg, skeleton)
     how = (codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
-    description = Description.of(cfg, skeleton, not args.raw, args.single)
+    description = Description.of(cfg, skeleton, decodes=not args.raw, dynamic_batch=not args.single)
     whole = network if args.raw else Decoded(network, *how).eval()
     print(f"exporting {cfg.MODEL.NAME} for {args.to} ...", file=sys.stderr, flush=True)
     files = export(whole, description, args.to)
@@ -118,7 +118,8 @@ def check(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchBackend)
     """Compare the file at ``path`` with PyTorch, print the differences, refuse large ones."""
     backend = build_backend(cfg, skeleton, path)
     real, source = real_crops(cfg, max(BATCHES))
-    for name, crops in (("random", random_crops(cfg, max(BATCHES))), (source, real)):
+    random = random_crops(cfg.MODEL.IMAGE_SIZE, max(BATCHES))
+    for name, crops in (("random", random), (source, real)):
         for batch in BATCHES:
             found = difference(backend, reference, crops[:batch])
             print(line(f"{name}, {batch} crop{'s' if batch > 1 else ''}", found), flush=True)
@@ -142,7 +143,7 @@ def summary(target: Path, files: dict[str, bytes], description: Description) -> 
     if description.decodes:
         flip = " and flip test" if description.settings["TEST.FLIP_TEST"] else ""
         inside = f"with normalising, decoding{flip}"
-    number = "one crop" if description.is_single else "any number of crops"
+    number = "any number of crops" if description.dynamic_batch else "one crop"
     size = sum(map(len, files.values())) / 2**20
     return f"=> {target}: {size:.1f} MiB, {inside}, {number} at a time"
 

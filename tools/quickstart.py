@@ -129,7 +129,7 @@ def measure_training(cfg: CfgNode) -> tuple[int, float]:
 def measure_testing(cfg: CfgNode, weights: Path | dict) -> float:
     """Seconds of testing for each person."""
     backend = build_backend(cfg, skeleton_of(cfg), weights, choose_devices(cfg.GPUS)[0])
-    crops = random_crops(cfg, cfg.TEST.BATCH_SIZE_PER_GPU)
+    crops = random_crops(cfg.MODEL.IMAGE_SIZE, cfg.TEST.BATCH_SIZE_PER_GPU)
     backend(crops)  # the first warms up
     begin = time.perf_counter()
     backend(crops)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.core.codecs import build_codec
-from lib.core.codecs.codec import Codec, Outputs, as_float
-from lib.core.exported import Runner, check_precision, is_exported, open_exported
+from lib.core.codecs.codec import Codec, Outputs, RawOutputs, as_float, as_outputs
+from lib.core.exported import check_precision, is_exported, open_exported
 from lib.keypoints.geometry import normalize
 from lib.keypoints.skeletons import Skeleton
 from lib.models import build_model
@@ -18,6 +18,8 @@ from lib.models.checkpoint import load_checkpoint
 from lib.models.folding import fold_batch_norms
 from lib.utils.devices import has_bfloat16, to_channels_last
 from lib.utils.errors import InputError
+
+Network = Callable[[Tensor], RawOutputs]
 
 
 class Backend(Protocol):
@@ -40,13 +42,13 @@ class Backend(Protocol):
     def __call__(self, crops: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
-def predict(model: nn.Module, codec: Codec, images: Tensor, flip_test: bool) -> Outputs:
+def predict(network: Network, codec: Codec, images: Tensor, flip_test: bool) -> Outputs:
     """The network's outputs for normalised crops (N, 3, H, W), averaged with those of the mirrored
     crops if asked."""
-    outputs = model(images)
+    outputs = network(images)
     if flip_test:
-        outputs = codec.average(outputs, codec.flip(model(images.flip(3))))
-    return outputs
+        outputs = codec.average(outputs, codec.flip(network(images.flip(3))))
+    return as_outputs(outputs)
 
 
 class TorchBackend:
@@ -62,7 +64,7 @@ class TorchBackend:
 
     def __init__(
         self,
-        network: Callable[[Tensor], Outputs],
+        network: Network,
         codec: Codec,
         is_rgb: bool = True,
         flip_test: bool = False,
@@ -152,12 +154,12 @@ def build_backend(
     runner.description.check(path, cfg, skeleton)
     if runner.description.decodes:
         return DecodingBackend(runner)
-    return network_backend(cfg, _as_network(runner), codec)
+    return network_backend(cfg, runner, codec)
 
 
 def network_backend(
     cfg: CfgNode,
-    network: Callable[[Tensor], Outputs],
+    network: Network,
     codec: Codec,
     device: torch.device | str = "cpu",
     precision: str = "float32",
@@ -176,11 +178,3 @@ def load_network(
     network = build_model(cfg)
     load_checkpoint(network, weights)
     return (fold_batch_norms(network) if folds else network.eval()).to(device)
-
-
-def _as_network(runner: Runner) -> Callable[[Tensor], Outputs]:
-    def run(images: Tensor) -> Outputs:
-        outputs = runner(images)
-        return outputs if len(outputs) > 1 else outputs[0]
-
-    return run

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
+from lib.core.codecs.codec import Outputs, as_outputs
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.devices import has_bfloat16
 from lib.utils.errors import InputError
@@ -37,31 +38,37 @@ class Description:
 
     decodes: uint8 RGB crops (N, 3, H, W) in, keypoints (N, K, 2) in crop pixels and scores (N, K)
         out; else normalised crops in, the network's outputs out.
-    is_single: N is 1; else it is free.
+    dynamic_batch: N is any number; else it is 1.
     joints: names of the K joints.
     flip_pairs: of joints, where a flip test is inside.
     settings: the experiment's, as far as the file depends on them.
     """
 
     decodes: bool
-    is_single: bool
+    dynamic_batch: bool
     joints: list[str]
     flip_pairs: list[list[int]]
     settings: dict[str, Any]
 
     @classmethod
-    def of(cls, cfg: CfgNode, skeleton: Skeleton, decodes: bool, is_single: bool) -> "Description":
+    def of(
+        cls, cfg: CfgNode, skeleton: Skeleton, decodes: bool, dynamic_batch: bool
+    ) -> "Description":
+        """The description of a file to be written for the experiment ``cfg``."""
         keys = NETWORK_KEYS + (DECODING_KEYS if decodes else ())
         settings = {key: _setting(cfg, key) for key in keys}
         has_flip_test = decodes and cfg.TEST.FLIP_TEST
         pairs = [list(pair) for pair in skeleton.flip_pairs] if has_flip_test else []
-        return cls(decodes, is_single, list(skeleton.names), pairs, settings)
+        return cls(decodes, dynamic_batch, list(skeleton.names), pairs, settings)
 
     @classmethod
     def read(cls, path: Path, text: str | None) -> "Description":
         """From the text that ``write`` gave; an InputError where it is none of ours."""
         try:
-            return cls(**json.loads(text or ""))
+            fields = json.loads(text or "")
+            if "is_single" in fields:  # the opposite of dynamic_batch, in older files
+                fields["dynamic_batch"] = not fields.pop("is_single")
+            return cls(**fields)
         except (ValueError, TypeError):
             raise InputError(
                 f"{path}: does not say what it holds; tools/export.py writes files that do"
@@ -92,18 +99,17 @@ def _setting(cfg: CfgNode, key: str) -> Any:
 
 
 class Runner:
-    """An exported file, ready: called with its input, it returns the list of its outputs, all of
-    them tensors on the CPU."""
+    """An exported file, opened: a function of its input that returns its outputs, on the CPU."""
 
     description: Description
 
-    def __call__(self, x: Tensor) -> list[Tensor]:
-        if not self.description.is_single or len(x) == 1:
+    def __call__(self, x: Tensor) -> Outputs:
+        if self.description.dynamic_batch or len(x) == 1:
             return self._run(x)
-        answers = [self._run(one) for one in x.split(1)]
-        return [torch.cat(parts) for parts in zip(*answers, strict=True)]
+        outputs = [self._run(one) for one in x.split(1)]
+        return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
-    def _run(self, x: Tensor) -> list[Tensor]:
+    def _run(self, x: Tensor) -> Outputs:
         raise NotImplementedError
 
 
@@ -116,8 +122,8 @@ class OnnxRunner(Runner):
         self.description = Description.read(path, stored.get(ENTRY))
         self._name = self._session.get_inputs()[0].name
 
-    def _run(self, x: Tensor) -> list[Tensor]:
-        return [torch.from_numpy(a) for a in self._session.run(None, {self._name: x.numpy()})]
+    def _run(self, x: Tensor) -> Outputs:
+        return tuple(map(torch.from_numpy, self._session.run(None, {self._name: x.numpy()})))
 
 
 def onnx_session(path: Path, device: torch.device) -> Any:
@@ -154,20 +160,20 @@ class OpenVinoRunner(Runner):
         stored = self._model.get_rt_info([ENTRY]).astype(str) if self._has_entry() else None
         self.description = Description.read(path, stored)
         self._settings = openvino_settings(precision)
-        self._requests: dict[bool, Any] = {}
+        self._requests: dict[bool, Any] = {}  # by whether the batch is dynamic
 
     def _has_entry(self) -> bool:
         return self._model.has_rt_info([ENTRY])
 
-    def _run(self, x: Tensor) -> list[Tensor]:
-        is_single = len(x) == 1
-        if is_single not in self._requests:
+    def _run(self, x: Tensor) -> Outputs:
+        dynamic_batch = len(x) > 1
+        if dynamic_batch not in self._requests:
             model = self._model.clone()
-            model.reshape([1 if is_single else -1, *x.shape[1:]])
+            model.reshape([-1 if dynamic_batch else 1, *x.shape[1:]])
             compiled = self._core.compile_model(model, "CPU", self._settings)
-            self._requests[is_single] = compiled.create_infer_request()
-        answers = self._requests[is_single].infer({0: x.numpy()})
-        return [torch.from_numpy(answer.copy()) for answer in answers.values()]
+            self._requests[dynamic_batch] = compiled.create_infer_request()
+        outputs = self._requests[dynamic_batch].infer({0: x.numpy()})
+        return tuple(torch.from_numpy(output.copy()) for output in outputs.values())
 
 
 def openvino_settings(precision: str) -> dict[str, Any]:
@@ -194,9 +200,8 @@ class TorchScriptRunner(Runner):
         self.description = Description.read(path, text)
 
     @torch.inference_mode()
-    def _run(self, x: Tensor) -> list[Tensor]:
-        outputs = self._module(x)
-        return [outputs] if isinstance(outputs, Tensor) else [*outputs]
+    def _run(self, x: Tensor) -> Outputs:
+        return as_outputs(self._module(x))
 
 
 RUNNERS: dict[str, Callable[[Path, str, torch.device], Runner]] = {

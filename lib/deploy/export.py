@@ -42,9 +42,9 @@ class Decoded(nn.Module):
 
 
 def example_input(description: Description) -> Tensor:
-    """What such a file takes, at random; two crops where their number is free."""
+    """A random input of such a file: two crops with a dynamic batch, else one."""
     width, height = description.settings["MODEL.IMAGE_SIZE"]
-    shape = (1 if description.is_single else 2, 3, height, width)
+    shape = (2 if description.dynamic_batch else 1, 3, height, width)
     generator = torch.Generator().manual_seed(0)
     if description.decodes:
         return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
@@ -70,7 +70,7 @@ def export(module: nn.Module, description: Description, kind: str) -> dict[str, 
 
 
 def to_onnx(module: nn.Module, example: Tensor, description: Description) -> dict[str, bytes]:
-    proto = onnx_graph(module, example, not description.is_single, INPUTS[description.decodes])
+    proto = onnx_graph(module, example, description.dynamic_batch, INPUTS[description.decodes])
     need("onnx", "exporting").helper.set_model_props(proto, {ENTRY: description.write()})
     return {".onnx": proto.SerializeToString()}
 
@@ -80,8 +80,8 @@ def has_exporter() -> bool:
     return tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
 
 
-def onnx_graph(module: nn.Module, example: Tensor, is_open: bool, name: str = "images"):
-    """An ``onnx.ModelProto``; the size of a batch is free if ``is_open``."""
+def onnx_graph(module: nn.Module, example: Tensor, dynamic_batch: bool, name: str = "images"):
+    """An ``onnx.ModelProto``, for batches of any size if ``dynamic_batch``."""
     if not has_exporter():
         raise InputError(f"exporting: ONNX needs PyTorch 2.6 or newer; this is {torch.__version__}")
     for package in ("onnx", "onnxscript"):
@@ -94,7 +94,7 @@ def onnx_graph(module: nn.Module, example: Tensor, is_open: bool, name: str = "i
             verbose=False,
             optimize=False,  # takes minutes for Dite-HRNet; what runs the graph does it again
             input_names=[name],
-            dynamic_shapes=_shapes(is_open),
+            dynamic_shapes=({0: torch.export.Dim("batch")},) if dynamic_batch else None,
         )
     proto = program.model_proto
     for node in proto.graph.node:
@@ -130,10 +130,6 @@ def openvino_files(graph: bytes, description: Description) -> dict[str, bytes]:
         openvino.save_model(model, path, compress_to_fp16=False)
         # The weights first: where the .xml is, the file is whole.
         return {suffix: path.with_suffix(suffix).read_bytes() for suffix in (".bin", ".xml")}
-
-
-def _shapes(is_open: bool) -> tuple | None:
-    return ({0: torch.export.Dim("batch")},) if is_open else None
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """How far a backend's keypoints are from PyTorch's, on the same crops."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from lib.utils.errors import InputError
 
 NOISE = 1e-3  # of the outputs' standard deviation
 DRAWS = 4
-STEADY = 0.05  # pixels that a joint may move under the noise
+STABLE_DISTANCE = 0.05  # pixels that a stable joint may move under the noise
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ def difference(backend: Backend, reference: TorchBackend, crops: Tensor) -> Diff
     of them wins says nothing of a backend.
     """
     outputs = reference.outputs(crops)
-    places, scores = (value.cpu() for value in reference.codec.decode(outputs))
+    keypoints, scores = (value.cpu() for value in reference.codec.decode(outputs))
     found, found_scores = backend(crops)
-    distance = torch.linalg.vector_norm(found - places, dim=-1)
-    is_stable = stable(reference, outputs, places)
+    distance = torch.linalg.vector_norm(found - keypoints, dim=-1)
+    is_stable = stable(reference, outputs, keypoints)
     left = distance[is_stable]
     spread = float(scores.abs().max().clamp(min=torch.finfo(torch.float32).tiny))
     return Difference(
@@ -57,27 +58,25 @@ def difference(backend: Backend, reference: TorchBackend, crops: Tensor) -> Diff
     )
 
 
-def stable(reference: TorchBackend, outputs: Outputs, places: Tensor) -> Tensor:
+def stable(reference: TorchBackend, outputs: Outputs, keypoints: Tensor) -> Tensor:
     """(N, K): whether noise leaves a joint where it is."""
     generator = torch.Generator().manual_seed(0)
 
-    def shaken(output: Tensor) -> Tensor:
+    def noisy(output: Tensor) -> Tensor:
         noise = torch.randn(output.shape, generator=generator).to(output.device)
         return output + NOISE * output.std() * noise
 
-    is_stable = torch.ones(places.shape[:2], dtype=torch.bool)
+    is_stable = torch.ones(keypoints.shape[:2], dtype=torch.bool)
     for _ in range(DRAWS):
-        several = isinstance(outputs, (list, tuple))
-        moved, _ = reference.codec.decode(
-            [shaken(output) for output in outputs] if several else shaken(outputs)
-        )
-        is_stable &= torch.linalg.vector_norm(moved.cpu() - places, dim=-1) < STEADY
+        moved, _ = reference.codec.decode(tuple(map(noisy, outputs)))
+        distance = torch.linalg.vector_norm(moved.cpu() - keypoints, dim=-1)
+        is_stable &= distance < STABLE_DISTANCE
     return is_stable
 
 
-def random_crops(cfg: CfgNode, count: int) -> Tensor:
-    """uint8 (count, 3, H, W), the same each time."""
-    width, height = cfg.MODEL.IMAGE_SIZE
+def random_crops(size: Sequence[int], count: int) -> Tensor:
+    """Random crops, uint8 (count, 3, H, W), of ``size`` (width, height); the same each time."""
+    width, height = size
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
 

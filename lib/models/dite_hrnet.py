@@ -211,7 +211,7 @@ class Scaling(nn.Module):
 
 
 class GlobalContext(nn.Module):
-    """(N, C, H, W) times a weight for every channel, from a mean weighted by place, and a BN."""
+    """(N, C, H, W) times a weight for every channel, from a mean weighted by position, and a BN."""
 
     folds = (("scaling", "bn"),)
 
@@ -235,7 +235,7 @@ class DenseContext(nn.Module):
     """A weight for every channel of every branch, from all branches at the coarsest size.
 
     How the finer ones get there is the published code's, literally: their memory is cut into as
-    many runs as the coarsest has places, so that a run mixes channels and places.
+    many runs as the coarsest has pixels, so that a run mixes channels and pixels.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
@@ -260,10 +260,10 @@ class DenseContext(nn.Module):
 
 def _pool_runs(x: Tensor, mask: Tensor, height: int, width: int) -> Tensor:
     """(N, C, H, W) and mask (N, H * W) -> (N, C, height, width)"""
-    places, channels = height * width, x.shape[1]
-    size = x.shape[2] * x.shape[3] // places
-    runs = x.flatten(1).unflatten(1, (places, channels, size))
-    pooled = runs @ mask.unflatten(1, (places, size, 1))
+    num_runs, channels = height * width, x.shape[1]
+    size = x.shape[2] * x.shape[3] // num_runs
+    runs = x.flatten(1).unflatten(1, (num_runs, channels, size))
+    pooled = runs @ mask.unflatten(1, (num_runs, size, 1))
     return pooled.squeeze(3).transpose(1, 2).unflatten(2, (height, width))
 
 

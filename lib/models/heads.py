@@ -3,7 +3,7 @@
 - ``heatmap``: deconvolutions where the backbone has MODEL.EXTRA.NUM_DECONV_LAYERS, and a
   convolution (SimpleBaseline, HRNet).
 - ``sr``: heatmaps of the input's size from one map; ``srpose``: the same from a pyramid of maps,
-  with answers at every level in training. Wang, Liu, Tang, Wu: Lightweight Super-Resolution Head
+  with outputs at every level in training. Wang, Liu, Tang, Wu: Lightweight Super-Resolution Head
   for Human Pose Estimation. ACM MM 2023, haonanwang0522/SRPose, whose code has the first for
   bottom-up networks only; here it stands without its tags.
 - ``simcc``: two vectors for each joint. Li et al.: SimCC: a Simple Coordinate Classification
@@ -30,13 +30,13 @@ DECONV_PADDING = {2: (0, 0), 3: (1, 1), 4: (1, 0)}
 EMBEDDING = 4  # channels that a joint has of its own before its heatmap is made
 SR_KERNEL = 9
 SRPOSE_WIDTH = 256  # channels of the coarsest level, half as many at each finer one
-TARGET_STRIDE = 4  # of all of SRPose's answers but the finest
+TARGET_STRIDE = 4  # of all of SRPose's outputs but the finest
 
 Init = Callable[[nn.Module], None]
 
 
 class Head(nn.Module):
-    """Takes the features of a backbone, finest first."""
+    """From the features of a backbone, finest first, to one output or a list of outputs."""
 
     def output_layers(self) -> list[nn.Module]:
         """The convolutions whose results are heatmaps."""
@@ -81,8 +81,17 @@ class SimCCHead(HeatmapHead):
         bins: along x and y.
     """
 
-    def __init__(self, *heatmap, num_pixels: int, bins: tuple[int, int]) -> None:
-        super().__init__(*heatmap)
+    def __init__(
+        self,
+        level: int,
+        in_channels: int,
+        num_joints: int,
+        deconv_layers: nn.Sequential,
+        final_kernel: int,
+        num_pixels: int,
+        bins: tuple[int, int],
+    ) -> None:
+        super().__init__(level, in_channels, num_joints, deconv_layers, final_kernel)
         self.mlp_head_x = nn.Linear(num_pixels, bins[0])
         self.mlp_head_y = nn.Linear(num_pixels, bins[1])
 
@@ -294,27 +303,33 @@ def _trunk(cfg: CfgNode, network: PoseNetwork) -> tuple[nn.Sequential, int, int]
     return deconvolutions(channels, filters, kernels, bias), filters[-1], stride >> length
 
 
-def _heatmap_parts(cfg: CfgNode, network: PoseNetwork) -> tuple[tuple, int]:
-    """HeatmapHead's arguments, and the stride of its heatmaps."""
-    layers, channels, stride = _trunk(cfg, network)
-    kernel = settings.choice(cfg, "MODEL.EXTRA.FINAL_CONV_KERNEL", (1, 3), default=1)
-    num_joints = settings.count(cfg, "MODEL.NUM_JOINTS")
-    return (network.main_level, channels, num_joints, layers, kernel), stride
+def _final_kernel(cfg: CfgNode) -> int:
+    return settings.choice(cfg, "MODEL.EXTRA.FINAL_CONV_KERNEL", (1, 3), default=1)
+
+
+def _num_joints(cfg: CfgNode) -> int:
+    return settings.count(cfg, "MODEL.NUM_JOINTS")
 
 
 def _build_heatmap(cfg: CfgNode, network: PoseNetwork) -> HeatmapHead:
-    return HeatmapHead(*_heatmap_parts(cfg, network)[0])
+    layers, channels, _ = _trunk(cfg, network)
+    kernel = _final_kernel(cfg)
+    return HeatmapHead(network.main_level, channels, _num_joints(cfg), layers, kernel)
 
 
 def _build_simcc(cfg: CfgNode, network: PoseNetwork) -> SimCCHead:
-    parts, stride = _heatmap_parts(cfg, network)
+    layers, channels, stride = _trunk(cfg, network)
     width, height = settings.setting(cfg, "MODEL.IMAGE_SIZE")
     ratio = settings.setting(cfg, "MODEL.SIMDR_SPLIT_RATIO")
     is_right = ratio <= 8 and min(width, height) * ratio >= 2
     right = "at most 8 and give two bins or more"
     settings.require(is_right, "MODEL.SIMDR_SPLIT_RATIO", right, ratio)
     return SimCCHead(
-        *parts,
+        network.main_level,
+        channels,
+        _num_joints(cfg),
+        layers,
+        _final_kernel(cfg),
         num_pixels=(width // stride) * (height // stride),
         bins=(int(width * ratio), int(height * ratio)),
     )
@@ -322,8 +337,7 @@ def _build_simcc(cfg: CfgNode, network: PoseNetwork) -> SimCCHead:
 
 def _build_sr(cfg: CfgNode, network: PoseNetwork) -> SRHead:
     layers, channels, stride = _trunk(cfg, network)
-    num_joints = settings.count(cfg, "MODEL.NUM_JOINTS")
-    return SRHead(network.main_level, channels, num_joints, layers, stride)
+    return SRHead(network.main_level, channels, _num_joints(cfg), layers, stride)
 
 
 def _build_srpose(cfg: CfgNode, network: PoseNetwork) -> SRPoseHead:
@@ -335,7 +349,7 @@ def _build_srpose(cfg: CfgNode, network: PoseNetwork) -> SRPoseHead:
             f"{TARGET_STRIDE}; {cfg.MODEL.NAME} has strides {', '.join(map(str, strides))}; sr "
             "takes one map"
         )
-    return SRPoseHead(channels, strides, settings.count(cfg, "MODEL.NUM_JOINTS"))
+    return SRPoseHead(channels, strides, _num_joints(cfg))
 
 
 HEADS: dict[str, Callable[[CfgNode, PoseNetwork], Head]] = {

@@ -41,11 +41,11 @@ class Plan:
 
 
 class WindowAttention(nn.Module):
-    """Attention among the places of each window of a map (N, H, W, C).
+    """Attention among the positions of each window of a map (N, H, W, C).
 
-    The map is filled up with zeros to whole windows. Nothing is masked, so those places take part
-    with the projections' biases, as published. The table of relative positions is in every
-    published file; the published pose code does not add it, mmpose's does.
+    The map is padded with zeros to whole windows. Nothing is masked, so the padding takes part with
+    the projections' biases, as published. The table of relative positions is in every published
+    file; the published pose code does not add it, mmpose's does.
     """
 
     def __init__(self, channels: int, num_heads: int, window: int, has_bias: bool) -> None:
@@ -77,29 +77,29 @@ class WindowAttention(nn.Module):
         return x[:, top : top + height, left : left + width]
 
     def _attend(self, tokens: Tensor) -> Tensor:
-        """(B, places, C) -> (B, places, C)"""
+        """(B, positions, C) -> (B, positions, C)"""
         query, key, value = (
             project(tokens).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         bias = None
         if self.has_bias:
-            places = self.window**2
+            length = self.window**2
             table = self.relative_position_bias_table[self.relative_position_index.flatten()]
-            bias = table.reshape(places, places, -1).permute(2, 0, 1)[None].to(query.dtype)
+            bias = table.reshape(length, length, -1).permute(2, 0, 1)[None].to(query.dtype)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return mixed.transpose(1, 2).flatten(2)
 
     def _padding(self, length: int) -> tuple[int, int]:
-        """Places to add before, and in all."""
+        """Rows or columns to add before, and in all."""
         total = -length % self.window
         return total // 2, total
 
 
 def relative_positions(window: int) -> Tensor:
-    """(window^2, window^2): the row of the table for each pair of places, query first."""
-    place = torch.arange(window)
-    y, x = (grid.flatten() for grid in torch.meshgrid(place, place, indexing="ij"))
+    """(window^2, window^2): the row of the table for each pair of positions, query first."""
+    coords = torch.arange(window)
+    y, x = (grid.flatten() for grid in torch.meshgrid(coords, coords, indexing="ij"))
     down, across = y[:, None] - y + window - 1, x[:, None] - x + window - 1
     return down * (2 * window - 1) + across
 

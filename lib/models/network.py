@@ -1,4 +1,6 @@
-"""What every network here is: features of a picture, and a head that makes an answer of them."""
+"""The base class of all networks: a backbone with a head."""
+
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -8,8 +10,8 @@ HEAD = "head."
 class PoseNetwork(nn.Module):
     """A backbone with a head on it.
 
-    ``feature_channels`` and ``feature_strides`` tell what ``features`` returns, from the finest map
-    to the coarsest; ``main_level`` is the one that a head for a single map takes.
+    ``feature_channels`` and ``feature_strides`` describe what ``features`` returns, from the finest
+    map to the coarsest; ``main_level`` is the one that a head for a single map takes.
 
     In the state dict the head's entries stand beside the backbone's, without ``head.`` before them,
     as in the published files of HRNet, SimpleBaseline, TransPose and SimCC.
@@ -20,25 +22,27 @@ class PoseNetwork(nn.Module):
     main_level: int = 0
     head: nn.Module
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_state_dict_post_hook(_remove_prefix)
+        self.register_load_state_dict_pre_hook(_add_prefix)
+
     def features(self, x: Tensor) -> list[Tensor]:
         """Normalised images (N, 3, H, W) -> maps (N, C_i, H / stride_i, W / stride_i)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """Normalised images (N, 3, H, W) -> what the head makes of them (lib/models/heads.py)."""
+        """Normalised images (N, 3, H, W) -> the head's outputs: a tensor or a list of tensors, as
+        the published code returns them."""
         return self.head(self.features(x))
 
-    def state_dict(self, *args, destination=None, prefix: str = "", keep_vars: bool = False):
-        state = super().state_dict(
-            *args, destination=destination, prefix=prefix, keep_vars=keep_vars
-        )
-        for key in [key for key in state if key.startswith(prefix + HEAD)]:
-            state[prefix + key.removeprefix(prefix + HEAD)] = state.pop(key)
-        return state
 
-    def _load_from_state_dict(self, state_dict, prefix: str, *args) -> None:
-        # The children's entries are looked up after this, under their names here.
-        for name in self.head.state_dict():
-            if prefix + name in state_dict:
-                state_dict[prefix + HEAD + name] = state_dict.pop(prefix + name)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+def _remove_prefix(network: PoseNetwork, state: dict[str, Any], prefix: str, _: Any) -> None:
+    for key in [key for key in state if key.startswith(prefix + HEAD)]:
+        state[prefix + key.removeprefix(prefix + HEAD)] = state.pop(key)
+
+
+def _add_prefix(network: PoseNetwork, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name in network.head.state_dict():
+        if prefix + name in state:
+            state[prefix + HEAD + name] = state.pop(prefix + name)

@@ -95,7 +95,7 @@ class MapEncoder(nn.Module):
         self.global_encoder = Encoder(plan.channels, plan.num_heads, plan.hidden, plan.num_layers)
 
     def encode(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, channels of the encoder, H, W), each place knowing of all others."""
+        """(N, C, H, W) -> (N, channels of the encoder, H, W), every position attending to all."""
         return self.global_encoder(self.reduce(x), self.pos_embedding)
 
 
@@ -155,8 +155,8 @@ def sine_positions(height: int, width: int, channels: int) -> Tensor:
     period = TEMPERATURE ** (2 * (torch.arange(half) // 2) / half)
 
     def waves(length: int) -> Tensor:
-        place = torch.arange(1, length + 1) / (length + 1e-6) * 2 * math.pi
-        angle = place[:, None] / period
+        position = torch.arange(1, length + 1) / (length + 1e-6) * 2 * math.pi
+        angle = position[:, None] / period
         return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=2).flatten(1)
 
     rows = waves(height)[:, None].expand(height, width, half)

@@ -37,7 +37,7 @@ def test_folded_weights_answer_as_the_network_itself(tmp_path):
     folded = build_backend(run.cfg, run.data.skeleton, state)
     assert any(isinstance(module, nn.BatchNorm2d) for module in plain._network.modules())
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded._network.modules())
-    found = difference(folded, plain, random_crops(run.cfg, 2))
+    found = difference(folded, plain, random_crops(run.cfg.MODEL.IMAGE_SIZE, 2))
     assert found.stable > 20 and found.stable_largest < 0.01 and found.scores < 1e-4
 
 
@@ -45,7 +45,7 @@ def test_bfloat16_answers_nearly_as_float32(made, monkeypatch):
     monkeypatch.setattr("lib.core.backends.has_bfloat16", lambda _: True)  # emulated where missing
     computed = []
     made.network.register_forward_hook(lambda module, args, out: computed.append(out.dtype))
-    crops = random_crops(made.cfg, 2)
+    crops = random_crops(made.cfg.MODEL.IMAGE_SIZE, 2)
     half = TorchBackend(made.network, *made.how, precision="bfloat16")
     places, scores = half(crops)
     assert set(computed) == {torch.bfloat16}

@@ -62,7 +62,7 @@ def test_in_bfloat16_the_network_computes_coarser_and_the_loss_stays_float32(tmp
     losses, computed, seen = [], [], []
 
     def observe(step, stats, batch, outputs):
-        seen.append(outputs.dtype)
+        seen.append(outputs[0].dtype)
 
     for autocast in (False, True):
         run = parts(tmp_path, TRAIN={"LR": 0.0, "BATCH_SIZE_PER_GPU": 6})

@@ -65,8 +65,8 @@ def test_the_flip_test_averages_with_the_mirrored_crops_answer(tmp_path):
         shifted = mirrored.flip(3)
         shifted[..., 1:] = shifted[..., :-1].clone()
         both = predict(run.model, run.codec, images, flip_test=True)
-        torch.testing.assert_close(both, (plain + shifted) / 2)
-        torch.testing.assert_close(predict(run.model, run.codec, images, False), plain)
+        torch.testing.assert_close(both, ((plain + shifted) / 2,))
+        torch.testing.assert_close(predict(run.model, run.codec, images, False), (plain,))
 
 
 def test_a_pass_leaves_the_network_as_it_was_and_repeats_itself(tmp_path):
@@ -106,14 +106,14 @@ def test_the_observer_is_called_every_print_freq_steps(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("target", "decodes", "is_single"),
-    [("gaussian", True, False), ("gaussian", False, True), ("udp", True, True)],
+    ("target", "decodes", "dynamic_batch"),
+    [("gaussian", True, True), ("gaussian", False, False), ("udp", True, False)],
 )
-def test_an_exported_file_is_scored_as_the_network_itself(tmp_path, target, decodes, is_single):
+def test_an_exported_file_is_scored_as_the_network_itself(tmp_path, target, decodes, dynamic_batch):
     run = parts(tmp_path, MODEL={"TARGET_TYPE": target})
     made = small(tmp_path, TARGET_TYPE=target)
     expected = validate(build_task(made.cfg, made.backend), run.tests)
-    file = made.write(tmp_path, "torchscript", decodes, is_single)
+    file = made.write(tmp_path, "torchscript", decodes, dynamic_batch)
     task, drawn = build_task(made.cfg, build_backend(made.cfg, made.skeleton, file)), []
     found = validate(
         task,
@@ -139,7 +139,7 @@ def test_onnx_and_openvino_files_are_scored_openvinos_in_bfloat16(tmp_path):
     run, made = parts(tmp_path), small(tmp_path)
     expected = validate(build_task(made.cfg, made.backend), run.tests).poses
     onnx = made.write(tmp_path, "onnx")
-    description = Description.of(made.cfg, made.skeleton, decodes=True, is_single=False)
+    description = Description.of(made.cfg, made.skeleton, decodes=True, dynamic_batch=True)
     for suffix, content in openvino_files(onnx.read_bytes(), description).items():
         onnx.with_suffix(suffix).write_bytes(content)
     half = (".xml", "bfloat16", 0.02) if has_bfloat16(CPU) else (".xml", "float32", 1e-5)

@@ -33,9 +33,11 @@ class Small(NamedTuple):
     def backend(self) -> TorchBackend:
         return TorchBackend(self.network, *self.how)
 
-    def write(self, folder: Path, kind: str, decodes: bool = True, is_single: bool = False) -> Path:
+    def write(
+        self, folder: Path, kind: str, decodes: bool = True, dynamic_batch: bool = True
+    ) -> Path:
         module = Decoded(self.network, *self.how).eval() if decodes else self.network
-        description = Description.of(self.cfg, self.skeleton, decodes, is_single)
+        description = Description.of(self.cfg, self.skeleton, decodes, dynamic_batch)
         for suffix, content in export(module, description, kind).items():
             (folder / f"small{suffix}").write_bytes(content)
         return folder / f"small{MAIN_SUFFIX[kind]}"

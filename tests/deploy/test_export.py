@@ -1,10 +1,12 @@
 """Exported files: that each kind answers as PyTorch does, with decoding inside and without."""
 
+import json
+
 import pytest
 import torch
 
 from lib.core.backends import build_backend
-from lib.core.exported import Description
+from lib.core.exported import ENTRY, Description
 from lib.deploy.export import openvino_files
 from lib.deploy.parity import difference, random_crops
 from lib.utils.errors import InputError
@@ -13,7 +15,7 @@ from tests.deploy.exports import small
 
 def answers_as_pytorch(made, path) -> bool:
     backend = build_backend(made.cfg, made.skeleton, path)
-    crops = random_crops(made.cfg, 3)
+    crops = random_crops(made.cfg.MODEL.IMAGE_SIZE, 3)
     for number in (1, 3):
         places, scores = backend(crops[:number])
         assert places.shape == (number, 17, 2) and scores.shape == (number, 17)
@@ -37,7 +39,7 @@ def test_onnx_and_openvino_answer_as_pytorch_for_any_number_of_crops(tmp_path):
     path = made.write(tmp_path, "onnx")
     assert answers_as_pytorch(made, path)
     assert b"stack_trace" not in path.read_bytes()  # nothing of the machine that made it
-    description = Description.of(made.cfg, made.skeleton, decodes=True, is_single=False)
+    description = Description.of(made.cfg, made.skeleton, decodes=True, dynamic_batch=True)
     for suffix, content in openvino_files(path.read_bytes(), description).items():
         path.with_suffix(suffix).write_bytes(content)
     assert answers_as_pytorch(made, path.with_suffix(".xml"))
@@ -52,13 +54,28 @@ def test_onnx_without_decoding_is_decoded_by_the_backend(tmp_path):
 
 def test_a_file_for_single_crops_takes_several_one_after_another(tmp_path):
     made = small(tmp_path)
-    path = made.write(tmp_path, "torchscript", is_single=True)
+    path = made.write(tmp_path, "torchscript", dynamic_batch=False)
     backend = build_backend(made.cfg, made.skeleton, path)
-    crops = random_crops(made.cfg, 3)
+    crops = random_crops(made.cfg.MODEL.IMAGE_SIZE, 3)
     places, scores = backend(crops)
     alone = [backend(one) for one in crops.split(1)]
     assert torch.equal(places, torch.cat([place for place, _ in alone]))
     assert torch.equal(scores, torch.cat([score for _, score in alone]))
+
+
+@pytest.mark.parametrize("is_single", [False, True])
+def test_a_file_that_still_says_is_single_opens(tmp_path, is_single):
+    made = small(tmp_path)
+    path = made.write(tmp_path, "torchscript", dynamic_batch=not is_single)
+    stored = {ENTRY: ""}
+    module = torch.jit.load(path, _extra_files=stored)
+    fields = json.loads(stored[ENTRY])
+    assert fields.pop("dynamic_batch") is not is_single
+    text = json.dumps(fields | {"is_single": is_single})
+    torch.jit.save(module, path, _extra_files={ENTRY: text})
+    backend = build_backend(made.cfg, made.skeleton, path)
+    assert backend.description.dynamic_batch is not is_single
+    assert backend(random_crops(made.cfg.MODEL.IMAGE_SIZE, 2))[0].shape == (2, 17, 2)
 
 
 @pytest.mark.parametrize(

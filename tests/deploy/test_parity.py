@@ -9,7 +9,7 @@ from tests.deploy.exports import small
 
 def test_an_backend_that_moves_a_joint_is_noticed(tmp_path):
     made = small(tmp_path)
-    crops = random_crops(made.cfg, 2)
+    crops = random_crops(made.cfg.MODEL.IMAGE_SIZE, 2)
 
     def moved(crops):
         places, scores = made.backend(crops)
@@ -33,7 +33,7 @@ def test_joints_with_two_equal_maxima_are_not_steady(tmp_path):
     heatmaps += 0.1 * torch.linspace(0, 1, 16) + 0.1 * torch.linspace(0, 1, 16)[:, None]
     heatmaps[:, 3, 4, 4] = heatmaps[:, 3, 8, 8]
     reference = TorchBackend(lambda images: heatmaps, made.codec)
-    found = difference(reference, reference, random_crops(made.cfg, 1))
+    found = difference(reference, reference, random_crops(made.cfg.MODEL.IMAGE_SIZE, 1))
     assert (found.joints, found.stable) == (17, 16)
 
 

@@ -1,5 +1,7 @@
 """Heads on every backbone: the published numbers, sizes, names, refusals."""
 
+import copy
+
 import pytest
 import torch
 from yacs.config import CfgNode
@@ -84,7 +86,7 @@ def test_the_heads_entries_stand_beside_the_backbones_in_a_state_dict(name):
     state = network.state_dict()
     assert {"kp_encoder.0.weight", "heatmap_head.bias", "deconv_layers.0.weight"} <= state.keys()
     assert not any(key.startswith("head.") for key in state)
-    other = build_model(tiny(name, "sr"))
+    other = copy.deepcopy(build_model(tiny(name, "sr")))
     other.load_state_dict(state)
     wrapped = torch.nn.DataParallel(other)
     assert wrapped.state_dict().keys() == {f"module.{key}" for key in state}

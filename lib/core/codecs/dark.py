@@ -13,14 +13,14 @@ from lib.keypoints.skeletons import Skeleton
 
 
 class DarkCodec(HeatmapCodec):
-    """As its base, with Gaussians centred on the joint's own place, and without an end."""
+    """As its base, with Gaussians centred on the joint itself, and without an end."""
 
-    def _reaches(self, place: torch.Tensor, length: int) -> torch.Tensor:
+    def _reaches(self, coords: torch.Tensor, length: int) -> torch.Tensor:
         reach = 3 * self.sigma
-        return (place - reach < length) & (place + reach + 1 >= 0)
+        return (coords - reach < length) & (coords + reach + 1 >= 0)
 
-    def _gaussian(self, place: torch.Tensor, length: int) -> torch.Tensor:
-        return torch.exp(-distances(place, length).square() / (2 * self.sigma**2))
+    def _gaussian(self, coords: torch.Tensor, length: int) -> torch.Tensor:
+        return torch.exp(-distances(coords, length).square() / (2 * self.sigma**2))
 
 
 def build(cfg: CfgNode, skeleton: Skeleton) -> HeatmapCodec:

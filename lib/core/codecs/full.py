@@ -9,7 +9,7 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.core.codecs import heatmap
-from lib.core.codecs.codec import Outputs
+from lib.core.codecs.codec import RawOutputs, as_outputs
 from lib.core.codecs.heatmap import HeatmapCodec, Target
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.errors import InputError
@@ -20,11 +20,10 @@ COARSEST_WEIGHT = 1e-4  # of the first of several outputs in the loss
 class FullCodec(HeatmapCodec):
     """One target of the crop's size, pooled for outputs that are smaller."""
 
-    def loss(self, outputs: Outputs, target: Target) -> torch.Tensor:
+    def loss(self, outputs: RawOutputs, target: Target) -> torch.Tensor:
         """Twice ``joints_mse`` of each output, added; of several the first, the coarsest, counts
         for next to nothing."""
-        if isinstance(outputs, torch.Tensor):
-            outputs = [outputs]
+        outputs = as_outputs(outputs)
         self._check(outputs[-1])
         pooled = {target.heatmaps.shape[2:]: target.heatmaps}
         total = 0

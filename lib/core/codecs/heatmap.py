@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from yacs.config import CfgNode
 
-from lib.core.codecs.codec import Codec, Outputs, permute_joints, scaled
+from lib.core.codecs.codec import Codec, RawOutputs, as_outputs, permute_joints, scaled
 from lib.core.codecs.losses import joints_mse, joints_ohkm_mse
 from lib.core.codecs.refinement import Refine, build_refine, quarter_step
 from lib.keypoints.geometry import flip_permutation
@@ -23,16 +23,14 @@ Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class Target(NamedTuple):
-    """What a network should say: heatmaps (N, K, H, W) and the weight (N, K) of each in the
-    loss."""
+    """Target heatmaps (N, K, H, W), and the weight (N, K) of each in the loss."""
 
     heatmaps: torch.Tensor
     weight: torch.Tensor
 
 
 class HeatmapCodec(Codec):
-    """One Gaussian for each joint, found again at its maximum. All methods work on a batch, on its
-    device.
+    """A Gaussian for each joint, decoded at its maximum; of several outputs the last is decoded.
 
     Args:
         image_size, heatmap_size: (width, height) of the network's input and output.
@@ -82,27 +80,27 @@ class HeatmapCodec(Codec):
             weight = weight * weight.new_tensor(self._joint_weights)
         return Target(heatmaps, weight)
 
-    def _reaches(self, place: torch.Tensor, length: int) -> torch.Tensor:
-        """(N, K): whether the Gaussian at ``place`` touches a map of that length."""
+    def _reaches(self, coords: torch.Tensor, length: int) -> torch.Tensor:
+        """(N, K): whether the Gaussian at ``coords`` touches a map of that length."""
         reach = int(3 * self.sigma)
-        pixel = nearest_pixel(place)
+        pixel = nearest_pixel(coords)
         return (pixel - reach < length) & (pixel + reach + 1 >= 0)
 
-    def _gaussian(self, place: torch.Tensor, length: int) -> torch.Tensor:
+    def _gaussian(self, coords: torch.Tensor, length: int) -> torch.Tensor:
         """(N, K, length): the Gaussian's share along one axis, 0 beyond its reach."""
-        distance = distances(nearest_pixel(place), length)
+        distance = distances(nearest_pixel(coords), length)
         value = torch.exp(-distance.square() / (2 * self.sigma**2))
         return value * (distance.abs() <= int(3 * self.sigma))
 
-    def loss(self, outputs: Outputs, target: Target) -> torch.Tensor:
-        """The loss of one output, or the sum over several."""
-        every = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-        for output in every:
+    def loss(self, outputs: RawOutputs, target: Target) -> torch.Tensor:
+        """The sum of the losses of all outputs."""
+        outputs = as_outputs(outputs)
+        for output in outputs:
             self._check(output)
-        return sum(self._loss(output, target.heatmaps, target.weight) for output in every)
+        return sum(self._loss(output, target.heatmaps, target.weight) for output in outputs)
 
-    def flip(self, outputs: Outputs) -> torch.Tensor:
-        """The heatmaps (N, K, H, W) that outputs for mirrored crops stand for."""
+    def flip(self, outputs: RawOutputs) -> torch.Tensor:
+        """Heatmaps (N, K, H, W) for mirrored crops, mirrored back."""
         heatmaps = last_output(outputs)
         order = flip_permutation(heatmaps.shape[1], self._flip_pairs)
         heatmaps = heatmaps.flip(3)
@@ -110,20 +108,19 @@ class HeatmapCodec(Codec):
             heatmaps = torch.cat([heatmaps[..., :1], heatmaps[..., :-1]], dim=3)
         return permute_joints(heatmaps, order)
 
-    def average(self, outputs: Outputs, flipped: torch.Tensor) -> torch.Tensor:
-        """The flip test's answer: the mean of the outputs and of what ``flip`` made of the mirrored
-        ones."""
+    def average(self, outputs: RawOutputs, flipped: torch.Tensor) -> torch.Tensor:
+        """The flip test's result: the mean of the heatmaps and of what ``flip`` returned."""
         return (last_output(outputs) + flipped) * 0.5
 
-    def decode(self, outputs: Outputs) -> tuple[torch.Tensor, torch.Tensor]:
+    def decode(self, outputs: RawOutputs) -> tuple[torch.Tensor, torch.Tensor]:
         """Keypoints (N, K, 2) in crop pixels and scores (N, K); a map without a positive value
         gives (0, 0)."""
         heatmaps = last_output(outputs).float()  # half precision cannot count to 512
         self._check(heatmaps)
-        place, scores = maxima(heatmaps)
+        coords, scores = maxima(heatmaps)
         if self.refine is not None:
-            place = self.refine(heatmaps, place, scores)
-        return scaled(place, *self.stride), scores
+            coords = self.refine(heatmaps, coords, scores)
+        return scaled(coords, *self.stride), scores
 
     def _check(self, heatmaps: torch.Tensor) -> None:
         width, height = self.heatmap_size
@@ -133,38 +130,38 @@ class HeatmapCodec(Codec):
                 f"[{heatmaps.shape[3]}, {heatmaps.shape[2]}]"
             )
 
-    def accuracy(self, outputs: Outputs, target: Target) -> tuple[torch.Tensor, torch.Tensor]:
+    def accuracy(self, outputs: RawOutputs, target: Target) -> tuple[torch.Tensor, torch.Tensor]:
         """PCK between the maxima of outputs and target, see ``lib.keypoints.metrics.pck``."""
-        place, _ = maxima(last_output(outputs))
-        truth, _ = maxima(target.heatmaps)
-        return pck(place, truth, self.heatmap_size)
+        coords, _ = maxima(last_output(outputs))
+        ground_truth, _ = maxima(target.heatmaps)
+        return pck(coords, ground_truth, self.heatmap_size)
 
-    def maps(self, outputs: Outputs) -> torch.Tensor:
+    def maps(self, outputs: RawOutputs) -> torch.Tensor:
         return last_output(outputs)
 
 
 def maxima(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where heatmaps (N, K, H, W) are highest, (N, K, 2) x, y, and how high, (N, K); (0, 0) where
-    not above 0."""
+    """The maxima of heatmaps (N, K, H, W): coords (N, K, 2) as x, y, and values (N, K); the coords
+    are (0, 0) where the value is not above 0."""
     width = heatmaps.shape[3]
     scores, index = heatmaps.flatten(2).max(dim=2)
-    place = torch.stack([index % width, index // width], dim=-1).to(heatmaps.dtype)
-    return place * (scores > 0)[..., None], scores
+    coords = torch.stack([index % width, index // width], dim=-1).to(heatmaps.dtype)
+    return coords * (scores > 0)[..., None], scores
 
 
-def nearest_pixel(place: torch.Tensor) -> torch.Tensor:
+def nearest_pixel(coords: torch.Tensor) -> torch.Tensor:
     """The whole number that published code takes for the nearest; below 0 it is another."""
-    return (place + 0.5).trunc()
+    return (coords + 0.5).trunc()
 
 
-def distances(place: torch.Tensor, length: int) -> torch.Tensor:
-    """(..., length): how far each pixel of an axis lies beyond ``place`` (...)."""
-    return torch.arange(length, device=place.device) - place[..., None]
+def distances(coords: torch.Tensor, length: int) -> torch.Tensor:
+    """(..., length): signed distances of an axis' pixels from ``coords`` (...)."""
+    return torch.arange(length, device=coords.device) - coords[..., None]
 
 
-def last_output(outputs: Outputs) -> torch.Tensor:
+def last_output(outputs: RawOutputs) -> torch.Tensor:
     """The finest of several outputs, or the only one."""
-    return outputs[-1] if isinstance(outputs, (list, tuple)) else outputs
+    return as_outputs(outputs)[-1]
 
 
 def build(

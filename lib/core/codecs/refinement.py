@@ -1,4 +1,4 @@
-"""From a heatmap's highest pixel to a place between pixels.
+"""From a heatmap's highest pixel to coordinates between pixels.
 
 Quarter of a pixel: lib/core/inference.py of leoxiaobin/deep-high-resolution-net.pytorch. DARK:
 Zhang et al.: Distribution-Aware Coordinate Representation for Human Pose Estimation. CVPR 2020.
@@ -6,7 +6,7 @@ UDP: Huang et al.: The Devil Is in the Details. CVPR 2020. The numbers of the la
 mmpose/codecs/utils/refinement.py in mmpose 1.x.
 
 All take heatmaps (N, K, H, W), their maxima (N, K, 2) as x, y and the values there (N, K), and give
-places (N, K, 2) in heatmap pixels. They work on a batch, on its device. ``dark_step_1d`` does the
+coords (N, K, 2) in heatmap pixels. They work on a batch, on its device. ``dark_step_1d`` does the
 same with vectors.
 """
 
@@ -24,26 +24,26 @@ Refine = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def quarter_step(
-    heatmaps: torch.Tensor, place: torch.Tensor, scores: torch.Tensor | None = None
+    heatmaps: torch.Tensor, coords: torch.Tensor, scores: torch.Tensor | None = None
 ) -> torch.Tensor:
     """A quarter of a pixel toward the higher neighbour along x and y; none at the border."""
     height, width = heatmaps.shape[2:]
-    x, y = place[..., 0].long(), place[..., 1].long()
+    x, y = coords[..., 0].long(), coords[..., 1].long()
     is_inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
     index = torch.where(is_inside, y * width + x, width + 1)
     around = torch.stack([index + 1, index - 1, index + width, index - width], dim=-1)
     value = heatmaps.flatten(2).gather(2, around)
     slope = torch.stack([value[..., 0] - value[..., 1], value[..., 2] - value[..., 3]], dim=-1)
-    return place + 0.25 * slope.sign() * is_inside[..., None]
+    return coords + 0.25 * slope.sign() * is_inside[..., None]
 
 
 def dark_step(
-    heatmaps: torch.Tensor, place: torch.Tensor, scores: torch.Tensor, kernel: int
+    heatmaps: torch.Tensor, coords: torch.Tensor, scores: torch.Tensor, kernel: int
 ) -> torch.Tensor:
     """One Newton step to the peak of the Gaussian whose logarithm the blurred map is; derivatives
     over two pixels, no step within two pixels of the border."""
     height, width = heatmaps.shape[2:]
-    x, y = place[..., 0].long(), place[..., 1].long()
+    x, y = coords[..., 0].long(), coords[..., 1].long()
     is_inside = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2)
     x, y = torch.where(is_inside, x, 2), torch.where(is_inside, y, 2)
     blurred, gain = _blur(heatmaps, scores, kernel)
@@ -58,16 +58,16 @@ def dark_step(
         0.25 * (at(0, 2) - 2 * middle + at(0, -2)),
         0.25 * (at(1, 1) - at(-1, 1) - at(1, -1) + at(-1, -1)),
     )
-    return place - torch.where(is_inside[..., None], _newton(slope, bend), 0)
+    return coords - torch.where(is_inside[..., None], _newton(slope, bend), 0)
 
 
 def udp_step(
-    heatmaps: torch.Tensor, place: torch.Tensor, scores: torch.Tensor, kernel: int
+    heatmaps: torch.Tensor, coords: torch.Tensor, scores: torch.Tensor, kernel: int
 ) -> torch.Tensor:
     """As ``dark_step``, with derivatives over one pixel, the border repeated, and values below
     0.001 taken for flat."""
     height, width = heatmaps.shape[2:]
-    x, y = place[..., 0].long(), place[..., 1].long()
+    x, y = coords[..., 0].long(), coords[..., 1].long()
     blurred, gain = _blur(heatmaps, scores, kernel)
 
     def at(dx: int, dy: int) -> torch.Tensor:
@@ -81,23 +81,23 @@ def udp_step(
         below - 2 * middle + above,
         0.5 * (at(1, 1) - right - below + 2 * middle - left - above + at(-1, -1)),
     )
-    return place - _newton(slope, bend, torch.finfo(torch.float32).eps)
+    return coords - _newton(slope, bend, torch.finfo(torch.float32).eps)
 
 
 def dark_step_1d(
-    vectors: torch.Tensor, place: torch.Tensor, scores: torch.Tensor, kernel: int
+    vectors: torch.Tensor, coords: torch.Tensor, scores: torch.Tensor, kernel: int
 ) -> torch.Tensor:
     """``dark_step`` for vectors (N, K, B), their maxima (N, K) and the values there (N, K); the
     border is repeated, and values below 0.001 are taken for flat."""
     length = vectors.shape[2]
     blurred = vectors @ _blur_matrix(length, kernel, vectors.device, vectors.dtype)
     gain = _gain(scores, blurred.amax(2))
-    near = place.long()[..., None] + torch.arange(-2, 3, device=place.device)
+    near = coords.long()[..., None] + torch.arange(-2, 3, device=coords.device)
     value = blurred.gather(2, near.clamp(0, length - 1)) * gain[..., None]
     left2, left, middle, right, right2 = value.clamp(1e-3, 50.0).log().unbind(2)
     bend = 0.25 * (right2 - 2 * middle + left2) + 1e-9
     step = 0.5 * (right - left) / bend
-    return place - step.clamp(-kernel / 2, kernel / 2)  # where it is nearly flat, not out of sight
+    return coords - step.clamp(-kernel / 2, kernel / 2)  # where it is nearly flat, not out of sight
 
 
 def _newton(
@@ -138,8 +138,8 @@ def _blur_matrix(
     device this is faster than a convolution of one channel."""
     with torch.inference_mode(False):  # it is kept, and an export cannot take such tensors
         weights = torch.from_numpy(cv2.getGaussianKernel(kernel, 0)[:, 0]).to(dtype)
-        place = torch.arange(length, device="cpu")
-        offset = place - place[:, None] + kernel // 2
+        pixel = torch.arange(length, device="cpu")
+        offset = pixel - pixel[:, None] + kernel // 2
         is_near = (offset >= 0) & (offset < kernel)
         return (weights[offset.clamp(0, kernel - 1)] * is_near).to(device)
 

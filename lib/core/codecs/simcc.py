@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 from yacs.config import CfgNode
 
-from lib.core.codecs.codec import Codec, Outputs, permute_joints
+from lib.core.codecs.codec import Codec, Outputs, RawOutputs, as_outputs, permute_joints
 from lib.core.codecs.heatmap import nearest_pixel
 from lib.core.codecs.refinement import chosen_blur, dark_step_1d
 from lib.keypoints.geometry import flip_permutation
@@ -26,8 +26,7 @@ from lib.utils.errors import InputError
 
 
 class Bins(NamedTuple):
-    """What a network should say: a distribution along each axis, and the weight (N, K) of each
-    joint in the loss."""
+    """Target distributions along each axis, and the weight (N, K) of each joint in the loss."""
 
     x: torch.Tensor
     y: torch.Tensor
@@ -97,32 +96,32 @@ class SimCCCodec(Codec):
             weight = weight * weight.new_tensor(self._joint_weights)
         return Bins(x * is_there, y * is_there, weight)
 
-    def _gaussian(self, place: torch.Tensor, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _gaussian(self, coords: torch.Tensor, i: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Along axis ``i``: whether any of it lies inside (N, K), and (N, K, bins)."""
         sigma, bins = self.sigma[i], self.bins[i]
-        center = place * self.ratio
+        center = coords * self.ratio
         if self.on_bins:
             center = center.round()
             is_near = (center - 3 * sigma < bins) & (center + 3 * sigma + 1 >= 0)
         else:
             reach = 3 * sigma  # in pixels, though sigma is in bins: as published
-            is_near = (place - reach).trunc() < self.image_size[i]
-            is_near &= (place + reach + 1).trunc() >= 0
-        distance = torch.arange(bins, device=place.device) - center[..., None]
+            is_near = (coords - reach).trunc() < self.image_size[i]
+            is_near &= (coords + reach + 1).trunc() >= 0
+        distance = torch.arange(bins, device=coords.device) - center[..., None]
         height = 1 / (sigma * math.sqrt(2 * math.pi)) if self.beta is None else 1
         return is_near, height * torch.exp(-distance.square() / (2 * sigma**2))
 
-    def _whole_bin(self, place: torch.Tensor, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _whole_bin(self, coords: torch.Tensor, i: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Along axis ``i``: whether it lies inside (N, K), and (N, K, bins), most of it in the
         joint's bin, the rest spread evenly."""
         length, bins = self.image_size[i], self.bins[i]
-        inside = torch.where(place >= length, length - 1, place).clamp(min=0)
+        inside = torch.where(coords >= length, length - 1, coords).clamp(min=0)
         index = nearest_pixel(inside * self.ratio).clamp(max=bins - 1)
-        is_bin = torch.arange(bins, device=place.device) == index[..., None]
+        is_bin = torch.arange(bins, device=coords.device) == index[..., None]
         share = torch.where(is_bin, 1 - self.smoothing, self.smoothing / (bins - 1))
-        return (place >= 0) & (place < length), share.to(place.dtype)
+        return (coords >= 0) & (coords < length), share.to(coords.dtype)
 
-    def loss(self, outputs: Outputs, target: Bins) -> torch.Tensor:
+    def loss(self, outputs: RawOutputs, target: Bins) -> torch.Tensor:
         """The Kullback-Leibler divergence of both axes, added: the mean over bins, people and
         joints, or the sum over bins and joints and the mean over people."""
         self._check(outputs)
@@ -137,54 +136,56 @@ class SimCCCodec(Codec):
             total = total + (joint.mean() if self.is_mean else joint.sum() / len(joint))
         return total
 
-    def flip(self, outputs: Outputs) -> list[torch.Tensor]:
-        """The logits that outputs for mirrored crops stand for."""
+    def flip(self, outputs: RawOutputs) -> Outputs:
+        """Logits for mirrored crops, mirrored back."""
         order = flip_permutation(outputs[0].shape[1], self._flip_pairs)
         x, y = (permute_joints(logits, order) for logits in outputs)
         x = x.flip(2)
         if self.shift:
             x = torch.cat([x[..., 1:], x[..., -1:]], dim=2)
-        return [x, y]
+        return x, y
 
-    def average(self, outputs: Outputs, flipped: Outputs) -> list[torch.Tensor]:
+    def average(self, outputs: RawOutputs, flipped: RawOutputs) -> Outputs:
         """Gaussian targets: the mean of the logits. Whole bins: the logits of the mean
         distribution."""
         pairs = zip(outputs, flipped, strict=True)
         if self.sigma is not None:
-            return [(a + b) * 0.5 for a, b in pairs]
+            return tuple((a + b) * 0.5 for a, b in pairs)
         # Of the shares' logarithms: some shares are too small for a float.
-        return [torch.logaddexp(a.log_softmax(2), b.log_softmax(2)) - math.log(2) for a, b in pairs]
+        return tuple(
+            torch.logaddexp(a.log_softmax(2), b.log_softmax(2)) - math.log(2) for a, b in pairs
+        )
 
-    def decode(self, outputs: Outputs) -> tuple[torch.Tensor, torch.Tensor]:
+    def decode(self, outputs: RawOutputs) -> tuple[torch.Tensor, torch.Tensor]:
         """Keypoints (N, K, 2) in crop pixels, and the smaller of the two largest shares or heights
         (N, K)."""
         self._check(outputs)
         axes = [self._values(axis.float()) for axis in outputs]
         best = [axis.max(2) for axis in axes]
-        places = [axis.indices.float() for axis in best]
+        coords = [axis.indices.float() for axis in best]
         if self.blur is not None:
             highest = [axis.values for axis in best]
-            places = list(map(dark_step_1d, axes, places, highest, self.blur))
+            coords = list(map(dark_step_1d, axes, coords, highest, self.blur))
         scores = torch.minimum(best[0].values, best[1].values)
-        return torch.stack(places, dim=-1) / self.ratio, scores
+        return torch.stack(coords, dim=-1) / self.ratio, scores
 
-    def accuracy(self, outputs: Outputs, target: Bins) -> tuple[torch.Tensor, torch.Tensor]:
+    def accuracy(self, outputs: RawOutputs, target: Bins) -> tuple[torch.Tensor, torch.Tensor]:
         """PCK, see ``lib.keypoints.metrics.pck``, in bins."""
-        place, truth = (
+        coords, ground_truth = (
             torch.stack([axis.argmax(2) for axis in axes], dim=-1).float()
             for axes in (outputs, target[:2])
         )
-        return pck(place, truth, self.bins)
+        return pck(coords, ground_truth, self.bins)
 
-    def maps(self, outputs: Outputs) -> torch.Tensor:
+    def maps(self, outputs: RawOutputs) -> torch.Tensor:
         return _product(*(self._values(axis).clamp(min=0) for axis in outputs))
 
     def _values(self, axis: torch.Tensor) -> torch.Tensor:
         return axis.softmax(2) if self.beta is None else axis
 
-    def _check(self, outputs: Outputs) -> None:
-        is_pair = isinstance(outputs, (list, tuple)) and len(outputs) == 2
-        found = tuple(logits.shape[2] for logits in outputs) if is_pair else None
+    def _check(self, outputs: RawOutputs) -> None:
+        outputs = as_outputs(outputs)
+        found = tuple(logits.shape[2] for logits in outputs) if len(outputs) == 2 else None
         if found != self.bins:
             raise InputError(
                 f"MODEL.SIMDR_SPLIT_RATIO: asks for {self.bins[0]} and {self.bins[1]} bins, but "

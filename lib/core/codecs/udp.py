@@ -16,7 +16,7 @@ from lib.utils.errors import InputError
 
 
 class UdpCodec(HeatmapCodec):
-    """As its base, with Gaussians centred on the joint's own place, and sizes counted from the
+    """As its base, with Gaussians centred on the joint itself, and sizes counted from the
     middle of the first pixel to the middle of the last. Mirrored heatmaps need no shift."""
 
     def __init__(self, image_size, heatmap_size, sigma, flip_pairs, shift=False, **rest) -> None:
@@ -26,9 +26,9 @@ class UdpCodec(HeatmapCodec):
             for image, length in zip(image_size, heatmap_size, strict=True)
         )
 
-    def _gaussian(self, place: torch.Tensor, length: int) -> torch.Tensor:
-        value = torch.exp(-distances(place, length).square() / (2 * self.sigma**2))
-        return value * (distances(nearest_pixel(place), length).abs() <= int(3 * self.sigma))
+    def _gaussian(self, coords: torch.Tensor, length: int) -> torch.Tensor:
+        value = torch.exp(-distances(coords, length).square() / (2 * self.sigma**2))
+        return value * (distances(nearest_pixel(coords), length).abs() <= int(3 * self.sigma))
 
 
 def build(cfg: CfgNode, skeleton: Skeleton) -> HeatmapCodec:
