@@ -28,7 +28,7 @@ import _init_paths  # noqa: F401
 import numpy as np
 import torch
 from _demo import Follower, Pictures, Results, Style
-from _experiment import (
+from cli import (
     experiment_parser,
     model_file,
     parse_experiment,
