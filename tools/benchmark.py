@@ -1,79 +1,51 @@
-"""Time the network in its faster forms, and what surrounds it beside the straightforward way.
+"""Measure the speed of this project, as ratios within one run.
 
-    python tools/benchmark.py data                   samples for training and tests, post-processing
-    python tools/benchmark.py data --images FOLDER   the same with JPEG files of your own
-    python tools/benchmark.py nms                    OKS-NMS of COCO val's 104,125 detections
-    python tools/benchmark.py load                   an annotation file as large as train2017's
-    python tools/benchmark.py forward --cfg FILE     a network: plain, folded, compiled, exported
-    python tools/benchmark.py predict --cfg FILE     from an image to keypoints, by each backend
+  python tools/benchmark.py data                   samples on their way to the network, and back
+  python tools/benchmark.py nms                    suppression of COCO val's 104,125 detections
+  python tools/benchmark.py load                   an annotation file as large as train2017's
+  python tools/benchmark.py forward --cfg FILE     a network: plain, folded, compiled, exported
+  python tools/benchmark.py predict --cfg FILE     from an image to keypoints, by each backend
 
-For data, nms and load both ways run in turns on one thread; the CPU time of the best run counts, so
-that other work on the machine disturbs little. Files come from the system's cache, and putting
-samples together to batches is not counted. The answers are compared too: where they differ the exit
-code is 1. For forward and predict the clock on the wall counts, on all threads.
+data, nms and load run on one thread and count CPU time, so other work on the machine has little
+effect. forward and predict run on all threads and count wall-clock time. The fastest run counts.
+Where results differ from the reference, the exit code is 1.
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
 
 import _init_paths  # noqa: F401
-import torch
-from _data import add_data
-from _forward import add_forward, forward, forward_rows, forward_table
-from _load import add_load
-from _measure import machine, one_thread, table
-from _nms import add_nms
-from _predict import add_predict, predict, predict_rows, predict_table
+from benchmarks import data, forward, load, nms, predict
+from benchmarks.measure import machine, one_thread, table
+from cli import run
 
-from lib.utils.errors import InputError
+WITH_NETWORK = {"forward": forward, "predict": predict}
+WITHOUT_NETWORK = {"data": data, "nms": nms, "load": load}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
-    try:
-        if args.command == "forward":
-            timings = forward(args)
-            rows = forward_rows(timings)
-            text = forward_table(timings)
-        elif args.command == "predict":
-            ways = predict(args)
-            rows = predict_rows(ways)
-            text = predict_table(ways, args.weights is not None)
-        else:
-            with one_thread():
-                rows = args.run(args)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    where = machine()
-    is_network = args.command in ("forward", "predict")
-    if is_network:
-        where = machine(torch.get_num_threads(), torch.cuda.is_available())
-    if args.json:
-        report = [asdict(row) | {"ratio": row.ratio} for row in rows]
-        print(json.dumps({"what": args.command, "machine": where, "rows": report}, indent=2))
-    elif is_network:
-        print(f"{args.cfg}\n{where}\n\n{text}")
+def main() -> None:
+    args = parse_args()
+    if args.command in WITH_NETWORK:
+        rows, where = WITH_NETWORK[args.command].run(args), machine()
     else:
-        print(table(args.title.format(**vars(args)), rows))
-    return 0 if all(row.agree is not False for row in rows) else 1
+        with one_thread():
+            rows, where = WITHOUT_NETWORK[args.command].run(), machine()
+    print(f"{where}\n\n{table(rows)}")
+    if not all(row.agrees for row in rows):
+        sys.exit(1)
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    add_data(commands.add_parser("data", help="training samples, test samples, post-processing"))
-    add_nms(commands.add_parser("nms", help="suppression of people and boxes"))
-    add_load(commands.add_parser("load", help="building the data set from its annotation file"))
-    add_forward(commands.add_parser("forward", help="a network, as it is and in faster forms"))
-    add_predict(commands.add_parser("predict", help="an image's person, by each backend"))
-    for command in commands.choices.values():
-        command.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    return parser.parse_args(argv)
+    for name, module in (WITHOUT_NETWORK | WITH_NETWORK).items():
+        command = commands.add_parser(name, help=module.__doc__.splitlines()[0])
+        if name in WITH_NETWORK:
+            module.add_options(command)
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

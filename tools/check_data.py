@@ -15,7 +15,7 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401
 import numpy as np
-from _experiment import experiment_parser, parse_experiment, run
+from cli import experiment_parser, parse_experiment, run
 from tqdm import tqdm
 from yacs.config import CfgNode
 

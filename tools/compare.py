@@ -10,6 +10,8 @@ not trained again. KEY VALUE pairs at the end go to every training and test.
 """
 
 import argparse
+import contextlib
+import io
 import logging
 import re
 import subprocess
@@ -18,16 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import _init_paths
-from _experiment import run
+from cli import parse_experiment, run
+from test import test, test_parser
 
 from lib.config import load_config
 from lib.models import build_model
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
-from lib.utils.logs import experiment_folders
+from lib.utils.logs import experiment_folders, log_to
 
 TOOLS = _init_paths.ROOT / "tools"
-SCORE = re.compile(r"^=> (?:AP|Mean) ([\d.]+) on", re.MULTILINE)
 
 
 @dataclass
@@ -77,7 +79,7 @@ def compared(path: str, opts: list[str]) -> Result:
     output_dir, _ = experiment_folders(cfg, path)
     weights, settings = output_dir / "final_state.pth", output_dir / "config_train.yaml"
     if not weights.exists():
-        command("train.py", path, opts, capture=False)
+        command("train.py", path, opts)
     elif not settings.exists() or settings.read_text(encoding="utf-8") != cfg.dump():
         raise InputError(
             f"{output_dir}: was trained with other settings; remove it, or give the same ones"
@@ -89,21 +91,25 @@ def compared(path: str, opts: list[str]) -> Result:
 
 
 def score(path: str, opts: list[str]) -> float:
-    """What tools/test.py says of the experiment's weights."""
-    found = SCORE.search(command("test.py", path, opts, capture=True))
-    if found is None:
-        raise InputError(f"{path}: its test set has no ground truth to compare by")
-    return float(found[1])
+    """Test the experiment as tools/test.py does, without its console output; return the AP or mean
+    PCKh."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    with contextlib.redirect_stdout(io.StringIO()):
+        scores = test(*parse_experiment(test_parser(), ["--cfg", path, *opts]))
+    log_to(*handlers)  # the test sent the log to its own file
+    root.setLevel(level)
+    for name in ("AP", "Mean"):
+        if name in scores:
+            return scores[name]
+    raise InputError(f"{path}: its test set has no ground truth to compare by")
 
 
-def command(tool: str, path: str, opts: list[str], capture: bool) -> str:
-    """Run a tool; what it says goes to the terminal, or is returned."""
+def command(tool: str, path: str, opts: list[str]) -> None:
+    """Run a tool in a process of its own, which leaves no memory or threads behind."""
     words = [sys.executable, str(TOOLS / tool), "--cfg", path, *opts]
-    done = subprocess.run(words, capture_output=capture, text=True)
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] if capture else []
-        raise InputError(": ".join([f"tools/{tool} --cfg {path} failed", *reason]))
-    return f"{done.stdout}\n{done.stderr}" if capture else ""
+    if subprocess.run(words).returncode:
+        raise InputError(f"tools/{tool} --cfg {path} failed")
 
 
 def table(results: list[Result]) -> str:

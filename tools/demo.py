@@ -25,7 +25,7 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401
 import torch
-from _experiment import (
+from cli import (
     experiment_parser,
     model_file,
     parse_experiment,

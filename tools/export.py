@@ -19,7 +19,7 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401
 import torch
-from _experiment import run
+from cli import run
 from yacs.config import CfgNode
 
 from lib.config import load_config, skeleton_of

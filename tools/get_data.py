@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import _init_paths
-from _data_sets import DATA_SETS, get_split
 
+from lib.dataset.downloads import DATA_SETS, get_split
 from lib.figures.sheet import contact_sheet
 from lib.figures.write import SIZES, write_figures
 from lib.utils.drawing import write_picture

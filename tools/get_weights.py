@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import _init_paths  # noqa: F401
-from _experiment import run
+from cli import run
 
 from lib.config import load_config
 from lib.utils import zoo

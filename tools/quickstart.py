@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import _init_paths
-from _experiment import run, to_devices
+from cli import run, to_devices
 from compare import command, score
 from get_data import Bar
 from yacs.config import CfgNode
@@ -45,7 +45,7 @@ NUM_MEASURED = 48  # images drawn to measure the machine
 class Speed:
     """Seconds that parts of the quickstart take on this machine."""
 
-    start: float  # of a command, until it begins its work
+    start: float  # of the training command, until it begins its work
     image: float  # drawing one
     training: float  # one person
     testing: float  # one person, with the quickstart's network
@@ -69,7 +69,7 @@ def main() -> None:
     epochs = epochs_left(cfg, folder)
     if epochs or not (folder / "final_state.pth").exists():  # written when all else is done
         say(f"training a small network from scratch: {epochs} epochs")
-        command("train.py", str(EXPERIMENT), opts, capture=False)
+        command("train.py", str(EXPERIMENT), opts)
     say("testing it")
     say(summary(folder, score(str(EXPERIMENT), opts), built_in_score))
 
@@ -146,9 +146,9 @@ def estimate(cfg: CfgNode, folder: Path, speed: Speed) -> str:
     training = epochs * people["train"] * speed.training + validations * testing
     parts = {
         "drawing": missing * speed.image,
-        "the built-in network": speed.start + people["val"] * speed.testing_built_in,
+        "the built-in network": people["val"] * speed.testing_built_in,
         "training": speed.start + training if epochs else 0.0,
-        "testing": speed.start + testing,
+        "testing": testing,
     }
     lines = [f"   {name:<22}{seconds:6.0f} s" for name, seconds in parts.items()]
     total = sum(parts.values()) / 60

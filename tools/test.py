@@ -20,7 +20,7 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401
 import torch
-from _experiment import (
+from cli import (
     batch_pictures,
     experiment_parser,
     model_file,
@@ -31,7 +31,6 @@ from _experiment import (
     set_cudnn,
     to_devices,
 )
-from _published import published_lines
 from yacs.config import CfgNode
 
 from lib.config import skeleton_of
@@ -40,6 +39,7 @@ from lib.core.backends import Backend, build_backend, load_network, network_back
 from lib.core.codecs import build_codec
 from lib.core.exported import check_precision, is_exported
 from lib.core.pictures import write_prediction_sheet
+from lib.core.published import published_lines
 from lib.core.recorder import Recorder
 from lib.dataset import build_dataset
 from lib.dataset.loading import TestLoader
@@ -56,6 +56,11 @@ logger = logging.getLogger(__name__)
 
 def main() -> None:
     args, cfg = parse_experiment(test_parser())
+    test(args, cfg)
+
+
+def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
+    """Test an experiment and return its scores by name; empty without ground truth."""
     check_options(args, cfg.TEST.MODEL_FILE)
     output_dir, log_dir = open_experiment(cfg, args, "valid")
     seed_everything(cfg.SEED)
@@ -92,6 +97,7 @@ def main() -> None:
     logger.info("=> pictures with the predicted skeletons: %s", sheet)
     if (output_dir / "curves.png").exists():
         logger.info("=> curves of the training: %s", output_dir / "curves.png")
+    return values if dataset.source.has_truth else {}
 
 
 def test_parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401
 import torch
-from _experiment import (
+from cli import (
     batch_pictures,
     experiment_parser,
     open_experiment,

@@ -102,6 +102,15 @@ def how_to_get(path: str | Path) -> str:
     return f"; get it by: python tools/get_weights.py {weights.name}{option}"
 
 
+def how_to_get_trained(experiment: str | Path) -> str:
+    """The command that gets published weights of this experiment, to append to an error message;
+    '' where none are listed."""
+    weights = next(iter(trained_as(experiment)), None)
+    if weights is None:
+        return ""
+    return f"; published ones: python tools/get_weights.py {weights.name}"
+
+
 def _listed() -> list[Weights]:
     """What is listed; nothing where there is no list, which is nobody's mistake here."""
     return list(load_zoo().values()) if ZOO.exists() else []

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+from lib.dataset import downloads
 from lib.utils import download
 from tests.web import serving
 
@@ -57,25 +58,26 @@ def archive(files: dict[str, bytes]) -> bytes:
 def tiny_set(tool, monkeypatch):
     """A data set of two images on a server: (the server, a function that runs the tool on it)."""
     module = tool("get_data")
-    sets = sys.modules["_data_sets"]
     monkeypatch.setattr(download.time, "sleep", lambda _: None)
     listing = {"images": [{"filename": "1.jpg"}, {"file_name": "2.jpg"}]}
     with serving() as site:
         site.files["lists.zip"] = archive({"annotations/val.json": json.dumps(listing).encode()})
         site.files["val.zip"] = archive({"val/1.jpg": b"one", "val/2.jpg": b"two"})
-        lists = sets.Archive("lists.zip", {"val.json": "annotations"}, site.url("lists.zip"))
+        lists = downloads.Archive("lists.zip", {"val.json": "annotations"}, site.url("lists.zip"))
         places = {"*.jpg": "images/val"}
-        by_url = sets.Archive("images/val.zip", places, site.url("val.zip"))
-        by_hand = sets.Archive("images/val.zip", places, by_hand="the images behind a form")
+        by_url = downloads.Archive("images/val.zip", places, site.url("val.zip"))
+        by_hand = downloads.Archive("images/val.zip", places, by_hand="the images behind a form")
         splits = {
-            name: sets.Split("annotations/val.json", "images/val", lists, pictures, extras=extras)
+            name: downloads.Split(
+                "annotations/val.json", "images/val", lists, pictures, extras=extras
+            )
             for name, pictures, extras in (
                 ("val", by_url, {"boxes.json": "a friend"}),
                 ("form", by_hand, {}),
             )
         }
-        data_set = sets.DataSet("nobody's", splits, ("val",))
-        monkeypatch.setitem(sets.DATA_SETS, "coco", data_set)
+        data_set = downloads.DataSet("nobody's", splits, ("val",))
+        monkeypatch.setitem(downloads.DATA_SETS, "coco", data_set)
         yield site, lambda *arguments: module.main(["coco", *map(str, arguments)])
 
 
@@ -138,9 +140,8 @@ def test_what_only_a_person_can_get_is_said_and_then_used(tiny_set, tmp_path, ca
     assert get("--root", tmp_path, "--split", "form") == 0
 
 
-def test_every_split_that_is_offered_is_where_its_experiments_look(tool):
-    tool("get_data")
-    for name, data_set in sys.modules["_data_sets"].DATA_SETS.items():
+def test_every_split_that_is_offered_is_where_its_experiments_look():
+    for name, data_set in downloads.DATA_SETS.items():
         assert set(data_set.default) <= set(data_set.splits)
         for split in data_set.splits.values():
             for archive in (split.lists, split.pictures):

@@ -1,14 +1,13 @@
-"""What the commands share: the command line of an experiment, and how a command ends."""
+"""The command line of an experiment, and what else the commands share."""
 
 import argparse
 import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from _published import missing_weights
 from yacs.config import CfgNode
 
 from lib.config import load_config
@@ -17,6 +16,7 @@ from lib.core.task import Task
 from lib.core.validate import validate
 from lib.dataset.loading import TestLoader
 from lib.keypoints.poses import Poses
+from lib.utils import zoo
 from lib.utils.devices import to_channels_last
 from lib.utils.errors import InputError
 from lib.utils.files import make_folder, write_atomically
@@ -71,10 +71,13 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
     return parser
 
 
-def parse_experiment(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, CfgNode]:
-    """The arguments and the configuration they describe."""
+def parse_experiment(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, CfgNode]:
+    """Parse the command line, or ``argv``, and load the configuration that it describes."""
+    argv = sys.argv[1:] if argv is None else argv
     # argparse takes -1e-3 for an option, but not with a space before it.
-    words = [f" {word}" if re.match(r"-\.?\d", word) else word for word in sys.argv[1:]]
+    words = [f" {word}" if re.match(r"-\.?\d", word) else word for word in argv]
     args = parser.parse_intermixed_args(words)
     if args.cfg_options is not None:
         raise InputError(
@@ -148,7 +151,7 @@ def model_file(cfg: CfgNode, output_dir: Path, experiment: str) -> Path:
             return path
     raise InputError(
         f"TEST.MODEL_FILE: names no weights, and {output_dir} has no model_best.pth; train first, "
-        f"or give a file{missing_weights(experiment)}"
+        f"or give a file{zoo.how_to_get_trained(experiment)}"
     )
 
 

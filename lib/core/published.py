@@ -1,4 +1,4 @@
-"""What is published for the weights that a test was given, to stand beside what it found."""
+"""Published scores of tested weights, to compare with the measured ones."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from lib.utils import zoo
 from lib.utils.errors import InputError
 from lib.utils.zoo import ROOT, Weights
 
-# What a score is a score of. Other settings are the experimenter's own affair.
+# Settings without which a score is not comparable.
 DECISIVE = (
     *("DATASET.DATASET", "DATASET.TEST_SET", "DATASET.COLOR_RGB"),
     *("MODEL.NAME", "MODEL.HEAD", "MODEL.TARGET_TYPE", "MODEL.IMAGE_SIZE"),
@@ -18,8 +18,8 @@ DECISIVE = (
 
 
 def published_lines(cfg: CfgNode, path: Path, names: list[str]) -> tuple[list[str], list[str]]:
-    """For the weights at ``path``: rows to add to the table whose columns are ``names``, and
-    remarks to go below it. Both are empty for weights that models/zoo.yaml does not list.
+    """Published scores of the weights at ``path``, as rows for the table with the columns ``names``
+    and remarks to print below it. Both are empty for weights that models/zoo.yaml does not list.
 
     Where the test is not the published one there is no row, and a remark says what differs.
     """
@@ -35,15 +35,6 @@ def published_lines(cfg: CfgNode, path: Path, names: list[str]) -> tuple[list[st
     values = [f"{weights.scores[name]:.3f}" if name in weights.scores else "" for name in names]
     row = f"| published | {' | '.join(values)} |"
     return [row], [f"=> published by {weights.source}"]
-
-
-def missing_weights(cfg_path: str) -> str:
-    """How to get what was published for the experiment in the file ``cfg_path``, to be said after
-    what is wrong; '' where nothing is listed."""
-    weights = next(iter(zoo.trained_as(cfg_path)), None)
-    if weights is None:
-        return ""
-    return f"; published ones: python tools/get_weights.py {weights.name}"
 
 
 def _differing(cfg: CfgNode, weights: Weights) -> list[str]:

@@ -1,0 +1,1 @@
+"""Benchmarks that back the figures in docs/performance.md and docs/export.md."""

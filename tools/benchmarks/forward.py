@@ -1,0 +1,171 @@
+"""A network's forward pass: as it is, folded, compiled and exported."""
+
+import argparse
+import functools
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measure import Row, fastest, wall_clock
+from lib.config import load_config
+from lib.core.exported import need, onnx_session, openvino_settings
+from lib.deploy.export import onnx_graph
+from lib.models import build_model
+from lib.models.checkpoint import load_checkpoint
+from lib.models.folding import fold_batch_norms
+from lib.utils.devices import choose_devices, has_bfloat16
+from lib.utils.errors import InputError
+
+FORMS = ("plain", "folded", "compiled", "onnxruntime", "openvino", "openvino-bf16")
+TOLERANCE = 1e-3  # between forms, in standard deviations of the output
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """The options that ``forward`` and ``predict`` share."""
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="the experiment's YAML")
+    parser.add_argument("--weights", type=Path, help="a checkpoint; else the weights are random")
+    parser.add_argument("--repeats", type=int, default=15, help="of which the fastest counts (15)")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over the YAML's")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_network_options(parser)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 32], help="sizes (1 32)")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, help="which (all)")
+
+
+def run(args: argparse.Namespace) -> list[Row]:
+    """Time every form at every batch size, and compare the outputs."""
+    if min(*args.batch, args.repeats) < 1:
+        raise InputError("--batch and --repeats must be 1 or more")
+    cfg = load_config(args.cfg, args.opts)
+    device = choose_devices(cfg.GPUS)[0]
+    torch.manual_seed(0)
+    network = build_model(cfg).to(device)
+    width, height = cfg.MODEL.IMAGE_SIZE
+    if args.weights:
+        load_checkpoint(network, args.weights)
+    else:
+        randomize(network, torch.randn(2, 3, height, width, device=device))
+    network.eval()
+    rows = []
+    for batch in args.batch:
+        images = torch.randn(batch, 3, height, width, device=device)
+        rows += compare_forms(network, images, args.forms, args.repeats)
+    return rows
+
+
+def compare_forms(
+    network: nn.Module, images: Tensor, names: Sequence[str], repeats: int
+) -> list[Row]:
+    """The rows of one batch: ``plain``, which is the reference, and the other forms."""
+    forms = make_forms(["plain", *(name for name in names if name != "plain")], network, images)
+    with torch.inference_mode():
+        expected = network(images)
+        differences = [difference(form(images), expected) for form in forms.values()]
+        runs = [functools.partial(form, images) for form in forms.values()]
+        times = fastest(runs, repeats, wall_clock, warm_up=True)
+    return [
+        Row(
+            f"{name}, batch of {len(images)}",
+            "ms",
+            1e3 * seconds,
+            1e3 * times[0],
+            f"{len(images) / seconds:.1f} images/s, difference {distance:.1e}",
+            name == "openvino-bf16" or distance < TOLERANCE,
+        )
+        for name, seconds, distance in zip(forms, times, differences, strict=True)
+    ]
+
+
+def difference(outputs: Any, expected: Any) -> float:
+    """The largest difference, in standard deviations of the expected output."""
+    if isinstance(expected, Tensor):
+        outputs = outputs[0] if isinstance(outputs, list) else outputs
+        return float((outputs - expected).abs().max() / expected.std())
+    return max(map(difference, outputs, expected))
+
+
+def randomize(network: nn.Module, images: Tensor) -> None:
+    """Initialise the network so that every layer affects its output.
+
+    The papers' initial weights are so small that rounding would hide differences. Batch norms take
+    the statistics of ``images``, so that activations keep their scale from layer to layer.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.kaiming_normal_(module.weight)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            module.momentum = 1.0
+    with torch.no_grad():
+        network.train()(images)
+    network.eval()
+
+
+def make_forms(
+    names: Sequence[str], network: nn.Module, images: Tensor
+) -> dict[str, Callable[[Tensor], Any]]:
+    """The network in each form, for a batch like ``images``. A form that cannot run on this
+    machine is left out with a message on standard error."""
+    folded = fold_batch_norms(network)
+
+    @functools.cache
+    def graph() -> bytes:
+        with torch.no_grad():
+            return onnx_graph(folded, images, False).SerializeToString()
+
+    makers: dict[str, Callable[[], Callable[[Tensor], Any]]] = {
+        "plain": lambda: network,
+        "folded": lambda: folded,
+        "compiled": lambda: compiled(folded, images),
+        "onnxruntime": lambda: in_onnxruntime(graph(), images.device),
+        "openvino": lambda: in_openvino(graph(), "float32"),
+        "openvino-bf16": lambda: in_openvino(graph(), "bfloat16"),
+    }
+    forms = {}
+    for name in names:
+        try:
+            forms[name] = makers[name]()
+        except InputError as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+    return forms
+
+
+def compiled(network: nn.Module, images: Tensor) -> Callable[[Tensor], Any]:
+    """By torch.compile: CUDA graphs on a GPU, frozen weights on a CPU."""
+    torch.compiler.reset()
+    if images.is_cuda:
+        return torch.compile(network, mode="reduce-overhead")
+    return torch.compile(network, options={"freezing": True})
+
+
+def in_onnxruntime(graph: bytes, device: torch.device) -> Callable[[Tensor], list[Tensor]]:
+    """By ONNX Runtime; the time includes copies from and to a GPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        path.write_bytes(graph)
+        session = onnx_session(path, device)
+    name = session.get_inputs()[0].name
+    return lambda x: to_tensors(session.run(None, {name: x.cpu().numpy()}), x.device)
+
+
+def in_openvino(graph: bytes, precision: str) -> Callable[[Tensor], list[Tensor]]:
+    """By OpenVINO on the CPU."""
+    if precision == "bfloat16" and not has_bfloat16(torch.device("cpu")):
+        raise InputError("this CPU has no bfloat16")
+    core = need("openvino", "OpenVINO").Core()
+    settings = openvino_settings(precision)
+    request = core.compile_model(core.read_model(graph), "CPU", settings).create_infer_request()
+    return lambda x: to_tensors(
+        [output.copy() for output in request.infer({0: x.cpu().numpy()}).values()], x.device
+    )
+
+
+def to_tensors(arrays: list, device: torch.device) -> list[Tensor]:
+    return [torch.from_numpy(array).to(device) for array in arrays]

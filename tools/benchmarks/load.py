@@ -1,0 +1,88 @@
+"""Reading a large annotation file: time and memory, beside pycocotools."""
+
+import contextlib
+import io
+import logging
+import multiprocessing
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from pycocotools.coco import COCO as PycocotoolsCOCO
+
+from benchmarks import inputs
+from benchmarks.measure import Row
+from lib.dataset.coco import CocoKeypoints
+from lib.keypoints.skeletons import COCO
+from lib.utils.errors import InputError
+
+SPLIT = "random"
+
+
+class Usage(NamedTuple):
+    """The number of people read, CPU seconds, and peak memory in MiB."""
+
+    people: int
+    seconds: float
+    memory: float
+
+
+def run(
+    images: int = 118_287, annotations: int = 262_465, people: int = 149_980, repeats: int = 2
+) -> list[Row]:
+    """Read an annotation file as large as COCO's train2017; ``people`` annotations have joints."""
+    with tempfile.TemporaryDirectory() as root:
+        path = annotation_file(root)
+        path.parent.mkdir()
+        inputs.write_annotations(path, images, annotations, people)
+        size = path.stat().st_size / 2**20
+        ours, theirs = (
+            [in_new_process(root, reference) for _ in range(repeats)] for reference in (False, True)
+        )
+    agrees = {usage.people for usage in (*ours, *theirs)} == {people}
+    remark = f"{size:.0f} MiB; reference: pycocotools"
+    (seconds, memory), (their_seconds, their_memory) = best(ours), best(theirs)
+    return [
+        Row(f"annotations of {people:,} people: time", "s", seconds, their_seconds, remark, agrees),
+        Row("the same: peak memory", "MiB", memory, their_memory),
+    ]
+
+
+def annotation_file(root: str) -> Path:
+    return Path(root) / "annotations" / f"person_keypoints_{SPLIT}.json"
+
+
+def best(usages: list[Usage]) -> tuple[float, float]:
+    return min(usage.seconds for usage in usages), min(usage.memory for usage in usages)
+
+
+def in_new_process(root: str, reference: bool) -> Usage:
+    """Run ``read`` in a new process, whose memory is its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(read, root, reference).result()
+
+
+def read(root: str, reference: bool) -> Usage:
+    """Read the annotation file with this project or, for ``reference``, with pycocotools."""
+    logging.disable()
+    before, start = status("VmRSS"), time.process_time()
+    if reference:
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco = PycocotoolsCOCO(str(annotation_file(root)))
+        people = sum(entry["num_keypoints"] > 0 for entry in coco.anns.values())
+    else:
+        people = len(CocoKeypoints(root, SPLIT, COCO, inputs.ASPECT_RATIO).table)
+    return Usage(people, time.process_time() - start, status("VmHWM") - before)
+
+
+def status(key: str) -> float:
+    """A number of /proc/self/status in MiB. The peak of ``resource.getrusage`` would include that
+    of the parent process."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise InputError("the memory of a process can only be read on Linux") from None
+    line = next(line for line in lines if line.startswith(f"{key}:"))
+    return int(line.split()[1]) / 1024

@@ -1,0 +1,99 @@
+"""Timing, and tables of the results."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measurement and its reference from the same run, both in ``unit``.
+
+    ``agrees`` is False where the two gave different results.
+    """
+
+    name: str
+    unit: str
+    value: float
+    reference: float | None = None
+    remark: str = ""
+    agrees: bool = True
+
+
+def fastest(
+    runs: Sequence[Callable[[], object]],
+    repeats: int,
+    clock: Callable[[], float] = time.process_time,
+    warm_up: bool = False,
+) -> list[float]:
+    """Seconds of the fastest of ``repeats`` runs of each function.
+
+    The functions take turns, so that other work on the machine affects all of them alike. With
+    ``warm_up`` each timed run directly follows an untimed one of the same function.
+    """
+    best = [float("inf")] * len(runs)
+    for _ in range(repeats):
+        for i, run in enumerate(runs):
+            if warm_up:
+                run()
+            start = clock()
+            run()
+            best[i] = min(best[i], clock() - start)
+    return best
+
+
+def wall_clock() -> float:
+    """Wall-clock time in seconds, after pending work on the GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run PyTorch and OpenCV on one thread."""
+    threads, cv_threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(cv_threads)
+
+
+def machine() -> str:
+    """Processor, number of threads and versions, in one line."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else "unknown CPU"
+    if torch.cuda.is_available():
+        name += f", {torch.cuda.get_device_name()}"
+    versions = f"torch {torch.__version__}, OpenCV {cv2.__version__}, NumPy {np.__version__}"
+    threads = torch.get_num_threads()
+    return f"{name}, threads: {threads}; Python {sys.version.split()[0]}, {versions}"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Format rows as a text table."""
+    lines = [f"{'':48}{'time':>14}{'reference':>12}{'ratio':>8}"]
+    for row in rows:
+        cells = f"{digits(row.value):>9} {row.unit:4}"
+        if row.reference:
+            cells += f"{digits(row.reference):>12}{row.value / row.reference:>8.3f}"
+        remark = row.remark if row.agrees else f"{row.remark}  DIFFERS".strip()
+        lines.append(f"{row.name:48}{cells:34}  {remark}".rstrip())
+    return "\n".join(lines)
+
+
+def digits(value: float) -> str:
+    """Format with three decimals below 100 and one above."""
+    return f"{value:.3f}" if value < 100 else f"{value:.1f}"

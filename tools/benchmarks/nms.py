@@ -1,0 +1,53 @@
+"""Non-maximum suppression: compiled, beside NumPy."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from benchmarks import inputs
+from benchmarks.measure import Row, fastest
+from lib.keypoints.skeletons import COCO
+from lib.nms import backend, box_nms, oks_nms_groups
+
+
+def run(
+    detections: int = 104_125, images: int = 5_000, boxes: int = 10_000, repeats: int = 3
+) -> list[Row]:
+    """Time OKS-NMS, soft OKS-NMS and box NMS on random detections."""
+    people = inputs.detections(detections, images)
+    dets = inputs.boxes(boxes)
+    sigmas = np.array(COCO.sigmas)
+    count = f"{detections:,} people"
+    return [
+        compare(f"OKS-NMS, {count}", lambda: oks_nms_groups(*people, 0.9, sigmas), repeats),
+        compare(
+            f"soft OKS-NMS, {count}",
+            lambda: oks_nms_groups(*people, 0.9, sigmas, soft=True),
+            repeats,
+        ),
+        compare(f"box NMS, {boxes:,} boxes", lambda: box_nms(dets, 0.5), repeats),
+    ]
+
+
+def compare(name: str, suppress: Callable[[], np.ndarray], repeats: int) -> Row:
+    """Time the compiled version beside NumPy's, or NumPy's alone where nothing was built."""
+    with numpy_only():
+        (slow,) = fastest([suppress], repeats)
+        expected = suppress()
+    if backend.compiled is None:
+        return Row(name, "ms", 1e3 * slow, remark="NumPy; the compiled version is not built")
+    (fast,) = fastest([suppress], repeats)
+    agrees = np.array_equal(suppress(), expected)
+    return Row(name, "ms", 1e3 * fast, 1e3 * slow, "reference: NumPy", agrees)
+
+
+@contextmanager
+def numpy_only() -> Iterator[None]:
+    """Run NMS on NumPy, without the warning that it is slow."""
+    saved = backend.compiled, backend._warned
+    backend.compiled, backend._warned = None, True
+    try:
+        yield
+    finally:
+        backend.compiled, backend._warned = saved

@@ -1,0 +1,108 @@
+"""From an image to keypoints with ``Predictor``, by each backend."""
+
+import argparse
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from yacs.config import CfgNode
+
+from benchmarks.forward import add_network_options, randomize
+from benchmarks.measure import Row, fastest, wall_clock
+from lib.config import load_config, skeleton_of
+from lib.core.backends import Backend, build_backend, load_network, network_backend
+from lib.core.codecs import build_codec
+from lib.core.exported import Description
+from lib.core.inference import Predictor
+from lib.dataset.image import read_image
+from lib.deploy.export import MAIN_SUFFIX, ONNX, OPENVINO, TORCHSCRIPT, Decoded, export
+from lib.deploy.parity import difference, real_crops
+from lib.figures.drawing import draw_scene
+from lib.models import build_model
+from lib.utils.devices import has_bfloat16, keep_memory
+from lib.utils.errors import InputError
+
+CPU = torch.device("cpu")
+EAGER, FOLDED, OPENVINO_BF16 = "PyTorch, as it is", "PyTorch, folded", "openvino, bfloat16"
+PEOPLE = 16  # crops on which keypoints are compared
+TOLERANCE = 0.05  # of stable joints, in crop pixels
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_network_options(parser)
+    parser.add_argument("--image", metavar="FILE", help="with one person; else a drawn one")
+
+
+def run(args: argparse.Namespace) -> list[Row]:
+    """Time ``Predictor`` with each backend on one box, and compare the keypoints."""
+    if args.repeats < 1:
+        raise InputError("--repeats must be 1 or more")
+    cfg = load_config(args.cfg, args.opts)
+    keep_memory()
+    image, box = image_and_box(args.image)
+    with tempfile.TemporaryDirectory() as folder:
+        backends = make_backends(cfg, args.weights or random_weights(cfg), Path(folder))
+        crops, _ = real_crops(cfg, PEOPLE)
+        reference = backends[EAGER]
+        found = [difference(backend, reference, crops) for backend in backends.values()]
+        predictors = [Predictor(cfg, backend=backend) for backend in backends.values()]
+        runs = [partial(predictor, image, [box]) for predictor in predictors]
+        times = fastest(runs, args.repeats, wall_clock, warm_up=True)
+    return [
+        Row(
+            name,
+            "ms",
+            1e3 * seconds,
+            1e3 * times[0],
+            f"{d.stable} of {d.joints} joints stable, largest difference {d.stable_largest:.3f} px",
+            name == OPENVINO_BF16 or d.stable_largest < TOLERANCE,
+        )
+        for name, seconds, d in zip(backends, times, found, strict=True)
+    ]
+
+
+def image_and_box(path: str | None) -> tuple[np.ndarray, tuple[float, ...]]:
+    """An RGB image and the box of a person in it: the whole of the file, or a drawn person."""
+    if path:
+        image = cv2.cvtColor(read_image(path), cv2.COLOR_BGR2RGB)
+        return image, (0, 0, image.shape[1], image.shape[0])
+    image, people = draw_scene(0, "val", 0)
+    return image, people[0]["bbox"]
+
+
+def random_weights(cfg: CfgNode) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    network = build_model(cfg)
+    width, height = cfg.MODEL.IMAGE_SIZE
+    randomize(network, torch.randn(2, 3, height, width))
+    return network.state_dict()
+
+
+def make_backends(cfg: CfgNode, weights: Path | dict, folder: Path) -> dict[str, Backend]:
+    """Every backend by name, exported for one crop at a time; what cannot run on this machine is
+    left out with a message on standard error."""
+    skeleton = skeleton_of(cfg)
+    codec = build_codec(cfg, skeleton)
+    folded = load_network(cfg, weights, CPU)
+    backends: dict[str, Backend] = {
+        EAGER: network_backend(cfg, load_network(cfg, weights, CPU, folds=False), codec),
+        FOLDED: network_backend(cfg, folded, codec),
+    }
+    module = Decoded(folded, codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST).eval()
+    description = Description.of(cfg, skeleton, decodes=True, dynamic_batch=False)
+    for kind in (TORCHSCRIPT, ONNX, OPENVINO):
+        try:
+            for suffix, content in export(module, description, kind).items():
+                (folder / kind).with_suffix(suffix).write_bytes(content)
+            path = (folder / kind).with_suffix(MAIN_SUFFIX[kind])
+            backends[kind] = build_backend(cfg, skeleton, path)
+        except InputError as error:
+            print(f"{kind} is left out: {error}", file=sys.stderr)
+    if OPENVINO in backends and has_bfloat16(CPU):
+        backends[OPENVINO_BF16] = build_backend(cfg, skeleton, path, precision="bfloat16")
+    return backends
