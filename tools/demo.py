@@ -42,6 +42,7 @@ from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import SKELETONS, Skeleton
 from lib.media.boxes import BoxFile
 from lib.media.detectors import build_detector
+from lib.media.ground_truth import GroundTruth
 from lib.media.output import Pictures, Results, Style
 from lib.media.people import (
     Finder,
@@ -54,7 +55,6 @@ from lib.media.people import (
     whole_images,
 )
 from lib.media.tracking import Follower
-from lib.media.truth import Truth
 from lib.media.video import Frame, count_frames, find_items, quieten, read_frames
 from lib.models import built_in
 from lib.utils.devices import choose_devices
@@ -103,19 +103,21 @@ def main() -> None:
     logger.info("=> %s: results go to %s", weights, folder)
 
     items = find_items(args.input, problems)
-    truth = None
+    annotated = None
     if args.annotations:
         names = cfg.DATASET.CATEGORIES
-        truth = Truth(args.annotations, predictor.skeleton, problems, names)
-        items = annotated_items(items, truth, problems)
+        annotated = GroundTruth(args.annotations, predictor.skeleton, problems, names)
+        items = annotated_items(items, annotated, problems)
     if not items:
         sys.exit(1)
-    find = people_finder(args, cfg, device, truth, problems)
-    frames = number_frames(read_frames(items, problems, is_upright=truth is None), items, truth)
+    find = people_finder(args, cfg, device, annotated, problems)
+    frames = number_frames(
+        read_frames(items, problems, is_upright=annotated is None), items, annotated
+    )
     total = count_frames(items)
     size = 1 if total is None else args.batch  # nobody waits for a camera's next frames
     found = find_people(frames, find, predictor, size)
-    write_all(args, folder, predictor.skeleton, found, total, truth, problems)
+    write_all(args, folder, predictor.skeleton, found, total, annotated, problems)
     if problems.count:
         sys.exit(1)
 
@@ -135,7 +137,11 @@ def demo_parser() -> argparse.ArgumentParser:
     add("--detector-weights", default="", metavar="FILE", help="default: see docs/demo.md")
     add("--detector-threshold", type=float, metavar="P", help="leave out boxes below this score")
     add("--detector-classes", action=Words, nargs="+", metavar="CLASS", help="default: people")
-    add("--annotations", metavar="FILE", help="ground truth in COCO's layout: errors, worst.jpg")
+    add(
+        "--annotations",
+        metavar="FILE",
+        help="ground truth in COCO's layout: errors, worst.jpg",
+    )
     add("--batch", type=int, default=8, metavar="N", help="frames in one pass (default: 8)")
     add("--threshold", type=float, default=0.2, metavar="P", help="joints drawn (default: 0.2)")
     add("--scores", action="store_true", help="write the scores beside the joints")
@@ -210,20 +216,20 @@ def people_finder(
     args: argparse.Namespace,
     cfg: CfgNode,
     device: torch.device,
-    truth: Truth | None,
+    annotated: GroundTruth | None,
     problems: Problems,
 ) -> Finder:
     """Where the boxes of people come from."""
     threshold = args.detector_threshold
     if args.boxes:
         people = (PERSON,) if cfg.DATASET.DATASET in SKELETONS else ()
-        categories = truth.categories if truth else people
+        categories = annotated.categories if annotated else people
         return filed_boxes(BoxFile(args.boxes, problems, threshold or 0.0, categories))
     if args.detector and args.detector != "none":
         weights, classes = args.detector_weights, args.detector_classes or ()
         return detected_boxes(build_detector(args.detector, weights, threshold, classes, device))
-    if truth is not None and args.detector is None:
-        return annotated_boxes(truth)
+    if annotated is not None and args.detector is None:
+        return annotated_boxes(annotated)
     if not args.detector:
         logger.info(
             "=> no boxes: each whole image is taken as one person; --detector NAME or --boxes FILE "
@@ -238,27 +244,27 @@ def write_all(
     skeleton: Skeleton,
     found: Iterator[tuple[Frame, Poses]],
     total: int | None,
-    truth: Truth | None,
+    annotated: GroundTruth | None,
     problems: Problems,
 ) -> None:
     """Write all results. An interrupt or an error keeps what is finished."""
     style = Style(args.threshold, args.scores, args.draw_boxes)
     pictures = None if args.no_pictures else Pictures(folder / "pictures", skeleton, style)
     follow = None if args.no_track else Follower(skeleton, args.threshold, args.smooth)
-    accuracy = Accuracy(skeleton) if truth is not None else None
+    accuracy = Accuracy(skeleton) if annotated is not None else None
     is_in_order = not args.boxes and args.detector is None
     start, count, empty, failure = time.monotonic(), 0, 0, None
     with atomic_file(folder / "results.json") as file:
-        results = Results(file, truth.categories[0] if truth else PERSON)
+        results = Results(file, annotated.categories[0] if annotated else PERSON)
         try:
             with contextlib.closing(found):
                 for frame, poses in progress(found, total, "frames"):
                     count += 1
                     empty += not len(poses)
                     numbers = follow(frame, poses) if follow else []
-                    known = truth.people(frame.image_id) if truth else []
-                    of_truth = [one.category for one in known] if is_in_order else []
-                    results.add(frame, poses, numbers, of_truth)
+                    known = annotated.people(frame.image_id) if annotated else []
+                    categories = [one.category for one in known] if is_in_order else []
+                    results.add(frame, poses, numbers, categories)
                     if accuracy is not None:
                         accuracy.add(frame.item.name, frame.image, poses, known, is_in_order)
                     if pictures is not None:

@@ -91,13 +91,13 @@ def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     rows, remarks = published_lines(cfg, weights, list(values))
     table = markdown_table(values, values.values(), cfg.MODEL.NAME)
     logger.info("\n".join([table, *rows, *remarks]))
-    if dataset.source.has_truth:
+    if dataset.source.has_ground_truth:
         name = next(name for name in ("AP", "Mean") if name in values)
         logger.info("=> %s %.4f on %s", name, values[name], dataset.source.split)
     logger.info("=> pictures with the predicted skeletons: %s", sheet)
     if (output_dir / "curves.png").exists():
         logger.info("=> curves of the training: %s", output_dir / "curves.png")
-    return values if dataset.source.has_truth else {}
+    return values if dataset.source.has_ground_truth else {}
 
 
 def test_parser() -> argparse.ArgumentParser:

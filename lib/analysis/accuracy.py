@@ -12,8 +12,8 @@ from scipy.optimize import linear_sum_assignment
 
 from lib.keypoints.poses import Pose, Poses
 from lib.keypoints.skeletons import Skeleton
+from lib.media.ground_truth import AnnotatedPerson
 from lib.media.tracking import overlap
-from lib.media.truth import TruePerson
 from lib.utils.drawing import draw_person, draw_text, sheet, write_picture
 from lib.utils.files import write_atomically
 
@@ -57,7 +57,7 @@ class Accuracy:
         name: str,
         image: np.ndarray,
         poses: Poses,
-        truth: list[TruePerson],
+        annotated: list[AnnotatedPerson],
         is_in_order: bool,
     ) -> None:
         """Compare the people of one picture.
@@ -68,9 +68,9 @@ class Accuracy:
             is_in_order: the people were predicted in the annotated boxes, in their order; else they
                 are matched by the overlap of their boxes.
         """
-        pairs = {n: n for n in range(len(truth))} if is_in_order else match(poses, truth)
-        worst: tuple[float, _Row, Pose, TruePerson] | None = None
-        for number, known in enumerate(truth):
+        pairs = {n: n for n in range(len(annotated))} if is_in_order else match(poses, annotated)
+        worst: tuple[float, _Row, Pose, AnnotatedPerson] | None = None
+        for number, known in enumerate(annotated):
             errors = np.full(len(self._skeleton), np.nan)
             found = poses[pairs[number]] if number in pairs else None
             if found is not None:
@@ -121,9 +121,9 @@ class Accuracy:
         return "\n".join(lines)
 
     def _cell(
-        self, image: np.ndarray, relative: float, row: _Row, found: Pose, known: TruePerson
+        self, image: np.ndarray, relative: float, row: _Row, found: Pose, known: AnnotatedPerson
     ) -> np.ndarray:
-        """The person with prediction and truth, (CELL, CELL, 3)."""
+        """The person with its prediction and annotation, (CELL, CELL, 3)."""
         visible = known.visible
         x, y, width, height = known.box
         corners = [(x, y), (x + width, y + height), *known.joints[visible]]
@@ -161,11 +161,11 @@ class Accuracy:
         return cell
 
 
-def match(poses: Poses, truth: list[TruePerson]) -> dict[int, int]:
-    """Match annotated people (numbers in ``truth``) with those found, by their boxes."""
-    if not len(poses) or not truth:
+def match(poses: Poses, annotated: list[AnnotatedPerson]) -> dict[int, int]:
+    """Match annotated people (numbers in ``annotated``) with those found, by their boxes."""
+    if not len(poses) or not annotated:
         return {}
-    overlaps = np.stack([overlap(known.box, poses.box) for known in truth])
+    overlaps = np.stack([overlap(known.box, poses.box) for known in annotated])
     rows, columns = linear_sum_assignment(-overlaps)
     return {
         int(row): int(column)

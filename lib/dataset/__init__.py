@@ -98,7 +98,7 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset:
             f"MODEL.NUM_JOINTS: is {cfg.MODEL.NUM_JOINTS}, but {name} has "
             f"{len(source.skeleton)} joints; leave it out, and the data set's number is taken"
         )
-    if source.has_truth and not is_train:
+    if source.has_ground_truth and not is_train:
         _ = source.ground_truth  # read now, so that a fault in it shows before an epoch is spent
     if is_train and cfg.DATASET.PROB_HALF_BODY and not source.skeleton.upper_body:
         raise InputError(

@@ -103,7 +103,7 @@ class CocoKeypoints:
             raise InputError(f"{file}: lists no images or no categories")
         image_folder = in_format(str(folder), data_format)
         listed = image_arrays(content.images, image_folder, data_format, str(file))
-        self.has_truth = bool(content.annotations)
+        self.has_ground_truth = bool(content.annotations)
         self._categories = chosen_categories(content.categories, categories, str(file))
         if detections is None:
             self.table = self._annotated(content.annotations, listed)
@@ -233,7 +233,7 @@ class CocoKeypoints:
         path = Path(output_dir) / "results" / f"keypoints_{self.split}_results_0.json"
         write_atomically(path, write_json(results))
         logger.info("=> wrote %d people to %s", len(results), path)
-        if not self.has_truth:
+        if not self.has_ground_truth:
             return OrderedDict(Null=0.0), 0.0
         return self._score(results)
 

@@ -54,7 +54,7 @@ class MpiiKeypoints:
     ) -> None:
         self.skeleton = skeleton
         self.split = split
-        self.has_truth = "test" not in split
+        self.has_ground_truth = "test" not in split
         self._folder = Path(root) / "annot"
         path = self._folder / f"{split}.json"
         people = read_json(path, list[_Person], "MPII annotations")
@@ -92,7 +92,7 @@ class MpiiKeypoints:
 
     def _joints(self, people: list[_Person], path: Path) -> tuple[np.ndarray, np.ndarray]:
         count = len(self.skeleton)
-        if not self.has_truth:
+        if not self.has_ground_truth:
             return np.zeros((len(people), count, 2), np.float32), np.zeros(
                 (len(people), count), np.float32
             )
@@ -121,7 +121,7 @@ class MpiiKeypoints:
         buffer = io.BytesIO()
         savemat(buffer, {"preds": predicted})
         write_atomically(Path(output_dir) / "pred.mat", buffer.getvalue())
-        if not self.has_truth:
+        if not self.has_ground_truth:
             return OrderedDict(Null=0.0), 0.0
         values = pckh(predicted, *self.ground_truth)
         return values, values["Mean"]

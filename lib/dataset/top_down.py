@@ -27,8 +27,8 @@ class Source(Protocol):
     skeleton: Skeleton
     table: Table
     split: str
-    has_truth: bool
-    truth: Any  # what ``evaluate`` compares with, where ``has_truth``
+    has_ground_truth: bool
+    ground_truth: Any  # what ``evaluate`` compares with, where ``has_ground_truth``
 
     def evaluate(self, poses: Poses, output_dir: str) -> tuple[dict, float]: ...
 

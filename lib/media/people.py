@@ -9,8 +9,8 @@ import numpy as np
 from lib.core.inference import Detector, Predictor
 from lib.keypoints.poses import Poses
 from lib.media.boxes import BoxFile
+from lib.media.ground_truth import GroundTruth
 from lib.media.pipeline import batches, overlap
-from lib.media.truth import Truth
 from lib.media.video import Frame, Item, Report, name_numbers
 
 BATCH_BYTES = 1 << 26  # of the frames of a batch; some seven batches are in memory at a time
@@ -34,32 +34,32 @@ def filed_boxes(file: BoxFile) -> Finder:
     return lambda frames: [file.of(frame) for frame in frames]
 
 
-def annotated_boxes(truth: Truth) -> Finder:
+def annotated_boxes(annotated: GroundTruth) -> Finder:
     """A ``Finder`` of the annotated boxes."""
 
     def find(frames: list[Frame]) -> list[tuple[np.ndarray, None]]:
-        people = [truth.people(frame.image_id) for frame in frames]
+        people = [annotated.people(frame.image_id) for frame in frames]
         return [(np.array([p.box for p in one]).reshape(-1, 4), None) for one in people]
 
     return find
 
 
-def annotated_items(items: list[Item], truth: Truth, report: Report) -> list[Item]:
+def annotated_items(items: list[Item], annotated: GroundTruth, report: Report) -> list[Item]:
     """The items that the annotations list; the others are reported in one line."""
     known, others = [], []
     for item in items:
-        is_known = item.kind == "picture" and truth.image_id(item.path) is not None
+        is_known = item.kind == "picture" and annotated.image_id(item.path) is not None
         (known if is_known else others).append(item)
     if others:
         report(
-            f"{others[0].path}: is not among the images of {truth.path} ({len(others)} such files "
-            "are left out)"
+            f"{others[0].path}: is not among the images of {annotated.path} ({len(others)} such "
+            "files are left out)"
         )
     return known
 
 
 def number_frames(
-    frames: Iterator[Frame], items: list[Item], truth: Truth | None = None
+    frames: Iterator[Frame], items: list[Item], annotated: GroundTruth | None = None
 ) -> Iterator[Frame]:
     """``frames`` with their ids: the annotations', else the numbers that files are called, else
     running ones from 1."""
@@ -67,7 +67,7 @@ def number_frames(
     running = itertools.count(1)
     with contextlib.closing(frames):
         for frame in frames:
-            known = truth.image_id(frame.item.path) if truth else names.get(frame.item.name)
+            known = annotated.image_id(frame.item.path) if annotated else names.get(frame.item.name)
             frame.image_id = next(running) if known is None else known
             yield frame
 

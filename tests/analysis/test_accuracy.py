@@ -9,20 +9,20 @@ import pytest
 from lib.analysis.accuracy import CELL, Accuracy, match
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import COCO
-from lib.media.truth import TruePerson
+from lib.media.ground_truth import AnnotatedPerson
 from tests.poses import people
 
 IMAGE = np.full((120, 160, 3), 90, np.uint8)
 
 
-def true_person(number: int, x: float) -> TruePerson:
+def true_person(number: int, x: float) -> AnnotatedPerson:
     """Somebody 36 x 64 pixels large, whose last two joints are not annotated."""
     joints = np.random.default_rng(number).uniform((x, 20), (x + 36, 84), (17, 2))
     visible = np.arange(17) < 15
-    return TruePerson(number, 1, joints, visible, np.array([x, 20, 36, 64.0]))
+    return AnnotatedPerson(number, 1, joints, visible, np.array([x, 20, 36, 64.0]))
 
 
-def found(*persons: TruePerson, shifts=((0.0, 0.0),), boxes=None) -> Poses:
+def found(*persons: AnnotatedPerson, shifts=((0.0, 0.0),), boxes=None) -> Poses:
     """The predictions for people, all joints moved by ``shifts``."""
     joints = [person.joints + shift for person, shift in zip(persons, shifts, strict=True)]
     return people([person.box for person in persons] if boxes is None else boxes, joints)

@@ -34,7 +34,7 @@ def content(tmp_path):
     return tiny.write_coco(tmp_path)
 
 
-def truth_as_answer(source: CocoKeypoints, content: dict) -> np.ndarray:
+def perfect(source: CocoKeypoints, content: dict) -> np.ndarray:
     """(N, 17, 3): everybody's annotation in the table's order, with the score 1."""
     joints = np.array([person["keypoints"] for person in content["annotations"]], float)
     answer = joints.reshape(-1, 17, 3)
@@ -143,7 +143,7 @@ def test_all_test_splits_share_one_folder_of_images_and_have_no_truth(tmp_path, 
     tiny.write_detections(tmp_path / "boxes.json", content)
     source = coco(tmp_path, "test-dev2017", detections=str(tmp_path / "boxes.json"))
     assert source.table.path(0) == f"{tmp_path}/images/test2017/000000000001.jpg"
-    assert not source.has_truth
+    assert not source.has_ground_truth
     answer = np.ones((6, 17, 3), np.float32) * np.arange(1, 7)[:, None, None] * [50, 50, 0.1]
     values, score = source.evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
     assert dict(values) == {"Null": 0.0} and score == 0
@@ -279,7 +279,7 @@ def test_the_truth_as_an_answer_scores_1_and_is_written_as_cocos_server_wants_it
     tmp_path, content, caplog
 ):
     source = coco(tmp_path)
-    answer = truth_as_answer(source, content)
+    answer = perfect(source, content)
     with caplog.at_level(logging.INFO):
         values, score = source.evaluate(
             poses_of(source.table, answer.astype(np.float32)), str(tmp_path / "out")
@@ -302,7 +302,7 @@ def test_the_truth_as_an_answer_scores_1_and_is_written_as_cocos_server_wants_it
 def test_a_file_without_ids_and_counts_of_joints_is_scored_alike(tmp_path, content):
     rng = np.random.default_rng(1)
     source = coco(tmp_path)
-    answer = truth_as_answer(source, content)
+    answer = perfect(source, content)
     answer[..., :2] += rng.normal(0, 3, answer[..., :2].shape)
     values, _ = source.evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
     assert 0 < values["AP"] < 1
@@ -369,7 +369,7 @@ def test_rescoring_suppression_and_ap_are_the_published_ones(tmp_path, name, set
 
 def test_a_skeletons_own_sigmas_enter_the_score(tmp_path, content):
     source = coco(tmp_path)
-    answer = truth_as_answer(source, content)
+    answer = perfect(source, content)
     answer[..., :2] += 1.5
     strict, _ = source.evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
     truth = Pycoco(source.annotation_file)
@@ -389,7 +389,5 @@ def test_people_whose_annotation_gives_no_area_count_with_their_boxes(tmp_path, 
         del person["area"]
     tiny.save_coco(tmp_path, content)
     source = coco(tmp_path)
-    values, _ = source.evaluate(
-        poses_of(source.table, truth_as_answer(source, content)), str(tmp_path)
-    )
+    values, _ = source.evaluate(poses_of(source.table, perfect(source, content)), str(tmp_path))
     assert values["AP"] > 0.99

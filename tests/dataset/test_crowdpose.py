@@ -54,7 +54,7 @@ def test_everybody_with_joints_is_in_the_table_though_annotations_have_no_area(s
     wanted = [p for p in people if not p["iscrowd"] and any(p["keypoints"])]
     assert len(source.table) == len(wanted) > 500
     assert source.table.path(0).endswith(".jpg") and "/images/" in source.table.path(0)
-    assert source.has_truth  # its test split too
+    assert source.has_ground_truth  # its test split too
 
 
 def test_the_truth_as_an_answer_scores_1(source, tmp_path):

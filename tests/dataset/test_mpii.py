@@ -33,7 +33,7 @@ def test_the_table_counts_from_0_and_moves_and_enlarges_the_box_as_published(tmp
     save(tmp_path, people)
     source = MpiiKeypoints(str(tmp_path), "valid")
     table = source.table
-    assert len(table) == 6 and source.has_truth
+    assert len(table) == 6 and source.has_ground_truth
     np.testing.assert_allclose(table.joints + 1, [person["joints"] for person in people])
     np.testing.assert_array_equal(table.visible, [person["joints_vis"] for person in people])
     x, y = people[0]["center"]
@@ -59,7 +59,7 @@ def test_the_test_set_has_no_joints_and_no_score(tmp_path, people):
     bare = [{key: person[key] for key in ("image", "center", "scale")} for person in people]
     (tmp_path / "annot" / "test.json").write_text(json.dumps(bare))
     source = MpiiKeypoints(str(tmp_path), "test")
-    assert not source.has_truth and not source.table.visible.any()
+    assert not source.has_ground_truth and not source.table.visible.any()
     answer = answer_of(people)
     values, score = source.evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
     assert dict(values) == {"Null": 0.0} and score == 0

@@ -95,12 +95,14 @@ def test_a_mirror_without_pairs_is_warned_of(tmp_path, content, caplog):
     assert "DATASET.FLIP_PAIRS: there are none" in caplog.text
 
 
-def test_a_split_called_test_has_truth_where_its_file_has_and_images_of_its_name(tmp_path, content):
+def test_a_split_called_test_has_annotations_where_its_file_has_and_images_of_its_name(
+    tmp_path, content
+):
     path = own(tmp_path, content, split="mytest", IMAGES="")
     (tmp_path / "images" / "val2017").rename(tmp_path / "images" / "mytest")
     cfg = load_config(path, ["DATASET.TRAIN_SET", "mytest"])
     dataset = build_dataset(cfg, "mytest", is_train=False)
-    assert dataset.source.has_truth
+    assert dataset.source.has_ground_truth
     assert dataset[0]["image"].float().std() > 10
 
 

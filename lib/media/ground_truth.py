@@ -26,7 +26,7 @@ class _Entry(Annotation):
 
 
 @dataclass
-class TruePerson:
+class AnnotatedPerson:
     """An annotated person: joints (K, 2) pixels, visible (K,) flags of the annotated ones, box (4,)
     x, y, width, height. ``number`` and ``category`` are ids."""
 
@@ -37,7 +37,7 @@ class TruePerson:
     box: np.ndarray
 
 
-class Truth:
+class GroundTruth:
     """The people that a file of annotations knows.
 
     Crowds are left out. Somebody whose joints are not the skeleton's keeps the box, and no joint
@@ -72,7 +72,7 @@ class Truth:
         check_image_ids(np.array(ids), np.array(names), str(path))
         for name, image_id in zip(names, ids, strict=True):
             self._ids[name] = image_id
-        self._people: dict[int, list[TruePerson]] = defaultdict(list)
+        self._people: dict[int, list[AnnotatedPerson]] = defaultdict(list)
         misfits: list[str] = []
         for number, value in enumerate(content.annotations):
             try:
@@ -102,7 +102,7 @@ class Truth:
             table = np.reshape(entry.keypoints, (count, 3)).astype(np.float64)
         if not np.isfinite(table).all():
             raise ValueError("its keypoints are not finite numbers")
-        person = TruePerson(entry.id, entry.category_id, table[:, :2], table[:, 2] > 0, box)
+        person = AnnotatedPerson(entry.id, entry.category_id, table[:, :2], table[:, 2] > 0, box)
         self._people[entry.image_id].append(person)
 
     def image_id(self, path: str) -> int | None:
@@ -110,6 +110,6 @@ class Truth:
         None where there is none."""
         return self._ids.find(path)
 
-    def people(self, image_id: int) -> list[TruePerson]:
+    def people(self, image_id: int) -> list[AnnotatedPerson]:
         """The annotated people of an image."""
         return self._people.get(image_id, [])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lib.keypoints.skeletons import COCO
-from lib.media.truth import Truth
+from lib.media.ground_truth import GroundTruth
 from lib.utils.errors import InputError
 from tests import tiny
 
@@ -16,7 +16,9 @@ def content(tmp_path):
 
 def opened(tmp_path, content, **options):
     problems = []
-    return Truth(tiny.save_coco(tmp_path, content), COCO, problems.append, **options), problems
+    return GroundTruth(
+        tiny.save_coco(tmp_path, content), COCO, problems.append, **options
+    ), problems
 
 
 def test_pictures_are_known_by_the_longest_end_of_their_path(tmp_path, content):
@@ -96,4 +98,4 @@ def test_an_annotation_that_cannot_be_used_is_one_line(tmp_path, content, change
 def test_another_layout_is_an_error(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(InputError, match=r"a\.json"):
-        Truth(tmp_path / "a.json", COCO, print)
+        GroundTruth(tmp_path / "a.json", COCO, print)

@@ -22,7 +22,7 @@ def content(tmp_path):
     return tiny.write_coco(tmp_path)
 
 
-def truth_as_answer(content: dict) -> np.ndarray:
+def perfect(content: dict) -> np.ndarray:
     """(N, 17, 3): everybody's annotation, which is by image, with the score 1."""
     answer = np.array([person["keypoints"] for person in content["annotations"]], float)
     answer = answer.reshape(-1, 17, 3)
@@ -39,7 +39,7 @@ def test_the_truth_as_an_answer_scores_1_whatever_the_ids_are(tmp_path, content,
     path = tmp_path / "boxes.json"
     tiny.write_detections(path, content)
     source = coco(tmp_path, detections=str(path) if is_detected else None)
-    values, score = source.evaluate(poses_of(source.table, truth_as_answer(content)), str(tmp_path))
+    values, score = source.evaluate(poses_of(source.table, perfect(content)), str(tmp_path))
     assert score == values["AP"] == values["AR"] == 1.0
 
 
@@ -56,7 +56,7 @@ def test_an_image_that_is_listed_twice_is_one(tmp_path, content):
     content["images"].append(dict(content["images"][1]))
     tiny.save_coco(tmp_path, content)
     source = coco(tmp_path)
-    _, score = source.evaluate(poses_of(source.table, truth_as_answer(content)), str(tmp_path))
+    _, score = source.evaluate(poses_of(source.table, perfect(content)), str(tmp_path))
     assert score == 1.0
 
 
@@ -104,7 +104,7 @@ def test_text_that_is_not_utf8_is_an_error_only_where_it_is_read(tmp_path, conte
 
     save()
     source = coco(tmp_path, detections=detections)
-    _, score = source.evaluate(poses_of(source.table, truth_as_answer(content)), str(tmp_path))
+    _, score = source.evaluate(poses_of(source.table, perfect(content)), str(tmp_path))
     assert score == 1.0
     content["images"][1]["file_name"] = "caf\xe9.jpg"
     save()
