@@ -11,7 +11,7 @@ import json
 import math
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +243,11 @@ def lightweight_flops(network: LightweightHRNet, image: torch.Tensor) -> int:
         elif isinstance(module, nn.AdaptiveAvgPool2d):
             counts[module] = x.shape[1] * (x.shape[2] + 1) * (x.shape[3] + 1)
 
-    run_with_hook(network, image, network.modules(), count)
+    handles = [module.register_forward_hook(count) for module in network.modules()]
+    with torch.no_grad():
+        network(image)
+    for handle in handles:
+        handle.remove()
     return sum(counts.values())
 
 
@@ -268,19 +272,12 @@ def mmcv_flops(network: nn.Module, image: torch.Tensor) -> int:
     # There HRFormer's attention puts out by a function, which is not counted.
     uncounted = {m.out_proj for m in network.modules() if isinstance(m, WindowAttention)}
     counted = (module for module in network.modules() if module not in uncounted)
-    run_with_hook(network, image, counted, count)
-    return sum(counts)
-
-
-def run_with_hook(
-    network: nn.Module, image: torch.Tensor, modules: Iterable[nn.Module], hook: Callable
-) -> None:
-    """Run the network once, with a forward hook on ``modules``."""
-    handles = [module.register_forward_hook(hook) for module in modules]
+    handles = [module.register_forward_hook(count) for module in counted]
     with torch.no_grad():
         network(image)
     for handle in handles:
         handle.remove()
+    return sum(counts)
 
 
 def published_line(summary: Mapping[str, Any]) -> list[str]:
