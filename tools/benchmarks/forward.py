@@ -94,18 +94,37 @@ def difference(outputs: Any, expected: Any) -> float:
 def randomize(network: nn.Module, images: Tensor) -> None:
     """Initialise the network so that every layer affects its output.
 
-    The papers' initial weights are so small that rounding would hide differences. Batch norms take
-    the statistics of ``images``, so that activations keep their scale from layer to layer.
+    The papers' initial weights are so small that rounding would hide differences. Convolutions get
+    outputs of unit variance (Mishkin, Matas: All you need is a good init, 2016), and batch norms
+    nearly the statistics of their inputs, so that activations keep their scale from layer to layer.
     """
+
+    def scale(conv: nn.Module, _: tuple, output: Tensor) -> Tensor:
+        std = output.std()
+        if std == 0:  # a ReLU before it may let nothing through
+            return output
+        conv.weight.div_(std)
+        return output / std
+
+    def fit(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        std, mean = torch.std_mean(inputs[0])
+        nn.init.normal_(norm.running_mean, std=0.1).mul_(std).add_(mean)
+        nn.init.uniform_(norm.running_var, 0.5, 1.5).mul_(std.square())
+
+    hooks = []
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.kaiming_normal_(module.weight)
+            nn.init.normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+            hooks.append(module.register_forward_hook(scale))
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
-            module.momentum = 1.0
+            hooks.append(module.register_forward_pre_hook(fit))
     with torch.no_grad():
-        network.train()(images)
-    network.eval()
+        network.eval()(images)
+    for hook in hooks:
+        hook.remove()
 
 
 def make_forms(
