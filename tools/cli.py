@@ -41,12 +41,15 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
         help="the experiment's YAML",
     )
     parser.add_argument(
-        "--modelDir", default="", metavar="DIR", help="results instead of OUTPUT_DIR"
+        "--modelDir", default="", metavar="DIR", help="write results here instead of OUTPUT_DIR"
     )
     parser.add_argument(
-        "--logDir", default="", metavar="DIR", help="TensorBoard instead of LOG_DIR"
+        "--logDir",
+        default="",
+        metavar="DIR",
+        help="write TensorBoard here instead of LOG_DIR",
     )
-    parser.add_argument("--dataDir", default="", metavar="DIR", help="put before the data's paths")
+    parser.add_argument("--dataDir", default="", metavar="DIR", help="prefix for the data paths")
     parser.add_argument(
         "--prevModelDir", default="", metavar="DIR", help="accepted and unused, as in the original"
     )
@@ -54,12 +57,10 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
     parser.add_argument(
         "--deterministic",
         action="store_true",
-        help="only repeatable algorithms of cuDNN",
+        help="use only deterministic cuDNN algorithms",
     )
     parser.add_argument("--gpu-ids", nargs="+", metavar="N", help="GPUS, as in --gpu-ids 0 1")
-    parser.add_argument(
-        "--work-dir", metavar="DIR", help="the folder for results and log, just as it is"
-    )
+    parser.add_argument("--work-dir", metavar="DIR", help="put results and logs directly in DIR")
     for name in ("--cfg-options", "--options"):
         parser.add_argument(name, nargs="*", dest="cfg_options", help=argparse.SUPPRESS)
     parser.add_argument(
@@ -86,13 +87,14 @@ def parse_experiment(
         )
     args.opts = [*args.opts, *_take_numbers(args), *getattr(args, "late_opts", [])]
     if args.work_dir and (args.modelDir or args.logDir):
-        raise InputError("--work-dir: stands for --modelDir and --logDir; give it or them")
+        raise InputError("--work-dir: replaces --modelDir and --logDir; give one or the other")
     words = [word.strip() if re.match(r" -", word) else word for word in args.opts]
     words = [*_shorthands(args), *words]
     folders = (("OUTPUT_DIR", args.modelDir), ("LOG_DIR", args.logDir), ("DATA_DIR", args.dataDir))
     opts = [word for key, value in folders if value for word in (key, value)]
+    args.settings = [*opts, *words]
     hold_log()
-    return args, load_config(args.cfg, [*opts, *words])
+    return args, load_config(args.cfg, args.settings)
 
 
 def _take_numbers(args: argparse.Namespace) -> list[str]:
@@ -156,7 +158,7 @@ def model_file(cfg: CfgNode, output_dir: Path, experiment: str) -> Path:
 
 
 def set_cudnn(cfg: CfgNode) -> None:
-    """CUDNN.* where there is cuDNN."""
+    """Apply CUDNN.* to PyTorch."""
     torch.backends.cudnn.enabled = cfg.CUDNN.ENABLED
     torch.backends.cudnn.benchmark = cfg.CUDNN.BENCHMARK
     torch.backends.cudnn.deterministic = cfg.CUDNN.DETERMINISTIC

@@ -36,6 +36,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from lib.analysis.accuracy import Accuracy
+from lib.config import skeleton_of
 from lib.config.default import default_config
 from lib.core.inference import Predictor
 from lib.keypoints.poses import Poses
@@ -57,7 +58,7 @@ from lib.media.people import (
 from lib.media.tracking import Follower
 from lib.media.video import Frame, count_frames, find_items, quieten, read_frames
 from lib.models import built_in
-from lib.utils.devices import choose_devices
+from lib.utils.devices import choose_devices, keep_memory
 from lib.utils.errors import InputError
 from lib.utils.files import atomic_file, make_folder
 from lib.utils.logs import experiment_folders, experiment_name, progress, start_log
@@ -70,7 +71,7 @@ SETTINGS = default_config()
 
 
 class Problems:
-    """What went wrong so far: a line each on standard error, while the rest goes on."""
+    """Reports problems, a line each on standard error, and counts them; the run goes on."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -81,7 +82,7 @@ class Problems:
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
-        """Bad input in the block is a problem, and no more."""
+        """Report an InputError in the block and go on."""
         try:
             yield
         except InputError as error:
@@ -97,27 +98,24 @@ def main() -> None:
     start_log(folder, name, "demo")
     set_cudnn(cfg)
     problems = Problems()
-    device = choose_device(args.device, cfg)
-    weights = choose_weights(args, cfg)
-    predictor = Predictor(cfg, weights, device, precision=args.precision)
-    logger.info("=> %s: results go to %s", weights, folder)
-
-    items = find_items(args.input, problems)
-    annotated = None
+    items, skeleton, annotated = find_items(args.input, problems), skeleton_of(cfg), None
     if args.annotations:
-        names = cfg.DATASET.CATEGORIES
-        annotated = GroundTruth(args.annotations, predictor.skeleton, problems, names)
+        annotated = GroundTruth(args.annotations, skeleton, problems, cfg.DATASET.CATEGORIES)
         items = annotated_items(items, annotated, problems)
     if not items:
         sys.exit(1)
+    device = choose_device(args.device, cfg)
     find = people_finder(args, cfg, device, annotated, problems)
+    weights = choose_weights(args, cfg)
+    predictor = Predictor(cfg, weights, device, precision=args.precision)
+    logger.info("=> %s: results go to %s", weights, folder)
     frames = number_frames(
         read_frames(items, problems, is_upright=annotated is None), items, annotated
     )
     total = count_frames(items)
-    size = 1 if total is None else args.batch  # nobody waits for a camera's next frames
+    size = 1 if total is None else args.batch  # a camera's frame must not wait for a batch to fill
     found = find_people(frames, find, predictor, size)
-    write_all(args, folder, predictor.skeleton, found, total, annotated, problems)
+    write_all(args, folder, skeleton, found, total, annotated, problems)
     if problems.count:
         sys.exit(1)
 
@@ -132,7 +130,7 @@ def demo_parser() -> argparse.ArgumentParser:
         help="default: TEST.MODEL_FILE, else model_best.pth; without --cfg the built-in weights",
     )
     add("--output", metavar="DIR", help="default: output/demo/<experiment>")
-    add("--boxes", metavar="FILE", help="a JSON of boxes, as COCO's detections")
+    add("--boxes", metavar="FILE", help="a JSON file of boxes in the layout of COCO's detections")
     add("--detector", metavar="NAME", help="a model of torchvision, an ONNX detector's YAML, none")
     add("--detector-weights", default="", metavar="FILE", help="default: see docs/demo.md")
     add("--detector-threshold", type=float, metavar="P", help="leave out boxes below this score")
@@ -143,10 +141,16 @@ def demo_parser() -> argparse.ArgumentParser:
         help="ground truth in COCO's layout: errors, worst.jpg",
     )
     add("--batch", type=int, default=8, metavar="N", help="frames in one pass (default: 8)")
-    add("--threshold", type=float, default=0.2, metavar="P", help="joints drawn (default: 0.2)")
+    add(
+        "--threshold",
+        type=float,
+        default=0.2,
+        metavar="P",
+        help="draw joints above P (default: 0.2)",
+    )
     add("--scores", action="store_true", help="write the scores beside the joints")
-    add("--draw-boxes", action="store_true", help="draw the boxes of pictures, too")
-    add("--no-pictures", action="store_true", help="write only results.json")
+    add("--draw-boxes", action="store_true", help="also draw the boxes of people in pictures")
+    add("--no-pictures", action="store_true", help="draw no pictures or videos")
     add("--smooth", action="store_true", help="steadier joints in videos")
     add("--no-track", action="store_true", help="no numbers for the people in videos")
     add("--precision", default="float32", metavar="P", help="float32 (default) or bfloat16")
@@ -179,10 +183,10 @@ def check_options(args: argparse.Namespace) -> None:
     if args.batch < 1:
         raise InputError(f"--batch: must be 1 or more, not {args.batch}")
     if args.detector_threshold is not None and args.detector in (None, "none") and not args.boxes:
-        raise InputError("--detector-threshold: there is no --detector or --boxes that it is for")
+        raise InputError("--detector-threshold: needs --detector or --boxes")
     for word in ("detector_weights", "detector_classes"):
         if getattr(args, word) and args.detector in (None, "none"):
-            raise InputError(f"--{word.replace('_', '-')}: there is no --detector that it is for")
+            raise InputError(f"--{word.replace('_', '-')}: needs --detector")
 
 
 def is_built_in(args: argparse.Namespace) -> bool:
@@ -209,6 +213,8 @@ def choose_device(name: str | None, cfg: CfgNode) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device: {name} cannot be used here: {reason}") from None
+    if device.type == "cpu":
+        keep_memory()
     return device
 
 

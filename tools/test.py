@@ -62,10 +62,12 @@ def main() -> None:
 def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     """Test an experiment and return its scores by name; empty without ground truth."""
     check_options(args, cfg.TEST.MODEL_FILE)
+    devices = choose_devices(cfg.GPUS)
+    if args.precision != "float32" and len(devices) > 1:  # its threads would autocast to float16
+        raise InputError("--precision: bfloat16 needs a single GPU, such as GPUS 0")
     output_dir, log_dir = open_experiment(cfg, args, "valid")
     seed_everything(cfg.SEED)
     set_cudnn(cfg)
-    devices = choose_devices(cfg.GPUS)
 
     weights = model_file(cfg, output_dir, args.cfg)
     backend = open_backend(cfg, weights, devices, args)
@@ -92,7 +94,7 @@ def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     table = markdown_table(values, values.values(), cfg.MODEL.NAME)
     logger.info("\n".join([table, *rows, *remarks]))
     if dataset.source.has_ground_truth:
-        name = next(name for name in ("AP", "Mean") if name in values)
+        name = "Mean" if "Mean" in values else next(iter(values))
         logger.info("=> %s %.4f on %s", name, values[name], dataset.source.split)
     logger.info("=> pictures with the predicted skeletons: %s", sheet)
     if (output_dir / "curves.png").exists():
@@ -127,7 +129,7 @@ def check_options(args: argparse.Namespace, weights: str) -> None:
 def open_backend(
     cfg: CfgNode, weights: Path, devices: list[torch.device], args: argparse.Namespace
 ) -> Backend:
-    """What answers the test: an exported file, run on one device, or the network on all of them."""
+    """An exported file, run on one device, or the network on all of them."""
     skeleton = skeleton_of(cfg)
     if is_exported(weights):
         return build_backend(cfg, skeleton, weights, devices[0], args.precision)

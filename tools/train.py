@@ -42,8 +42,14 @@ from lib.dataset.loading import TestLoader, train_loader
 from lib.dataset.photometric import photometric_of
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint, load_pretrained
-from lib.utils import checkpoint
-from lib.utils.devices import choose_devices, choose_workers, has_bfloat16, seed_everything
+from lib.utils import checkpoint, distributed
+from lib.utils.devices import (
+    choose_devices,
+    choose_workers,
+    has_bfloat16,
+    rank_seed,
+    seed_everything,
+)
 from lib.utils.errors import InputError
 from lib.utils.logs import markdown_table
 
@@ -60,11 +66,11 @@ def main() -> None:
     network = build_network(cfg)
     codec = build_codec(cfg, skeleton_of(cfg))
     backend = network_backend(cfg, to_devices(network, devices), codec, devices[0])
-    task = build_task(cfg, backend, use_bfloat16(cfg, devices[0]))
+    task = build_task(cfg, backend, use_bfloat16(cfg, devices))
     optimizer = build_optimizer(cfg, network)
-    scale = lr_scale(args.cfg, train_batches.batch_size) if args.autoscale_lr else 1.0
+    scale = lr_scale(args, train_batches.batch_size) if args.autoscale_lr else 1.0
     lr_at = build_schedule(cfg, len(train_batches), scale)
-    photometric = photometric_of(cfg)
+    photometric, seed = photometric_of(cfg), rank_seed(cfg.SEED)
     begin, best, is_validated = resume(cfg, output_dir, network, optimizer)
     recorder = Recorder(output_dir, log_dir)
     recorder.resume(begin)
@@ -74,7 +80,7 @@ def main() -> None:
         """Validate where that is due, and save; returns the best score so far."""
         recorder.save()
         if is_evaluated(cfg, epoch):
-            save(epoch + 1, best, is_validated=False)  # a fault from here on costs no epoch
+            save(epoch + 1, best, is_validated=False)  # a failure from here on loses no epoch
             score = score_epoch(cfg, task, test_batches, recorder, output_dir, epoch)
             if score >= best:
                 best = score
@@ -95,7 +101,7 @@ def main() -> None:
             lr_at,
             epoch,
             print_freq=cfg.PRINT_FREQ,
-            augment=lambda images, step, epoch=epoch: photometric(images, (cfg.SEED, epoch, step)),
+            augment=lambda images, step, epoch=epoch: photometric(images, (seed, epoch, step)),
             observe=partial(record_step, cfg, task, recorder, lr_at, len(train_batches), epoch),
         )
         recorder.epoch(epoch, trained, lr_at(epoch, 0))
@@ -149,18 +155,26 @@ def build_loaders(
     return train_batches, test_batches
 
 
-def use_bfloat16(cfg: CfgNode, device: torch.device) -> bool:
-    """True where TRAIN.AMP asks for bfloat16 and the device has it; logs which it is."""
-    autocast = cfg.TRAIN.AMP and has_bfloat16(device)
-    if cfg.TRAIN.AMP:
-        logger.info("=> training in %s", "bfloat16" if autocast else "float32: no bfloat16 here")
-    return autocast
+def use_bfloat16(cfg: CfgNode, devices: list[torch.device]) -> bool:
+    """True if TRAIN.AMP asks for bfloat16 and the device has it; logs which it is."""
+    if not cfg.TRAIN.AMP:
+        return False
+    reason = ""
+    if not has_bfloat16(devices[0]):
+        reason = "no bfloat16 here"
+    elif len(devices) > 1:  # its threads would autocast to float16
+        reason = "DataParallel has no bfloat16"
+    logger.info("=> training in %s", f"float32: {reason}" if reason else "bfloat16")
+    return not reason
 
 
-def lr_scale(cfg_file: str, batch_size: int) -> float:
-    """How much larger ``batch_size`` is than the experiment's own, for which its rate was chosen
+def lr_scale(args: argparse.Namespace, batch_size: int) -> float:
+    """The ratio of ``batch_size`` to that of the YAML, for which its learning rate was chosen
     (linear scaling: Goyal et al., Accurate, Large Minibatch SGD, 2017)."""
-    own = load_config(cfg_file)
+    pairs = zip(args.settings[::2], args.settings[1::2], strict=True)
+    kept = [pair for pair in pairs if pair[0] not in ("GPUS", "TRAIN.BATCH_SIZE_PER_GPU")]
+    own = load_config(args.cfg, [word for pair in kept for word in pair])
+    batch_size *= distributed.world_size()
     own_size = own.TRAIN.BATCH_SIZE_PER_GPU * max(len(own.GPUS), 1)
     logger.info(
         "=> TRAIN.LR times %g: batches of %d instead of %d",

@@ -12,8 +12,8 @@ from scipy.optimize import linear_sum_assignment
 
 from lib.keypoints.poses import Pose, Poses
 from lib.keypoints.skeletons import Skeleton
+from lib.media.boxes import box_iou
 from lib.media.ground_truth import AnnotatedPerson
-from lib.media.tracking import overlap
 from lib.utils.drawing import draw_person, draw_text, sheet, write_picture
 from lib.utils.files import write_atomically
 
@@ -165,7 +165,7 @@ def match(poses: Poses, annotated: list[AnnotatedPerson]) -> dict[int, int]:
     """Match annotated people (numbers in ``annotated``) with those found, by their boxes."""
     if not len(poses) or not annotated:
         return {}
-    overlaps = np.stack([overlap(known.box, poses.box) for known in annotated])
+    overlaps = np.stack([box_iou(known.box, poses.box) for known in annotated])
     rows, columns = linear_sum_assignment(-overlaps)
     return {
         int(row): int(column)

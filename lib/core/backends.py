@@ -27,14 +27,19 @@ class Backend(Protocol):
     pixels and scores (N, K), float32, on the CPU too.
 
     device: where ``outputs`` are.
+    codec: of the network's outputs.
     decodes: the outputs are the keypoints and scores themselves, as in most exported files.
     """
 
     device: torch.device
+    codec: Codec
     decodes: bool
 
     def train(self, mode: bool) -> None:
-        """Switch between training, if it can be trained, and evaluation."""
+        """Switch between training, which exported files refuse, and evaluation."""
+
+    def training_outputs(self, crops: Tensor, autocast: bool = False) -> Outputs:
+        """The network's outputs for crops, with gradients."""
 
     def outputs(self, crops: Tensor) -> Outputs:
         """The network's outputs for crops, or their keypoints and scores if it ``decodes``."""
@@ -80,16 +85,18 @@ class TorchBackend:
         check_precision(precision)
         self._is_half = precision == "bfloat16"
         if self._is_half and not has_bfloat16(self.device):
-            raise InputError("precision: this device has no bfloat16; float32 is what it can do")
+            raise InputError("precision: this device does not support bfloat16; use float32")
 
     def train(self, mode: bool) -> None:
         """Switch the network between training and evaluation."""
         if isinstance(self._network, nn.Module):
             self._network.train(mode)
+        elif mode:
+            raise InputError("an exported file cannot be trained")
 
     def training_outputs(self, crops: Tensor, autocast: bool = False) -> Outputs:
         """Float32 outputs with gradients, without flip test; ``autocast`` runs the network in
-        bfloat16 where PyTorch holds that to be safe."""
+        bfloat16 where PyTorch considers it safe."""
         images = normalize(crops.to(self.device), self._is_rgb)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
             return as_float(self._network(images))
@@ -110,14 +117,18 @@ class TorchBackend:
 class DecodingBackend:
     """An exported file with normalising, flip test and decoding inside."""
 
-    def __init__(self, runner: Callable[[Tensor], list[Tensor]]) -> None:
+    def __init__(self, runner: Callable[[Tensor], Outputs], codec: Codec) -> None:
         self.device = torch.device("cpu")
+        self.codec = codec
         self.decodes = True
         self._runner = runner
 
     def train(self, mode: bool) -> None:
         if mode:
             raise InputError("an exported file cannot be trained")
+
+    def training_outputs(self, crops: Tensor, autocast: bool = False) -> Outputs:
+        raise InputError("an exported file cannot be trained")
 
     def outputs(self, crops: Tensor) -> Outputs:
         """Keypoints (N, K, 2) in crop pixels and scores (N, K)."""
@@ -153,7 +164,7 @@ def build_backend(
     runner = open_exported(path, precision, device)
     runner.description.check(path, cfg, skeleton)
     if runner.description.decodes:
-        return DecodingBackend(runner)
+        return DecodingBackend(runner, codec)
     return network_backend(cfg, runner, codec)
 
 
@@ -164,7 +175,7 @@ def network_backend(
     device: torch.device | str = "cpu",
     precision: str = "float32",
 ) -> TorchBackend:
-    """A ``TorchBackend`` that tests ``network`` as the experiment says."""
+    """A ``TorchBackend`` for ``network`` with the experiment's settings."""
     return TorchBackend(
         network, codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST, device, precision
     )

@@ -214,7 +214,7 @@ RUNNERS: dict[str, Callable[[Path, str, torch.device], Runner]] = {
 
 def is_exported(path: str | Path) -> bool:
     """Whether a file is called as those of ``lib.deploy.export`` are."""
-    return Path(path).suffix in RUNNERS
+    return Path(path).suffix.lower() in RUNNERS
 
 
 def check_precision(precision: str, weights: str | Path | None = None) -> None:
@@ -241,7 +241,7 @@ def open_exported(
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
     check_precision(precision, path)
-    return RUNNERS[path.suffix](path, precision, device or torch.device("cpu"))
+    return RUNNERS[path.suffix.lower()](path, precision, device or torch.device("cpu"))
 
 
 def need(package: str, what: str) -> ModuleType:

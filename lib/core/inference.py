@@ -11,8 +11,8 @@ from yacs.config import CfgNode
 from lib.config import load_config, skeleton_of
 from lib.core import build_task
 from lib.core.backends import Backend, build_backend
-from lib.core.train import to_device
 from lib.dataset.image import check_size, read_image
+from lib.dataset.loading import to_device
 from lib.keypoints.geometry import is_box
 from lib.keypoints.poses import Poses
 from lib.models import built_in
@@ -34,8 +34,8 @@ class Predictor:
             and without ``cfg`` the built-in weights.
         device: by default the first GPU, else the CPU.
         detector: finds people where no boxes are given: called with a list of (H, W, 3) uint8 RGB
-            images it returns for each boxes (N, 4) x, y, width, height and scores (N,), as those
-            of lib.media.detectors do.
+            images, it returns one pair of boxes (N, 4) x, y, width, height and scores (N,) for each
+            image, as those of lib.media.detectors do.
         precision: float32, or bfloat16 where device and backend have it.
         backend: runs the network in place of ``weights`` (lib/core/backends.py).
 
@@ -76,7 +76,7 @@ class Predictor:
         self,
         image: Image | Sequence[Image],
         boxes: Boxes | Sequence[Boxes | None] | None = None,
-        box_scores: Sequence[np.ndarray | None] | None = None,
+        box_scores: Sequence[float] | Sequence[Sequence[float] | None] | None = None,
     ) -> Poses | list[Poses]:
         """The people in ``boxes``, in that order; for a list of images, a list with a ``Poses`` for
         each. All people of all images share batches of TEST.BATCH_SIZE_PER_GPU.
@@ -86,30 +86,32 @@ class Predictor:
                 or tuple of these.
             boxes: (N, 4) x, y, width, height in pixels, for several images one such for each. None
                 takes what the detector finds, and without a detector the whole image as one person.
-            box_scores: for several images, the scores (N,) of each one's boxes; by default 1.
+            box_scores: (N,) the scores of the boxes, for several images one such for each; by
+                default 1.
 
         Raises:
             InputError: an image cannot be read, or a box has no area.
         """
         if not isinstance(image, (list, tuple)):
-            return self._of_images([image], [boxes], box_scores)[0]
+            return self._of_images([image], [boxes], [box_scores])[0]
         wanted = [None] * len(image) if boxes is None else boxes
         if len(wanted) != len(image):
             raise InputError(
                 f"boxes: there are {len(wanted)} lists of boxes for {len(image)} images; give one "
                 "for each, or None"
             )
-        return self._of_images(image, wanted, box_scores)
+        scores = [None] * len(image) if box_scores is None else box_scores
+        return self._of_images(image, wanted, scores)
 
     @torch.inference_mode()
     def _of_images(
         self,
         images: Sequence[Image],
         boxes: Sequence[Boxes | None],
-        box_scores: Sequence[np.ndarray | None] | None,
+        box_scores: Sequence[np.ndarray | None],
     ) -> list[Poses]:
         pictures = [_as_bgr(image) for image in images]
-        areas, scores = self._areas(pictures, boxes, box_scores or [None] * len(images))
+        areas, scores = self._areas(pictures, boxes, box_scores)
         found = [Poses.empty(len(self.skeleton))]
         for batch in self._task.batches(pictures, areas, scores, self._batch_size):
             batch = to_device(batch, self._task.device)
@@ -127,10 +129,8 @@ class Predictor:
         """For each image its boxes (N, 4), given, found or the whole image, and their scores
         (N,)."""
         areas = [None if one is None else _checked(one) for one in boxes]
-        scores = [
-            np.ones(0 if area is None else len(area)) if score is None else np.asarray(score)
-            for area, score in zip(areas, box_scores, strict=True)
-        ]
+        counts = [0 if area is None else len(area) for area in areas]
+        scores = list(map(_checked_scores, box_scores, counts))
         missing = [number for number, one in enumerate(areas) if one is None]
         if self._detector is None:
             found = [(_whole(pictures[number]), np.ones(1)) for number in missing]
@@ -141,7 +141,7 @@ class Predictor:
             found = []
         for number, (area, score) in zip(missing, found, strict=True):
             areas[number] = _checked(area)
-            scores[number] = np.asarray(score, np.float64).reshape(-1)
+            scores[number] = _checked_scores(score, len(area))
         return areas, scores
 
 
@@ -149,6 +149,8 @@ def _experiment(
     cfg: CfgNode | None, weights: str | Path | dict | None, backend: Backend | None
 ) -> tuple[CfgNode, str | Path | dict | None]:
     """The configuration and the weights; what is None is filled in."""
+    if weights is not None and backend is not None:
+        raise InputError("backend: replaces weights; give one of them")
     if cfg is None:
         if weights is not None or backend is not None:
             raise InputError("weights: also give cfg, the experiment they were trained with")
@@ -173,9 +175,22 @@ def _checked(boxes: Boxes) -> np.ndarray:
     if not is_right.all():
         number = int(np.flatnonzero(~is_right)[0])
         raise InputError(
-            f"box {number} is {areas[number].tolist()}; a box is x, y, width, height with an area"
+            f"box {number} is {areas[number].tolist()}; a box is x, y, width, height, with a width "
+            "and height above 0"
         )
     return areas
+
+
+def _checked_scores(scores: Sequence[float] | None, count: int) -> np.ndarray:
+    """The scores of ``count`` boxes, (count,) float64, 1 where None; or an InputError."""
+    if scores is None:
+        return np.ones(count)
+    values = np.asarray(scores, np.float64).reshape(-1)
+    if len(values) != count:
+        raise InputError(
+            f"box_scores: there are {len(values)} for {count} boxes; give one for each"
+        )
+    return values
 
 
 def _whole(picture: np.ndarray) -> np.ndarray:

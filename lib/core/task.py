@@ -15,11 +15,11 @@ from lib.keypoints.skeletons import Skeleton
 
 @dataclass
 class Losses:
-    """What a batch's outputs are worth, as tensors without dimensions.
+    """The loss and accuracy of one batch, as scalar tensors.
 
     total: the loss to minimise.
-    accuracy: PCK, the mean over the kinds of joints that the batch has.
-    joints: how many these are.
+    accuracy: PCK, averaged over the joint types annotated in the batch.
+    joints: the number of these joint types.
     """
 
     total: torch.Tensor

@@ -8,8 +8,7 @@ from yacs.config import CfgNode
 
 from lib.config import skeleton_of
 from lib.core.backends import Backend
-from lib.core.codecs import build_codec
-from lib.core.codecs.codec import Codec, Outputs
+from lib.core.codecs.codec import Outputs
 from lib.core.task import Losses, Task
 from lib.dataset import crop_of
 from lib.dataset.loading import Batch
@@ -27,19 +26,18 @@ class TopDown(Task):
     """One person per crop.
 
     Args:
-        backend: what runs the network.
-        codec: of the network's outputs.
+        backend: runs the network.
         crop: the network's crops.
-        autocast: train in bfloat16 where PyTorch holds that to be safe.
+        autocast: train in bfloat16 where PyTorch considers it safe.
     """
 
     def __init__(
-        self, backend: Backend, codec: Codec, skeleton: Skeleton, crop: Crop, autocast: bool = False
+        self, backend: Backend, skeleton: Skeleton, crop: Crop, autocast: bool = False
     ) -> None:
         self.skeleton = skeleton
         self.device = backend.device
         self.backend = backend
-        self.codec = codec
+        self.codec = backend.codec
         self.crop = crop
         self._autocast = autocast
         self._is_training = False
@@ -86,7 +84,7 @@ class TopDown(Task):
         is_visible = batch["visible"][:MAX_DRAWN].cpu().numpy() > 0
         keypoints = self._decode(outputs)[0][:MAX_DRAWN].cpu().numpy()
         annotated = self._skeletons(images, joints, is_visible)
-        # The annotated joints, as HRNet draws it, so that the two pictures show the same ones;
+        # The annotated joints, as HRNet draws them, so that the two pictures show the same ones;
         # without annotation, all.
         is_drawn = is_visible if is_visible.any() else np.ones_like(is_visible)
         predicted = self._skeletons(images, keypoints, is_drawn)
@@ -150,5 +148,4 @@ def _heatmaps(images: np.ndarray, maps: torch.Tensor) -> np.ndarray:
 
 def build_top_down(cfg: CfgNode, backend: Backend, autocast: bool = False) -> TopDown:
     """The task of an experiment, run by ``backend``."""
-    skeleton = skeleton_of(cfg)
-    return TopDown(backend, build_codec(cfg, skeleton), skeleton, crop_of(cfg), autocast)
+    return TopDown(backend, skeleton_of(cfg), crop_of(cfg), autocast)

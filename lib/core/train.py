@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from lib.core.codecs.codec import Outputs
 from lib.core.task import Losses, Task
-from lib.dataset.loading import Batch
+from lib.dataset.loading import Batch, to_device
 from lib.utils import distributed
 from lib.utils.errors import InputError
 from lib.utils.logs import progress
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class EpochStats:
-    """Means over an epoch or a part of it; ``has_loss`` is False where loss and accuracy are
-    unknown, because an exported file hides the network's outputs."""
+    """Means over an epoch or a part of it; without ``has_loss`` loss and accuracy are unknown,
+    because an exported file hides the network's outputs or no joint is annotated."""
 
     loss: float
     accuracy: float
     samples: int
     seconds: float
-    data_seconds: float  # of them spent waiting for data
+    data_seconds: float  # of which spent waiting for data
     has_loss: bool = True
 
     @property
@@ -67,14 +67,21 @@ class Meter:
         self._data_seconds += data_seconds
 
     def read(self) -> EpochStats:
-        """The means so far, over all processes; waits for the device."""
-        counted = self._sums.new_tensor([self._samples], dtype=torch.float64)
-        sums = distributed.total(torch.cat([self._sums.double(), counted]))
-        loss, right, joints, samples = sums.tolist()
+        """The means so far in this process; waits for the device."""
+        return self._stats(self._sums.tolist(), self._samples)
+
+    def read_all(self) -> EpochStats:
+        """The means so far over all processes, each of which must call this."""
+        counted = torch.tensor([self._samples], dtype=torch.float64, device=self._device)
+        *sums, samples = distributed.total(torch.cat([self._sums.double(), counted])).tolist()
+        return self._stats(sums, int(samples))
+
+    def _stats(self, sums: list[float], samples: int) -> EpochStats:
+        loss, right, joints = sums
         return EpochStats(
             loss=loss / max(samples, 1),
             accuracy=right / max(joints, 1),
-            samples=int(samples),
+            samples=samples,
             seconds=time.perf_counter() - self._start,
             data_seconds=self._data_seconds,
             has_loss=self._has_loss,
@@ -127,14 +134,9 @@ def train_epoch(
                 observe(step, stats, batch, outputs)
             part.restart()
         asked = time.perf_counter()
-    stats = whole.read()
+    stats = whole.read_all()
     _check_finite(stats.loss, epoch, len(loader) - 1)
     return stats
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on ``device``; from pinned memory the copy does not wait."""
-    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
 def _check_finite(loss: float, epoch: int, step: int) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from lib.core.task import Task
-from lib.core.train import EpochStats, Meter, Observer, to_device
-from lib.dataset.loading import TestLoader
+from lib.core.train import EpochStats, Meter, Observer
+from lib.dataset.loading import TestLoader, to_device
 from lib.keypoints.poses import Poses
 from lib.utils import distributed
 from lib.utils.logs import progress
@@ -27,8 +27,7 @@ def validate(
 ) -> Validation:
     """Predict everybody of a split once.
 
-    Loss and accuracy compare the network's outputs with the joints of the table; they mean nothing
-    where that has none (detected boxes).
+    There is no loss and no accuracy if the table has no annotated joints, as with detected boxes.
 
     Raises:
         InputError: a prediction is NaN or Inf.
@@ -41,7 +40,7 @@ def validate(
         waited = time.perf_counter() - asked
         batch = to_device(batch, task.device)
         outputs = task.forward(batch)
-        losses = task.loss(outputs, batch)
+        losses = task.loss(outputs, batch) if loader.has_joints else None
         found.append(task.predict(outputs, batch))
         for meter in (whole, part):
             meter.add(losses, len(batch["index"]), waited)
@@ -51,6 +50,6 @@ def validate(
         asked = time.perf_counter()
     joints = len(task.skeleton)
     own = Poses.concatenate([Poses.empty(joints), *(poses.numpy() for poses in found)])
-    poses = Poses.concatenate(distributed.gather(own)).by_row()
+    poses = Poses.concatenate(distributed.gather(own)).in_order()
     poses.check_finite()
-    return Validation(poses, whole.read())
+    return Validation(poses, whole.read_all())

@@ -56,8 +56,8 @@ def train_loader(
 ) -> DataLoader:
     """Batches of training samples; set ``loader.sampler.epoch`` before each epoch.
 
-    A smaller last batch is left out where it would leave one of ``devices`` a single sample: of one
-    alone batch norms of single pixels have no variance. Of several processes each gets its share.
+    The last batch is dropped if it would leave one of ``devices`` with one sample: batch norm over
+    a 1x1 map cannot compute a variance from that. Of several processes each gets its share.
     """
     sampler = EpochSampler(
         len(dataset), shuffle, dataset.seed, distributed.rank(), distributed.world_size()
@@ -92,6 +92,7 @@ class TestLoader:
     ) -> None:
         self.dataset = dataset
         self._batch_size = batch_size
+        self.has_joints = bool(dataset.table.visible.any())
         images = _Images(dataset)
         share = np.arange(distributed.rank(), len(images), distributed.world_size())
         self._count = int(images.counts[share].sum())
@@ -116,13 +117,14 @@ class TestLoader:
             count = len(rest["index"])
             for start in range(0, count - count % size, size):
                 yield {name: value[start : start + size] for name, value in rest.items()}
-            rest = {name: value[count - count % size :] for name, value in rest.items()}
-        if rest is not None and len(rest["index"]):
+            left = {name: value[count - count % size :] for name, value in rest.items()}
+            rest = left if count % size else None
+        if rest is not None:
             yield rest
 
 
 class _Loader(DataLoader):
-    """A DataLoader whose workers' errors read like everybody else's."""
+    """A DataLoader whose workers' InputErrors lose PyTorch's traceback."""
 
     def __iter__(self) -> Iterator[Any]:
         with _plain_errors():
@@ -172,14 +174,19 @@ def _packs(images: np.ndarray, counts: np.ndarray, batch_size: int) -> list[list
             people = 0
         packs[-1].append(number)
         people += count
-    return packs
+    return packs if len(images) else []
 
 
 def _join(parts: list[Batch]) -> Batch:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on ``device``; from pinned memory the copy does not wait."""
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
 def _one_thread(_: int) -> None:
-    # Workers are many; each of them starting threads of its own would only get in the others' way.
+    # Many workers run at once; threads of their own would only compete.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

@@ -90,9 +90,12 @@ class Poses:
         """(P, K, 3) float32: x, y and score of each keypoint."""
         return np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
 
-    def by_row(self) -> "Poses":
-        """Everybody in the order of ``row``, each row once."""
-        return self[np.unique(self.row, return_index=True)[1]]
+    def in_order(self) -> "Poses":
+        """Everybody by ``row``, each row once; people without a row come first, by ``image``."""
+        order = np.lexsort((self.image, self.row))
+        row = self.row[order]
+        is_repeated = np.concatenate([[False], (row[1:] == row[:-1]) & (row[1:] >= 0)])
+        return self[order[~is_repeated[: len(order)]]]
 
     def check_finite(self) -> None:
         """Raise an InputError if a keypoint or score is NaN or Inf."""

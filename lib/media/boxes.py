@@ -32,6 +32,14 @@ def inside(
     return boxes[rows], np.asarray(scores, np.float64)[rows]
 
 
+def box_iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """(N,) intersection over union of a box (4,) x, y, width, height with boxes (N, 4)."""
+    first = np.maximum(box[:2], boxes[:, :2])
+    last = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])
+    shared = np.prod(np.maximum(last - first, 0), axis=1)
+    return shared / (box[2] * box[3] + boxes[:, 2] * boxes[:, 3] - shared)
+
+
 class PathEnds(Generic[T]):
     """Values by file names, which may have folders before them."""
 

@@ -13,7 +13,7 @@ from lib.media.video import Frame, Item, VideoFile
 from lib.utils.drawing import draw_box, draw_person, number_color, write_picture
 from lib.utils.reading import write_json
 
-WRITTEN = frozenset((".jpg", ".jpeg", ".png", ".webp"))  # as they came; others become JPEG
+WRITTEN = frozenset((".jpg", ".jpeg", ".png", ".webp"))  # other formats become JPEG
 
 
 @dataclass
@@ -41,9 +41,14 @@ class Pictures:
     def write(self, frame: Frame, poses: Poses, numbers: Sequence[int]) -> None:
         """Draw into the frame and write it."""
         draw_people(frame.image, poses, numbers, self._skeleton, self._style)
-        if frame.item != self._item:
-            self.close()
-            self._item = frame.item
+        try:
+            if frame.item != self._item:
+                self._item = frame.item
+                self.close()
+        finally:  # a video that cannot be finished costs no frame of the next item
+            self._write(frame)
+
+    def _write(self, frame: Frame) -> None:
         if not frame.rate:
             name = frame.item.name
             suffix = "" if Path(name).suffix.lower() in WRITTEN else ".jpg"
@@ -52,7 +57,7 @@ class Pictures:
         if not frame.number:
             name = f"{frame.item.name.removesuffix('.mp4')}.mp4"
             self._video = VideoFile(self._folder / name, frame.rate, frame.image.shape[1::-1])
-        if self._video is not None:  # else it could not be opened, which was said
+        if self._video is not None:  # else it could not be opened, as already reported
             self._video.write(frame.image)
 
     def close(self) -> None:

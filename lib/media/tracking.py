@@ -7,6 +7,7 @@ from scipy.optimize import linear_sum_assignment
 
 from lib.keypoints.poses import Pose, Poses
 from lib.keypoints.skeletons import Skeleton
+from lib.media.boxes import box_iou
 from lib.media.smoothing import OneEuro
 from lib.media.video import Frame, Item
 from lib.nms import oks_iou
@@ -20,14 +21,14 @@ class _Track:
 
 
 class Tracker:
-    """Gives the people of a video numbers, from 1, which they keep.
+    """Gives each person in a video a number, from 1, kept from frame to frame.
 
     In each frame the people found are matched with those of the frames before so that their
     likeness, the mean of their OKS and of the overlap (IoU) of their boxes, is the largest in sum.
 
     Args:
         skeleton: for OKS.
-        threshold: people less alike than this are different ones.
+        threshold: below this likeness two people are taken to be different.
         patience: frames in a row that somebody may be missing before the number is given up.
         joint_threshold: joints with a lower score do not count in OKS.
     """
@@ -41,7 +42,7 @@ class Tracker:
     ) -> None:
         self._sigmas = skeleton.sigmas
         self._threshold = threshold
-        self._patience = patience
+        self.patience = patience
         self._joint_threshold = joint_threshold
         self._tracks: list[_Track] = []
         self._last = 0
@@ -63,7 +64,7 @@ class Tracker:
                 self._last += 1
                 numbers[at] = self._last
                 self._tracks.append(_Track(self._last, pose))
-        self._tracks = [track for track in self._tracks if track.missed <= self._patience]
+        self._tracks = [track for track in self._tracks if track.missed <= self.patience]
         return numbers
 
     def _likeness(self, poses: Poses) -> np.ndarray:
@@ -78,7 +79,7 @@ class Tracker:
             box = known.box.astype(np.float64)
             area = box[2] * box[3]
             oks = oks_iou(points, keypoints, area, areas, self._sigmas, self._joint_threshold)
-            rows.append((oks + overlap(box, boxes)) / 2)
+            rows.append((oks + box_iou(box, boxes)) / 2)
         return np.stack(rows)
 
 
@@ -94,6 +95,8 @@ class Follower:
         self._threshold = threshold
         self._smooth = smooth
         self._item: Item | None = None
+        self._tracker = Tracker(skeleton, joint_threshold=threshold)
+        self._filters: dict[int, tuple[OneEuro, int]] = {}
 
     def __call__(self, frame: Frame, poses: Poses) -> list[int]:
         """The people's numbers; their keypoints are smoothed in place. Pictures have no numbers."""
@@ -102,7 +105,7 @@ class Follower:
         if frame.item != self._item:
             self._item = frame.item
             self._tracker = Tracker(self._skeleton, joint_threshold=self._threshold)
-            self._filters: dict[int, tuple[OneEuro, int]] = {}
+            self._filters = {}
         numbers = self._tracker(poses)
         if not self._smooth:
             return numbers
@@ -113,14 +116,7 @@ class Follower:
             is_seen = pose.scores > self._threshold
             pose.keypoints[:] = smooth(pose.keypoints, size, is_seen, frame.number - last)
             self._filters[number] = smooth, frame.number
-        # Somebody missing may come back; whoever does not is forgotten by the tracker.
-        self._filters |= {n: f for n, f in known.items() if frame.number - f[1] < frame.rate * 2}
+        # Somebody missing may come back, for as long as the tracker keeps the number.
+        patience = self._tracker.patience
+        self._filters |= {n: f for n, f in known.items() if frame.number - f[1] <= patience}
         return numbers
-
-
-def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(N,) intersection over union of a box (4,) x, y, width, height with boxes (N, 4)."""
-    first = np.maximum(box[:2], boxes[:, :2])
-    last = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])
-    shared = np.prod(np.maximum(last - first, 0), axis=1)
-    return shared / (box[2] * box[3] + boxes[:, 2] * boxes[:, 3] - shared)

@@ -92,10 +92,15 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and ("avx512_bf16" in flags or "amx_bf16" in flags)
 
 
+def rank_seed(seed: int) -> int:
+    """``seed``, or in a process of another rank than 0 a seed of its own."""
+    return seed + distributed.rank() * RANK_STRIDE
+
+
 def seed_everything(seed: int) -> None:
     """Seed the global generators of Python, NumPy and PyTorch (initial weights, dropout), in each
     of several processes differently."""
-    seed += distributed.rank() * RANK_STRIDE
+    seed = rank_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - whoever draws from it must repeat itself too
     torch.manual_seed(seed)

@@ -60,12 +60,11 @@ def backend(
 
 
 def task(
-    run: Parts, model: torch.nn.Module | None = None, flip_test: bool = True, **how
+    run: Parts, model: torch.nn.Module | None = None, flip_test: bool = True, autocast: bool = False
 ) -> TopDown:
-    """The task of ``backend``."""
-    return TopDown(
-        backend(run, model, flip_test), run.codec, run.data.skeleton, run.data.crop, **how
-    )
+    """The task of the run's ``backend``."""
+    tested = backend(run, model, flip_test)
+    return TopDown(tested, run.data.skeleton, run.data.crop, autocast)
 
 
 def schedule(run: Parts):

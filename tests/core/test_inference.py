@@ -174,6 +174,16 @@ def test_a_detector_finds_whoever_has_no_box_given_in_one_call(run):
     assert predictor.names[:2] == ("nose", "left_eye") and len(predictor.names) == 17
 
 
+def test_scores_of_boxes_are_checked_and_kept(run):
+    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
+    path, boxes = run.data.table.path(0), [[8, 12, 44, 64], [63, 12, 44, 64]]
+    assert [pose.box_score for pose in predictor(path, boxes, [0.25, 0.5])] == [0.25, 0.5]
+    first, second = predictor([path, path], [boxes, boxes[:1]], [None, [0.75]])
+    assert first.box_score.tolist() == [1, 1] and second.box_score.tolist() == [0.75]
+    with pytest.raises(InputError, match="box_scores: there are 1 for 2 boxes"):
+        predictor(path, boxes, [0.5])
+
+
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [

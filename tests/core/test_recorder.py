@@ -177,8 +177,8 @@ def test_several_outputs_and_people_without_annotation_can_be_drawn(tmp_path):
 def test_keypoints_without_outputs_are_drawn(tmp_path):
     run = parts(tmp_path)
     batch = next(iter(run.tests))
-    backend = DecodingBackend(lambda crops: [batch["joints"], batch["visible"]])
-    drawn = TopDown(backend, run.codec, COCO, run.data.crop).draw(
+    backend = DecodingBackend(lambda crops: (batch["joints"], batch["visible"]), run.codec)
+    drawn = TopDown(backend, COCO, run.data.crop).draw(
         batch, backend.outputs(batch["image"]), KINDS
     )
     assert set(drawn) == {"gt", "pred", "hm_gt"}

@@ -118,7 +118,7 @@ def test_colours_are_fed_in_the_order_of_the_experiment(tmp_path):
         batches = []
         backend = TorchBackend(run.model, run.codec, is_rgb)
         train_epoch(
-            TopDown(backend, run.codec, run.data.skeleton, run.data.crop),
+            TopDown(backend, run.data.skeleton, run.data.crop),
             run.loader,
             run.optimizer,
             schedule(run),

@@ -9,6 +9,7 @@ from lib.core.backends import build_backend, predict
 from lib.core.exported import Description
 from lib.core.recorder import KINDS
 from lib.core.validate import validate
+from lib.dataset.loading import TestLoader
 from lib.deploy.export import openvino_files
 from lib.keypoints.geometry import flip_permutation
 from lib.utils.devices import has_bfloat16
@@ -91,6 +92,14 @@ def test_the_answer_does_not_depend_on_the_batches(tmp_path, batch_size):
     np.testing.assert_allclose(ours.poses.scores, theirs.poses.scores, atol=1e-4)
     assert same_places(ours.poses.keypoints, theirs.poses.keypoints)
     assert ours.stats.loss == pytest.approx(theirs.stats.loss, rel=1e-4)
+
+
+def test_boxes_without_annotation_have_no_loss(tmp_path):
+    run = parts(tmp_path)
+    run.tests.dataset.table.visible[:] = 0
+    loader = TestLoader(run.tests.dataset, 4, workers=0)
+    result = validate(task(run), loader)
+    assert not result.stats.has_loss and len(result.poses) == 6
 
 
 def test_the_observer_is_called_every_print_freq_steps(tmp_path):

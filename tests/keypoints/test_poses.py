@@ -39,7 +39,7 @@ def test_parts_are_concatenated_and_put_in_the_tables_order_each_row_once():
     poses = three()
     twice = Poses.concatenate([Poses.empty(2), poses, poses[1:]])
     assert len(twice) == 5
-    ordered = twice.by_row()
+    ordered = twice.in_order()
     assert ordered.row.tolist() == [0, 1, 2] and ordered.image.tolist() == [7, 4, 4]
     np.testing.assert_array_equal(ordered.with_scores()[0, :, 2], [0.5, 0.5])
 
@@ -58,3 +58,11 @@ def test_a_keypoint_that_is_not_finite_is_an_error(value):
     poses.keypoints[1, 0, 0] = value
     with pytest.raises(InputError, match="NaN or Inf; check the weights"):
         poses.check_finite()
+
+
+def test_people_without_a_row_are_all_kept_by_image():
+    poses = three()
+    poses.row = np.full(3, -1)
+    poses.image = np.array([7, 4, 4])
+    assert poses.in_order().image.tolist() == [4, 4, 7]
+    assert len(Poses.empty(2).in_order()) == 0

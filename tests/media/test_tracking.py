@@ -4,7 +4,8 @@ import numpy as np
 
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import COCO
-from lib.media.tracking import Tracker, overlap
+from lib.media.boxes import box_iou
+from lib.media.tracking import Tracker
 from tests.poses import people
 
 
@@ -64,4 +65,4 @@ def test_somebody_else_gets_another_number_and_nobody_is_no_trouble():
 def test_overlap_is_intersection_over_union():
     boxes = np.array([[0, 0, 10, 10], [5, 0, 10, 10], [20, 20, 5, 5], [2, 2, 5, 5]], float)
     expected = [1, 50 / 150, 0, 25 / 100]
-    np.testing.assert_allclose(overlap(boxes[0], boxes), expected)
+    np.testing.assert_allclose(box_iou(boxes[0], boxes), expected)

@@ -51,8 +51,9 @@ def test_gpu_ids_and_deterministic_are_settings(root, command):
 
 @pytest.mark.parametrize(("gpus", "factor"), [("(0,1)", 0.5), ("(0,)", 1.0)])
 def test_autoscale_lr_follows_the_size_of_the_batch(root, command, gpus, factor):
-    path = write(root, TRAIN={"END_EPOCH": 1, "LR": 0.01}, GPUS=gpus)
-    ended = command("train", "--cfg", path, "--autoscale-lr", "--gpu-ids", "0")
+    path = write(root, DATASET={"ROOT": "elsewhere"}, TRAIN={"END_EPOCH": 1, "LR": 0.01}, GPUS=gpus)
+    options = ("--autoscale-lr", "--gpu-ids", "0", "DATASET.ROOT", root)
+    ended = command("train", "--cfg", path, *options)
     assert ended.code == 0 and f"TRAIN.LR times {factor:g}" in ended.out
     assert float(history(output(root))[0]["lr"]) == pytest.approx(0.01 * factor)
 

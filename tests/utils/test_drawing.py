@@ -135,7 +135,7 @@ def test_a_picture_of_an_unknown_kind_is_an_error(tmp_path):
 )
 def test_curves_are_drawn_without_a_warning(tmp_path, history):
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)  # what matplotlib says of a layout
         write_curves(tmp_path / "curves.png", history)
     assert cv2.imread(str(tmp_path / "curves.png")).std() > 1
 
