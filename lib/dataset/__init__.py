@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def _coco(
-    cfg: CfgNode, split: str, is_train: bool, kind: type[CocoKeypoints] = CocoKeypoints
+    cfg: CfgNode, split: str, is_train: bool, cls: type[CocoKeypoints] = CocoKeypoints
 ) -> Source:
     uses_detector = not is_train and not cfg.TEST.USE_GT_BBOX
     if uses_detector and not cfg.TEST.COCO_BBOX_FILE:
@@ -33,7 +33,7 @@ def _coco(
             "TEST.COCO_BBOX_FILE: no file of detected boxes is given; set it, or set "
             "TEST.USE_GT_BBOX True to use the annotated boxes"
         )
-    return kind(
+    return cls(
         cfg.DATASET.ROOT,
         split,
         skeleton_of(cfg),

@@ -15,7 +15,7 @@ from lib.dataset.table import Table
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.errors import InputError
 
-OUTSIDE = 0.1  # distance a joint may lie outside its box, as a fraction of the box size
+MAX_OUTSIDE = 0.1  # distance a joint may lie outside its box, as a fraction of the box size
 # Thresholds of ``swapped_pairs``:
 MIN_DISTANCE = 0.15  # between a left and a right joint, as a fraction of the box width
 MIN_AGREEMENT = 0.9  # fraction of people in which two pairs must have the same left-right order
@@ -51,21 +51,21 @@ def check_annotations(path: str) -> tuple[list[Finding], np.ndarray]:
     found = _duplicates(images, people)
     by_id = {image.id: image for image in images}
     for person in people:
-        where = f"annotation {person.id} of image {person.image_id}"
+        location = f"annotation {person.id} of image {person.image_id}"
         image = by_id.get(person.image_id)
         if image is None:
-            found.append(Finding("image not listed", where, "its image is not in `images`"))
+            found.append(Finding("image not listed", location, "its image is not in `images`"))
         elif not person.iscrowd:
-            found += _box_findings(where, person, image)
+            found += _box_findings(location, person, image)
         flags = person.keypoints[2::3]
         if any(flag not in (0, 1, 2) for flag in flags):
             flag = next(flag for flag in flags if flag not in (0, 1, 2))
-            what = f"visibility flag {flag}; must be 0, 1 or 2"
-            found.append(Finding("invalid visibility flag", where, what))
+            message = f"visibility flag {flag}; must be 0, 1 or 2"
+            found.append(Finding("invalid visibility flag", location, message))
         labelled = sum(flag > 0 for flag in flags)
         if person.num_keypoints is not None and person.num_keypoints != labelled:
-            what = f"num_keypoints is {person.num_keypoints:g}, but {labelled} joints are labelled"
-            found.append(Finding("wrong num_keypoints", where, what))
+            message = f"num_keypoints is {person.num_keypoints:g}, but labelled joints: {labelled}"
+            found.append(Finding("wrong num_keypoints", location, message))
     return found, np.array([(image.width, image.height) for image in images])
 
 
@@ -83,15 +83,15 @@ def _duplicates(images: list[Image], people: list[Annotation]) -> list[Finding]:
     ]
 
 
-def _box_findings(where: str, person: Annotation, image: Image) -> list[Finding]:
+def _box_findings(location: str, person: Annotation, image: Image) -> list[Finding]:
     x, y, width, height = person.bbox
     text = f"box {list(person.bbox)} in an image of {image.width} x {image.height}"
     if not (width > 0 and height > 0):
-        return [Finding("box without area", where, f"{text}: the person will be skipped")]
+        return [Finding("box without area", location, f"{text}: the person will be skipped")]
     if x >= image.width or y >= image.height or x + width <= 0 or y + height <= 0:
-        return [Finding("box outside the image", where, f"{text}: the person will be skipped")]
+        return [Finding("box outside the image", location, f"{text}: the person will be skipped")]
     if x < -1 or y < -1 or x + width > image.width + 1 or y + height > image.height + 1:
-        return [Finding("box partly outside the image", where, f"{text}: it will be clipped")]
+        return [Finding("box partly outside the image", location, f"{text}: it will be clipped")]
     return []
 
 
@@ -105,19 +105,19 @@ def check_people(table: Table, skeleton: Skeleton, has_boxes: bool = True) -> li
     labelled = table.visible.sum(0)
     for name, count in zip(skeleton.names, labelled, strict=True):
         if not count:
-            what = "no person has this joint, so the network cannot learn it"
-            found.append(Finding("joint never labelled", name, what))
+            message = "no person has this joint, so the network cannot learn it"
+            found.append(Finding("joint never labelled", name, message))
     half = np.maximum(table.size, 1e-6) / 2
     away = np.abs(table.joints - table.center[:, None]) / half[:, None] - 1
-    is_out = (away.max(-1) > 2 * OUTSIDE) & (table.visible > 0) & has_boxes
+    is_out = (away.max(-1) > 2 * MAX_OUTSIDE) & (table.visible > 0) & has_boxes
     for row in np.flatnonzero(is_out.any(1)):
         names = [skeleton.names[j] for j in np.flatnonzero(is_out[row])]
-        what = f"{', '.join(names)} more than {OUTSIDE:.0%} of the box size outside the box"
-        found.append(Finding("joint outside its box", _person(table, row), what))
+        message = f"{', '.join(names)} more than {MAX_OUTSIDE:.0%} of the box size outside the box"
+        found.append(Finding("joint outside its box", _person(table, row), message))
     for row, pair in swapped_pairs(table, skeleton):
         left, right = (skeleton.names[j] for j in skeleton.flip_pairs[pair])
-        what = f"{left} and {right} are in the opposite order to this person's other pairs"
-        found.append(Finding("left and right look swapped", _person(table, row), what))
+        message = f"{left} and {right} are in the opposite order to this person's other pairs"
+        found.append(Finding("left and right look swapped", _person(table, row), message))
     return found
 
 
@@ -175,8 +175,8 @@ def check_images(
         except InputError as error:
             return Finding("image missing or broken", path, str(error), True)
         if sizes is not None and sizes[row].tolist() != [width, height]:
-            what = f"is {width} x {height}, annotated as {sizes[row, 0]} x {sizes[row, 1]}"
-            return Finding("wrong image size", path, what)
+            message = f"is {width} x {height}, annotated as {sizes[row, 0]} x {sizes[row, 1]}"
+            return Finding("wrong image size", path, message)
         return None
 
     found = []

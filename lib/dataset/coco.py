@@ -123,7 +123,7 @@ class CocoKeypoints:
         joints = len(self.skeleton)
         people = people_arrays(annotations, self._categories, joints, self.annotation_file)
         image = images.rows(people.image_id, self.annotation_file)
-        box, is_inside = _clean_boxes(people.box, images.width[image], images.height[image])
+        box, is_inside = _clip_boxes(people.box, images.width[image], images.height[image])
         has_joints = people.keypoints.any((1, 2))
         keep = is_inside & (people.area > 0) & has_joints
         logger.info(
@@ -352,7 +352,7 @@ def _is_inside(boxes: np.ndarray, width: np.ndarray, height: np.ndarray) -> np.n
     return has_area & overlaps & (np.abs(boxes) < 1e6).all(1)
 
 
-def _clean_boxes(
+def _clip_boxes(
     boxes: np.ndarray, width: np.ndarray, height: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Clip boxes (N, 4) to their images; also return flags (N,) of those that are not empty.

@@ -98,7 +98,7 @@ def _read_member(archive: str, member: str) -> bytes:
 
 
 def _is_truncated(data: bytes) -> bool:
-    """Return True if a JPEG or PNG has no end marker. OpenCV would silently fill it with grey."""
+    """Return True if a JPEG or PNG has no end marker. OpenCV would silently fill it with gray."""
     if data[:2] == b"\xff\xd8":
         # Bytes may follow the end marker, and a thumbnail in the header has its own markers.
         return b"\xff\xd9" not in data[-32:] and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")

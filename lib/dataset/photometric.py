@@ -58,7 +58,7 @@ class Photometric:
         rng = np.random.default_rng(seed)
         device_rng = torch.Generator(images.device).manual_seed(int(rng.integers(2**62)))
         changed = images.float()
-        for change, share in (
+        for change, probability in (
             (_erase, self.erase),
             (_color, self.color),
             (_gray, self.gray),
@@ -66,7 +66,7 @@ class Photometric:
             (_noise, self.noise),
             (_jpeg, self.jpeg),
         ):
-            rows = np.flatnonzero(rng.random(len(images)) < share)
+            rows = np.flatnonzero(rng.random(len(images)) < probability)
             if len(rows):
                 index = torch.from_numpy(rows).to(images.device)
                 changed[index] = change(changed[index], rng, device_rng).clamp_(0, 255)

@@ -79,12 +79,12 @@ def console_handler() -> logging.Handler:
     return console
 
 
-def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+def progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:
     """Iterate over ``items`` with a progress bar on a terminal; without one elsewhere."""
     with logging_redirect_tqdm():
         # disable=None: no bar if standard error is not a terminal.
         yield from tqdm(
-            items, total=total, desc=what, leave=False, disable=None, dynamic_ncols=True
+            items, total=total, desc=description, leave=False, disable=None, dynamic_ncols=True
         )
 
 
