@@ -20,7 +20,7 @@ _NOT_IN_MEAN = (6, 7)  # pelvis and thorax
 
 
 def pck(coords: Tensor, ground_truth: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Compute PCK: the fraction of joints within 0.5 normalized pixels of the ground truth.
+    """Compute PCK: the fraction of joints within a normalized distance of 0.5 of the ground truth.
 
     Distances are normalized by a tenth of ``size``. As in the published code, x is divided by a
     tenth of the height and y by a tenth of the width, and joints whose ground truth lies in the
