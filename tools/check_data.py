@@ -152,7 +152,7 @@ def report(where: str, found: list[Finding], most: int | None) -> str:
     for kind, several in sorted(kinds.items(), key=lambda item: not item[1][0].is_fatal):
         mark = "error" if several[0].is_fatal else "look at"
         lines.append(f"  {mark}: {kind} ({len(several)})")
-        lines += [f"    {finding.where}: {finding.what}" for finding in several[:most]]
+        lines += [f"    {finding.location}: {finding.message}" for finding in several[:most]]
         if most is not None and len(several) > most:
             lines.append(f"    ... and {len(several) - most} more in findings.txt")
     return "\n".join(lines)

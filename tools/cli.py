@@ -20,7 +20,7 @@ from lib.utils import zoo
 from lib.utils.devices import to_channels_last
 from lib.utils.errors import InputError
 from lib.utils.files import make_folder, write_atomically
-from lib.utils.logs import experiment_folders, experiment_name, hold_log, start_log
+from lib.utils.logs import buffer_log, experiment_folders, experiment_name, start_log
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def parse_experiment(
     folders = (("OUTPUT_DIR", args.modelDir), ("LOG_DIR", args.logDir), ("DATA_DIR", args.dataDir))
     opts = [word for key, value in folders if value for word in (key, value)]
     args.settings = [*opts, *words]
-    hold_log()
+    buffer_log()
     return args, load_config(args.cfg, args.settings)
 
 
@@ -153,7 +153,7 @@ def model_file(cfg: CfgNode, output_dir: Path, experiment: str) -> Path:
             return path
     raise InputError(
         f"TEST.MODEL_FILE: names no weights, and {output_dir} has no model_best.pth; train first, "
-        f"or give a file{zoo.how_to_get_trained(experiment)}"
+        f"or give a file{zoo.published_weights_hint(experiment)}"
     )
 
 

@@ -22,7 +22,7 @@ import _init_paths
 from lib.dataset.downloads import DATA_SETS, get_split
 from lib.figures.sheet import contact_sheet
 from lib.figures.write import SIZES, write_figures
-from lib.utils.drawing import write_picture
+from lib.utils.drawing import write_image
 from lib.utils.errors import InputError
 
 
@@ -97,7 +97,7 @@ class Bar:
 
 def make_figures(args: argparse.Namespace) -> None:
     if args.sheet is not None:
-        write_picture(args.sheet, contact_sheet(args.seed))
+        write_image(args.sheet, contact_sheet(args.seed))
         print(f"wrote {args.sheet}")
         return
     sizes = {"train": args.train, "val": args.val}

@@ -70,8 +70,8 @@ def of_experiment(path: str) -> list[Weights]:
     """What is listed for the experiment in the file ``path``: the backbone that it starts from, and
     what was trained as it."""
     cfg = load_config(path)
-    backbone = zoo.at(cfg.MODEL.PRETRAINED) if cfg.MODEL.PRETRAINED else None
-    trained = zoo.trained_as(path)
+    backbone = zoo.find_weights(cfg.MODEL.PRETRAINED) if cfg.MODEL.PRETRAINED else None
+    trained = zoo.weights_of_experiment(path)
     if backbone is None and not trained:
         raise InputError(f"{path}: nothing is listed for this experiment; --list shows all")
     return [*([backbone] if backbone else []), *trained]

@@ -14,7 +14,7 @@ from lib.keypoints.poses import Pose, Poses
 from lib.keypoints.skeletons import Skeleton
 from lib.media.boxes import box_iou
 from lib.media.ground_truth import AnnotatedPerson
-from lib.utils.drawing import draw_person, draw_text, sheet, write_picture
+from lib.utils.drawing import draw_person, draw_text, image_grid, write_image
 from lib.utils.files import write_atomically
 
 MIN_OVERLAP = 0.3  # of boxes, below which a person found is not the annotated one
@@ -113,7 +113,7 @@ class Accuracy:
         _write_csv(folder / "errors_by_joint.csv", head, summary)
         if self._worst:
             cells = [cell for _, _, cell in sorted(self._worst, reverse=True)]
-            write_picture(folder / "worst.jpg", sheet(cells, columns=4))
+            write_image(folder / "worst.jpg", image_grid(cells, columns=4))
         missed = int((~np.isfinite(errors)).all(1).sum())
         lines = [f"| {' | '.join(line)} |" for line in ([*head], *summary)]
         lines.insert(1, "|---" * len(head) + "|")

@@ -13,7 +13,7 @@ from lib.core import build_task
 from lib.core.backends import Backend, build_backend
 from lib.dataset.image import check_size, read_image
 from lib.dataset.loading import to_device
-from lib.keypoints.geometry import is_box
+from lib.keypoints.geometry import is_valid_box
 from lib.keypoints.poses import Poses
 from lib.models import built_in
 from lib.utils.errors import InputError
@@ -171,7 +171,7 @@ def _checked(boxes: Boxes) -> np.ndarray:
     if areas.size % 4 or (areas.ndim > 1 and areas.shape[-1] != 4):
         raise InputError(f"boxes are (N, 4): x, y, width, height; not {areas.shape}")
     areas = areas.reshape(-1, 4)
-    is_right = is_box(areas)
+    is_right = is_valid_box(areas)
     if not is_right.all():
         number = int(np.flatnonzero(~is_right)[0])
         raise InputError(
@@ -200,7 +200,7 @@ def _whole(picture: np.ndarray) -> np.ndarray:
 
 def _as_bgr(image: Image) -> np.ndarray:
     if not isinstance(image, np.ndarray):
-        bgr = read_image(str(image), is_upright=True)
+        bgr = read_image(str(image), apply_exif=True)
     elif image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise InputError(
             f"an image is a (height, width, 3) uint8 array, not {image.shape} {image.dtype}"

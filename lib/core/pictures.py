@@ -10,7 +10,7 @@ from lib.core.codecs.codec import Codec
 from lib.dataset.image import read_image
 from lib.dataset.top_down import TopDownDataset
 from lib.keypoints.poses import Poses
-from lib.utils.drawing import draw_person, mosaic, sheet, write_picture
+from lib.utils.drawing import draw_person, image_grid, mosaic, write_image
 
 
 def write_prediction_sheet(
@@ -45,7 +45,7 @@ def write_prediction_sheet(
             is_drawn, limbs = pose.scores > threshold, skeleton.limbs
             draw_person(small, pose.keypoints * zoom, is_drawn, limbs, skeleton.flip_pairs)
         cells.append(small)
-    write_picture(path, mosaic(cells, width))
+    write_image(path, mosaic(cells, width))
 
 
 def write_sample_sheet(
@@ -75,4 +75,4 @@ def write_sample_sheet(
         is_shown, skeleton = sample["visible"].numpy() > 0, dataset.skeleton
         places = sample["joints"].numpy() * zoom
         draw_person(cells[-2], places, is_shown, skeleton.limbs, skeleton.flip_pairs)
-    write_picture(path, sheet(cells, columns=8))
+    write_image(path, image_grid(cells, columns=8))

@@ -23,7 +23,7 @@ def published_lines(cfg: CfgNode, path: Path, names: list[str]) -> tuple[list[st
 
     Where the test is not the published one there is no row, and a remark says what differs.
     """
-    weights = zoo.published_at(path)
+    weights = zoo.identify_weights(path)
     if weights is None or not weights.experiment:
         return [], []
     differing = _differing(cfg, weights)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.core.train import EpochStats
-from lib.utils.drawing import write_curves, write_picture
+from lib.utils.drawing import write_curves, write_image
 from lib.utils.errors import InputError
 from lib.utils.events import EventWriter
 from lib.utils.files import write_atomically
@@ -125,7 +125,7 @@ class Recorder:
         HRNet names them, and ``gt_pred`` to TensorBoard at step ``at``."""
         for kind in KINDS:
             if kind in drawn:
-                write_picture(self._output_dir / f"{phase}_{step}_{kind}.jpg", drawn[kind])
+                write_image(self._output_dir / f"{phase}_{step}_{kind}.jpg", drawn[kind])
         if "gt_pred" in drawn:
             self._writer.add_image(f"{phase}_gt_pred", drawn["gt_pred"], at)
 

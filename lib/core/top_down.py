@@ -12,11 +12,11 @@ from lib.core.codecs.codec import Outputs
 from lib.core.task import Losses, Task
 from lib.dataset import crop_of
 from lib.dataset.loading import Batch
-from lib.dataset.top_down import cut
+from lib.dataset.top_down import crop_image
 from lib.keypoints.geometry import Crop, box_to_center_scale
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
-from lib.utils.drawing import draw_person, heatmap_rows, sheet
+from lib.utils.drawing import draw_person, heatmap_rows, image_grid
 
 MAX_DRAWN = 32  # crops in one picture
 COLUMNS = 8
@@ -90,9 +90,9 @@ class TopDown(Task):
         predicted = self._skeletons(images, keypoints, is_drawn)
         drawn: dict[str, np.ndarray] = {}
         if "gt" in kinds:
-            drawn["gt"] = sheet(annotated, COLUMNS)
+            drawn["gt"] = image_grid(annotated, COLUMNS)
         if "pred" in kinds:
-            drawn["pred"] = sheet(predicted, COLUMNS)
+            drawn["pred"] = image_grid(predicted, COLUMNS)
         if "hm_gt" in kinds:
             target = self.codec.encode(batch["joints"], batch["visible"])
             drawn["hm_gt"] = _heatmaps(images, target.heatmaps)
@@ -100,7 +100,7 @@ class TopDown(Task):
             drawn["hm_pred"] = _heatmaps(images, self.codec.maps(outputs))
         if "gt_pred" in kinds:
             pairs = [image for pair in zip(annotated, predicted, strict=True) for image in pair]
-            drawn["gt_pred"] = sheet(pairs[:16], COLUMNS)
+            drawn["gt_pred"] = image_grid(pairs[:16], COLUMNS)
         return drawn
 
     def _skeletons(
@@ -127,7 +127,7 @@ class TopDown(Task):
         for start in range(0, len(box), batch_size):
             part = slice(start, start + batch_size)
             crops = [
-                cut(images[i], self.crop.matrix(c, s), self.crop.size)
+                crop_image(images[i], self.crop.matrix(c, s), self.crop.size)
                 for i, c, s in zip(image_index[part], center[part], scale[part], strict=True)
             ]
             arrays = {

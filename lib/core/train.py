@@ -73,7 +73,9 @@ class Meter:
     def read_all(self) -> EpochStats:
         """The means so far over all processes, each of which must call this."""
         counted = torch.tensor([self._samples], dtype=torch.float64, device=self._device)
-        *sums, samples = distributed.total(torch.cat([self._sums.double(), counted])).tolist()
+        *sums, samples = distributed.all_reduce_sum(
+            torch.cat([self._sums.double(), counted])
+        ).tolist()
         return self._stats(sums, int(samples))
 
     def _stats(self, sums: list[float], samples: int) -> EpochStats:

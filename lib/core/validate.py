@@ -50,6 +50,6 @@ def validate(
         asked = time.perf_counter()
     joints = len(task.skeleton)
     own = Poses.concatenate([Poses.empty(joints), *(poses.numpy() for poses in found)])
-    poses = Poses.concatenate(distributed.gather(own)).in_order()
+    poses = Poses.concatenate(distributed.gather(own)).sorted_unique()
     poses.check_finite()
     return Validation(poses, whole.read_all())

@@ -10,7 +10,7 @@ from lib.config import skeleton_of
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.crowdpose import CrowdPoseKeypoints
 from lib.dataset.mpii import MpiiKeypoints
-from lib.dataset.table import well_placed
+from lib.dataset.table import is_well_centered
 from lib.dataset.top_down import Augmentation, Source, TopDownDataset
 from lib.keypoints.geometry import Crop
 from lib.utils.errors import InputError
@@ -25,15 +25,15 @@ logger = logging.getLogger(__name__)
 
 
 def _coco(
-    cfg: CfgNode, split: str, is_train: bool, kind: type[CocoKeypoints] = CocoKeypoints
+    cfg: CfgNode, split: str, is_train: bool, cls: type[CocoKeypoints] = CocoKeypoints
 ) -> Source:
     uses_detector = not is_train and not cfg.TEST.USE_GT_BBOX
     if uses_detector and not cfg.TEST.COCO_BBOX_FILE:
         raise InputError(
-            "TEST.COCO_BBOX_FILE: names no file of detected boxes; give one, or test with "
-            "TEST.USE_GT_BBOX True"
+            "TEST.COCO_BBOX_FILE: no file of detected boxes is given; set it, or set "
+            "TEST.USE_GT_BBOX True to use the annotated boxes"
         )
-    return kind(
+    return cls(
         cfg.DATASET.ROOT,
         split,
         skeleton_of(cfg),
@@ -56,11 +56,11 @@ def _crowdpose(cfg: CfgNode, split: str, is_train: bool) -> Source:
 
 def _figures(cfg: CfgNode, split: str, is_train: bool) -> Source:
     root = cfg.DATASET.ROOT
-    # The annotations are written last: without them a drawing was broken off.
+    # The annotations are written last; if they are missing, the data set is incomplete.
     if not any((Path(root) / "annotations").glob("*.json")):
         raise InputError(
-            f"DATASET.ROOT: {root} holds no figures; "
-            f"python tools/get_data.py figures --root {root} draws them"
+            f"DATASET.ROOT: {root} does not contain the figures data set; "
+            f"create it with: python tools/get_data.py figures --root {root}"
         )
     return _coco(cfg, split, is_train)
 
@@ -68,14 +68,13 @@ def _figures(cfg: CfgNode, split: str, is_train: bool) -> Source:
 def _mpii(cfg: CfgNode, split: str, is_train: bool) -> Source:
     if cfg.DATASET.ANNOTATIONS:
         raise InputError(
-            "DATASET.ANNOTATIONS: is for COCO's layout, not for mpii; give DATASET.DATASET a name "
-            "of your own"
+            "DATASET.ANNOTATIONS: only for data sets in COCO format, not for mpii; set "
+            "DATASET.DATASET to a name of your own"
         )
     return MpiiKeypoints(cfg.DATASET.ROOT, split, data_format=cfg.DATASET.DATA_FORMAT)
 
 
-# DATASET.DATASET -> the split's people. Whatever else gives DATASET.ANNOTATIONS is laid out as COCO
-# is, and so are the figures.
+# DATASET.DATASET -> function that loads a split. Any other name is read as COCO format.
 DATASETS: dict[str, Callable[[CfgNode, str, bool], Source]] = {
     "coco": _coco,
     "crowdpose": _crowdpose,
@@ -85,35 +84,35 @@ DATASETS: dict[str, Callable[[CfgNode, str, bool], Source]] = {
 
 
 def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset:
-    """The split ``split`` of DATASET.DATASET as samples, augmented where ``is_train``.
+    """Build the dataset of one split of DATASET.DATASET; augmented if ``is_train``.
 
     Raises:
-        InputError: an unknown data set, missing or broken files, another number of joints than
-            MODEL.NUM_JOINTS.
+        InputError: if files are missing or broken, a setting does not fit the data set, or the
+            number of joints differs from MODEL.NUM_JOINTS.
     """
     name = cfg.DATASET.DATASET
     source = DATASETS.get(name, _coco)(cfg, split, is_train)
     if len(source.skeleton) != cfg.MODEL.NUM_JOINTS:
         raise InputError(
             f"MODEL.NUM_JOINTS: is {cfg.MODEL.NUM_JOINTS}, but {name} has "
-            f"{len(source.skeleton)} joints; leave it out, and the data set's number is taken"
+            f"{len(source.skeleton)} joints; remove the key to use the data set's number"
         )
     if source.has_ground_truth and not is_train:
-        _ = source.ground_truth  # read now, so that a fault in it shows before an epoch is spent
+        _ = source.ground_truth  # load it now, so that errors show up before training starts
     if is_train and cfg.DATASET.PROB_HALF_BODY and not source.skeleton.upper_body:
         raise InputError(
             f"DATASET.PROB_HALF_BODY: needs DATASET.UPPER_BODY, the joints of {name}'s upper half"
         )
     if is_train and cfg.DATASET.FLIP and not source.skeleton.flip_pairs:
         logger.warning(
-            "DATASET.FLIP_PAIRS: there are none, so a mirror swaps no joints of %s; give them if "
-            "it has a left and a right",
+            "DATASET.FLIP_PAIRS: empty, so flipping swaps no joints of %s; set it if the skeleton "
+            "has left and right joints",
             name,
         )
     if is_train and cfg.DATASET.SELECT_DATA:
-        source.table = source.table.select(well_placed(source.table))
+        source.table = source.table.select(is_well_centered(source.table))
         if not len(source.table):
-            raise InputError(f"DATASET.SELECT_DATA: leaves nobody of {name} {split}")
+            raise InputError(f"DATASET.SELECT_DATA: no person of {name} {split} passes this filter")
     augmentation = Augmentation(
         flip=cfg.DATASET.FLIP,
         scale_factor=cfg.DATASET.SCALE_FACTOR,
@@ -126,6 +125,6 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset:
 
 
 def crop_of(cfg: CfgNode) -> Crop:
-    """The crops of an experiment; UDP's where MODEL.TARGET_TYPE is."""
+    """Return the crop settings of an experiment; UDP if MODEL.TARGET_TYPE is ``udp``."""
     width, height = cfg.MODEL.IMAGE_SIZE
     return Crop((int(width), int(height)), cfg.MODEL.TARGET_TYPE == "udp")

@@ -1,7 +1,7 @@
-"""Annotations in COCO's layout: COCO itself, the figures, and anything laid out alike.
+"""Data sets in COCO format: COCO itself, the figures, and the user's own.
 
-Files are where COCO puts them, ``annotations/person_keypoints_<set>.json``
-(``image_info_<set>.json`` for test sets) and ``images/<set>/``, or where one says. Rules and names:
+By default the files are where COCO has them: ``annotations/person_keypoints_<split>.json``
+(``image_info_<split>.json`` for test splits) and ``images/<split>/``. Filtering and scoring follow
 lib/dataset/coco.py of leoxiaobin/deep-high-resolution-net.pytorch.
 """
 
@@ -23,9 +23,9 @@ from lib.dataset.coco_json import (
     ImageArrays,
     UnreadCocoFile,
     image_arrays,
+    keypoint_count_error,
     people_arrays,
     read_coco,
-    wrong_keypoints,
 )
 from lib.dataset.table import Table
 from lib.keypoints.geometry import PIXEL_STD, box_to_center_scale
@@ -49,24 +49,24 @@ class _Detection(msgspec.Struct, gc=False):
 
 
 class CocoKeypoints:
-    """One split: its people as a table, and the evaluation of predictions.
+    """One split of a COCO-format data set: a table of people, and the evaluation of predictions.
 
     Args:
-        root: the data set's folder.
-        split: ``train2017``, ``val2017``, ``test-dev2017`` or any other name that the files carry.
-        skeleton: the joints of the annotations.
+        root: folder of the data set.
+        split: ``train2017``, ``val2017``, ``test-dev2017``, or another name used by the files.
+        skeleton: joints of the annotations.
         aspect_ratio: width / height of the crops.
         data_format: ``jpg``, ``png`` or ``zip``.
-        detections: a detector's JSON; None takes the annotated boxes.
-        score_threshold: detections with a lower score are left out.
-        oks_threshold, visible_threshold, soft_nms: suppression in ``evaluate``, as in TEST.*.
-        annotations: the annotation file below ``root``, ``{split}`` in it being the split; '' is
-            COCO's own.
-        images: the images' folder below ``root``, likewise.
-        categories: names; empty takes all that name the same joints.
+        detections: JSON file of detected boxes; None to use the annotated boxes.
+        score_threshold: detections with a lower score are dropped.
+        oks_threshold, visible_threshold, soft_nms: OKS-NMS in ``evaluate``; see TEST.*.
+        annotations: annotation file, relative to ``root``; ``{split}`` is replaced by the split.
+            '' for COCO's own name.
+        images: image folder, relative to ``root``, likewise.
+        categories: category names; empty for all categories that share the same joints.
 
     Raises:
-        InputError: a file is missing or not in COCO's layout, or no person is left.
+        InputError: if a file is missing or not in COCO format, or no usable person is left.
     """
 
     def __init__(
@@ -100,8 +100,8 @@ class CocoKeypoints:
 
         content = read_coco(file) if detections is None else read_coco(file, UnreadCocoFile)
         if not content.images or not content.categories:
-            raise InputError(f"{file}: lists no images or no categories")
-        image_folder = in_format(str(folder), data_format)
+            raise InputError(f"{file}: `images` or `categories` is empty")
+        image_folder = _folder_or_archive(str(folder), data_format)
         listed = image_arrays(content.images, image_folder, data_format, str(file))
         self.has_ground_truth = bool(content.annotations)
         self._categories = chosen_categories(content.categories, categories, str(file))
@@ -111,31 +111,31 @@ class CocoKeypoints:
             self.table = self._detected(detections, score_threshold, listed)
 
     def _names(self, split: str) -> tuple[str, str]:
-        """The annotation file and the images' folder as the data set itself calls them."""
-        if "test" in split:  # all of COCO's test sets are parts of one folder of images
+        """Return the default annotation file and image folder."""
+        if "test" in split:  # all of COCO's test splits share one image folder
             return f"annotations/image_info_{split}.json", "images/test2017"
         return f"annotations/person_keypoints_{split}.json", f"images/{split}"
 
     def _annotated(self, annotations: list[Annotation], images: ImageArrays) -> Table:
-        """The people that the annotations show, by image."""
+        """Build the table of annotated people, sorted by image."""
         if not annotations:
-            raise InputError(f"{self.annotation_file}: has no annotations; split {self.split}")
+            raise InputError(f"{self.annotation_file}: split {self.split} has no annotations")
         joints = len(self.skeleton)
         people = people_arrays(annotations, self._categories, joints, self.annotation_file)
         image = images.rows(people.image_id, self.annotation_file)
-        box, is_inside = _clean_boxes(people.box, images.width[image], images.height[image])
+        box, is_inside = _clip_boxes(people.box, images.width[image], images.height[image])
         has_joints = people.keypoints.any((1, 2))
         keep = is_inside & (people.area > 0) & has_joints
         logger.info(
-            "=> %s: %d people; left out %d without joints and %d with a box outside the image or "
-            "without area",
+            "=> %s: %d people; skipped %d without joints and %d with an empty box or one outside "
+            "the image",
             self.annotation_file,
             keep.sum(),
             (~has_joints).sum(),
             (has_joints & ~keep).sum(),
         )
         if not keep.any():
-            raise InputError(f"{self.annotation_file}: nobody with joints and a box is left to use")
+            raise InputError(f"{self.annotation_file}: no person has both joints and a valid box")
         rows = np.flatnonzero(keep)
         rows = rows[np.argsort(image[rows], kind="stable")]
         center, scale = box_to_center_scale(box[rows], self._aspect_ratio)
@@ -154,8 +154,8 @@ class CocoKeypoints:
         )
 
     def _detected(self, path: str, threshold: float, images: ImageArrays) -> Table:
-        """The boxes of a detector's JSON whose score is high enough, by image."""
-        detections = read_json(path, list[_Detection], "a detector's boxes (TEST.COCO_BBOX_FILE)")
+        """Build the table of detected boxes with a sufficient score, sorted by image."""
+        detections = read_json(path, list[_Detection], "detected boxes (TEST.COCO_BBOX_FILE)")
         found = [
             (d.image_id, d.score, *d.bbox, d.category_id)
             for d in detections
@@ -165,8 +165,8 @@ class CocoKeypoints:
         image = images.rows(values[:, 0].astype(np.int64), path)
         keep = _is_inside(values[:, 2:6], images.width[image], images.height[image])
         logger.info(
-            "=> %s: %d of %d boxes, those with a score from %g; left out %d outside the image or "
-            "without area",
+            "=> %s: using %d of %d boxes, with scores of at least %g; skipped %d empty boxes or "
+            "boxes outside the image",
             path,
             keep.sum(),
             len(detections),
@@ -175,8 +175,8 @@ class CocoKeypoints:
         )
         if not keep.any():
             raise InputError(
-                f"{path}: no box of category {', '.join(map(str, self._categories))} with an area "
-                f"in its image scores {threshold} or more"
+                f"{path}: no valid box of category {', '.join(map(str, self._categories))} has a "
+                f"score of {threshold} or more"
             )
         values, image = values[keep], image[keep]
         order = np.argsort(image, kind="stable")
@@ -196,16 +196,15 @@ class CocoKeypoints:
         )
 
     def evaluate(self, poses: Poses, output_dir: str) -> tuple[OrderedDict, float]:
-        """Rescore, suppress duplicates, write COCO's results JSON, and score it where there is
-        ground truth.
+        """Rescore the poses, apply OKS-NMS, write a COCO results file, and compute AP and AR.
 
         Args:
-            poses: people in the boxes of ``table``.
-            output_dir: the JSON goes to ``results/keypoints_<split>_results_0.json`` below it.
+            poses: predictions for the boxes of ``table``.
+            output_dir: the file is ``results/keypoints_<split>_results_0.json`` in this folder.
 
         Returns:
-            name -> value, and the value that decides which network is best. Without ground truth:
-            ``Null`` and 0.
+            Metrics by name, and the metric that selects the best checkpoint (AP). Without ground
+            truth: ``{"Null": 0}`` and 0.
         """
         table = self.table
         scores, kept = self._suppress(poses)
@@ -238,14 +237,12 @@ class CocoKeypoints:
         return self._score(results)
 
     def rows_to_draw(self, poses: Poses, threshold: float = 0.1) -> np.ndarray:
-        """The numbers of the people worth drawing: left by suppression, with a score above
-        ``threshold``."""
+        """Return the rows of ``poses`` kept by NMS with a score above ``threshold``."""
         scores, kept = self._suppress(poses)
         return kept[scores[kept] > threshold]
 
     def _suppress(self, poses: Poses) -> tuple[np.ndarray, np.ndarray]:
-        """Each person's new score (P,), and the numbers of those that suppression within an image
-        leaves."""
+        """Return the new scores (P,), and the rows kept by OKS-NMS within each image."""
         oks_threshold, visible_threshold, soft_nms = self._suppression
         joint_scores = poses.scores.astype(np.float64)
         counts = joint_scores > visible_threshold
@@ -263,7 +260,7 @@ class CocoKeypoints:
         return scores, kept
 
     def _score(self, results: list[dict]) -> tuple[OrderedDict, float]:
-        """AP and AR by pycocotools; its own summary goes into the log."""
+        """Compute AP and AR with pycocotools, and log its summary."""
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             evaluation = self._evaluation(results)
@@ -277,7 +274,7 @@ class CocoKeypoints:
         return values, values["AP"]
 
     def _evaluation(self, results: list[dict]) -> COCOeval:
-        """pycocotools' evaluation of results, not yet run; it prints."""
+        """Prepare a ``COCOeval`` of the results; not run yet. pycocotools prints to stdout."""
         ground_truth = self.ground_truth
         evaluation = COCOeval(ground_truth, ground_truth.loadRes(results), "keypoints")
         evaluation.params.kpt_oks_sigmas = np.array(self.skeleton.sigmas)
@@ -286,10 +283,10 @@ class CocoKeypoints:
 
     @cached_property
     def ground_truth(self) -> COCO:
-        """The annotations as pycocotools takes them, those of other categories left out.
+        """Annotations of the selected categories, as a pycocotools ``COCO``.
 
         Raises:
-            InputError: an entry is not in COCO's layout.
+            InputError: if an entry is not in COCO format.
         """
         content = read_coco(self.annotation_file)
         wanted = [
@@ -300,8 +297,8 @@ class CocoKeypoints:
         lacking = sum(a.area is None for _, a in wanted)
         if lacking and type(self)._area is CocoKeypoints._area:
             logger.warning(
-                "%s: %d annotations have no area; that of the box stands in, which is larger than "
-                "the person and makes scores higher",
+                "%s: %d annotations have no area; the box area is used instead. It is larger than "
+                "the person, so scores will be higher",
                 self.annotation_file,
                 lacking,
             )
@@ -309,7 +306,7 @@ class CocoKeypoints:
         ground_truth.dataset = {
             "images": [msgspec.structs.asdict(image) for image in content.images],
             "categories": [{"id": category} for category in self._categories],
-            # The file's ids may be missing or shared, and pycocotools takes 0 for "no match".
+            # New ids: the file's may be missing or repeated, and pycocotools treats 0 as no match.
             "annotations": [
                 self._entry(number, a) | {"id": new_id}
                 for new_id, (number, a) in enumerate(wanted, start=1)
@@ -320,11 +317,11 @@ class CocoKeypoints:
         return ground_truth
 
     def _entry(self, number: int, annotation: Annotation) -> dict:
-        """Annotation ``number`` as pycocotools takes it, without an id."""
+        """Convert annotation ``number`` to a pycocotools dict without an id."""
         keypoints, joints = annotation.keypoints, len(self.skeleton)
         if len(keypoints) not in (0, 3 * joints):
-            what = wrong_keypoints(annotation, number, joints)
-            raise InputError(f"{self.annotation_file}: {what}")
+            problem = keypoint_count_error(annotation, number, joints)
+            raise InputError(f"{self.annotation_file}: {problem}")
         count = annotation.num_keypoints
         return {
             "image_id": annotation.image_id,
@@ -337,30 +334,30 @@ class CocoKeypoints:
         }
 
     def _area(self, annotation: Annotation) -> float:
-        """What the OKS of an annotation divides by, in pixels; where it has none, its box's."""
+        """Return the area used by OKS, in square pixels; the box area if none is annotated."""
         _, _, width, height = annotation.bbox
         return width * height if annotation.area is None else annotation.area
 
 
-def in_format(folder: str, data_format: str) -> str:
-    """A folder of images, or the archive that stands for it (``folder.zip@``)."""
+def _folder_or_archive(folder: str, data_format: str) -> str:
+    """Return the image folder, or for ``zip`` the archive in its place (``folder.zip@``)."""
     return f"{folder}.zip@" if data_format == "zip" else folder
 
 
 def _is_inside(boxes: np.ndarray, width: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """Flags of the boxes (N, 4) that have an area and overlap their image."""
+    """Return flags (N,) of the boxes (N, 4) that have an area and overlap their image."""
     has_area = (boxes[:, 2:] > 0).all(1)
     overlaps = (boxes[:, :2] + boxes[:, 2:] > 0).all(1)
     overlaps &= (boxes[:, 0] < width) & (boxes[:, 1] < height)
     return has_area & overlaps & (np.abs(boxes) < 1e6).all(1)
 
 
-def _clean_boxes(
+def _clip_boxes(
     boxes: np.ndarray, width: np.ndarray, height: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (N, 4) cut to the image, and flags of those of which something is left.
+    """Clip boxes (N, 4) to their images; also return flags (N,) of those that are not empty.
 
-    As published, the last pixel is taken to lie at x + width - 1.
+    As in the published code, the last pixel of a box is at x + width - 1.
     """
     low = np.maximum(boxes[:, :2], 0)
     last = np.stack([width, height], 1) - 1

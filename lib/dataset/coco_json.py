@@ -1,4 +1,4 @@
-"""Annotation files in COCO's layout: their entries, and the images and people as arrays."""
+"""COCO annotation files: their entries, and conversion to arrays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,31 +13,31 @@ from lib.utils.errors import InputError
 from lib.utils.reading import read_json
 
 T = TypeVar("T")
-LAYOUT = "annotations in COCO's layout"
-# Bounds of the arrays, so that a number beyond them is an error that names its entry.
+LAYOUT = "COCO annotations"
+# The bounds of the array dtypes: a number that overflows is an error naming its entry.
 _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Image(msgspec.Struct, gc=False):
-    """An entry of the list ``images``."""
+    """An entry of ``images``."""
 
     id: _Int64
     width: _Int32
     height: _Int32
     file_name: str = ""
-    filename: str = ""  # as the ATRW annotations spell it
-    crowdIndex: float | None = None  # CrowdPose's
+    filename: str = ""  # the spelling in the ATRW annotations
+    crowdIndex: float | None = None  # CrowdPose only
 
 
 class Annotation(msgspec.Struct, gc=False):
-    """An entry of the list ``annotations``. Scores and training need no ``id``."""
+    """An entry of ``annotations``. Its ``id`` is not used for training or evaluation."""
 
     image_id: _Int64
     category_id: _Int64
     bbox: tuple[float, float, float, float]
     id: Any = None
-    area: float | None = None  # some sets give none
+    area: float | None = None  # missing in some data sets
     keypoints: list[float] = []
     iscrowd: int = 0
     num_keypoints: float | None = None
@@ -52,33 +52,32 @@ class CocoFile(msgspec.Struct):
 
 
 class UnreadCocoFile(CocoFile):
-    """An annotation file whose annotations are only counted, whatever they are."""
+    """An annotation file whose annotations are left undecoded; they can only be counted."""
 
     annotations: list[msgspec.Raw] = []
 
 
 def read_coco(path: str | Path, kind: type[T] = CocoFile) -> T:
-    """The annotation file ``path`` as ``kind``; an InputError as ``read_json`` raises."""
+    """Read an annotation file as ``kind``; raises InputError as ``read_json`` does."""
     return read_json(path, kind, LAYOUT)
 
 
-def wrong_keypoints(annotation: Annotation, number: int, joints: int) -> str:
-    """The error text for annotation ``number``, whose keypoints are not those of ``joints``
-    joints."""
+def keypoint_count_error(annotation: Annotation, number: int, joints: int) -> str:
+    """Return the error message for an annotation with the wrong number of keypoint values."""
     return (
         f"annotations[{number}] of image {annotation.image_id} has {len(annotation.keypoints)} "
-        f"keypoint numbers; {joints} joints need {3 * joints}"
+        f"keypoint values; {joints} joints need {3 * joints}"
     )
 
 
 def check_image_ids(ids: np.ndarray, names: np.ndarray, source: str) -> None:
-    """Raise an InputError where two entries of a list of images share an id, but not the file.
+    """Raise an InputError if two images have the same id but different files.
 
-    Annotations refer to images by their ids: they would all be taken for one image's.
+    Annotations refer to images by id, so such images could not be told apart.
 
     Args:
         ids, names: (M,) ids and file names of the images.
-        source: the annotation file.
+        source: annotation file, for the error message.
     """
     order = np.argsort(ids, kind="stable")
     ids, names = ids[order], names[order]
@@ -87,14 +86,13 @@ def check_image_ids(ids: np.ndarray, names: np.ndarray, source: str) -> None:
         at = int(np.argmax(is_shared))
         raise InputError(
             f"{source}: images[{order[at]}] and images[{order[at + 1]}] have the same id "
-            f"{ids[at]} but different files; give each image, and its annotations, an id of its own"
+            f"{ids[at]} but different files; give each image a unique id"
         )
 
 
 @dataclass
 class ImageArrays:
-    """The M images of a file, in its order: ``ids``, ``width`` and ``height``, and ``paths`` of
-    bytes, all (M,)."""
+    """The M images of an annotation file, in file order; all arrays are (M,), ``paths`` bytes."""
 
     ids: np.ndarray
     width: np.ndarray
@@ -102,16 +100,19 @@ class ImageArrays:
     paths: np.ndarray
 
     def rows(self, image_ids: np.ndarray, source: str) -> np.ndarray:
-        """(N,) int32 rows of images by their ids; an id that is not listed is an InputError naming
-        ``source``."""
+        """Return the (N,) int32 rows of the images with the given ids.
+
+        Raises:
+            InputError: if an id is unknown; the message names the file ``source``.
+        """
         order = np.argsort(self.ids, kind="stable")
         at = np.searchsorted(self.ids, image_ids, sorter=order)
         rows = order[np.minimum(at, len(self.ids) - 1)]
         unknown = image_ids[self.ids[rows] != image_ids]
         if len(unknown):
             raise InputError(
-                f"{source}: image {unknown[0]} ({len(unknown)} entries in all) is not in the list "
-                "of images"
+                f"{source}: image id {unknown[0]} is not listed in the annotation file's `images` "
+                f"({len(unknown)} entries affected)"
             )
         return rows.astype(np.int32)
 
@@ -119,13 +120,15 @@ class ImageArrays:
 def image_arrays(
     images: Sequence[Image], folder: str, data_format: str, source: str
 ) -> ImageArrays:
-    """The images of the annotation file ``source``, which lie in ``folder``, as arrays.
+    """Convert the images of an annotation file to arrays.
 
     Args:
+        folder: folder or archive of the image files.
         data_format: ``jpg``, ``png`` or ``zip``.
+        source: annotation file, for error messages.
 
     Raises:
-        InputError: an image without a name, or an id that two files share.
+        InputError: if an image has no file name, or two files share an id.
     """
     names = [image.file_name or image.filename for image in images]
     if not all(names):
@@ -143,8 +146,8 @@ def image_arrays(
 
 
 class PeopleArrays(NamedTuple):
-    """N people: category (N,), image_id (N,), box (N, 4) x, y, width, height, area (N,) and
-    keypoints (N, K, 3) x, y, visibility."""
+    """N people: ``box`` is (N, 4) x, y, width, height; ``keypoints`` is (N, K, 3) x, y, visibility;
+    the others are (N,)."""
 
     category: np.ndarray
     image_id: np.ndarray
@@ -156,18 +159,17 @@ class PeopleArrays(NamedTuple):
 def people_arrays(
     annotations: Sequence[Annotation], categories: Sequence[int], joints: int, source: str
 ) -> PeopleArrays:
-    """The people of ``categories`` as arrays, in the order of the annotations, crowds left out.
+    """Convert the annotations of ``categories`` to arrays, in file order, without crowds.
 
     Raises:
-        InputError: somebody of the annotation file ``source`` has keypoints of another number of
-            ``joints``.
+        InputError: if an annotation of the file ``source`` does not have ``joints`` keypoints.
     """
     people = []
     for number, annotation in enumerate(annotations):
         if annotation.iscrowd or annotation.category_id not in categories:
             continue
         if len(annotation.keypoints) != 3 * joints:
-            raise InputError(f"{source}: {wrong_keypoints(annotation, number, joints)}")
+            raise InputError(f"{source}: {keypoint_count_error(annotation, number, joints)}")
         people.append(annotation)
     return PeopleArrays(
         category=np.array([a.category_id for a in people], np.int64),

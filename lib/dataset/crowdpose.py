@@ -1,8 +1,8 @@
-"""CrowdPose: COCO's layout with 14 joints, images that say how crowded they are, and its own score.
+"""CrowdPose: COCO format with 14 joints, a crowd index per image, and its own metric.
 
 Li, Wang, Zhu, Mao, Fang, Lu: CrowdPose: Efficient Crowded Scenes Pose Estimation and A New
-Benchmark. CVPR 2019. Rules and numbers: crowdposetools of Jeff-sjtu/CrowdPose, which is
-pycocotools with another area and without sizes; no build of it is needed here.
+Benchmark. CVPR 2019. The metric follows crowdposetools of Jeff-sjtu/CrowdPose. That package is
+pycocotools with a different area and without area ranges; it need not be installed.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from lib.dataset.coco_json import Annotation
 
 logger = logging.getLogger(__name__)
 
-AREA = 0.53  # of a person, as a share of the box: what OKS divides by
-EASY, HARD = 0.2, 0.8  # crowd indices; its paper says 0.1 for the first, its evaluator this
+AREA_RATIO = 0.53  # area of a person in OKS, as a fraction of the box area
+EASY, HARD = 0.2, 0.8  # crowd index limits; the evaluator has 0.2 where the paper says 0.1
 
 
 class CrowdPoseKeypoints(CocoKeypoints):
@@ -32,10 +32,10 @@ class CrowdPoseKeypoints(CocoKeypoints):
         return f"json/crowdpose_{split}.json", "images"
 
     def _area(self, annotation: Annotation) -> float:
-        return AREA * annotation.bbox[2] * annotation.bbox[3]
+        return AREA_RATIO * annotation.bbox[2] * annotation.bbox[3]
 
     def _score(self, results: list[dict]) -> tuple[OrderedDict, float]:
-        """AP and AR over all images, and AP over those with few, some and many people close by."""
+        """Compute AP and AR over all images, and AP over easy, medium and hard (crowded) ones."""
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = self._evaluation(results)
             evaluation.params.areaRng = [[0, 1e10]]
@@ -51,20 +51,20 @@ class CrowdPoseKeypoints(CocoKeypoints):
                     "AR .75": _mean(recall[5]),
                 }
             )
-            for name, images in self._by_crowd().items():
+            for name, images in self._images_by_difficulty().items():
                 evaluation.params.imgIds = images
-                # As published, -1, which stands for nobody to find, counts in this mean.
+                # As in the published code, entries of -1 (no ground truth) count in this mean.
                 values[name] = float(_run(evaluation)[0].mean()) if images else -1.0
         return values, values["AP"]
 
-    def _by_crowd(self) -> dict[str, list[int]]:
-        """Image ids by crowd index."""
+    def _images_by_difficulty(self) -> dict[str, list[int]]:
+        """Return image ids by metric name, according to the crowd index."""
         images = self.ground_truth.dataset["images"]
         index = {image["id"]: image["crowdIndex"] for image in images}
         known = {i: crowd for i, crowd in index.items() if crowd is not None}
         if len(known) < len(index):
             logger.warning(
-                "%s: %d images have no crowdIndex; the scores by crowd leave them out",
+                "%s: %d images have no crowdIndex; AP (E), AP (M) and AP (H) ignore them",
                 self.annotation_file,
                 len(index) - len(known),
             )
@@ -76,13 +76,13 @@ class CrowdPoseKeypoints(CocoKeypoints):
 
 
 def _run(evaluation: COCOeval) -> tuple[np.ndarray, np.ndarray]:
-    """Precision (thresholds, recalls) and recall (thresholds,)."""
+    """Run the evaluation; return precision (thresholds, recalls) and recall (thresholds,)."""
     evaluation.evaluate()
     evaluation.accumulate()
     return evaluation.eval["precision"][:, :, 0, 0, 0], evaluation.eval["recall"][:, 0, 0, 0]
 
 
 def _mean(values: np.ndarray) -> float:
-    """Of what is there; -1 where nothing is."""
-    there = values[values > -1]
-    return float(there.mean()) if there.size else -1.0
+    """Return the mean of the valid (non-negative) values; -1 if there are none."""
+    valid = values[values > -1]
+    return float(valid.mean()) if valid.size else -1.0

@@ -1,4 +1,4 @@
-"""Where data sets come from, how they are laid out, and whether one is complete."""
+"""Download sources and file layout of the public data sets, and completeness checks."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -16,44 +16,50 @@ MMPOSE = "https://download.openmmlab.com/mmpose/datasets"
 COCO = "http://images.cocodataset.org"
 TIGERS = "https://storage.googleapis.com/public-datasets-lila/cvwc2019/train"
 BOXES = (
-    "the person_detection_results of the original HRNet's README "
+    "the link to person_detection_results in the original HRNet README "
     "(https://github.com/leoxiaobin/deep-high-resolution-net.pytorch#data-preparation)"
 )
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive, kept at ``place`` below the data set's folder.
+    """An archive to download and unpack.
 
-    ``members`` says where its files go: pattern of names -> folder, or file. Where ``url`` is '',
-    ``by_hand`` says where a person gets it.
+    path: location of the archive, relative to the data set's folder.
+    members: file name pattern -> target folder or file, relative to the data set's folder.
+    url: direct link; '' if the user must download the archive.
+    instructions: what to download and where, if there is no ``url``.
     """
 
-    place: str
+    path: str
     members: Mapping[str, str]
     url: str = ""
-    by_hand: str = ""
+    instructions: str = ""
 
 
 @dataclass(frozen=True)
 class Split:
-    """What one split needs: ``annotations`` that list its images, and ``others``, from ``lists``;
-    these images in ``folder``, from ``pictures``.
+    """The files of one split; paths are relative to the data set's folder.
 
-    ``extras`` are files that not every experiment needs -> where a person gets them.
+    annotations: annotation file, which lists the images.
+    image_folder: folder of these images.
+    annotation_archive: contains ``annotations`` and ``other_files``.
+    image_archive: contains the images.
+    other_files: further required files.
+    optional_files: file that only some experiments need -> where to download it.
     """
 
     annotations: str
-    folder: str
-    lists: Archive
-    pictures: Archive
-    others: tuple[str, ...] = ()
-    extras: Mapping[str, str] = field(default_factory=dict)
+    image_folder: str
+    annotation_archive: Archive
+    image_archive: Archive
+    other_files: tuple[str, ...] = ()
+    optional_files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """``default`` are the splits to get where none is named, ``terms`` whose data it is."""
+    """A public data set: its terms of use, its splits, and the splits to download by default."""
 
     terms: str
     splits: Mapping[str, Split]
@@ -61,58 +67,58 @@ class DataSet:
 
 
 def _coco() -> DataSet:
-    def pictures(name: str) -> Archive:
-        place = f"images/{name}.zip"
-        return Archive(place, {"*.jpg": f"images/{name}"}, f"{COCO}/zips/{name}.zip")
+    def images(name: str) -> Archive:
+        path = f"images/{name}.zip"
+        return Archive(path, {"*.jpg": f"images/{name}"}, f"{COCO}/zips/{name}.zip")
 
-    def lists(name: str, members: str) -> Archive:
+    def annotations(name: str, members: str) -> Archive:
         return Archive(f"{name}.zip", {members: "annotations"}, f"{COCO}/annotations/{name}.zip")
 
     def boxes(name: str) -> dict[str, str]:
         return {f"person_detection_results/COCO_{name}_person.json": BOXES}
 
-    people = lists("annotations_trainval2017", "person_keypoints_*2017.json")
+    trainval = annotations("annotations_trainval2017", "person_keypoints_*2017.json")
     splits = {
         name: Split(
             f"annotations/person_keypoints_{name}.json",
             f"images/{name}",
-            people,
-            pictures(name),
-            extras=boxes("val2017_detections_AP_H_56") if name == "val2017" else {},
+            trainval,
+            images(name),
+            optional_files=boxes("val2017_detections_AP_H_56") if name == "val2017" else {},
         )
         for name in ("train2017", "val2017")
     }
     splits["test-dev2017"] = Split(
         "annotations/image_info_test-dev2017.json",
         "images/test2017",
-        lists("image_info_test2017", "image_info_test-dev2017.json"),
-        pictures("test2017"),
-        extras=boxes("test-dev2017_detections_AP_H_609"),
+        annotations("image_info_test2017", "image_info_test-dev2017.json"),
+        images("test2017"),
+        optional_files=boxes("test-dev2017_detections_AP_H_609"),
     )
     return DataSet("https://cocodataset.org/#termsofuse", splits, default=("train2017", "val2017"))
 
 
 def _mpii() -> DataSet:
-    """The images as published; the annotations, which are published for MATLAB, as mmpose has them:
-    in the layout of HRNet's, under other names."""
+    # The official annotations are a MATLAB file. mmpose hosts the HRNet repository's JSON files
+    # under different names.
     names = {"train": "train", "valid": "val", "trainval": "trainval", "test": "test"}
     members = {f"mpii_{theirs}.json": f"annot/{ours}.json" for ours, theirs in names.items()}
     members["mpii_gt_val.mat"] = "annot/gt_valid.mat"
-    lists = Archive("mpii_annotations.tar", members, f"{MMPOSE}/mpii_annotations.tar")
+    annotations = Archive("mpii_annotations.tar", members, f"{MMPOSE}/mpii_annotations.tar")
     name = "mpii_human_pose_v1.tar.gz"
     url = f"https://datasets.d2.mpi-inf.mpg.de/andriluka14cvpr/{name}"
-    pictures = Archive(name, {"*.jpg": "images"}, url)
+    images = Archive(name, {"*.jpg": "images"}, url)
     splits = {
         name: Split(
             f"annot/{name}.json",
             "images",
-            lists,
-            pictures,
-            others=("annot/gt_valid.mat",) if name == "valid" else (),
+            annotations,
+            images,
+            other_files=("annot/gt_valid.mat",) if name == "valid" else (),
         )
         for name in names
     }
-    terms = "for research alone, http://human-pose.mpi-inf.mpg.de"
+    terms = "research use only, http://human-pose.mpi-inf.mpg.de"
     return DataSet(terms, splits, default=("train", "valid"))
 
 
@@ -120,20 +126,20 @@ def _crowdpose() -> DataSet:
     names = ("train", "val", "trainval", "test")
     boxes = "det_for_crowd_test_0.1_0.5.json"
     members = {f"mmpose_crowdpose_{name}.json": f"json/crowdpose_{name}.json" for name in names}
-    lists = Archive(
+    annotations = Archive(
         "crowdpose_annotations.tar",
         {**members, boxes: "annotations"},
         f"{MMPOSE}/crowdpose_annotations.tar",
     )
-    by_hand = "images.zip, which https://github.com/Jeff-sjtu/CrowdPose links on Google Drive"
-    pictures = Archive("images.zip", {"*.jpg": "images"}, by_hand=by_hand)
+    instructions = "images.zip (Google Drive link on https://github.com/Jeff-sjtu/CrowdPose)"
+    images = Archive("images.zip", {"*.jpg": "images"}, instructions=instructions)
     splits = {
         name: Split(
             f"json/crowdpose_{name}.json",
             "images",
-            lists,
-            pictures,
-            others=(f"annotations/{boxes}",) if name == "test" else (),
+            annotations,
+            images,
+            other_files=(f"annotations/{boxes}",) if name == "test" else (),
         )
         for name in names
     }
@@ -141,16 +147,18 @@ def _crowdpose() -> DataSet:
 
 
 def _atrw() -> DataSet:
-    lists = Archive(
+    annotations = Archive(
         "atrw_annotations.tar", {"keypoint_*.json": "annotations"}, f"{MMPOSE}/atrw_annotations.tar"
     )
 
-    def pictures(name: str) -> Archive:
+    def images(name: str) -> Archive:
         archive = f"atrw_pose_{name}.tar.gz"
         return Archive(archive, {"*.jpg": f"images/{name}"}, f"{TIGERS}/{archive}")
 
     splits = {
-        name: Split(f"annotations/keypoint_{name}.json", f"images/{name}", lists, pictures(name))
+        name: Split(
+            f"annotations/keypoint_{name}.json", f"images/{name}", annotations, images(name)
+        )
         for name in ("train", "val")
     }
     terms = "CC BY-NC-SA 4.0, https://cvwc2019.github.io/challenge.html"
@@ -162,8 +170,8 @@ DATA_SETS = {"coco": _coco(), "mpii": _mpii(), "crowdpose": _crowdpose(), "atrw"
 
 class _Image(msgspec.Struct):
     file_name: str = ""
-    filename: str = ""  # how ATRW's own files call it
-    image: str = ""  # and MPII's
+    filename: str = ""  # the spelling in ATRW
+    image: str = ""  # the spelling in MPII
 
 
 class _Listing(msgspec.Struct):
@@ -171,60 +179,64 @@ class _Listing(msgspec.Struct):
 
 
 def get_split(root: Path, split: Split) -> Iterator[str]:
-    """Get what ``root`` lacks of ``split``; yields what happens, as lines for a person.
+    """Download and unpack the missing files of a split; yields progress messages.
 
     Raises:
-        InputError: something cannot be got, or is not complete afterwards.
+        InputError: if a file cannot be downloaded, or the split is incomplete afterwards.
     """
-    if not all((root / place).exists() for place in (split.annotations, *split.others)):
-        yield from _get(root, split.lists)
-    listed = image_names(root / split.annotations)
-    if missing(root / split.folder, listed):
-        yield from _get(root, split.pictures)
-    if absent := missing(root / split.folder, listed):
-        some = f"{', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}"
+    if not all((root / path).exists() for path in (split.annotations, *split.other_files)):
+        yield from _fetch(root, split.annotation_archive)
+    names = image_names(root / split.annotations)
+    if missing_images(root / split.image_folder, names):
+        yield from _fetch(root, split.image_archive)
+    if missing := missing_images(root / split.image_folder, names):
+        examples = f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
         raise InputError(
-            f"{root / split.folder}: {len(absent)} of the {len(listed)} images that "
-            f"{root / split.annotations} lists are missing or empty: {some}; "
-            f"{root / split.pictures.place} does not have them"
+            f"{root / split.image_folder}: {len(missing)} of the {len(names)} images listed in "
+            f"{root / split.annotations} are missing or empty: {examples}; "
+            f"{root / split.image_archive.path} does not contain them"
         )
-    yield f"=> {root / split.annotations}: all of its {len(listed)} images are in {split.folder}"
-    for place, where in split.extras.items():
-        if not (root / place).exists():
-            yield f"   not here: {root / place}, which TEST.USE_GT_BBOX False needs; get it from"
-            yield f"   {where}"
+    folder = split.image_folder
+    yield f"=> {root / split.annotations}: all of its {len(names)} images are in {folder}"
+    for path, source in split.optional_files.items():
+        if not (root / path).exists():
+            yield f"   missing: {root / path}, needed with TEST.USE_GT_BBOX False; download it from"
+            yield f"   {source}"
 
 
 def image_names(annotations: Path) -> list[str]:
-    """The images that an annotation file lists, in COCO's or MPII's layout."""
+    """Return the sorted image file names listed in a COCO or MPII annotation file."""
     content = read_json(annotations, _Listing | list[_Image], "a list of images")
     images = content if isinstance(content, list) else content.images
     names = {image.file_name or image.filename or image.image for image in images}
     if not names or "" in names:
-        raise InputError(f"{annotations}: lists no images, or some without a name")
+        raise InputError(f"{annotations}: lists no images, or images without a file name")
     return sorted(names)
 
 
-def missing(folder: Path, names: list[str]) -> list[str]:
-    """Those of ``names`` that are not in ``folder``, or are empty."""
-    here: set[str] = set()
+def missing_images(folder: Path, names: list[str]) -> list[str]:
+    """Return the names whose file in ``folder`` is missing or empty."""
+    existing: set[str] = set()
     if folder.is_dir():
         with os.scandir(folder) as entries:
-            here = {entry.name for entry in entries if entry.is_file() and entry.stat().st_size}
-    return [name for name in names if name not in here]
+            existing = {entry.name for entry in entries if entry.is_file() and entry.stat().st_size}
+    return [name for name in names if name not in existing]
 
 
-def _get(root: Path, archive: Archive) -> Iterator[str]:
-    """Download the archive, or find it where a person put it, and unpack it."""
-    path = root / archive.place
+def _fetch(root: Path, archive: Archive) -> Iterator[str]:
+    """Download an archive unless it exists, and unpack it."""
+    path = root / archive.path
     if not path.exists():
         if not archive.url:
             raise InputError(
-                f"{path}: get {archive.by_hand}, put it there, and give this command again"
+                f"{path}: not found; download {archive.instructions}, put it there, and run this "
+                "command again"
             )
         yield f"=> downloading {archive.url}"
         download(archive.url, path)
     yield f"=> unpacking {path}"
-    places = {pattern: root / place for pattern, place in archive.members.items()}
-    if not unpack(path, places):
-        raise InputError(f"{path}: has no {' or '.join(places)}: another archive; move it away")
+    targets = {pattern: root / target for pattern, target in archive.members.items()}
+    if not unpack(path, targets):
+        raise InputError(
+            f"{path}: not the expected archive: it has no {' or '.join(targets)}; move it away"
+        )

@@ -1,4 +1,4 @@
-"""Reading images: files, and members of zip archives."""
+"""Reading images from files and zip archives."""
 
 import os
 import struct
@@ -12,40 +12,41 @@ import numpy as np
 from lib.utils.errors import InputError
 
 ZIP_MARK = ".zip@"
-# OpenCV 4 cuts no crops from images with a longer side; OpenCV 5 crashes on those above 2^31 bytes.
+# OpenCV 4 cannot warp images with a longer side; OpenCV 5 crashes on images above 2^31 bytes.
 MAX_SIDE, MAX_PIXELS = 32766, (2**31 - 1) // 3
 PNG = b"\x89PNG\r\n\x1a\n"
 
-# What zipfile raises: no archive, damaged or cut-off data, encryption, an unknown compression.
+# Raised by zipfile for a file that is not a zip archive, damaged or truncated data, encryption, and
+# unknown compression methods.
 _BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
 
 _archives: dict[tuple[int, str], zipfile.ZipFile] = {}
 
 
-def read_image(path: str, is_upright: bool = False) -> np.ndarray:
-    """The image at ``path``, (H, W, 3) uint8 in OpenCV's order BGR.
+def read_image(path: str, apply_exif: bool = False) -> np.ndarray:
+    """Read an image as (H, W, 3) uint8, BGR.
 
-    ``folder/train2017.zip@/000000000001.jpg`` is a member of an archive, with or without the
-    archive's name as a folder inside it.
+    ``folder/train2017.zip@/000000000001.jpg`` names a member of an archive. Inside the archive the
+    files may lie in a folder of the archive's name.
 
     Args:
-        is_upright: turn it as its EXIF header says. Without, it is in the file's own pixels, which
-            annotations refer to.
+        apply_exif: rotate the image according to its EXIF orientation. Annotations usually refer to
+            the unrotated pixels.
 
     Raises:
-        InputError: the file is missing, empty, cut off, no image, or too large for crops.
+        InputError: if the file is missing, empty, truncated, not an image, or too large.
     """
     data = _read_bytes(path)
     if not data:
         raise InputError(f"{path}: the image file is empty")
-    if _is_cut_off(data):
+    if _is_truncated(data):
         raise InputError(
-            f"{path}: the image file is cut off after {len(data)} bytes; copy it again"
+            f"{path}: the image file is truncated after {len(data)} bytes; copy it again"
         )
-    # The header comes first, to avoid decoding gigabytes.
+    # Check the size in the header first, to avoid decoding gigabytes.
     if data.startswith(PNG) and data[12:16] == b"IHDR" and len(data) >= 24:
         check_size(struct.unpack(">II", data[16:24]), path)
-    flags = cv2.IMREAD_COLOR if is_upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_COLOR if apply_exif else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
@@ -57,16 +58,12 @@ def read_image(path: str, is_upright: bool = False) -> np.ndarray:
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
-    """Raise an InputError where an image is too large to cut crops from.
-
-    Args:
-        size: (width, height) in pixels.
-    """
+    """Raise an InputError if an image of ``size`` (width, height) is too large for OpenCV."""
     width, height = size
     if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
         raise InputError(
-            f"{name}: is {width} x {height} pixels; at most {MAX_SIDE} pixels per side and "
-            f"{MAX_PIXELS // 10**6} million in total are possible; make it smaller"
+            f"{name}: is {width} x {height} pixels; the limit is {MAX_SIDE} pixels per side and "
+            f"{MAX_PIXELS // 10**6} million in total; resize the image"
         )
 
 
@@ -88,7 +85,7 @@ def _read_bytes(path: str) -> bytes:
 
 
 def _read_member(archive: str, member: str) -> bytes:
-    # A file position is shared with forked processes, so each process opens the archive for itself.
+    # Forked processes share the file position, so each process opens the archive itself.
     key = (os.getpid(), archive)
     if key not in _archives:
         _archives[key] = zipfile.ZipFile(archive)
@@ -100,11 +97,10 @@ def _read_member(archive: str, member: str) -> bytes:
     raise InputError(f"{archive}: the archive has no {member}")
 
 
-def _is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG or PNG ends before its end mark: OpenCV would fill the rest with grey and say
-    nothing."""
+def _is_truncated(data: bytes) -> bool:
+    """Return True if a JPEG or PNG has no end marker. OpenCV would silently fill it with gray."""
     if data[:2] == b"\xff\xd8":
-        # Bytes may follow the end mark, and a thumbnail in the header has marks of its own.
+        # Bytes may follow the end marker, and a thumbnail in the header has its own markers.
         return b"\xff\xd9" not in data[-32:] and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
     if data.startswith(PNG):
         return b"IEND" not in data

@@ -1,4 +1,4 @@
-"""From data sets to batches."""
+"""Samplers and data loaders."""
 
 import contextlib
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ Batch = dict[str, torch.Tensor]
 
 
 class EpochSampler(Sampler):
-    """(epoch, row) of every sample once; the order follows from (seed, epoch) alone.
+    """Sampler that yields (epoch, row) once for each sample, in an order given by (seed, epoch).
 
-    The epoch travels with the row, so that worker processes that live on know it. Of several
-    processes each takes every ``world_size``-th row, so that together their batches hold what one
-    process would take; rows that would give some processes one more are left out.
+    The epoch is part of the key so that persistent workers know it. In distributed training each
+    process takes every ``world_size``-th row, so that their batches together equal the batch of one
+    process. Rows beyond a multiple of ``world_size`` are dropped.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class EpochSampler(Sampler):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.arange(self._size)
         if self._shuffle:
-            # The third number keeps this draw apart from the samples' own, which begin alike.
+            # Four numbers, so that the seed differs from the samples' (seed, epoch, row).
             np.random.default_rng((self._seed, self.epoch, self._size, 1)).shuffle(order)
         order = order[: len(self) * self._world_size]
         return iter([(self.epoch, int(row)) for row in order[self._rank :: self._world_size]])
@@ -54,10 +54,11 @@ def train_loader(
     pin_memory: bool = False,
     devices: int = 1,
 ) -> DataLoader:
-    """Batches of training samples; set ``loader.sampler.epoch`` before each epoch.
+    """Return a loader of training batches; set ``loader.sampler.epoch`` before each epoch.
 
-    The last batch is dropped if it would leave one of ``devices`` with one sample: batch norm over
-    a 1x1 map cannot compute a variance from that. Of several processes each gets its share.
+    The last batch is dropped if it would leave one of ``devices`` with a single sample, because
+    batch norm over a 1x1 map cannot compute a variance from it. In distributed training each
+    process loads its own share.
     """
     sampler = EpochSampler(
         len(dataset), shuffle, dataset.seed, distributed.rank(), distributed.world_size()
@@ -73,19 +74,19 @@ def train_loader(
         num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_limit_threads,
     )
 
 
 class TestLoader:
-    """Batches of exactly ``batch_size`` people (the last may be smaller), by image, each image read
-    once.
+    """Loader of test batches, sorted by image, which reads each image only once.
 
-    Workers take whole images; their people are then cut into even batches, which a GPU likes better
-    than uneven ones. Of several processes each takes a share of the images.
+    Workers load whole images. Their people are then regrouped into batches of exactly
+    ``batch_size``; only the last may be smaller. In distributed evaluation each process loads a
+    share of the images.
     """
 
-    __test__ = False  # no test class, whatever pytest thinks of the name
+    __test__ = False  # keeps pytest from collecting this class
 
     def __init__(
         self, dataset: TopDownDataset, batch_size: int, workers: int, pin_memory: bool = False
@@ -98,12 +99,12 @@ class TestLoader:
         self._count = int(images.counts[share].sum())
         self._loader = _Loader(
             images,
-            batch_sampler=_packs(share, images.counts, batch_size),
-            collate_fn=_join,
+            batch_sampler=_group_images(share, images.counts, batch_size),
+            collate_fn=_concatenate,
             num_workers=workers,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_limit_threads,
         )
 
     def __len__(self) -> int:
@@ -113,7 +114,7 @@ class TestLoader:
         size = self._batch_size
         rest: Batch | None = None
         for people in self._loader:
-            rest = people if rest is None else _join([rest, people])
+            rest = people if rest is None else _concatenate([rest, people])
             count = len(rest["index"])
             for start in range(0, count - count % size, size):
                 yield {name: value[start : start + size] for name, value in rest.items()}
@@ -124,7 +125,7 @@ class TestLoader:
 
 
 class _Loader(DataLoader):
-    """A DataLoader whose workers' InputErrors lose PyTorch's traceback."""
+    """A DataLoader that removes PyTorch's traceback from the workers' InputErrors."""
 
     def __iter__(self) -> Iterator[Any]:
         with _plain_errors():
@@ -133,7 +134,7 @@ class _Loader(DataLoader):
 
 @contextlib.contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Takes out the traceback that PyTorch puts before the message of a worker's InputError."""
+    """Remove the traceback that PyTorch prepends to the message of a worker's InputError."""
     try:
         yield
     except InputError as error:
@@ -144,7 +145,7 @@ def _plain_errors() -> Iterator[None]:
 
 
 class _Images(Dataset):
-    """The images of a data set, each with all its people."""
+    """Dataset whose items are the batches of all people in one image."""
 
     def __init__(self, dataset: TopDownDataset) -> None:
         self._dataset = dataset
@@ -162,31 +163,35 @@ class _Images(Dataset):
         return self._dataset.people_in_one_image(self._rows[start : start + self.counts[number]])
 
 
-def _packs(images: np.ndarray, counts: np.ndarray, batch_size: int) -> list[list[int]]:
-    """The image numbers ``images`` in runs that hold about ``batch_size`` people; ``counts`` are
-    those of all images."""
-    packs: list[list[int]] = [[]]
+def _group_images(images: np.ndarray, counts: np.ndarray, batch_size: int) -> list[list[int]]:
+    """Group image indices into lists with about ``batch_size`` people each.
+
+    Args:
+        images: indices to group.
+        counts: number of people in each image of the data set.
+    """
+    groups: list[list[int]] = [[]]
     people = 0
     for number in images.tolist():
         count = counts[number]
-        if packs[-1] and people + count > batch_size:
-            packs.append([])
+        if groups[-1] and people + count > batch_size:
+            groups.append([])
             people = 0
-        packs[-1].append(number)
+        groups[-1].append(number)
         people += count
-    return packs if len(images) else []
+    return groups if len(images) else []
 
 
-def _join(parts: list[Batch]) -> Batch:
+def _concatenate(parts: list[Batch]) -> Batch:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on ``device``; from pinned memory the copy does not wait."""
+    """Copy a batch to ``device``; asynchronous from pinned memory."""
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
-def _one_thread(_: int) -> None:
-    # Many workers run at once; threads of their own would only compete.
+def _limit_threads(_: int) -> None:
+    # The workers already use all cores.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

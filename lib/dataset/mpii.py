@@ -1,8 +1,8 @@
-"""MPII Human Pose: the JSON annotations of the HRNet code base, scored by PCKh.
+"""MPII Human Pose, with the JSON annotations of the HRNet repository; evaluated by PCKh.
 
-Files: ``annot/<set>.json``, ``annot/gt_<set>.mat``, ``images/``. Rules and names:
-lib/dataset/mpii.py of leoxiaobin/deep-high-resolution-net.pytorch. The files count pixels from 1,
-everything here from 0.
+Files: ``annot/<split>.json``, ``annot/gt_<split>.mat``, ``images/``. Boxes and scoring follow
+lib/dataset/mpii.py of leoxiaobin/deep-high-resolution-net.pytorch. Coordinates in the files are
+1-based; here they are 0-based.
 """
 
 import io
@@ -26,7 +26,7 @@ from lib.utils.reading import read_json
 
 logger = logging.getLogger(__name__)
 
-_HEAD_SIZE_SHARE = 0.6  # PCKh's head size is this share of the head box's diagonal
+_HEAD_SIZE_RATIO = 0.6  # head size in PCKh, as a fraction of the head box's diagonal
 _ORDER = (
     *("rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelvis", "thorax", "neck", "head"),
     *("rwri", "relb", "rsho", "lsho", "lelb", "lwri"),
@@ -42,11 +42,16 @@ class _Person(msgspec.Struct, gc=False):
 
 
 class MpiiKeypoints:
-    """One split (``train``, ``valid``, ``trainval`` or ``test``): its people as a table, and the
-    evaluation of predictions.
+    """One split of MPII: a table of people, and the evaluation of predictions.
+
+    Args:
+        root: folder of the data set.
+        split: ``train``, ``valid``, ``trainval`` or ``test``.
+        skeleton: joints of the annotations.
+        data_format: ``jpg``, ``png`` or ``zip``.
 
     Raises:
-        InputError: a file is missing or not in this layout.
+        InputError: if a file is missing or malformed.
     """
 
     def __init__(
@@ -59,7 +64,7 @@ class MpiiKeypoints:
         path = self._folder / f"{split}.json"
         people = read_json(path, list[_Person], "MPII annotations")
         if not people:
-            raise InputError(f"{path}: has no people")
+            raise InputError(f"{path}: lists no people")
         images = Path(root) / ("images.zip@" if data_format == "zip" else "images")
         if data_format == "png":
             for person in people:
@@ -71,7 +76,7 @@ class MpiiKeypoints:
         center = np.array([p.center for p in people], np.float64)
         scale = np.array([p.scale for p in people], np.float64)
         size = np.repeat(scale[:, None] * PIXEL_STD, 2, 1)
-        # The box is moved down and enlarged so that the feet stay in, except where there is none.
+        # Move the box down and enlarge it, so that it contains the feet. x = -1 means no box.
         has_box = center[:, 0] != -1
         center[has_box, 1] += 15 * scale[has_box]
         scale[has_box] *= 1.25
@@ -100,23 +105,24 @@ class MpiiKeypoints:
             if len(person.joints) != count or len(person.joints_vis) != count:
                 raise InputError(
                     f"{path}: [{number}] ({person.image}) has {len(person.joints)} joints and "
-                    f"{len(person.joints_vis)} flags; there must be {count} of each"
+                    f"{len(person.joints_vis)} visibility flags; expected {count} of each"
                 )
         joints = np.array([p.joints for p in people], np.float32) - 1
         return joints, np.array([p.joints_vis for p in people], np.float32)
 
     def evaluate(self, poses: Poses, output_dir: str) -> tuple[OrderedDict, float]:
-        """Write ``pred.mat`` as the original does, and score it by PCKh where there is ground
-        truth.
+        """Write ``pred.mat`` as the HRNet code does, and compute PCKh.
 
         Args:
-            poses: everybody of ``table``, in its order.
+            poses: predictions for all rows of ``table``, in order.
+            output_dir: folder for ``pred.mat``.
 
         Returns:
-            name -> percent, and the mean at 0.5 that decides which network is best.
+            Metrics by name in percent, and the metric that selects the best checkpoint (mean
+            PCKh@0.5). Without ground truth: ``{"Null": 0}`` and 0.
         """
         if not np.array_equal(poses.row, np.arange(len(self.table))):
-            raise ValueError(f"must be all {len(self.table)} people in the table's order")
+            raise ValueError(f"poses must be all {len(self.table)} people in table order")
         predicted = poses.keypoints.astype(np.float64) + 1.0
         buffer = io.BytesIO()
         savemat(buffer, {"preds": predicted})
@@ -127,15 +133,16 @@ class MpiiKeypoints:
         return values, values["Mean"]
 
     def rows_to_draw(self, poses: Poses) -> np.ndarray:
-        """The numbers of the people worth drawing: everybody, since all boxes are annotated."""
+        """Return all rows of ``poses``, since all boxes are annotated."""
         return np.arange(len(poses))
 
     @cached_property
     def ground_truth(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Joints (N, 16, 2), flags of missing ones (N, 16) and head sizes (N,) of gt_<set>.mat.
+        """Ground truth of ``gt_<split>.mat``: joints (N, 16, 2), flags of missing joints (N, 16)
+        and head sizes (N,).
 
         Raises:
-            InputError: the file is missing, broken or made for other people.
+            InputError: if the file is missing, broken, or does not match the split.
         """
         path = self._folder / f"gt_{self.split}.mat"
         try:
@@ -145,19 +152,19 @@ class MpiiKeypoints:
             joints = file["pos_gt_src"].transpose(2, 0, 1).astype(np.float64)
             missing = file["jnt_missing"].T
         except FileNotFoundError:
-            raise InputError(f"{path}: there is no such file; PCKh needs it") from None
-        except Exception as error:  # a damaged file can fail in any way
-            raise InputError(f"{path}: not MPII's ground truth: {error}") from None
+            raise InputError(f"{path}: file not found; it is needed to compute PCKh") from None
+        except Exception as error:  # a damaged file can raise anything
+            raise InputError(f"{path}: not an MPII ground truth file: {error}") from None
         people, number = len(joints), len(self.skeleton)
         shapes = (joints.shape[1:], missing.shape, corners.shape)
         if shapes != ((number, 2), (people, number), (2, 2, people)):
-            raise InputError(f"{path}: its arrays do not fit each other: {shapes}")
+            raise InputError(f"{path}: inconsistent array shapes: {shapes}")
         if people != len(self.table):
             raise InputError(
                 f"{path}: has {people} people, {self.split}.json has {len(self.table)}"
             )
         if any(names[j : j + 1] != _ORDER[j : j + 1] for row in PCKH_ROWS.values() for j in row):
             raise InputError(
-                f"{path}: its joints are {', '.join(names)}; right is {', '.join(_ORDER)}"
+                f"{path}: its joints are {', '.join(names)}; expected {', '.join(_ORDER)}"
             )
-        return joints, missing, np.linalg.norm(corners[1] - corners[0], axis=0) * _HEAD_SIZE_SHARE
+        return joints, missing, np.linalg.norm(corners[1] - corners[0], axis=0) * _HEAD_SIZE_RATIO

@@ -1,7 +1,5 @@
-"""Photometric augmentation of a batch of crops, on the device they are on.
-
-The geometry of a sample is varied where it is cut (lib/dataset/top_down.py). This module varies
-how it was photographed: colours, greyscale, blur, noise, JPEG compression, hidden parts.
+"""Photometric augmentation of a batch of crops, on their device: color jitter, grayscale, blur,
+noise, JPEG artifacts and random erasing. (For geometric augmentation see lib/dataset/top_down.py.)
 """
 
 import math
@@ -13,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from yacs.config import CfgNode
 
-LUMINANCE = (0.299, 0.587, 0.114)  # of R, G, B: ITU-R BT.601
-BLUR_WIDTH = 9  # of the kernel, in pixels
-# ITU-T T.81, tables K.1 and K.2: the quantisation of luminance and chrominance at quality 50.
+LUMINANCE = (0.299, 0.587, 0.114)  # RGB weights, ITU-R BT.601
+BLUR_WIDTH = 9  # kernel size in pixels
+# Quantization tables of luminance and chrominance at quality 50: ITU-T T.81, tables K.1 and K.2.
 _LUMINANCE_TABLE = """
 16 11 10 16 24 40 51 61  12 12 14 19 26 58 60 55  14 13 16 24 40 57 69 56  14 17 22 29 51 87 80 62
 18 22 37 56 68 109 103 77  24 35 55 64 81 104 113 92  49 64 78 87 103 121 120 101
@@ -30,16 +28,18 @@ _CHROMINANCE_TABLE = (
 
 @dataclass(frozen=True)
 class Photometric:
-    """Random changes of uint8 RGB images (N, 3, H, W); each field is the share of images changed.
+    """Random photometric augmentation of uint8 RGB images (N, 3, H, W).
+
+    Each argument is the probability with which an image is changed.
 
     Args:
-        color: exposure, contrast, gamma, white balance, saturation and hue.
-        gray: no colour at all.
-        blur: a Gaussian with a standard deviation of 0.4 to 2 pixels.
-        noise: Gaussian, with a standard deviation of 3 to 25 of 255.
-        jpeg: block quantisation as JPEG does it, at quality 15 to 60.
-        erase: one to three rectangles of a random colour or of noise, each side 8 % to 35 % of the
-            image's.
+        color: jitter exposure, contrast, gamma, white balance, saturation and hue.
+        gray: convert to grayscale.
+        blur: Gaussian blur with a standard deviation of 0.4 to 2 pixels.
+        noise: Gaussian noise with a standard deviation of 3 to 25 (of 255).
+        jpeg: JPEG block quantization at quality 15 to 60.
+        erase: fill one to three rectangles with a random color or with noise. Their sides are 8 %
+            to 35 % of the image's.
     """
 
     color: float = 0.0
@@ -50,14 +50,15 @@ class Photometric:
     erase: float = 0.0
 
     def __call__(self, images: Tensor, seed: tuple[int, ...]) -> Tensor:
-        """Changed copies of ``images``; on one device the same ``seed`` gives the same result."""
+        """Return augmented copies of ``images``, reproducible for a given ``seed`` and device."""
         if not any(getattr(self, field.name) for field in fields(self)):
             return images
-        # Everything but noise is drawn on the host: choosing images on a GPU would wait for it.
+        # Draw on the host everything but the noise, because random decisions on a GPU would
+        # synchronize with it.
         rng = np.random.default_rng(seed)
         device_rng = torch.Generator(images.device).manual_seed(int(rng.integers(2**62)))
         changed = images.float()
-        for change, share in (
+        for change, probability in (
             (_erase, self.erase),
             (_color, self.color),
             (_gray, self.gray),
@@ -65,7 +66,7 @@ class Photometric:
             (_noise, self.noise),
             (_jpeg, self.jpeg),
         ):
-            rows = np.flatnonzero(rng.random(len(images)) < share)
+            rows = np.flatnonzero(rng.random(len(images)) < probability)
             if len(rows):
                 index = torch.from_numpy(rows).to(images.device)
                 changed[index] = change(changed[index], rng, device_rng).clamp_(0, 255)
@@ -73,7 +74,7 @@ class Photometric:
 
 
 def photometric_of(cfg: CfgNode) -> Photometric:
-    """The photometric augmentation that DATASET.PROB_* asks for."""
+    """Build the photometric augmentation given by DATASET.PROB_*."""
     return Photometric(
         **{field.name: cfg.DATASET[f"PROB_{field.name.upper()}"] for field in fields(Photometric)}
     )
@@ -102,13 +103,14 @@ def _color(images: Tensor, rng: np.random.Generator, _: torch.Generator) -> Tens
 
 
 def _hue_saturation(angle: float, saturation: float) -> np.ndarray:
-    """(3, 3): turns the chrominance of RGB by ``angle`` (radians) and scales it."""
-    grey = np.ones((3, 1)) * LUMINANCE
-    # Chrominance turns about the grey axis: Rodrigues' formula.
+    """Return the (3, 3) matrix that rotates the hue of RGB by ``angle`` (radians) and scales its
+    saturation."""
+    gray = np.ones((3, 1)) * LUMINANCE
+    # Rotation about the gray axis, by Rodrigues' formula.
     axis = np.full(3, 1 / math.sqrt(3))
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
     turn = np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
-    return grey + saturation * turn @ (np.eye(3) - grey)
+    return gray + saturation * turn @ (np.eye(3) - gray)
 
 
 def _gray(images: Tensor, _: np.random.Generator, __: torch.Generator) -> Tensor:
@@ -165,7 +167,7 @@ def _table(text: str) -> Tensor:
 
 
 def _cosines() -> Tensor:
-    """(8, 8): the orthonormal discrete cosine transform of a column."""
+    """Return the (8, 8) matrix of the orthonormal discrete cosine transform."""
     k, x = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
     transform = torch.cos(math.pi * (2 * x + 1) * k / 16) / 2
     transform[0] /= math.sqrt(2)

@@ -1,4 +1,4 @@
-"""The annotations of a data set as a few arrays."""
+"""The people of a data set as a few arrays."""
 
 from dataclasses import dataclass, fields
 
@@ -9,15 +9,16 @@ from lib.keypoints.geometry import PIXEL_STD
 
 @dataclass
 class Table:
-    """N people in M images. Arrays, not Python objects, so that worker processes share the memory.
+    """N people in M images. Arrays rather than Python objects, so that workers share the memory.
 
     image: (N,) int32, row in ``paths`` and ``image_ids``.
-    center, scale: (N, 2) float32, the person's box: pixels, and size / 200 pixels.
-    size: (N, 2) float32, width and height of the box as annotated, pixels.
-    joints: (N, K, 2) float32, image pixels.
+    center: (N, 2) float32, center of the padded box in pixels.
+    scale: (N, 2) float32, width and height of the padded box / 200 pixels.
+    size: (N, 2) float32, width and height of the box before padding, in pixels.
+    joints: (N, K, 2) float32, in image pixels.
     visible: (N, K) float32, 1 where the joint is annotated.
-    score: (N,) float32, the detector's, 1 for annotated boxes.
-    category: (N,) int32, what kind of body it is: an id of the annotation file.
+    score: (N,) float32, detection score; 1 for annotated boxes.
+    category: (N,) int32, category id in the annotation file.
     paths: (M,) bytes, UTF-8.
     image_ids: (M,) int64.
     """
@@ -37,26 +38,27 @@ class Table:
         return len(self.image)
 
     def path(self, row: int) -> str:
-        """The image file of person ``row``."""
+        """Return the image file of person ``row``."""
         return self.paths[self.image[row]].decode()
 
     def box(self, row: int) -> np.ndarray:
-        """x, y, width, height of person ``row``'s box in pixels, (4,) float32."""
+        """Return the box of person ``row`` before padding: (4,) float32 x, y, width, height."""
         size = self.size[row]
         return np.concatenate([self.center[row] - size / 2, size])
 
     def select(self, rows: np.ndarray) -> "Table":
-        """The people in ``rows`` (numbers or flags), over the same images."""
+        """Return a table of the people in ``rows`` (indices or a mask) with the same images."""
         per_person = {"image", "center", "scale", "size", "joints", "visible", "score", "category"}
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return Table(**{k: v[rows] if k in per_person else v for k, v in values.items()})
 
 
-def well_placed(table: Table) -> np.ndarray:
-    """(N,) flags of the people whose visible joints lie around the middle of their box.
+def is_well_centered(table: Table) -> np.ndarray:
+    """Return flags (N,) of the people whose visible joints are centered in their box.
 
-    The rule of DATASET.SELECT_DATA (lib/dataset/JointsDataset.py, ``select_data``): the fewer
-    joints can be seen, the nearer their mean must be to the centre.
+    This is the filter of DATASET.SELECT_DATA. The mean of the joints must be near the center of the
+    box; the more joints are visible, the nearer. Source: ``select_data`` in
+    lib/dataset/JointsDataset.py of the HRNet repository.
     """
     count = table.visible.sum(1)
     mean = (table.joints * table.visible[..., None]).sum(1) / np.maximum(count, 1)[:, None]

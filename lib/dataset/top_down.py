@@ -1,4 +1,4 @@
-"""Samples of one person: a crop around a box, turned, scaled and mirrored at random in training."""
+"""Top-down samples: a crop around one person, with random geometric augmentation in training."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,13 +22,13 @@ from lib.keypoints.skeletons import Skeleton
 
 
 class Source(Protocol):
-    """The people of a split, their skeleton, and the evaluation of predictions."""
+    """Interface of a data set split: its people, their skeleton, and the evaluation."""
 
     skeleton: Skeleton
     table: Table
     split: str
     has_ground_truth: bool
-    ground_truth: Any  # what ``evaluate`` compares with, where ``has_ground_truth``
+    ground_truth: Any  # used by ``evaluate``; only if ``has_ground_truth``
 
     def evaluate(self, poses: Poses, output_dir: str) -> tuple[dict, float]: ...
 
@@ -37,20 +37,23 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training varies a sample (DATASET.*; distributions: lib/dataset/JointsDataset.py of the
-    HRNet code)."""
+    """Geometric augmentation, as set by DATASET.*.
+
+    The distributions are those of lib/dataset/JointsDataset.py in the HRNet repository.
+    ``shift_probability`` is from mmpose: these boxes are shifted by up to a fifth of their size.
+    """
 
     flip: bool = True
     scale_factor: float = 0.25
     rotation_factor: float = 30.0
     half_body_probability: float = 0.0
     half_body_joints: int = 8
-    shift_probability: float = 0.0  # mmpose: some boxes are moved by up to a fifth, for all epochs
+    shift_probability: float = 0.0
 
 
 @dataclass
 class View:
-    """Where a crop looks: a box, its turn in degrees, and whether it lies in the mirrored image."""
+    """A rotated box (degrees), in the original or the mirrored image."""
 
     center: np.ndarray
     scale: np.ndarray
@@ -59,26 +62,29 @@ class View:
 
 
 class TopDownDataset(Dataset):
-    """The people of ``source`` as samples.
+    """Dataset of the people of ``source``.
 
-    ``dataset[row]`` and ``dataset[epoch, row]`` are one sample, a dict of tensors:
+    ``dataset[row]`` and ``dataset[epoch, row]`` return a sample, a dict of tensors:
 
         image: uint8 (3, H, W), RGB.
-        joints: float32 (K, 2), x, y in crop pixels; 0 where not annotated.
-        visible: float32 (K,), 1 where the joint is annotated.
-        center, scale: float32 (2,), the crop's box in image pixels (of the mirrored image where it
-            is mirrored).
+        joints: float32 (K, 2), x, y in crop pixels; 0 if not annotated.
+        visible: float32 (K,), 1 if the joint is annotated.
+        center, scale: float32 (2,), the box of the crop in pixels of the image or, if the sample is
+            flipped, of the mirrored image.
         rotation: float32, degrees.
-        box: float32 (4,), x, y, width, height in image pixels, as annotated or detected.
-        score: float32, the detector's.
+        box: float32 (4,), annotated or detected x, y, width, height in image pixels.
+        score: float32, detection score.
         index: int64, row in ``source.table``.
         image_index: int64, row of the image in ``source.table``.
 
-    A training sample follows from (seed, epoch, row) alone: the order of samples, the number of
-    workers and where a run was resumed do not matter.
+    A training sample depends only on (seed, epoch, row). The order of samples, the number of
+    workers and resuming a run do not change it.
 
     Args:
-        augmentation: None for tests.
+        source: the people.
+        crop: size and type of the crops.
+        augmentation: None for evaluation.
+        seed: seed of the augmentation.
     """
 
     def __init__(
@@ -99,7 +105,7 @@ class TopDownDataset(Dataset):
         return self._sample(row, read_image(self.table.path(row)), epoch)
 
     def people_in_one_image(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        """The samples of ``rows``, who share one image, stacked; the image is read once."""
+        """Return a batch of the samples ``rows``, which share one image; it is read only once."""
         image = read_image(self.table.path(rows[0]))
         samples = [self._sample(row, image) for row in rows]
         return {name: torch.stack([s[name] for s in samples]) for name in samples[0]}
@@ -112,7 +118,7 @@ class TopDownDataset(Dataset):
         if self.augmentation is not None:
             rng = np.random.default_rng((self.seed, epoch, row))
             view.center = view.center + self._shift(row)
-            view = self._vary(view, joints, visible, width, rng)
+            view = self._augment(view, joints, visible, width, rng)
         matrix = self.crop.matrix(view.center, view.scale, view.rotation)
         image_matrix = matrix
         if view.is_mirrored:
@@ -121,7 +127,7 @@ class TopDownDataset(Dataset):
         is_visible = visible > 0
         moved = np.where(is_visible[:, None], transform_points(joints, matrix), 0)
         return {
-            "image": torch.from_numpy(cut(image, image_matrix, self.crop.size)),
+            "image": torch.from_numpy(crop_image(image, image_matrix, self.crop.size)),
             "joints": torch.from_numpy(moved.astype(np.float32)),
             "visible": torch.from_numpy(is_visible.astype(np.float32)),
             "center": torch.from_numpy(np.array(view.center, np.float32)),
@@ -134,13 +140,13 @@ class TopDownDataset(Dataset):
         }
 
     def _shift(self, row: int) -> np.ndarray:
-        """How far the box of ``row`` is moved, in pixels; the same in every epoch."""
+        """Return the random shift (2,) of a box in pixels; the same in every epoch."""
         rng = np.random.default_rng((self.seed, row))
         if rng.random() >= self.augmentation.shift_probability:
             return np.zeros(2, np.float32)
         return (0.4 * (rng.random(2) - 0.5) * self.table.size[row]).astype(np.float32)
 
-    def _vary(
+    def _augment(
         self,
         view: View,
         joints: np.ndarray,
@@ -148,27 +154,35 @@ class TopDownDataset(Dataset):
         width: int,
         rng: np.random.Generator,
     ) -> View:
-        """Another view of the same person in an image of that width, by HRNet's distributions."""
-        how = self.augmentation
+        """Return a random view of the same person, in an image of the given width."""
+        settings = self.augmentation
         center, scale = view.center, view.scale
-        if visible.sum() > how.half_body_joints and rng.random() < how.half_body_probability:
-            # A normal draw, not a uniform one, as published: the upper body comes in 69 % of cases.
+        has_enough_joints = visible.sum() > settings.half_body_joints
+        if has_enough_joints and rng.random() < settings.half_body_probability:
+            # Normal, not uniform, as in the published code: the upper body is chosen in 69 %.
             prefers_upper = rng.standard_normal() < 0.5
             upper_body, aspect_ratio = self.skeleton.upper_body, self.crop.aspect_ratio
             half = half_body_box(joints, visible, upper_body, prefers_upper, aspect_ratio)
             center, scale = half or (center, scale)
-        spread, turn = how.scale_factor, how.rotation_factor
+        spread, turn = settings.scale_factor, settings.rotation_factor
         zoom = np.clip(rng.standard_normal() * spread + 1, 1 - spread, 1 + spread)
         rotation = np.clip(rng.standard_normal() * turn, -2 * turn, 2 * turn)
         rotation = rotation if rng.random() <= 0.6 else 0.0
-        is_mirrored = how.flip and rng.random() <= 0.5
+        is_mirrored = settings.flip and rng.random() <= 0.5
         if is_mirrored:
             center = np.array([width - 1 - center[0], center[1]], np.float32)
         return View(center, scale * np.float32(zoom), float(rotation), is_mirrored)
 
 
-def cut(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(3, H, W) uint8 RGB crop of a (H, W, 3) BGR image; bilinear, black outside."""
+def crop_image(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return a (3, H, W) uint8 RGB crop of a (H, W, 3) BGR image.
+
+    Bilinear interpolation; pixels outside the image are black.
+
+    Args:
+        matrix: (2, 3) affine matrix from image to crop pixels.
+        size: (width, height) of the crop.
+    """
     patch = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR)
     planes = np.empty((3, size[1], size[0]), np.uint8)
     cv2.split(patch, [planes[2], planes[1], planes[0]])

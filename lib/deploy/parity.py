@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 from lib.core.backends import Backend, TorchBackend
 from lib.core.codecs.codec import Outputs
 from lib.dataset import build_dataset, crop_of
-from lib.dataset.top_down import cut
+from lib.dataset.top_down import crop_image
 from lib.figures.drawing import draw_scene
 from lib.keypoints.geometry import box_to_center_scale
 from lib.utils.errors import InputError
@@ -104,5 +104,5 @@ def drawn_crops(cfg: CfgNode, count: int) -> Tensor:
         boxes = np.array([person["bbox"] for person in people], np.float64).reshape(-1, 4)
         bgr = np.ascontiguousarray(image[..., ::-1])
         for center, scale in zip(*box_to_center_scale(boxes, crop.aspect_ratio), strict=True):
-            crops.append(torch.from_numpy(cut(bgr, crop.matrix(center, scale), crop.size)))
+            crops.append(torch.from_numpy(crop_image(bgr, crop.matrix(center, scale), crop.size)))
     return torch.stack(crops[:count])

@@ -1,1 +1,1 @@
-"""The built-in data set: people drawn from a seed and an index, laid out as COCO is."""
+"""The built-in data set of synthetic people, reproducible from a seed, in COCO format."""

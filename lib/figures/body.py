@@ -1,7 +1,7 @@
-"""The skeleton of a drawn person: proportions, and where a pose puts every joint in 3-D.
+"""Body proportions and forward kinematics: the 3D joints of a person in a given pose.
 
-Body frame: x to the PERSON's left, y up, z forward, in units of an adult's standing height, the
-pelvis at the origin.
+Body frame: origin at the pelvis, x to the PERSON's left, y up, z forward. The unit is the standing
+height of an adult.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,11 @@ from lib.keypoints.skeletons import COCO
 
 SIDES = ("left", "right")
 
-# COCO's joints, in its order; left is the person's left.
-JOINTS = COCO.names
-FACE = 5  # the first five of them lie on the head's surface
+JOINTS = COCO.names  # left is the person's left
+FACE = 5  # the first five joints are on the surface of the head
 
-# The head's landmarks in its own frame, in head lengths (chin to crown) from the middle of the
-# head, on the skin that dress.py draws.
+# Facial landmarks in the head's frame, in head lengths (chin to crown) from the center of the head.
+# They lie on the surface modeled in dress.py.
 HEAD_POINTS = {
     "nose": (0.0, -0.09, 0.47),
     "left_eye": (0.14, 0.05, 0.325),
@@ -30,8 +29,8 @@ HEAD_POINTS = {
 
 @dataclass(frozen=True)
 class Proportions:
-    """Lengths of a body, in adult heights; `shoulder` and `hip` are half widths, `girth` scales
-    every thickness."""
+    """Lengths of a body in adult heights. `shoulder` and `hip` are half widths; `girth` is a factor
+    for all thicknesses."""
 
     kind: str  # man, woman or child
     head: float
@@ -50,15 +49,15 @@ class Proportions:
 
 @dataclass(frozen=True)
 class Skeleton3D:
-    """Joints (name -> (3,)) and the frames of the rigid parts (name -> (3, 3), columns left, up,
-    forward)."""
+    """3D joints (name -> (3,)) and frames of the rigid parts (name -> (3, 3) with the columns left,
+    up, forward)."""
 
     joints: dict[str, np.ndarray]
     frames: dict[str, np.ndarray]
 
 
 def sample_proportions(rng: np.random.Generator) -> Proportions:
-    """A man, a woman or a child, thin to heavy, long- or short-legged."""
+    """Draw random proportions of a man, woman or child."""
     kind = str(rng.choice(["man", "woman", "child"], p=[0.42, 0.4, 0.18]))
 
     def vary(value: float, spread: float = 0.05) -> float:
@@ -67,7 +66,7 @@ def sample_proportions(rng: np.random.Generator) -> Proportions:
     stature = {"man": 1.0, "woman": 0.94, "child": rng.uniform(0.62, 0.82)}[kind]
     legs = vary({"man": 1.0, "woman": 1.01, "child": 0.95}[kind], 0.04) * stature
     arms = vary({"man": 1.0, "woman": 0.97, "child": 0.94}[kind], 0.04) * stature
-    heavy = float(np.clip(rng.gamma(4.0, 0.25), 0.4, 2.4))  # about 1: average
+    heavy = float(np.clip(rng.gamma(4.0, 0.25), 0.4, 2.4))  # 1: average weight
     return Proportions(
         kind=kind,
         head=vary({"man": 0.138, "woman": 0.134, "child": 0.128}[kind], 0.04),
@@ -86,7 +85,7 @@ def sample_proportions(rng: np.random.Generator) -> Proportions:
 
 
 def rotation(axis: str, degrees: float) -> np.ndarray:
-    """(3, 3): a right-handed turn about x, y or z."""
+    """Return the (3, 3) right-handed rotation about the axis x, y or z."""
     c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     if axis == "x":
         return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
@@ -95,8 +94,8 @@ def rotation(axis: str, degrees: float) -> np.ndarray:
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
 
-def place(body: Proportions, pose: Pose) -> Skeleton3D:
-    """Forward kinematics (and, for reaching arms, two-bone inverse kinematics) of a pose."""
+def forward_kinematics(body: Proportions, pose: Pose) -> Skeleton3D:
+    """Compute the joints of a body in a pose; arms with a target use inverse kinematics."""
     pelvis = rotation("z", pose.lying) @ rotation("x", pose.lean)
     flexion, side, twist = (0.5 * angle for angle in pose.spine)
     bend = rotation("y", twist) @ rotation("z", side) @ rotation("x", flexion)
@@ -115,16 +114,15 @@ def place(body: Proportions, pose: Pose) -> Skeleton3D:
         joints[name] = joints["head"] + head @ (np.array(point) * body.head)
     for i, name in enumerate(SIDES):
         mirror = np.diag([1.0 - 2.0 * i, 1.0, 1.0])
-        _place_arm(joints, body, pose.arms[i], name, chest, mirror)
-        _place_leg(joints, frames, body, pose.legs[i], name, pelvis, mirror)
+        _add_arm(joints, body, pose.arms[i], name, chest, mirror)
+        _add_leg(joints, frames, body, pose.legs[i], name, pelvis, mirror)
     return Skeleton3D(joints, frames)
 
 
-def _place_arm(
+def _add_arm(
     joints: dict, body: Proportions, arm: Arm, name: str, chest: np.ndarray, mirror: np.ndarray
 ) -> None:
-    """Adds one arm's shoulder, elbow, wrist and hand; `mirror` turns the left convention into the
-    right one."""
+    """Add shoulder, elbow, wrist and hand of one arm; `mirror` converts left to right."""
     if arm.reach is None:
         upper = (
             rotation("x", -arm.flexion)
@@ -134,8 +132,8 @@ def _place_arm(
         to_elbow = upper @ (0.0, -1.0, 0.0) * body.upper_arm
         to_wrist = to_elbow + upper @ rotation("x", -arm.elbow) @ (0.0, -1.0, 0.0) * body.forearm
     else:
-        to_elbow, to_wrist = _bend_to(arm, body.upper_arm, body.forearm)
-    # A raised arm lifts its shoulder and brings it inwards, as the clavicle does.
+        to_elbow, to_wrist = _inverse_kinematics(arm, body.upper_arm, body.forearm)
+    # A raised arm moves its shoulder up and inwards, as the clavicle does.
     lift = max(0.0, 0.3 + to_elbow[1] / body.upper_arm) / 1.3
     shoulder = np.array([body.shoulder * (1 - 0.12 * lift), (0.24 * lift - 0.12) * body.trunk, 0.0])
     joints[f"{name}_shoulder"] = joints["neck"] + chest @ mirror @ shoulder
@@ -145,11 +143,11 @@ def _place_arm(
     joints[f"{name}_hand"] = joints[f"{name}_wrist"] + chest @ mirror @ along * (0.075 / 0.145)
 
 
-def _bend_to(arm: Arm, upper: float, lower: float) -> tuple[np.ndarray, np.ndarray]:
-    """Elbow and wrist, (3,) each from the shoulder, of an arm whose wrist goes to `arm.reach`."""
+def _inverse_kinematics(arm: Arm, upper: float, lower: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return elbow and wrist, (3,) relative to the shoulder, of an arm that reaches `arm.reach`."""
     wrist = np.array(arm.reach) * (upper + lower)
     distance = np.linalg.norm(wrist)
-    # 0.45: an elbow folds to some 150 degrees, no further.
+    # 0.45: an elbow flexes to about 150 degrees.
     reach = np.clip(distance, 0.45 * max(upper, lower), 0.995 * (upper + lower))
     axis = wrist / distance
     pole = np.array(arm.pole) - np.dot(arm.pole, axis) * axis
@@ -159,7 +157,7 @@ def _bend_to(arm: Arm, upper: float, lower: float) -> tuple[np.ndarray, np.ndarr
     return along * axis + out * pole, reach * axis
 
 
-def _place_leg(
+def _add_leg(
     joints: dict,
     frames: dict,
     body: Proportions,
@@ -168,7 +166,7 @@ def _place_leg(
     pelvis: np.ndarray,
     mirror: np.ndarray,
 ) -> None:
-    """Adds one leg's hip, knee, ankle, heel and toe, and the foot's frame."""
+    """Add hip, knee, ankle, heel and toe of one leg, and the frame of the foot."""
     thigh = (
         rotation("x", -leg.flexion) @ rotation("z", leg.abduction) @ rotation("y", -leg.internal)
     )

@@ -1,5 +1,4 @@
-"""Bags, things in a hand, and seats of drawn people. They hide what is behind them and are not
-part of anybody's mask."""
+"""Bags, hand-held objects and seats. They occlude, but are not part of a person's mask."""
 
 import numpy as np
 
@@ -10,22 +9,22 @@ from lib.figures.render import Paint, Part, cone
 Rng = np.random.Generator
 
 
-def things(
+def carried_objects(
     rng: Rng, body: Proportions, skeleton: Skeleton3D, names: tuple[str, str], paint: Paint
 ) -> list[Part]:
-    """A bag ("backpack", "shoulder" or "") and a thing in a hand ("ball", "stick", "bag" or "")."""
-    bag, thing = names
+    """Build a bag and a hand-held object; for the `names` see `bag` and `held` of `Outfit`."""
+    bag, held = names
     cones = []
     if bag == "backpack":
         cones.append((_backpack(body, skeleton), "chest"))
     elif bag == "shoulder":
         cones.append((_shoulder_bag(rng, body, skeleton), "neck"))
-    if thing:
+    if held:
         side = SIDES[rng.integers(2)]
-        cones.append((_in_hand(rng, skeleton, thing, side), f"{side}_hand"))
+        cones.append((_held_object(rng, skeleton, held, side), f"{side}_hand"))
     frame = skeleton.frames["chest"]
     return [
-        Part(np.array(rows), frame, skeleton.joints[origin], paint, flesh=False)
+        Part(np.array(rows), frame, skeleton.joints[origin], paint, is_body=False)
         for rows, origin in cones
     ]
 
@@ -45,7 +44,7 @@ def _backpack(body: Proportions, skeleton: Skeleton3D) -> list[np.ndarray]:
 
 
 def _shoulder_bag(rng: Rng, body: Proportions, skeleton: Skeleton3D) -> list[np.ndarray]:
-    """A strap over one shoulder to a bag at the hip of the same or the other side."""
+    """Build a bag at one hip with a strap over either shoulder."""
     j, chest, pelvis = skeleton.joints, skeleton.frames["chest"], skeleton.frames["pelvis"]
     shoulder, hip = (SIDES[i] for i in rng.integers(0, 2, 2))
     out = 1.0 if hip == "left" else -1.0
@@ -63,13 +62,13 @@ def _shoulder_bag(rng: Rng, body: Proportions, skeleton: Skeleton3D) -> list[np.
     return cones
 
 
-def _in_hand(rng: Rng, skeleton: Skeleton3D, thing: str, side: str) -> list[np.ndarray]:
+def _held_object(rng: Rng, skeleton: Skeleton3D, name: str, side: str) -> list[np.ndarray]:
     wrist, hand = skeleton.joints[f"{side}_wrist"], skeleton.joints[f"{side}_hand"]
     along = (hand - wrist) / max(np.linalg.norm(hand - wrist), 1e-6)
-    if thing == "ball":
+    if name == "ball":
         radius = rng.uniform(0.04, 0.075)
         return [cone(hand + along * radius, hand + along * (radius + 0.001), radius, radius)]
-    if thing == "stick":
+    if name == "stick":
         axis = rng.normal(0, 1, 3) + 1.2 * along
         axis /= np.linalg.norm(axis)
         length = rng.uniform(0.3, 0.7)
@@ -81,9 +80,9 @@ def _in_hand(rng: Rng, skeleton: Skeleton3D, thing: str, side: str) -> list[np.n
 
 
 def seat(rng: Rng, body: Proportions, skeleton: Skeleton3D) -> Part:
-    """A stool, chair or block below somebody who sits."""
+    """Build a stool, chair or block under a seated person."""
     hips = 0.5 * (skeleton.joints["left_hip"] + skeleton.joints["right_hip"])
-    # Always upright, however the pelvis tilts.
+    # The seat stays upright when the pelvis tilts.
     center = hips - (0.0, 0.085 * body.girth + 0.02, 0.0)
     half, thick = rng.uniform(0.12, 0.26), rng.uniform(0.015, 0.04)
     depth = np.array([0.0, 0.0, 1.0])
@@ -122,4 +121,4 @@ def seat(rng: Rng, body: Proportions, skeleton: Skeleton3D) -> Part:
             for x in np.linspace(-1, 1, int(rng.integers(2, 7)))
         ]
     paint = paints.cloth(rng, paints.sample_color(rng), 0.3)
-    return Part(np.array(rows), np.eye(3), center, paint, flesh=False)
+    return Part(np.array(rows), np.eye(3), center, paint, is_body=False)

@@ -1,9 +1,7 @@
-"""`figures`, the built-in data set: drawn people with COCO's joints, so that everything runs
-without a download.
+"""Images and annotations of `figures`, the built-in data set of synthetic people with COCO joints.
 
-The picture of (seed, split, index) follows from `np.random.default_rng([seed, split number,
-index])` alone. Visibility flags follow what can be seen in the finished picture (see `_flags`),
-with COCO's meaning: 2 visible, 1 labelled though hidden, 0 not labelled.
+An image depends only on (seed, split, index). Visibility flags are derived from the finished image
+(see `_flags`) and have COCO's meaning: 2 visible, 1 labelled but occluded, 0 not labelled.
 """
 
 from dataclasses import dataclass
@@ -11,22 +9,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.figures import scenery
-from lib.figures.body import FACE, JOINTS, Skeleton3D, place, rotation, sample_proportions
-from lib.figures.dress import FLESH, dress
+from lib.figures.body import (
+    FACE,
+    JOINTS,
+    Skeleton3D,
+    forward_kinematics,
+    rotation,
+    sample_proportions,
+)
+from lib.figures.dress import SURFACE_DEPTH, dress
 from lib.figures.poses import sample_pose
 from lib.figures.render import Camera, Layer, Part, render, sample_light
 from lib.keypoints.skeletons import COCO
 
 SPLITS = {"train": 0, "val": 1}
-PEOPLE = (0.36, 0.26, 0.16, 0.1, 0.05, 0.03, 0.02, 0.02)  # the shares of one to eight people
-CLOSE_UPS = 0.12  # the share of images with somebody larger than the image, the head in it
-SMALLEST = 32**2  # pixels of a person; COCO gives nobody smaller keypoints
-LENGTHS = (60.0, 400.0)  # a person's longer side in pixels, before truncation
+PEOPLE = (0.36, 0.26, 0.16, 0.1, 0.05, 0.03, 0.02, 0.02)  # probabilities of one to eight people
+CLOSE_UPS = 0.12  # fraction of images with a person larger than the image
+MIN_AREA = 32**2  # in pixels; COCO annotates no keypoints on smaller people
+LENGTHS = (60.0, 400.0)  # range of a person's longer side in pixels, before truncation
 
-LIMBS = tuple((a + 1, b + 1) for a, b in COCO.limbs)  # 1-based, as COCO's files have them
+LIMBS = tuple((a + 1, b + 1) for a, b in COCO.limbs)  # 1-based, as in COCO files
 
-# Which way a landmark of the face looks, in the head's frame, and how far it may be turned away and
-# still be seen.
+# Normal of each facial landmark in the head's frame, and the limit of its depth component up to
+# which the landmark is visible.
 FACING = {
     "nose": ((0.0, -0.2, 1.0), 0.2),
     "left_eye": ((0.35, 0.0, 1.0), -0.05),
@@ -38,27 +43,31 @@ FACING = {
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody in a scene.
+    """A person in a scene.
 
-    joints (17, 3): x, y and depth in pixels; reach (17,): the flesh before each of them, in pixels;
-    facing (17,): see `_facing`; length: the longer side in pixels, before truncation.
+    parts: surfaces to render.
+    camera: transform from the body frame to pixels.
+    joints: (17, 3) x, y and depth in pixels.
+    surface_depth: (17,) maximum depth of the body surface in front of each joint, in pixels.
+    facing: (17,) see `_facing`.
+    length: longer side in pixels, before truncation.
     """
 
     parts: list[Part]
     camera: Camera
     joints: np.ndarray
-    reach: np.ndarray
+    surface_depth: np.ndarray
     facing: np.ndarray
     length: float
 
 
 def draw_scene(seed: int, split: str, index: int) -> tuple[np.ndarray, list[dict]]:
-    """One picture of `figures`.
+    """Draw one image of `figures`.
 
-    Returns the image, uint8 (H, W, 3) RGB, and its people as COCO annotations without ids: bbox (x,
-    y, w, h in pixels, of the visible mask), area (the visible mask's pixels), keypoints (51
-    numbers), num_keypoints, iscrowd, category_id. Somebody hardly to be seen has no keypoints (COCO
-    does the same), or, under 40 pixels, no annotation.
+    Returns:
+        The image, uint8 (H, W, 3) RGB, and COCO annotations without ids. Box and area are those of
+        the visible mask. As in COCO, barely visible people have no keypoints; with fewer than 40
+        visible pixels they have no annotation.
     """
     rng = np.random.default_rng([seed, SPLITS[split], index])
     size = scenery.sample_size(rng)
@@ -72,21 +81,22 @@ def draw_scene(seed: int, split: str, index: int) -> tuple[np.ndarray, list[dict
         layer = render(person.parts, person.camera, light, size)
         layers.append(layer)
         if layer is not None:
-            _put(image, owner, layer, number)
+            _composite(image, owner, layer, number)
         if rng.random() < 0.1:
-            thing = scenery.occluder(rng, size, light, (*person.camera.center, person.length))
-            if thing is not None:
-                _put(image, owner, thing, -1)
+            target = (*person.camera.center, person.length)
+            occluder = scenery.occluder(rng, size, light, target)
+            if occluder is not None:
+                _composite(image, owner, occluder, -1)
     annotations = []
     for number, (person, layer) in enumerate(zip(people, layers, strict=True), 1):
         annotation = None if layer is None else annotate(person, layer, owner, number)
         if annotation is not None:
             annotations.append(annotation)
-    return scenery.develop(rng, image), annotations
+    return scenery.apply_camera_effects(rng, image), annotations
 
 
 def sample_people(rng: np.random.Generator, size: tuple[int, int]) -> list[Person]:
-    """One to eight people, farthest (smallest) first, many of them in groups."""
+    """Draw one to eight people, many of them in groups, sorted from far (small) to near."""
     people: list[Person] = []
     for _ in range(1 + rng.choice(len(PEOPLE), p=PEOPLE)):
         low, high = np.log(LENGTHS)
@@ -110,7 +120,7 @@ def sample_people(rng: np.random.Generator, size: tuple[int, int]) -> list[Perso
 
 
 def _sample_yaw(rng: np.random.Generator) -> float:
-    """Degrees: like people in photographs, more often from the front than from the side or back."""
+    """Draw a yaw in degrees; the front is more frequent than side and back, as in photographs."""
     chance = rng.random()
     if chance < 0.5:
         return float(rng.normal(0, 40))
@@ -125,14 +135,17 @@ def pose_person(
     center: tuple[float, float] | None = None,
     family: str | None = None,
 ) -> Person:
-    """A person whose longer side is `length` pixels, turned by `yaw` degrees (0 faces the camera,
-    90: to image right).
+    """Draw a random person.
 
-    Without a `center` (pixels) it is placed in the image, mostly whole. `family` is a key of
-    `poses.FAMILIES`.
+    Args:
+        size: (width, height) of the image.
+        yaw: degrees; 0 faces the camera, 90 faces the right side of the image.
+        length: longer side in pixels.
+        center: in pixels; None for a random position, mostly without truncation.
+        family: key of `poses.FAMILIES`; None for a random one.
     """
     body, pose = sample_proportions(rng), sample_pose(rng, family)
-    skeleton = place(body, pose)
+    skeleton = forward_kinematics(body, pose)
     pitch, roll = np.clip(rng.normal((5, 0), (9, 5)), -20, 40)
     turn = (
         rotation("z", roll) @ rotation("x", pitch) @ np.diag([1.0, -1.0, -1.0]) @ rotation("y", yaw)
@@ -144,42 +157,40 @@ def pose_person(
     pivot = turn.T @ (0.5 * (low + high))
     half = 0.5 * scale * (high - low)[:2]
     if center is None:
-        center = _place_center(rng, size, half)
+        center = _sample_center(rng, size, half)
     camera = Camera(
         turn, pivot, float(scale), (float(center[0]), float(center[1])), rng.uniform(2.5, 7.0)
     )
     joints, pixels = camera.project(np.array([skeleton.joints[name] for name in JOINTS]))
-    flesh = [0.13 * body.head] * FACE + [
-        FLESH[name.split("_")[1]] * body.girth for name in JOINTS[FACE:]
+    surface_depth = [0.13 * body.head] * FACE + [
+        SURFACE_DEPTH[name.split("_")[1]] * body.girth for name in JOINTS[FACE:]
     ]
     return Person(
         parts=dress(rng, body, skeleton, is_seated=pose.name == "sitting"),
         camera=camera,
         joints=joints,
-        reach=np.array(flesh) * pixels,
+        surface_depth=np.array(surface_depth) * pixels,
         facing=_facing(skeleton, turn),
         length=length,
     )
 
 
-def _place_center(
+def _sample_center(
     rng: np.random.Generator, size: tuple[int, int], half: np.ndarray
 ) -> tuple[float, float]:
-    """A place for a figure of half size `half`: mostly whole in the image, else anywhere, so that
-    it is cut."""
+    """Draw a center for a person of half size `half`: mostly inside the image, else truncated."""
     whole = rng.random() < 0.85
     center = []
     for side, reach in zip(size, half, strict=True):
         low, high = (reach, side - reach) if whole else (0.05 * side, 0.95 * side)
-        if low > high:  # too large to be whole
+        if low > high:  # larger than the image
             low, high = high, low
         center.append(float(rng.uniform(low, high)))
     return center[0], center[1]
 
 
 def _facing(skeleton: Skeleton3D, turn: np.ndarray) -> np.ndarray:
-    """float (17,): how far the joint's side of the head is turned to the camera, 0 at the limit of
-    being seen; 1 for the joints of the body."""
+    """Return (17,) values that are positive if a joint faces the camera; always 1 for the body."""
     facing = np.ones(len(JOINTS))
     for i, name in enumerate(JOINTS[:FACE]):
         direction, limit = FACING[name]
@@ -189,7 +200,7 @@ def _facing(skeleton: Skeleton3D, turn: np.ndarray) -> np.ndarray:
 
 
 def _shadow(rng: np.random.Generator, image: np.ndarray, person: Person) -> None:
-    """Darken the ground under the feet of most people, in place."""
+    """Darken the ground under the feet, for most people, in place."""
     if rng.random() < 0.35:
         return
     h, w = image.shape[:2]
@@ -204,34 +215,38 @@ def _shadow(rng: np.random.Generator, image: np.ndarray, person: Person) -> None
         image[y0:y1, x0:x1] *= (1 - fade)[..., None].astype(np.float32)
 
 
-def _put(image: np.ndarray, owner: np.ndarray, layer: Layer, number: int) -> None:
-    """Blend a layer and note whose its pixels are."""
+def _composite(image: np.ndarray, owner: np.ndarray, layer: Layer, number: int) -> None:
+    """Blend a layer into the image and mark its pixels in `owner`, in place."""
     scenery.blend(image, layer)
     h, w = layer.alpha.shape
     owner[layer.y : layer.y + h, layer.x : layer.x + w][layer.alpha >= 0.5] = number
 
 
 def annotate(person: Person, layer: Layer, owner: np.ndarray, number: int) -> dict | None:
-    """A COCO annotation from the finished `owner` map (H, W), or None for somebody with under 40
-    visible pixels."""
+    """Return a COCO annotation, or None if fewer than 40 pixels are visible.
+
+    Args:
+        owner: (H, W) number of the person visible at each pixel of the finished image.
+        number: number of this person.
+    """
     h, w = layer.alpha.shape
     window = owner[layer.y : layer.y + h, layer.x : layer.x + w]
-    mask = (window == number) & layer.flesh
+    mask = (window == number) & layer.body_mask
     area = int(mask.sum())
     if area < 40:
         return None
     xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     box = [xs[0] + layer.x, ys[0] + layer.y, xs[-1] - xs[0] + 1, ys[-1] - ys[0] + 1]
     flags = _flags(person, layer, owner, number)
-    if area < SMALLEST or area < 0.12 * layer.flesh.sum() or (flags == 2).sum() < 2:
+    if area < MIN_AREA or area < 0.12 * layer.body_mask.sum() or (flags == 2).sum() < 2:
         flags[:] = 0
-    places = np.where(flags[:, None] > 0, np.round(person.joints[:, :2], 1), 0.0)
+    points = np.where(flags[:, None] > 0, np.round(person.joints[:, :2], 1), 0.0)
     return {
         "bbox": [float(v) for v in box],
         "area": float(area),
         "keypoints": [
             v
-            for (x, y), flag in zip(places.tolist(), flags.tolist(), strict=True)
+            for (x, y), flag in zip(points.tolist(), flags.tolist(), strict=True)
             for v in (x, y, flag)
         ],
         "num_keypoints": int((flags > 0).sum()),
@@ -241,22 +256,22 @@ def annotate(person: Person, layer: Layer, owner: np.ndarray, number: int) -> di
 
 
 def _flags(person: Person, layer: Layer, owner: np.ndarray, number: int) -> np.ndarray:
-    """int (17,): COCO's visibility flags, as its annotators set them.
+    """Return COCO's visibility flags, int (17,), as human annotators would set them.
 
-    2: a pixel beside the joint shows the person's own surface, as near to the camera as the joint's
-    own flesh. 1: a joint of the body in the image but hidden, while neighbours are visible to guess
-    from. 0: outside the image, hidden beyond guessing, or a hidden part of the face.
+    2: a pixel next to the joint shows the body surface around the joint. 1: a body joint inside the
+    image that is occluded, but can be guessed from visible neighbors. 0: outside the image, too
+    occluded to guess, or an occluded facial landmark.
     """
     height, width = owner.shape
     x, y, _ = person.joints.T
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1) & (person.facing > 0)
     flags = np.zeros(len(JOINTS), int)
     for i in np.flatnonzero(inside):
-        flags[i] = 2 if _is_seen(person, i, layer, owner, number) else 1
+        flags[i] = 2 if _is_visible(person, i, layer, owner, number) else 1
     visible = flags == 2
     for i in np.flatnonzero(flags == 1):
-        # COCO's annotators hardly ever guess at a nose, an eye or an ear that they do not see, and
-        # more readily at a joint behind the own body than at one behind something else.
+        # COCO's annotators hardly ever guess occluded facial landmarks. They guess joints behind
+        # the person's own body more often than joints behind something else.
         own = owner[round(y[i]), round(x[i])] == number
         near = visible[_NEIGHBOURS[i]]
         if i < FACE or not (near.any() if own else near.all()):
@@ -264,18 +279,18 @@ def _flags(person: Person, layer: Layer, owner: np.ndarray, number: int) -> np.n
     return flags
 
 
-def _is_seen(person: Person, i: int, layer: Layer, owner: np.ndarray, number: int) -> bool:
-    """Does one of the 3 x 3 pixels at joint i show the person's surface at the joint's depth?"""
+def _is_visible(person: Person, i: int, layer: Layer, owner: np.ndarray, number: int) -> bool:
+    """Return True if one of the 3 x 3 pixels at joint i shows the person at the joint's depth."""
     x, y, z = person.joints[i]
     h, w = layer.depth.shape
     left, right = np.clip((round(x) - 1 - layer.x, round(x) + 2 - layer.x), 0, w)
     top, bottom = np.clip((round(y) - 1 - layer.y, round(y) + 2 - layer.y), 0, h)
     depth = layer.depth[top:bottom, left:right]
     mine = owner[layer.y :, layer.x :][top:bottom, left:right] == number
-    return bool((mine & (np.abs(depth - z) <= person.reach[i] + 0.5)).any())
+    return bool((mine & (np.abs(depth - z) <= person.surface_depth[i] + 0.5)).any())
 
 
-# Per joint of the body, the joints that a limb of the body ties it to.
+# For each joint, the body joints connected to it by a limb.
 _NEIGHBOURS = [
     [a + b - 2 - i for a, b in LIMBS if i + 1 in (a, b) and a + b - 2 - i >= FACE]
     for i in range(len(JOINTS))

@@ -1,7 +1,6 @@
-"""The flesh and the clothes of `figures`: a skeleton in 3-D -> painted round cones.
+"""Body surface and clothes of `figures`: painted round cones around a 3D skeleton.
 
-Thicknesses are in adult heights for a person of average girth, measured by eye against anatomical
-drawings.
+Thicknesses are in adult heights for a person of average girth, estimated from anatomical drawings.
 """
 
 from dataclasses import dataclass
@@ -16,10 +15,9 @@ from lib.figures.render import Paint, Part, cone
 Rng = np.random.Generator
 Wardrobe = dict[str, Paint]
 
-# How far in front of a joint the person's own surface may be for the joint to count as seen, in
-# adult heights: the flesh around it. More than that is something in front of it: an arm, the trunk,
-# the other leg.
-FLESH = {
+# Maximum depth of the body surface in front of a joint, in adult heights. A surface further in
+# front is another part of the body that occludes the joint.
+SURFACE_DEPTH = {
     "shoulder": 0.075,
     "elbow": 0.05,
     "wrist": 0.042,
@@ -31,24 +29,27 @@ FLESH = {
 
 @dataclass(frozen=True)
 class Outfit:
-    """The clothes of one person. Lengths are fractions of the upper arm (above 1: the forearm) and
-    of the thigh (above 1: the shin)."""
+    """The clothes of one person.
+
+    Sleeve lengths are fractions of the upper arm; values above 1 continue on the forearm. Likewise
+    lengths of bottoms and coats are fractions of the thigh, and continue on the shin.
+    """
 
     top: str  # shirt, jacket or bare
     sleeve: float
     bottom: str  # trousers, shorts or skirt
-    leg: float  # above 1: below the knee
+    leg: float  # length of the bottom
     loose: float
-    flare: float  # of trousers at the ankle and of cuffs: 0 narrow, 1 wide
-    coat: float  # how far a jacket hangs down over the legs; 0 ends at the hips
+    flare: float  # width of trousers at the ankle and of cuffs: 0 narrow, 1 wide
+    coat: float  # length of a coat below the hips
     hair: str  # short, bald, long, bob, tail or bun
     hat: str  # "", cap, beanie, helmet or brim
     bag: str  # "", backpack or shoulder
-    thing: str  # in a hand: "", ball, stick or bag
+    held: str  # object in one hand: "", ball, stick or bag
 
 
 def sample_outfit(rng: Rng, kind: str) -> Outfit:
-    """Clothes, hair and things for a man, a woman or a child."""
+    """Draw random clothes, hair and carried objects for a man, woman or child."""
     female = kind == "woman" or (kind == "child" and rng.random() < 0.5)
     top = str(
         rng.choice(
@@ -83,12 +84,12 @@ def sample_outfit(rng: Rng, kind: str) -> Outfit:
             rng.choice(["", "cap", "beanie", "helmet", "brim"], p=[0.74, 0.09, 0.05, 0.05, 0.07])
         ),
         bag=str(rng.choice(["", "backpack", "shoulder"], p=[0.84, 0.07, 0.09])),
-        thing=str(rng.choice(["", "ball", "stick", "bag"], p=[0.8, 0.05, 0.07, 0.08])),
+        held=str(rng.choice(["", "ball", "stick", "bag"], p=[0.8, 0.05, 0.07, 0.08])),
     )
 
 
 def dress(rng: Rng, body: Proportions, skeleton: Skeleton3D, is_seated: bool = False) -> list[Part]:
-    """Parts of one person in random clothes, with whatever they carry or sit on."""
+    """Build the parts of a person in random clothes, with carried objects and perhaps a seat."""
     outfit = sample_outfit(rng, body.kind)
     colors = paints.sample_wardrobe(
         rng, dressed=outfit.bottom == "skirt", bare=outfit.top == "bare"
@@ -100,10 +101,11 @@ def dress(rng: Rng, body: Proportions, skeleton: Skeleton3D, is_seated: bool = F
     if outfit.bottom == "skirt":
         parts.append(_drape(body, skeleton, outfit.leg, outfit.loose, colors["bottom"]))
     if outfit.coat:
-        tails = paints.parted(colors["top"], colors["bottom"], rng.uniform(0.0, 0.07))
+        tails = paints.open_coat(colors["top"], colors["bottom"], rng.uniform(0.0, 0.07))
         parts.append(_drape(body, skeleton, outfit.coat, max(outfit.loose, 1.12), tails))
     parts += _head(rng, body, skeleton, outfit, colors)
-    parts += carried.things(rng, body, skeleton, (outfit.bag, outfit.thing), colors["thing"])
+    names = (outfit.bag, outfit.held)
+    parts += carried.carried_objects(rng, body, skeleton, names, colors["carried"])
     if is_seated and rng.random() < 0.7:
         parts.append(carried.seat(rng, body, skeleton))
     return parts
@@ -117,8 +119,8 @@ def _limb(
     paint: Paint,
     hem: bool = False,
 ) -> Part:
-    """One cone whose frame has y from b up to a, and x as near to `side_axis` as can be; `hem`: it
-    ends like a sleeve."""
+    """Build a part of one cone. In its frame y points from b to a, and x is as close to `side_axis`
+    as possible. With `hem` it is open at b, like a sleeve."""
     up = (a - b) / max(np.linalg.norm(a - b), 1e-6)
     left = side_axis - np.dot(side_axis, up) * up
     if np.linalg.norm(left) < 0.1:
@@ -131,7 +133,7 @@ def _limb(
 def _trunk(
     rng: Rng, body: Proportions, skeleton: Skeleton3D, outfit: Outfit, colors: Wardrobe
 ) -> list[Part]:
-    """Pelvis, belly, chest, shoulders and neck."""
+    """Build pelvis, belly, chest, shoulders and neck."""
     j, frames, g = skeleton.joints, skeleton.frames, body.girth
     chest, pelvis, waist = frames["chest"], frames["pelvis"], frames["waist"]
     wear = 1.0 if outfit.top == "bare" else 1.0 + 0.5 * (outfit.loose - 1)
@@ -188,7 +190,7 @@ def _trunk(
 def _arm(
     body: Proportions, skeleton: Skeleton3D, outfit: Outfit, colors: Wardrobe, side: str
 ) -> list[Part]:
-    """Upper arm, forearm, hand, and a sleeve over as much of it as it is long."""
+    """Build upper arm, forearm, hand and sleeve."""
     j, g, left = skeleton.joints, body.girth, skeleton.frames["chest"][:, 0]
     shoulder, elbow, wrist, hand = (
         j[f"{side}_{name}"] for name in ("shoulder", "elbow", "wrist", "hand")
@@ -228,7 +230,7 @@ def _arm(
 def _leg(
     body: Proportions, skeleton: Skeleton3D, outfit: Outfit, colors: Wardrobe, side: str
 ) -> list[Part]:
-    """Thigh, shin with calf, shoe, and one leg of trousers or shorts."""
+    """Build thigh, shin with calf, shoe, and one leg of trousers or shorts."""
     j, g = skeleton.joints, body.girth
     hip, knee, ankle = (j[f"{side}_{name}"] for name in ("hip", "knee", "ankle"))
     foot = skeleton.frames[f"{side}_foot"]
@@ -264,7 +266,7 @@ def _leg(
 def _drape(
     body: Proportions, skeleton: Skeleton3D, length: float, loose: float, paint: Paint
 ) -> Part:
-    """Cloth that hangs from the hips around both legs: a skirt, or the lower part of a coat."""
+    """Build cloth around both legs: a skirt, or the lower part of a coat."""
     j, g, pelvis = skeleton.joints, body.girth, skeleton.frames["pelvis"]
     wide = g * loose * (0.066 + 0.012 * length)
     cones, hems = [], []
@@ -276,7 +278,7 @@ def _drape(
             hem = knee + (length - 1) * (ankle - knee)
             cones.append(cone(knee, hem, wide, wide, True))
         hems.append(hem)
-    # The cloth between the legs is stretched where they stand apart.
+    # Cloth between the legs, stretched if they are apart.
     gap = float(np.linalg.norm(hems[0] - hems[1]))
     cones.append(
         cone(j["pelvis"], 0.5 * (hems[0] + hems[1]), 0.068 * g, max(wide, 0.45 * gap), True)
@@ -287,8 +289,7 @@ def _drape(
 def _head(
     rng: Rng, body: Proportions, skeleton: Skeleton3D, outfit: Outfit, colors: Wardrobe
 ) -> list[Part]:
-    """Skull, jaw, nose, ears; hair; a hat. Written in head lengths (see
-    `body.HEAD_POINTS`)."""
+    """Build head, hair and hat; coordinates are in head lengths (see `body.HEAD_POINTS`)."""
     frame, center, unit = skeleton.frames["head"], skeleton.joints["head"], body.head
 
     def part(cones: list[tuple], paint: Paint) -> Part:

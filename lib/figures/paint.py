@@ -1,7 +1,7 @@
-"""Paints for `figures`: skin, faces, hair and cloth, as functions of a place on the body.
+"""Procedural textures of `figures`: skin, faces, hair and cloth.
 
-A paint gets places (N, 3) and normals (N, 3) in its part's frame (left, up, forward) and returns
-RGB (N, 3), 0 to 255.
+A paint is a function of points (N, 3) and normals (N, 3) in the frame of a part (left, up, forward)
+that returns RGB (N, 3), 0 to 255.
 """
 
 import colorsys
@@ -32,13 +32,13 @@ HAIRS = (
     (150, 70, 36),
     (160, 160, 160),
 )
-# A decal covers this much of the trunk, from its chest joint, in adult heights: x from, x to, y
-# from, y to.
+# Area of the trunk covered by a decal, relative to the chest joint and in adult heights: x min, x
+# max, y min, y max.
 DECAL = (-0.13, 0.13, -0.19, 0.12)
 
 
 def sample_color(rng: Rng, plain: float = 0.4) -> np.ndarray:
-    """A cloth's colour; with probability `plain` a black, grey, white, navy or beige one."""
+    """Draw a color of cloth; with probability `plain` black, gray, white, navy or beige."""
     if rng.random() < plain:
         basics = (
             (35, 35, 38),
@@ -55,49 +55,53 @@ def sample_color(rng: Rng, plain: float = 0.4) -> np.ndarray:
 
 
 def sample_wardrobe(rng: Rng, dressed: bool, bare: bool) -> dict[str, Paint]:
-    """Paints by what they cover. `dressed`: top and skirt may be one dress; `bare`: no shirt."""
+    """Draw paints for all parts of a person.
+
+    Args:
+        dressed: top and bottom may be one dress.
+        bare: the trunk is bare.
+    """
     skin = np.array(SKINS[rng.integers(len(SKINS))]) + rng.normal(0, 7, 3)
     hair = np.array(HAIRS[rng.integers(len(HAIRS))]) + rng.normal(0, 6, 3)
-    flesh = plain(rng, skin, 0.04)
+    bare_skin = plain(rng, skin, 0.04)
     bottom_color = sample_color(rng, 0.65)
     bottom = cloth(rng, bottom_color, fancy=0.25)
     top_color = sample_color(rng)
     top = bottom if dressed and rng.random() < 0.45 else cloth(rng, top_color, fancy=0.5)
     glove = rng.random() < 0.06
     return {
-        "skin": flesh,
-        "hand": plain(rng, sample_color(rng), 0.05) if glove else flesh,
+        "skin": bare_skin,
+        "hand": plain(rng, sample_color(rng), 0.05) if glove else bare_skin,
         "face": face(rng, skin, hair),
         "hair": plain(rng, hair, 0.3, stretch=5.0),
         "hat": cloth(rng, sample_color(rng), fancy=0.25),
-        "top": flesh if bare else top,
-        "trunk": nude(rng, skin) if bare else trunk(rng, top, skin),
+        "top": bare_skin if bare else top,
+        "trunk": bare_trunk(rng, skin) if bare else trunk(rng, top, skin),
         "bottom": bottom,
         "pelvis": bottom,
-        "shin": socks(rng, flesh),
-        "shoe": flesh if rng.random() < 0.07 else shoe(rng),
-        "thing": cloth(rng, sample_color(rng), fancy=0.5),
+        "shin": socks(rng, bare_skin),
+        "shoe": bare_skin if rng.random() < 0.07 else shoe(rng),
+        "carried": cloth(rng, sample_color(rng), fancy=0.5),
     }
 
 
 def plain(rng: Rng, color: np.ndarray, rough: float, stretch: float = 1.0) -> Paint:
-    """One colour with folds or blotches of strength `rough`; `stretch` draws them out upwards, as
-    in hair."""
+    """Create a single-color paint with noise of strength `rough`; `stretch` elongates the noise
+    vertically, as in hair."""
     shift = rng.uniform(0, 256, 2)
     grain = rng.uniform(120, 260)
     color = np.asarray(color, np.float32)
 
-    def paint(place: np.ndarray, normal: np.ndarray) -> np.ndarray:
-        u = (place[:, 0] + 0.7 * place[:, 2]) * grain * stretch**0.5 + shift[0]
-        v = (place[:, 1] + 0.3 * place[:, 2]) * grain / stretch + shift[1]
+    def paint(points: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        u = (points[:, 0] + 0.7 * points[:, 2]) * grain * stretch**0.5 + shift[0]
+        v = (points[:, 1] + 0.3 * points[:, 2]) * grain / stretch + shift[1]
         return color * (1 + rough * sample_noise(u, v))[:, None]
 
     return paint
 
 
 def cloth(rng: Rng, color: np.ndarray, fancy: float) -> Paint:
-    """Cloth with folds; with probability `fancy` striped, checked, dotted or blotched in a second
-    colour."""
+    """Create cloth with folds; with probability `fancy` patterned in a second color."""
     base = plain(rng, color, rng.uniform(0.06, 0.22))
     if rng.random() >= fancy:
         return base
@@ -120,10 +124,10 @@ def cloth(rng: Rng, color: np.ndarray, fancy: float) -> Paint:
             return sample_noise((x + z) * 400 + shift[0], y * 400 + shift[1]) > share
         return np.sin(y * pitch) * np.sin((x + 0.4 * z) * pitch) > 0.45
 
-    def paint(place: np.ndarray, normal: np.ndarray) -> np.ndarray:
-        color = base(place, normal)
-        chosen = mask(*place.T)
-        # The folds of the first colour shade the second one too.
+    def paint(points: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        color = base(points, normal)
+        chosen = mask(*points.T)
+        # The second color keeps some of the shading of the first one's folds.
         color[chosen] = 0.88 * second + 0.12 * color[chosen]
         return color
 
@@ -131,36 +135,36 @@ def cloth(rng: Rng, color: np.ndarray, fancy: float) -> Paint:
 
 
 def trunk(rng: Rng, top: Paint, skin: np.ndarray) -> Paint:
-    """A shirt's or jacket's body: neckline and print in front, a number or a seam on the back."""
+    """Create the body of a shirt or jacket, with decals on front and back."""
     front, back = front_decal(rng, skin), back_decal(rng)
 
-    def paint(place: np.ndarray, normal: np.ndarray) -> np.ndarray:
-        color = top(place, normal)
+    def paint(points: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        color = top(points, normal)
         for decal, side in ((front, 1.0), (back, -1.0)):
-            _stick(color, decal, place, side * normal[:, 2] > 0.2)
+            _apply_decal(color, decal, points, side * normal[:, 2] > 0.2)
         return color
 
     return paint
 
 
-def parted(outer: Paint, inner: Paint, half_width: float) -> Paint:
-    """A coat that is open in front: ``inner`` shows in a strip of ``2 * half_width``."""
+def open_coat(outer: Paint, inner: Paint, half_width: float) -> Paint:
+    """Create a coat that is open in front; `inner` is visible in a strip of `2 * half_width`."""
 
-    def paint(place: np.ndarray, normal: np.ndarray) -> np.ndarray:
-        is_open = (np.abs(place[:, 0]) < half_width) & (normal[:, 2] > 0.3)
-        return np.where(is_open[:, None], inner(place, normal), outer(place, normal))
+    def paint(points: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        is_open = (np.abs(points[:, 0]) < half_width) & (normal[:, 2] > 0.3)
+        return np.where(is_open[:, None], inner(points, normal), outer(points, normal))
 
     return paint
 
 
-def nude(rng: Rng, skin: np.ndarray) -> Paint:
-    """A bare trunk: nipples and navel in front, the spine's line and the shoulder blades behind."""
+def bare_trunk(rng: Rng, skin: np.ndarray) -> Paint:
+    """Create a bare trunk: nipples and navel in front, spine and shoulder blades on the back."""
     base = plain(rng, skin, 0.05)
     dark = np.asarray(skin, np.float32) * (0.68, 0.55, 0.5)
 
-    def paint(place: np.ndarray, normal: np.ndarray) -> np.ndarray:
-        color = base(place, normal)
-        x, y, _ = place.T
+    def paint(points: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        color = base(points, normal)
+        x, y, _ = points.T
         front, back = normal[:, 2] > 0.2, normal[:, 2] < -0.2
         spots = front & (np.hypot(np.abs(x) - 0.05, y - 0.03) < 0.008) | front & (
             np.hypot(x, y + 0.13) < 0.007
@@ -178,13 +182,17 @@ def nude(rng: Rng, skin: np.ndarray) -> Paint:
     return paint
 
 
-def _stick(color: np.ndarray, decal: np.ndarray, place: np.ndarray, facing: np.ndarray) -> None:
-    """Lay a decal, uint8 (h, w, 4), on the places that face its way; its left edge is the person's
-    right."""
+def _apply_decal(
+    color: np.ndarray, decal: np.ndarray, points: np.ndarray, facing: np.ndarray
+) -> None:
+    """Blend a decal, uint8 (h, w, 4), into the colors of the points flagged by `facing`, in place.
+
+    The left edge of the decal is on the person's right.
+    """
     x0, x1, y0, y1 = DECAL
     h, w = decal.shape[:2]
-    u = ((place[:, 0] - x0) * (w / (x1 - x0))).astype(np.int32)
-    v = ((y1 - place[:, 1]) * (h / (y1 - y0))).astype(np.int32)
+    u = ((points[:, 0] - x0) * (w / (x1 - x0))).astype(np.int32)
+    v = ((y1 - points[:, 1]) * (h / (y1 - y0))).astype(np.int32)
     on = np.flatnonzero(facing & (u >= 0) & (u < w) & (v >= 0) & (v < h))
     ink = decal[v[on], u[on]].astype(np.float32)
     opaque = ink[:, 3:] / 255
@@ -192,8 +200,7 @@ def _stick(color: np.ndarray, decal: np.ndarray, place: np.ndarray, facing: np.n
 
 
 def front_decal(rng: Rng, skin: np.ndarray) -> np.ndarray:
-    """uint8 (80, 68, 4): neckline always; one of print, buttons, zip, tie, open jacket, straps;
-    perhaps a pocket."""
+    """Draw a front, uint8 (80, 68, 4): a neckline, perhaps a pocket, and one random style."""
     decal = np.zeros((80, 68, 4), np.uint8)
     ink = _opaque(sample_color(rng, 0.5))
     style = str(
@@ -226,9 +233,8 @@ def front_decal(rng: Rng, skin: np.ndarray) -> np.ndarray:
     elif style == "straps":
         for x in (17, 51):
             cv2.line(decal, (x, 0), (x, 79), ink, 5)
-    if (
-        rng.random() < 0.25
-    ):  # a pocket or badge over the heart: the person's left is the decal's right
+    # A pocket or badge on the person's left, which is the right of the decal.
+    if rng.random() < 0.25:
         cv2.rectangle(decal, (43, 24), (51, 32), _opaque(sample_color(rng, 0.3)), -1)
     deep = int(rng.integers(7, 18))
     if rng.random() < 0.5:
@@ -239,13 +245,13 @@ def front_decal(rng: Rng, skin: np.ndarray) -> np.ndarray:
 
 
 def back_decal(rng: Rng) -> np.ndarray:
-    """uint8 (80, 68, 4): nothing but a seam, a number, a yoke or a hood."""
+    """Draw a back, uint8 (80, 68, 4): a seam, a number, a yoke or a hood."""
     decal = np.zeros((80, 68, 4), np.uint8)
     ink = _opaque(sample_color(rng, 0.5))
     style = rng.choice(["seam", "number", "yoke", "hood"], p=[0.45, 0.25, 0.15, 0.15])
     if style == "number":
         text = str(rng.integers(1, 100))
-        # Seen from behind the person's left is on the left, so the decal is mirrored to be read.
+        # Mirrored, because from behind the person's left is on the left.
         board = np.zeros((80, 68, 4), np.uint8)
         cv2.putText(board, text, (34 - 13 * len(text), 58), cv2.FONT_HERSHEY_DUPLEX, 1.25, ink, 4)
         decal = board[:, ::-1].copy()
@@ -284,7 +290,7 @@ def _shares(*weights: float) -> np.ndarray:
 
 
 def face(rng: Rng, skin: np.ndarray, hair: np.ndarray) -> Paint:
-    """Eyes, brows, mouth, blush, and perhaps a beard or glasses; places in head lengths."""
+    """Create a face: eyes, brows, mouth, perhaps a beard or glasses. Points are in head lengths."""
     base = plain(rng, skin, 0.03)
     skin = np.asarray(skin, np.float32)
     brow, lips = 0.7 * hair + 0.1 * skin, skin * rng.uniform((0.75, 0.4, 0.42), (0.92, 0.6, 0.6))
@@ -294,9 +300,9 @@ def face(rng: Rng, skin: np.ndarray, hair: np.ndarray) -> Paint:
     smile = rng.uniform(-0.2, 1.2)
     dark_glass = rng.random() < 0.4
 
-    def paint(place: np.ndarray, normal: np.ndarray) -> np.ndarray:
-        color = base(place, normal)
-        x, y, z = place.T
+    def paint(points: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        color = base(points, normal)
+        x, y, z = points.T
         ax, front = np.abs(x), z > 0.05
         if beard:
             color[front & (y < -0.13 - 0.35 * np.maximum(0.1 - z, 0)) & (z < 0.5)] = hair
@@ -320,27 +326,29 @@ def face(rng: Rng, skin: np.ndarray, hair: np.ndarray) -> Paint:
     return paint
 
 
-def socks(rng: Rng, flesh: Paint) -> Paint:
-    """A bare shin with a sock of random height; the frame's origin is the ankle."""
+def socks(rng: Rng, bare_skin: Paint) -> Paint:
+    """Create a bare shin with a sock of random height; the origin is the ankle."""
     height = float(rng.choice([-1.0, 0.04, 0.08, 0.19], p=[0.35, 0.3, 0.2, 0.15]))
     sock = plain(rng, sample_color(rng, 0.7), 0.06)
 
-    def paint(place: np.ndarray, normal: np.ndarray) -> np.ndarray:
-        return np.where((place[:, 1] < height)[:, None], sock(place, normal), flesh(place, normal))
+    def paint(points: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        return np.where(
+            (points[:, 1] < height)[:, None], sock(points, normal), bare_skin(points, normal)
+        )
 
     return paint
 
 
 def shoe(rng: Rng) -> Paint:
-    """A shoe with a sole, a toe cap and laces."""
+    """Create a shoe with a sole, a toe cap and perhaps laces."""
     upper = plain(rng, sample_color(rng, 0.6), 0.06)
     sole = np.asarray(sample_color(rng, 0.9), np.float32)
     trim = np.asarray(sample_color(rng, 0.6), np.float32)
     lace = rng.random() < 0.6
 
-    def paint(place: np.ndarray, normal: np.ndarray) -> np.ndarray:
-        color = upper(place, normal)
-        _, y, z = place.T
+    def paint(points: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        color = upper(points, normal)
+        _, y, z = points.T
         if lace:
             color[(normal[:, 1] > 0.3) & (z > 0.01) & (z < 0.06) & (np.sin(z * 500) > 0)] = trim
         color[z > 0.085] = 0.5 * color[z > 0.085] + 0.5 * trim

@@ -1,9 +1,8 @@
-"""What the people of `figures` do: joint angles within a human's limits, in some twenty families.
+"""Random poses of `figures`: anatomically possible joint angles, in about twenty families.
 
-Angles are in degrees and follow anatomy: flexion is forward for hip, shoulder and spine, and folds
-the limb for knee and elbow; abduction is away from the body; internal rotation turns the forearm
-(or the toes) inwards. One convention serves both sides, `body` mirrors it for the right
-one.
+Angles are in degrees. Flexion is forward for hip, shoulder and spine, and bends the limb for knee
+and elbow; abduction is away from the body; internal rotation turns the forearm (or the toes)
+inwards. Both sides use the convention of the left one; `body` mirrors the right one.
 """
 
 from collections.abc import Callable
@@ -16,10 +15,10 @@ Rng = np.random.Generator
 
 @dataclass
 class Arm:
-    """One arm: the angles, or, where `reach` is given, where its wrist goes.
+    """One arm, given by angles or by a target for the wrist.
 
-    `reach` is a point in the chest's frame (left/outward, up, forward) from the shoulder, in arm
-    lengths; `pole` is the direction in which the elbow points then.
+    `reach` is the target relative to the shoulder, in the chest's frame (outward, up, forward) and
+    in arm lengths. `pole` is then the direction in which the elbow points.
     """
 
     flexion: float = 0.0
@@ -43,8 +42,8 @@ class Leg:
 
 @dataclass
 class Pose:
-    """A whole body; `arms` and `legs` hold left, right. `lean` tilts the pelvis forward; `lying`
-    turns it in the plane."""
+    """The pose of a whole body; `arms` and `legs` are [left, right]. `lean` tilts the pelvis
+    forward; `lying` rotates it in the image plane."""
 
     arms: list[Arm]
     legs: list[Leg]
@@ -65,7 +64,7 @@ def _reach(rng: Rng, point: tuple[float, float, float], pole=(0.6, -0.5, -0.6), 
 
 
 def _busy_arm(rng: Rng) -> Arm:
-    """An arm doing something of its own; it fits any standing or sitting body."""
+    """Draw an arm pose for any standing or sitting body."""
     choices = [
         lambda: _relaxed_arm(rng),
         lambda: Arm(
@@ -95,7 +94,7 @@ def _standing_legs(rng: Rng) -> list[Leg]:
         legs[rng.integers(2)] = Leg(
             rng.uniform(8, 25), wide, rng.uniform(-30, 0), rng.uniform(15, 40)
         )
-    elif rng.random() < 0.2:  # crossed, as people stand before a camera
+    elif rng.random() < 0.2:  # crossed
         front = rng.integers(2)
         legs[front].abduction, legs[front].flexion = -rng.uniform(4, 12), rng.uniform(4, 14)
     return legs
@@ -140,7 +139,7 @@ def _arms_wide(rng: Rng) -> Pose:
 
 
 def _stride(rng: Rng, front: tuple, back: tuple, swing: tuple, elbow: tuple) -> Pose:
-    """One leg forward, the other back, and the arms against them; each argument holds ranges (low,
+    """Draw a pose with one leg forward and the arms swinging opposite; arguments are ranges (low,
     high)."""
     legs = [
         Leg(rng.uniform(*front[0]), rng.uniform(0, 6), rng.uniform(-12, 4), rng.uniform(*front[1])),
@@ -285,7 +284,7 @@ def _kicking(rng: Rng) -> Pose:
 
 
 def _swinging(rng: Rng) -> Pose:
-    """Tennis, throwing, batting: a lunge, a turned trunk, one arm far out."""
+    """Tennis, throwing, batting: a lunge, a twisted trunk, one arm extended."""
     legs = [
         Leg(rng.uniform(15, 65), rng.uniform(8, 28), -15, rng.uniform(15, 70)),
         Leg(rng.uniform(-25, 10), rng.uniform(5, 25), -15, rng.uniform(5, 45), 15),
@@ -304,7 +303,7 @@ def _swinging(rng: Rng) -> Pose:
 
 
 def _riding(rng: Rng) -> Pose:
-    """Skiing, skating, riding a board: knees bent, arms out for balance."""
+    """Skiing, skating, surfing: knees bent, arms out for balance."""
     bend = rng.uniform(25, 70)
     legs = [
         Leg(bend + rng.uniform(-8, 8), rng.uniform(4, 25), -5, bend + rng.uniform(0, 25), -12)
@@ -351,7 +350,7 @@ FAMILIES: dict[str, tuple[float, Callable[[Rng], Pose]]] = {
 
 
 def sample_pose(rng: Rng, family: str | None = None) -> Pose:
-    """A pose of `family` (a key of `FAMILIES`), or of a random one."""
+    """Draw a pose of `family` (a key of `FAMILIES`), or of a random family."""
     if family is None:
         weights = np.array([weight for weight, _ in FAMILIES.values()], dtype=float)
         family = list(FAMILIES)[rng.choice(len(weights), p=weights / weights.sum())]

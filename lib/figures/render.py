@@ -1,7 +1,7 @@
-"""A small ray caster for `figures`: round cones, a depth buffer, painted surfaces, one light.
+"""A small ray caster for `figures`: round cones, a depth buffer, procedural textures, one light.
 
-A round cone is a sphere swept along a segment while its radius changes linearly: with it limbs
-taper and joints are round, and the nearest surface along a ray has a closed form.
+A round cone is a sphere swept along a segment while its radius changes linearly. Its intersection
+with a ray has a closed form, and tapered limbs with round joints are easy to model with it.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-# (N, 3) places and (N, 3) unit normals in a part's frame -> (N, 3) RGB colours, 0 to 255.
+# (N, 3) points and (N, 3) unit normals in the frame of a part -> (N, 3) RGB colors, 0 to 255.
 Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -19,10 +19,12 @@ Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Part:
     """Cones that share a frame and a paint.
 
-    cones: (n, 9) ax, ay, az, bx, by, bz, ra, rb, open in the body's frame; an open one ends at b
-    like a sleeve, without a round cap. frame: (3, 3), columns left, up, forward. The paint sees
-    places relative to `origin` in that frame, divided by `unit`. A part that is not `flesh` (a ball
-    in the hand) hides what is behind it, and is no part of the person's mask.
+    cones: (n, 9) ax, ay, az, bx, by, bz, ra, rb, is_open in the body frame. An open cone has no
+        round cap at b; it ends like a sleeve.
+    frame: (3, 3) with the columns left, up, forward.
+    origin: origin of the frame.
+    paint: texture; its points are in this frame, divided by `unit`.
+    is_body: False for carried objects, which occlude but are not part of the person's mask.
     """
 
     cones: np.ndarray
@@ -30,20 +32,23 @@ class Part:
     origin: np.ndarray
     paint: Paint
     unit: float = 1.0
-    flesh: bool = True
+    is_body: bool = True
 
 
 def cone(a: np.ndarray, b: np.ndarray, ra: float, rb: float, is_open: bool = False) -> np.ndarray:
-    """One row of ``Part.cones``."""
+    """Create one row of `Part.cones`."""
     return np.concatenate([a, b, [ra, rb, is_open]])
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Body to pixels: a turn (x right, y down, z away), then a mild perspective.
+    """Transform from the body frame to pixels: a rotation, then a weak perspective projection.
 
-    `scale` is pixels per body unit at the pivot, `center` the pivot's pixel, `distance` the
-    camera's in body units.
+    turn: (3, 3) rotation to camera axes (x right, y down, z away).
+    pivot: (3,) center of the rotation.
+    scale: pixels per body unit at the pivot.
+    center: pixel of the pivot.
+    distance: distance of the camera from the pivot, in body units.
     """
 
     turn: np.ndarray
@@ -53,15 +58,16 @@ class Camera:
     distance: float
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """points (n, 3) -> x, y, depth in pixels (n, 3), and pixels per body unit there (n,)."""
+        """Project points (n, 3); returns x, y, depth in pixels (n, 3), and the scale at each point
+        in pixels per body unit (n,)."""
         turned = (np.atleast_2d(points) - self.pivot) @ self.turn.T
         pixels = self.scale * self.distance / np.maximum(self.distance + turned[:, 2], 0.3)
         xy = turned[:, :2] * pixels[:, None] + self.center
         return np.column_stack([xy, turned[:, 2] * self.scale]), pixels
 
     def zoom(self, factor: float, origin: tuple[float, float]) -> "Camera":
-        """The same view in a window at `origin` whose pixels are `factor` times finer."""
-        # A pixel's centre has whole coordinates, in the image and in the finer window.
+        """Return the camera of a window at `origin` with `factor` times the resolution."""
+        # Pixel centers have integer coordinates at both resolutions.
         half = 0.5 * (factor - 1)
         center = tuple((c - o) * factor + half for c, o in zip(self.center, origin, strict=True))
         return Camera(self.turn, self.pivot, self.scale * factor, center, self.distance)
@@ -71,22 +77,24 @@ class Camera:
 class Layer:
     """A rendered figure in a window of the image.
 
-    color: float32 (h, w, 3), already multiplied by alpha; alpha: float32 (h, w); flesh: bool (h,
-    w), the figure without what it carries; depth: float32 (h, w), the nearest surface in pixels,
-    infinite where there is none.
+    x, y: upper left corner of the window.
+    color: float32 (h, w, 3), premultiplied by alpha.
+    alpha: float32 (h, w).
+    body_mask: bool (h, w), the person without carried objects.
+    depth: float32 (h, w), depth of the nearest surface in pixels; inf if there is none.
     """
 
     x: int
     y: int
     color: np.ndarray
     alpha: np.ndarray
-    flesh: np.ndarray
+    body_mask: np.ndarray
     depth: np.ndarray
 
 
 @lru_cache(maxsize=1)
 def noise_tile() -> np.ndarray:
-    """float32 (256, 256): smooth periodic noise, about -1 to 1, the same in every process."""
+    """Return smooth periodic noise, float32 (256, 256), about -1 to 1; always the same."""
     rng = np.random.default_rng(20)
     fy, fx = np.meshgrid(np.fft.fftfreq(256), np.fft.fftfreq(256), indexing="ij")
     frequency = np.hypot(fx, fy)
@@ -97,14 +105,14 @@ def noise_tile() -> np.ndarray:
 
 
 def sample_noise(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The noise tile at places (N,) in tile pixels, repeated without end."""
+    """Sample the periodic noise tile at coordinates (N,) in pixels."""
     return noise_tile()[v.astype(np.int32) & 255, u.astype(np.int32) & 255]
 
 
 def render(
     parts: list[Part], camera: Camera, light: "Light", size: tuple[int, int]
 ) -> Layer | None:
-    """Draw parts into an image of `size` (width, height); None if nothing of them falls into it."""
+    """Render parts for an image of `size` (width, height); None if they are outside of it."""
     cones = np.concatenate([part.cones for part in parts])
     a, scale_a = camera.project(cones[:, 0:3])
     b, scale_b = camera.project(cones[:, 3:6])
@@ -119,16 +127,16 @@ def render(
     camera = camera.zoom(fine, (float(x0), float(y0)))
     shape = ((y1 - y0) * fine, (x1 - x0) * fine)
     owner = np.repeat(np.arange(len(parts)), [len(part.cones) for part in parts])
-    color, hit, flesh, depth = _draw(parts, cones, owner, camera, light, shape)
+    color, hit, body, depth = _draw(parts, cones, owner, camera, light, shape)
     size_out = (x1 - x0, y1 - y0)
     alpha = cv2.resize(hit, size_out, interpolation=cv2.INTER_AREA)
     if not alpha.any():
         return None
     color = cv2.resize(color, size_out, interpolation=cv2.INTER_AREA)
-    flesh = cv2.resize(flesh, size_out, interpolation=cv2.INTER_AREA) >= 0.5
+    body_mask = cv2.resize(body, size_out, interpolation=cv2.INTER_AREA) >= 0.5
     depth = np.minimum(depth[::2], depth[1::2])
     depth = np.minimum(depth[:, ::2], depth[:, 1::2]) / fine
-    return Layer(int(x0), int(y0), color, alpha, flesh, depth)
+    return Layer(int(x0), int(y0), color, alpha, body_mask, depth)
 
 
 def _draw(
@@ -139,23 +147,23 @@ def _draw(
     light: "Light",
     shape: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Colour (h, w, 3), hit (h, w), flesh (h, w) and depth (h, w), all float32, at the fine
-    resolution."""
+    """Return color (h, w, 3), hit (h, w), body (h, w) and depth (h, w), all float32, at the fine
+    resolution. `hit` and `body` are 0 or 1."""
     a, scale_a = camera.project(cones[:, 0:3])
     b, scale_b = camera.project(cones[:, 3:6])
     sizes = np.column_stack([cones[:, 6] * scale_a, cones[:, 7] * scale_b])
-    depth, which, along = cast(a, b, sizes, cones[:, 8] > 0, shape)
-    # Flat indices: NumPy gathers and scatters along one axis much faster than along two.
+    depth, which, along = cast_rays(a, b, sizes, cones[:, 8] > 0, shape)
+    # Flat indices, because NumPy indexes one axis much faster than two.
     flat = np.flatnonzero(which >= 0)
     k, t = which.ravel()[flat], along.ravel()[flat][:, None]
     a, b, sizes = a.astype(np.float32), b.astype(np.float32), sizes.astype(np.float32)
     rows, columns = np.divmod(flat, shape[1])
-    place = np.empty((len(flat), 3), np.float32)
-    place[:, 0], place[:, 1], place[:, 2] = columns, rows, depth.ravel()[flat]
+    points = np.empty((len(flat), 3), np.float32)
+    points[:, 0], points[:, 1], points[:, 2] = columns, rows, depth.ravel()[flat]
     core = a.take(k, 0) + t * (b - a).take(k, 0)
     radius = sizes[:, :1].take(k, 0) + t * (sizes[:, 1:] - sizes[:, :1]).take(k, 0)
-    normal = (place - core) / np.maximum(radius, 1e-3)
-    painted = np.empty_like(place)
+    normal = (points - core) / np.maximum(radius, 1e-3)
+    painted = np.empty_like(points)
     part_of = owner[k]
     order = np.argsort(part_of, kind="stable")
     starts = np.searchsorted(part_of[order], np.arange(len(parts) + 1))
@@ -165,31 +173,37 @@ def _draw(
             continue
         origin, scale = camera.project(part.origin)
         basis = (camera.turn @ part.frame).astype(np.float32)
-        local = (place[chosen] - origin[0].astype(np.float32)) @ basis
+        local = (points[chosen] - origin[0].astype(np.float32)) @ basis
         painted[chosen] = part.paint(
             local / np.float32(scale[0] * part.unit), normal[chosen] @ basis
         )
-    painted *= light.on(normal)
-    hit, flesh = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    painted *= light.shade(normal)
+    hit, body = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     color = np.zeros((*shape, 3), np.float32)
     hit.ravel()[flat] = 1
-    flesh.ravel()[flat] = np.array([part.flesh for part in parts], np.float32)[part_of]
+    body.ravel()[flat] = np.array([part.is_body for part in parts], np.float32)[part_of]
     color.reshape(-1, 3)[flat] = np.clip(painted, 0, 255)
-    return color, hit, flesh, depth
+    return color, hit, body, depth
 
 
-def cast(
+def cast_rays(
     a: np.ndarray, b: np.ndarray, radii: np.ndarray, is_open: np.ndarray, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nearest surface of round cones along parallel rays.
+    """Intersect parallel rays, one per pixel, with round cones.
 
-    a, b (n, 3): the ends, pixels, z away; radii (n, 2); is_open (n,): no cap at b. Returns depth
-    float32 (h, w), the cone hit int16 (h, w; -1: none) and the place along its axis float32 (h, w),
-    0 at a and 1 at b.
+    The ray meets the sphere at t at the depth z(t) = az + t dz - sqrt(f(t)), where f(t) = r(t)^2 -
+    |p - c(t)|^2 = c + 2 b t + a t^2. z is convex for f > 0, so the nearest surface is where dz
+    sqrt(f) = a t + b, with t clamped to the segment.
 
-    The sphere at t is met at z(t) = az + t dz - sqrt(f(t)) with f(t) = r(t)^2 - |p - c(t)|^2 = c +
-    2 b t + a t^2; z is convex where f > 0, so its minimum is where dz sqrt(f) = a t + b, clamped to
-    the segment.
+    Args:
+        a, b: (n, 3) ends of the cones in pixels; z points away from the camera.
+        radii: (n, 2).
+        is_open: (n,) cones without a cap at b.
+        shape: (h, w) of the image.
+
+    Returns:
+        Depth, float32 (h, w); the index of the cone, int16 (h, w), -1 if there is none; and t,
+        float32 (h, w), 0 at a and 1 at b.
     """
     depth = np.full(shape, np.inf, np.float32)
     which = np.full(shape, -1, np.int16)
@@ -205,8 +219,7 @@ def cast(
         ra, dr = float(radii[k, 0]), float(radii[k, 1] - radii[k, 0])
         qx = np.arange(x0, x1, dtype=np.float32) - np.float32(a[k, 0])
         qy = (np.arange(y0, y1, dtype=np.float32) - np.float32(a[k, 1]))[:, None]
-        # A cone seen end-on has no silhouette line; a hair's breadth of length keeps the formula
-        # regular.
+        # Not 0, as it would be for a cone seen end-on.
         qa = min(dr * dr - dx * dx - dy * dy, -1e-2)
         qb = (qx * dx + ra * dr) + qy * dy
         qc = (ra * ra - qx * qx) - qy * qy
@@ -227,22 +240,22 @@ def cast(
 
 @dataclass(frozen=True)
 class Light:
-    """One lamp and the sky: `direction` (3,) towards the lamp in camera axes; the colours scale
-    RGB, about 1."""
+    """A lamp and ambient light. `direction` (3,) points to the lamp in camera axes; the colors are
+    RGB factors of about 1."""
 
     direction: np.ndarray
     lamp: np.ndarray
     ambient: np.ndarray
 
-    def on(self, normal: np.ndarray) -> np.ndarray:
-        """normal (N, 3) in camera axes -> (N, 3) factors for the painted colour."""
+    def shade(self, normal: np.ndarray) -> np.ndarray:
+        """Return RGB factors (N, 3) for surfaces with the given normals (N, 3) in camera axes."""
         facing = np.maximum(normal @ self.direction.astype(np.float32), 0)[:, None]
         sky = (0.82 - 0.18 * normal[:, 1:2]) * (0.62 - 0.38 * np.minimum(normal[:, 2:3], 0))
         return facing * self.lamp.astype(np.float32) + sky * self.ambient.astype(np.float32)
 
 
 def sample_light(rng: np.random.Generator) -> Light:
-    """Soft or hard, warm or cold, from above and mostly from the camera's side."""
+    """Draw a light: soft or hard, warm or cold, from above and mostly from the camera's side."""
     direction = np.array([rng.uniform(-1, 1), rng.uniform(-1.2, 0.1), rng.uniform(-1, 0.25)])
     direction /= np.linalg.norm(direction)
     hard = rng.uniform(0.15, 0.75)

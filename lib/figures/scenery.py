@@ -1,5 +1,4 @@
-"""Where the people of `figures` are: backgrounds, clutter that can be taken for limbs, things in
-front, the camera's flaws."""
+"""Surroundings of `figures`: backgrounds, limb-like clutter, occluders and camera effects."""
 
 from collections.abc import Callable
 
@@ -26,13 +25,13 @@ SIZE_SHARES = (0.2, 0.1, 0.16, 0.1, 0.14, 0.08, 0.1, 0.06, 0.06)
 
 
 def sample_size(rng: Rng) -> tuple[int, int]:
-    """An image's (width, height)."""
+    """Draw an image size (width, height)."""
     return SIZES[rng.choice(len(SIZES), p=SIZE_SHARES)]
 
 
 def background(rng: Rng, size: tuple[int, int], light: Light) -> np.ndarray:
-    """float32 (H, W, 3): a place, in or out of doors, with clutter, perhaps out of focus; or a
-    studio's plain backdrop."""
+    """Draw a background, float32 (H, W, 3): outdoors, indoors, a texture or a studio; the first
+    three with clutter, perhaps out of focus."""
     scene = [_outdoors, _indoors, _texture, _studio][rng.choice(4, p=[0.38, 0.3, 0.16, 0.16])]
     image = np.ascontiguousarray(scene(rng, size))
     if scene is _studio and rng.random() < 0.75:
@@ -49,7 +48,7 @@ def background(rng: Rng, size: tuple[int, int], light: Light) -> np.ndarray:
 
 
 def blend(image: np.ndarray, layer: Layer) -> None:
-    """Put a layer onto a float32 image, in place."""
+    """Blend a layer into a float32 image, in place."""
     h, w = layer.alpha.shape
     window = image[layer.y : layer.y + h, layer.x : layer.x + w]
     window *= 1 - layer.alpha[..., None]
@@ -57,8 +56,8 @@ def blend(image: np.ndarray, layer: Layer) -> None:
 
 
 def _noise(rng: Rng, size: tuple[int, int], zoom: float) -> np.ndarray:
-    """float32 (H, W), about -1 to 1: the noise tile from a random place, `zoom` pixels per tile
-    pixel."""
+    """Draw noise, float32 (H, W), about -1 to 1: a random part of the noise tile, enlarged by
+    `zoom`."""
     w, h = size
     rolled = np.roll(noise_tile(), tuple(rng.integers(0, 256, 2)), (0, 1))
     cut = rolled[: max(2, min(256, int(h / zoom))), : max(2, min(256, int(w / zoom)))]
@@ -68,14 +67,14 @@ def _noise(rng: Rng, size: tuple[int, int], zoom: float) -> np.ndarray:
 def _filled(
     rng: Rng, size: tuple[int, int], top: np.ndarray, bottom: np.ndarray, rough: float
 ) -> np.ndarray:
-    """A vertical gradient with noise."""
+    """Draw a vertical gradient with noise."""
     ramp = np.linspace(0, 1, size[1], dtype=np.float32)[:, None, None]
     column = (np.asarray(top) * (1 - ramp) + np.asarray(bottom) * ramp).astype(np.float32)
     return column * (1 + rough * _noise(rng, size, float(rng.uniform(0.8, 6))))[..., None]
 
 
 def _outdoors(rng: Rng, size: tuple[int, int]) -> np.ndarray:
-    """Sky, a far row of trees or houses, ground."""
+    """Draw sky, a skyline of trees or houses, and ground."""
     w, h = size
     horizon = int(h * rng.uniform(0.2, 0.65))
     sky = rng.uniform((140, 165, 190), (225, 235, 255)) * rng.uniform(0.6, 1.0)
@@ -162,7 +161,7 @@ def _tree(rng: Rng, image: np.ndarray, horizon: int) -> None:
 
 
 def _indoors(rng: Rng, size: tuple[int, int]) -> np.ndarray:
-    """A wall with pictures, doors or shelves, and a floor."""
+    """Draw a wall with pictures, doors or shelves, and a floor."""
     w, h = size
     edge = int(h * rng.uniform(0.5, 0.85))
     wall = paints.sample_color(rng, 0.3) * 0.4 + rng.uniform(60, 150)
@@ -191,7 +190,7 @@ def _indoors(rng: Rng, size: tuple[int, int]) -> np.ndarray:
 
 
 def _texture(rng: Rng, size: tuple[int, int]) -> np.ndarray:
-    """No place at all: blotches of two or three colours."""
+    """Draw blotches of two or three colors."""
     image = _filled(
         rng, size, paints.sample_color(rng), paints.sample_color(rng), rng.uniform(0, 0.3)
     )
@@ -204,7 +203,7 @@ def _texture(rng: Rng, size: tuple[int, int]) -> np.ndarray:
 
 
 def _studio(rng: Rng, size: tuple[int, int]) -> np.ndarray:
-    """One colour, white more often than not, brighter around a random place; perhaps a floor."""
+    """Draw a plain, often white backdrop, brighter around a random point; perhaps a floor."""
     w, h = size
     color = paints.sample_color(rng, 0.2)
     if rng.random() < 0.5:
@@ -221,8 +220,7 @@ def _studio(rng: Rng, size: tuple[int, int]) -> np.ndarray:
 
 
 def _shape(rng: Rng, image: np.ndarray) -> None:
-    """A box, a disc, a polygon or a bar; bars of limb-like thickness and colour are the
-    commonest."""
+    """Draw a rectangle, disc, polygon or, most often, a bar like a limb, in place."""
     h, w = image.shape[:2]
     color = tuple(float(v) for v in paints.sample_color(rng))
     if rng.random() < 0.3:
@@ -245,8 +243,7 @@ def _shape(rng: Rng, image: np.ndarray) -> None:
 
 
 def _clutter(rng: Rng) -> list[Part]:
-    """Round things in the same light as the people: loose limb-like pieces, a chair, a bare
-    tree."""
+    """Build 3D clutter: limb-like pieces, a chair or a bare tree."""
     style = rng.choice(3, p=[0.5, 0.3, 0.2])
     cones = []
     if style == 0:
@@ -298,8 +295,8 @@ def _clutter_camera(rng: Rng, size: tuple[int, int]) -> Camera:
 def occluder(
     rng: Rng, size: tuple[int, int], light: Light, target: tuple[float, float, float]
 ) -> Layer | None:
-    """Something in front of a person at `target` (x, y, length in pixels); None if it misses the
-    image."""
+    """Draw an object in front of a person at `target` (x, y, length in pixels); None if it is
+    outside the image."""
     x, y, length = target
     center = (x + rng.normal(0, 0.25) * length, y + rng.uniform(-0.1, 0.5) * length)
     if rng.random() < 0.3:
@@ -375,9 +372,9 @@ OCCLUDERS: tuple[Callable[[Rng, np.ndarray, tuple[float, float], float], None], 
 )
 
 
-def develop(rng: Rng, image: np.ndarray) -> np.ndarray:
-    """float32 (H, W, 3) -> uint8: exposure, cast, vignette, blur, grain and, at times, strong JPEG
-    compression."""
+def apply_camera_effects(rng: Rng, image: np.ndarray) -> np.ndarray:
+    """Convert float32 (H, W, 3) to uint8, with random exposure, color cast, vignette, blur, noise
+    and JPEG compression."""
     h, w = image.shape[:2]
     gain = np.clip(rng.normal(1.05, 0.16), 0.6, 1.45) * np.clip(rng.normal(1, 0.04, 3), 0.9, 1.1)
     contrast = np.clip(rng.normal(1.0, 0.12), 0.7, 1.3)

@@ -1,4 +1,4 @@
-"""A contact sheet of `figures`, for a person to judge the drawings and their joints by."""
+"""A contact sheet of `figures`, to check the images and their joints by eye."""
 
 import cv2
 import numpy as np
@@ -12,11 +12,10 @@ GREEN, RED, YELLOW, WHITE = (0, 255, 0), (255, 40, 40), (255, 255, 0), (255, 255
 def contact_sheet(
     seed: int, split: str = "train", people: int = 24, columns: int = 8, start: int = 0
 ) -> np.ndarray:
-    """uint8 RGB: crops of the first annotated people from image `start` on; each row of pictures
-    twice, bare and with joints.
+    """Draw crops of the first annotated people from image `start` on; uint8 RGB.
 
-    Green is the person's left, red the right, yellow the nose; a filled joint is visible (2), a
-    ring is hidden (1).
+    Each row is shown twice, without and with joints. Green is the person's left, red the right,
+    yellow the nose. Filled joints are visible (2), rings are occluded (1).
     """
     bare, drawn = [], []
     index = start
@@ -37,7 +36,7 @@ def contact_sheet(
 
 
 def _tile(image: np.ndarray, annotation: dict, joints: bool) -> np.ndarray:
-    """The person's surroundings in a tile, uint8 (h, w, 3)."""
+    """Crop the person and some margin to a tile, uint8 (h, w, 3)."""
     x, y, w, h = annotation["bbox"]
     zoom = min(TILE[0] / (1.25 * w), TILE[1] / (1.25 * h))
     shift = np.array(TILE) / 2 - zoom * np.array([x + w / 2, y + h / 2])
@@ -46,14 +45,14 @@ def _tile(image: np.ndarray, annotation: dict, joints: bool) -> np.ndarray:
     if not joints:
         return tile
     keypoints = np.array(annotation["keypoints"]).reshape(-1, 3)
-    places = [tuple(int(v) for v in np.round(zoom * xy + shift)) for xy in keypoints[:, :2]]
+    points = [tuple(int(v) for v in np.round(zoom * xy + shift)) for xy in keypoints[:, :2]]
     for a, b in LIMBS:
         if keypoints[a - 1, 2] and keypoints[b - 1, 2]:
-            cv2.line(tile, places[a - 1], places[b - 1], YELLOW, 1, cv2.LINE_AA)
-    for name, place, flag in zip(JOINTS, places, keypoints[:, 2], strict=True):
+            cv2.line(tile, points[a - 1], points[b - 1], YELLOW, 1, cv2.LINE_AA)
+    for name, point, flag in zip(JOINTS, points, keypoints[:, 2], strict=True):
         color = GREEN if name.startswith("left") else RED if name.startswith("right") else YELLOW
         if flag:
-            cv2.circle(tile, place, 3, color, -1 if flag == 2 else 1, cv2.LINE_AA)
+            cv2.circle(tile, point, 3, color, -1 if flag == 2 else 1, cv2.LINE_AA)
     box = [int(v) for v in np.round(zoom * np.array([x, y, x + w, y + h]) + np.tile(shift, 2))]
     cv2.rectangle(tile, box[:2], box[2:], WHITE, 1)
     return tile

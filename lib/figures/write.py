@@ -1,4 +1,4 @@
-"""Writes `figures` to disk as an ordinary COCO-layout data set, once."""
+"""Writing `figures` to disk as a data set in COCO format."""
 
 import json
 import multiprocessing
@@ -15,8 +15,8 @@ from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
 
 SIZES = {"train": 2000, "val": 300}
-VERSION = 6  # raise it when the same seed gives other pictures
-BYTES_PER_IMAGE = 60_000  # generous: the mean is near half of it
+VERSION = 6  # increase it when the images of a given seed change
+BYTES_PER_IMAGE = 60_000  # upper estimate; the mean is about half
 
 Progress = Callable[[int, int], None]
 
@@ -29,17 +29,22 @@ def write_figures(
     quality: int = 90,
     progress: Progress | None = None,
 ) -> None:
-    """Make `figures` under `root`, unless it is there.
+    """Write `figures` to `root`, unless it exists.
 
-    Writes images/<split>/<000000000001>.jpg and annotations/person_keypoints_<split>.json, the
-    latter last and at once, so that a killed run never looks complete. `sizes` is images per split
-    (default 2,000 train, 300 val); `workers` the number of processes (default: the CPUs), which
-    changes nothing in the result; `quality` is JPEG's, 1 to 100; `progress(done, total)` is called
-    after every image. The processes are spawned: a script that calls this needs the usual ``if
-    __name__ == "__main__":``.
+    The files are images/<split>/<000000000001>.jpg and annotations/person_keypoints_<split>.json.
+    The annotations are written last and atomically, so an interrupted run never looks complete. The
+    worker processes are spawned, so a calling script needs ``if __name__ == "__main__":``.
 
-    Raises InputError where another data set, seed or size is in `root` already, or where it cannot
-    be written.
+    Args:
+        root: folder of the data set.
+        sizes: images per split; by default 2,000 train and 300 val.
+        seed: seed of the data set.
+        workers: number of processes, by default the number of CPUs; does not affect the result.
+        quality: JPEG quality, 1 to 100.
+        progress: called as progress(done, total) after every image.
+
+    Raises:
+        InputError: if `root` contains a different data set, or cannot be written.
     """
     root, sizes = Path(root), dict(SIZES if sizes is None else sizes)
     _check_request(sizes, seed, workers, quality)
@@ -61,9 +66,10 @@ def write_figures(
 
 
 def is_complete(root: Path, sizes: dict[str, int], seed: int) -> bool:
-    """True if exactly this data set is under `root`, False if it is missing or was cut short.
+    """Return True if `root` contains exactly this data set, False if it is missing or incomplete.
 
-    Raises InputError where something else is there.
+    Raises:
+        InputError: if `root` contains a different data set.
     """
     complete = True
     for split, size in sizes.items():
@@ -76,14 +82,14 @@ def is_complete(root: Path, sizes: dict[str, int], seed: int) -> bool:
                 found = json.load(file)["info"]["figures"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{path} is no figures data set; choose another folder, or move that file"
+                f"{path}: not a figures data set; choose another folder, or move that file"
             ) from error
         if found != _recipe(split, size, seed):
             have = " ".join(f"{key} {value}" for key, value in found.items())
             want = " ".join(f"{key} {value}" for key, value in _recipe(split, size, seed).items())
             raise InputError(
-                f"{path} holds other figures ({have}; asked for: {want}); "
-                f"delete {root} to redo it, or choose another folder"
+                f"{path}: contains different figures ({have}; requested: {want}); delete {root} to "
+                "create them again, or choose another folder"
             )
         folder = root / "images" / split
         complete &= (
@@ -95,9 +101,9 @@ def is_complete(root: Path, sizes: dict[str, int], seed: int) -> bool:
 def _check_request(sizes: dict[str, int], seed: int, workers: int | None, quality: int) -> None:
     for split, size in sizes.items():
         if split not in SPLITS:
-            raise InputError(f"figures has no split '{split}'; it has {', '.join(SPLITS)}")
+            raise InputError(f"figures has no split '{split}'; choose from {', '.join(SPLITS)}")
         if size < 1:
-            raise InputError(f"figures: {split} is to have {size} images; it must be 1 or more")
+            raise InputError(f"figures: number of {split} images is {size}; it must be 1 or more")
     if seed < 0:
         raise InputError(f"figures: the seed is {seed}; it must be 0 or more")
     if workers is not None and workers < 1:
@@ -131,7 +137,7 @@ def _draw_all(
     quality: int,
     progress: Progress | None,
 ) -> dict[str, list]:
-    """Draw every image; per split its (index, width, height, annotations), in order."""
+    """Draw and write all images; returns (index, width, height, annotations) in order, by split."""
     tasks = [(split, index) for split, size in sizes.items() for index in range(size)]
     rows: dict[str, list] = {split: [] for split in sizes}
     for done, (split, *row) in enumerate(
@@ -147,8 +153,7 @@ def _results(function: Callable, tasks: list, workers: int) -> Iterator[tuple]:
     if workers == 1:
         yield from map(function, tasks)
         return
-    # Spawned, not forked: the caller may hold threads (torch, OpenCV), which a fork does not
-    # survive.
+    # Spawn, because the threads of the caller (torch, OpenCV) do not survive a fork.
     context = multiprocessing.get_context("spawn")
     chunk = max(1, min(16, len(tasks) // (4 * workers)))
     with context.Pool(
@@ -160,10 +165,10 @@ def _results(function: Callable, tasks: list, workers: int) -> Iterator[tuple]:
 def _write_image(
     root: Path, seed: int, quality: int, task: tuple[str, int]
 ) -> tuple[str, int, int, int, list[dict]]:
-    """Draw and write one image; its split, index, width, height and annotations."""
+    """Draw and write one image; returns its split, index, width, height and annotations."""
     split, index = task
     image, annotations = draw_scene(seed, split, index)
-    # imencode and write_bytes instead of imwrite, which hides why it failed.
+    # Not imwrite, because it hides the reason of a failure.
     _, code = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     (root / "images" / split / _file_name(index)).write_bytes(code.tobytes())
     return split, index, image.shape[1], image.shape[0], annotations
@@ -174,7 +179,7 @@ def _file_name(index: int) -> str:
 
 
 def _coco(rows: list, split: str, size: int, seed: int) -> dict:
-    """The annotation file's content; image ids and annotation ids count from 1."""
+    """Return the content of the annotation file; ids start at 1."""
     images, annotations = [], []
     for index, width, height, people in rows:
         images.append(

@@ -1,1 +1,1 @@
-"""The vocabulary: skeletons, geometry and metrics, pure functions on arrays and tensors."""
+"""Skeletons, poses, crop geometry and metrics: functions on arrays and tensors, without files."""

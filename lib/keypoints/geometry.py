@@ -1,14 +1,14 @@
-"""Geometry, in one place: boxes, crops, mirror images, and the way back to the image.
+"""Geometry of boxes and crops: transforms to crop pixels, mirroring, and back to the image.
 
-A crop shows the box around ``center`` (image pixels) whose size is ``scale`` * 200 pixels, turned
-by ``rotation`` degrees, and fills ``size`` (width, height) pixels. Only the width of ``scale``
-enters, as in HRNet: boxes come with the crop's aspect ratio. Where a formula is published its file
-in leoxiaobin/deep-high-resolution-net.pytorch is named.
+A crop of ``size`` (width, height) pixels shows a box with the center ``center`` (image pixels) and
+the size ``scale`` * 200 pixels, rotated by ``rotation`` degrees. As in HRNet, only the width of
+``scale`` is used, because boxes have the crop's aspect ratio. Files named below are in
+leoxiaobin/deep-high-resolution-net.pytorch.
 
-A crop that ``is_aligned`` is UDP's (Huang et al.: The Devil Is in the Details: Delving Into
-Unbiased Data Processing for Human Pose Estimation. CVPR 2020): the box runs from the middle of the
-first pixel to the middle of the last, so it is size - 1 pixels wide, and a crop, its mirror image
-and its heatmaps lie exactly on each other.
+With ``is_udp`` the crop follows UDP (Huang et al.: The Devil Is in the Details: Delving Into
+Unbiased Data Processing for Human Pose Estimation. CVPR 2020). The box then extends from the center
+of the first pixel to the center of the last, so it is size - 1 pixels wide, and a crop, its mirror
+image and its heatmaps are exactly aligned.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-PIXEL_STD = 200.0  # a scale of 1 is this many pixels
-MIN_WIDTH = 1e-3  # of a crop, in image pixels: a box without area still gives one
+PIXEL_STD = 200.0  # pixels per unit of scale
+MIN_WIDTH = 1e-3  # minimum box width in image pixels, so that an empty box gives a valid matrix
 BOX_PADDING = 1.25
 HALF_BODY_PADDING = 1.5
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -26,11 +26,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Crop:
-    """The crops of an experiment: ``size`` (width, height) in pixels, cut as UDP does if
-    ``is_aligned``."""
+    """The crop settings of an experiment: ``size`` (width, height) in pixels, and UDP or not."""
 
     size: tuple[int, int]
-    is_aligned: bool = False
+    is_udp: bool = False
 
     @property
     def aspect_ratio(self) -> float:
@@ -39,32 +38,33 @@ class Crop:
 
     def matrix(self, center: np.ndarray, scale: np.ndarray, rotation: float = 0.0) -> np.ndarray:
         """See ``crop_matrix``."""
-        return crop_matrix(center, scale, rotation, self.size, self.is_aligned)
+        return crop_matrix(center, scale, rotation, self.size, self.is_udp)
 
     def to_image(
         self, keypoints: torch.Tensor, center: torch.Tensor, scale: torch.Tensor
     ) -> torch.Tensor:
         """See ``to_image``."""
-        return to_image(keypoints, center, scale, self.size, self.is_aligned)
+        return to_image(keypoints, center, scale, self.size, self.is_udp)
 
 
-def is_box(boxes: np.ndarray) -> np.ndarray:
-    """(N,) flags: which boxes (N, 4) x, y, width, height have an area and are numbers."""
+def is_valid_box(boxes: np.ndarray) -> np.ndarray:
+    """Return flags (N,) of the boxes (N, 4) x, y, width, height that are finite and not empty."""
     return (np.abs(boxes) < 1e6).all(1) & (boxes[:, 2:] > 0).all(1)
 
 
 def box_to_center_scale(
     boxes: np.ndarray, aspect_ratio: float, padding: float = BOX_PADDING
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Centre and scale of the crops that show boxes (lib/dataset/coco.py, ``_box2cs``).
+    """Convert boxes to crop centers and scales (lib/dataset/coco.py, ``_box2cs``).
 
     Args:
         boxes: (N, 4) x, y, width, height in pixels.
-        aspect_ratio: width / height of the crop; the shorter side of a box grows to it.
+        aspect_ratio: width / height of the crop; the shorter side of a box is enlarged to match.
+        padding: factor by which the boxes are enlarged.
 
     Returns:
-        (N, 2) float32 centre in pixels and (N, 2) float32 scale. A box whose centre has x = -1
-        exactly is not padded, as published.
+        (N, 2) float32 centers in pixels and (N, 2) float32 scales. As in the published code, a box
+        whose center has x = -1 is not padded.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     center = (boxes[:, :2] + boxes[:, 2:] * 0.5).astype(np.float32)
@@ -79,13 +79,15 @@ def crop_matrix(
     scale: np.ndarray,
     rotation: float,
     size: tuple[int, int],
-    is_aligned: bool = False,
+    is_udp: bool = False,
 ) -> np.ndarray:
-    """(2, 3) float64 matrix from image to crop pixels (lib/utils/transforms.py,
-    ``get_affine_transform``; aligned: ``get_udp_warp_matrix`` of mmpose 1.x with the rotation's
-    sign turned round)."""
+    """Return the (2, 3) float64 matrix from image to crop pixels.
+
+    Sources: ``get_affine_transform`` in lib/utils/transforms.py; for UDP, ``get_udp_warp_matrix``
+    of mmpose 1.x with the opposite sign of the rotation.
+    """
     extent, box = np.array(size, np.float64), np.asarray(scale, np.float64) * PIXEL_STD
-    if is_aligned:
+    if is_udp:
         extent -= 1
         zoom = extent / np.maximum(box, MIN_WIDTH)
     else:
@@ -98,21 +100,25 @@ def crop_matrix(
 
 
 def mirror_matrix(matrix: np.ndarray, width: int) -> np.ndarray:
-    """The crop matrix that gives, from an image of that width, what ``matrix`` gives from the
-    mirrored image."""
+    """Return the matrix that crops an image as ``matrix`` crops its mirror image.
+
+    Args:
+        width: width of the image in pixels.
+    """
     mirror = np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     return matrix @ mirror
 
 
 def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(..., 2) points moved by a (2, 3) matrix."""
+    """Apply a (2, 3) affine matrix to (..., 2) points."""
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
 def mirror_joints(
     joints: np.ndarray, visible: np.ndarray, width: int, flip_pairs: tuple[tuple[int, int], ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Joints (K, 2) and flags (K,) of the mirrored image, left and right exchanged."""
+    """Mirror joints (K, 2) and their flags (K,) in an image of ``width`` pixels, and swap left and
+    right."""
     order = flip_permutation(len(joints), flip_pairs)
     mirrored = joints[order].copy()
     mirrored[:, 0] = width - 1 - mirrored[:, 0]
@@ -120,7 +126,7 @@ def mirror_joints(
 
 
 def flip_permutation(count: int, flip_pairs: tuple[tuple[int, int], ...]) -> list[int]:
-    """For each of ``count`` joints, the joint that takes its place in a mirror."""
+    """Return the permutation of ``count`` joints that swaps the flip pairs."""
     order = list(range(count))
     for left, right in flip_pairs:
         order[left], order[right] = right, left
@@ -134,12 +140,11 @@ def half_body_box(
     prefers_upper: bool,
     aspect_ratio: float,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Centre and scale around the upper or lower half of a body, None where too little of it can be
-    seen.
+    """Return center (2,) and scale (2,) of a box around the upper or lower half of the body.
 
-    The lower half is taken when it has three visible joints, unless the upper one has three too and
-    is preferred; else the upper one is, if it has two (lib/dataset/JointsDataset.py,
-    ``half_body_transform``).
+    The upper half is used if it is preferred and has at least three visible joints, or if the lower
+    half has fewer than three; otherwise the lower half. Returns None if the chosen half has fewer
+    than two visible joints (lib/dataset/JointsDataset.py, ``half_body_transform``).
     """
     is_upper = np.zeros(len(joints), bool)
     is_upper[list(upper_body)] = True
@@ -158,22 +163,23 @@ def to_image(
     center: torch.Tensor,
     scale: torch.Tensor,
     size: tuple[int, int],
-    is_aligned: bool = False,
+    is_udp: bool = False,
 ) -> torch.Tensor:
-    """Crop pixels to image pixels (``transform_preds``), for crops that were not turned.
+    """Map keypoints from crop to image pixels (``transform_preds``); for crops without rotation.
 
     Args:
-        keypoints: (N, K, 2) in pixels of crops of ``size`` (width, height).
-        center, scale: (N, 2).
+        keypoints: (N, K, 2) in pixels of the crops.
+        center, scale: (N, 2) boxes of the crops.
+        size: (width, height) of the crops.
 
     Returns:
         (N, K, 2) in image pixels.
     """
-    extents = [side - is_aligned for side in size]
-    # Axis by axis: a tensor made of Python numbers would have to be copied to a GPU each time.
+    extents = [side - is_udp for side in size]
+    # One axis at a time: a tensor of Python numbers would be copied to the GPU on every call.
     moved = []
     for axis in (0, 1):
-        box, extent = (axis, extents[axis]) if is_aligned else (0, extents[0])
+        box, extent = (axis, extents[axis]) if is_udp else (0, extents[0])
         zoom = scale[:, box, None] * (PIXEL_STD / extent)
         offset = keypoints[..., axis] - extents[axis] * 0.5
         moved.append(offset * zoom + center[:, axis, None])
@@ -181,15 +187,14 @@ def to_image(
 
 
 def normalize(images: torch.Tensor, is_rgb: bool = True) -> torch.Tensor:
-    """Network input from (N, 3, H, W) uint8 RGB crops: float32, ImageNet's mean and deviation taken
-    out.
+    """Normalize (N, 3, H, W) uint8 RGB crops by ImageNet's mean and standard deviation; float32.
 
-    With ``is_rgb`` False the channels are put in the order BGR first and then treated as if they
-    were RGB: so the published ResNets were trained.
+    With ``is_rgb`` False the channels are first reordered to BGR, and then normalized as if they
+    were RGB. The published ResNets were trained this way.
     """
     if not is_rgb:
         images = images.flip(1)
     mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1) * 255
     std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1) * 255
-    # In place: three large temporaries cost more than the arithmetic.
+    # In place: allocating temporaries would cost more than the arithmetic.
     return images.float().sub_(mean).div_(std)

@@ -1,4 +1,4 @@
-"""Accuracy of keypoints: PCK and PCKh. OKS, which suppression needs too, is ``lib.nms.oks_iou``."""
+"""Keypoint accuracy: PCK and PCKh. (OKS is in ``lib.nms.oks_iou``.)"""
 
 from collections import OrderedDict
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# The rows of MPII's table, by the numbers of the joints (``lib.keypoints.skeletons.MPII``).
+# The columns of MPII's results table -> joint indices (``lib.keypoints.skeletons.MPII``).
 PCKH_ROWS = OrderedDict(
     Head=(9,),
     Shoulder=(13, 12),
@@ -20,18 +20,19 @@ _NOT_IN_MEAN = (6, 7)  # pelvis and thorax
 
 
 def pck(coords: Tensor, ground_truth: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """PCK: the share of coords (N, K, 2) within half a tenth of ``size`` of the ground truth.
+    """Compute PCK: the fraction of joints within a normalized distance of 0.5 of the ground truth.
 
-    As published, the x distance is divided by a tenth of the height and the y distance by a tenth
-    of the width, and joints whose ground truth is in the first two rows or columns do not count
-    (lib/core/evaluate.py of leoxiaobin/deep-high-resolution-net.pytorch).
+    Distances are normalized by a tenth of ``size``. As in the published code, x is divided by a
+    tenth of the height and y by a tenth of the width, and joints whose ground truth lies in the
+    first two rows or columns are ignored (lib/core/evaluate.py of
+    leoxiaobin/deep-high-resolution-net.pytorch).
 
     Args:
         coords, ground_truth: (N, K, 2) x, y in pixels.
         size: (width, height) of the heatmaps or crops.
 
     Returns:
-        The mean over the joints that have a ground truth, and the number of these; both scalars.
+        The mean over the joints with ground truth, and the number of these joints; both scalars.
     """
     width, height = size
     x, y = (coords - ground_truth).unbind(-1)
@@ -47,19 +48,18 @@ def pck(coords: Tensor, ground_truth: Tensor, size: tuple[int, int]) -> tuple[Te
 def pckh(
     predicted: np.ndarray, ground_truth: np.ndarray, missing: np.ndarray, head_size: np.ndarray
 ) -> OrderedDict:
-    """PCKh, MPII's table: the share in percent of joints nearer than half a head size.
+    """Compute PCKh@0.5: the percentage of joints within half a head size of the ground truth.
 
-    Rules: lib/dataset/mpii.py of leoxiaobin/deep-high-resolution-net.pytorch.
+    Follows lib/dataset/mpii.py of leoxiaobin/deep-high-resolution-net.pytorch.
 
     Args:
-        predicted, ground_truth: (N, 16, 2) pixels.
-        missing: (N, 16) nonzero where a joint is not annotated.
-        head_size: (N,) pixels.
+        predicted, ground_truth: (N, 16, 2) in pixels.
+        missing: (N, 16), nonzero if a joint is not annotated.
+        head_size: (N,) in pixels.
 
     Returns:
-        One entry for each of ``PCKH_ROWS``, ``Mean`` (joints count as often as they are annotated;
-        pelvis and thorax do not), and ``Mean@0.1``, which in the published code is the mean at
-        0.11.
+        An entry for each of ``PCKH_ROWS``; ``Mean``, over all annotated joints except pelvis and
+        thorax; and ``Mean@0.1``, which as in the published code is the mean at 0.11.
     """
     counted = missing == 0
     distance = np.linalg.norm(predicted - ground_truth, axis=2) / head_size[:, None]

@@ -1,4 +1,4 @@
-"""Poses: the people found in images, whatever network or file they came from."""
+"""Poses: people with keypoints, the common result type of all networks and files."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -28,16 +28,16 @@ class Pose(NamedTuple):
 class Poses:
     """P people with K keypoints each, as flat arrays.
 
-    ``poses[3]`` is one person, a ``Pose``; a slice, row numbers or flags select a ``Poses``. A task
-    predicts tensors on its device; ``numpy`` turns them into arrays.
+    ``poses[3]`` is one person, a ``Pose``; a slice, indices or a mask select a ``Poses``. A task
+    returns tensors on its device; ``numpy()`` converts them to arrays.
 
-    image: (P,) int64, the image's row in the data set's table, or its number among those given.
+    image: (P,) int64, row of the image in the data set's table, or index of the input image.
     keypoints: (P, K, 2) float32, x and y in image pixels.
-    scores: (P, K) float32, of each keypoint.
-    score: (P,) float32, of the person: the mean of the scores.
+    scores: (P, K) float32, keypoint scores.
+    score: (P,) float32, person score: the mean of the keypoint scores.
     box: (P, 4) float32, x, y, width, height in pixels.
-    box_score: (P,) float32, the detector's, 1 for boxes that were given.
-    row: (P,) int64, row of the person's box in the data set's table, -1 if there is none.
+    box_score: (P,) float32, detection score; 1 for boxes given by the user.
+    row: (P,) int64, row of the person's box in the data set's table; -1 if there is none.
     """
 
     image: Array
@@ -50,7 +50,7 @@ class Poses:
 
     @classmethod
     def empty(cls, joints: int) -> "Poses":
-        """Nobody, with ``joints`` keypoints."""
+        """Return a ``Poses`` without people, for ``joints`` keypoints."""
         flat = np.zeros(0, np.float32)
         none = np.zeros(0, np.int64)
         return cls(
@@ -65,7 +65,7 @@ class Poses:
 
     @classmethod
     def concatenate(cls, parts: Sequence["Poses"]) -> "Poses":
-        """The people of at least one ``Poses`` of NumPy arrays, one after another."""
+        """Concatenate one or more ``Poses`` of NumPy arrays."""
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
     def __len__(self) -> int:
@@ -82,16 +82,16 @@ class Poses:
         return (self[row] for row in range(len(self)))
 
     def numpy(self) -> "Poses":
-        """The same as NumPy arrays."""
+        """Convert tensors to NumPy arrays."""
         values = (getattr(self, field.name) for field in fields(self))
         return Poses(*(v.cpu().numpy() if isinstance(v, torch.Tensor) else v for v in values))
 
     def with_scores(self) -> np.ndarray:
-        """(P, K, 3) float32: x, y and score of each keypoint."""
+        """Return x, y and score of each keypoint: (P, K, 3) float32."""
         return np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
 
-    def in_order(self) -> "Poses":
-        """Everybody by ``row``, each row once; people without a row come first, by ``image``."""
+    def sorted_unique(self) -> "Poses":
+        """Sort by ``row`` and drop duplicate rows; people without a row come first, by image."""
         order = np.lexsort((self.image, self.row))
         row = self.row[order]
         is_repeated = np.concatenate([[False], (row[1:] == row[:-1]) & (row[1:] >= 0)])
@@ -100,4 +100,4 @@ class Poses:
     def check_finite(self) -> None:
         """Raise an InputError if a keypoint or score is NaN or Inf."""
         if not (np.isfinite(self.keypoints).all() and np.isfinite(self.scores).all()):
-            raise InputError("the network's output contains NaN or Inf; check the weights")
+            raise InputError("network output contains NaN or Inf; check the weights")

@@ -1,5 +1,4 @@
-"""What a set of keypoints means: names, left and right, how precisely people place them, what to
-connect; and the categories of an annotation file that name keypoints."""
+"""Skeletons: joint names, flip pairs, sigmas and limbs; and categories of COCO annotation files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,14 +10,14 @@ from lib.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The joints of one kind of body.
+    """A set of K joints.
 
-    names: the K joints in the order of the annotations.
-    flip_pairs: (left, right) joint numbers that a mirror swaps.
-    sigmas: K standard deviations of annotators relative to the object's size, for OKS.
-    limbs: pairs of joints to draw a line between.
-    upper_body: joint numbers of the upper half, for the half-body augmentation.
-    joint_weights: K weights for the loss, where LOSS.USE_DIFFERENT_JOINTS_WEIGHT asks for them.
+    names: names of the joints, in annotation order.
+    flip_pairs: (left, right) joint indices swapped by mirroring.
+    sigmas: standard deviations of the annotations relative to the object size, for OKS.
+    limbs: pairs of joint indices connected by a line in drawings.
+    upper_body: joint indices of the upper body, for half-body augmentation.
+    joint_weights: loss weights, used with LOSS.USE_DIFFERENT_JOINTS_WEIGHT.
     """
 
     names: tuple[str, ...]
@@ -70,9 +69,8 @@ COCO = Skeleton(
     joint_weights=(1, 1, 1, 1, 1, 1, 1, 1.2, 1.2, 1.5, 1.5, 1, 1, 1.2, 1.2, 1.5, 1.5),
 )
 
-# MPII publishes no sigmas and scores with PCKh; these are COCO's for the same joints, with the
-# hip's for pelvis and thorax and the shoulder's for the neck, so that OKS suppression works there
-# too.
+# MPII has no official sigmas, since it uses PCKh. For OKS-NMS these are COCO's sigmas of the same
+# joints, the hip's for pelvis and thorax, and the shoulder's for the neck.
 MPII = Skeleton(
     names=(
         "right_ankle",
@@ -105,7 +103,7 @@ MPII = Skeleton(
     joint_weights=(1.5, 1.2, 1, 1, 1.2, 1.5, 1, 1, 1, 1, 1.5, 1.2, 1, 1, 1.2, 1.5),
 )
 
-# Sigmas: crowdposetools of Jeff-sjtu/CrowdPose; weights as COCO's for the same joints.
+# Sigmas: crowdposetools of Jeff-sjtu/CrowdPose; weights: COCO's for the same joints.
 CROWDPOSE = Skeleton(
     names=(
         "left_shoulder",
@@ -139,12 +137,12 @@ CROWDPOSE = Skeleton(
     joint_weights=(1, 1, 1.2, 1.2, 1.5, 1.5, 1, 1, 1.2, 1.2, 1.5, 1.5, 1, 1),
 )
 
-# DATASET.DATASET -> its joints.
+# DATASET.DATASET -> skeleton.
 SKELETONS = {"coco": COCO, "crowdpose": CROWDPOSE, "figures": COCO, "mpii": MPII}
 
 
 class Category(msgspec.Struct):
-    """A category of an annotation file; ``skeleton`` are pairs of joint numbers."""
+    """A category of an annotation file; ``skeleton`` holds pairs of joint numbers."""
 
     id: int
     name: str = ""
@@ -153,19 +151,22 @@ class Category(msgspec.Struct):
 
 
 def categories_with_joints(categories: Sequence[Category]) -> list[Category]:
-    """Those that name the same joints as the first that names any; else the one with the lowest id
-    alone."""
+    """Return the categories with the same joint names as the first that has any.
+
+    If no category names its joints, return the category with the lowest id.
+    """
     ordered = sorted(categories, key=lambda category: category.id)
     named = [category for category in ordered if category.keypoints]
     return [c for c in named if c.keypoints == named[0].keypoints] or ordered[:1]
 
 
 def chosen_categories(known: Sequence[Category], names: Sequence[str], path: str) -> list[int]:
-    """The ids of the categories called ``names``, in order; without names, of
-    ``categories_with_joints``.
+    """Return the sorted ids of the categories called ``names``.
+
+    Without names, return those of ``categories_with_joints``.
 
     Raises:
-        InputError: the file ``path``, from which they are, has no such category.
+        InputError: if a name is unknown; the message names the annotation file ``path``.
     """
     missing = set(names) - {category.name for category in known}
     if missing:

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from lib.keypoints.geometry import is_box
+from lib.keypoints.geometry import is_valid_box
 from lib.media.video import Frame, Report
 from lib.utils.errors import InputError
 from lib.utils.reading import read_any_json
@@ -28,7 +28,7 @@ def inside(
     corners = np.clip(np.asarray(corners, np.float64), 0, limits)
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     rows = np.argsort(-scores, kind="stable")
-    rows = rows[is_box(boxes[rows])]
+    rows = rows[is_valid_box(boxes[rows])]
     return boxes[rows], np.asarray(scores, np.float64)[rows]
 
 

@@ -17,7 +17,7 @@ from lib.core.inference import Detector
 from lib.media.boxes import inside
 from lib.media.onnx_detector import ONNX_DETECTORS, read_settings
 from lib.utils.errors import InputError
-from lib.utils.zoo import DETECTORS, how_to_get
+from lib.utils.zoo import DETECTORS, download_hint
 
 PERSON = "person"
 NO_CLASSES = ("__background__", "N/A")  # of torchvision's names of COCO's classes
@@ -151,12 +151,12 @@ def _load(name: str, enum: type, weights: str) -> tuple[Enum | None, dict]:
         known = ", ".join(enum.__members__)
         raise InputError(
             f"--detector-weights: {weights}: there is no such file, and {name} has no weights of "
-            f"that name{how_to_get(path) or f'; name one of {known}'}"
+            f"that name{download_hint(path) or f'; name one of {known}'}"
         )
     try:
         return entry, entry.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; another file than was promised
         raise InputError(
             f"--detector: the weights of {name} cannot be downloaded ({error})"
-            f"{how_to_get(path) or f'; get {entry.url} and put it at {path}'}"
+            f"{download_hint(path) or f'; get {entry.url} and put it at {path}'}"
         ) from None

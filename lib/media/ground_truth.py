@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from lib.dataset.coco_json import LAYOUT, Annotation, CocoFile, check_image_ids
-from lib.keypoints.geometry import is_box
+from lib.keypoints.geometry import is_valid_box
 from lib.keypoints.skeletons import Skeleton, chosen_categories
 from lib.media.boxes import PathEnds
 from lib.media.video import Report
@@ -90,7 +90,7 @@ class GroundTruth:
         if entry.iscrowd or entry.category_id not in self.categories:
             return
         box = np.array(entry.bbox, np.float64)
-        if not is_box(box[None])[0]:
+        if not is_valid_box(box[None])[0]:
             raise ValueError(f"bbox {list(entry.bbox)} is no box with an area")
         table = np.zeros((count, 3))
         if entry.keypoints and len(entry.keypoints) != 3 * count:

@@ -10,7 +10,7 @@ import numpy as np
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
 from lib.media.video import Frame, Item, VideoFile
-from lib.utils.drawing import draw_box, draw_person, number_color, write_picture
+from lib.utils.drawing import draw_box, draw_person, number_color, write_image
 from lib.utils.reading import write_json
 
 WRITTEN = frozenset((".jpg", ".jpeg", ".png", ".webp"))  # other formats become JPEG
@@ -52,7 +52,7 @@ class Pictures:
         if not frame.rate:
             name = frame.item.name
             suffix = "" if Path(name).suffix.lower() in WRITTEN else ".jpg"
-            write_picture(self._folder / f"{name}{suffix}", frame.image)
+            write_image(self._folder / f"{name}{suffix}", frame.image)
             return
         if not frame.number:
             name = f"{frame.item.name.removesuffix('.mp4')}.mp4"

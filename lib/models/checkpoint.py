@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lib.utils.checkpoint import read_file
 from lib.utils.errors import InputError
-from lib.utils.zoo import how_to_get
+from lib.utils.zoo import download_hint
 
 StateDict = dict[str, Tensor]
 
@@ -93,7 +93,7 @@ def load_pretrained(
     if not Path(path).is_file():
         raise InputError(
             f"MODEL.PRETRAINED: there is no file {path}"
-            f"{how_to_get(path) or '; download it there'}; or set MODEL.PRETRAINED '' to train "
+            f"{download_hint(path) or '; download it there'}; or set MODEL.PRETRAINED '' to train "
             "from scratch"
         )
     source, state, own = _open(model, path)

@@ -1,4 +1,4 @@
-"""Unpacking: single files out of zip and tar archives, each to a place that the caller names."""
+"""Extraction of selected files from zip and tar archives."""
 
 import fnmatch
 import os
@@ -14,52 +14,52 @@ from lib.utils.errors import InputError
 from lib.utils.files import make_folder
 from lib.utils.logs import progress
 
-# What reading a damaged, cut-off or encrypted archive raises.
+# Raised when reading a damaged, truncated or encrypted archive.
 _DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError),
     *(NotImplementedError, OSError),
 )
 
 
-def unpack(archive: Path, places: Mapping[str, Path]) -> int:
-    """Unpack what ``places`` asks for; the folders inside the archive do not matter, so nothing can
-    land elsewhere. Files that are already there, and not empty, stay.
+def unpack(archive: Path, targets: Mapping[str, Path]) -> int:
+    """Extract the files that match the patterns in ``targets``.
+
+    Only file names are matched. Folders inside the archive are ignored, so no file can be written
+    outside the targets. Existing files are kept unless they are empty.
 
     Args:
-        archive: a .zip, or a .tar with any compression.
-        places: pattern of file names -> the file to become, or (without a suffix) the folder to go
-            to.
+        archive: a .zip file, or a .tar file with any compression.
+        targets: file name pattern -> target file, or target folder if it has no suffix.
 
     Returns:
-        How many such files the archive has.
+        The number of matching files.
 
     Raises:
-        InputError: the archive is missing or damaged (each file's check sum is compared), or a file
-            cannot be written.
+        InputError: if the archive is missing or damaged, or a file cannot be written.
     """
     count = 0
     for name, content in progress(_members(archive), None, archive.name):
-        target = _target(name, places)
+        target = _target(name, targets)
         if target is not None:
             count += 1
             if not (target.exists() and target.stat().st_size):
-                _write(target, _pieces(content, archive))
+                _write(target, _chunks(content, archive))
     return count
 
 
-def _target(name: str, places: Mapping[str, Path]) -> Path | None:
-    """Where the member ``name`` goes."""
+def _target(name: str, targets: Mapping[str, Path]) -> Path | None:
+    """Return the target file of a member, or None to skip it."""
     base = PurePosixPath(name.replace("\\", "/")).name
-    if base.startswith("."):  # macOS adds such files, named as their neighbours
+    if base.startswith("."):  # macOS adds hidden copies such as ._1.jpg
         return None
-    for pattern, place in places.items():
+    for pattern, target in targets.items():
         if fnmatch.fnmatchcase(base, pattern):
-            return place if place.suffix else place / base
+            return target if target.suffix else target / base
     return None
 
 
 def _members(archive: Path) -> Iterator[tuple[str, Callable[[], BinaryIO]]]:
-    """Name of each file, and what opens its content."""
+    """Yield the name of each file and a function that opens it."""
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as file:
@@ -67,7 +67,7 @@ def _members(archive: Path) -> Iterator[tuple[str, Callable[[], BinaryIO]]]:
                     if not info.is_dir():
                         yield info.filename, partial(file.open, info)
             return
-        with tarfile.open(archive, "r|*") as file:  # one pass: to go back is to decompress anew
+        with tarfile.open(archive, "r|*") as file:  # stream: seeking back would decompress again
             for member in file:
                 if member.isfile():
                     yield member.name, partial(file.extractfile, member)
@@ -77,30 +77,32 @@ def _members(archive: Path) -> Iterator[tuple[str, Callable[[], BinaryIO]]]:
         raise _damaged(archive, error) from None
 
 
-def _pieces(content: Callable[[], BinaryIO], archive: Path) -> Iterator[bytes]:
+def _chunks(content: Callable[[], BinaryIO], archive: Path) -> Iterator[bytes]:
     try:
         with content() as source:
-            while piece := source.read(1 << 20):
-                yield piece
+            while chunk := source.read(1 << 20):
+                yield chunk
     except _DAMAGED as error:
         raise _damaged(archive, error) from None
 
 
 def _damaged(archive: Path, error: Exception) -> InputError:
-    return InputError(f"{archive}: damaged, or no archive ({error}); delete it and get it again")
+    return InputError(f"{archive}: damaged or not an archive ({error}); delete it and get it again")
 
 
-def _write(target: Path, pieces: Iterable[bytes]) -> None:
-    """A file that is whole or absent. It is not forced to the disk, unlike those of
-    ``lib.utils.files``: a data set has a hundred thousand, and can be unpacked again."""
+def _write(target: Path, chunks: Iterable[bytes]) -> None:
+    """Write a file atomically, but without the fsync of ``lib.utils.files``.
+
+    A data set has a hundred thousand files, and they can be extracted again.
+    """
     make_folder(target.parent)
-    unfinished = target.with_name(f".{target.name}.partial")
+    partial_file = target.with_name(f".{target.name}.partial")
     try:
-        with unfinished.open("wb") as file:
-            for piece in pieces:
-                file.write(piece)
-        os.replace(unfinished, target)
+        with partial_file.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        os.replace(partial_file, target)
     except OSError as error:
         raise InputError(f"{target}: cannot write: {error.strerror}") from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        partial_file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Counts and sizes as charts."""
+"""Histograms and bar charts."""
 
 import io
 from collections.abc import Sequence
@@ -14,8 +14,12 @@ def write_charts(
     histograms: dict[str, np.ndarray],
     bars: dict[str, tuple[Sequence[str], np.ndarray]],
 ) -> None:
-    """One PNG with a histogram of each array of ``histograms``, and below them one row for each of
-    ``bars``, which are names and heights."""
+    """Write a PNG with one row of histograms and, below it, one row per bar chart.
+
+    Args:
+        histograms: title -> values.
+        bars: title -> (names, heights).
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -24,8 +28,8 @@ def write_charts(
     grid = figure.add_gridspec(rows, columns)
     for number, (title, values) in enumerate(histograms.items()):
         axes = figure.add_subplot(grid[0, number])
-        is_counted = values.dtype.kind in "iu" and np.ptp(values) <= 40
-        bins = np.arange(values.min(), values.max() + 2) - 0.5 if is_counted else 40
+        is_discrete = values.dtype.kind in "iu" and np.ptp(values) <= 40
+        bins = np.arange(values.min(), values.max() + 2) - 0.5 if is_discrete else 40
         axes.hist(values, bins=bins, color="tab:blue")
         axes.set(title=title)
         axes.grid(alpha=0.3)

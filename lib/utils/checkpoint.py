@@ -1,5 +1,4 @@
-"""A run's state on disk, always whole: a run that is killed leaves the last state that was
-complete."""
+"""Checkpoint files. They are written atomically, so an interrupted run leaves the previous one."""
 
 import pickle
 import re
@@ -11,66 +10,68 @@ import torch
 
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
-from lib.utils.zoo import how_to_get
+from lib.utils.zoo import download_hint
 
-# A zip archive (torch 1.6 and later) or a pickle (before).
-EXPORTED = (".onnx", ".xml", ".ts", ".torchscript")  # what tools/export.py writes
-FILE_STARTS = (b"PK\x03\x04", b"\x80")
+EXPORT_SUFFIXES = (".onnx", ".xml", ".ts", ".torchscript")  # written by tools/export.py
+MAGIC_BYTES = (b"PK\x03\x04", b"\x80")  # zip archive (torch 1.6 and later), pickle (before)
 
 
 def save(state: Any, path: Path) -> None:
-    """Write ``state`` (tensors, numbers, text, lists and dicts) to ``path``.
+    """Write ``state`` (tensors, numbers, strings, lists and dicts) to ``path``.
 
     Raises:
-        InputError: no space, or the folder cannot be written.
+        InputError: if the file cannot be written.
     """
     try:
         write_atomically(path, lambda file: torch.save(state, file))
     except RuntimeError as error:
-        # How torch says that the file could not take any more; why, the file itself had said.
+        # torch raises RuntimeError when a write fails; the cause is the file's OSError.
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         text = getattr(reason, "strerror", None) or str(reason).splitlines()[0]
         raise InputError(f"{path}: cannot write: {text}") from error
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The training state at ``path``.
+    """Read a training checkpoint.
 
     Raises:
-        InputError: the file is missing, broken, or no training state.
+        InputError: if the file is missing, broken, or not a training checkpoint.
     """
     state = read_file(path)
     if not isinstance(state, dict) or not {"epoch", "state_dict", "optimizer"} <= state.keys():
         raise InputError(
-            f"{path}: holds weights but no training state (epoch, state_dict, optimizer)"
+            f"{path}: contains no training state (epoch, state_dict, optimizer), so training "
+            "cannot resume from it"
         )
     return state
 
 
 def read_file(path: Path) -> Any:
-    """The content of a checkpoint file, on the CPU; reading never runs code that the file brings.
+    """Read a checkpoint file to the CPU, without executing code from it.
 
     Raises:
-        InputError: the file is missing, broken, or holds more than tensors, numbers and texts.
+        InputError: if the file is missing or broken, or contains other objects than tensors, NumPy
+            arrays, numbers and strings.
     """
-    if path.suffix in EXPORTED and path.exists():
+    if path.suffix in EXPORT_SUFFIXES and path.exists():
         raise InputError(
-            f"{path}: is an exported network, not weights; Predictor and tools/demo.py run it"
+            f"{path}: is an exported network, not a checkpoint; run it with Predictor or "
+            "tools/demo.py"
         )
     try:
         with path.open("rb") as file:
             start = file.read(24)
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such checkpoint file{how_to_get(path)}") from None
+        raise InputError(f"{path}: no such checkpoint file{download_hint(path)}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot read the checkpoint: {error.strerror}") from None
-    if not start.startswith(FILE_STARTS):
-        what = f"it begins with {start!r}" if start else "it is empty"
-        raise InputError(f"{path}: not a PyTorch checkpoint: {what}; download it again")
+    if not start.startswith(MAGIC_BYTES):
+        reason = f"it begins with {start!r}" if start else "it is empty"
+        raise InputError(f"{path}: not a PyTorch checkpoint: {reason}; download it again")
     try:
         return _load(path)
-    except Exception as error:  # a damaged file can fail in any way, in any layer of the reader
-        raise InputError(f"{path}: {_why_unreadable(error)}") from None
+    except Exception as error:  # a damaged file can raise anything
+        raise InputError(f"{path}: {_read_error(error)}") from None
 
 
 def _load(path: Path) -> Any:
@@ -78,16 +79,19 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as refused:
         try:
-            with torch.serialization.safe_globals(_numpy_values()):
+            with torch.serialization.safe_globals(_numpy_globals()):
                 return torch.load(path, map_location="cpu", weights_only=True)
-        # PyTorch before 2.6 cannot be told what to allow; a bare pickle of arrays is no checkpoint.
+        # PyTorch before 2.6 cannot allow these globals; a plain pickle of arrays is not supported.
         except (AttributeError, TypeError, RuntimeError):
             raise refused from None
 
 
-def _numpy_values() -> list[Any]:
-    """What NumPy's numbers and arrays are pickled with: HRNet writes its score (``perf``) as the
-    one, mmpose 1.x the data set's sigmas and colours beside the weights as the other."""
+def _numpy_globals() -> list[Any]:
+    """Return the globals needed to unpickle NumPy scalars and arrays.
+
+    HRNet checkpoints contain a scalar (``perf``); mmpose 1.x checkpoints contain arrays (the data
+    set's sigmas and colors).
+    """
     names: list[Any] = []
     for name, value in (("scalar", np.float64(0)), ("_reconstruct", np.zeros(0))):
         rebuild = value.__reduce__()[0]
@@ -96,14 +100,14 @@ def _numpy_values() -> list[Any]:
     return [np.dtype, np.ndarray, *kinds, *names]
 
 
-def _why_unreadable(error: Exception) -> str:
+def _read_error(error: Exception) -> str:
     text = str(error)
     if isinstance(error, pickle.UnpicklingError) and "nsupported" in text:
         named = re.search(r"GLOBAL (\S+)", text)
-        what = named.group(1) if named else "an object that is no tensor"
+        item = named.group(1) if named else "an object that is not a tensor"
         return (
-            f"refused: it holds {what}, and reading that could run code; if you trust the file, "
-            "save its weights alone: torch.save(model.state_dict(), file)"
+            f"refused: it contains {item}, and loading that could execute code; if you trust the "
+            "file, save only its weights: torch.save(model.state_dict(), file)"
         )
     reason = text.strip().splitlines()[0].split(". ")[0] if text.strip() else type(error).__name__
-    return f"damaged or cut short ({reason[:120]}); download or copy it again"
+    return f"damaged or truncated ({reason[:120]}); download or copy it again"

@@ -1,6 +1,6 @@
-"""Several processes working on one run: which one this is, and what they share.
+"""Helpers for distributed runs.
 
-Without an initialised process group there is one process, of rank 0.
+Without an initialized process group there is one process, with rank 0.
 """
 
 from typing import Any
@@ -10,22 +10,22 @@ import torch.distributed as dist
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
+    """Return the rank of this process."""
     return dist.get_rank() if _is_running() else 0
 
 
 def world_size() -> int:
-    """The number of processes."""
+    """Return the number of processes."""
     return dist.get_world_size() if _is_running() else 1
 
 
 def is_main() -> bool:
-    """True in the process that writes files and logs."""
+    """Return True in the process that writes files and logs."""
     return rank() == 0
 
 
 def gather(value: Any) -> list[Any]:
-    """The values of all processes, by rank; ``value`` must be picklable."""
+    """Return the values of all processes, by rank; ``value`` must be picklable."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -33,8 +33,8 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
-def total(value: torch.Tensor) -> torch.Tensor:
-    """The sum of a tensor over all processes."""
+def all_reduce_sum(value: torch.Tensor) -> torch.Tensor:
+    """Return the sum of a tensor over all processes."""
     if world_size() > 1:
         value = value.clone()
         dist.all_reduce(value)

@@ -1,5 +1,4 @@
-"""Files from the web: taken up again where they broke off, and checked before they take their
-place."""
+"""HTTP downloads that resume after an interruption and verify the SHA-256."""
 
 import contextlib
 import hashlib
@@ -23,29 +22,28 @@ from lib.utils.files import make_folder
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT = 30.0  # seconds without a byte
-WAITS = (1.0, 2.0, 5.0, 15.0, 30.0)  # seconds before each further attempt
-_PIECE = 1 << 16
-_QUIET = 30.0  # seconds from one line of progress to the next where there is no terminal
-# What may be gone the next moment: too busy, or a proxy that has no answer yet.
-_PASSING = (408, 425, 429, 500, 502, 503, 504)
-# http.client has its own errors for an answer that is cut off or makes no sense.
-_BROKEN = (OSError, http.client.HTTPException)
+TIMEOUT = 30.0  # seconds without data
+RETRY_DELAYS = (1.0, 2.0, 5.0, 15.0, 30.0)  # seconds before each retry
+_CHUNK_SIZE = 1 << 16
+_LOG_INTERVAL = 30.0  # seconds between progress lines when there is no terminal
+_TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
+# http.client has its own exceptions for truncated and malformed responses.
+_CONNECTION_ERRORS = (OSError, http.client.HTTPException)
 
 
-class _Interrupted(Exception):
-    """The connection failed in a way that may pass."""
+class _TransientError(Exception):
+    """A failure that may go away on retry."""
 
 
-class _Refused(Exception):
-    """The server's answer will not change."""
+class _PermanentError(Exception):
+    """A failure that a retry would not change."""
 
 
-class _Misfit(_Interrupted):
-    """What had come before does not go on as the server's file does."""
+class _ResumeError(_TransientError):
+    """The partial file does not match the server's file."""
 
     def __str__(self) -> str:
-        return "what had come before does not fit"
+        return "the partial file does not match the server's file"
 
 
 def download(
@@ -53,40 +51,40 @@ def download(
     path: str | Path,
     sha256: str = "",
     timeout: float = TIMEOUT,
-    waits: Sequence[float] = WAITS,
+    retry_delays: Sequence[float] = RETRY_DELAYS,
 ) -> Path:
-    """The file at ``url``, written to ``path``; a file that is already there stays.
+    """Download ``url`` to ``path``, unless the file exists.
 
-    What has come lies in ``<path>.part``; the next call goes on from its end. Proxies are those of
-    the environment (``http_proxy``, ``https_proxy``, ``no_proxy``).
+    Partial downloads are kept in ``<path>.part`` and resumed by the next call. Proxies are taken
+    from the environment (``http_proxy``, ``https_proxy``, ``no_proxy``).
 
     Args:
-        url: http or https.
-        sha256: the file's SHA-256 in hexadecimal, or its beginning; '' where none is known.
-        timeout: seconds without a byte before the connection counts as broken.
-        waits: seconds before each further attempt; an attempt that brought something starts them
-            anew.
+        url: http or https URL.
+        path: target file.
+        sha256: SHA-256 of the file in hexadecimal, or its first digits; '' if unknown.
+        timeout: seconds without data after which the connection counts as failed.
+        retry_delays: seconds before each retry; start again from the first after any progress.
 
     Raises:
-        InputError: a file with another hash is at ``path``, or comes; the server does not have it;
-            the connection keeps breaking; there is no space.
+        InputError: if the existing or the downloaded file has a different hash, the server does not
+            have the file, the connection keeps failing, or the disk is full.
     """
     path = Path(path)
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise InputError(f"{url}: an address to download from begins with http:// or https://")
+        raise InputError(f"{url}: the URL must begin with http:// or https://")
     if path.exists():
-        check_hash(path, sha256, "another file is here already; move it away to download this one")
+        check_hash(path, sha256, "a different file exists already; move it away to download this")
         return path
     make_folder(path.parent)
     part = path.with_name(f"{path.name}.part")
     is_resumed = _size(part) > 0
-    _complete(url, part, timeout, waits)
-    if is_resumed and not _fits(part, sha256):
-        logger.info("=> %s: what had come before does not fit; once more from the start", path.name)
+    _download_part(url, part, timeout, retry_delays)
+    if is_resumed and not _has_hash(part, sha256):
+        logger.info("=> %s: the partial file does not match; downloading all of it", path.name)
         part.unlink()
-        _complete(url, part, timeout, waits)
+        _download_part(url, part, timeout, retry_delays)
     try:
-        check_hash(part, sha256, f"{url} sent another file; it is deleted")
+        check_hash(part, sha256, f"{url} sent a different file; it has been deleted")
     except InputError:
         part.unlink()
         raise
@@ -94,28 +92,28 @@ def download(
     return path
 
 
-def check_hash(path: Path, sha256: str, otherwise: str) -> None:
-    """Raise an InputError that ends with ``otherwise`` unless the file's SHA-256 begins so."""
-    if not _fits(path, sha256):
+def check_hash(path: Path, sha256: str, message: str) -> None:
+    """Raise an InputError ending in ``message`` unless the SHA-256 begins with ``sha256``."""
+    if not _has_hash(path, sha256):
         raise InputError(
             f"{path}: its SHA-256 should begin with {sha256}, but is {file_hash(path)} "
-            f"({_size(path)} bytes): {otherwise}"
+            f"({_size(path)} bytes): {message}"
         )
 
 
 def file_hash(path: Path) -> str:
-    """The file's SHA-256 in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror}") from None
     return digest.hexdigest()
 
 
-def _fits(path: Path, sha256: str) -> bool:
+def _has_hash(path: Path, sha256: str) -> bool:
     return not sha256 or file_hash(path).startswith(sha256.lower())
 
 
@@ -123,31 +121,32 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _complete(url: str, part: Path, timeout: float, waits: Sequence[float]) -> None:
-    """Bring ``part`` to its full size, in as many attempts as bring something."""
-    left, furthest = list(waits), _size(part)
+def _download_part(url: str, part: Path, timeout: float, retry_delays: Sequence[float]) -> None:
+    """Complete the partial file, with retries."""
+    delays, furthest = list(retry_delays), _size(part)
     while True:
         try:
             _attempt(url, part, timeout)
             return
-        except _Refused as error:
+        except _PermanentError as error:
             raise InputError(f"{url}: {error}") from None
-        except _Interrupted as error:
+        except _TransientError as error:
             reason = error
-            if isinstance(error, _Misfit):
+            if isinstance(error, _ResumeError):
                 part.unlink(missing_ok=True)
         if _size(part) > furthest:
-            left, furthest = list(waits), _size(part)
-        if not left:
-            kept = f"; {part} keeps what has come: the same command goes on" if furthest else ""
-            raise InputError(f"{url}: {reason}, {len(waits) + 1} times in a row{kept}")
-        wait = left.pop(0)
-        logger.info("=> %s: %s; again in %g s", part.stem, reason, wait)
-        time.sleep(wait)
+            delays, furthest = list(retry_delays), _size(part)
+        if not delays:
+            hint = f"; run the same command again to resume from {part}" if furthest else ""
+            attempts = len(retry_delays) + 1
+            raise InputError(f"{url}: {reason}, {attempts} times in a row{hint}")
+        delay = delays.pop(0)
+        logger.info("=> %s: %s; retrying in %g s", part.stem, reason, delay)
+        time.sleep(delay)
 
 
 def _attempt(url: str, part: Path, timeout: float) -> None:
-    """One connection: append to ``part`` what is missing."""
+    """Append the missing bytes to ``part``, in one connection."""
     start = _size(part)
     headers = {"User-Agent": "HRPose"}
     if start:
@@ -156,23 +155,23 @@ def _attempt(url: str, part: Path, timeout: float) -> None:
         response = _opener().open(urllib.request.Request(url, headers=headers), timeout=timeout)
     except urllib.error.HTTPError as error:
         with error:
-            _judge(error, part)
+            _handle_status(error, part)
         return
     except urllib.error.URLError as error:
-        raise _Interrupted(_why(error.reason, timeout)) from None
-    except (*_BROKEN, ValueError) as error:
-        raise _Interrupted(_why(error, timeout)) from None
+        raise _TransientError(_describe(error.reason, timeout)) from None
+    except (*_CONNECTION_ERRORS, ValueError) as error:
+        raise _TransientError(_describe(error, timeout)) from None
     with response:
-        start, total = _extent(response, start)
+        start, total = _content_range(response, start)
         _check_space(part, start, total)
         with _opened(part, start) as file:
             _receive(response, file, start, total, timeout)
     if total is not None and _size(part) < total:
-        raise _Interrupted(f"broke off after {_size(part)} of {total} bytes")
+        raise _TransientError(f"the connection closed after {_size(part)} of {total} bytes")
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """What opens http and https alone, also where an answer leads elsewhere."""
+    """Return an opener that allows only http and https, also for redirects."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
@@ -187,24 +186,24 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
-def _judge(error: urllib.error.HTTPError, part: Path) -> None:
-    """What an error status means; returns where ``part`` is complete."""
-    if error.code == 416:  # nothing beyond what is here: it is all, or it is of another file
+def _handle_status(error: urllib.error.HTTPError, part: Path) -> None:
+    """Raise the exception for an HTTP error status; return if ``part`` is already complete."""
+    if error.code == 416:  # range not satisfiable: the file is complete, or a different file
         total = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
         if total and int(total.group(1)) == _size(part):
             return
-        raise _Misfit
-    answer = f"the server answers {error.code} {error.reason}".rstrip()
-    raise _Interrupted(answer) if error.code in _PASSING else _Refused(answer)
+        raise _ResumeError
+    status = f"the server returned {error.code} {error.reason}".rstrip()
+    raise _TransientError(status) if error.code in _TRANSIENT_STATUS else _PermanentError(status)
 
 
-def _extent(response: Any, start: int) -> tuple[int, int | None]:
-    """Where the bytes that follow belong, and the size of the whole file if it is told."""
+def _content_range(response: Any, start: int) -> tuple[int, int | None]:
+    """Return the offset of the response body in the file, and the file size if it is known."""
     if response.status == 206:
-        told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if told and int(told.group(1)) == start:
-            return start, None if told.group(2) == "*" else int(told.group(2))
-        raise _Misfit
+        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if found and int(found.group(1)) == start:
+            return start, None if found.group(2) == "*" else int(found.group(2))
+        raise _ResumeError
     length = response.headers.get("Content-Length", "")
     return 0, int(length) if length.isdecimal() else None
 
@@ -213,13 +212,13 @@ def _check_space(part: Path, start: int, total: int | None) -> None:
     free = shutil.disk_usage(part.parent).free + _size(part) - start
     if total is not None and total - start > free:
         raise InputError(
-            f"{part.parent}: {total - start} bytes are still to come, and {free} are free"
+            f"{part.parent}: not enough disk space: {total - start} bytes needed, {free} free"
         )
 
 
 @contextlib.contextmanager
 def _opened(part: Path, start: int):
-    """``part`` cut to ``start`` bytes, to append to."""
+    """Truncate ``part`` to ``start`` bytes and open it for appending."""
     try:
         with part.open("ab") as file:
             file.truncate(start)
@@ -229,8 +228,8 @@ def _opened(part: Path, start: int):
 
 
 def _receive(response: Any, file: BinaryIO, start: int, total: int | None, timeout: float) -> None:
-    name, done, told = Path(file.name).stem, start, time.monotonic()
-    # disable=None: only where standard error is no terminal; a line now and then has to do there.
+    name, done, last_log = Path(file.name).stem, start, time.monotonic()
+    # disable=None: no bar if standard error is not a terminal; progress is then logged instead.
     with tqdm(
         None,
         name,
@@ -239,21 +238,21 @@ def _receive(response: Any, file: BinaryIO, start: int, total: int | None, timeo
     ) as bar:
         while True:
             try:
-                piece = response.read1(_PIECE)
-            except (*_BROKEN, ValueError) as error:
-                raise _Interrupted(_why(error, timeout)) from None
-            if not piece:
+                chunk = response.read1(_CHUNK_SIZE)
+            except (*_CONNECTION_ERRORS, ValueError) as error:
+                raise _TransientError(_describe(error, timeout)) from None
+            if not chunk:
                 return
-            file.write(piece)
-            bar.update(len(piece))
-            done += len(piece)
-            if bar.disable and time.monotonic() - told > _QUIET:
+            file.write(chunk)
+            bar.update(len(chunk))
+            done += len(chunk)
+            if bar.disable and time.monotonic() - last_log > _LOG_INTERVAL:
                 logger.info("=> %s: %.2f of %.2f GB", name, done / 1e9, (total or done) / 1e9)
-                told = time.monotonic()
+                last_log = time.monotonic()
 
 
-def _why(error: object, timeout: float) -> str:
+def _describe(error: object, timeout: float) -> str:
     if isinstance(error, (TimeoutError, socket.timeout)):
-        return f"nothing came for {timeout:g} s"
+        return f"no data received for {timeout:g} s"
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return f"the connection failed ({reason})"

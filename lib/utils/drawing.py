@@ -1,4 +1,4 @@
-"""Pictures for people: skeletons over images, heatmaps, sheets, curves. Colours are RGB."""
+"""Drawing of skeletons, boxes, heatmaps, image grids and training curves. Colors are RGB."""
 
 import io
 from collections.abc import Sequence
@@ -14,13 +14,12 @@ Pairs = Sequence[tuple[int, int]]
 Color = tuple[int, int, int]
 
 LEFT, RIGHT, MIDDLE = (255, 128, 0), (0, 150, 255), (60, 220, 90)
-EDGE = (20, 20, 20)  # around lines and letters, so that they are seen on a bright ground
+EDGE = (20, 20, 20)  # outline of lines and letters, for contrast on bright backgrounds
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def side_colors(count: int, flip_pairs: Pairs) -> list[Color]:
-    """One colour for each joint: orange for the person's left, blue for the right, green for the
-    middle."""
+    """Return a color for each joint: orange for left, blue for right, green for the middle."""
     colors = [MIDDLE] * count
     for left, right in flip_pairs:
         colors[left], colors[right] = LEFT, RIGHT
@@ -30,33 +29,35 @@ def side_colors(count: int, flip_pairs: Pairs) -> list[Color]:
 def draw_person(
     image: np.ndarray,
     keypoints: np.ndarray,
-    is_shown: np.ndarray,
+    visible: np.ndarray,
     limbs: Pairs,
     flip_pairs: Pairs,
     scores: np.ndarray | None = None,
     color: Color | None = None,
 ) -> None:
-    """Draw one skeleton into ``image`` (H, W, 3) uint8 in place.
+    """Draw a skeleton on ``image`` (H, W, 3) uint8, in place.
 
-    Lines grow with the person and with the picture, so that a small person is not buried under them
-    and a large picture that is looked at in a small window still shows them.
+    The line width depends on the size of the person and of the image: thin enough not to hide small
+    people, thick enough to be seen when a large image is scaled down.
 
     Args:
-        keypoints: (K, 2) pixels.
-        is_shown: (K,) flags; a limb is drawn when both its ends are.
-        scores: (K,) to write beside the joints of whoever is large enough; None for none.
-        color: one for everything, in place of those of the sides.
+        keypoints: (K, 2) in pixels.
+        visible: (K,) flags of the joints to draw; a limb is drawn if both its ends are.
+        limbs: pairs of joint indices to connect.
+        flip_pairs: (left, right) joint indices, which get different colors.
+        scores: (K,) written next to the joints if the person is large enough; None to omit.
+        color: single color for the whole skeleton; None for the colors of ``side_colors``.
     """
-    is_shown = np.asarray(is_shown).astype(bool) & np.isfinite(keypoints).all(1)
-    shown = keypoints[is_shown]
-    if not len(shown):
+    visible = np.asarray(visible).astype(bool) & np.isfinite(keypoints).all(1)
+    drawn = keypoints[visible]
+    if not len(drawn):
         return
     colors = side_colors(len(keypoints), flip_pairs)
     if color is not None:
         colors = [color] * len(keypoints)
-    extent = float(np.ptp(shown, axis=0).max())
+    extent = float(np.ptp(drawn, axis=0).max())
     width = line_width(image, extent)
-    points = [_pixel(point) if on else None for point, on in zip(keypoints, is_shown, strict=True)]
+    points = [_pixel(point) if on else None for point, on in zip(keypoints, visible, strict=True)]
     lines = [(points[a], points[b], _limb_color(colors[a], colors[b])) for a, b in limbs]
     lines = [line for line in lines if line[0] and line[1]]
     edge = width // 3
@@ -66,7 +67,7 @@ def draw_person(
     for start, end, color in lines:
         cv2.line(image, start, end, color, width, cv2.LINE_AA)
     radius, ring = width + max(1, width // 4), max(1, width // 4)
-    if width == 1:  # on a small person rings would hide the colours
+    if width == 1:  # on a small person rings would hide the colors
         radius, ring = (2 if extent > 45 else 1), 0
     for point, color in zip(points, colors, strict=True):
         if point:
@@ -74,19 +75,21 @@ def draw_person(
             if ring:
                 cv2.circle(image, point, radius, (255, 255, 255), ring, cv2.LINE_AA)
     height = max(9.0, min(extent, max(image.shape[:2])) / 28, max(image.shape[:2]) / 110)
-    # Numbers would bury somebody who is not much larger than they are.
+    # On a small person the numbers would cover the skeleton.
     if scores is not None and extent > 8 * height:
         for point, score in zip(points, scores, strict=True):
             if point:
-                where = (point[0] + radius + 2, point[1] + round(height / 2))
-                draw_text(image, f"{score:.2f}".removeprefix("0"), where, height)
+                position = (point[0] + radius + 2, point[1] + round(height / 2))
+                draw_text(image, f"{score:.2f}".removeprefix("0"), position, height)
 
 
 def draw_box(
     image: np.ndarray, box: Sequence[float], label: str = "", color: Color = MIDDLE
 ) -> None:
-    """Draw a box (x, y, width, height) into ``image`` (H, W, 3) uint8 in place, with a label above
-    its upper left corner, or in it where there is no room."""
+    """Draw a box (x, y, width, height) on ``image`` (H, W, 3) uint8, in place.
+
+    The label is placed above the upper left corner, or inside the box if there is no room.
+    """
     x, y, box_width, box_height = (float(value) for value in box)
     width = max(1, line_width(image, max(box_width, box_height)) // 3)
     first, last = _pixel((x, y)), _pixel((x + box_width, y + box_height))
@@ -95,56 +98,60 @@ def draw_box(
         size = max(image.shape[:2])
         height = float(np.clip(box_height / 14, max(10, size / 90), max(11, size / 50)))
         pad = max(2, round(height / 4))
-        scale, thickness = _letters(height)
+        scale, thickness = _font_scale(height)
         (text_width, _), _ = cv2.getTextSize(label, FONT, scale, thickness)
         box_top, label_height = max(first[1], 0), round(height) + 2 * pad
         left, top = max(first[0], 0), box_top - label_height * (box_top >= label_height)
         corner = (left + text_width + 2 * pad, top + label_height)
         cv2.rectangle(image, (left, top), corner, color, -1)
-        where = (left + pad, top + pad + round(height))
-        cv2.putText(image, label, where, FONT, scale, EDGE, thickness, cv2.LINE_AA)
+        position = (left + pad, top + pad + round(height))
+        cv2.putText(image, label, position, FONT, scale, EDGE, thickness, cv2.LINE_AA)
 
 
 def draw_text(
     image: np.ndarray,
     text: str,
-    where: tuple[int, int],
+    position: tuple[int, int],
     height: float,
     color: Color = (255, 255, 255),
 ) -> None:
-    """Write one line with a dark edge, its lower left corner at ``where``, its capitals ``height``
-    pixels high."""
-    scale, thickness = _letters(height)
-    # Shifted copies, not a thicker one: OpenCV 5 makes thicker letters wider.
+    """Draw one line of text with a dark outline, in place.
+
+    Args:
+        position: lower left corner in pixels.
+        height: height of a capital letter in pixels.
+    """
+    scale, thickness = _font_scale(height)
+    # Shifted copies instead of one thick copy, because OpenCV 5 makes thick letters wider.
     shifts = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
     for x, y in shifts:
-        place = (where[0] + x * thickness, where[1] + y * thickness)
-        cv2.putText(image, text, place, FONT, scale, EDGE, thickness, cv2.LINE_AA)
-    cv2.putText(image, text, where, FONT, scale, color, thickness, cv2.LINE_AA)
+        shifted = (position[0] + x * thickness, position[1] + y * thickness)
+        cv2.putText(image, text, shifted, FONT, scale, EDGE, thickness, cv2.LINE_AA)
+    cv2.putText(image, text, position, FONT, scale, color, thickness, cv2.LINE_AA)
 
 
-def _letters(height: float) -> tuple[float, int]:
-    """Scale and thickness of letters whose capitals are ``height`` pixels high."""
-    return height / 22, max(1, round(height / 11))  # at scale 1 they are 22 pixels high
+def _font_scale(height: float) -> tuple[float, int]:
+    """Return scale and thickness of a font with capital letters ``height`` pixels high."""
+    return height / 22, max(1, round(height / 11))  # at scale 1 capitals are 22 pixels high
 
 
 def number_color(number: int) -> Color:
-    """A bright colour for a person's number; neighbouring numbers differ much."""
+    """Return a bright color for a track number; consecutive numbers have very different colors."""
     hue = number * 67 % 180
     red, green, blue = cv2.cvtColor(np.uint8([[[hue, 190, 255]]]), cv2.COLOR_HSV2RGB)[0, 0]
     return int(red), int(green), int(blue)
 
 
 def line_width(image: np.ndarray, extent: float) -> int:
-    """The width of the lines on somebody ``extent`` pixels large in ``image``."""
-    # Whoever reaches far out of the picture must not get lines as thick as the picture.
+    """Return the line width for a person of ``extent`` pixels in ``image``."""
+    # Limit the extent for keypoints far outside the image.
     extent = min(extent, max(image.shape[:2]))
     wanted = max(min(extent / 80, 2 + extent / 150), max(image.shape[:2]) / 1000)
     return max(1, round(min(wanted, extent / 30)))
 
 
 def _limb_color(first: Color, second: Color) -> Color:
-    """The ends' colour, or that of the one side; where a limb joins both sides, the middle's."""
+    """Return the color of a limb: a side's if it has ends on one side only, else the middle's."""
     sides = {first, second} - {MIDDLE}
     return sides.pop() if len(sides) == 1 else MIDDLE
 
@@ -155,8 +162,12 @@ def _pixel(point: Sequence[float]) -> tuple[int, int]:
 
 
 def heatmap_rows(images: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
-    """A sheet with one row a person: the crop (N, H, W, 3), then each of its heatmaps (N, K, h, w)
-    over it in colour."""
+    """Draw one row per person: the crop, followed by each of its heatmaps in color over the crop.
+
+    Args:
+        images: (N, H, W, 3) uint8 crops.
+        heatmaps: (N, K, h, w).
+    """
     height, width = heatmaps.shape[2:]
     rows = []
     for image, maps in zip(images, heatmaps, strict=True):
@@ -170,8 +181,8 @@ def heatmap_rows(images: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def sheet(images: Sequence[np.ndarray], columns: int, gap: int = 2) -> np.ndarray:
-    """Images of one size (H, W, 3) in rows of ``columns``, with a white gap."""
+def image_grid(images: Sequence[np.ndarray], columns: int, gap: int = 2) -> np.ndarray:
+    """Arrange images of equal size (H, W, 3) in a grid, separated by white gaps."""
     height, width = images[0].shape[:2]
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
@@ -184,8 +195,10 @@ def sheet(images: Sequence[np.ndarray], columns: int, gap: int = 2) -> np.ndarra
 
 
 def mosaic(images: Sequence[np.ndarray], width: int, gap: int = 2) -> np.ndarray:
-    """Images of one height (H, W, 3) in rows, each made smaller to ``width`` pixels, with a white
-    gap; the last row may be shorter."""
+    """Arrange images of equal height (H, W, 3) in rows, separated by white gaps.
+
+    Each row is scaled down to ``width`` pixels; the last one may be shorter.
+    """
     rows: list[list[np.ndarray]] = []
     space = 0
     for image in images:
@@ -205,7 +218,7 @@ def mosaic(images: Sequence[np.ndarray], width: int, gap: int = 2) -> np.ndarray
 
 
 def _strip(images: Sequence[np.ndarray], width: int, gap: int) -> np.ndarray:
-    """Images of one height side by side, with a white gap around each, at most ``width`` wide."""
+    """Join images of equal height side by side, scaled down to at most ``width`` pixels."""
     gaps = gap * (len(images) + 1)
     edges = np.cumsum([0] + [image.shape[1] for image in images])
     zoom = min(1.0, (width - gaps) / edges[-1])
@@ -218,27 +231,34 @@ def _strip(images: Sequence[np.ndarray], width: int, gap: int) -> np.ndarray:
     return strip
 
 
-def write_picture(path: str | Path, image: np.ndarray) -> None:
-    """Write an RGB image; the suffix says the format. An InputError where that cannot be."""
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write an RGB image in the format given by the suffix.
+
+    Raises:
+        InputError: if the format is unknown or the file cannot be written.
+    """
     suffix = Path(path).suffix
     try:
         is_done, data = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]))
-    except cv2.error:  # what some versions of OpenCV do instead of saying False
+    except cv2.error:  # some versions of OpenCV raise instead of returning False
         is_done = False
     if not is_done:
-        raise InputError(f"{path}: cannot encode a picture as {suffix}")
+        raise InputError(f"{path}: cannot encode the image as {suffix}")
     write_atomically(path, data.tobytes())
 
 
 def write_curves(path: str | Path, history: Sequence[dict[str, float]]) -> None:
-    """Loss and scores over epochs, from rows with ``epoch``, ``train_loss``, ``train_acc`` and a
-    validation's values."""
+    """Plot losses and metrics over the epochs.
 
+    Args:
+        history: a dict per epoch with ``epoch``, ``train_loss``, ``train_acc`` and, after a
+            validation, its metrics.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4))
-    # A layout that matplotlib finds takes longer than an epoch on a few images.
+    # Fixed margins: computing a layout takes longer than an epoch on a few images.
     margins = {"left": 0.08, "right": 0.98, "bottom": 0.13, "top": 0.92, "wspace": 0.15}
     losses, scores = figure.subplots(1, 2, gridspec_kw=margins)
     main = next((name for name in ("AP", "Mean") if any(name in row for row in history)), None)

@@ -1,9 +1,9 @@
-"""The one exception for everything a user can mend."""
+"""The exception for errors that the user can fix."""
 
 
 class InputError(Exception):
-    """Bad input: a file, a setting or a value that cannot be used.
+    """Invalid input: a file, setting or value that cannot be used.
 
-    The message is one line for a person: what is wrong, where (file, key, image id), and what would
-    be right. The commands in ``tools/`` print it without a traceback and exit with code 1.
+    The message is one line that says what is wrong, where (file, key, image id), and how to fix it.
+    The commands in ``tools/`` print it without a traceback and exit with code 1.
     """

@@ -1,4 +1,4 @@
-"""TensorBoard's event files."""
+"""TensorBoard event files."""
 
 import socket
 import struct
@@ -15,36 +15,36 @@ from lib.utils.files import make_folder
 
 
 class EventWriter:
-    """A new event file in ``folder``, each event on disk when its call returns.
+    """Synchronous writer of a TensorBoard event file.
 
-    tensorboardX's own SummaryWriter hands events to a thread. On a full disk that thread dies, and
-    the run waits for it forever; here it is an InputError.
+    It replaces tensorboardX's SummaryWriter, which writes in a thread. On a full disk that thread
+    dies and the run hangs; this class raises an InputError instead.
     """
 
     def __init__(self, folder: str | Path) -> None:
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
         self._path = make_folder(folder) / name
         try:
-            # Not buffered: what could not be written must not be tried again when the run ends.
+            # Unbuffered, so that a failed write is not repeated when the file is closed.
             self._file = self._path.open("ab", buffering=0)
         except OSError as error:
             raise InputError(f"{self._path}: cannot write: {error.strerror}") from None
         self._write(Event(file_version="brain.Event:2"))
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
-        """A point of the curve ``tag``."""
+        """Write one point of the curve ``tag``."""
         self._write(Event(summary=summary.scalar(tag, value), step=step))
 
     def add_image(self, tag: str, image: np.ndarray, step: int) -> None:
-        """A picture (H, W, 3), uint8 RGB."""
+        """Write an image (H, W, 3), uint8 RGB."""
         self._write(Event(summary=summary.image(tag, image, dataformats="HWC"), step=step))
 
     def add_text(self, tag: str, text: str, step: int) -> None:
-        """Markdown."""
+        """Write a Markdown text."""
         self._write(Event(summary=summary.text(tag, text), step=step))
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
         self._file.close()
 
     def _write(self, event: Event) -> None:

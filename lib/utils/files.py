@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic writing of files."""
 
 import contextlib
 import os
@@ -11,16 +11,15 @@ from lib.utils.errors import InputError
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary file to write that takes its place at ``path`` when the block ends well, and leaves
-    nothing else behind.
+    """Open a binary file for writing that replaces ``path`` only if the block succeeds.
 
-    Folders are made as needed.
+    Missing folders are created.
 
     Raises:
-        InputError: the folder cannot be written, or there is no space left.
+        InputError: if the file cannot be written.
     """
     path = Path(path)
-    # One name, not a random one: what a run that was killed left is written over by the next.
+    # A fixed name, not a random one, so that leftovers of a killed run are overwritten.
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +36,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], None]) -> None:
-    """Write ``content``, bytes or a function that writes to an open file, by ``atomic_file``."""
+    """Write bytes, or the output of a function that writes to a file, with ``atomic_file``."""
     with atomic_file(path) as file:
         if callable(content):
             content(file)
@@ -46,11 +45,14 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], Non
 
 
 def make_folder(path: str | Path) -> Path:
-    """The folder at ``path``, made with its parents if need be; an InputError where that cannot
-    be."""
+    """Create a folder and its parents if they do not exist.
+
+    Raises:
+        InputError: if the folder cannot be created.
+    """
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path}: cannot make this folder: {error.strerror}") from None
+        raise InputError(f"{path}: cannot create this folder: {error.strerror}") from None
     return path

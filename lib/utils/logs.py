@@ -1,4 +1,4 @@
-"""Where a run writes, and how it says what it does."""
+"""Output folders, logging and progress bars."""
 
 import logging
 import sys
@@ -18,75 +18,78 @@ T = TypeVar("T")
 
 
 def experiment_name(cfg: CfgNode, path: str | Path) -> str:
-    """What the experiment in the file ``path`` is called."""
+    """Return the name of the experiment in the YAML file ``path``."""
     return cfg.EXPERIMENT.replace("{name}", Path(path).stem)
 
 
 def experiment_folders(cfg: CfgNode, path: str | Path) -> tuple[Path, Path]:
-    """``output/<dataset>/<network>/<name>`` and ``log/<dataset>/<network>/<name>_<time>`` of the
-    experiment in the file ``path``; neither is made."""
-    where, name = Path(cfg.DATASET.DATASET) / cfg.MODEL.NAME, experiment_name(cfg, path)
+    """Return the output and log folders of the experiment in the YAML file ``path``.
+
+    They are ``output/<dataset>/<network>/<name>`` and ``log/<dataset>/<network>/<name>_<time>``,
+    and are not created.
+    """
+    parent, name = Path(cfg.DATASET.DATASET) / cfg.MODEL.NAME, experiment_name(cfg, path)
     stamp = time.strftime("%Y-%m-%d-%H-%M-%S")
-    return Path(cfg.OUTPUT_DIR) / where / name, Path(cfg.LOG_DIR) / where / f"{name}_{stamp}"
+    return Path(cfg.OUTPUT_DIR) / parent / name, Path(cfg.LOG_DIR) / parent / f"{name}_{stamp}"
 
 
 def start_log(folder: Path, name: str, phase: str) -> Path:
-    """Send log messages to the console and to ``<folder>/<name>_<time>_<phase>.log``; returns that
-    file."""
+    """Log to the console and to ``<folder>/<name>_<time>_<phase>.log``; returns the file's path."""
     path = folder / f"{name}_{time.strftime('%Y-%m-%d-%H-%M-%S')}_{phase}.log"
     try:
         file = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot write: {error.strerror}") from None
-    # A log that cannot take a line (a full disk) says nothing: what matters fails with an error.
+    # Ignore errors of the log itself, such as a full disk: writing results fails with an error.
     logging.raiseExceptions = False
     file.setFormatter(logging.Formatter("%(asctime)-15s %(message)s"))
     console = console_handler()
-    # A hundred lines of settings, which would scroll away what the run says.
+    # The settings are a hundred lines; they only go to the file.
     console.addFilter(lambda record: record.name != "config")
     log_to(console, file)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     return path
 
 
-def hold_log() -> None:
-    """Keep log messages until ``log_to`` or ``start_log`` says where they go: reading the
-    configuration has things to say, and the configuration names the folder of the log."""
+def buffer_log() -> None:
+    """Buffer log messages until ``log_to`` or ``start_log`` is called.
+
+    Reading the configuration logs messages before the log folder, which it defines, is known.
+    """
     log_to(MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL + 1))
 
 
 def log_to(*handlers: logging.Handler) -> None:
-    """Send log messages to ``handlers``, the held ones first."""
+    """Send log messages to ``handlers``, starting with the buffered ones."""
     root = logging.getLogger()
-    held = [r for h in root.handlers if isinstance(h, MemoryHandler) for r in h.buffer]
+    buffered = [r for h in root.handlers if isinstance(h, MemoryHandler) for r in h.buffer]
     for handler in list(root.handlers):
         root.removeHandler(handler)
     for handler in handlers:
         root.addHandler(handler)
     root.setLevel(logging.INFO)
-    for record in held:
+    for record in buffered:
         root.handle(record)
 
 
 def console_handler() -> logging.Handler:
-    """Messages as they are, on standard output."""
+    """Return a handler that prints plain messages to standard output."""
     console = logging.StreamHandler(sys.stdout)
     console.setFormatter(logging.Formatter("%(message)s"))
     return console
 
 
-def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """``items``, with a bar and the time left on a terminal, and nothing elsewhere: there the log
-    has to do."""
+def progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:
+    """Iterate over ``items`` with a progress bar on a terminal; without one elsewhere."""
     with logging_redirect_tqdm():
-        # disable=None: only where standard error is no terminal.
+        # disable=None: no bar if standard error is not a terminal.
         yield from tqdm(
-            items, total=total, desc=what, leave=False, disable=None, dynamic_ncols=True
+            items, total=total, desc=description, leave=False, disable=None, dynamic_ncols=True
         )
 
 
 def markdown_table(names: Iterable[str], values: Iterable[float], network: str) -> str:
-    """The scores as HRNet prints them: a Markdown table with one row."""
+    """Format metrics as a Markdown table with one row, as the HRNet code does."""
     names = list(names)
     head = "| Arch | " + " | ".join(names) + " |"
     line = "|---" * (len(names) + 1) + "|"

@@ -1,4 +1,4 @@
-"""JSON files, read with errors for people, and written."""
+"""Reading JSON files with clear errors, and writing JSON."""
 
 import json
 import re
@@ -13,13 +13,18 @@ T = TypeVar("T")
 
 
 def read_json(path: str | Path, kind: type[T], what: str) -> T:
-    """The JSON file ``path`` as ``kind``, a struct or a list of structs.
+    """Read a JSON file as ``kind``, a msgspec struct or a list of structs.
 
-    Fields that ``kind`` does not name are skipped without being built.
+    Fields that ``kind`` does not have are skipped.
+
+    Args:
+        path: the JSON file.
+        kind: type of the content.
+        what: description of the expected content, for error messages.
 
     Raises:
-        InputError: the file is missing, no JSON, or of another layout; ``what`` says what it should
-            be. Where an entry of a list does not fit, the message names its list and number.
+        InputError: if the file is missing, not JSON, or does not match ``kind``. The message names
+            the invalid list entry, if any.
     """
     data = _read(path, what)
     try:
@@ -27,23 +32,27 @@ def read_json(path: str | Path, kind: type[T], what: str) -> T:
     except UnicodeDecodeError as error:
         start = max(0, error.start - 20)
         text = f"text {error.object[start : error.end + 20]!r} is not UTF-8; save the file as UTF-8"
-        place = _undecodable_entry(data, kind)
+        entry = _undecodable_entry(data, kind)
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-        text, place = str(error), ""
+        text, entry = str(error), ""
         if match := re.fullmatch(r"(.*) - at `\$\.?(\w*)\[(\d+)\]\.?(.*)`", text):
             text = f"{match[1]} at {match[4]}" if match[4] else match[1]
-            place = _place(match[2], match[3])
-    raise InputError(f"{path}: {place or f'cannot be read as {what}'}: {text}")
+            entry = _entry_name(match[2], match[3])
+    raise InputError(f"{path}: {entry or f'cannot be read as {what}'}: {text}")
 
 
 def read_any_json(path: str | Path, what: str) -> Any:
-    """The JSON file ``path``, whatever its layout.
+    """Read a JSON file with arbitrary content.
 
-    NaN and Infinity, which are no JSON but which Python writes, are numbers here, so that a caller
-    can leave out single entries.
+    NaN and Infinity are accepted. They are not valid JSON, but Python writes them, and callers may
+    want to skip only the affected entries.
+
+    Args:
+        path: the JSON file.
+        what: description of the expected content, for error messages.
 
     Raises:
-        InputError: the file is missing or no JSON; ``what`` says what it should be.
+        InputError: if the file is missing or not JSON.
     """
     try:
         return json.loads(_read(path, what))
@@ -52,7 +61,7 @@ def read_any_json(path: str | Path, what: str) -> Any:
 
 
 def write_json(value: Any) -> bytes:
-    """JSON bytes of plain values and NumPy scalars."""
+    """Encode plain values and NumPy scalars as JSON."""
     return msgspec.json.encode(value, enc_hook=lambda x: x.item())
 
 
@@ -66,19 +75,18 @@ def _read(path: str | Path, what: str) -> bytes:
 
 
 def _undecodable_entry(data: bytes, kind: type) -> str:
-    """The place of the first entry of a list that has text which is not UTF-8; '' if there is
-    none."""
+    """Return the name of the first list entry with text that is not UTF-8; '' if none is found."""
     try:
         content = msgspec.json.decode(data.decode(errors="replace"), type=kind)
-    except ValueError:  # another fault further on
+    except ValueError:  # the file has other errors too
         return ""
     lists = {"": content} if isinstance(content, list) else msgspec.structs.asdict(content)
     for name, entries in lists.items():
         for number, entry in enumerate(entries if isinstance(entries, list) else ()):
             if "\N{REPLACEMENT CHARACTER}" in repr(entry):
-                return _place(name, number)
+                return _entry_name(name, number)
     return ""
 
 
-def _place(name: str, number: int | str) -> str:
+def _entry_name(name: str, number: int | str) -> str:
     return f"{name}[{number}]" if name else f"entry {number}"

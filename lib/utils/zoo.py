@@ -1,4 +1,4 @@
-"""Published weights that have a plain address: what ``models/zoo.yaml`` lists."""
+"""Published weights with a direct download link, as listed in ``models/zoo.yaml``."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,20 +11,24 @@ from lib.utils.errors import InputError
 ROOT = Path(__file__).resolve().parents[2]
 ZOO = ROOT / "models" / "zoo.yaml"
 DETECTORS = "models/detectors"
-# What weights without an experiment are, by their folder; in any other: UNLOADABLE.
+# Descriptions of weights without an experiment, by folder; UNSUPPORTED for any other folder.
 DETECTOR = "detector"
 KINDS = {"models/pytorch/imagenet": "ImageNet backbone", DETECTORS: DETECTOR}
-UNLOADABLE = "a network that is not here yet"
+UNSUPPORTED = "a network that is not supported yet"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """One file of weights.
+    """One published weights file.
 
-    ``path`` is where experiments expect it, from the folder that has ``models/``. ``experiment`` is
-    the YAML that it was trained as, '' where there is none; ``settings`` are those over the YAML's
-    under which it reaches the published ``scores``, by their names in a test's table. ``sha256`` is
-    the hash's beginning, '' where its publisher gives none.
+    name: short name.
+    path: path expected by the experiments, relative to the folder that contains ``models/``.
+    url: direct link.
+    source: publisher.
+    sha256: first digits of the SHA-256; '' if not published.
+    experiment: YAML file of the experiment it was trained with; '' if there is none.
+    settings: config options, in addition to the YAML, for which ``scores`` were published.
+    scores: published metrics, named as in the results table of tools/test.py.
     """
 
     name: str
@@ -38,19 +42,19 @@ class Weights:
 
     @property
     def kind(self) -> str:
-        """What it is, in words; '' for an experiment's."""
+        """Description of weights that belong to no experiment; '' for all others."""
         folder = Path(self.path).parent.as_posix()
-        return "" if self.experiment else KINDS.get(folder, UNLOADABLE)
+        return "" if self.experiment else KINDS.get(folder, UNSUPPORTED)
 
     def test_command(self, root: str = "") -> str:
-        """How to test it."""
+        """Return the command that evaluates these weights."""
         words = [f"{key} {value}" for key, value in self.settings.items()]
         words = [f"TEST.MODEL_FILE {Path(root) / self.path}", *words]
         return " ".join(["python tools/test.py --cfg", self.experiment, *words])
 
 
 def load_zoo() -> dict[str, Weights]:
-    """Everything listed, by name."""
+    """Read the list of weights; returns them by name."""
     try:
         entries = yaml.safe_load(ZOO.read_text(encoding="utf-8"))
         return {name: Weights(name, **entry) for name, entry in entries.items()}
@@ -61,8 +65,8 @@ def load_zoo() -> dict[str, Weights]:
         raise InputError(f"{ZOO}: not a list of weights: {reason}") from None
 
 
-def at(path: str | Path) -> Weights | None:
-    """The listed weights that experiments expect at ``path``, or that are called so."""
+def find_weights(path: str | Path) -> Weights | None:
+    """Return the listed weights with this expected path or this name, or None."""
     parts = Path(path).absolute().parts
     for weights in _listed():
         expected = Path(weights.path).parts
@@ -71,9 +75,8 @@ def at(path: str | Path) -> Weights | None:
     return None
 
 
-def published_at(path: Path) -> Weights | None:
-    """The listed weights that the file at ``path`` is: by its name, and by its hash where one is
-    known."""
+def identify_weights(path: Path) -> Weights | None:
+    """Return the listed weights with the file name and (if known) hash of this file, or None."""
     for weights in _listed():
         is_named = Path(weights.path).name == path.name
         if is_named and file_hash(path).startswith(weights.sha256):
@@ -81,16 +84,16 @@ def published_at(path: Path) -> Weights | None:
     return None
 
 
-def trained_as(experiment: str | Path) -> list[Weights]:
-    """The listed weights that were trained as the experiment in this YAML file."""
+def weights_of_experiment(experiment: str | Path) -> list[Weights]:
+    """Return the listed weights that were trained with this YAML file."""
     path = Path(experiment).resolve()
     return [w for w in _listed() if w.experiment and (ROOT / w.experiment).resolve() == path]
 
 
-def how_to_get(path: str | Path) -> str:
-    """The command that brings the missing weights at ``path``, to be said after what is wrong; ''
-    where none does."""
-    weights = at(path)
+def download_hint(path: str | Path) -> str:
+    """Return the end of an error message: the command that downloads the weights missing at
+    ``path``; '' if they are not listed."""
+    weights = find_weights(path)
     if weights is None:
         return ""
     root = ROOT
@@ -99,18 +102,18 @@ def how_to_get(path: str | Path) -> str:
         for _ in Path(weights.path).parts:
             root = root.parent
     option = "" if root == ROOT else f" --root {root}"
-    return f"; get it by: python tools/get_weights.py {weights.name}{option}"
+    return f"; download it with: python tools/get_weights.py {weights.name}{option}"
 
 
-def how_to_get_trained(experiment: str | Path) -> str:
-    """The command that gets published weights of this experiment, to append to an error message;
-    '' where none are listed."""
-    weights = next(iter(trained_as(experiment)), None)
+def published_weights_hint(experiment: str | Path) -> str:
+    """Return the end of an error message: the command that downloads published weights of this
+    experiment; '' if none are listed."""
+    weights = next(iter(weights_of_experiment(experiment)), None)
     if weights is None:
         return ""
-    return f"; published ones: python tools/get_weights.py {weights.name}"
+    return f"; download published weights with: python tools/get_weights.py {weights.name}"
 
 
 def _listed() -> list[Weights]:
-    """What is listed; nothing where there is no list, which is nobody's mistake here."""
+    """Return all listed weights; none if the list does not exist (it is optional)."""
     return list(load_zoo().values()) if ZOO.exists() else []

@@ -1,4 +1,4 @@
-"""What is found in a data set before training."""
+"""Checks that find likely errors in a data set."""
 
 import json
 from pathlib import Path
@@ -51,23 +51,26 @@ def test_each_oddity_of_a_file_is_named(tmp_path, content):
     assert kinds(found) == [
         "annotation listed twice",
         "box outside the image",
-        "box partly outside",
+        "box partly outside the image",
         *["box without area"] * 2,
         "file listed twice",
         "image listed twice",
         "image not listed",
-        *["odd visibility"] * 2,
+        *["invalid visibility flag"] * 2,
         "wrong num_keypoints",
     ]
     assert not any(finding.is_fatal for finding in found)
     outside = next(finding for finding in found if finding.kind == "box outside the image")
-    assert outside.where == "annotation 2 of image 1"
-    assert outside.what == "box [130.0, 5.0, 20.0, 40.0] in an image of 120 x 90: it is left out"
+    assert outside.location == "annotation 2 of image 1"
+    assert (
+        outside.message
+        == "box [130.0, 5.0, 20.0, 40.0] in an image of 120 x 90: the person will be skipped"
+    )
 
 
 def people(count: int = 30) -> Table:
-    """Upright people seen from the front, the left of every pair on the image's right; wrists may
-    be anywhere."""
+    """Upright people seen from the front, so that left joints are on the right side of the image;
+    wrists are random."""
     rng = np.random.default_rng(0)
     joints = np.zeros((count, 17, 2), np.float32)
     for number, (left, right) in enumerate(COCO.flip_pairs):
@@ -99,24 +102,24 @@ def test_crossed_wrists_are_usual_and_exchanged_hips_are_not():
     table.joints[4, hips] = table.joints[4, hips[::-1]]
     assert swapped_pairs(table, COCO) == [(4, 5)]
     (finding,) = check_people(table, COCO)
-    assert (finding.where, finding.is_fatal) == ("4.jpg, box [0, 0, 100, 120]", False)
-    assert finding.what.startswith("left_hip and right_hip lie the other way round")
-    # Somebody seen from behind has all pairs the other way round: nothing is wrong with that.
+    assert (finding.location, finding.is_fatal) == ("4.jpg, box [0, 0, 100, 120]", False)
+    assert finding.message.startswith("left_hip and right_hip are in the opposite order")
+    # A person seen from behind has all pairs in the opposite order, which is correct.
     table.joints[7, :, 0] = 100 - table.joints[7, :, 0]
     assert swapped_pairs(table, COCO) == [(4, 5)]
 
 
 def test_joints_far_from_their_box_and_joints_of_nobody_are_named():
     table = people()
-    table.joints[3, 9] = (111, 60)  # a tenth of its width outside is not far yet
+    table.joints[3, 9] = (111, 60)  # a tenth of the width outside is still allowed
     table.joints[3, 0] = (109, 60)
     table.joints[5, 9] = (50, 200)
     table.visible[5, 9] = 0
     table.visible[:, 16] = 0
     found = check_people(table, COCO)
     assert kinds(found) == ["joint never labelled", "joint outside its box"]
-    assert found[0].where == "right_ankle"
-    assert found[1].what == "left_wrist more than 10% of the box's size outside it"
+    assert found[0].location == "right_ankle"
+    assert found[1].message == "left_wrist more than 10% of the box size outside the box"
     assert kinds(check_people(table, COCO, has_boxes=False)) == ["joint never labelled"]
 
 
@@ -131,13 +134,13 @@ def test_images_that_are_missing_broken_or_of_another_size_are_named(tmp_path, c
     steps: list[int] = []
     found = check_images(source.table, sizes, np.arange(3), 2, steps.append)
     assert steps == [1, 1, 1]
-    assert [(f.kind, f.where, f.is_fatal) for f in found] == [
-        ("image of another size", str(files[0]), False),
+    assert [(f.kind, f.location, f.is_fatal) for f in found] == [
+        ("wrong image size", str(files[0]), False),
         ("image missing or broken", str(files[1]), True),
         ("image missing or broken", str(files[2]), True),
     ]
-    assert found[0].what == "is 120 x 90, annotated as 121 x 90"
-    assert "there is no such image" in found[1].what and "cut off" in found[2].what
+    assert found[0].message == "is 120 x 90, annotated as 121 x 90"
+    assert "there is no such image" in found[1].message and "truncated" in found[2].message
 
 
 def test_the_same_image_in_two_sets_is_found_by_name_and_content(tmp_path):
@@ -145,11 +148,11 @@ def test_the_same_image_in_two_sets_is_found_by_name_and_content(tmp_path):
     for split, seed in (("train2017", 0), ("val2017", 1)):
         write_coco(tmp_path, split, seed=seed)
         tables.append(CocoKeypoints(str(tmp_path), split, COCO, aspect_ratio=1).table)
-    assert shared_images(*tables) == []  # the same names, other pictures
+    assert shared_images(*tables) == []  # same names, different images
     first, second = (Path(table.paths[1].decode()) for table in tables)
     second.write_bytes(first.read_bytes())
     assert shared_images(*tables) == [str(first)]
-    # Of two files of one name in a set each is looked at.
+    # Two files of a set may have the same name; both are compared.
     (first.parent / "more").mkdir()
     other = first.parent / "more" / first.name
     other.write_bytes(b"another")

@@ -1,4 +1,4 @@
-"""COCO's layout: who is in the table, what bad files say, and the score of an answer."""
+"""COCO format: the table of people, errors of bad files, and the evaluation of predictions."""
 
 import copy
 import json
@@ -35,7 +35,7 @@ def content(tmp_path):
 
 
 def perfect(source: CocoKeypoints, content: dict) -> np.ndarray:
-    """(N, 17, 3): everybody's annotation in the table's order, with the score 1."""
+    """(N, 17, 3): the annotations in table order, with a score of 1."""
     joints = np.array([person["keypoints"] for person in content["annotations"]], float)
     answer = joints.reshape(-1, 17, 3)
     answer[..., 2] = 1
@@ -44,7 +44,7 @@ def perfect(source: CocoKeypoints, content: dict) -> np.ndarray:
 
 
 def test_the_table_holds_everybody_by_image_with_their_box_and_joints(tmp_path, content):
-    # Annotations in another order than the images; within an image their order stays.
+    # The annotations are sorted by image; within an image they keep their order.
     shuffled = copy.deepcopy(content)
     shuffled["annotations"] = [content["annotations"][n] for n in (4, 0, 2, 1, 5, 3)]
     tiny.save_coco(tmp_path, shuffled)
@@ -55,7 +55,7 @@ def test_the_table_holds_everybody_by_image_with_their_box_and_joints(tmp_path, 
     np.testing.assert_array_equal(table.joints, joints[..., :2])
     np.testing.assert_array_equal(table.visible, joints[..., 2] > 0)
     assert set(np.unique(joints[..., 2])) == {0, 1, 2}
-    # As published, the last pixel of a box lies at x + width - 1.
+    # As in the published code, the last pixel of a box is at x + width - 1.
     boxes = np.array([person["bbox"] for person in expected]) - [0, 0, 1, 1]
     center, scale = box_to_center_scale(boxes, 0.75)
     np.testing.assert_array_equal(table.center, center)
@@ -72,7 +72,7 @@ def test_boxes_are_cut_to_the_image_as_published(tmp_path, content):
         person["bbox"] = box
     tiny.save_coco(tmp_path, content)
     table = coco(tmp_path).table
-    # The published code moves the corner inside first, and keeps the size.
+    # The published code first moves the corner inside and keeps the size.
     cleaned = [[0, 0, 49, 39], [100, 70, 19, 19], [119, 89, 0, 0], [0, 0, 0, 59]]
     center, scale = box_to_center_scale(np.array(cleaned, float), 0.75)
     np.testing.assert_array_equal(table.center[:4], center)
@@ -92,7 +92,9 @@ def test_people_that_cannot_be_used_are_left_out_and_counted(tmp_path, content, 
         table = coco(tmp_path).table
     assert len(table) == 1
     np.testing.assert_array_equal(table.joints[0].ravel()[:2], kept["keypoints"][:2])
-    assert "1 people; left out 1 without joints and 2 with a box outside" in caplog.text
+    assert (
+        "1 people; skipped 1 without joints and 2 with an empty box or one outside" in caplog.text
+    )
     assert len(table.image_ids) == 3
 
 
@@ -184,15 +186,15 @@ def broken(content: dict, what: str) -> dict:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("no images", "lists no images or no categories"),
-        ("no categories", "lists no images or no categories"),
+        ("no images", "`images` or `categories` is empty"),
+        ("no categories", "`images` or `categories` is empty"),
         ("no annotations", "has no annotations"),
         ("absent annotations", "has no annotations"),
-        ("nobody", "nobody with joints and a box is left"),
+        ("nobody", "no person has both joints and a valid box"),
         ("text for a number", r"annotations\[3\]: Expected `float`, got `str` at bbox\[2\]"),
         ("three numbers for a box", r"annotations\[3\]: .*length 4.* at bbox"),
-        ("a joint too few", r"annotations\[3\] of image 2 has 48 keypoint numbers.* need 51"),
-        ("unknown image", r"image 99 \(1 entries in all\) is not in the list of images"),
+        ("a joint too few", r"annotations\[3\] of image 2 has 48 keypoint values.* need 51"),
+        ("unknown image", r"image id 99 is not listed .* \(1 entries affected\)"),
         ("no file name", r"images\[1\] has no file_name"),
         ("image id", r"images\[2\].*"),
         ("too large a width", r"images\[2\]: Expected `int` <= 2147483647 at width"),
@@ -217,11 +219,11 @@ def test_an_image_without_a_name_is_an_error_in_every_format(tmp_path, content, 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda boxes: boxes[2].update(image_id=77), "boxes.json: image 77"),
+        (lambda boxes: boxes[2].update(image_id=77), "boxes.json: image id 77"),
         (lambda boxes: boxes[2].update(score="high"), r"boxes.json: entry 2: Expected"),
         (lambda boxes: boxes[2].pop("bbox"), r"entry 2: .*missing required field `bbox`"),
-        (lambda boxes: boxes.clear(), "no box of category 1 with an area"),
-        (lambda boxes: [b.update(category_id=3) for b in boxes], "no box of category 1 with an"),
+        (lambda boxes: boxes.clear(), "no valid box of category 1"),
+        (lambda boxes: [b.update(category_id=3) for b in boxes], "no valid box of category 1"),
     ],
 )
 def test_wrong_detections_are_an_error_that_names_the_file_and_the_entry(
@@ -245,7 +247,7 @@ def test_detected_boxes_without_area_or_outside_are_left_out_and_counted(tmp_pat
     path.write_text(json.dumps(boxes))
     with caplog.at_level(logging.INFO):
         assert len(coco(tmp_path, detections=str(path)).table) == count
-    assert "left out 4 outside the image or without area" in caplog.text
+    assert "skipped 4 empty boxes or boxes outside the image" in caplog.text
 
 
 def test_only_people_that_suppression_leaves_are_shown(tmp_path, content):
@@ -322,7 +324,7 @@ def test_rescoring_suppression_and_ap_are_the_published_ones(tmp_path, name, set
     file = tmp_path / "annotations" / "person_keypoints_val2017.json"
     file.write_bytes(golden_annotations(name))
     boxes = arrays["boxes"]
-    # The detector's boxes, so that the table's crops are the file's: without padding, x, y, w, h.
+    # Detections that give the same crops as the golden file.
     sizes = boxes[:, 2:4] * 200 / 1.25
     detections = [
         {"image_id": int(image), "category_id": 1, "bbox": [*box], "score": float(score)}
@@ -341,11 +343,11 @@ def test_rescoring_suppression_and_ap_are_the_published_ones(tmp_path, name, set
         visible_threshold=expected["in_vis_thre"],
         soft_nms=expected["soft_nms"],
     )
-    # The table is by image; within one the file's order stays.
+    # The table is sorted by image; within an image the file's order is kept.
     ids = source.table.image_ids.tolist()
     order = np.argsort([ids.index(image) for image in arrays["image_ids"]], kind="stable")
     np.testing.assert_allclose(source.table.center, boxes[order, :2], rtol=1e-5, atol=1e-3)
-    # Areas to the last digit, as the published evaluation got them.
+    # Exactly the areas that the published evaluation used.
     source.table.scale[:] = boxes[order, 2:4]
     source.table.score = boxes[order, 5]
     values, score = source.evaluate(

@@ -1,4 +1,4 @@
-"""The ground truth of a data set in COCO's layout: ids, and faults that only evaluation sees."""
+"""The ground truth of a COCO-format data set: ids, and errors found only during evaluation."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def content(tmp_path):
 
 
 def perfect(content: dict) -> np.ndarray:
-    """(N, 17, 3): everybody's annotation, which is by image, with the score 1."""
+    """(N, 17, 3): the annotations, sorted by image, with a score of 1."""
     answer = np.array([person["keypoints"] for person in content["annotations"]], float)
     answer = answer.reshape(-1, 17, 3)
     answer[..., 2] = 1
@@ -71,7 +71,7 @@ def test_an_image_that_is_listed_twice_is_one(tmp_path, content):
         ({"bbox": [1, 2, 3, "4"]}, "at bbox[3]"),
         ({"keypoints": "none"}, "at keypoints"),
         ({"keypoints": [[1, 2, 2]] * 17}, "at keypoints[0]"),
-        ({"keypoints": [1, 2, 2] * 16}, "of image 2 has 48 keypoint numbers; 17 joints need 51"),
+        ({"keypoints": [1, 2, 2] * 16}, "of image 2 has 48 keypoint values; 17 joints need 51"),
         ({"area": "large"}, "at area"),
         ({"iscrowd": "no"}, "at iscrowd"),
         ({"num_keypoints": [17]}, "at num_keypoints"),

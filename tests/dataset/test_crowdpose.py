@@ -1,4 +1,4 @@
-"""CrowdPose: its files, and the numbers of its own evaluator."""
+"""CrowdPose: its files, and its metrics compared with the official evaluator."""
 
 import gzip
 import json
@@ -39,7 +39,7 @@ def test_the_score_is_the_published_evaluators(source):
     values, score = source._score(json.loads(gzip.decompress(packed.read_bytes())))
     expected = json.loads(SUBSET.read_bytes())["expected"]
     for ours, theirs in NAMES.items():
-        exact = not theirs.startswith("AP_")  # those it rounds
+        exact = not theirs.startswith("AP_")  # these are rounded
         assert values[ours] == pytest.approx(expected[theirs], abs=1e-9 if exact else 6e-5), ours
     assert list(values) == list(NAMES) and score == values["AP"]
 
@@ -54,7 +54,7 @@ def test_everybody_with_joints_is_in_the_table_though_annotations_have_no_area(s
     wanted = [p for p in people if not p["iscrowd"] and any(p["keypoints"])]
     assert len(source.table) == len(wanted) > 500
     assert source.table.path(0).endswith(".jpg") and "/images/" in source.table.path(0)
-    assert source.has_ground_truth  # its test split too
+    assert source.has_ground_truth  # also for the test split
 
 
 def test_the_truth_as_an_answer_scores_1(source, tmp_path):

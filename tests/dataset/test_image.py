@@ -1,4 +1,4 @@
-"""Images: whole ones are read as OpenCV reads them, others are an error that names the file."""
+"""Reading images: same pixels as OpenCV, and for broken files an error that names the file."""
 
 import zipfile
 
@@ -19,7 +19,7 @@ def encoded(suffix: str, image: np.ndarray = PICTURE, *flags: int) -> bytes:
 
 
 def with_orientation(jpeg: bytes) -> bytes:
-    """The JPEG with an EXIF header that says it is to be shown turned by 90 degrees."""
+    """The JPEG with an EXIF header that rotates it by 90 degrees."""
     tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
     body = b"Exif\0\0" + tiff
     return jpeg[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + jpeg[2:]
@@ -54,13 +54,13 @@ def test_a_picture_is_turned_by_its_header_only_where_that_is_asked_for(tmp_path
     turned = cv2.imread(str(path))
     assert turned.shape == (160, 120, 3)
     assert read_image(str(path)).shape == (120, 160, 3)
-    np.testing.assert_array_equal(read_image(str(path), is_upright=True), turned)
+    np.testing.assert_array_equal(read_image(str(path), apply_exif=True), turned)
 
 
 def test_a_picture_too_large_for_crops_is_an_error_that_says_how_large_it_may_be():
     check_size((MAX_SIDE, 1), "a.png")
     with pytest.raises(
-        InputError, match=r"a\.png: is 1 x 32767 pixels.* at most 32766 pixels per side"
+        InputError, match=r"a\.png: is 1 x 32767 pixels.* limit is 32766 pixels per side"
     ):
         check_size((1, MAX_SIDE + 1), "a.png")
     side = int(MAX_PIXELS**0.5)
@@ -130,7 +130,7 @@ def test_a_member_of_an_archive_is_found_with_and_without_its_folder(tmp_path, f
     np.testing.assert_array_equal(read_image(f"{tmp_path}/val2017.zip@/a.png"), PICTURE)
     with pytest.raises(InputError, match=r"val2017\.zip: the archive has no b\.png"):
         read_image(f"{tmp_path}/val2017.zip@/b.png")
-    with pytest.raises(InputError, match=r"val2017\.zip@/cut\.png: the image file is cut off"):
+    with pytest.raises(InputError, match=r"val2017\.zip@/cut\.png: the image file is truncated"):
         read_image(f"{tmp_path}/val2017.zip@/cut.png")
 
 

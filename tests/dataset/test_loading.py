@@ -1,4 +1,4 @@
-"""Batches: the same whatever the number of workers, everybody once, each image read once."""
+"""Loaders: the same batches for any number of workers, each person and image read once."""
 
 import collections
 
@@ -19,7 +19,7 @@ from tests import tiny
 
 @pytest.fixture
 def data(tmp_path):
-    """Eleven people in seven images, one to three in each, in no order."""
+    """Eleven people in seven images, one to three per image, unsorted."""
     content = tiny.write_coco(tmp_path, images=7, people=2)
     order = [13, 0, 4, 1, 8, 6, 10, 11, 2, 9, 12]
     content["annotations"] = [content["annotations"][n] for n in order]
@@ -95,7 +95,7 @@ def test_the_same_seed_gives_the_same_batches_with_0_1_and_2_workers(data):
         assert_equal(alone, two)
     first, second = epochs[0][0][0], epochs[1][0][0]
     assert not torch.equal(first["image"], second["image"])
-    # An epoch that is asked for again, as after a resume, is that epoch.
+    # Repeating an epoch, as after a resume, gives the same batches.
     assert_equal(epoch_of(loaders[2], 0), epochs[0][0])
 
 
@@ -146,5 +146,5 @@ def test_a_broken_image_is_one_line_even_from_a_worker(data, workers, is_train):
     loader = train_loader(data, 4, workers) if is_train else TestLoader(data, 4, workers)
     with pytest.raises(InputError) as caught:
         list(loader)
-    assert str(caught.value).startswith(f"{path}: the image file is cut off after 700 bytes")
+    assert str(caught.value).startswith(f"{path}: the image file is truncated after 700 bytes")
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""MPII's annotations, and PCKh against the published numbers."""
+"""MPII annotations, and PCKh compared with the published code."""
 
 import json
 
@@ -23,7 +23,7 @@ def save(tmp_path, people) -> None:
 
 
 def answer_of(people) -> np.ndarray:
-    """(N, 16, 3): the annotation, counted from 0."""
+    """(N, 16, 3): the annotations in 0-based coordinates."""
     joints = np.array([person["joints"] for person in people]) - 1
     return np.concatenate([joints, np.ones((len(people), 16, 1))], axis=2)
 
@@ -39,7 +39,7 @@ def test_the_table_counts_from_0_and_moves_and_enlarges_the_box_as_published(tmp
     x, y = people[0]["center"]
     np.testing.assert_allclose(table.center[0], [x - 1, y + 15 * 0.32 - 1], rtol=1e-6)
     np.testing.assert_allclose(table.scale[0], [0.4, 0.4], rtol=1e-6)
-    # Without a box nothing is moved, but the counting from 0.
+    # Without a box only the 1-based coordinates are converted.
     assert table.center[1].tolist() == [-2, -2] and table.scale[1].tolist() == [-1, -1]
     assert [table.path(row) for row in range(6)] == [
         f"{tmp_path}/images/valid{row // 2}.jpg" for row in range(6)
@@ -82,7 +82,7 @@ def test_the_truth_as_an_answer_scores_100_and_is_written_counted_from_1(tmp_pat
     written = loadmat(tmp_path / "out" / "pred.mat")["preds"]
     assert written.shape == (6, 16, 2)
     np.testing.assert_allclose(written, [person["joints"] for person in people], atol=1e-5)
-    # Half of 0.6 of the head box's diagonal of 20 x 20 pixels is 8.5.
+    # The threshold is half of 0.6 times the diagonal of a 20 x 20 pixel head box: 8.5 pixels.
     for distance, expected in ((8.4, 100), (8.6, 0)):
         moved = answer + np.array([distance, 0, 0])
         assert source.evaluate(poses_of(source.table, moved), str(tmp_path / "out"))[1] == expected
@@ -91,7 +91,7 @@ def test_the_truth_as_an_answer_scores_100_and_is_written_counted_from_1(tmp_pat
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda people: people.clear(), "has no people"),
+        (lambda people: people.clear(), "lists no people"),
         (lambda people: people[1].pop("image"), r"entry 1: .*missing required field `image`"),
         (
             lambda people: people[1].update(scale="large"),
@@ -136,13 +136,13 @@ def other_heads(path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.unlink(), "there is no such file; PCKh needs it"),
-        (lambda path: path.write_bytes(b""), "not MPII's ground truth"),
-        (lambda path: path.write_bytes(b"nothing at all" * 20), "not MPII's ground truth"),
-        (cut, "not MPII's ground truth"),
-        (lambda path: savemat(path, {"x": 1}), "not MPII's ground truth"),
+        (lambda path: path.unlink(), "file not found; it is needed to compute PCKh"),
+        (lambda path: path.write_bytes(b""), "not an MPII ground truth file"),
+        (lambda path: path.write_bytes(b"nothing at all" * 20), "not an MPII ground truth file"),
+        (cut, "not an MPII ground truth file"),
+        (lambda path: savemat(path, {"x": 1}), "not an MPII ground truth file"),
         (other_joints, "its joints are"),
-        (other_heads, "its arrays do not fit"),
+        (other_heads, "inconsistent array shapes"),
     ],
     ids=["missing", "empty", "text", "cut off", "other", "joints", "heads"],
 )

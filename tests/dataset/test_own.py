@@ -1,4 +1,4 @@
-"""Data sets in COCO's layout that a YAML alone describes."""
+"""Custom data sets in COCO format, described only by a YAML file."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ NAMES = [f"left_{n}" for n in range(8)] + [f"right_{n}" for n in range(8)] + ["m
 
 
 def own(root: Path, content: dict, split: str = "train", **settings) -> Path:
-    """A YAML for annotations ``content`` that lie in the data set's folder itself."""
+    """Write the annotations ``content`` to the data set's folder, and a YAML for them."""
     (root / f"{split}.json").write_text(json.dumps(content))
     path = root / "own.yaml"
     common = {"DATASET": "own", "ROOT": str(root), "ANNOTATIONS": "{split}.json"}
@@ -42,7 +42,7 @@ def content(tmp_path) -> dict:
 
 def test_files_and_images_lie_where_the_yaml_says(tmp_path, content):
     for image in content["images"][::2]:
-        image["filename"] = image.pop("file_name")  # as some sets spell it
+        image["filename"] = image.pop("file_name")  # the spelling of some data sets
     dataset = build_dataset(load_config(own(tmp_path, content)), "train", is_train=True)
     assert len(dataset) == 6
     sample = dataset[0]
@@ -92,7 +92,7 @@ def test_a_mirror_without_pairs_is_warned_of(tmp_path, content, caplog):
     content["categories"][0]["keypoints"] = [f"point {n}" for n in range(17)]
     cfg = load_config(own(tmp_path, content))
     build_dataset(cfg, "train", is_train=True)
-    assert "DATASET.FLIP_PAIRS: there are none" in caplog.text
+    assert "DATASET.FLIP_PAIRS: empty" in caplog.text
 
 
 def test_a_split_called_test_has_annotations_where_its_file_has_and_images_of_its_name(
@@ -108,7 +108,7 @@ def test_a_split_called_test_has_annotations_where_its_file_has_and_images_of_it
 
 def test_mpii_is_not_in_cocos_layout(tmp_path, content):
     cfg = load_config(own(tmp_path, content, DATASET="mpii"))
-    with pytest.raises(InputError, match=r"give DATASET\.DATASET a name of your own"):
+    with pytest.raises(InputError, match=r"set DATASET\.DATASET to a name of your own"):
         build_dataset(cfg, "train", is_train=True)
 
 

@@ -1,4 +1,4 @@
-"""Photometric augmentation: each change does what it says, and nothing else."""
+"""Photometric augmentation: each change has its effect and no other."""
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ KINDS = ("color", "gray", "blur", "noise", "jpeg", "erase")
 
 @pytest.fixture
 def images():
-    """Four uint8 images (3, 40, 30) with edges, gradients and colours; 30 is no multiple of 8."""
+    """Four uint8 images (3, 40, 30) with edges, gradients and colors; 30 is not a multiple of 8."""
     rng = np.random.default_rng(0)
     ramp = np.linspace(40, 200, 40 * 30 * 3).reshape(3, 40, 30)
     pictures = np.stack([np.roll(ramp, shift * 311) for shift in range(4)])
@@ -67,7 +67,7 @@ def test_noise_has_mean_zero_and_the_documented_strength():
 
 
 def test_jpeg_errs_as_a_jpeg_encoder_does():
-    """At the qualities 15 to 60: no more than an encoder's error at 10, no less than at 75."""
+    """At qualities 15 to 60 the error is between that of a JPEG encoder at 75 and at 10."""
     rng = np.random.default_rng(5)
     small = rng.integers(30, 220, (16, 12, 3)).astype(np.uint8)
     picture = cv2.resize(small, (96, 128), interpolation=cv2.INTER_CUBIC)
@@ -91,7 +91,7 @@ def test_erase_changes_rectangles_and_leaves_the_rest(images):
 
 
 def test_color_changes_tone_but_not_structure(images):
-    """Flat stays flat: every pixel of one colour becomes the same other colour."""
+    """All pixels of one color change to the same color."""
     images[:] = torch.tensor([90, 120, 60], dtype=torch.uint8).view(1, 3, 1, 1)
     changed = Photometric(color=1.0)(images, SEED).int()
     assert (changed - changed[..., :1, :1]).abs().max() <= 1
@@ -103,7 +103,7 @@ def test_saturation_0_is_grey_and_hue_turns_the_chrominance():
     grey = np.dot(LUMINANCE, color)
     assert _hue_saturation(0.0, 1.0) @ color == pytest.approx(color)
     assert _hue_saturation(0.0, 0.0) @ color == pytest.approx([grey] * 3)
-    # A third of a turn about the grey axis sends the chrominance of red to green.
+    # A rotation by 120 degrees about the gray axis turns the hue of red into green.
     turned = _hue_saturation(2 * np.pi / 3, 1.0) @ color
     assert turned - turned.mean() == pytest.approx(np.roll(color - grey, 1) - np.mean(color - grey))
 

@@ -1,4 +1,4 @@
-"""The real images and annotations beside the repository, where they are: official layouts."""
+"""Official data set files; skipped where they are not available."""
 
 from pathlib import Path
 

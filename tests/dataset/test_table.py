@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib.dataset.table import Table, well_placed
+from lib.dataset.table import Table, is_well_centered
 
 
 def table(joints: np.ndarray, visible: np.ndarray, center, scale) -> Table:
@@ -58,4 +58,4 @@ def test_well_placed_people_are_those_of_the_published_rule():
         closeness = np.exp(-(distance**2) / (0.2**2 * 2 * area))
         expected.append(bool(closeness > 0.2 / 16 * len(seen) + 0.45 - 0.2 / 16))
     assert 5 < sum(expected) < 55
-    assert well_placed(people).tolist() == expected
+    assert is_well_centered(people).tolist() == expected

@@ -1,4 +1,4 @@
-"""Samples of one person: where the crop looks, what training varies, and what stays together."""
+"""Top-down samples: crops, augmentation, and consistency of images and joints."""
 
 import cv2
 import numpy as np
@@ -27,7 +27,7 @@ def dataset(source, augmentation=None, seed=0, size=(48, 64)) -> TopDownDataset:
 
 
 def views(data: TopDownDataset, count: int, row: int = 0) -> list[dict]:
-    """``count`` samples of one person, an epoch each."""
+    """``count`` samples of one person, each of another epoch."""
     return [data[epoch, row] for epoch in range(count)]
 
 
@@ -66,8 +66,8 @@ def test_a_test_sample_is_the_plain_crop_in_rgb_with_the_joints_on_it(source):
 
 def test_an_aligned_sample_is_cut_by_the_aligned_matrix(source):
     table = source.table
-    sample = TopDownDataset(source, Crop((48, 64), is_aligned=True))[2]
-    matrix = crop_matrix(table.center[2], table.scale[2], 0.0, (48, 64), is_aligned=True)
+    sample = TopDownDataset(source, Crop((48, 64), is_udp=True))[2]
+    matrix = crop_matrix(table.center[2], table.scale[2], 0.0, (48, 64), is_udp=True)
     seen = table.visible[2] > 0
     joints = transform_points(table.joints[2], matrix)
     np.testing.assert_allclose(sample["joints"][seen].numpy(), joints[seen], atol=1e-4)
@@ -106,12 +106,12 @@ def test_half_of_the_crops_are_mirrored_and_three_in_five_turned_within_the_boun
     assert abs((rotation != 0).mean() - 0.6) < error
     turned = rotation[rotation != 0]
     assert np.abs(turned).max() == 90
-    # A normal draw of deviation 45 lies beyond its bound of 90 in 4.6 % of cases.
+    # A normal variable with standard deviation 45 is clipped at 90 in 4.6 % of cases.
     assert abs((np.abs(turned) == 90).mean() - 0.0455) < 0.03
     assert abs((np.abs(turned) < 45).mean() - 0.683) < error
     assert abs((turned > 0).mean() - 0.5) < 2 * error
     assert zoom.min() == pytest.approx(0.65) and zoom.max() == pytest.approx(1.35)
-    # ... and one of deviation s lies beyond 1 - s or 1 + s in 31.7 %.
+    # One with standard deviation s is clipped at 1 - s or 1 + s in 31.7 %.
     at_bound = np.isclose(zoom, 0.65, atol=1e-5) | np.isclose(zoom, 1.35, atol=1e-5)
     assert abs(at_bound.mean() - 0.317) < error
     for a, b in ((is_mirrored, rotation != 0), (is_mirrored, at_bound), (rotation != 0, at_bound)):
@@ -132,7 +132,7 @@ def test_half_bodies_come_as_often_as_asked_and_mostly_the_upper_one(source):
     assert (whole | is_upper | is_lower).all()
     error = 4 * np.sqrt(0.25 / count)
     assert abs(whole.mean() - 0.7) < error
-    # A normal draw below 0.5.
+    # The probability that a standard normal variable is below 0.5.
     assert abs(is_upper.sum() / (is_upper | is_lower).sum() - 0.691) < 0.09
 
 
@@ -154,8 +154,8 @@ def test_half_a_body_in_one_point_still_gives_a_crop(source):
 
 @pytest.mark.parametrize("row", [0, 1])
 def test_a_mirrored_sample_is_the_sample_of_the_mirrored_picture(tmp_path, source, row):
-    """Same draws, on the picture and its annotation mirrored by hand beforehand, but not mirrored
-    by the data set: crop and joints are the same."""
+    """A flipped sample equals the sample without flip of an image and annotation mirrored by hand,
+    with the same random numbers."""
     seed = next(
         seed
         for seed in range(100)
@@ -183,14 +183,14 @@ def test_a_mirrored_sample_is_the_sample_of_the_mirrored_picture(tmp_path, sourc
 
 
 def test_joints_land_on_the_same_picture_content_however_the_crop_is_turned(source):
-    """Each joint is a disc of its own hue in the picture: the crop shows that hue at the joint, or
-    its mirror partner's where the crop is mirrored."""
+    """The image has a disc of a different hue at each joint. The crop must show that hue at the
+    joint, or in flipped crops the hue of its flip pair."""
     row = 0
     path = source.table.path(row)
     black = np.zeros_like(cv2.imread(path))
     joints = np.array([(12 + 24 * (n % 5), 10 + 20 * (n // 5), 1) for n in range(17)])
     tiny.draw_joints(black, joints)
-    # Without loss, under a name that OpenCV does not mind.
+    # PNG, because it is lossless.
     cv2.imwrite(path.replace(".jpg", ".png"), black)
     source.table.paths = np.array([n.replace(b".jpg", b".png") for n in source.table.paths])
     source.table.joints[row] = joints[:, :2]
@@ -260,7 +260,7 @@ def test_select_data_leaves_badly_placed_people_out_of_training_alone(tmp_path, 
     assert len(build_dataset(cfg, "val2017", is_train=False)) == 6
     assert len(build_dataset(cfg, "val2017", is_train=True)) == 5
     path.write_text(text.replace('"bbox": [', '"bbox": [0, 0, 10, 10], "x": ['))
-    with pytest.raises(InputError, match="SELECT_DATA: leaves nobody"):
+    with pytest.raises(InputError, match="SELECT_DATA: no person"):
         build_dataset(cfg, "val2017", is_train=True)
 
 
@@ -269,7 +269,7 @@ def test_select_data_leaves_badly_placed_people_out_of_training_alone(tmp_path, 
     [
         ({"DATASET": {"DATASET": "cocoa"}}, "DATASET.DATASET: there is no 'cocoa'; known are coco"),
         ({"MODEL": {"NUM_JOINTS": 16}}, "MODEL.NUM_JOINTS: is 16, but coco has 17 joints"),
-        ({"TEST": {"USE_GT_BBOX": False}}, "TEST.COCO_BBOX_FILE: names no file"),
+        ({"TEST": {"USE_GT_BBOX": False}}, "TEST.COCO_BBOX_FILE: no file"),
     ],
 )
 def test_a_data_set_that_cannot_be_built_is_an_error_that_names_the_key(
@@ -310,5 +310,5 @@ def test_boxes_are_moved_once_and_for_all_by_up_to_a_fifth(source):
 
 def test_figures_that_are_not_drawn_are_a_command_away(tmp_path):
     cfg = load(tmp_path, DATASET={"DATASET": "figures", "ROOT": str(tmp_path / "none")})
-    with pytest.raises(InputError, match=r"get_data\.py figures --root .*none draws them"):
+    with pytest.raises(InputError, match=r"create it with: .*get_data\.py figures --root .*none"):
         build_dataset(cfg, "val", is_train=False)

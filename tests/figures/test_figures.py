@@ -1,4 +1,4 @@
-"""The built-in data set: determinism, COCO layout, flags and sides that follow from the drawing."""
+"""The built-in data set: determinism, COCO format, visibility flags, left and right."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,10 @@ from pycocotools.coco import COCO
 
 from lib.figures import drawing as figures
 from lib.figures import write as figures_write
-from lib.figures.body import place, sample_proportions
+from lib.figures.body import forward_kinematics, sample_proportions
 from lib.figures.drawing import JOINTS, annotate, draw_scene, pose_person
 from lib.figures.poses import FAMILIES, sample_pose
-from lib.figures.render import cast, render, sample_light
+from lib.figures.render import cast_rays, render, sample_light
 from lib.figures.sheet import contact_sheet
 from lib.figures.write import write_figures
 from lib.utils.errors import InputError
@@ -27,7 +27,7 @@ def joints_of(annotation: dict) -> np.ndarray:
 
 
 def draw_alone(yaw: float, seed: int = 0, family: str = "standing") -> dict:
-    """The annotation of one person in the middle of an empty picture."""
+    """The annotation of one person in the center of an empty image."""
     rng = np.random.default_rng(seed)
     person = pose_person(rng, SIZE, yaw, 240.0, (160.0, 160.0), family)
     layer = render(person.parts, person.camera, sample_light(rng), SIZE)
@@ -90,7 +90,7 @@ def test_annotations_are_consistent_with_the_picture():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_left_is_the_persons_left(seed):
-    """From the front it is on the image's right, from behind on its left."""
+    """From the front it is on the right of the image, from behind on the left."""
     front, back = joints_of(draw_alone(0, seed)), joints_of(draw_alone(180, seed))
     for name in ("shoulder", "hip"):
         left, right = JOINTS.index(f"left_{name}"), JOINTS.index(f"right_{name}")
@@ -108,7 +108,7 @@ def test_a_face_is_labelled_from_the_front_and_not_from_behind():
 
 @pytest.mark.parametrize(("yaw", "near"), [(90, "right"), (-90, "left")])
 def test_from_the_side_the_far_arm_is_hidden_by_the_own_body(yaw, near):
-    """Turned to the image's right a person shows its right side."""
+    """A person facing the right of the image shows their right side."""
     far = {"left": "right", "right": "left"}[near]
     flags = np.array([joints_of(draw_alone(yaw, seed, "walking"))[:, 2] for seed in range(8)])
     assert (flags[:, JOINTS.index(f"{near}_shoulder")] == 2).mean() > 0.7
@@ -118,18 +118,18 @@ def test_from_the_side_the_far_arm_is_hidden_by_the_own_body(yaw, near):
 
 
 def test_an_occluder_hides_what_it_covers():
-    alone = draw_alone(0, seed=1)  # somebody whose legs no skirt or coat hides
+    alone = draw_alone(0, seed=1)  # a person without skirt or coat
     before = joints_of(alone)
     knee, ankle, hip = (JOINTS.index(f"left_{name}") for name in ("knee", "ankle", "hip"))
     assert before[[knee, ankle], 2].tolist() == [2, 2]
     owner = alone["owner"].copy()
-    owner[int(before[knee, 1]) - 12 : int(before[knee, 1]) + 12] = -1  # a rail before the knees
+    owner[
+        int(before[knee, 1]) - 12 : int(before[knee, 1]) + 12
+    ] = -1  # a rail in front of the knees
     rail = annotate(alone["person"], alone["layer"], owner, 1)
     assert joints_of(rail)[[knee, ankle], 2].tolist() == [1, 2]
     assert rail["area"] < alone["area"]
-    owner[
-        int(before[hip, 1]) - 25 :
-    ] = -1  # everything below the waist: nothing to guess the ankle by
+    owner[int(before[hip, 1]) - 25 :] = -1  # everything below the waist
     table = annotate(alone["person"], alone["layer"], owner, 1)
     assert joints_of(table)[[knee, ankle], 2].tolist() == [0, 0]
     assert table["bbox"][1] + table["bbox"][3] <= before[hip, 1]
@@ -155,7 +155,7 @@ def test_every_pose_keeps_the_bones_lengths(family):
     rng = np.random.default_rng(0)
     for _ in range(5):
         body = sample_proportions(rng)
-        joints = place(body, sample_pose(rng, family)).joints
+        joints = forward_kinematics(body, sample_pose(rng, family)).joints
         for side in ("left", "right"):
             for a, b, length in (
                 ("shoulder", "elbow", body.upper_arm),
@@ -171,7 +171,7 @@ def test_the_ray_caster_meets_spheres_and_cylinders_where_they_are():
     a = np.array([[20.0, 20.0, 0.0], [60.0, 10.0, 5.0]])
     b = np.array([[20.0, 20.0, 1e-3], [60.0, 40.0, 5.0]])
     radii = np.array([[8.0, 8.0], [6.0, 6.0]])
-    depth, which, _ = cast(a, b, radii, np.array([False, False]), (64, 96))
+    depth, which, _ = cast_rays(a, b, radii, np.array([False, False]), (64, 96))
     assert depth[20, 20] == pytest.approx(-8, abs=0.05)
     assert depth[20, 24] == pytest.approx(-np.sqrt(64 - 16), abs=0.05)
     assert depth[25, 63] == pytest.approx(5 - np.sqrt(36 - 9), abs=0.05)
@@ -202,7 +202,7 @@ def test_any_number_of_workers_writes_the_same_files(written, tmp_path):
 
 
 def test_a_second_call_leaves_everything_alone(written, monkeypatch):
-    monkeypatch.setattr(figures_write, "draw_scene", None)  # drawing anything would fail
+    monkeypatch.setattr(figures_write, "draw_scene", None)  # any attempt to draw fails
     before = {path: path.stat().st_mtime_ns for path in written.rglob("*")}
     write_figures(written, TINY, seed=4, workers=1)
     assert before == {path: path.stat().st_mtime_ns for path in written.rglob("*")}
@@ -210,7 +210,7 @@ def test_a_second_call_leaves_everything_alone(written, monkeypatch):
 
 @pytest.mark.parametrize(("sizes", "seed"), [(TINY, 5), ({"train": 6, "val": 3}, 4)])
 def test_another_seed_or_size_is_refused_with_the_way_out(written, sizes, seed):
-    with pytest.raises(InputError, match=r"holds other figures.*delete") as error:
+    with pytest.raises(InputError, match=r"contains different figures.*delete") as error:
         write_figures(written, sizes, seed, workers=1)
     assert "\n" not in str(error.value)
 
@@ -250,7 +250,7 @@ def test_a_foreign_annotation_file_is_not_overwritten(tmp_path):
     path = tmp_path / "annotations" / "person_keypoints_train.json"
     path.parent.mkdir()
     path.write_text('{"info": {}, "images": []}')
-    with pytest.raises(InputError, match="is no figures data set"):
+    with pytest.raises(InputError, match="not a figures data set"):
         write_figures(tmp_path, {"train": 1}, workers=1)
     assert path.read_text() == '{"info": {}, "images": []}'
 

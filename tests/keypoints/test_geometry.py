@@ -1,4 +1,4 @@
-"""Crops, boxes and mirror images against the published code's numbers, and against pictures."""
+"""Crops, boxes and mirror images, compared with the published code and with warped images."""
 
 import cv2
 import numpy as np
@@ -19,8 +19,8 @@ from lib.keypoints.skeletons import COCO, MPII
 from tests.golden_arrays import golden
 
 SKELETONS = {"coco": COCO, "mpii": MPII}
-# The published code rounds its three source points to float32, which for far boxes moves a crop by
-# a hundredth of a pixel; here they are not rounded.
+# The published code rounds its three source points to float32. Far from the origin this moves a
+# crop by up to a hundredth of a pixel; this project does not round.
 ROUNDED = 0.02
 
 
@@ -44,7 +44,7 @@ def test_the_crop_matrix_moves_points_forward_and_back_as_published():
         worst = max(worst, np.abs(moved - arrays["points_forward"][n]).max())
         published = transform_points(arrays["points"][n], arrays["forward"][n])
         np.testing.assert_allclose(published, arrays["points_forward"][n], atol=1e-9)
-        # There and back again: their inverse undoes our matrix.
+        # The inverse of the published matrix undoes ours.
         back = transform_points(moved, arrays["inverse"][n])
         np.testing.assert_allclose(back, arrays["points"][n], atol=ROUNDED)
         upright = to_image(
@@ -63,7 +63,7 @@ def test_the_aligned_crop_matrix_is_the_published_one():
     for center, box, degrees, size, theirs in zip(
         *(arrays[name] for name in ("center", "scale", "rot", "output_size", "matrix")), strict=True
     ):
-        ours = crop_matrix(center, box / 200, -degrees, tuple(size), is_aligned=True)
+        ours = crop_matrix(center, box / 200, -degrees, tuple(size), is_udp=True)
         corners = np.array([center - box, center, center + box])
         moved, published = transform_points(corners, ours), transform_points(corners, theirs)
         np.testing.assert_allclose(moved, published, atol=2e-3)
@@ -71,24 +71,24 @@ def test_the_aligned_crop_matrix_is_the_published_one():
 
 def test_an_aligned_crops_mirror_image_is_the_aligned_crop_of_the_mirrored_image():
     center, scale, size = np.array([70.3, 60.8]), np.array([0.3, 0.4]), (97, 129)
-    matrix = crop_matrix(center, scale, 0.0, size, is_aligned=True)
+    matrix = crop_matrix(center, scale, 0.0, size, is_udp=True)
     corners = transform_points(np.array([center - scale * 100, center + scale * 100]), matrix)
     np.testing.assert_allclose(corners, [[0, 0], [96, 128]], atol=1e-9)
-    there = crop_matrix(np.array([159 - 70.3, 60.8]), scale, 0.0, size, is_aligned=True)
+    there = crop_matrix(np.array([159 - 70.3, 60.8]), scale, 0.0, size, is_udp=True)
     points = np.random.default_rng(0).uniform(0, 100, (5, 2))
     mirrored = transform_points(points * [-1, 1] + [159, 0], there)
     np.testing.assert_allclose(mirrored, [96, 0] + transform_points(points, matrix) * [-1, 1])
 
 
-@pytest.mark.parametrize("is_aligned", [False, True])
-def test_to_image_undoes_the_crop_matrix(is_aligned):
+@pytest.mark.parametrize("is_udp", [False, True])
+def test_to_image_undoes_the_crop_matrix(is_udp):
     rng = np.random.default_rng(0)
     center, scale = rng.uniform(50, 400, (6, 2)), rng.uniform(0.2, 3, (6, 2))
     points = rng.uniform(-50, 300, (6, 4, 2))
     size = (192, 256)
-    back = to_image(*map(torch.from_numpy, (points, center, scale)), size, is_aligned).numpy()
+    back = to_image(*map(torch.from_numpy, (points, center, scale)), size, is_udp).numpy()
     for n in range(6):
-        matrix = crop_matrix(center[n], scale[n], 0.0, size, is_aligned)
+        matrix = crop_matrix(center[n], scale[n], 0.0, size, is_udp)
         np.testing.assert_allclose(transform_points(back[n], matrix), points[n], atol=1e-9)
 
 

@@ -1,4 +1,4 @@
-"""PCK and PCKh against the published code's numbers."""
+"""PCK and PCKh, compared with the published code."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from tests.golden_arrays import golden
 
 
 def test_pck_divides_and_skips_as_oddly_as_published():
-    """On maps of 48 x 64: x by a tenth of the height, y by a tenth of the width; ground truth at 1
-    or less in x or y does not count."""
+    """On 48 x 64 heatmaps x is divided by a tenth of the height and y by a tenth of the width;
+    ground truth with x or y of at most 1 is ignored."""
 
     def accuracy(ground_truth, found) -> tuple[float, int]:
         coords = [torch.tensor([[place]], dtype=torch.float32) for place in (found, ground_truth)]
@@ -38,7 +38,7 @@ def test_pckh_is_the_published_one(name):
     assert [str(joint) for joint in meta["joints"]][9] == "head"
     assert values["Head"] == pytest.approx(joints[9], abs=1e-10)
     assert values["Wrist"] == pytest.approx((joints[10] + joints[15]) / 2, abs=1e-10)
-    # The mean at any threshold is that at 0.5 of correspondingly larger heads.
+    # Any threshold is equivalent to 0.5 with rescaled head sizes.
     for index in (5, 11, 30, 50):
         larger = (arrays["gt"], arrays["missing"], arrays["head_size"] * index / 50)
         mean = pckh(predicted, *larger)["Mean"]
@@ -64,4 +64,4 @@ def test_missing_joints_do_not_count_and_pelvis_and_thorax_not_in_the_mean():
     missing[:, 0] = 1
     values = pckh(predicted, ground_truth, missing, np.ones(2))
     assert values["Mean"] == 100
-    assert values["Ankle"] == 50  # as published: a joint that nobody has is 0 in its pair
+    assert values["Ankle"] == 50  # as published, a joint never annotated counts as 0

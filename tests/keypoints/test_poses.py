@@ -10,7 +10,7 @@ from tests.poses import people
 
 
 def three() -> Poses:
-    """Three people with two keypoints; ``row`` counts down."""
+    """Three people with two keypoints, in descending order of ``row``."""
     boxes = np.arange(12).reshape(3, 4)
     poses = people(boxes, np.arange(12).reshape(3, 2, 2), 0.5)
     poses.row = np.array([2, 1, 0])
@@ -39,7 +39,7 @@ def test_parts_are_concatenated_and_put_in_the_tables_order_each_row_once():
     poses = three()
     twice = Poses.concatenate([Poses.empty(2), poses, poses[1:]])
     assert len(twice) == 5
-    ordered = twice.in_order()
+    ordered = twice.sorted_unique()
     assert ordered.row.tolist() == [0, 1, 2] and ordered.image.tolist() == [7, 4, 4]
     np.testing.assert_array_equal(ordered.with_scores()[0, :, 2], [0.5, 0.5])
 
@@ -64,5 +64,5 @@ def test_people_without_a_row_are_all_kept_by_image():
     poses = three()
     poses.row = np.full(3, -1)
     poses.image = np.array([7, 4, 4])
-    assert poses.in_order().image.tolist() == [4, 4, 7]
-    assert len(Poses.empty(2).in_order()) == 0
+    assert poses.sorted_unique().image.tolist() == [4, 4, 7]
+    assert len(Poses.empty(2).sorted_unique()) == 0

@@ -185,7 +185,7 @@ def test_a_truncated_file_is_refused(share, is_zip, tmp_path):
     torch.save(plain(make()), path, _use_new_zipfile_serialization=is_zip)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    assert "cut short" in refusal(make(), path)
+    assert "truncated" in refusal(make(), path)
 
 
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>\n<html>", b"version https://git-lfs"])

@@ -25,7 +25,7 @@ def test_it_says_what_is_there_and_leaves_pictures(paths, command, tmp_path):
     ended = command("check_data", "--cfg", yaml_file, "--samples", 4)
     assert ended.code == 0, ended.err
     assert "train2017: 6 people in 3 of 3 images" in ended.out
-    assert "look at: box partly outside (1)" in ended.out
+    assert "look at: box partly outside the image (1)" in ended.out
     folder = tmp_path / "output" / "coco" / "check"
     assert "annotation 1 of image 1: box [-30" in (folder / "findings.txt").read_text()
     height, width = cv2.imread(str(folder / "samples.jpg")).shape[:2]

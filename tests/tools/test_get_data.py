@@ -66,10 +66,12 @@ def tiny_set(tool, monkeypatch):
         lists = downloads.Archive("lists.zip", {"val.json": "annotations"}, site.url("lists.zip"))
         places = {"*.jpg": "images/val"}
         by_url = downloads.Archive("images/val.zip", places, site.url("val.zip"))
-        by_hand = downloads.Archive("images/val.zip", places, by_hand="the images behind a form")
+        by_hand = downloads.Archive(
+            "images/val.zip", places, instructions="the images behind a form"
+        )
         splits = {
             name: downloads.Split(
-                "annotations/val.json", "images/val", lists, pictures, extras=extras
+                "annotations/val.json", "images/val", lists, pictures, optional_files=extras
             )
             for name, pictures, extras in (
                 ("val", by_url, {"boxes.json": "a friend"}),
@@ -123,7 +125,7 @@ def test_a_wrong_archive_is_one_line(tiny_set, tmp_path, capsys):
     site, get = tiny_set
     site.files["lists.zip"] = b"<html>please log in</html>"
     assert get("--root", tmp_path) == 1
-    assert "lists.zip: damaged, or no archive" in capsys.readouterr().err
+    assert "lists.zip: damaged or not an archive" in capsys.readouterr().err
     (tmp_path / "lists.zip").unlink()
     site.files["lists.zip"] = archive({"other.json": b"{}"})
     assert get("--root", tmp_path) == 1
@@ -144,16 +146,16 @@ def test_every_split_that_is_offered_is_where_its_experiments_look():
     for name, data_set in downloads.DATA_SETS.items():
         assert set(data_set.default) <= set(data_set.splits)
         for split in data_set.splits.values():
-            for archive in (split.lists, split.pictures):
-                assert archive.url.startswith("http") != bool(archive.by_hand), (name, archive)
-            patterns = [*split.lists.members.items()]
-            for place in (split.annotations, *split.others):
+            for archive in (split.annotation_archive, split.image_archive):
+                assert archive.url.startswith("http") != bool(archive.instructions), (name, archive)
+            patterns = [*split.annotation_archive.members.items()]
+            for place in (split.annotations, *split.other_files):
                 assert any(
                     place == target
                     or (place.startswith(f"{target}/") and fnmatch(Path(place).name, pattern))
                     for pattern, target in patterns
                 ), place
-            assert split.folder in split.pictures.members.values()
+            assert split.image_folder in split.image_archive.members.values()
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not here")

@@ -85,7 +85,7 @@ def test_the_list_says_what_there_is_and_what_is_here(listed, root, command):
         (
             "models/pytorch/pose_coco/w.pth",
             {"AP": 0.7},
-            "AP 0.7 a network that is not here yet",
+            "AP 0.7 a network that is not supported yet",
         ),
     ],
 )
@@ -131,7 +131,9 @@ def test_missing_weights_are_named_with_the_command_that_gets_them(listed, root,
     ended = command("test", "--cfg", experiment, "TEST.MODEL_FILE", path)
     assert is_one_line(ended, str(path), f"tools/get_weights.py w --root {path.parents[2]}")
     ended = command("test", "--cfg", experiment)
-    assert is_one_line(ended, "train first", "published ones: python tools/get_weights.py w")
+    assert is_one_line(
+        ended, "train first", "download published weights with: python tools/get_weights.py w"
+    )
 
 
 def test_a_test_prints_the_published_scores_of_the_same_test(listed, root, command, tmp_path):

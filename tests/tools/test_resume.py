@@ -208,7 +208,7 @@ def test_a_checkpoint_of_another_experiment_is_one_line_that_names_it(
 
 @pytest.mark.parametrize(
     ("content", "part"),
-    [(b"", "it is empty"), (b"hello", "b'hello'"), (b"PK\x03\x04 half a file", "damaged or cut")],
+    [(b"", "it is empty"), (b"hello", "b'hello'"), (b"PK\x03\x04 half a file", "damaged or tr")],
 )
 def test_a_damaged_checkpoint_is_one_line_that_names_it(root, command, content, part):
     output(root).mkdir(parents=True)

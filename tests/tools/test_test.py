@@ -243,7 +243,7 @@ def test_broken_data_is_one_line_that_names_the_file(root, trained, command):
     image.write_bytes(image.read_bytes()[:900])
     for workers in (0, 1):
         ended = command("test", "--cfg", write(root), "WORKERS", workers)
-        assert is_one_line(ended, str(image), "cut off after 900 bytes")
+        assert is_one_line(ended, str(image), "truncated after 900 bytes")
     ended = command("test", "--cfg", write(root), "DATASET.TEST_SET", "val")
     assert is_one_line(ended, "person_keypoints_val.json", "no such file")
     assert not leftovers(root.parent)

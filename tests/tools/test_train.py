@@ -45,7 +45,7 @@ def test_a_run_leaves_its_files_where_and_as_the_original_does(root, command):
     for text in (ended.out, (folder / log).read_text()):
         assert "Epoch: [1][0/2]" in text and "Test: [0/1]" in text
         assert re.search(r"\| pose_hrnet \| 0\.\d{3} \|", text)
-        assert "no GPU is here: running on the CPU" in text or torch.cuda.is_available()
+        assert "no GPU found: running on the CPU" in text or torch.cuda.is_available()
     state = torch.load(folder / "checkpoint.pth", weights_only=True)
     assert set(state) == {"epoch", "model", "state_dict", "best_perf", "optimizer", "validated"}
     assert (state["epoch"], state["model"], state["validated"]) == (2, "pose_hrnet", True)
@@ -204,8 +204,8 @@ BAD = [
     ({"TEST": {"USE_GT_BBOX": False}}, ["TEST.COCO_BBOX_FILE"]),
     ({"TRAIN": {"LRR": 1}}, ["tiny.yaml", "TRAIN.LRR", "the nearest are"]),
     ({"DATASET": {"DATA_FORMAT": "zip"}}, ["train2017.zip"]),
-    ({"OUTPUT_DIR": "/dev/null/output"}, ["/dev/null/output", "cannot make this folder"]),
-    ({"LOG_DIR": "/dev/null/log"}, ["/dev/null/log", "cannot make this folder"]),
+    ({"OUTPUT_DIR": "/dev/null/output"}, ["/dev/null/output", "cannot create this folder"]),
+    ({"LOG_DIR": "/dev/null/log"}, ["/dev/null/log", "cannot create this folder"]),
 ]
 
 
@@ -267,7 +267,7 @@ def test_a_broken_image_in_a_worker_is_one_line_from_the_real_command_in_any_fol
         command, cwd=root, env=environment, capture_output=True, text=True, timeout=300
     )
     assert ended.returncode == 1
-    reason = "the image file is cut off after 900 bytes; copy it again"
+    reason = "the image file is truncated after 900 bytes; copy it again"
     assert ended.stderr == f"error: {name}: {reason}\n"
 
 

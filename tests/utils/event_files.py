@@ -1,4 +1,4 @@
-"""Reading back TensorBoard's event files."""
+"""Reading of TensorBoard event files."""
 
 import struct
 from pathlib import Path
@@ -8,7 +8,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 
 def read_events(path: Path) -> list[Event]:
-    """All events of a file; every length and checksum must be right."""
+    """Return all events of a file; asserts every length and checksum."""
     data = path.read_bytes()
     events, at = [], 0
     while at < len(data):

@@ -1,4 +1,4 @@
-"""A run's state on disk."""
+"""Checkpoint files."""
 
 import errno
 import os
@@ -46,7 +46,7 @@ def test_numpy_arrays_that_mmpose_leaves_beside_the_weights_are_read(tmp_path):
 
 
 class NoSpace:
-    """A file that takes some bytes and then no more."""
+    """A file on a disk that is full after some bytes."""
 
     def __init__(self, file) -> None:
         self._file = file
@@ -86,14 +86,14 @@ class Harmful:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.unlink(), "there is no such checkpoint"),
+        (lambda path: path.unlink(), "no such checkpoint file"),
         (lambda path: path.write_bytes(b""), "not a PyTorch checkpoint: it is empty"),
         (lambda path: path.write_text("hello"), "not a PyTorch checkpoint: it begins"),
-        (cut, "damaged or cut short"),
+        (cut, "damaged or truncated"),
         (lambda path: (path.unlink(), path.mkdir()), "cannot read the checkpoint"),
-        (lambda path: torch.save({"a": torch.ones(1)}, path), "holds weights but no training st"),
-        (lambda path: torch.save([1], path), "holds weights but no training state"),
-        (lambda path: torch.save({"a": Harmful()}, path), "refused: it holds"),
+        (lambda path: torch.save({"a": torch.ones(1)}, path), "contains no training state"),
+        (lambda path: torch.save([1], path), "contains no training state"),
+        (lambda path: torch.save({"a": Harmful()}, path), "refused: it contains"),
     ],
     ids=["missing", "empty", "text", "cut off", "folder", "weights", "list", "code"],
 )

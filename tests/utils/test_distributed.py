@@ -1,4 +1,4 @@
-"""Several processes, by gloo on this machine."""
+"""Distributed helpers, with several gloo processes."""
 
 import multiprocessing
 import socket
@@ -13,12 +13,12 @@ from lib.utils import distributed
 def test_one_process_is_the_main_one_and_shares_with_itself():
     assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
     assert distributed.gather("a") == ["a"]
-    assert distributed.total(torch.tensor([2.0])).tolist() == [2]
+    assert distributed.all_reduce_sum(torch.tensor([2.0])).tolist() == [2]
 
 
 def _work(rank: int, port: int, results) -> None:
     dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=2)
-    total = distributed.total(torch.tensor([1.0 + rank]))
+    total = distributed.all_reduce_sum(torch.tensor([1.0 + rank]))
     results.put((rank, distributed.is_main(), distributed.gather(rank), total.tolist()))
     dist.destroy_process_group()
 

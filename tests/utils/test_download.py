@@ -1,4 +1,4 @@
-"""Downloads from a server that breaks off, sends wrong bytes, stalls, or is slow."""
+"""Downloads from a server that disconnects, sends wrong data, stalls, or is slow."""
 
 import hashlib
 
@@ -9,9 +9,9 @@ from lib.utils.download import download
 from lib.utils.errors import InputError
 from tests.web import serving
 
-CONTENT = bytes(range(256)) * 1200  # several pieces
+CONTENT = bytes(range(256)) * 1200  # several chunks
 HASH = hashlib.sha256(CONTENT).hexdigest()
-WAITS = (0.0, 0.0)
+RETRY_DELAYS = (0.0, 0.0)
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def site():
         yield site
 
 
-def get(site, folder, sha256=HASH[:8], timeout=5.0, waits=WAITS):
+def get(site, folder, sha256=HASH[:8], timeout=5.0, retry_delays=RETRY_DELAYS):
     path = folder / "new" / "a.pth"
-    return download(site.url("a.pth"), path, sha256, timeout, waits)
+    return download(site.url("a.pth"), path, sha256, timeout, retry_delays)
 
 
 def left(folder) -> list[str]:
@@ -46,7 +46,7 @@ def test_what_broke_off_goes_on_from_where_it_was(site, tmp_path):
 
 def test_a_later_run_goes_on_from_the_part_that_an_earlier_one_left(site, tmp_path):
     site.tricks = ["cut", 503, 503]
-    with pytest.raises(InputError, match=r"503 .*3 times in a row; .*a\.pth\.part keeps"):
+    with pytest.raises(InputError, match=r"503 .*3 times in a row; .*resume from .*a\.pth\.part"):
         get(site, tmp_path)
     assert left(tmp_path) == ["a.pth.part"]
     site.asked.clear()
@@ -76,9 +76,9 @@ def test_a_server_without_ranges_sends_all_again(site, tmp_path):
 def test_a_server_that_never_gets_further_is_given_up(site, tmp_path):
     site.knows_ranges = False
     site.tricks = ["cut"] * 9
-    with pytest.raises(InputError, match=f"broke off after {len(CONTENT) // 2} of {len(CONTENT)}"):
+    with pytest.raises(InputError, match=f"closed after {len(CONTENT) // 2} of {len(CONTENT)}"):
         get(site, tmp_path)
-    assert len(site.asked) == 1 + len(WAITS)
+    assert len(site.asked) == 1 + len(RETRY_DELAYS)
 
 
 def test_wrong_bytes_are_refused_and_only_they_are_deleted(site, tmp_path):
@@ -95,7 +95,7 @@ def test_wrong_bytes_are_refused_and_only_they_are_deleted(site, tmp_path):
 def test_a_file_that_is_here_and_another_one_stays(site, tmp_path):
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "a.pth").write_bytes(b"mine")
-    with pytest.raises(InputError, match="another file is here already"):
+    with pytest.raises(InputError, match="a different file exists already"):
         get(site, tmp_path)
     assert (tmp_path / "new" / "a.pth").read_bytes() == b"mine" and not site.asked
 
@@ -107,14 +107,14 @@ def test_silence_is_broken_off(site, tmp_path):
 
 
 def test_slowness_is_not_silence(site, tmp_path):
-    site.tricks = ["drip"]  # longer in all than the timeout
-    assert get(site, tmp_path, timeout=2.0, waits=()).read_bytes() == CONTENT
+    site.tricks = ["drip"]  # the whole download takes longer than the timeout
+    assert get(site, tmp_path, timeout=2.0, retry_delays=()).read_bytes() == CONTENT
     assert len(site.asked) == 1
 
 
 def test_what_the_server_does_not_have_is_asked_for_once(site, tmp_path):
-    with pytest.raises(InputError, match=r"b\.pth: the server answers 404"):
-        download(site.url("b.pth"), tmp_path / "b.pth", waits=WAITS)
+    with pytest.raises(InputError, match=r"b\.pth: the server returned 404"):
+        download(site.url("b.pth"), tmp_path / "b.pth", retry_delays=RETRY_DELAYS)
     assert len(site.asked) == 1 and not left(tmp_path)
 
 
@@ -122,18 +122,18 @@ def test_nobody_at_the_address_is_one_line(site, tmp_path):
     with serving() as gone:
         url = gone.url("a.pth")
     with pytest.raises(InputError, match=r"connection failed .* 2 times in a row"):
-        download(url, tmp_path / "a.pth", waits=(0.0,))
+        download(url, tmp_path / "a.pth", retry_delays=(0.0,))
 
 
 def test_only_the_web_is_an_address(tmp_path):
     (tmp_path / "secret").write_text("x")
-    with pytest.raises(InputError, match="begins with http"):
+    with pytest.raises(InputError, match="must begin with http"):
         download(f"file://{tmp_path}/secret", tmp_path / "a")
 
 
 def test_too_little_space_is_said_before_anything_comes(site, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(InputError, match=f"{len(CONTENT)} bytes are still to come, and 100 are"):
+    with pytest.raises(InputError, match=f"{len(CONTENT)} bytes needed, 100 free"):
         get(site, tmp_path)
     assert not left(tmp_path)

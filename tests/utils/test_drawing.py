@@ -1,4 +1,4 @@
-"""Pictures for people."""
+"""Drawing of skeletons, image grids and curves."""
 
 import warnings
 
@@ -14,12 +14,12 @@ from lib.utils.drawing import (
     draw_box,
     draw_person,
     heatmap_rows,
+    image_grid,
     mosaic,
     number_color,
-    sheet,
     side_colors,
     write_curves,
-    write_picture,
+    write_image,
 )
 from lib.utils.errors import InputError
 
@@ -74,7 +74,7 @@ def test_nobody_and_places_far_outside_are_no_trouble():
 
 def test_a_sheet_has_rows_of_the_columns_asked_for():
     images = [np.full((4, 6, 3), n, np.uint8) for n in range(5)]
-    page = sheet(images, columns=3, gap=1)
+    page = image_grid(images, columns=3, gap=1)
     assert page.shape == (2 * 5 + 1, 3 * 7 + 1, 3)
     assert page[1, 1, 0] == 0 and page[1, 8, 0] == 1 and page[6, 8, 0] == 4
     assert page[6, 15, 0] == 255 and page[0, 0, 0] == 255
@@ -96,7 +96,7 @@ def test_a_mosaic_fills_its_rows_with_whole_images():
     widths, colors = (40, 60, 90, 20, 30), (10, 60, 110, 160, 210)
     images = [np.full((30, w, 3), c, np.uint8) for w, c in zip(widths, colors, strict=True)]
     page = mosaic(images, width=120)
-    # The first three fill a row, at 112 / 190 of their size; the last two are left as they are.
+    # The first three fill a row, scaled by 112 / 190; the last two keep their size.
     assert page.shape == (2 + 18 + 2 + 30 + 2, 120, 3)
     first = [255] * 2 + [10] * 24 + [255] * 2 + [60] * 35 + [255] * 2 + [110] * 53 + [255] * 2
     assert page[10, :, 0].tolist() == first
@@ -112,13 +112,13 @@ def test_a_mosaic_holds_images_of_extreme_shapes():
 def test_a_picture_is_written_in_rgb_and_whole(tmp_path):
     image = np.zeros((4, 4, 3), np.uint8)
     image[..., 0] = 255
-    write_picture(tmp_path / "x" / "a.png", image)
+    write_image(tmp_path / "x" / "a.png", image)
     assert cv2.imread(str(tmp_path / "x" / "a.png"))[0, 0].tolist() == [0, 0, 255]
 
 
 def test_a_picture_of_an_unknown_kind_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"a\.abc"):
-        write_picture(tmp_path / "a.abc", np.zeros((4, 4, 3), np.uint8))
+        write_image(tmp_path / "a.abc", np.zeros((4, 4, 3), np.uint8))
     assert not list(tmp_path.iterdir())
 
 
@@ -136,12 +136,12 @@ def test_a_picture_of_an_unknown_kind_is_an_error(tmp_path):
 def test_curves_are_drawn_without_a_warning(tmp_path, history):
     with warnings.catch_warnings(record=True) as caught:
         write_curves(tmp_path / "curves.png", history)
-    assert not [str(w.message) for w in caught if w.category is UserWarning]  # of a bad layout
+    assert not [str(w.message) for w in caught if w.category is UserWarning]  # about a bad layout
     assert cv2.imread(str(tmp_path / "curves.png")).std() > 1
 
 
 def standing(height: float, top: float = 10) -> np.ndarray:
-    """Joints (17, 2) of somebody that high, the left side right of the right one."""
+    """Joints (17, 2) of a person of the given height, seen from the front."""
     rows = np.array(
         [0, 0, 0, 0.02, 0.02, 0.2, 0.2, 0.35, 0.35, 0.5, 0.5, 0.5, 0.5, 0.75, 0.75, 1, 1]
     )
@@ -151,7 +151,7 @@ def standing(height: float, top: float = 10) -> np.ndarray:
 
 
 def thickness(image: np.ndarray, row: int, color) -> int:
-    """How many pixels of a row have about that colour."""
+    """Count the pixels of a row that have about the given color."""
     return int((np.abs(image[row].astype(int) - color).max(1) < 60).sum())
 
 
@@ -162,7 +162,7 @@ def test_lines_grow_with_the_person_and_with_the_picture():
         draw_person(image, standing(height), np.ones(17), COCO.limbs, COCO.flip_pairs)
         widths.append(thickness(image, int(10 + 0.87 * height), LEFT))
     assert widths[0] in (1, 2) and widths[1] in range(4, 9) and widths[2] in range(15, 30)
-    # The same person in a picture that will be looked at in the same window.
+    # The same person in a larger image, displayed at the same size.
     small = np.zeros((4000, 4000, 3), np.uint8)
     draw_person(small, standing(300), np.ones(17), COCO.limbs, COCO.flip_pairs)
     assert thickness(small, int(10 + 0.87 * 300), LEFT) in (4, 5)

@@ -1,4 +1,4 @@
-"""TensorBoard's event files."""
+"""TensorBoard event files."""
 
 import os
 
@@ -33,7 +33,7 @@ def test_each_event_is_on_disk_when_its_call_returns(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file/log: cannot make this folder"):
+    with pytest.raises(InputError, match=r"file/log: cannot create this folder"):
         EventWriter(tmp_path / "file" / "log")
 
 

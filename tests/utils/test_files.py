@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic writing of files."""
 
 import errno
 import os
@@ -53,7 +53,7 @@ def test_a_folder_that_cannot_be_is_an_error_that_names_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/x/a: cannot write: Not a directory"):
         write_atomically(tmp_path / "file" / "x" / "a", b"")
-    with pytest.raises(InputError, match=r"file: cannot make this folder"):
+    with pytest.raises(InputError, match=r"file: cannot create this folder"):
         make_folder(tmp_path / "file")
     with pytest.raises(InputError, match=r"cannot write: Is a directory"):
         write_atomically(tmp_path, b"")

@@ -1,4 +1,4 @@
-"""Where a run writes, and how it says what it does."""
+"""Output folders and logging."""
 
 import errno
 import logging
@@ -14,7 +14,7 @@ from lib.utils.logs import experiment_folders, markdown_table, progress, start_l
 
 @pytest.fixture(autouse=True)
 def logs():
-    """The root logger as it was, whatever a test does to it."""
+    """Restore the root logger after each test."""
     root = logging.getLogger()
     handlers, level, raising = list(root.handlers), root.level, logging.raiseExceptions
     yield

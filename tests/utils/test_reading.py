@@ -1,4 +1,4 @@
-"""JSON files: typed or of any layout, and errors that name the file and the entry."""
+"""JSON files: typed and arbitrary content, and errors that name the file and the entry."""
 
 import json
 

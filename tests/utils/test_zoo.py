@@ -1,4 +1,4 @@
-"""The list of weights: every entry can be had, goes where it is expected, and can be tested."""
+"""The list of weights: every entry has a link, a path that is used, and a test command."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from lib.config import load_config
 from lib.utils import zoo
 from lib.utils.errors import InputError
-from lib.utils.zoo import DETECTORS, ROOT, UNLOADABLE
+from lib.utils.zoo import DETECTORS, ROOT, UNSUPPORTED
 
 ENTRIES = zoo.load_zoo()
 COCO = {"AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)"}
@@ -75,7 +75,7 @@ def test_detectors_are_torchvisions_with_all_their_weights():
 
 
 def test_what_nothing_loads_yet_are_the_published_bottom_up_networks():
-    waiting = [w for w in ENTRIES.values() if w.kind == UNLOADABLE]
+    waiting = [w for w in ENTRIES.values() if w.kind == UNSUPPORTED]
     assert waiting
     assert {w.name for w in waiting} == {n for n in ENTRIES if n.startswith("higherhrnet_")}
     for weights in waiting:
@@ -88,24 +88,24 @@ def test_what_nothing_loads_yet_are_the_published_bottom_up_networks():
 def test_a_missing_file_is_named_with_its_command(tmp_path):
     path = "models/pytorch/imagenet/hrnet_w32-36af842e.pth"
     command = "python tools/get_weights.py hrnet_w32_imagenet"
-    assert zoo.how_to_get(ROOT / path).endswith(command)
-    assert zoo.how_to_get(tmp_path / path).endswith(f"{command} --root {tmp_path}")
-    assert zoo.how_to_get("elsewhere/hrnet_w32-36af842e.pth") == ""
+    assert zoo.download_hint(ROOT / path).endswith(command)
+    assert zoo.download_hint(tmp_path / path).endswith(f"{command} --root {tmp_path}")
+    assert zoo.download_hint("elsewhere/hrnet_w32-36af842e.pth") == ""
 
 
 def test_a_file_is_published_if_name_and_hash_are(tmp_path):
     weights = ENTRIES["hrnet_w32_coco_256x192"]
     path = tmp_path / Path(weights.path).name
     path.write_bytes(b"other weights")
-    assert zoo.published_at(path) is None
-    assert zoo.trained_as(ROOT / weights.experiment) == [weights]
+    assert zoo.identify_weights(path) is None
+    assert zoo.weights_of_experiment(ROOT / weights.experiment) == [weights]
 
 
 def test_a_broken_list_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, "ZOO", tmp_path / "zoo.yaml")
     with pytest.raises(InputError, match="cannot read the list"):
         zoo.load_zoo()
-    assert zoo.how_to_get("a.pth") == ""
+    assert zoo.download_hint("a.pth") == ""
     for text in ("a: [", "a: {address: b}", "- a"):
         zoo.ZOO.write_text(text)
         with pytest.raises(InputError, match=r"zoo\.yaml: not a list of weights"):
