@@ -1,8 +1,8 @@
-"""Experiments as YAML over one schema.
+"""Experiment configuration: YAML files on top of one schema.
 
-``load_config`` is all that others need. An experiment's YAML says what differs from its ``_BASE_``
-(a path relative to the file, nestable) and from the defaults in ``default.py``; ``KEY VALUE``
-options come last.
+``load_config`` is the entry point. A YAML file only holds what differs from its ``_BASE_`` (a path
+relative to the file; bases may have bases) and from the defaults in ``default.py``. ``KEY VALUE``
+options override everything else.
 """
 
 import ast
@@ -17,7 +17,7 @@ import yaml
 from yacs.config import CfgNode
 
 from lib.config.default import IGNORED, default_config
-from lib.config.joints import fill_in_joints, skeleton_of
+from lib.config.joints import resolve_joints, skeleton_of
 from lib.config.networks import EXTRA
 from lib.utils.errors import InputError
 
@@ -27,15 +27,18 @@ BASE_KEY = "_BASE_"
 
 
 def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
-    """The complete experiment in the YAML file ``path``, frozen; ``opts`` (``[key, value, key,
-    value, ...]``) come over it.
+    """Load an experiment and return its complete, frozen configuration.
 
-    ``DATA_DIR`` is already put before the paths it concerns, and the joints of the data set are
-    filled in (lib/config/joints.py).
+    Data paths are joined with ``DATA_DIR``, and the joints of the data set are resolved (see
+    lib/config/joints.py).
+
+    Args:
+        path: the experiment's YAML file.
+        opts: overrides, ``[key, value, key, value, ...]``.
 
     Raises:
-        InputError: a file that cannot be read, a key that does not exist, a value of the wrong
-            type; the message names the file (or the command line), the key and what would be right.
+        InputError: if a file cannot be read, a key does not exist or a value is invalid. The
+            message names the file (or the command line), the key and the expected value.
     """
     layers = _read_layers(Path(path))
     layers.append(("command line", _options_tree(opts)))
@@ -44,24 +47,24 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     if network in EXTRA:
         cfg.MODEL.EXTRA = copy.deepcopy(EXTRA[network])
     for source, tree in layers:
-        _merge(cfg, tree, source, "", is_free=network not in EXTRA)
+        _merge(cfg, tree, source, "", open_extra=network not in EXTRA)
     _resolve_paths(cfg)
     _check(cfg, str(path))
-    fill_in_joints(cfg)
+    resolve_joints(cfg)
     cfg.freeze()
     return cfg
 
 
 def _read_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, dict]]:
-    """(file, content) of the file's bases and of itself, the outermost base first."""
+    """Return (file, content) of the file and its bases, starting with the outermost base."""
     if path.resolve() in seen:
-        raise InputError(f"{path}: {BASE_KEY} leads back to this file")
+        raise InputError(f"{path}: circular {BASE_KEY}: the file is its own base")
     tree = _read_yaml(path)
     base = tree.pop(BASE_KEY, None)
     if base is None:
         return [(str(path), tree)]
     if not isinstance(base, str):
-        raise InputError(f"{path}: {BASE_KEY} must be the path of one YAML file, not {base!r}")
+        raise InputError(f"{path}: {BASE_KEY} must be the path of a YAML file, not {base!r}")
     return [*_read_layers(path.parent / base, (*seen, path.resolve())), (str(path), tree)]
 
 
@@ -70,22 +73,22 @@ def _read_yaml(path: Path) -> dict:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot read the experiment: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or an invalid date
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a YAML file: {reason}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise InputError(f"{path}: an experiment is a mapping of keys, not a {type(tree).__name__}")
+        raise InputError(
+            f"{path}: an experiment must be a mapping of keys, not a {type(tree).__name__}"
+        )
     return tree
 
 
 def _options_tree(opts: Sequence[str]) -> dict:
-    """``['A.B', '1']`` as ``{'A': {'B': '1'}}``."""
+    """Turn ``['A.B', '1']`` into ``{'A': {'B': '1'}}``."""
     if len(opts) % 2:
-        raise InputError(
-            f"command line: options come as KEY VALUE pairs; {opts[-1]!r} has no value"
-        )
+        raise InputError(f"command line: expected KEY VALUE pairs; {opts[-1]!r} has no value")
     tree: dict = {}
     for key, value in zip(opts[0::2], opts[1::2], strict=True):
         *parents, name = str(key).split(".")
@@ -106,39 +109,42 @@ def _network_name(layers: list[tuple[str, dict]], default: str) -> str:
     return default
 
 
-def _merge(node: CfgNode, tree: dict, source: str, prefix: str, is_free: bool) -> None:
-    """Put ``tree`` into ``node`` in place; below MODEL.EXTRA anything goes where ``is_free``."""
+def _merge(node: CfgNode, tree: dict, source: str, prefix: str, open_extra: bool) -> None:
+    """Merge ``tree`` into ``node`` in place.
+
+    With ``open_extra``, MODEL.EXTRA accepts any key and any type.
+    """
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if key in IGNORED:
             continue
-        free_here = is_free and prefix.startswith("MODEL.EXTRA")
+        accepts_anything = open_extra and prefix.startswith("MODEL.EXTRA")
         if name not in node:
-            if not free_here:
-                raise InputError(f"{source}: there is no key {key}{_nearest(key, node, prefix)}")
+            if not accepts_anything:
+                raise InputError(f"{source}: unknown key {key}{_suggest(key, node, prefix)}")
             node[name] = CfgNode(value) if isinstance(value, dict) else _parse(value)
         elif isinstance(node[name], CfgNode):
             if not isinstance(value, dict):
-                raise InputError(f"{source}: {key} holds further keys, not the value {value!r}")
-            _merge(node[name], value, source, f"{key}.", is_free)
-        elif free_here:
+                raise InputError(f"{source}: {key} is a section of keys; it cannot be {value!r}")
+            _merge(node[name], value, source, f"{key}.", open_extra)
+        elif accepts_anything:
             node[name] = _parse(value)
         else:
             node[name] = _coerce(value, node[name], f"{source}: {key}")
 
 
-def _nearest(key: str, node: CfgNode, prefix: str) -> str:
-    """Where the keys nearest to ``key`` are, as the end of a message."""
-    every = list(_all_keys(default_config()))
-    here = [f"{prefix}{name}" for name in node]
-    close = difflib.get_close_matches(key, here, n=2, cutoff=0.6)
-    close += difflib.get_close_matches(key, every, n=3, cutoff=0.6)
+def _suggest(key: str, node: CfgNode, prefix: str) -> str:
+    """Return the end of an error message that suggests keys similar to ``key``."""
+    all_keys = list(_all_keys(default_config()))
+    siblings = [f"{prefix}{name}" for name in node]
+    close = difflib.get_close_matches(key, siblings, n=2, cutoff=0.6)
+    close += difflib.get_close_matches(key, all_keys, n=3, cutoff=0.6)
     last = key.rpartition(".")[2]
-    close += [other for other in every if other.rpartition(".")[2] == last]
+    close += [other for other in all_keys if other.rpartition(".")[2] == last]
     names = list(dict.fromkeys(close))[:3]
     if names:
-        return f"; the nearest are {', '.join(names)}"
-    return f"; known here are {', '.join(here)}"
+        return f"; did you mean {', '.join(names)}?"
+    return f"; choose from {', '.join(siblings)}"
 
 
 def _all_keys(node: CfgNode, prefix: str = ""):
@@ -149,8 +155,8 @@ def _all_keys(node: CfgNode, prefix: str = ""):
 
 
 def _parse(value: Any) -> Any:
-    """What a text means: a Python literal such as ``(0, 1)`` or a YAML scalar such as ``true`` or
-    ``1e-3``."""
+    """Parse a string as a Python literal such as ``(0, 1)``, or else as a YAML scalar such as
+    ``true`` or ``1e-3``."""
     if not isinstance(value, str):
         return value
     try:
@@ -164,13 +170,13 @@ def _parse(value: Any) -> Any:
 
 
 def _coerce(value: Any, default: Any, where: str) -> Any:
-    """``value`` in the type of ``default``; ``where`` begins the error."""
+    """Convert ``value`` to the type of ``default``; an error message begins with ``where``."""
     if isinstance(default, str):
         if value is None:
             return ""
         if isinstance(value, str):
             return str(value)
-        raise InputError(f"{where} must be text, not {value!r}; put it in quotes")
+        raise InputError(f"{where} must be a string, not {value!r}; put it in quotes")
     parsed = _parse(value)
     if isinstance(default, bool):
         if isinstance(parsed, bool):
@@ -179,7 +185,7 @@ def _coerce(value: Any, default: Any, where: str) -> Any:
     if isinstance(default, int):
         if isinstance(parsed, int) and not isinstance(parsed, bool):
             return parsed
-        raise InputError(f"{where} must be a whole number, not {value!r}")
+        raise InputError(f"{where} must be an integer, not {value!r}")
     if isinstance(default, float):
         if isinstance(parsed, (int, float)) and not isinstance(parsed, bool):
             return float(parsed)
@@ -192,16 +198,16 @@ def _coerce_sequence(value: Any, default: list | tuple, where: str) -> list | tu
     items = [value] if is_number else value  # GPUS 0 means GPUS (0,)
     kind = type(default[0]) if default else object
     if not isinstance(items, (list, tuple)) or not all(isinstance(i, kind) for i in items):
-        what = {int: "whole numbers", str: "texts"}.get(kind, "values")
-        raise InputError(f"{where} must be a list of {what}, not {value!r}")
+        kinds = {int: "integers", str: "strings"}.get(kind, "values")
+        raise InputError(f"{where} must be a list of {kinds}, not {value!r}")
     return type(default)(items)
 
 
 def _resolve_paths(cfg: CfgNode) -> None:
-    """Put DATA_DIR before the paths it concerns, as the original does.
+    """Prepend DATA_DIR to the data and weight paths, as the original HRNet code does.
 
-    The original leaves COCO_BBOX_FILE alone; here it too is looked for below DATA_DIR when it is
-    nowhere else.
+    The original leaves COCO_BBOX_FILE unchanged. Here DATA_DIR is prepended to it as well if the
+    path does not exist.
     """
     base = Path(cfg.DATA_DIR)
     cfg.DATASET.ROOT = str(base / cfg.DATASET.ROOT)
@@ -214,14 +220,14 @@ def _resolve_paths(cfg: CfgNode) -> None:
 
 
 def _check(cfg: CfgNode, source: str) -> None:
-    """Values of the right type that still cannot work."""
+    """Raise InputError for values of the right type that are out of range or inconsistent."""
 
-    def require(is_right: bool, key: str, right: str) -> None:
-        if not is_right:
+    def require(is_valid: bool, key: str, expected: str) -> None:
+        if not is_valid:
             node = cfg
             for name in key.split("."):
                 node = node[name]
-            raise InputError(f"{source}: {key} must be {right}, not {node!r}")
+            raise InputError(f"{source}: {key} must be {expected}, not {node!r}")
 
     for key in ("IMAGE_SIZE", "HEATMAP_SIZE"):
         size = cfg.MODEL[key]
@@ -229,14 +235,15 @@ def _check(cfg: CfgNode, source: str) -> None:
     for section in ("TRAIN", "TEST"):
         require(cfg[section].BATCH_SIZE_PER_GPU > 0, f"{section}.BATCH_SIZE_PER_GPU", "at least 1")
     name = cfg.EXPERIMENT.replace("{name}", "")
-    require(not set("/\\{}") & set(name), "EXPERIMENT", "a folder's name")
-    require(cfg.MODEL.NUM_JOINTS >= 0, "MODEL.NUM_JOINTS", "0 (the data set's) or more")
-    require(0 < cfg.MODEL.SIGMA < 1e3, "MODEL.SIGMA", "above 0, in heatmap pixels (simcc: bins)")
+    require(not set("/\\{}") & set(name), "EXPERIMENT", "a folder name")
+    require(cfg.MODEL.NUM_JOINTS >= 0, "MODEL.NUM_JOINTS", "0 (use the data set's) or more")
+    expected = "above 0 and below 1000, in heatmap pixels (simcc: bins)"
+    require(0 < cfg.MODEL.SIGMA < 1e3, "MODEL.SIGMA", expected)
     pair = cfg.MODEL.SIMDR_SIGMA
     are_numbers = all(isinstance(s, (int, float)) and 0 < s < 1e3 for s in pair)
-    right = "[] or two numbers between 0 and 1000, in bins"
-    require(are_numbers and len(pair) in (0, 2), "MODEL.SIMDR_SIGMA", right)
-    require(0 < cfg.LOSS.BETA < 1e3, "LOSS.BETA", "above 0")
+    expected = "[] or two numbers between 0 and 1000, in bins"
+    require(are_numbers and len(pair) in (0, 2), "MODEL.SIMDR_SIGMA", expected)
+    require(0 < cfg.LOSS.BETA < 1e3, "LOSS.BETA", "above 0 and below 1000")
     require(cfg.WORKERS >= 0, "WORKERS", "0 or more")
     are_names = all(isinstance(name, str) for name in cfg.DATASET.CATEGORIES)
     require(are_names, "DATASET.CATEGORIES", "a list of names")
@@ -244,17 +251,18 @@ def _check(cfg: CfgNode, source: str) -> None:
     require(cfg.PRINT_FREQ > 0, "PRINT_FREQ", "at least 1")
     require(cfg.TRAIN.EVAL_INTERVAL >= 0, "TRAIN.EVAL_INTERVAL", "0 or more")
     require(cfg.TRAIN.WARMUP_ITERS >= 0, "TRAIN.WARMUP_ITERS", "0 or more")
-    is_begun = 0 <= cfg.TRAIN.BEGIN_EPOCH <= cfg.TRAIN.END_EPOCH
-    require(is_begun, "TRAIN.BEGIN_EPOCH", f"from 0 to END_EPOCH, {cfg.TRAIN.END_EPOCH}")
+    is_valid = 0 <= cfg.TRAIN.BEGIN_EPOCH <= cfg.TRAIN.END_EPOCH
+    require(is_valid, "TRAIN.BEGIN_EPOCH", f"from 0 to END_EPOCH ({cfg.TRAIN.END_EPOCH})")
     require(cfg.DATASET.ROT_FACTOR >= 0, "DATASET.ROT_FACTOR", "0 degrees or more")
-    require(0 <= cfg.DATASET.SCALE_FACTOR < 1, "DATASET.SCALE_FACTOR", "from 0 to below 1")
+    is_valid = 0 <= cfg.DATASET.SCALE_FACTOR < 1
+    require(is_valid, "DATASET.SCALE_FACTOR", "at least 0 and below 1")
     for name in ("COLOR", "GRAY", "BLUR", "NOISE", "JPEG", "ERASE"):
-        share = cfg.DATASET[f"PROB_{name}"]
-        require(0 <= share <= 1, f"DATASET.PROB_{name}", "from 0 to 1")
-    require(len(set(cfg.GPUS)) == len(cfg.GPUS), "GPUS", "different device numbers")
-    least = "above 0" if cfg.TEST.SOFT_NMS else "0 or above"
+        probability = cfg.DATASET[f"PROB_{name}"]
+        require(0 <= probability <= 1, f"DATASET.PROB_{name}", "from 0 to 1")
+    require(len(set(cfg.GPUS)) == len(cfg.GPUS), "GPUS", "distinct device numbers")
+    expected = "above 0 with SOFT_NMS" if cfg.TEST.SOFT_NMS else "0 or more"
     threshold = cfg.TEST.OKS_THRE
-    is_right = 0 < threshold < math.inf or (threshold == 0 and not cfg.TEST.SOFT_NMS)
-    require(is_right, "TEST.OKS_THRE", least)
+    is_valid = 0 < threshold < math.inf or (threshold == 0 and not cfg.TEST.SOFT_NMS)
+    require(is_valid, "TEST.OKS_THRE", expected)
     formats = ("jpg", "png", "zip")
-    require(cfg.DATASET.DATA_FORMAT in formats, "DATASET.DATA_FORMAT", " or ".join(formats))
+    require(cfg.DATASET.DATA_FORMAT in formats, "DATASET.DATA_FORMAT", "jpg, png or zip")

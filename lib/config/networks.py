@@ -1,5 +1,7 @@
-"""What each network reads from ``MODEL.EXTRA``, with its defaults. The names are the original HRNet
-code's."""
+"""The keys of ``MODEL.EXTRA`` for each network, with their defaults.
+
+The names follow the original HRNet code.
+"""
 
 from yacs.config import CfgNode as CN
 
@@ -17,16 +19,16 @@ def _stage(modules: int, channels: list[int], block: str = "BASIC") -> CN:
     stage.NUM_MODULES = modules
     stage.NUM_BRANCHES = len(channels)
     stage.BLOCK = block  # BASIC or BOTTLENECK
-    stage.NUM_BLOCKS = [4] * len(channels)  # of each branch
-    stage.NUM_CHANNELS = channels  # of each branch; a bottleneck puts out four times as many
+    stage.NUM_BLOCKS = [4] * len(channels)  # per branch
+    stage.NUM_CHANNELS = channels  # per branch; a bottleneck outputs four times as many
     stage.FUSE_METHOD = "SUM"
     return stage
 
 
 _POSE_HRNET = CN()
-_POSE_HRNET.PRETRAINED_LAYERS = ["*"]  # which parts MODEL.PRETRAINED fills; '*' is all
+_POSE_HRNET.PRETRAINED_LAYERS = ["*"]  # modules to load from MODEL.PRETRAINED; '*' loads all
 _POSE_HRNET.FINAL_CONV_KERNEL = 1
-# layer1: always this in the pose code, a setting under this name in HRNet's classification code.
+# layer1. It is fixed in the published pose code; the name is from HRNet's classification code.
 _POSE_HRNET.STAGE1 = _stage(1, [64], "BOTTLENECK")
 _POSE_HRNET.STAGE2 = _stage(1, [32, 64])
 _POSE_HRNET.STAGE3 = _stage(4, [32, 64, 128])
@@ -34,22 +36,22 @@ _POSE_HRNET.STAGE4 = _stage(3, [32, 64, 128, 256])
 
 
 def _lightweight() -> CN:
-    """The -18 of each family; the -30 has NUM_MODULES [3, 8, 3]."""
+    """Return the settings of the -18 networks; the -30 networks have NUM_MODULES [3, 8, 3]."""
     extra = CN()
-    extra.NUM_MODULES = [2, 4, 2]  # of the stages of two, three and four branches
-    extra.NUM_BLOCKS = 2  # of each module
-    extra.NUM_CHANNELS = [40, 80, 160, 320]  # of each branch
+    extra.NUM_MODULES = [2, 4, 2]  # per stage; the stages have two, three and four branches
+    extra.NUM_BLOCKS = 2  # per module
+    extra.NUM_CHANNELS = [40, 80, 160, 320]  # per branch
     return extra
 
 
 _LITE_HRNET = _lightweight()
 _LITE_HRNET.MODULE_TYPE = "LITE"  # or NAIVE: shuffle units instead of channel weighting
-_LITE_HRNET.REDUCE_RATIO = 8  # LITE: channels over hidden ones of the cross-resolution weighting
+_LITE_HRNET.REDUCE_RATIO = 8  # LITE: channel reduction of the cross-resolution weighting
 
 _WIDE_HRNET = _lightweight()
-_WIDE_HRNET.EXPAND_RATIO = 4  # how many times as wide the inverted residuals are inside
-_WIDE_HRNET.WITH_SE = True  # squeeze-excitation in them
-_WIDE_HRNET.SE_RATIO = 4  # their channels over the hidden ones of the squeeze-excitation
+_WIDE_HRNET.EXPAND_RATIO = 4  # expansion of the inverted residuals
+_WIDE_HRNET.WITH_SE = True  # squeeze-and-excitation in the inverted residuals
+_WIDE_HRNET.SE_RATIO = 4  # channel reduction of the squeeze-and-excitation
 
 
 def _encoder(extra: CN, channels: int, hidden: int, heads: int) -> CN:
@@ -62,7 +64,7 @@ def _encoder(extra: CN, channels: int, hidden: int, heads: int) -> CN:
 
 
 _TRANSPOSE_R = _encoder(CN(), 256, 1024, 8)
-_TRANSPOSE_R.NUM_LAYERS = 50  # of the ResNet whose first two layers come before the encoder
+_TRANSPOSE_R.NUM_LAYERS = 50  # depth of the ResNet; its first two stages precede the encoder
 _TRANSPOSE_R.DECONV_WITH_BIAS = False
 _TRANSPOSE_R.NUM_DECONV_LAYERS = 1
 _TRANSPOSE_R.NUM_DECONV_FILTERS = [256]
@@ -76,15 +78,15 @@ _TRANSPOSE_H.STAGE1 = _stage(1, [64], "BOTTLENECK")
 _TRANSPOSE_H.STAGE2 = _stage(1, [32, 64])
 _TRANSPOSE_H.STAGE3 = _stage(4, [32, 64, 128])
 
-_HRFORMER = CN()  # small; base: [78, 156, 312, 624], [2, 4, 8, 16], 0.2
-_HRFORMER.NUM_MODULES = [1, 4, 2]  # of the stages of two, three and four branches
-_HRFORMER.NUM_BLOCKS = 2  # of each branch of a module
-_HRFORMER.NUM_CHANNELS = [32, 64, 128, 256]  # of each branch
-_HRFORMER.NUM_HEADS = [1, 2, 4, 8]  # of the attention on each branch
+_HRFORMER = CN()  # HRFormer-S; HRFormer-B differs where noted
+_HRFORMER.NUM_MODULES = [1, 4, 2]  # per stage; the stages have two, three and four branches
+_HRFORMER.NUM_BLOCKS = 2  # per branch of a module
+_HRFORMER.NUM_CHANNELS = [32, 64, 128, 256]  # per branch; B: [78, 156, 312, 624]
+_HRFORMER.NUM_HEADS = [1, 2, 4, 8]  # attention heads per branch; B: [2, 4, 8, 16]
 _HRFORMER.WINDOW_SIZE = 7
 _HRFORMER.MLP_RATIO = 4
-_HRFORMER.DROP_PATH = 0.1  # of the last block; none of the first
-_HRFORMER.RELATIVE_POSITION_BIAS = False  # add the table, as mmpose does and the paper's code not
+_HRFORMER.DROP_PATH = 0.1  # rate of the last block, rising linearly from 0; B: 0.2
+_HRFORMER.RELATIVE_POSITION_BIAS = False  # mmpose adds the bias, the paper's code does not
 _HRFORMER.FINAL_CONV_KERNEL = 1
 
 EXTRA = {

@@ -1,4 +1,4 @@
-"""The networks. A new one is a file here with a ``build(cfg)``, and one line in ``MODELS``."""
+"""Networks. A new one needs a file with a ``build(cfg)`` function and an entry in ``MODELS``."""
 
 from collections.abc import Callable
 
@@ -33,19 +33,20 @@ MODELS: dict[str, Callable[[CfgNode], PoseNetwork]] = {
 
 
 def build_model(cfg: CfgNode) -> PoseNetwork:
-    """The network MODEL.NAME as MODEL.EXTRA describes it, with the head MODEL.HEAD, initialised if
-    MODEL.INIT_WEIGHTS.
+    """Build the network MODEL.NAME, configured by MODEL.EXTRA, with the head MODEL.HEAD.
 
-    Its ``forward`` takes normalised images (N, 3, H, W) and returns what the head gives: heatmaps
-    (N, K, H/4, W/4), K being MODEL.NUM_JOINTS, for the head ``heatmap``. MODEL.PRETRAINED is
-    not read here, but by ``lib.models.checkpoint.load_pretrained``.
+    Weights are initialised if MODEL.INIT_WEIGHTS is set. MODEL.PRETRAINED is not loaded; use
+    ``lib.models.checkpoint.load_pretrained``.
+
+    ``forward`` takes normalised images (N, 3, H, W) and returns the head's output. For the
+    ``heatmap`` head these are heatmaps (N, K, H/4, W/4), where K is MODEL.NUM_JOINTS.
 
     Raises:
-        InputError: no network of that name, or a value that cannot be built; it names the key.
+        InputError: if the network is unknown or a setting is invalid. The message names the key.
     """
     name = cfg.MODEL.NAME
     if name not in MODELS:
-        raise InputError(f"MODEL.NAME: there is no network {name!r}; known are {', '.join(MODELS)}")
+        raise InputError(f"MODEL.NAME: unknown network {name!r}; choose from {', '.join(MODELS)}")
     network = MODELS[name](cfg)
     network.head = heads.build(cfg, network)
     if init := init_method(cfg):

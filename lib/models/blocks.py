@@ -1,9 +1,9 @@
-"""What several networks are built of: residual blocks, the heatmap layer, the initialisation.
+"""Shared building blocks: residual blocks, the heatmap layer and weight initialisation.
 
-The blocks are those of He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition (CVPR
-2016), under the names of the published HRNet checkpoints (leoxiaobin/
-deep-high-resolution-net.pytorch, lib/models). A bottleneck strides in its 3x3 convolution, as
-torchvision's does.
+The blocks follow He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition (CVPR 2016).
+Their parameter names are those of the published HRNet checkpoints
+(leoxiaobin/deep-high-resolution-net.pytorch, lib/models). A bottleneck has its stride in the 3x3
+convolution, as in torchvision.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from yacs.config import CfgNode
 
 from lib.models import settings
 
-SMALL_STD = 0.001  # of the normal distribution that the papers' weights start from
+SMALL_STD = 0.001  # standard deviation of the initial weights in the papers
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut.
+    """Two 3x3 convolutions with a shortcut.
 
     (N, in_channels, H, W) -> (N, channels, H/stride, W/stride)
     """
@@ -42,7 +42,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 1x1, a 3x3 and a 1x1 convolution and a shortcut.
+    """A 1x1, a 3x3 and a 1x1 convolution with a shortcut.
 
     (N, in_channels, H, W) -> (N, 4 * channels, H/stride, W/stride)
     """
@@ -73,23 +73,27 @@ Block = type[BasicBlock] | type[Bottleneck]
 
 
 def residual_layers(
-    block: Block, in_channels: int, channels: int, length: int, stride: int = 1
+    block: Block, in_channels: int, channels: int, num_blocks: int, stride: int = 1
 ) -> nn.Sequential:
-    """``length`` blocks in a row; the first one strides and changes the channels."""
+    """Stack ``num_blocks`` blocks; the first one applies the stride and changes the channels."""
     out_channels = channels * block.expansion
-    rest = (block(out_channels, channels) for _ in range(length - 1))
+    rest = (block(out_channels, channels) for _ in range(num_blocks - 1))
     return nn.Sequential(block(in_channels, channels, stride), *rest)
 
 
 def heatmap_layer(in_channels: int, num_joints: int, kernel: int) -> nn.Conv2d:
-    """(N, in_channels, H, W) -> heatmaps (N, num_joints, H, W); ``kernel`` is odd."""
+    """Convolution from (N, in_channels, H, W) to heatmaps (N, num_joints, H, W).
+
+    ``kernel`` must be odd.
+    """
     return nn.Conv2d(in_channels, num_joints, kernel, padding=kernel // 2)
 
 
 def init_normal(network: nn.Module) -> None:
-    """What SimpleBaseline and HRNet start from: convolutions normal with std 0.001, biases 0.
+    """Initialise in place as SimpleBaseline and HRNet do.
 
-    Batch norms start as the identity. It works in place and draws from torch's global generator.
+    Convolution weights are drawn from a normal distribution with std 0.001, using torch's global
+    generator. Biases are 0 and batch norms start as the identity.
     """
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -102,12 +106,12 @@ def init_normal(network: nn.Module) -> None:
 
 
 def init_kaiming(network: nn.Module) -> None:
-    """He et al. 2015, for all convolutions but gates, which are normal with std 0.001.
+    """Initialise convolutions in place with the Kaiming normal scheme (He et al. 2015).
 
-    Behind batch norms weights of std 0.001 change direction with every early step of Adam. From
-    scratch a network learns several times as fast from these. But gates of large random weights
-    are noise in what they weigh, and that of a softmax hardly learns: so they begin as weights that
-    are all alike.
+    Followed by a batch norm, weights with std 0.001 change direction at every early step of Adam,
+    so training from scratch is several times as fast with this scheme. Gates (see ``mark_gate``)
+    still use std 0.001. With large random weights they would multiply the features by noise, and
+    a gate with a softmax would hardly learn. Small weights make all gate values nearly equal.
     """
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -119,8 +123,8 @@ def init_kaiming(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def gate(conv: nn.Conv2d) -> nn.Conv2d:
-    """Mark a convolution whose results become weights, by a sigmoid or a softmax."""
+def mark_gate(conv: nn.Conv2d) -> nn.Conv2d:
+    """Mark a convolution whose output becomes attention weights through a sigmoid or softmax."""
     conv.is_gate = True
     return conv
 
@@ -129,9 +133,9 @@ INITS = {"normal": init_normal, "kaiming": init_kaiming}
 
 
 def init_method(cfg: CfgNode) -> Callable[[nn.Module], None] | None:
-    """What MODEL.INIT names; None where MODEL.INIT_WEIGHTS is False."""
+    """Return the function for MODEL.INIT, or None if MODEL.INIT_WEIGHTS is False."""
     method = settings.choice(cfg, "MODEL.INIT", INITS, default="normal")
-    return INITS[method] if settings.setting(cfg, "MODEL.INIT_WEIGHTS", True) else None
+    return INITS[method] if settings.get(cfg, "MODEL.INIT_WEIGHTS", True) else None
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:

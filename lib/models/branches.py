@@ -1,6 +1,6 @@
-"""Shared blocks of networks with branches of several resolutions: HRNet and its descendants.
+"""Blocks shared by HRNet and its successors, which have branches of several resolutions.
 
-Branch i is (N, C_i, H / 2^i, W / 2^i).
+Branch i has shape (N, C_i, H / 2^i, W / 2^i).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ from lib.models.blocks import Block, residual_layers
 from lib.models.network import PoseNetwork
 
 STEM_CHANNELS = 64
-# Input channels, output channels, stride, whether an activation follows -> layers.
-Convolve = Callable[[int, int, int, bool], nn.Module]
-# Input channels, output channels, number of doublings -> layers.
-Enlarge = Callable[[int, int, int], nn.Module]
+# (in_channels, out_channels, stride, with_relu) -> layers
+ConvFactory = Callable[[int, int, int, bool], nn.Module]
+# (in_channels, out_channels, number of times the size is doubled) -> layers
+UpsampleFactory = Callable[[int, int, int], nn.Module]
 
 
 class StemmedNetwork(PoseNetwork):
-    """HRNet's first layers: two convolutions of stride 2, then ``layer1`` of residual blocks."""
+    """Base class with HRNet's first layers: two strided convolutions and residual blocks."""
 
     def __init__(self, block: Block, channels: int, num_blocks: int) -> None:
         super().__init__()
@@ -30,39 +30,44 @@ class StemmedNetwork(PoseNetwork):
         self.layer1 = residual_layers(block, STEM_CHANNELS, channels, num_blocks)
 
     def stem(self, x: Tensor) -> Tensor:
-        """Images (N, 3, H, W) -> (N, C, H/4, W/4)."""
+        """Apply the stem: images (N, 3, H, W) -> (N, C, H/4, W/4)."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         return self.layer1(x)
 
 
 class Transition(nn.ModuleList):
-    """From one stage's branches to the next one's; new branches are made from the coarsest."""
+    """Convert the branches of one stage to those of the next.
+
+    New branches are computed from the coarsest existing one.
+    """
 
     def __init__(
-        self, in_channels: Sequence[int], out_channels: Sequence[int], convolve: Convolve
+        self, in_channels: Sequence[int], out_channels: Sequence[int], make_conv: ConvFactory
     ) -> None:
         super().__init__()
         for index, channels in enumerate(out_channels):
             if index >= len(in_channels):
                 coarsest, extra = in_channels[-1], index - len(in_channels)
-                between = (convolve(coarsest, coarsest, 2, True) for _ in range(extra))
-                self.append(nn.Sequential(*between, convolve(coarsest, channels, 2, True)))
+                downsampling = (make_conv(coarsest, coarsest, 2, True) for _ in range(extra))
+                self.append(nn.Sequential(*downsampling, make_conv(coarsest, channels, 2, True)))
             elif in_channels[index] == channels:
                 self.append(nn.Identity())
             else:
-                self.append(convolve(in_channels[index], channels, 1, True))
+                self.append(make_conv(in_channels[index], channels, 1, True))
 
     def forward(self, x: list[Tensor]) -> list[Tensor]:
         return [layer(x[min(i, len(x) - 1)]) for i, layer in enumerate(self)]
 
 
 class ExchangeModule(nn.Module):
-    """Layers on each branch, then every output branch sums up what all branches send it.
+    """Layers on each branch, followed by fusion across branches.
+
+    Each output branch is the sum of all branches, converted to its size and channels.
 
     Args:
         branches: the layers of each branch.
-        fuse_layers: for each output branch, a layer from every branch.
+        fuse_layers: for each output branch, the conversion of every input branch.
     """
 
     def __init__(self, branches: nn.ModuleList, fuse_layers: nn.ModuleList) -> None:
@@ -78,7 +83,7 @@ class ExchangeModule(nn.Module):
         return [self._fuse(layers, x) for layers in self.fuse_layers]
 
     def _fuse(self, layers: nn.ModuleList, x: list[Tensor]) -> Tensor:
-        # The first sum is a new tensor, so what follows may add in place without touching a branch.
+        # The first sum is a new tensor, so the in-place additions below change no branch.
         total = layers[0](x[0]) + layers[1](x[1])
         for i in range(2, len(x)):
             total += layers[i](x[i])
@@ -86,13 +91,18 @@ class ExchangeModule(nn.Module):
 
 
 def fuse_layers(
-    channels: Sequence[int], num_outputs: int, convolve: Convolve, enlarge: Enlarge
+    channels: Sequence[int],
+    num_outputs: int,
+    make_conv: ConvFactory,
+    make_upsample: UpsampleFactory,
 ) -> nn.ModuleList:
-    """For each of the first ``num_outputs`` branches, a layer from every branch to its size and
-    channels."""
+    """Build the layers that fuse all branches into each of the first ``num_outputs`` branches.
+
+    Entry [i][j] converts branch j to the size and channels of branch i.
+    """
     return nn.ModuleList(
         nn.ModuleList(
-            _fuse_layer(channels, source, target, convolve, enlarge)
+            _fuse_layer(channels, source, target, make_conv, make_upsample)
             for source in range(len(channels))
         )
         for target in range(num_outputs)
@@ -100,14 +110,19 @@ def fuse_layers(
 
 
 def _fuse_layer(
-    channels: Sequence[int], source: int, target: int, convolve: Convolve, enlarge: Enlarge
+    channels: Sequence[int],
+    source: int,
+    target: int,
+    make_conv: ConvFactory,
+    make_upsample: UpsampleFactory,
 ) -> nn.Module:
     if source == target:
         return nn.Identity()
     if source > target:
-        return enlarge(channels[source], channels[target], source - target)
-    # Each step halves the size. Only the last changes the channels; its ReLU comes after the sum.
-    between = (
-        convolve(channels[source], channels[source], 2, True) for _ in range(target - source - 1)
+        return make_upsample(channels[source], channels[target], source - target)
+    # Each convolution halves the size. Only the last one changes the channels. It has no ReLU,
+    # because the ReLU follows the sum.
+    downsampling = (
+        make_conv(channels[source], channels[source], 2, True) for _ in range(target - source - 1)
     )
-    return nn.Sequential(*between, convolve(channels[source], channels[target], 2, False))
+    return nn.Sequential(*downsampling, make_conv(channels[source], channels[target], 2, False))

@@ -1,4 +1,4 @@
-"""The network that comes with the project: COCO's 17 joints, trained on drawn people alone."""
+"""Paths of the built-in network: COCO's 17 joints, trained only on drawn people."""
 
 from pathlib import Path
 

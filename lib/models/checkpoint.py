@@ -1,12 +1,14 @@
-"""Published checkpoints into these networks.
+"""Loading of published checkpoints.
 
-Layouts known: the plain state dicts of the HRNet zoo; the dicts that HRNet's training and this one
-write (``state_dict`` beside an epoch and an optimizer); those of the mmpose family (``state_dict``
-with ``backbone.…`` and ``keypoint_head.…`` or ``head.…``, an HRFormer in mmpose's own names too);
-ImageNet backbones; and all of them from inside DataParallel (``module.``) or ``torch.compile``
-(``_orig_mod.``).
+Supported layouts:
 
-Files are read with ``weights_only=True``: loading one never runs code that it brings along.
+- plain state dicts, as in the HRNet zoo, and ImageNet backbones;
+- training checkpoints of HRNet and of this project (``state_dict`` beside epoch and optimizer);
+- checkpoints of the mmpose family (``backbone.…`` and ``keypoint_head.…`` or ``head.…``),
+  including mmpose's own names for HRFormer;
+- any of these saved from DataParallel (``module.``) or ``torch.compile`` (``_orig_mod.``).
+
+Files are read with ``weights_only=True``, so loading never runs code from the file.
 """
 
 from collections import Counter
@@ -24,44 +26,44 @@ from lib.utils.zoo import download_hint
 
 StateDict = dict[str, Tensor]
 
-# Where a checkpoint keeps its weights, in the order to look; HRNet keeps the network's name, a
-# text, under "model".
+# Keys under which a checkpoint may hold its weights, in search order. HRNet stores the network's
+# name, a string, under "model".
 WEIGHTS_KEYS = ("state_dict", "model", "best_state_dict")
-# mmpose names the parts of its estimators; the networks here have these parts at the top.
+# Prefixes that mmpose adds to the parts of a network.
 PART_PREFIXES = ("backbone.", "keypoint_head.", "head.")
-# In mmpose's own HRFormer parts of a block have other names, and three projections are one.
+# Names that differ in mmpose's own HRFormer, as (theirs, ours). It also merges q, k and v.
 MMPOSE_NAMES = ((".ffn.", ".mlp."), (".attn.attn.proj.", ".attn.attn.out_proj."))
-NUM_NAMED = 3
+MAX_LISTED = 3
 
 
 def load_checkpoint(model: nn.Module, path_or_state_dict: str | Path | Mapping[str, Any]) -> None:
-    """Fill ``model`` with a checkpoint of any published layout, from a file or already in memory.
+    """Load a checkpoint in any published layout, from a file or a state dict.
 
-    Every entry must fit. Only ``num_batches_tracked`` may be absent, as it is from files of before
+    Every entry must match. Only ``num_batches_tracked`` may be missing, as in files from before
     torch 0.4.1.
 
     Raises:
-        InputError: a file that cannot be read, or entries that do not fit; ``model`` is unchanged.
+        InputError: if the file cannot be read or entries do not match. ``model`` is unchanged.
     """
-    source, state, own = _open(model, path_or_state_dict)
-    problems = _shape_problems(state, own) + _name_problems(state, own)
+    source, state, model_state = _read_state(model, path_or_state_dict)
+    problems = _shape_problems(state, model_state) + _name_problems(state, model_state)
     if problems:
         raise InputError(
-            f"{source}: does not fit {type(_bare(model)).__name__}, made for another network or "
-            f"number of joints: {'; '.join(problems)}"
+            f"{source}: does not match {type(_unwrap_model(model)).__name__}; it is for another "
+            f"network or number of joints: {'; '.join(problems)}"
         )
-    _fill(own, state)
+    _copy_into(model_state, state)
 
 
 @dataclass(frozen=True)
 class PretrainedReport:
-    """Result of ``load_pretrained``: numbers of entries, by the first part of their names."""
+    """Result of ``load_pretrained``: number of entries by top-level module."""
 
     source: str
     loaded: dict[str, int]
-    mismatched: dict[str, int]  # in both, of another shape: as initialised
-    unused: dict[str, int]  # in the file, not asked for or not in the network
-    unfilled: dict[str, int]  # in the network, not in the file: as initialised
+    mismatched: dict[str, int]  # shape differs, keeps its initial values
+    unused: dict[str, int]  # in the file, but not in the network or not selected
+    unfilled: dict[str, int]  # not in the file, keeps its initial values
 
     def __str__(self) -> str:
         def listing(counts: dict[str, int]) -> str:
@@ -69,7 +71,7 @@ class PretrainedReport:
 
         return (
             f"{self.source}: loaded: {listing(self.loaded)}; shape differs, not loaded: "
-            f"{listing(self.mismatched)}; not in the network or not asked for: "
+            f"{listing(self.mismatched)}; not in the network or not selected: "
             f"{listing(self.unused)}; not in the file: {listing(self.unfilled)}"
         )
 
@@ -77,80 +79,83 @@ class PretrainedReport:
 def load_pretrained(
     model: nn.Module, path: str | Path, layers: Sequence[str] = ("*",)
 ) -> PretrainedReport:
-    """Fill ``model`` with the entries of the checkpoint at ``path`` that fit; the rest stays as it
-    is, such as a head for another number of joints.
+    """Load the entries of a checkpoint that match ``model`` as a start for training.
+
+    Other parameters keep their values, such as a head for another number of joints.
 
     Args:
         model: the network, initialised.
         path: MODEL.PRETRAINED, such as an ImageNet backbone or models/hrpose/top_down.pth.
-        layers: MODEL.EXTRA.PRETRAINED_LAYERS: which top-level parts to take; '*' takes all.
+        layers: MODEL.EXTRA.PRETRAINED_LAYERS, the top-level modules to load; '*' loads all.
 
     Raises:
-        InputError: a file that is absent or cannot be read, no entry at all to take, or entries of
-            another shape while less than half of the network would be filled, as with a backbone of
-            another width; ``model`` is unchanged.
+        InputError: if the file is missing or unreadable, if no entry matches, or if shapes differ
+            and less than half of the network would be loaded, as from a backbone of another width.
+            ``model`` is unchanged.
     """
     if not Path(path).is_file():
         raise InputError(
             f"MODEL.PRETRAINED: there is no file {path}"
-            f"{download_hint(path) or '; download it there'}; or set MODEL.PRETRAINED '' to train "
-            "from scratch"
+            f"{download_hint(path) or '; download it to this path'}; or set MODEL.PRETRAINED '' to "
+            "train from scratch"
         )
-    source, state, own = _open(model, path)
-    wanted = {key: own[key] for key in own if "*" in layers or _part(key) in layers}
+    source, state, model_state = _read_state(model, path)
+    wanted = {key: model_state[key] for key in model_state if "*" in layers or _part(key) in layers}
     shared = {key: value for key, value in state.items() if key in wanted}
-    taken = {key: value for key, value in shared.items() if value.shape == own[key].shape}
+    taken = {key: value for key, value in shared.items() if value.shape == model_state[key].shape}
     if not shared:
         raise InputError(
-            f"MODEL.PRETRAINED: {source} has nothing for {type(_bare(model)).__name__} in the "
-            f"layers {', '.join(layers) or '(none)'}; it holds {_some(state)}"
+            f"MODEL.PRETRAINED: {source} has no entries for {type(_unwrap_model(model)).__name__} "
+            f"in the layers {', '.join(layers) or '(none)'}; it contains {_first_names(state)}"
         )
-    problems = _shape_problems(shared, own)
+    problems = _shape_problems(shared, model_state)
     if problems and 2 * _num_entries(taken) < _num_entries(wanted):
         raise InputError(
-            f"MODEL.PRETRAINED: {source} is made for another network: {'; '.join(problems)}; "
-            "MODEL.EXTRA.PRETRAINED_LAYERS can leave parts out"
+            f"MODEL.PRETRAINED: {source} is for another network: {'; '.join(problems)}; use "
+            "MODEL.EXTRA.PRETRAINED_LAYERS to load only some layers"
         )
-    _fill(own, taken)
+    _copy_into(model_state, taken)
     return PretrainedReport(
         source=source,
-        loaded=_parts(taken),
-        mismatched=_parts(shared.keys() - taken.keys()),
-        unused=_parts(state.keys() - shared.keys()),
-        unfilled=_parts(key for key in own if key not in shared and not _is_counter(key)),
+        loaded=_count_by_part(taken),
+        mismatched=_count_by_part(shared.keys() - taken.keys()),
+        unused=_count_by_part(state.keys() - shared.keys()),
+        unfilled=_count_by_part(
+            key for key in model_state if key not in shared and not _is_counter(key)
+        ),
     )
 
 
 def half_state_dict(model: nn.Module) -> StateDict:
-    """The weights of ``model`` in float16, for a small file that ``load_checkpoint`` reads.
+    """Return the state dict in float16, for a small file that ``load_checkpoint`` can read.
 
-    An entry with a value beyond float16's range (65504) stays in float32. ``num_batches_tracked``,
-    which only training needs, is left out.
+    An entry with a value beyond float16's range (65504) stays in float32. ``num_batches_tracked``
+    is only needed for training and left out.
 
     Raises:
-        InputError: a value is NaN or infinite.
+        InputError: if a value is NaN or infinite.
     """
     state = {k: v.detach().cpu() for k, v in model.state_dict().items() if not _is_counter(k)}
-    if spoilt := [key for key, value in state.items() if not value.isfinite().all()]:
-        raise InputError(f"the weights hold NaN or infinite values: {_some(spoilt)}")
+    if nonfinite := [key for key, value in state.items() if not value.isfinite().all()]:
+        raise InputError(f"the weights contain NaN or infinite values: {_first_names(nonfinite)}")
     halves = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     return {key: half if half.isfinite().all() else state[key] for key, half in halves.items()}
 
 
-def _open(
+def _read_state(
     model: nn.Module, path_or_state_dict: str | Path | Mapping[str, Any]
 ) -> tuple[str, StateDict, StateDict]:
-    """What to call the source, its entries under this network's names, and the network's own."""
-    own = {_unwrapped(key): value for key, value in model.state_dict().items()}
+    """Return a name for the source, its entries under this network's names, and the network's."""
+    model_state = {_strip_wrapper_prefixes(key): value for key, value in model.state_dict().items()}
     if isinstance(path_or_state_dict, Mapping):
         source, content = "the state dict", path_or_state_dict
     else:
         source, content = str(path_or_state_dict), read_file(Path(path_or_state_dict))
-    return source, _renamed(_weights(content, source), own, source), own
+    return source, _rename_keys(_weights(content, source), model_state, source), model_state
 
 
 def _weights(content: Any, source: str) -> Mapping[str, Tensor]:
-    """The state dict within a checkpoint."""
+    """Return the state dict in a checkpoint."""
     if isinstance(content, Mapping):
         for key in WEIGHTS_KEYS:
             if isinstance(content.get(key), Mapping):
@@ -158,34 +163,34 @@ def _weights(content: Any, source: str) -> Mapping[str, Tensor]:
                 break
         if content and all(isinstance(value, Tensor) for value in content.values()):
             return content
-        what = f"a dict of {_some(content)}" if content else "an empty dict"
+        found = f"a dict of {_first_names(content)}" if content else "an empty dict"
     else:
-        what = f"a {type(content).__name__}"
+        found = f"a {type(content).__name__}"
     raise InputError(
-        f"{source}: holds no weights but {what}; a checkpoint is a state dict (name: tensor), or a "
-        f"dict that has one under {', '.join(WEIGHTS_KEYS)}"
+        f"{source}: contains no weights, but {found}; expected a state dict, or a dict with one "
+        f"under {' or '.join(WEIGHTS_KEYS)}"
     )
 
 
-def _renamed(weights: Mapping[str, Tensor], own: StateDict, source: str) -> StateDict:
-    """``weights`` without wrappers, and without the part names that this network does not use."""
+def _rename_keys(weights: Mapping[str, Tensor], model_state: StateDict, source: str) -> StateDict:
+    """Rename the entries of ``weights`` to this network's names."""
     prefixes = [
-        prefix for prefix in PART_PREFIXES if not any(key.startswith(prefix) for key in own)
+        prefix for prefix in PART_PREFIXES if not any(key.startswith(prefix) for key in model_state)
     ]
     state: StateDict = {}
     for key, value in weights.items():
-        name = _unwrapped(key)
+        name = _strip_wrapper_prefixes(key)
         prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
-        for own_name, part in _own_names(name.removeprefix(prefix), value, own):
-            if own_name in state:
-                raise InputError(f"{source}: holds {own_name} twice, the second time as {key}")
-            state[own_name] = part
+        for target, part in _convert_entry(name.removeprefix(prefix), value, model_state):
+            if target in state:
+                raise InputError(f"{source}: contains {target} twice, the second time as {key}")
+            state[target] = part
     return state
 
 
-def _own_names(name: str, value: Tensor, own: StateDict) -> list[tuple[str, Tensor]]:
-    """An entry as this network has it, where only mmpose calls it ``name``."""
-    if name in own:
+def _convert_entry(name: str, value: Tensor, model_state: StateDict) -> list[tuple[str, Tensor]]:
+    """Convert an entry with one of mmpose's names to this network's entries."""
+    if name in model_state:
         return [(name, value)]
     if ".attn.attn.qkv." in name and len(value) % 3 == 0:
         parts = zip("qkv", value.chunk(3), strict=True)
@@ -193,48 +198,54 @@ def _own_names(name: str, value: Tensor, own: StateDict) -> list[tuple[str, Tens
     renamed = name
     for theirs, ours in MMPOSE_NAMES:
         renamed = renamed.replace(theirs, ours)
-    return [(renamed if renamed in own else name, value)]
+    return [(renamed if renamed in model_state else name, value)]
 
 
-def _unwrapped(key: str) -> str:
+def _strip_wrapper_prefixes(key: str) -> str:
     return key.replace("_orig_mod.", "").removeprefix("module.")
 
 
-def _bare(model: nn.Module) -> nn.Module:
-    """The network inside DataParallel and torch.compile."""
+def _unwrap_model(model: nn.Module) -> nn.Module:
+    """Return the network inside DataParallel and torch.compile."""
     for wrapper in ("module", "_orig_mod"):
         if isinstance(inner := getattr(model, wrapper, None), nn.Module):
-            return _bare(inner)
+            return _unwrap_model(inner)
     return model
 
 
-def _shape_problems(state: StateDict, own: StateDict) -> list[str]:
-    wrong = [key for key, value in state.items() if key in own and value.shape != own[key].shape]
+def _shape_problems(state: StateDict, model_state: StateDict) -> list[str]:
+    wrong = [
+        key
+        for key, value in state.items()
+        if key in model_state and value.shape != model_state[key].shape
+    ]
     if not wrong:
         return []
     named = ", ".join(
-        f"{key} is {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the network"
-        for key in wrong[:NUM_NAMED]
+        f"{key} is {tuple(state[key].shape)} in the file, "
+        f"{tuple(model_state[key].shape)} in the network"
+        for key in wrong[:MAX_LISTED]
     )
-    return [f"{len(wrong)} of another shape: {named}{', ...' if len(wrong) > NUM_NAMED else ''}"]
+    more = ", ..." if len(wrong) > MAX_LISTED else ""
+    return [f"{len(wrong)} with a different shape: {named}{more}"]
 
 
-def _name_problems(state: StateDict, own: StateDict) -> list[str]:
-    missing = [key for key in own if key not in state and not _is_counter(key)]
-    unknown = [key for key in state if key not in own]
+def _name_problems(state: StateDict, model_state: StateDict) -> list[str]:
+    missing = [key for key in model_state if key not in state and not _is_counter(key)]
+    unknown = [key for key in state if key not in model_state]
     problems = []
     if missing:
-        problems.append(f"{len(missing)} missing in it: {_some(missing)}")
+        problems.append(f"{len(missing)} missing from it: {_first_names(missing)}")
     if unknown:
-        problems.append(f"{len(unknown)} not in the network: {_some(unknown)}")
+        problems.append(f"{len(unknown)} not in the network: {_first_names(unknown)}")
     return problems
 
 
-def _fill(own: StateDict, state: StateDict) -> None:
-    """Copy ``state`` into the network's own tensors, which are of the same shapes."""
+def _copy_into(model_state: StateDict, state: StateDict) -> None:
+    """Copy ``state`` into the network's tensors, which have the same shapes."""
     with torch.no_grad():
         for key, value in state.items():
-            own[key].copy_(value)
+            model_state[key].copy_(value)
 
 
 def _is_counter(key: str) -> bool:
@@ -242,7 +253,7 @@ def _is_counter(key: str) -> bool:
 
 
 def _num_entries(keys: Iterable[str]) -> int:
-    """How many of ``keys`` are weights or running statistics; counters fit any network."""
+    """Count the keys except batch counters, which match any network."""
     return sum(not _is_counter(key) for key in keys)
 
 
@@ -250,10 +261,10 @@ def _part(key: str) -> str:
     return key.partition(".")[0]
 
 
-def _parts(keys: Iterable[str]) -> dict[str, int]:
+def _count_by_part(keys: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(_part(key) for key in keys).items()))
 
 
-def _some(keys: Iterable[str]) -> str:
+def _first_names(keys: Iterable[str]) -> str:
     names = [str(key) for key in keys]
-    return ", ".join(names[:NUM_NAMED]) + (", ..." if len(names) > NUM_NAMED else "")
+    return ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")

@@ -1,8 +1,8 @@
-"""Dite-HRNet: Lite-HRNet's skeleton with kernels that depend on the image.
+"""Dite-HRNet: Lite-HRNet with dynamic convolutions, whose kernels depend on the image.
 
 Li, Zhang, Xiao, Zhang, Bhanu: Dite-HRNet: Dynamic Lightweight High-Resolution Network for Human
-Pose Estimation (IJCAI 2022). State-dict names and arithmetic are those of
-models/backbones/ditehrnet.py in ZiyiZhang27/Dite-HRNet.
+Pose Estimation (IJCAI 2022). Parameter names and arithmetic follow models/backbones/ditehrnet.py in
+ZiyiZhang27/Dite-HRNet.
 """
 
 from collections.abc import Sequence
@@ -13,25 +13,24 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.blocks import gate
+from lib.models.blocks import mark_gate
 from lib.models.lightweight import (
     STEM_CHANNELS,
     Branches,
     ConvBN,
     LightweightHRNet,
-    PixelConv,
-    PointConv,
-    halves,
+    PointwiseConv,
+    PooledConv,
     read_plan,
-    shuffle,
-    weigh,
+    scale_branches,
+    shuffle_channels,
+    split_channels,
 )
 
-# For each branch, the finest first: how many sizes of kernels it has (3x3, 5x5, ...), how many
-# kernels of each are aggregated, and the channels over the hidden ones of its global context.
-GROUPS = (1, 1, 2, 4)
-KERNELS = (4, 4, 2, 1)
-REDUCTIONS = (4, 4, 8, 8)
+# Per branch, from fine to coarse.
+GROUPS = (1, 1, 2, 4)  # number of kernel sizes (3x3, 5x5, ...)
+KERNELS = (4, 4, 2, 1)  # number of kernels that are aggregated
+REDUCTIONS = (4, 4, 8, 8)  # channel reduction of the global context
 STEM_KERNELS = 4
 STEM_REDUCTION = 4
 ATTENTION_REDUCTION = 4
@@ -39,22 +38,25 @@ DENSE_REDUCTION = 8
 
 
 class KernelAttention(nn.Sequential):
-    """(N, C, H, W) -> weights (N, num_kernels) between 0 and 1; they need not sum to 1."""
+    """Predict weights (N, num_kernels) from (N, C, H, W).
+
+    The weights are sigmoids, so they need not sum to 1.
+    """
 
     def __init__(self, channels: int, num_kernels: int) -> None:
         super().__init__()
         hidden = channels // ATTENTION_REDUCTION
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.conv1 = PixelConv(channels, hidden, bias=False)
+        self.conv1 = PooledConv(channels, hidden, bias=False)
         self.bn = nn.BatchNorm2d(hidden)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = gate(PixelConv(hidden, num_kernels))
+        self.conv2 = mark_gate(PooledConv(hidden, num_kernels))
         self.sigmoid = nn.Sigmoid()
         self.flatten = nn.Flatten()
 
 
-class Kernels(nn.Module):
-    """Holds ``weight``: K kernels (K, out, in / groups, k, k)."""
+class KernelBank(nn.Module):
+    """Parameter ``weight`` with K kernels: (K, out, in / groups, k, k)."""
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -64,7 +66,7 @@ class Kernels(nn.Module):
 
 
 class DynamicConv(nn.Module):
-    """Dynamic kernel aggregation: each image is convolved with its own mix of K kernels."""
+    """Dynamic convolution: each image has its own weighted sum of K kernels."""
 
     def __init__(
         self,
@@ -77,38 +79,39 @@ class DynamicConv(nn.Module):
     ) -> None:
         super().__init__()
         self.attention = KernelAttention(in_channels, num_kernels)
-        self.aggregation = Kernels(num_kernels, out_channels, in_channels // groups, kernel, kernel)
+        shape = (num_kernels, out_channels, in_channels // groups, kernel, kernel)
+        self.aggregation = KernelBank(*shape)
         self.stride = stride
         self.padding = kernel // 2
         self.groups = groups
         self.is_pointwise = kernel == stride == groups == 1
-        self.bias: Tensor | None = None  # of a batch norm that was absorbed
+        self.bias: Tensor | None = None  # set by absorb
 
     def absorb(self, norm: nn.BatchNorm2d) -> None:
-        """Take a batch norm in evaluation into the kernels and a bias."""
-        factor, shift = factor_and_shift(norm)
+        """Fold a batch norm in evaluation mode into the kernels and a bias."""
+        scale, shift = scale_and_shift(norm)
         kernels = self.aggregation.weight
-        self.aggregation.weight = nn.Parameter(kernels * factor.view(-1, 1, 1, 1))
+        self.aggregation.weight = nn.Parameter(kernels * scale.view(-1, 1, 1, 1))
         self.bias = nn.Parameter(shift)
 
     def forward(self, x: Tensor) -> Tensor:
         attention = self.attention(x)
         kernels = self.aggregation.weight
-        number = x.shape[0]
-        # Asked before whether the number is known: traced, a known one is a tensor.
-        if number == 1 and not self.is_pointwise:
+        batch_size = x.shape[0]
+        # Check == 1 before isinstance(int): under tracing a static size may be a Tensor.
+        if batch_size == 1 and not self.is_pointwise:
             return self._convolve(x, mix_kernels(attention, kernels)[0], 1, self.bias)
         if self.is_pointwise:
-            y = mix_channels(x, mix_kernels(attention, kernels))
-        elif not isinstance(number, int):
-            y = self._convolve_by_each(x, attention)
+            y = pointwise_per_image(x, mix_kernels(attention, kernels))
+        elif not isinstance(batch_size, int):
+            y = self._mix_outputs(x, attention)
         else:
-            # The images side by side as channels of one, so that one convolution does them all. The
-            # dimension of one comes before the channels go to their place: PyTorch would not know
-            # the layout as channels last otherwise, and convert it.
-            row = x.permute(2, 3, 0, 1).flatten(2).unsqueeze(0).permute(0, 3, 1, 2)
-            y = self._convolve(row, mix_kernels(attention, kernels).flatten(0, 1), number)
-            y = y.permute(0, 2, 3, 1).squeeze(0).unflatten(2, (number, -1)).permute(2, 3, 0, 1)
+            # Merge batch and channels, so that one grouped convolution handles all images. The
+            # unsqueeze comes before the last permute: otherwise PyTorch does not recognise the
+            # strides as channels last and converts the layout.
+            merged = x.permute(2, 3, 0, 1).flatten(2).unsqueeze(0).permute(0, 3, 1, 2)
+            y = self._convolve(merged, mix_kernels(attention, kernels).flatten(0, 1), batch_size)
+            y = y.permute(0, 2, 3, 1).squeeze(0).unflatten(2, (batch_size, -1)).permute(2, 3, 0, 1)
             y = y.contiguous(memory_format=torch.channels_last)
         return y if self.bias is None else y + self.bias.view(-1, 1, 1).to(y.dtype)
 
@@ -118,32 +121,32 @@ class DynamicConv(nn.Module):
         groups = self.groups * images
         return functional.conv2d(x, kernels, bias, self.stride, self.padding, 1, groups)
 
-    def _convolve_by_each(self, x: Tensor, attention: Tensor) -> Tensor:
-        """Mix what all kernels give instead of the kernels: more work, but the number of groups
-        does not depend on the number of images, which an exported or compiled graph may leave open.
+    def _mix_outputs(self, x: Tensor, attention: Tensor) -> Tensor:
+        """Convolve with each kernel and mix the outputs, for graphs with a dynamic batch size.
 
-        A convolution for each kernel: one with several results a channel is not depthwise to the
-        backends that run such graphs, and several times as slow there.
+        This is more work than mixing the kernels, but the number of groups does not depend on the
+        batch size. Each kernel has its own convolution, because a single one with several outputs
+        per channel is not depthwise and several times as slow on the backends that run such graphs.
         """
         mixed = 0
-        for number, kernel in enumerate(self.aggregation.weight):
-            mixed = mixed + self._convolve(x, kernel, 1) * attention[:, number, None, None, None]
+        for index, kernel in enumerate(self.aggregation.weight):
+            mixed = mixed + self._convolve(x, kernel, 1) * attention[:, index, None, None, None]
         return mixed
 
 
-def factor_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """What a batch norm in evaluation multiplies each channel by, and then adds: (C,) each."""
-    factor = norm.weight / (norm.running_var + norm.eps).sqrt()
-    return factor, norm.bias - norm.running_mean * factor
+def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return the scale and shift (C,) that a batch norm applies in evaluation mode."""
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return scale, norm.bias - norm.running_mean * scale
 
 
 def mix_kernels(attention: Tensor, kernels: Tensor) -> Tensor:
-    """(N, K) and K kernels (K, ...) -> a kernel for each image, (N, ...)"""
+    """Mix K kernels (K, ...) into one per image (N, ...), with weights (N, K)."""
     return (attention @ kernels.flatten(1)).unflatten(1, kernels.shape[1:])
 
 
-def mix_channels(x: Tensor, weights: Tensor) -> Tensor:
-    """A 1x1 convolution of each image with weights (out, C, 1, 1) of its own, as a product.
+def pointwise_per_image(x: Tensor, weights: Tensor) -> Tensor:
+    """Apply a 1x1 convolution with its own weights to each image, by matmul.
 
     (N, C, H, W) and (N, out, C, 1, 1) -> (N, out, H, W)
     """
@@ -152,7 +155,7 @@ def mix_channels(x: Tensor, weights: Tensor) -> Tensor:
     return y.unflatten(1, pixels.shape[1:3]).permute(0, 3, 1, 2)
 
 
-def dynamic(
+def dynamic_conv_bn(
     in_channels: int,
     out_channels: int,
     kernel: int,
@@ -161,7 +164,7 @@ def dynamic(
     num_kernels: int = STEM_KERNELS,
     activation: type[nn.Module] | None = None,
 ) -> ConvBN:
-    """A dynamic convolution (an ordinary one for one kernel) with its batch norm."""
+    """A dynamic convolution with batch norm; with a single kernel, an ordinary convolution."""
     conv = None
     if num_kernels > 1:
         conv = DynamicConv(in_channels, out_channels, kernel, stride, groups, num_kernels)
@@ -171,14 +174,14 @@ def dynamic(
 
 
 class DynamicSplitConv(nn.Module):
-    """Equal groups of channels, each convolved depthwise with kernels of another size."""
+    """Depthwise dynamic convolutions with a different kernel size for each group of channels."""
 
     def __init__(self, channels: int, num_groups: int, num_kernels: int) -> None:
         super().__init__()
         width = channels // num_groups
         self.width = width
         self.conv = nn.ModuleList(
-            dynamic(width, width, 2 * group + 3, groups=width, num_kernels=num_kernels)
+            dynamic_conv_bn(width, width, 2 * group + 3, groups=width, num_kernels=num_kernels)
             for group in range(num_groups)
         )
 
@@ -186,41 +189,41 @@ class DynamicSplitConv(nn.Module):
         if len(self.conv) == 1:
             return self.conv[0](x)
         parts = x.split(self.width, dim=1)
-        return shuffle([conv(part) for conv, part in zip(self.conv, parts, strict=True)])
+        return shuffle_channels([conv(part) for conv, part in zip(self.conv, parts, strict=True)])
 
 
 class Scaling(nn.Module):
-    """(N, C, H, W) times (N, C, 1, 1), and then what a batch norm that was absorbed does."""
+    """Multiply (N, C, H, W) by weights (N, C, 1, 1) and apply a folded batch norm, if any."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.factor: Tensor | None = None
+        self.scale: Tensor | None = None
         self.shift: Tensor | None = None
 
     def absorb(self, norm: nn.BatchNorm2d) -> None:
-        """Take a batch norm in evaluation into the product."""
-        self.factor, self.shift = (
-            nn.Parameter(value.view(-1, 1, 1)) for value in factor_and_shift(norm)
+        """Fold a batch norm in evaluation mode into the product."""
+        self.scale, self.shift = (
+            nn.Parameter(value.view(-1, 1, 1)) for value in scale_and_shift(norm)
         )
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        if self.factor is None:
+        if self.scale is None:
             return x * weights
-        # In the type of x, which autocast may have made smaller.
-        return torch.addcmul(self.shift.to(x.dtype), x, (weights * self.factor).to(x.dtype))
+        # Autocast may have reduced the precision of x.
+        return torch.addcmul(self.shift.to(x.dtype), x, (weights * self.scale).to(x.dtype))
 
 
 class GlobalContext(nn.Module):
-    """(N, C, H, W) times a weight for every channel, from a mean weighted by position, and a BN."""
+    """Scale each channel of (N, C, H, W) by a weight from attention pooling, then batch norm."""
 
-    folds = (("scaling", "bn"),)
+    fold_pairs = (("scaling", "bn"),)
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
         hidden = channels // reduction
-        self.conv_mask = gate(PointConv(channels, 1, bias=True))
+        self.conv_mask = mark_gate(PointwiseConv(channels, 1, bias=True))
         self.channel_attention = channel_attention(
-            PixelConv(channels, hidden, bias=False), PixelConv(hidden, channels)
+            PooledConv(channels, hidden, bias=False), PooledConv(hidden, channels)
         )
         self.scaling = Scaling()
         self.bn = nn.BatchNorm2d(channels)
@@ -232,49 +235,55 @@ class GlobalContext(nn.Module):
 
 
 class DenseContext(nn.Module):
-    """A weight for every channel of every branch, from all branches at the coarsest size.
+    """Scale each channel of all branches by a weight computed from all branches.
 
-    How the finer ones get there is the published code's, literally: their memory is cut into as
-    many runs as the coarsest has pixels, so that a run mixes channels and pixels.
+    The finer branches are pooled to the coarsest size exactly as in the published code. It splits
+    their memory into as many contiguous chunks as the coarsest branch has pixels, so a chunk mixes
+    channels and pixels.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         total = sum(channels)
         hidden = total // DENSE_REDUCTION
-        # The last one is in the published checkpoints but computes nothing.
-        self.conv_mask = nn.ModuleList(gate(PointConv(number, 1, bias=True)) for number in channels)
+        # The last one is unused, but it is in the published checkpoints.
+        self.conv_mask = nn.ModuleList(
+            mark_gate(PointwiseConv(number, 1, bias=True)) for number in channels
+        )
         self.channel_attention = channel_attention(
-            PointConv(total, hidden), PointConv(hidden, total, bias=True)
+            PointwiseConv(total, hidden), PointwiseConv(hidden, total, bias=True)
         )
 
     def forward(self, x: Branches) -> Branches:
         height, width = x[-1].shape[-2:]
         pooled = [
-            _pool_runs(item, conv(item).flatten(1).softmax(dim=1), height, width)
+            _pool_chunks(item, conv(item).flatten(1).softmax(dim=1), height, width)
             for item, conv in zip(x[:-1], self.conv_mask, strict=False)
         ]
         weights = self.channel_attention(torch.cat([*pooled, x[-1]], dim=1))
-        return weigh(x, weights)
+        return scale_branches(x, weights)
 
 
-def _pool_runs(x: Tensor, mask: Tensor, height: int, width: int) -> Tensor:
-    """(N, C, H, W) and mask (N, H * W) -> (N, C, height, width)"""
-    num_runs, channels = height * width, x.shape[1]
-    size = x.shape[2] * x.shape[3] // num_runs
-    runs = x.flatten(1).unflatten(1, (num_runs, channels, size))
-    pooled = runs @ mask.unflatten(1, (num_runs, size, 1))
+def _pool_chunks(x: Tensor, mask: Tensor, height: int, width: int) -> Tensor:
+    """Pool (N, C, H, W) with a mask (N, H * W) to (N, C, height, width)."""
+    num_chunks, channels = height * width, x.shape[1]
+    size = x.shape[2] * x.shape[3] // num_chunks
+    chunks = x.flatten(1).unflatten(1, (num_chunks, channels, size))
+    pooled = chunks @ mask.unflatten(1, (num_chunks, size, 1))
     return pooled.squeeze(3).transpose(1, 2).unflatten(2, (height, width))
 
 
 def channel_attention(narrow: nn.Conv2d, widen: nn.Conv2d) -> nn.Sequential:
-    """(N, C, H, W) -> weights between 0 and 1 of the same shape."""
+    """Two 1x1 convolutions and a sigmoid, from pooled features to channel weights."""
     norm = nn.BatchNorm2d(narrow.out_channels)
-    return nn.Sequential(narrow, norm, nn.ReLU(inplace=True), gate(widen), nn.Sigmoid())
+    return nn.Sequential(narrow, norm, nn.ReLU(inplace=True), mark_gate(widen), nn.Sigmoid())
 
 
 class DynamicMultiScaleContext(nn.Module):
-    """Context across branches, convolutions and context within each, over half of the channels."""
+    """Context across branches, then convolutions and context within each branch.
+
+    It is applied to half of the channels.
+    """
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
@@ -284,17 +293,17 @@ class DynamicMultiScaleContext(nn.Module):
         self.gcm = nn.ModuleList(map(GlobalContext, halves, REDUCTIONS))
 
     def forward(self, x: Branches) -> Branches:
-        lower, upper = zip(*map(halves, x), strict=True)
+        lower, upper = zip(*map(split_channels, x), strict=True)
         return [
-            shuffle((untouched, context(convolve(item))))
-            for untouched, item, convolve, context in zip(
+            shuffle_channels((identity, context(convolve(item))))
+            for identity, item, convolve, context in zip(
                 lower, self.dcm(upper), self.conv, self.gcm, strict=True
             )
         ]
 
 
 class DynamicStem(nn.Module):
-    """(N, 3, H, W) -> (N, 32, H/4, W/4)"""
+    """Stem of Dite-HRNet: (N, 3, H, W) -> (N, 32, H/4, W/4)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -302,36 +311,36 @@ class DynamicStem(nn.Module):
         narrow = half // 4
         self.conv1 = ConvBN(3, STEM_CHANNELS, 3, stride=2)
         self.branch1 = nn.Sequential(
-            dynamic(half, half, 3, stride=2, groups=half),
+            dynamic_conv_bn(half, half, 3, stride=2, groups=half),
             GlobalContext(half, STEM_REDUCTION),
-            dynamic(half, half, 1, activation=nn.ReLU),
+            dynamic_conv_bn(half, half, 1, activation=nn.ReLU),
         )
         self.branch2 = nn.Sequential(
-            dynamic(half, half, 3, groups=half),
+            dynamic_conv_bn(half, half, 3, groups=half),
             GlobalContext(half, STEM_REDUCTION),
-            dynamic(half, narrow, 1, activation=nn.ReLU),
-            dynamic(narrow, half, 1),
-            dynamic(half, half, 3, stride=2, groups=half, activation=nn.ReLU),
+            dynamic_conv_bn(half, narrow, 1, activation=nn.ReLU),
+            dynamic_conv_bn(narrow, half, 1),
+            dynamic_conv_bn(half, half, 3, stride=2, groups=half, activation=nn.ReLU),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        lower, upper = halves(self.conv1(x))
-        return shuffle((self.branch1(lower), self.branch2(upper)))
+        lower, upper = split_channels(self.conv1(x))
+        return shuffle_channels((self.branch1(lower), self.branch2(upper)))
 
 
 def build(cfg: CfgNode) -> LightweightHRNet:
-    """The backbone that MODEL.EXTRA describes.
+    """Build the backbone from MODEL.EXTRA.
 
     Raises:
-        InputError: a value that cannot be built; the message names its key.
+        InputError: if a setting is invalid. The message names its key.
     """
     plan = read_plan(cfg)
-    is_fitting = all(number % 8 == 0 and number >= 16 for number in plan.channels)
+    is_valid = all(number % 8 == 0 and number >= 16 for number in plan.channels)
     settings.require(
-        is_fitting, "MODEL.EXTRA.NUM_CHANNELS", "multiples of 8 from 16", list(plan.channels)
+        is_valid, "MODEL.EXTRA.NUM_CHANNELS", "multiples of 8, at least 16", list(plan.channels)
     )
 
     def layers(channels: tuple[int, ...]) -> nn.Module:
         return nn.Sequential(*(DynamicMultiScaleContext(channels) for _ in range(plan.num_blocks)))
 
-    return LightweightHRNet(plan, DynamicStem(), layers, is_rectified_first=True)
+    return LightweightHRNet(plan, DynamicStem(), layers, fuse_after_relu=True)

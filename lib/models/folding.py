@@ -1,4 +1,4 @@
-"""Networks for evaluation only: batch norms folded into the convolutions before them."""
+"""Folding of batch norms into the preceding convolutions, for faster inference."""
 
 import copy
 import itertools
@@ -6,17 +6,19 @@ import itertools
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-Foldable = (nn.Conv2d, nn.ConvTranspose2d)
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """A copy of ``network`` in evaluation mode without the batch norms that follow a convolution.
+    """Return a copy of ``network`` in evaluation mode with its batch norms folded.
 
-    A batch norm in evaluation is a factor and a summand for each channel, which go into the
-    weights; outputs differ by rounding alone. The copy cannot be trained, and its state dict has
-    other names. Known pairs: neighbours in a Sequential; a module's ``conv<x>`` and ``bn<x>``,
-    which are one behind the other in every network here; and those that a module names in
-    ``folds``. Modules with an ``absorb(bn)`` take a batch norm as convolutions do.
+    In evaluation a batch norm scales and shifts each channel, which can be done by the weights of
+    the convolution before it. Outputs differ only by rounding. The copy cannot be trained, and its
+    state dict has other names.
+
+    These pairs are folded: neighbours in a Sequential; a module's ``conv<x>`` and ``bn<x>``, which
+    are always applied in this order here; and the pairs listed in a module's ``fold_pairs``. A
+    module with an ``absorb(bn)`` method is treated like a convolution.
     """
     folded = copy.deepcopy(network).eval()
     for module in [*folded.modules()]:
@@ -37,7 +39,7 @@ def _fold_neighbours(layers: nn.Sequential) -> None:
 def _fold_by_name(module: nn.Module) -> None:
     names = [name for name, _ in module.named_children() if name.startswith("conv")]
     pairs = [(name, name.replace("conv", "bn", 1)) for name in names]
-    for name, norm_name in [*pairs, *getattr(module, "folds", ())]:
+    for name, norm_name in [*pairs, *getattr(module, "fold_pairs", ())]:
         norm = getattr(module, norm_name, None)
         if isinstance(norm, nn.BatchNorm2d):
             fused = _fused(getattr(module, name), norm)
@@ -47,7 +49,7 @@ def _fold_by_name(module: nn.Module) -> None:
 
 
 def _fused(conv: nn.Module, norm: nn.BatchNorm2d) -> nn.Module | None:
-    if isinstance(conv, Foldable):
+    if isinstance(conv, CONVOLUTIONS):
         return fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
     if hasattr(conv, "absorb"):
         conv.absorb(norm)

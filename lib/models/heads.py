@@ -1,15 +1,18 @@
-"""Heads: from the features of any backbone to heatmaps, or to a distribution along each axis.
+"""Heads: from backbone features to heatmaps or to one distribution per axis.
 
-- ``heatmap``: deconvolutions where the backbone has MODEL.EXTRA.NUM_DECONV_LAYERS, and a
-  convolution (SimpleBaseline, HRNet).
-- ``sr``: heatmaps of the input's size from one map; ``srpose``: the same from a pyramid of maps,
-  with outputs at every level in training. Wang, Liu, Tang, Wu: Lightweight Super-Resolution Head
-  for Human Pose Estimation. ACM MM 2023, haonanwang0522/SRPose, whose code has the first for
-  bottom-up networks only; here it stands without its tags.
-- ``simcc``: two vectors for each joint. Li et al.: SimCC: a Simple Coordinate Classification
-  Perspective for Human Pose Estimation. ECCV 2022, leeyegy/SimCC.
+- ``heatmap``: a convolution, after deconvolutions if MODEL.EXTRA.NUM_DECONV_LAYERS is set
+  (SimpleBaseline, HRNet).
+- ``sr``: heatmaps at input resolution from a single map.
+- ``srpose``: heatmaps at input resolution from a feature pyramid, with an output at every level in
+  training.
+- ``simcc``: two vectors per joint.
 
-State-dict names are those of the published files.
+``sr`` and ``srpose`` are from Wang, Liu, Tang, Wu: Lightweight Super-Resolution Head for Human Pose
+Estimation (ACM MM 2023), haonanwang0522/SRPose. There, ``sr`` exists only for bottom-up networks;
+here it has no tag output. ``simcc`` is from Li et al.: SimCC: a Simple Coordinate Classification
+Perspective for Human Pose Estimation (ECCV 2022), leeyegy/SimCC.
+
+Parameter names are those of the published files.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,26 +27,26 @@ from lib.models.blocks import SMALL_STD, heatmap_layer
 from lib.models.network import PoseNetwork
 from lib.utils.errors import InputError
 
-# Kernel: the padding and output padding with which a deconvolution of stride 2 doubles the size.
+# Kernel size: (padding, output padding) for a deconvolution of stride 2 that doubles the size.
 DECONV_PADDING = {2: (0, 0), 3: (1, 1), 4: (1, 0)}
 
-EMBEDDING = 4  # channels that a joint has of its own before its heatmap is made
+EMBEDDING = 4  # feature channels per joint before its heatmap is computed
 SR_KERNEL = 9
-SRPOSE_WIDTH = 256  # channels of the coarsest level, half as many at each finer one
-TARGET_STRIDE = 4  # of all of SRPose's outputs but the finest
+SRPOSE_WIDTH = 256  # channels of the coarsest level, halved at each finer one
+TARGET_STRIDE = 4  # stride of SRPose's intermediate outputs
 
 Init = Callable[[nn.Module], None]
 
 
 class Head(nn.Module):
-    """From the features of a backbone, finest first, to one output or a list of outputs."""
+    """Base class of heads, which take a backbone's maps from fine to coarse."""
 
     def output_layers(self) -> list[nn.Module]:
-        """The convolutions whose results are heatmaps."""
+        """Return the convolutions that output heatmaps."""
         raise NotImplementedError
 
     def init_weights(self, init: Init) -> None:
-        """Initialise in place as ``init`` does, with small heatmaps to begin with."""
+        """Initialise in place with ``init``, but output layers with small weights."""
         init(self)
         for layer in self.output_layers():
             nn.init.normal_(layer.weight, std=SMALL_STD)
@@ -51,7 +54,7 @@ class Head(nn.Module):
 
 
 class HeatmapHead(Head):
-    """One of the maps, ``level``, doubled by each deconvolution -> heatmaps (N, K, H, W)."""
+    """Deconvolutions and a convolution on the map at index ``level`` -> heatmaps (N, K, H, W)."""
 
     def __init__(
         self,
@@ -74,11 +77,11 @@ class HeatmapHead(Head):
 
 
 class SimCCHead(HeatmapHead):
-    """Heatmaps, then from each two vectors of bins: (N, K, bins along x), (N, K, bins along y).
+    """SimCC head: heatmaps followed by two linear layers -> (N, K, bins[0]), (N, K, bins[1]).
 
     Args:
-        num_pixels: of a heatmap.
-        bins: along x and y.
+        num_pixels: number of pixels of a heatmap.
+        bins: number of bins along x and y.
     """
 
     def __init__(
@@ -101,7 +104,10 @@ class SimCCHead(HeatmapHead):
 
 
 class SRHead(Head):
-    """One of the maps -> heatmaps ``scale`` times as large, each joint from its own channels."""
+    """Super-resolution head: the map at index ``level`` -> heatmaps ``scale`` times as large.
+
+    Each joint is computed from its own channels.
+    """
 
     def __init__(
         self,
@@ -127,9 +133,9 @@ class SRHead(Head):
 
 
 class ConvNeXtBlock(nn.Module):
-    """A depthwise 7x7 convolution and two products over the channels, added to the input."""
+    """A residual block of a depthwise 7x7 convolution and two linear layers over the channels."""
 
-    folds = (("dwconv", "norm"),)
+    fold_pairs = (("dwconv", "norm"),)
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -145,7 +151,10 @@ class ConvNeXtBlock(nn.Module):
 
 
 class UpscalingConv(nn.Module):
-    """(N, K * embedding, H, W) -> (N, K, scale * H, scale * W)"""
+    """A convolution per joint with pixel shuffle: (N, K * embedding, H, W) -> (N, K, sH, sW).
+
+    s is ``scale``.
+    """
 
     def __init__(self, num_joints: int, embedding: int, scale: int, kernel: int) -> None:
         super().__init__()
@@ -157,14 +166,15 @@ class UpscalingConv(nn.Module):
 
 
 class SRPoseHead(Head):
-    """From the coarsest map to the finest, each level adding what the map of its size knows.
+    """SRPose head: fuses the maps of a pyramid from coarse to fine.
 
-    In training: low-resolution heatmaps of the coarsest size, heatmaps at stride 4 for each level
-    but the finest, and heatmaps of the input's size. In evaluation only the last, and what only the
-    others need is not computed.
+    In training it outputs heatmaps at the size of the coarsest map, heatmaps at stride 4 for each
+    level but the finest, and heatmaps at input resolution. In evaluation it computes only the last.
 
     Args:
-        channels, strides: of the maps, finest first.
+        channels: channels of the maps, from fine to coarse.
+        strides: strides of the maps, from fine to coarse.
+        num_joints: number of joints.
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], num_joints: int) -> None:
@@ -174,8 +184,8 @@ class SRPoseHead(Head):
         widths = [SRPOSE_WIDTH >> level for level in levels]
         scales = [stride // TARGET_STRIDE for stride in strides[:-1]] + [strides[-1]]
         embeddings = [2 * scale for scale in scales[:-1]] + [EMBEDDING]
-        self.lr_head = active_conv(maps[0], num_joints)
-        self.lr_fuse = active_conv(num_joints, widths[0])
+        self.lr_head = conv_relu(maps[0], num_joints)
+        self.lr_fuse = conv_relu(num_joints, widths[0])
         self.pre_fuse = nn.ModuleList(
             nn.Sequential(nn.Conv2d(maps[i], widths[i], 1), nn.BatchNorm2d(widths[i]), nn.ReLU())
             for i in levels
@@ -206,7 +216,7 @@ class SRPoseHead(Head):
         return [level.conv for level in self.converge]
 
     def init_weights(self, init: Init) -> None:
-        """As published: PyTorch's own initialisation, and small heatmaps to begin with."""
+        """Keep PyTorch's initialisation, as published, but use small weights in output layers."""
         for layer in self.output_layers():
             nn.init.normal_(layer.weight, std=SMALL_STD)
             nn.init.zeros_(layer.bias)
@@ -236,17 +246,20 @@ class SRPoseHead(Head):
         return self.converge[level](self.kp_encoder[level](x))
 
 
-def active_conv(in_channels: int, out_channels: int) -> nn.Sequential:
+def conv_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.ReLU())
 
 
 def joint_encoder(in_channels: int, num_joints: int, embedding: int) -> nn.Sequential:
-    """(N, in_channels, H, W) -> (N, K * embedding, H, W)"""
-    return active_conv(in_channels, num_joints * embedding)
+    """A layer with ``embedding`` channels per joint: (N, C, H, W) -> (N, K * embedding, H, W)."""
+    return conv_relu(in_channels, num_joints * embedding)
 
 
 def grouped_conv(num_joints: int, embedding: int, scale: int, kernel: int) -> nn.Conv2d:
-    """(N, K * embedding, H, W) -> (N, K * scale^2, H, W), each joint by itself."""
+    """A convolution with one group per joint: (N, K * embedding, H, W) -> (N, K * s^2, H, W).
+
+    s is ``scale``.
+    """
     return nn.Conv2d(
         num_joints * embedding,
         num_joints * scale**2,
@@ -259,7 +272,7 @@ def grouped_conv(num_joints: int, embedding: int, scale: int, kernel: int) -> nn
 def deconvolutions(
     in_channels: int, filters: Sequence[int], kernels: Sequence[int], bias: bool
 ) -> nn.Sequential:
-    """(N, in_channels, H, W) -> (N, filters[-1], 2^n H, 2^n W) by n = len(filters) doublings."""
+    """Stack n = len(filters) deconvolutions: (N, C, H, W) -> (N, filters[-1], 2^n H, 2^n W)."""
     layers: list[nn.Module] = []
     for channels, kernel in zip(filters, kernels, strict=True):
         padding, output_padding = DECONV_PADDING[kernel]
@@ -275,31 +288,31 @@ def deconvolutions(
 
 
 def build(cfg: CfgNode, network: PoseNetwork) -> Head:
-    """The head MODEL.HEAD for ``network``.
+    """Build the head MODEL.HEAD for ``network``.
 
     Raises:
-        InputError: a value that cannot be built, or a head that needs other features than the
-            network has; the message names the key.
+        InputError: if a setting is invalid or the network lacks the features that the head needs.
+            The message names the key.
     """
     name = settings.choice(cfg, "MODEL.HEAD", HEADS, default="heatmap")
     return HEADS[name](cfg, network)
 
 
-def _trunk(cfg: CfgNode, network: PoseNetwork) -> tuple[nn.Sequential, int, int]:
-    """The deconvolutions, and the channels and the stride of what they give."""
+def _build_deconvolutions(cfg: CfgNode, network: PoseNetwork) -> tuple[nn.Sequential, int, int]:
+    """Return the deconvolutions with their output channels and output stride."""
     channels = network.feature_channels[network.main_level]
     stride = network.feature_strides[network.main_level]
     extra = "MODEL.EXTRA"
     length_key = f"{extra}.NUM_DECONV_LAYERS"
-    if not settings.setting(cfg, length_key, 0):
+    if not settings.get(cfg, length_key, 0):
         return nn.Sequential(), channels, stride
-    length = settings.count(cfg, length_key)
+    length = settings.positive_int(cfg, length_key)
     kernels_key = f"{extra}.NUM_DECONV_KERNELS"
-    kernels = settings.counts(cfg, kernels_key, length, length_key)
+    kernels = settings.positive_ints(cfg, kernels_key, length, length_key)
     settings.require(set(kernels) <= set(DECONV_PADDING), kernels_key, "of 2, 3 and 4", kernels)
-    filters = settings.counts(cfg, f"{extra}.NUM_DECONV_FILTERS", length, length_key)
+    filters = settings.positive_ints(cfg, f"{extra}.NUM_DECONV_FILTERS", length, length_key)
     settings.require(stride >> length, length_key, f"at most {stride.bit_length() - 1}", length)
-    bias = bool(settings.setting(cfg, f"{extra}.DECONV_WITH_BIAS", False))
+    bias = bool(settings.get(cfg, f"{extra}.DECONV_WITH_BIAS", False))
     return deconvolutions(channels, filters, kernels, bias), filters[-1], stride >> length
 
 
@@ -308,22 +321,22 @@ def _final_kernel(cfg: CfgNode) -> int:
 
 
 def _num_joints(cfg: CfgNode) -> int:
-    return settings.count(cfg, "MODEL.NUM_JOINTS")
+    return settings.positive_int(cfg, "MODEL.NUM_JOINTS")
 
 
 def _build_heatmap(cfg: CfgNode, network: PoseNetwork) -> HeatmapHead:
-    layers, channels, _ = _trunk(cfg, network)
+    layers, channels, _ = _build_deconvolutions(cfg, network)
     kernel = _final_kernel(cfg)
     return HeatmapHead(network.main_level, channels, _num_joints(cfg), layers, kernel)
 
 
 def _build_simcc(cfg: CfgNode, network: PoseNetwork) -> SimCCHead:
-    layers, channels, stride = _trunk(cfg, network)
-    width, height = settings.setting(cfg, "MODEL.IMAGE_SIZE")
-    ratio = settings.setting(cfg, "MODEL.SIMDR_SPLIT_RATIO")
-    is_right = ratio <= 8 and min(width, height) * ratio >= 2
-    right = "at most 8 and give two bins or more"
-    settings.require(is_right, "MODEL.SIMDR_SPLIT_RATIO", right, ratio)
+    layers, channels, stride = _build_deconvolutions(cfg, network)
+    width, height = settings.get(cfg, "MODEL.IMAGE_SIZE")
+    ratio = settings.get(cfg, "MODEL.SIMDR_SPLIT_RATIO")
+    is_valid = ratio <= 8 and min(width, height) * ratio >= 2
+    expected = "at most 8 and give at least two bins"
+    settings.require(is_valid, "MODEL.SIMDR_SPLIT_RATIO", expected, ratio)
     return SimCCHead(
         network.main_level,
         channels,
@@ -336,7 +349,7 @@ def _build_simcc(cfg: CfgNode, network: PoseNetwork) -> SimCCHead:
 
 
 def _build_sr(cfg: CfgNode, network: PoseNetwork) -> SRHead:
-    layers, channels, stride = _trunk(cfg, network)
+    layers, channels, stride = _build_deconvolutions(cfg, network)
     return SRHead(network.main_level, channels, _num_joints(cfg), layers, stride)
 
 
@@ -345,9 +358,9 @@ def _build_srpose(cfg: CfgNode, network: PoseNetwork) -> SRPoseHead:
     is_pyramid = len(strides) > 1 and strides[0] == TARGET_STRIDE
     if not is_pyramid:
         raise InputError(
-            f"MODEL.HEAD: srpose needs maps of two sizes or more, the finest at stride "
-            f"{TARGET_STRIDE}; {cfg.MODEL.NAME} has strides {', '.join(map(str, strides))}; sr "
-            "takes one map"
+            f"MODEL.HEAD: srpose needs maps of at least two sizes, the finest at stride "
+            f"{TARGET_STRIDE}; {cfg.MODEL.NAME} has strides {', '.join(map(str, strides))}; use sr "
+            "for a single map"
         )
     return SRPoseHead(channels, strides, _num_joints(cfg))
 
@@ -363,7 +376,6 @@ HEADS: dict[str, Callable[[CfgNode, PoseNetwork], Head]] = {
 MULTI_LEVEL = ("srpose",)
 
 
-def takes_every_level(cfg: CfgNode) -> bool:
-    """Whether the experiment's head uses more than one of a network's maps, so that a network that
-    can spare the others must not."""
-    return settings.setting(cfg, "MODEL.HEAD", "heatmap") in MULTI_LEVEL
+def uses_all_levels(cfg: CfgNode) -> bool:
+    """Return True if the experiment's head uses all maps of the backbone, not only one."""
+    return settings.get(cfg, "MODEL.HEAD", "heatmap") in MULTI_LEVEL

@@ -1,7 +1,7 @@
-"""HRFormer: HRNet with attention within windows in place of its residual blocks.
+"""HRFormer: HRNet with window attention instead of residual blocks.
 
 Yuan, Fu, Huang, Lin, Zhang, Chen, Wang: HRFormer: High-Resolution Vision Transformer for Dense
-Prediction (NeurIPS 2021). State-dict names and arithmetic are those of
+Prediction (NeurIPS 2021). Parameter names and arithmetic follow
 pose/mmpose/models/backbones/hrt.py in HRNet/HRFormer.
 """
 
@@ -18,7 +18,7 @@ from yacs.config import CfgNode
 from lib.models import settings
 from lib.models.blocks import Bottleneck
 from lib.models.branches import ExchangeModule, StemmedNetwork, Transition, fuse_layers
-from lib.models.heads import takes_every_level
+from lib.models.heads import uses_all_levels
 from lib.models.lightweight import separable_layers
 from lib.models.pose_hrnet import conv_bn
 
@@ -28,12 +28,12 @@ LAYER1_BLOCKS, LAYER1_CHANNELS = 2, 64
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything in MODEL.EXTRA that shapes the network."""
+    """Architecture settings from MODEL.EXTRA."""
 
-    num_modules: tuple[int, ...]  # of each stage
-    num_blocks: int  # of each branch of a module
-    channels: tuple[int, ...]  # of each branch, the finest first
-    num_heads: tuple[int, ...]  # of each branch
+    num_modules: tuple[int, ...]  # per stage
+    num_blocks: int  # per branch of a module
+    channels: tuple[int, ...]  # per branch, from fine to coarse
+    num_heads: tuple[int, ...]  # per branch
     window: int
     mlp_ratio: int
     drop_path: float
@@ -41,11 +41,11 @@ class Plan:
 
 
 class WindowAttention(nn.Module):
-    """Attention among the positions of each window of a map (N, H, W, C).
+    """Self-attention within the windows of a map (N, H, W, C).
 
-    The map is padded with zeros to whole windows. Nothing is masked, so the padding takes part with
-    the projections' biases, as published. The table of relative positions is in every published
-    file; the published pose code does not add it, mmpose's does.
+    The map is zero-padded to whole windows. As in the published code, padding is not masked: it
+    takes part in the attention with the biases of the projections. Every published file has the
+    table of relative position biases. mmpose adds the bias; the published pose code does not.
     """
 
     def __init__(self, channels: int, num_heads: int, window: int, has_bias: bool) -> None:
@@ -77,7 +77,7 @@ class WindowAttention(nn.Module):
         return x[:, top : top + height, left : left + width]
 
     def _attend(self, tokens: Tensor) -> Tensor:
-        """(B, positions, C) -> (B, positions, C)"""
+        """Apply multi-head attention: (B, L, C) -> (B, L, C)."""
         query, key, value = (
             project(tokens).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
             for project in (self.q_proj, self.k_proj, self.v_proj)
@@ -91,13 +91,13 @@ class WindowAttention(nn.Module):
         return mixed.transpose(1, 2).flatten(2)
 
     def _padding(self, length: int) -> tuple[int, int]:
-        """Rows or columns to add before, and in all."""
+        """Return the padding before ``length`` rows or columns, and in total."""
         total = -length % self.window
         return total // 2, total
 
 
 def relative_positions(window: int) -> Tensor:
-    """(window^2, window^2): the row of the table for each pair of positions, query first."""
+    """Return the index into the bias table for each (query, key) pair: (window^2, window^2)."""
     coords = torch.arange(window)
     y, x = (grid.flatten() for grid in torch.meshgrid(coords, coords, indexing="ij"))
     down, across = y[:, None] - y + window - 1, x[:, None] - x + window - 1
@@ -105,9 +105,9 @@ def relative_positions(window: int) -> Tensor:
 
 
 class ConvMlp(nn.Module):
-    """Widen, convolve each channel, narrow: (N, C, H, W) -> (N, C, H, W)."""
+    """An MLP with a depthwise 3x3 convolution between its layers: (N, C, H, W) -> (N, C, H, W)."""
 
-    folds = (("fc1", "norm1"), ("dw3x3", "norm2"), ("fc2", "norm3"))
+    fold_pairs = (("fc1", "norm1"), ("dw3x3", "norm2"), ("fc2", "norm3"))
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -125,16 +125,16 @@ class ConvMlp(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention and convolutions, each added to what came in: (N, C, H, W) -> (N, C, H, W).
+    """A transformer block of window attention and ``ConvMlp``: (N, C, H, W) -> (N, C, H, W).
 
-    In training each is left out for a share ``drop_path`` of the samples.
+    Both are residual and are dropped for a sample with probability ``drop_path`` in training.
     """
 
     def __init__(self, plan: Plan, branch: int, drop_path: float) -> None:
         super().__init__()
         channels = plan.channels[branch]
         self.norm1 = nn.LayerNorm(channels, eps=1e-6)
-        # One level more in the name, as the published attention has its windows around it.
+        # The nested name "attn.attn" is that of the published parameters.
         self.attn = nn.Module()
         self.attn.attn = WindowAttention(
             channels, plan.num_heads[branch], plan.window, plan.has_position_bias
@@ -145,11 +145,11 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 2, 3, 1)
-        x = x + self._dropped(self.attn.attn(self.norm1(x)))
+        x = x + self._apply_drop_path(self.attn.attn(self.norm1(x)))
         y = self.mlp(self.norm2(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return (x + self._dropped(y)).permute(0, 3, 1, 2)
+        return (x + self._apply_drop_path(y)).permute(0, 3, 1, 2)
 
-    def _dropped(self, x: Tensor) -> Tensor:
+    def _apply_drop_path(self, x: Tensor) -> Tensor:
         if not self.training or not self.drop_path:
             return x
         keep = 1 - self.drop_path
@@ -158,9 +158,11 @@ class TransformerBlock(nn.Module):
 
 
 class HRFormer(StemmedNetwork):
-    """A stem, two bottlenecks at stride 4, three stages of two, three and four branches.
+    """HRFormer backbone: a stem, two bottlenecks and stages of two, three and four branches.
 
-    The features are the finest branch alone, or with ``multi_scale_output`` every branch.
+    Args:
+        plan: architecture settings.
+        multi_scale_output: return every branch of the last stage, not only the finest.
     """
 
     def __init__(self, plan: Plan, multi_scale_output: bool = False) -> None:
@@ -181,8 +183,8 @@ class HRFormer(StemmedNetwork):
             before = channels
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Images (N, 3, H, W), H and W multiples of 32 -> the last stage's branches."""
-        # Attention works on channels and the convolutions are depthwise: both want channels last.
+        """Run the backbone on images (N, 3, H, W); H and W must be multiples of 32."""
+        # Attention and depthwise convolutions are both faster with channels last.
         x = x.contiguous(memory_format=torch.channels_last)
         branches = self.stage2(self.transition1([self.stem(x)]))
         branches = self.stage3(self.transition2(branches))
@@ -192,7 +194,14 @@ class HRFormer(StemmedNetwork):
 def exchange_modules(
     plan: Plan, outputs: Sequence[int], num_branches: int, rates: Iterator[float]
 ) -> nn.Sequential:
-    """A module for each of ``outputs``, which takes its blocks' ``drop_path`` from ``rates``."""
+    """Build the modules of a stage.
+
+    Args:
+        plan: architecture settings.
+        outputs: number of output branches of each module.
+        num_branches: number of input branches.
+        rates: iterator over the ``drop_path`` rates of all blocks of the network.
+    """
     return nn.Sequential(
         *(
             exchange_module(plan, num_branches, [*itertools.islice(rates, plan.num_blocks)], number)
@@ -204,18 +213,20 @@ def exchange_modules(
 def exchange_module(
     plan: Plan, num_branches: int, drop_paths: Sequence[float], num_outputs: int
 ) -> ExchangeModule:
-    """Transformer blocks on each branch, and the fusion; the first ``num_outputs`` branches come
-    out."""
+    """Build transformer blocks on each branch and their fusion into ``num_outputs`` branches."""
     branches = nn.ModuleList(
         nn.Sequential(*(TransformerBlock(plan, branch, rate) for rate in drop_paths))
         for branch in range(num_branches)
     )
     channels = plan.channels[:num_branches]
-    return ExchangeModule(branches, fuse_layers(channels, num_outputs, separable_layers, enlarge))
+    return ExchangeModule(branches, fuse_layers(channels, num_outputs, separable_layers, upsample))
 
 
-def enlarge(in_channels: int, out_channels: int, doublings: int) -> nn.Sequential:
-    """(N, in_channels, H, W) -> (N, out_channels, 2^doublings H, 2^doublings W)."""
+def upsample(in_channels: int, out_channels: int, doublings: int) -> nn.Sequential:
+    """A 1x1 convolution and upsampling: (N, C, H, W) -> (N, out_channels, 2^n H, 2^n W).
+
+    n is ``doublings``.
+    """
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 1, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -224,30 +235,31 @@ def enlarge(in_channels: int, out_channels: int, doublings: int) -> nn.Sequentia
 
 
 def build(cfg: CfgNode) -> HRFormer:
-    """The backbone that MODEL.EXTRA describes.
+    """Build the backbone from MODEL.EXTRA.
 
     Raises:
-        InputError: a value that cannot be built; the message names its key.
+        InputError: if a setting is invalid. The message names its key.
     """
     extra, length = "MODEL.EXTRA", NUM_STAGES + 1
-    channels = settings.counts(cfg, f"{extra}.NUM_CHANNELS", length, "the network")
-    num_heads = settings.counts(cfg, f"{extra}.NUM_HEADS", length, "the network")
-    is_fitting = all(c % n == 0 for c, n in zip(channels, num_heads, strict=True))
-    right = f"divisors of the channels {', '.join(map(str, channels))}"
-    settings.require(is_fitting, f"{extra}.NUM_HEADS", right, list(num_heads))
-    drop_path = settings.setting(cfg, f"{extra}.DROP_PATH")
-    settings.require(0 <= drop_path < 1, f"{extra}.DROP_PATH", "from 0 to below 1", drop_path)
-    size = settings.setting(cfg, "MODEL.IMAGE_SIZE", (256, 256))
-    is_fitting = all(side % 32 == 0 for side in size)
-    settings.require(is_fitting, "MODEL.IMAGE_SIZE", "multiples of 32 for hrformer", list(size))
+    channels = settings.positive_ints(cfg, f"{extra}.NUM_CHANNELS", length, "the network")
+    num_heads = settings.positive_ints(cfg, f"{extra}.NUM_HEADS", length, "the network")
+    is_valid = all(c % n == 0 for c, n in zip(channels, num_heads, strict=True))
+    expected = f"divisors of the channels {', '.join(map(str, channels))}"
+    settings.require(is_valid, f"{extra}.NUM_HEADS", expected, list(num_heads))
+    drop_path = settings.get(cfg, f"{extra}.DROP_PATH")
+    expected = "at least 0 and below 1"
+    settings.require(0 <= drop_path < 1, f"{extra}.DROP_PATH", expected, drop_path)
+    size = settings.get(cfg, "MODEL.IMAGE_SIZE", (256, 256))
+    is_valid = all(side % 32 == 0 for side in size)
+    settings.require(is_valid, "MODEL.IMAGE_SIZE", "multiples of 32 for hrformer", list(size))
     plan = Plan(
-        num_modules=settings.counts(cfg, f"{extra}.NUM_MODULES", NUM_STAGES, "the network"),
-        num_blocks=settings.count(cfg, f"{extra}.NUM_BLOCKS"),
+        num_modules=settings.positive_ints(cfg, f"{extra}.NUM_MODULES", NUM_STAGES, "the network"),
+        num_blocks=settings.positive_int(cfg, f"{extra}.NUM_BLOCKS"),
         channels=channels,
         num_heads=num_heads,
-        window=settings.count(cfg, f"{extra}.WINDOW_SIZE"),
-        mlp_ratio=settings.count(cfg, f"{extra}.MLP_RATIO"),
+        window=settings.positive_int(cfg, f"{extra}.WINDOW_SIZE"),
+        mlp_ratio=settings.positive_int(cfg, f"{extra}.MLP_RATIO"),
         drop_path=drop_path,
-        has_position_bias=bool(settings.setting(cfg, f"{extra}.RELATIVE_POSITION_BIAS")),
+        has_position_bias=bool(settings.get(cfg, f"{extra}.RELATIVE_POSITION_BIAS")),
     )
-    return HRFormer(plan, multi_scale_output=takes_every_level(cfg))
+    return HRFormer(plan, multi_scale_output=uses_all_levels(cfg))

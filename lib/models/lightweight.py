@@ -1,13 +1,13 @@
-"""What Lite-HRNet, Dite-HRNet and WideHRNet share: all of the network but the stem and the blocks.
+"""Base of Lite-HRNet, Dite-HRNet and WideHRNet: everything except the stem and the blocks.
 
-Facts and state-dict names: HRNet/Lite-HRNet, models/backbones/litehrnet.py, from which the other
-two descend. The published networks were trained with two peculiarities of their fusing, kept here:
+Parameter names and arithmetic follow models/backbones/litehrnet.py in HRNet/Lite-HRNet, on which
+the other two are based. The published code computes the sums of its fusion in place, in the memory
+of the finest branch. Its checkpoints were trained with the two effects of this, so both are kept:
 
-- The finest branch enters its own sum twice.
-- The coarser rows read the finest branch after it was fused, instead of before, and twice. (Sums
-  were made in place, in the memory of the first branch.) Twice the same is computed once here and
-  doubled; its batch norms take the two updates that a training step gave them in one of their
-  momentum, ``TWICE``.
+- The finest branch is added to its own sum twice.
+- The coarser outputs use the finest branch after its fusion instead of before, and add it twice.
+  Here it is computed once and doubled. Its batch norms were updated twice per training step, which
+  is one update with momentum ``DOUBLE_UPDATE_MOMENTUM``.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,18 +23,18 @@ from lib.models.branches import Transition, fuse_layers
 from lib.models.network import PoseNetwork
 
 MOMENTUM = 0.1
-TWICE = 1 - (1 - MOMENTUM) ** 2  # of one update that does what two of MOMENTUM do
+DOUBLE_UPDATE_MOMENTUM = 1 - (1 - MOMENTUM) ** 2  # one such update equals two with MOMENTUM
 NUM_STAGES = 3
 STEM_CHANNELS = 32
-FEW = 4e6  # multiplications that a product does before a convolution has begun
+MAX_MATMUL_MACS = 4e6  # below this, matmul beats the launch of a convolution on a CPU
 
 Branches = list[Tensor]  # branch i is (N, C_i, H / 2^i, W / 2^i)
 
 
 class ConvBN(nn.Sequential):
-    """A convolution without bias, its batch norm, and an activation if there is one.
+    """A convolution without bias, a batch norm and an optional activation.
 
-    Its entries are called ``conv`` and ``bn``, as mmcv's ConvModule calls them.
+    The submodules are named as in mmcv's ConvModule.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ConvBN(nn.Sequential):
     ) -> None:
         super().__init__()
         if conv is None and kernel == stride == groups == 1:
-            conv = PointConv(in_channels, out_channels)
+            conv = PointwiseConv(in_channels, out_channels)
         self.conv = conv or nn.Conv2d(
             in_channels,
             out_channels,
@@ -66,21 +66,21 @@ class ConvBN(nn.Sequential):
             self.activation = activation()
 
 
-class PointConv(nn.Conv2d):
-    """A 1x1 convolution; of few and small maps on a CPU a matrix product, which starts sooner."""
+class PointwiseConv(nn.Conv2d):
+    """A 1x1 convolution, computed by matmul for small inputs on a CPU, where it is faster."""
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = False) -> None:
         super().__init__(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not x.is_cpu or is_traced() or x.numel() * self.out_channels > FEW:
+        if not x.is_cpu or is_tracing() or x.numel() * self.out_channels > MAX_MATMUL_MACS:
             return super().forward(x)
         weight = self.weight.view(self.out_channels, self.in_channels)
         return functional.linear(x.permute(0, 2, 3, 1), weight, self.bias).permute(0, 3, 1, 2)
 
 
-class PixelConv(nn.Conv2d):
-    """A 1x1 convolution of (N, C, 1, 1) maps, as a matrix product, which starts sooner."""
+class PooledConv(nn.Conv2d):
+    """A 1x1 convolution of pooled maps (N, C, 1, 1), computed by matmul, which is faster."""
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 1, bias=bias)
@@ -91,34 +91,37 @@ class PixelConv(nn.Conv2d):
         return y.view(-1, self.out_channels, 1, 1)
 
 
-def is_traced() -> bool:
-    """True while a graph is made for another backend, which has better uses for convolutions."""
+def is_tracing() -> bool:
+    """Return True while the model is traced, compiled or exported.
+
+    Other backends run convolutions faster than the equivalent matmul.
+    """
     is_compiled = torch.jit.is_tracing() or torch.compiler.is_compiling()
     return is_compiled or torch.onnx.is_in_onnx_export()
 
 
 def depthwise(channels: int, stride: int = 1) -> ConvBN:
-    """A 3x3 convolution of each channel by itself, without activation."""
+    """A depthwise 3x3 convolution with batch norm and no activation."""
     return ConvBN(channels, channels, 3, stride, groups=channels, activation=None)
 
 
 def separable_layers(
-    in_channels: int, out_channels: int, stride: int, is_active: bool
+    in_channels: int, out_channels: int, stride: int, with_relu: bool
 ) -> nn.Sequential:
-    """A depthwise 3x3 and a 1x1 convolution, each with its batch norm; ReLU only at the end."""
+    """A depthwise 3x3 and a 1x1 convolution, each with a batch norm, and an optional final ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
         nn.BatchNorm2d(in_channels),
-        PointConv(in_channels, out_channels),
+        PointwiseConv(in_channels, out_channels),
         nn.BatchNorm2d(out_channels),
-        *([nn.ReLU(inplace=True)] if is_active else []),
+        *([nn.ReLU(inplace=True)] if with_relu else []),
     )
 
 
-def halves(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The lower and the upper half of the channels of (N, 2 * C, H, W), channels last as ``x`` is.
+def split_channels(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Split (N, 2 * C, H, W) into the first and the second half of its channels.
 
-    They are cut in that order of dimensions so that their gradients come together in it again.
+    The split is done in channels-last order, so that the gradients are joined in this layout too.
     """
     if torch.onnx.is_in_onnx_export():
         return x.chunk(2, dim=1)
@@ -126,12 +129,10 @@ def halves(x: Tensor) -> tuple[Tensor, Tensor]:
     return lower.permute(0, 3, 1, 2), upper.permute(0, 3, 1, 2)
 
 
-def shuffle(parts: Sequence[Tensor]) -> Tensor:
-    """Channels taken from the equally wide ``parts`` in turns: a channel shuffle of their
-    concatenation, in one copy.
+def shuffle_channels(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate and shuffle channels in one copy: G tensors (N, C, H, W) -> (N, G * C, H, W).
 
-    G tensors (N, C, H, W) -> (N, G * C, H, W), channels last, but in an ONNX graph, which has no
-    such layout.
+    The output is channels last, except in ONNX export, which has no such layout.
     """
     if torch.onnx.is_in_onnx_export():
         return torch.stack(tuple(parts), dim=2).flatten(1, 2)
@@ -139,8 +140,11 @@ def shuffle(parts: Sequence[Tensor]) -> Tensor:
     return last.permute(0, 3, 1, 2)
 
 
-def weigh(x: Branches, weights: Tensor) -> Branches:
-    """Each branch times its part of ``weights``, (N, sum of C_i, H, W) at the coarsest size."""
+def scale_branches(x: Branches, weights: Tensor) -> Branches:
+    """Multiply each branch by its part of ``weights`` (N, sum of C_i, H, W).
+
+    ``weights`` have the size of the coarsest branch.
+    """
     parts = weights.split([item.shape[1] for item in x], dim=1)
     enlarged = [
         functional.interpolate(part, size=item.shape[-2:], mode="nearest")
@@ -150,7 +154,7 @@ def weigh(x: Branches, weights: Tensor) -> Branches:
 
 
 class Stem(nn.Module):
-    """(N, 3, H, W) -> (N, 32, H/4, W/4); of Lite-HRNet and WideHRNet."""
+    """Stem of Lite-HRNet and WideHRNet: (N, 3, H, W) -> (N, 32, H/4, W/4)."""
 
     def __init__(self, expand_ratio: int = 1) -> None:
         super().__init__()
@@ -163,66 +167,64 @@ class Stem(nn.Module):
         self.linear_conv = ConvBN(wide, half, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        lower, upper = halves(self.conv1(x))
+        lower, upper = split_channels(self.conv1(x))
         upper = self.linear_conv(self.depthwise_conv(self.expand_conv(upper)))
-        return shuffle((self.branch1(lower), upper))
+        return shuffle_channels((self.branch1(lower), upper))
 
 
 class LightweightModule(nn.Module):
-    """``layers`` over all branches, then each branch sums up what all branches send it.
+    """Layers on all branches, followed by fusion across branches.
 
-    ``is_rectified_first``: the coarser rows read the fused finest branch after its ReLU
-    (Dite-HRNet) instead of before.
+    Args:
+        layers: a module from branches to branches.
+        channels: channels of each branch.
+        fuse_after_relu: whether the coarser outputs use the fused finest branch after its ReLU
+            (Dite-HRNet) or before.
     """
 
-    def __init__(
-        self, layers: nn.Module, channels: Sequence[int], is_rectified_first: bool
-    ) -> None:
+    def __init__(self, layers: nn.Module, channels: Sequence[int], fuse_after_relu: bool) -> None:
         super().__init__()
         self.layers = layers
-        self.fuse_layers = fuse_layers(channels, len(channels), separable_layers, narrow)
+        self.fuse_layers = fuse_layers(channels, len(channels), separable_layers, project)
         for row in self.fuse_layers:
-            for module in row[0].modules():  # from the finest branch
+            for module in row[0].modules():  # layers that read the finest branch
                 if isinstance(module, nn.BatchNorm2d):
-                    module.momentum = TWICE
-        self.is_rectified_first = is_rectified_first
+                    module.momentum = DOUBLE_UPDATE_MOMENTUM
+        self.fuse_after_relu = fuse_after_relu
         self.relu = nn.ReLU()
 
     def forward(self, x: Branches) -> Branches:
         x = self.layers(x)
         finest = self._sum(2 * x[0], x, 0)
         rectified = self.relu(finest)
-        first = rectified if self.is_rectified_first else finest
+        first = rectified if self.fuse_after_relu else finest
         coarser = (
             self.relu(self._sum(2 * self.fuse_layers[i][0](first), x, i)) for i in range(1, len(x))
         )
         return [rectified, *coarser]
 
     def _sum(self, total: Tensor, x: Branches, row: int) -> Tensor:
-        """``total`` and what every branch but the finest sends to ``row``."""
+        """Add the contributions of all branches but the finest to ``total``."""
         layers = self.fuse_layers[row]
         for j in range(1, len(x)):
             if j <= row:
                 total += layers[j](x[j])
-        # Nearest upsampling of a sum is the sum of the upsamplings: double from the coarsest up.
+        # Nearest upsampling is linear, so sum first and upsample once per level.
         coarser = None
         for j in range(len(x) - 1, row, -1):
-            sent = layers[j](x[j])
-            coarser = sent if coarser is None else sent.add_(coarser)
+            projected = layers[j](x[j])
+            coarser = projected if coarser is None else projected.add_(coarser)
             coarser = functional.interpolate(coarser, scale_factor=2.0, mode="nearest")
         return total if coarser is None else total.add_(coarser)
 
 
-def narrow(in_channels: int, out_channels: int, _: int) -> nn.Sequential:
-    """(N, in_channels, H, W) -> (N, out_channels, H, W).
-
-    The enlargement is left to the sum, which does it for all coarser branches together.
-    """
-    return nn.Sequential(PointConv(in_channels, out_channels), nn.BatchNorm2d(out_channels))
+def project(in_channels: int, out_channels: int, _: int) -> nn.Sequential:
+    """A 1x1 convolution with batch norm; ``LightweightModule`` upsamples the sum of the results."""
+    return nn.Sequential(PointwiseConv(in_channels, out_channels), nn.BatchNorm2d(out_channels))
 
 
 class IterativeHead(nn.Module):
-    """From the coarsest branch up: enlarge, add, narrow to the next branch's channels."""
+    """Merge the branches from coarse to fine by upsampling, adding and projecting."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
@@ -233,15 +235,15 @@ class IterativeHead(nn.Module):
         )
 
     def forward(self, x: Branches) -> Tensor:
-        """Branches -> (N, C_0, H, W)"""
+        """Merge all branches into one map (N, C_0, H, W)."""
         result = None
-        for branch, project in zip(reversed(x), self.projects, strict=True):
+        for branch, projection in zip(reversed(x), self.projects, strict=True):
             if result is not None:
-                enlarged = functional.interpolate(
+                upsampled = functional.interpolate(
                     result, size=branch.shape[-2:], mode="bilinear", align_corners=True
                 )
-                branch = branch + enlarged
-            result = project(branch)
+                branch = branch + upsampled
+            result = projection(branch)
         return result
 
 
@@ -259,19 +261,21 @@ class Projection(nn.Module):
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings that every network of the family has."""
+    """Architecture settings shared by the three networks."""
 
-    num_modules: tuple[int, ...]  # of each stage
-    num_blocks: int  # of each module
-    channels: tuple[int, ...]  # of each branch, the finest first
+    num_modules: tuple[int, ...]  # per stage
+    num_blocks: int  # per module
+    channels: tuple[int, ...]  # per branch, from fine to coarse
 
 
 class LightweightHRNet(PoseNetwork):
-    """A stem, three stages of two, three and four branches, and what sums them up on the finest.
+    """A stem, stages of two, three and four branches, and layers that merge all branches.
 
     Args:
-        layers: makes a module's layers, list of branches -> list of branches, from the branches'
-            channels.
+        plan: architecture settings.
+        stem: (N, 3, H, W) -> (N, 32, H/4, W/4).
+        layers: builds the layers of a module, from branches to branches, given their channels.
+        fuse_after_relu: see ``LightweightModule``.
     """
 
     def __init__(
@@ -279,7 +283,7 @@ class LightweightHRNet(PoseNetwork):
         plan: Plan,
         stem: nn.Module,
         layers: Callable[[tuple[int, ...]], nn.Module],
-        is_rectified_first: bool = False,
+        fuse_after_relu: bool = False,
     ) -> None:
         super().__init__()
         self.stem = stem
@@ -288,7 +292,7 @@ class LightweightHRNet(PoseNetwork):
             channels = plan.channels[: stage + 2]
             self.add_module(f"transition{stage}", Transition(before, channels, separable_layers))
             modules = (
-                LightweightModule(layers(channels), channels, is_rectified_first)
+                LightweightModule(layers(channels), channels, fuse_after_relu)
                 for _ in range(plan.num_modules[stage])
             )
             self.add_module(f"stage{stage}", nn.Sequential(*modules))
@@ -297,13 +301,13 @@ class LightweightHRNet(PoseNetwork):
         self.feature_channels = (plan.channels[0],)
 
     def features(self, x: Tensor) -> Branches:
-        """Images (N, 3, H, W) -> one map (N, C_0, H/4, W/4), in a list as other networks' are.
+        """Run the backbone: images (N, 3, H, W) -> a list with one map (N, C_0, H/4, W/4).
 
         Raises:
-            RuntimeError: H or W is no multiple of 32.
+            RuntimeError: if H or W is not a multiple of 32.
         """
-        # In this layout a shuffle is one copy, and on a CPU most of what is used here, depthwise
-        # convolutions and nearest enlargement above all, is 2 to 40 times as fast.
+        # In channels-last layout a shuffle is one copy. On a CPU most operations used here are also
+        # 2 to 40 times as fast, above all depthwise convolutions and nearest upsampling.
         x = [self.stem(x.contiguous(memory_format=torch.channels_last))]
         x = self.stage0(self.transition0(x))
         x = self.stage1(self.transition1(x))
@@ -312,21 +316,21 @@ class LightweightHRNet(PoseNetwork):
 
 
 def read_plan(cfg: CfgNode) -> Plan:
-    """The shared settings of MODEL.EXTRA.
+    """Read the shared settings from MODEL.EXTRA.
 
     Raises:
-        InputError: a value that cannot be built; the message names its key.
+        InputError: if a setting is invalid. The message names its key.
     """
     extra = "MODEL.EXTRA"
-    channels = settings.counts(cfg, f"{extra}.NUM_CHANNELS", NUM_STAGES + 1, "the network")
+    channels = settings.positive_ints(cfg, f"{extra}.NUM_CHANNELS", NUM_STAGES + 1, "the network")
     is_even = all(number % 2 == 0 for number in channels)
     settings.require(is_even, f"{extra}.NUM_CHANNELS", "even numbers", list(channels))
-    size = settings.setting(cfg, "MODEL.IMAGE_SIZE", (256, 256))
-    is_fitting = all(side % 32 == 0 for side in size)
-    right = f"multiples of 32 for {cfg.MODEL.NAME}"
-    settings.require(is_fitting, "MODEL.IMAGE_SIZE", right, list(size))
+    size = settings.get(cfg, "MODEL.IMAGE_SIZE", (256, 256))
+    is_valid = all(side % 32 == 0 for side in size)
+    expected = f"multiples of 32 for {cfg.MODEL.NAME}"
+    settings.require(is_valid, "MODEL.IMAGE_SIZE", expected, list(size))
     return Plan(
-        num_modules=settings.counts(cfg, f"{extra}.NUM_MODULES", NUM_STAGES, "the network"),
-        num_blocks=settings.count(cfg, f"{extra}.NUM_BLOCKS"),
+        num_modules=settings.positive_ints(cfg, f"{extra}.NUM_MODULES", NUM_STAGES, "the network"),
+        num_blocks=settings.positive_int(cfg, f"{extra}.NUM_BLOCKS"),
         channels=channels,
     )

@@ -1,8 +1,7 @@
-"""Lite-HRNet: a small HRNet whose 1x1 convolutions gave way to weights shared over the branches.
+"""Lite-HRNet: a small HRNet with conditional channel weighting instead of 1x1 convolutions.
 
 Yu, Xiao, Gao, Yuan, Zhang, Sang, Wang: Lite-HRNet: A Lightweight High-Resolution Network (CVPR
-2021). State-dict names and arithmetic are those of models/backbones/litehrnet.py in
-HRNet/Lite-HRNet.
+2021). Parameter names and arithmetic follow models/backbones/litehrnet.py in HRNet/Lite-HRNet.
 """
 
 from collections.abc import Sequence
@@ -13,25 +12,25 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.blocks import gate
+from lib.models.blocks import mark_gate
 from lib.models.lightweight import (
     Branches,
     ConvBN,
     LightweightHRNet,
-    PixelConv,
+    PooledConv,
     Stem,
     depthwise,
-    halves,
     read_plan,
-    shuffle,
-    weigh,
+    scale_branches,
+    shuffle_channels,
+    split_channels,
 )
 
-SPATIAL_RATIO = 4  # channels over hidden channels of the spatial weighting
+SPATIAL_RATIO = 4  # channel reduction of the spatial weighting
 
 
 class CrossResolutionWeighting(nn.Module):
-    """A weight for every channel of every branch, from all branches at the coarsest size."""
+    """Weights for the channels of all branches, computed from all branches at the coarsest size."""
 
     def __init__(self, channels: Sequence[int], ratio: int) -> None:
         super().__init__()
@@ -44,22 +43,22 @@ class CrossResolutionWeighting(nn.Module):
         size = x[-1].shape[-2:]
         pooled = [functional.adaptive_avg_pool2d(item, size) for item in x[:-1]]
         weights = self.conv2(self.conv1(torch.cat([*pooled, x[-1]], dim=1)))
-        return weigh(x, weights)
+        return scale_branches(x, weights)
 
 
 class SpatialWeighting(nn.Module):
-    """(N, C, H, W) times a weight for every channel, from its mean over the image."""
+    """Scale each channel of (N, C, H, W) by a weight computed from global average pooling."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         hidden = max(channels // SPATIAL_RATIO, 1)
         self.global_avgpool = nn.AdaptiveAvgPool2d(1)
-        # One level more in the name, as the published convolutions have their activation with them.
+        # The nested names are those of the published parameters.
         self.conv1 = nn.Sequential()
-        self.conv1.conv = PixelConv(channels, hidden)
+        self.conv1.conv = PooledConv(channels, hidden)
         self.conv1.activate = nn.ReLU(inplace=True)
         self.conv2 = nn.Sequential()
-        self.conv2.conv = gate(PixelConv(hidden, channels))
+        self.conv2.conv = mark_gate(PooledConv(hidden, channels))
         self.conv2.activate = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,7 +66,7 @@ class SpatialWeighting(nn.Module):
 
 
 class ConditionalChannelWeighting(nn.Module):
-    """Weights half of the channels, across the branches and within each; branches keep shape."""
+    """Weight half of the channels, across branches and within each; shapes are unchanged."""
 
     def __init__(self, channels: Sequence[int], reduce_ratio: int) -> None:
         super().__init__()
@@ -77,18 +76,18 @@ class ConditionalChannelWeighting(nn.Module):
         self.spatial_weighting = nn.ModuleList(SpatialWeighting(number) for number in halves)
 
     def forward(self, x: Branches) -> Branches:
-        lower, upper = zip(*map(halves, x), strict=True)
+        lower, upper = zip(*map(split_channels, x), strict=True)
         weighted = self.cross_resolution_weighting(upper)
         return [
-            shuffle((untouched, weigh(convolve(item))))
-            for untouched, item, convolve, weigh in zip(
+            shuffle_channels((identity, weigh(convolve(item))))
+            for identity, item, convolve, weigh in zip(
                 lower, weighted, self.depthwise_convs, self.spatial_weighting, strict=True
             )
         ]
 
 
 class ShuffleUnit(nn.Module):
-    """ShuffleNetV2's unit of stride 1: three convolutions of half of the channels."""
+    """ShuffleNetV2's unit of stride 1: three convolutions on half of the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -96,12 +95,12 @@ class ShuffleUnit(nn.Module):
         self.branch2 = nn.Sequential(ConvBN(half, half, 1), depthwise(half), ConvBN(half, half, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        lower, upper = halves(x)
-        return shuffle((lower, self.branch2(upper)))
+        lower, upper = split_channels(x)
+        return shuffle_channels((lower, self.branch2(upper)))
 
 
 class NaiveLayers(nn.ModuleList):
-    """Shuffle units on each branch by itself: the naive Lite-HRNet."""
+    """Shuffle units on each branch, as in the naive Lite-HRNet."""
 
     def __init__(self, channels: Sequence[int], num_blocks: int) -> None:
         super().__init__(
@@ -113,14 +112,14 @@ class NaiveLayers(nn.ModuleList):
 
 
 def build(cfg: CfgNode) -> LightweightHRNet:
-    """The backbone that MODEL.EXTRA describes.
+    """Build the backbone from MODEL.EXTRA.
 
     Raises:
-        InputError: a value that cannot be built; the message names its key.
+        InputError: if a setting is invalid. The message names its key.
     """
     plan = read_plan(cfg)
     kind = settings.choice(cfg, "MODEL.EXTRA.MODULE_TYPE", ("LITE", "NAIVE"))
-    ratio = settings.count(cfg, "MODEL.EXTRA.REDUCE_RATIO")
+    ratio = settings.positive_int(cfg, "MODEL.EXTRA.REDUCE_RATIO")
 
     def layers(channels: tuple[int, ...]) -> nn.Module:
         if kind == "NAIVE":

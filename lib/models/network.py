@@ -8,13 +8,13 @@ HEAD = "head."
 
 
 class PoseNetwork(nn.Module):
-    """A backbone with a head on it.
+    """A backbone with a head.
 
-    ``feature_channels`` and ``feature_strides`` describe what ``features`` returns, from the finest
-    map to the coarsest; ``main_level`` is the one that a head for a single map takes.
+    ``feature_channels`` and ``feature_strides`` describe the maps returned by ``features``, from
+    fine to coarse. ``main_level`` is the index of the map used by heads that take a single map.
 
-    In the state dict the head's entries stand beside the backbone's, without ``head.`` before them,
-    as in the published files of HRNet, SimpleBaseline, TransPose and SimCC.
+    In the state dict the head's entries have no ``head.`` prefix, as in the published files of
+    HRNet, SimpleBaseline, TransPose and SimCC.
     """
 
     feature_channels: tuple[int, ...]
@@ -28,12 +28,14 @@ class PoseNetwork(nn.Module):
         self.register_load_state_dict_pre_hook(_add_prefix)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Normalised images (N, 3, H, W) -> maps (N, C_i, H / stride_i, W / stride_i)."""
+        """Run the backbone: images (N, 3, H, W) -> maps (N, C_i, H / stride_i, W / stride_i)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """Normalised images (N, 3, H, W) -> the head's outputs: a tensor or a list of tensors, as
-        the published code returns them."""
+        """Run backbone and head on normalised images (N, 3, H, W).
+
+        Returns a tensor or a list of tensors, as the published code does.
+        """
         return self.head(self.features(x))
 
 

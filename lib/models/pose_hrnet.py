@@ -1,7 +1,7 @@
-"""HRNet: branches of several resolutions side by side, which keep exchanging what they know.
+"""HRNet: parallel branches of several resolutions with repeated fusion across them.
 
 Sun, Xiao, Liu, Wang: Deep High-Resolution Representation Learning for Human Pose Estimation (CVPR
-2019). State-dict names and arithmetic are those of lib/models/pose_hrnet.py in
+2019). Parameter names and arithmetic follow lib/models/pose_hrnet.py in
 leoxiaobin/deep-high-resolution-net.pytorch.
 """
 
@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 from lib.models import settings
 from lib.models.blocks import BasicBlock, Block, Bottleneck, residual_layers
 from lib.models.branches import ExchangeModule, StemmedNetwork, Transition, fuse_layers
-from lib.models.heads import takes_every_level
+from lib.models.heads import uses_all_levels
 from lib.utils.errors import InputError
 
 BLOCKS: dict[str, Block] = {"BASIC": BasicBlock, "BOTTLENECK": Bottleneck}
@@ -22,7 +22,7 @@ BLOCKS: dict[str, Block] = {"BASIC": BasicBlock, "BOTTLENECK": Bottleneck}
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage's plan: its modules and, for each branch, the residual blocks and their channels."""
+    """Settings of one stage: its modules and the residual blocks and channels of each branch."""
 
     num_modules: int
     block: Block
@@ -31,15 +31,16 @@ class Stage:
 
     @property
     def out_channels(self) -> tuple[int, ...]:
-        """What each branch carries between blocks: a bottleneck gives four times its channels."""
+        """Output channels of each branch; a bottleneck outputs four times its channels."""
         return tuple(channels * self.block.expansion for channels in self.num_channels)
 
 
 class PoseHRNet(StemmedNetwork):
-    """A stem, ``layer1`` at stride 4, three stages of branches.
+    """HRNet backbone: a stem, ``layer1`` at stride 4 and three stages with several branches.
 
-    ``stages`` are the first, ``layer1``, and the three with several branches. The features are the
-    finest branch alone, or with ``multi_scale_output`` every branch of the last stage.
+    Args:
+        stages: settings of ``layer1`` and of the three stages.
+        multi_scale_output: return every branch of the last stage, not only the finest.
     """
 
     def __init__(
@@ -60,45 +61,48 @@ class PoseHRNet(StemmedNetwork):
         self.stage4 = exchange_modules(stage4, num_outputs)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Images (N, 3, H, W), H and W multiples of 32 -> the last stage's branches."""
+        """Run the backbone on images (N, 3, H, W); H and W must be multiples of 32."""
         branches = self.stage2(self.transition1([self.stem(x)]))
         branches = self.stage3(self.transition2(branches))
         return self.stage4(self.transition3(branches))
 
 
 def exchange_modules(stage: Stage, num_outputs: int | None = None) -> nn.Sequential:
-    """A stage's modules; all keep every branch, but the last may keep only ``num_outputs``."""
+    """Build the modules of a stage; the last one outputs only ``num_outputs`` branches if given."""
     outputs = [len(stage.num_channels)] * stage.num_modules
     outputs[-1] = num_outputs or outputs[-1]
     return nn.Sequential(*(exchange_module(stage, number) for number in outputs))
 
 
 def exchange_module(stage: Stage, num_outputs: int) -> ExchangeModule:
-    """Residual blocks on each branch, and the fusion to the first ``num_outputs`` branches."""
+    """Build residual blocks on each branch and their fusion into ``num_outputs`` branches."""
     channels = stage.out_channels
     branches = nn.ModuleList(
         residual_layers(stage.block, channels[i], stage.num_channels[i], stage.num_blocks[i])
         for i in range(len(channels))
     )
-    return ExchangeModule(branches, fuse_layers(channels, num_outputs, conv_bn, enlarge))
+    return ExchangeModule(branches, fuse_layers(channels, num_outputs, conv_bn, upsample))
 
 
 def transition(before: Stage, after: Stage) -> Transition:
-    """From the branches of one stage to those of the next."""
+    """Build the layers that connect two stages."""
     return Transition(before.out_channels, after.out_channels, conv_bn)
 
 
-def conv_bn(in_channels: int, out_channels: int, stride: int, is_active: bool) -> nn.Sequential:
-    """(N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride) by a 3x3 convolution."""
+def conv_bn(in_channels: int, out_channels: int, stride: int, with_relu: bool) -> nn.Sequential:
+    """A 3x3 convolution with batch norm: (N, C, H, W) -> (N, out_channels, H/stride, W/stride)."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),
         nn.BatchNorm2d(out_channels),
-        *([nn.ReLU(inplace=True)] if is_active else []),
+        *([nn.ReLU(inplace=True)] if with_relu else []),
     )
 
 
-def enlarge(in_channels: int, out_channels: int, doublings: int) -> nn.Sequential:
-    """(N, in_channels, H, W) -> (N, out_channels, 2^doublings H, 2^doublings W)."""
+def upsample(in_channels: int, out_channels: int, doublings: int) -> nn.Sequential:
+    """A 1x1 convolution and upsampling: (N, C, H, W) -> (N, out_channels, 2^n H, 2^n W).
+
+    n is ``doublings``.
+    """
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 1, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -107,32 +111,33 @@ def enlarge(in_channels: int, out_channels: int, doublings: int) -> nn.Sequentia
 
 
 def build(cfg: CfgNode) -> PoseHRNet:
-    """The backbone that MODEL.EXTRA describes.
+    """Build the backbone from MODEL.EXTRA.
 
     Raises:
-        InputError: a value that cannot be built; the message names its key.
+        InputError: if a setting is invalid. The message names its key.
     """
     stages = tuple(read_stage(cfg, f"STAGE{number}") for number in (1, 2, 3, 4))
     for number, (before, after) in enumerate(itertools.pairwise(stages), start=2):
         if len(after.num_channels) < len(before.num_channels):
             raise InputError(
-                f"MODEL.EXTRA.STAGE{number}.NUM_BRANCHES must be at least STAGE{number - 1}'s "
-                f"{len(before.num_channels)}, not {len(after.num_channels)}"
+                f"MODEL.EXTRA.STAGE{number}.NUM_BRANCHES must be at least "
+                f"{len(before.num_channels)} as in STAGE{number - 1}, not {len(after.num_channels)}"
             )
-    size = settings.setting(cfg, "MODEL.IMAGE_SIZE", (256, 256))
-    is_fitting = all(side % 32 == 0 for side in size)
-    settings.require(is_fitting, "MODEL.IMAGE_SIZE", "multiples of 32 for pose_hrnet", list(size))
-    return PoseHRNet(stages, multi_scale_output=takes_every_level(cfg))
+    size = settings.get(cfg, "MODEL.IMAGE_SIZE", (256, 256))
+    is_valid = all(side % 32 == 0 for side in size)
+    settings.require(is_valid, "MODEL.IMAGE_SIZE", "multiples of 32 for pose_hrnet", list(size))
+    return PoseHRNet(stages, multi_scale_output=uses_all_levels(cfg))
 
 
 def read_stage(cfg: CfgNode, name: str) -> Stage:
+    """Read the settings of MODEL.EXTRA.<name>."""
     key = f"MODEL.EXTRA.{name}"
     branches_key = f"{key}.NUM_BRANCHES"
-    num_branches = settings.count(cfg, branches_key)
+    num_branches = settings.positive_int(cfg, branches_key)
     settings.choice(cfg, f"{key}.FUSE_METHOD", ("SUM",), default="SUM")
     return Stage(
-        num_modules=settings.count(cfg, f"{key}.NUM_MODULES"),
+        num_modules=settings.positive_int(cfg, f"{key}.NUM_MODULES"),
         block=BLOCKS[settings.choice(cfg, f"{key}.BLOCK", BLOCKS)],
-        num_blocks=settings.counts(cfg, f"{key}.NUM_BLOCKS", num_branches, branches_key),
-        num_channels=settings.counts(cfg, f"{key}.NUM_CHANNELS", num_branches, branches_key),
+        num_blocks=settings.positive_ints(cfg, f"{key}.NUM_BLOCKS", num_branches, branches_key),
+        num_channels=settings.positive_ints(cfg, f"{key}.NUM_CHANNELS", num_branches, branches_key),
     )

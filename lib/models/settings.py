@@ -1,4 +1,4 @@
-"""Checked values out of a config, for the networks' builders: modules take plain arguments."""
+"""Validated access to configuration values, for the functions that build networks."""
 
 from collections.abc import Collection
 from typing import Any
@@ -10,52 +10,55 @@ from lib.utils.errors import InputError
 _REQUIRED = object()
 
 
-def setting(cfg: CfgNode, key: str, default: Any = _REQUIRED) -> Any:
-    """The value at the dotted ``key``, or ``default``.
+def get(cfg: CfgNode, key: str, default: Any = _REQUIRED) -> Any:
+    """Return the value at the dotted ``key``, or ``default`` if it is missing.
 
     Raises:
-        InputError: the key is absent and has no default.
+        InputError: if the key is missing and there is no default.
     """
     node: Any = cfg
     for name in key.split("."):
         if not isinstance(node, dict) or name not in node:
             if default is _REQUIRED:
-                raise InputError(f"{key} is missing; the network {cfg.MODEL.NAME} needs it")
+                raise InputError(f"{key} is missing; {cfg.MODEL.NAME} requires it")
             return default
         node = node[name]
     return node
 
 
-def count(cfg: CfgNode, key: str, default: Any = _REQUIRED) -> int:
-    """A whole number of at least 1."""
-    value = setting(cfg, key, default)
-    require(_is_count(value), key, "a whole number of at least 1", value)
+def positive_int(cfg: CfgNode, key: str, default: Any = _REQUIRED) -> int:
+    """Return the value at ``key``, which must be a positive integer."""
+    value = get(cfg, key, default)
+    require(_is_positive_int(value), key, "a positive integer", value)
     return value
 
 
-def counts(cfg: CfgNode, key: str, length: int, length_key: str) -> tuple[int, ...]:
-    """``length`` whole numbers of at least 1; ``length_key`` is the key that said how many."""
-    value = setting(cfg, key)
-    is_list = isinstance(value, (list, tuple)) and all(_is_count(item) for item in value)
-    require(is_list, key, "a list of whole numbers of at least 1", value)
-    require(len(value) == length, key, f"{length} numbers, as {length_key} says", value)
+def positive_ints(cfg: CfgNode, key: str, length: int, source: str) -> tuple[int, ...]:
+    """Return the value at ``key``, which must be ``length`` positive integers.
+
+    ``source`` tells the user where ``length`` comes from, such as another key.
+    """
+    value = get(cfg, key)
+    is_list = isinstance(value, (list, tuple)) and all(_is_positive_int(item) for item in value)
+    require(is_list, key, "a list of positive integers", value)
+    require(len(value) == length, key, f"{length} numbers (set by {source})", value)
     return tuple(value)
 
 
-def choice(cfg: CfgNode, key: str, known: Collection[Any], default: Any = _REQUIRED) -> Any:
-    """A value that must be one of ``known``."""
-    value = setting(cfg, key, default)
-    # A list from a YAML is not hashable, and True would pass for 1.
-    is_known = not isinstance(value, (bool, list, dict)) and value in known
-    require(is_known, key, f"one of {', '.join(map(str, known))}", value)
+def choice(cfg: CfgNode, key: str, options: Collection[Any], default: Any = _REQUIRED) -> Any:
+    """Return the value at ``key``, which must be one of ``options``."""
+    value = get(cfg, key, default)
+    # A list from a YAML file is not hashable, and True would count as 1.
+    is_option = not isinstance(value, (bool, list, dict)) and value in options
+    require(is_option, key, f"one of {', '.join(map(str, options))}", value)
     return value
 
 
-def require(is_right: bool, key: str, right: str, value: Any) -> None:
-    """Refuse ``value`` of ``key`` unless ``is_right``; ``right`` says what it must be."""
-    if not is_right:
-        raise InputError(f"{key} must be {right}, not {value!r}")
+def require(is_valid: bool, key: str, expected: str, value: Any) -> None:
+    """Raise InputError unless ``is_valid``; the message says that ``key`` must be ``expected``."""
+    if not is_valid:
+        raise InputError(f"{key} must be {expected}, not {value!r}")
 
 
-def _is_count(value: Any) -> bool:
+def _is_positive_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1

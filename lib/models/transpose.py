@@ -1,7 +1,7 @@
-"""TransPose: an encoder of attention over the maps of the first layers of a ResNet or an HRNet.
+"""TransPose: a transformer encoder on the first layers of a ResNet or an HRNet.
 
-Yang, Quan, Nie, Yang: TransPose: Keypoint Localization via Transformer (ICCV 2021). State-dict
-names and arithmetic are those of lib/models/transpose_{r,h}.py in yangsenius/TransPose.
+Yang, Quan, Nie, Yang: TransPose: Keypoint Localization via Transformer (ICCV 2021). Parameter names
+and arithmetic follow lib/models/transpose_{r,h}.py in yangsenius/TransPose.
 """
 
 import math
@@ -25,7 +25,7 @@ DROPOUT = 0.1
 
 
 class EncoderLayer(nn.Module):
-    """Attention, then two products: tokens (L, N, C) -> (L, N, C), normalised after each part."""
+    """A transformer encoder layer with post-norm: tokens (L, N, C) -> (L, N, C)."""
 
     def __init__(self, channels: int, num_heads: int, hidden: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Layers that are all told the tokens' positions."""
+    """A transformer encoder that adds the position embedding in every layer."""
 
     def __init__(self, channels: int, num_heads: int, hidden: int, num_layers: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Encoder(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, x: Tensor, position: Tensor | None) -> Tensor:
-        """Maps (N, C, H, W) -> (N, C, H, W)"""
+        """Encode maps: (N, C, H, W) -> (N, C, H, W)."""
         tokens = x.flatten(2).permute(2, 0, 1)
         for layer in self.layers:
             tokens = layer(tokens, position)
@@ -68,7 +68,7 @@ class Encoder(nn.Module):
 
 @dataclass(frozen=True)
 class EncoderPlan:
-    """Settings of the encoder; ``size`` is the (height, width) of its map."""
+    """Settings of the encoder; ``size`` is the (height, width) of its input map."""
 
     channels: int
     num_heads: int
@@ -78,11 +78,11 @@ class EncoderPlan:
     size: tuple[int, int]
 
 
-class MapEncoder(nn.Module):
-    """Mixin of TransPose-R and -H: the encoder over a map of one size."""
+class EncoderMixin(nn.Module):
+    """Mixin that adds the encoder to TransPose-R and TransPose-H, for maps of a fixed size."""
 
     def add_encoder(self, plan: EncoderPlan, in_channels: int) -> None:
-        """Add the layers, under their published names, for maps of ``in_channels``."""
+        """Add the encoder's layers for maps with ``in_channels`` channels."""
         height, width = plan.size
         self.reduce = nn.Conv2d(in_channels, plan.channels, 1, bias=False)
         if plan.positions == "none":
@@ -95,42 +95,46 @@ class MapEncoder(nn.Module):
         self.global_encoder = Encoder(plan.channels, plan.num_heads, plan.hidden, plan.num_layers)
 
     def encode(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, channels of the encoder, H, W), every position attending to all."""
+        """Apply the encoder: (N, in_channels, H, W) -> (N, plan.channels, H, W)."""
         return self.global_encoder(self.reduce(x), self.pos_embedding)
 
 
-class TransPoseR(MapEncoder, PoseNetwork):
-    """A ResNet's first two layers, and the encoder at stride 8.
+class TransPoseR(EncoderMixin, PoseNetwork):
+    """TransPose-R backbone: the first two stages of a ResNet and the encoder at stride 8.
 
     Args:
-        block, lengths: of the ResNet.
+        block: block type of the ResNet.
+        num_blocks: number of blocks in each stage of the ResNet.
+        plan: settings of the encoder.
     """
 
     feature_strides = (4, 8)
     main_level = -1
 
-    def __init__(self, block: Block, lengths: Sequence[int], plan: EncoderPlan) -> None:
+    def __init__(self, block: Block, num_blocks: Sequence[int], plan: EncoderPlan) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         narrow, wide = 64 * block.expansion, 128 * block.expansion
-        self.layer1 = residual_layers(block, 64, 64, lengths[0])
-        self.layer2 = residual_layers(block, narrow, 128, lengths[1], stride=2)
+        self.layer1 = residual_layers(block, 64, 64, num_blocks[0])
+        self.layer2 = residual_layers(block, narrow, 128, num_blocks[1], stride=2)
         self.add_encoder(plan, wide)
         self.feature_channels = (narrow, plan.channels)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Images (N, 3, H, W) of the one size that the positions are for -> layer1, encoder."""
+        """Return the maps of layer1 and the encoder for images (N, 3, H, W) of the fixed size."""
         x = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
         return [x, self.encode(self.layer2(x))]
 
 
-class TransPoseH(MapEncoder, StemmedNetwork):
-    """An HRNet without its last stage, and the encoder at stride 4.
+class TransPoseH(EncoderMixin, StemmedNetwork):
+    """TransPose-H backbone: an HRNet without its last stage and the encoder at stride 4.
 
-    ``stages`` are ``layer1`` and the two with several branches.
+    Args:
+        stages: settings of ``layer1`` and of the two stages with several branches.
+        plan: settings of the encoder.
     """
 
     def __init__(self, stages: tuple[Stage, Stage, Stage], plan: EncoderPlan) -> None:
@@ -144,13 +148,13 @@ class TransPoseH(MapEncoder, StemmedNetwork):
         self.feature_channels = (plan.channels,)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Images (N, 3, H, W) of the one size that the positions are for -> the encoder's map."""
+        """Return the encoder's map for images (N, 3, H, W) of the fixed size."""
         branches = self.stage2(self.transition1([self.stem(x)]))
         return [self.encode(self.stage3(self.transition2(branches))[0])]
 
 
 def sine_positions(height: int, width: int, channels: int) -> Tensor:
-    """(height * width, 1, channels): sines and cosines of the row, then of the column."""
+    """Return the 2D sine position embedding (height * width, 1, channels), rows before columns."""
     half = channels // 2
     period = TEMPERATURE ** (2 * (torch.arange(half) // 2) / half)
 
@@ -165,42 +169,42 @@ def sine_positions(height: int, width: int, channels: int) -> Tensor:
 
 
 def read_encoder(cfg: CfgNode, stride: int) -> EncoderPlan:
-    """The encoder that MODEL.EXTRA describes, for maps at ``stride``."""
+    """Read the settings of the encoder from MODEL.EXTRA, for maps at ``stride``."""
     extra = "MODEL.EXTRA"
-    channels = settings.count(cfg, f"{extra}.DIM_MODEL")
+    channels = settings.positive_int(cfg, f"{extra}.DIM_MODEL")
     settings.require(channels % 4 == 0, f"{extra}.DIM_MODEL", "a multiple of 4", channels)
-    num_heads = settings.count(cfg, f"{extra}.N_HEAD")
-    is_fitting = channels % num_heads == 0
-    settings.require(is_fitting, f"{extra}.N_HEAD", f"a divisor of {channels}", num_heads)
-    width, height = settings.setting(cfg, "MODEL.IMAGE_SIZE")
-    is_fitting = width % 16 == 0 and height % 16 == 0
-    right = f"multiples of 16 for {cfg.MODEL.NAME}"
-    settings.require(is_fitting, "MODEL.IMAGE_SIZE", right, [width, height])
+    num_heads = settings.positive_int(cfg, f"{extra}.N_HEAD")
+    is_valid = channels % num_heads == 0
+    settings.require(is_valid, f"{extra}.N_HEAD", f"a divisor of {channels}", num_heads)
+    width, height = settings.get(cfg, "MODEL.IMAGE_SIZE")
+    is_valid = width % 16 == 0 and height % 16 == 0
+    expected = f"multiples of 16 for {cfg.MODEL.NAME}"
+    settings.require(is_valid, "MODEL.IMAGE_SIZE", expected, [width, height])
     return EncoderPlan(
         channels=channels,
         num_heads=num_heads,
-        hidden=settings.count(cfg, f"{extra}.DIM_FEEDFORWARD"),
-        num_layers=settings.count(cfg, f"{extra}.ENCODER_LAYERS"),
+        hidden=settings.positive_int(cfg, f"{extra}.DIM_FEEDFORWARD"),
+        num_layers=settings.positive_int(cfg, f"{extra}.ENCODER_LAYERS"),
         positions=settings.choice(cfg, f"{extra}.POS_EMBEDDING", ("sine", "learnable", "none")),
         size=(height // stride, width // stride),
     )
 
 
 def build_r(cfg: CfgNode) -> TransPoseR:
-    """TransPose-R as MODEL.EXTRA describes it.
+    """Build TransPose-R from MODEL.EXTRA.
 
     Raises:
-        InputError: a value that cannot be built; the message names its key.
+        InputError: if a setting is invalid. The message names its key.
     """
-    block, lengths = DEPTHS[settings.choice(cfg, "MODEL.EXTRA.NUM_LAYERS", DEPTHS)]
-    return TransPoseR(block, lengths, read_encoder(cfg, stride=8))
+    block, num_blocks = DEPTHS[settings.choice(cfg, "MODEL.EXTRA.NUM_LAYERS", DEPTHS)]
+    return TransPoseR(block, num_blocks, read_encoder(cfg, stride=8))
 
 
 def build_h(cfg: CfgNode) -> TransPoseH:
-    """TransPose-H as MODEL.EXTRA describes it.
+    """Build TransPose-H from MODEL.EXTRA.
 
     Raises:
-        InputError: a value that cannot be built; the message names its key.
+        InputError: if a setting is invalid. The message names its key.
     """
     stages = tuple(read_stage(cfg, f"STAGE{number}") for number in (1, 2, 3))
     return TransPoseH(stages, read_encoder(cfg, stride=4))

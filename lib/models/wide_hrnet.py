@@ -1,6 +1,6 @@
-"""WideHRNet: Lite-HRNet's skeleton with inverted residuals in its blocks.
+"""WideHRNet: Lite-HRNet with inverted residuals as its blocks.
 
-Samkari et al.: WideHRNet (IEEE Access 2024). State-dict names and arithmetic are those of
+Samkari et al.: WideHRNet (IEEE Access 2024). Parameter names and arithmetic follow
 mmpose/models/backbones/widehrnet.py in IsraaSamkari/WideHRNet.
 """
 
@@ -10,35 +10,35 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.blocks import gate
+from lib.models.blocks import mark_gate
 from lib.models.lightweight import (
     Branches,
     ConvBN,
     LightweightHRNet,
-    PixelConv,
+    PooledConv,
     Stem,
-    halves,
     read_plan,
-    shuffle,
+    shuffle_channels,
+    split_channels,
 )
 
 
 class SqueezeExcitation(nn.Module):
-    """(N, C, H, W) times a weight for every channel, from its mean over the image."""
+    """Squeeze-and-excitation on (N, C, H, W): one weight per channel, from global pooling."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc1 = PixelConv(channels, hidden)
+        self.fc1 = PooledConv(channels, hidden)
         self.relu = nn.ReLU(inplace=True)
-        self.fc2 = gate(PixelConv(hidden, channels))
+        self.fc2 = mark_gate(PooledConv(hidden, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.fc2(self.relu(self.fc1(self.avgpool(x)))).sigmoid()
 
 
 class InvertedResidual(nn.Module):
-    """Widen, convolve each channel, narrow, add: (N, C, H, W) -> (N, C, H, W)."""
+    """An inverted residual block: (N, C, H, W) -> (N, C, H, W)."""
 
     def __init__(self, channels: int, expand_ratio: int, se_ratio: int | None) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class InvertedResidual(nn.Module):
 
 
 class WideBlock(nn.Module):
-    """An inverted residual over half of the channels of each branch; branches keep shape."""
+    """Inverted residuals on half of the channels of each branch; shapes are unchanged."""
 
     def __init__(self, channels: Sequence[int], expand_ratio: int, se_ratio: int | None) -> None:
         super().__init__()
@@ -67,27 +67,27 @@ class WideBlock(nn.Module):
     def forward(self, x: Branches) -> Branches:
         rows = []
         for item, residual in zip(x, self.invertRes, strict=True):
-            lower, upper = halves(item)
-            rows.append(shuffle((lower, residual(upper))))
+            lower, upper = split_channels(item)
+            rows.append(shuffle_channels((lower, residual(upper))))
         return rows
 
 
 def make_divisible(channels: int, divisor: int = 8) -> int:
-    """The nearest multiple of ``divisor``, but no less than nine tenths (MobileNet's rule)."""
+    """Round ``channels`` to a multiple of ``divisor``, but not below 90% (as in MobileNet)."""
     nearest = max(divisor, (channels + divisor // 2) // divisor * divisor)
     return nearest + divisor if nearest < 0.9 * channels else nearest
 
 
 def build(cfg: CfgNode) -> LightweightHRNet:
-    """The backbone that MODEL.EXTRA describes.
+    """Build the backbone from MODEL.EXTRA.
 
     Raises:
-        InputError: a value that cannot be built; the message names its key.
+        InputError: if a setting is invalid. The message names its key.
     """
     plan = read_plan(cfg)
-    expand_ratio = settings.count(cfg, "MODEL.EXTRA.EXPAND_RATIO")
-    has_se = settings.setting(cfg, "MODEL.EXTRA.WITH_SE")
-    se_ratio = settings.count(cfg, "MODEL.EXTRA.SE_RATIO") if has_se else None
+    expand_ratio = settings.positive_int(cfg, "MODEL.EXTRA.EXPAND_RATIO")
+    has_se = settings.get(cfg, "MODEL.EXTRA.WITH_SE")
+    se_ratio = settings.positive_int(cfg, "MODEL.EXTRA.SE_RATIO") if has_se else None
 
     def layers(channels: tuple[int, ...]) -> nn.Module:
         blocks = (WideBlock(channels, expand_ratio, se_ratio) for _ in range(plan.num_blocks))

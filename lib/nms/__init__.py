@@ -1,18 +1,20 @@
-"""Non-maximum suppression of boxes and of people: NumPy, Cython, CUDA; one answer from all.
+"""Non-maximum suppression of boxes and poses, with identical results in NumPy, Cython and CUDA.
 
-``make`` builds the Cython and CUDA versions; nothing here needs them. CUDA, which only ``box_nms``
-has, replaces the original's ``gpu_nms`` for users' scripts; no command uses it. torchvision's
-detectors have their own NMS on the GPU, and ONNX Runtime's boxes lie on the CPU, too few to be
-worth a copy. What the versions share:
+``make`` builds the Cython and CUDA versions, which are optional. Only ``box_nms`` has a CUDA
+version. It replaces the original's ``gpu_nms`` in users' scripts; no tool uses it, because
+torchvision's detectors have their own NMS and ONNX Runtime returns too few boxes, on the CPU.
 
-- The higher score goes first. Of equal scores the later row goes first, as a stable
-  ``argsort()[::-1]`` has it (the published code's sort leaves the order of ties to the machine).
-- A box or person goes when its overlap with a better one that stays is *above* the threshold.
-- A NaN score is the lowest. A NaN overlap suppresses nobody, so that one broken detection cannot
-  empty an image.
+All versions follow these rules:
 
-Source: leoxiaobin/deep-high-resolution-net.pytorch, lib/nms (its ``cpu_nms.pyx`` also drops a box
-whose overlap is equal to the threshold; its Python and CUDA versions and this one do not).
+- Higher scores come first. Among equal scores the later row comes first, as with a stable
+  ``argsort()[::-1]``. (In the published code the order of ties depends on the machine.)
+- A box or person is removed if its overlap with a better one that was kept is *above* the
+  threshold.
+- A NaN score counts as the lowest. A NaN overlap suppresses nothing, so that one invalid detection
+  cannot remove all others.
+
+Source: leoxiaobin/deep-high-resolution-net.pytorch, lib/nms. Its ``cpu_nms.pyx`` also drops a box
+whose overlap equals the threshold; its Python and CUDA versions and this one do not.
 """
 
 import logging
@@ -26,62 +28,63 @@ from lib.nms.backend import kernels
 
 __all__ = ["box_nms", "oks_iou", "oks_nms", "oks_nms_groups", "soft_oks_nms"]
 
-SOFT_LIMIT = 20  # people that soft suppression keeps of an image, as published
-# Fewer boxes are done before a copy to the GPU is; for more its overlap table needs over a GiB.
+SOFT_NMS_LIMIT = 20  # people kept per image by soft NMS, as published
+# With fewer boxes the CPU is faster than the copy to the GPU. With more, the overlap table on the
+# GPU would need over 1 GiB.
 AUTO_CUDA_BOXES = range(1_000, 100_001)
 
 logger = logging.getLogger(__name__)
 
 
 def box_nms(dets: ArrayLike, threshold: float, device: str = "cpu") -> np.ndarray:
-    """Greedy suppression of boxes by overlap (intersection over union).
+    """Suppress overlapping boxes greedily by intersection over union.
 
-    Computed in float32. Pixels are counted inclusively, as published: a box is x2 - x1 + 1 wide.
+    Computed in float32. As published, pixels are counted inclusively: a box is x2 - x1 + 1 wide.
 
     Args:
         dets: (N, 5): x1, y1, x2, y2 in pixels, score.
-        threshold: a box goes when its overlap with a kept, better one is above this.
-        device: "cpu"; "cuda" or "cuda:1", the CPU in its place where CUDA was not built or there
-            is no GPU; "auto" takes "cuda" where the number of boxes makes it worthwhile.
+        threshold: remove a box if its overlap with a better, kept one is above this.
+        device: "cpu", "cuda", "cuda:1" or "auto". "cuda" falls back to the CPU if CUDA was not
+            built or there is no GPU. "auto" uses CUDA if the number of boxes makes it worthwhile.
 
     Returns:
-        int64 (M,), rows of ``dets`` that stay, highest score first.
+        int64 (M,), the rows of ``dets`` that are kept, highest score first.
 
     Raises:
-        ValueError: a wrong shape, dtype, threshold or device.
-        lib.nms.gpu.CudaError: CUDA failed; the message is CUDA's ("auto" turns to the CPU instead).
+        ValueError: if a shape, a dtype, the threshold or the device is invalid.
+        lib.nms.gpu.CudaError: if CUDA fails. "auto" falls back to the CPU instead.
     """
     limit = arguments.check_threshold(threshold)
-    number = gpu.parse_device(device)
+    gpu_index = gpu.parse_device(device)
     with np.errstate(all="ignore"):
         boxes, scores = arguments.check_boxes(dets)
         order = descending_order(scores)
         table = np.ascontiguousarray(boxes[order].T)
         keep = np.empty(len(order), np.uint8)
         if device == "auto" and len(order) not in AUTO_CUDA_BOXES:
-            number = None
-        if number is None or not len(order) or not gpu.available(number):
+            gpu_index = None
+        if gpu_index is None or not len(order) or not gpu.available(gpu_index):
             kernels().box_keep(table, limit, keep)
         else:
-            box_keep_cuda(table, limit, keep, number, device == "auto")
+            box_keep_cuda(table, limit, keep, gpu_index, fall_back=device == "auto")
     return order[keep.astype(bool)]
 
 
 def box_keep_cuda(
-    table: np.ndarray, threshold: float, keep: np.ndarray, number: int, forgiving: bool
+    table: np.ndarray, threshold: float, keep: np.ndarray, gpu_index: int, fall_back: bool
 ) -> None:
-    """``box_keep`` on a GPU; where ``forgiving``, a CUDA error is logged and the CPU does it."""
+    """Run ``box_keep`` on a GPU; with ``fall_back``, log a CUDA error and use the CPU instead."""
     try:
-        gpu.box_keep(table, threshold, keep, number)
+        gpu.box_keep(table, threshold, keep, gpu_index)
     except gpu.CudaError as error:
-        if not forgiving:
+        if not fall_back:
             raise
-        logger.warning("%s; these boxes were done on the CPU instead", error)
+        logger.warning("%s; using the CPU instead", error)
         kernels().box_keep(table, threshold, keep)
 
 
 def descending_order(scores: np.ndarray) -> np.ndarray:
-    """Rows, highest score first: int64 (N,). Of equals the later row first; NaN is the lowest."""
+    """Return the rows by descending score, int64 (N,); later rows first among ties, NaN last."""
     if scores.dtype.kind == "f":
         scores = np.where(np.isnan(scores), -np.inf, scores)
     return np.argsort(scores, kind="stable")[::-1].astype(np.int64)
@@ -95,35 +98,43 @@ def oks_iou(
     sigmas: ArrayLike,
     in_vis_thre: float | None = None,
 ) -> np.ndarray:
-    """Object keypoint similarity of one person with each of others.
+    """Compute the object keypoint similarity (OKS) of one person with each of the others.
 
-    The mean over joints of exp(-d ** 2 / (2 * sigma) ** 2 / (2 * mean of both areas)), d being the
-    distance in pixels; every joint counts, or those above ``in_vis_thre``.
+    OKS is the mean over joints of exp(-d ** 2 / (2 * sigma) ** 2 / (2 * mean of both areas)), where
+    d is the distance in pixels.
 
     Args:
         person: (K, 3): x, y in pixels, score.
         others: (N, K, 3).
-        area: of the person, pixels squared.
-        areas: (N,), of the others.
-        sigmas: (K,).
-        in_vis_thre: where given, only joints count whose score in the *other* person is above it
-            (as published: the first person's scores are not looked at); OKS is 0 where none is.
+        area: area of the person in square pixels.
+        areas: (N,), areas of the others.
+        sigmas: (K,), the OKS constants of the joints.
+        in_vis_thre: if given, use only joints whose score in the *other* person is above it. As
+            published, the scores of ``person`` are ignored. OKS is 0 if no joint is left.
 
     Returns:
         float64 (N,), 0 to 1.
 
     Raises:
-        ValueError: a wrong shape, dtype or value.
+        ValueError: if a shape, dtype or value is invalid.
     """
     people = arguments.check_people(others, np.zeros(len(others)), areas, sigmas, in_vis_thre)
     joints = len(people.variances)
-    one = arguments.floats("person", person, (joints, 3), "x, y, score for each joint's sigma")
-    own = arguments.floats("area", area, (), "one number, pixels squared")
-    arguments.check_areas(own.reshape(1))
+    joints_of_person = arguments.check_floats(
+        "person", person, (joints, 3), "x, y, score of each joint in sigmas"
+    )
+    own_area = arguments.check_floats("area", area, (), "one number, in square pixels")
+    arguments.check_areas(own_area.reshape(1))
     row = np.empty(len(people.areas))
     with np.errstate(all="ignore"):
         kernels().oks_row(
-            one, people.keypoints, float(own), people.areas, people.variances, people.visible, row
+            joints_of_person,
+            people.keypoints,
+            float(own_area),
+            people.areas,
+            people.variances,
+            people.min_score,
+            row,
         )
     return row
 
@@ -136,21 +147,21 @@ def oks_nms(
     sigmas: ArrayLike,
     in_vis_thre: float | None = None,
 ) -> np.ndarray:
-    """Greedy suppression of the people of one image by their OKS.
+    """Suppress duplicate poses in one image greedily by OKS.
 
     Args:
         keypoints: (N, K, 3): x, y in pixels, score.
         scores: (N,).
-        areas: (N,), pixels squared, not negative.
-        threshold: a person goes when the OKS with a kept, better one is above this.
-        sigmas: (K,), the skeleton's.
+        areas: (N,), in square pixels, not negative.
+        threshold: remove a person if the OKS with a better, kept one is above this.
+        sigmas: (K,), the OKS constants of the joints.
         in_vis_thre: see ``oks_iou``.
 
     Returns:
-        int64 (M,), rows that stay, highest score first.
+        int64 (M,), the rows that are kept, highest score first.
 
     Raises:
-        ValueError: a wrong shape, dtype or value.
+        ValueError: if a shape, dtype or value is invalid.
     """
     people = arguments.check_people(keypoints, scores, areas, sigmas, in_vis_thre)
     order = descending_order(people.scores)
@@ -165,11 +176,11 @@ def soft_oks_nms(
     sigmas: ArrayLike,
     in_vis_thre: float | None = None,
 ) -> np.ndarray:
-    """The best people of one image, at most 20, when each one kept lowers the others' scores.
+    """Select the best poses in one image by soft NMS, at most 20.
 
-    Each time a person is kept, every other score falls by exp(-OKS ** 2 / threshold). As published,
-    only the order comes back, not the lowered scores. Arguments and errors as in ``oks_nms``, but
-    ``threshold`` must be above 0.
+    Each time a person is kept, all other scores are multiplied by exp(-OKS ** 2 / threshold). As
+    published, the lowered scores are not returned. Arguments and errors are those of ``oks_nms``,
+    but ``threshold`` must be above 0.
 
     Returns:
         int64 (M,), M <= 20, rows in the order in which they were kept.
@@ -189,18 +200,18 @@ def oks_nms_groups(
     in_vis_thre: float | None = None,
     soft: bool = False,
 ) -> np.ndarray:
-    """``oks_nms`` (or ``soft_oks_nms``) in every image of a data set, in one call.
+    """Run ``oks_nms`` or ``soft_oks_nms`` on all images of a data set in one call.
 
     Args:
         groups: int (N,), the image of each person, in any order.
-        soft: whether to do as ``soft_oks_nms`` does.
+        soft: use ``soft_oks_nms``.
         keypoints, scores, areas, threshold, sigmas, in_vis_thre: as in ``oks_nms``.
 
     Returns:
-        int64 (M,), rows that stay, sorted: the same rows as from a loop over the images.
+        int64 (M,), the sorted rows that are kept, as from a loop over the images.
 
     Raises:
-        ValueError: a wrong shape, dtype or value.
+        ValueError: if a shape, dtype or value is invalid.
     """
     people = arguments.check_people(keypoints, scores, areas, sigmas, in_vis_thre)
     images = arguments.check_groups(groups, len(people.scores))
@@ -214,16 +225,18 @@ def oks_nms_groups(
 def suppress(
     people: People, order: np.ndarray, starts: np.ndarray, threshold: float, soft: bool
 ) -> np.ndarray:
-    """Rows kept of each group ``order[starts[g]:starts[g + 1]]``, in the order of keeping."""
+    """Return the rows kept in each group ``order[starts[g]:starts[g + 1]]``, best first."""
     limit = arguments.check_threshold(threshold, above_zero=soft)
     kept = np.empty(len(order), np.int64)
     if not len(order):
         return kept
-    given = (people.areas, people.variances, people.visible, order, starts, limit)
+    common = (people.areas, people.variances, people.min_score, order, starts, limit)
     with np.errstate(all="ignore"):
         if soft:
             scores = people.scores.copy()
-            count = kernels().soft_oks_groups(people.keypoints, scores, *given, SOFT_LIMIT, kept)
+            count = kernels().soft_oks_groups(
+                people.keypoints, scores, *common, SOFT_NMS_LIMIT, kept
+            )
         else:
-            count = kernels().oks_groups(people.keypoints, *given, kept)
+            count = kernels().oks_groups(people.keypoints, *common, kept)
     return kept[:count].copy()

@@ -1,18 +1,18 @@
-"""Which implementation runs: the compiled one where it was built, else NumPy's."""
+"""Selection of the implementation: the compiled module if it was built, otherwise NumPy."""
 
 import logging
 from types import ModuleType
 
 from lib.nms import numpy_nms
 
-INTERFACE = 1  # of the compiled functions; a build of another interface is as good as none
+INTERFACE = 1  # version of the compiled functions' arguments; a build with another is not used
 
 logger = logging.getLogger(__name__)
 _warned = False
 
 
 def find_compiled() -> ModuleType | None:
-    """The built Cython module, or None where there is none that fits this source and Python."""
+    """Return the compiled Cython module, or None if none matches this source and Python."""
     try:
         from lib.nms import cpu
     except ImportError as error:
@@ -25,14 +25,14 @@ compiled = find_compiled()
 
 
 def kernels() -> ModuleType:
-    """The module to compute with; the first time that it is NumPy's, say what would be faster."""
+    """Return the module to use; warn once if it is the slower NumPy version."""
     if compiled is not None:
         return compiled
     global _warned
     if not _warned:
         _warned = True
         logger.warning(
-            "NMS runs on NumPy: its compiled version is not built for this Python; "
-            "`make` in the repository's folder would make it faster"
+            "using the NumPy version of NMS: the compiled one is not built for this Python; run "
+            "`make` in the repository for a faster version"
         )
     return numpy_nms

@@ -1,12 +1,12 @@
-"""Build what makes ``lib.nms`` fast: its Cython module, and its CUDA library where nvcc is.
+"""Build the compiled versions of ``lib.nms``: a Cython module and, if nvcc exists, a CUDA library.
 
-    python lib/nms/build.py              build what changed; what cannot be built is skipped
-    python lib/nms/build.py --check      compare all that is built with NumPy, GPU included
-    python lib/nms/build.py --clean      remove what was built
+    python lib/nms/build.py              build what changed, skip what cannot be built
+    python lib/nms/build.py --check      compare the compiled versions with NumPy
+    python lib/nms/build.py --clean      remove all compiled files
 
-Nothing here is needed: the library runs on NumPy without it. So a missing compiler is one line and
-exit code 0, unless ``--strict``. Everything is built in a temporary folder below ``build/`` and put
-beside the source by one rename, so that running programs and other builds are not disturbed.
+The compiled versions are optional. A missing compiler is therefore reported in one line, and the
+exit code is 0 unless ``--strict`` is given. Files are built in a temporary folder below ``build/``
+and then renamed, so that running programs and parallel builds are not disturbed.
 """
 
 import argparse
@@ -29,33 +29,34 @@ WORK = HERE / "build"
 MODULE = f"cpu{sysconfig.get_config_var('EXT_SUFFIX') or '.so'}"
 LIBRARY = "libgpu_nms.so"
 FALLBACK = "the NumPy version will be used"
-# Contraction to fused multiply-adds would give other last digits than NumPy and CUDA.
+# Fused multiply-adds would round differently from NumPy and CUDA.
 C_FLAGS = [] if os.name == "nt" else ["-O3", "-ffp-contract=off"]
 NVCC_FLAGS = ["-O3", "-shared", "-cudart", "static", "-Xcompiler", "-fPIC"]
-# Newest first; an nvcc before 11.5 knows no "all-major", its default is then carried as PTX.
+# Tried in this order. The default target is for nvcc before 11.5, which has no "all-major"; it
+# includes PTX, so it also runs on newer GPUs.
 NVCC_TARGETS = (["-arch=all-major", "--threads", "0"], [])
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one thing to build: ``fine`` is False where something should be mended."""
+    """Result of one build; ``ok`` is False if it failed."""
 
     text: str
-    fine: bool = True
+    ok: bool = True
 
 
 class BuildError(Exception):
-    """A build failed: one line, with how to mend it."""
+    """Raised when a build fails; the message is one line that says how to fix it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Build the fast versions of lib.nms.")
-    parser.add_argument("--strict", action="store_true", help="exit 1 where a build failed")
-    parser.add_argument("--no-cuda", action="store_true", help="leave CUDA out")
-    parser.add_argument("--force", action="store_true", help="build also what is up to date")
-    parser.add_argument("--clean", action="store_true", help="remove what was built, and stop")
-    parser.add_argument("--check", action="store_true", help="compare all versions, and stop")
+    """Run the command line and return the exit code."""
+    parser = argparse.ArgumentParser(description="Build the compiled versions of lib.nms.")
+    parser.add_argument("--strict", action="store_true", help="exit with code 1 if a build fails")
+    parser.add_argument("--no-cuda", action="store_true", help="do not build the CUDA version")
+    parser.add_argument("--force", action="store_true", help="rebuild even if up to date")
+    parser.add_argument("--clean", action="store_true", help="remove all compiled files and exit")
+    parser.add_argument("--check", action="store_true", help="compare all versions and exit")
     parser.add_argument("--compile-module", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.compile_module:
@@ -69,17 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outcomes = [report("lib/nms cpu (Cython)", lambda: build_module(options.force))]
     if not options.no_cuda:
         outcomes.append(report("lib/nms gpu (CUDA)", lambda: build_library(options.force)))
-    return int(options.strict and not all(outcome.fine for outcome in outcomes))
+    return int(options.strict and not all(outcome.ok for outcome in outcomes))
 
 
 def report(name: str, build: Callable[[], Outcome]) -> Outcome:
-    """Run ``build``, print its one line, and let no failure pass this point."""
+    """Run ``build`` and print its result in one line; errors are reported, not raised."""
     try:
         outcome = build()
     except BuildError as error:
-        outcome = Outcome(f"skipped: {error}", fine=False)
-    except Exception as error:  # a folder that cannot be written, a broken Cython, whatever else
-        outcome = Outcome(f"skipped: {type(error).__name__}: {error}; {FALLBACK}", fine=False)
+        outcome = Outcome(f"skipped: {error}", ok=False)
+    except Exception as error:  # such as a read-only folder or a broken Cython
+        outcome = Outcome(f"skipped: {type(error).__name__}: {error}; {FALLBACK}", ok=False)
     print(f"{name}: {outcome.text}", flush=True)
     return outcome
 
@@ -88,13 +89,13 @@ def build_module(force: bool) -> Outcome:
     """Build ``cpu.pyx`` for this Python."""
     for package in ("Cython", "setuptools"):
         if importlib.util.find_spec(package) is None:
-            mend = f'"{sys.executable}" -m pip install {package.lower()}'
-            raise BuildError(f"{package} is not installed; {FALLBACK}. To mend: {mend}")
+            fix = f'"{sys.executable}" -m pip install {package.lower()}'
+            raise BuildError(f"{package} is not installed; {FALLBACK}. To fix: {fix}")
     from Cython import __version__ as cython_version
 
-    surroundings = [sys.version, platform.platform(), cython_version, *C_FLAGS]
-    surroundings += [os.environ.get(name, "") for name in ("CC", "CFLAGS", "LDFLAGS")]
-    key = fingerprint("cpu.pyx", surroundings)
+    environment = [sys.version, platform.platform(), cython_version, *C_FLAGS]
+    environment += [os.environ.get(name, "") for name in ("CC", "CFLAGS", "LDFLAGS")]
+    key = fingerprint("cpu.pyx", environment)
     if not force and is_current(MODULE, key):
         return Outcome(f"up to date ({MODULE})")
     start = time.perf_counter()
@@ -108,11 +109,11 @@ def build_module(force: bool) -> Outcome:
 
 
 def compile_module(folder: Path) -> None:
-    """Compile ``cpu.pyx`` into ``build/<folder>``: a process of its own, with its own output."""
+    """Compile ``cpu.pyx`` into ``build/<folder>``; run in a subprocess to capture all output."""
     from Cython.Build import cythonize
     from setuptools import Distribution, Extension
 
-    # Relative paths from here on: no compiler then sees a space in the path to the repository.
+    # Use relative paths, because a space in the path of the repository may break the compiler.
     os.chdir(HERE)
     target = Path(WORK.name) / folder
     extension = Extension("lib.nms.cpu", ["cpu.pyx"], extra_compile_args=C_FLAGS)
@@ -128,37 +129,37 @@ def compile_module(folder: Path) -> None:
 
 
 def explain(log: str) -> str:
-    """One line about a failed C build: what is missing, and how to mend it."""
-    path = keep_log("cpu.log", log)
+    """Return one line about a failed C build: the reason and how to fix it."""
+    path = save_log("cpu.log", log)
     if "Python.h" in log:
-        reason, mend = "Python's headers are missing", "install python3-dev (python3-devel)"
+        reason, fix = "Python's headers are missing", "install python3-dev (python3-devel)"
     elif missing_compiler(log):
-        reason, mend = "no C compiler found", "install gcc (apt: build-essential) or clang"
+        reason, fix = "no C compiler found", "install gcc (apt: build-essential) or clang"
     else:
-        reason, mend = f"it did not compile ({last_error(log)})", f"see {path}"
-    return f"{reason}; {FALLBACK}. To mend: {mend}, then make again"
+        reason, fix = f"compilation failed ({first_error(log)})", f"see {path}"
+    return f"{reason}; {FALLBACK}. To fix: {fix}, then run make again"
 
 
 def missing_compiler(log: str) -> bool:
-    """Whether a build failed because there is no compiler to run."""
+    """Return True if a build failed because no compiler was found."""
     if os.name == "nt":
         return "Microsoft Visual C++" in log
     configured = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
     return shutil.which(configured.split()[0]) is None
 
 
-def last_error(log: str) -> str:
-    """The first line of ``log`` that tells of an error, else its last."""
+def first_error(log: str) -> str:
+    """Return the first line of ``log`` with an error, else its last line."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
     return (errors or lines[-1:] or ["no output"])[0][:200]
 
 
 def build_library(force: bool) -> Outcome:
-    """Build ``gpu.cu`` where there is an nvcc."""
+    """Build ``gpu.cu`` if nvcc is found."""
     nvcc = find_nvcc()
     if nvcc is None:
-        return Outcome("skipped: nvcc not found; boxes are done on the CPU")
+        return Outcome("skipped: nvcc not found; box NMS will run on the CPU")
     _, version = run([nvcc, "--version"])
     key = fingerprint("gpu.cu", [version, platform.machine(), *NVCC_FLAGS])
     if not force and is_current(LIBRARY, key):
@@ -167,30 +168,28 @@ def build_library(force: bool) -> Outcome:
     log = ""
     with temporary_folder() as folder:
         for target in NVCC_TARGETS:
-            # Relative paths, its temporary files' too: nvcc fails at a space in any of them.
-            place = f"{WORK.name}/{folder.name}"
-            command = [nvcc, *NVCC_FLAGS, *target, "-o", f"{place}/{LIBRARY}", "gpu.cu"]
-            code, text = run(command, TMPDIR=place)
+            # nvcc fails if a path has a space, so all paths are relative, also TMPDIR.
+            work_dir = f"{WORK.name}/{folder.name}"
+            command = [nvcc, *NVCC_FLAGS, *target, "-o", f"{work_dir}/{LIBRARY}", "gpu.cu"]
+            code, text = run(command, TMPDIR=work_dir)
             log += text
             if not code:
                 install(folder / LIBRARY, key)
                 return Outcome(f"built {LIBRARY} in {time.perf_counter() - start:.0f} s")
-    path = keep_log("gpu.log", log)
-    raise BuildError(
-        f"nvcc did not compile it ({last_error(log)}); boxes are done on the CPU. See {path}"
-    )
+    path = save_log("gpu.log", log)
+    raise BuildError(f"nvcc failed ({first_error(log)}); box NMS will run on the CPU. See {path}")
 
 
 def find_nvcc() -> str | None:
-    """nvcc of $CUDA_HOME, $CUDA_PATH, the PATH, or its usual folder."""
+    """Return the path of nvcc, from $CUDA_HOME, $CUDA_PATH, $PATH or its default folder."""
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
-    places = [os.path.join(home, "bin") for home in homes if home]
-    places += [os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
-    return next((found for place in places if (found := shutil.which("nvcc", path=place))), None)
+    folders = [os.path.join(home, "bin") for home in homes if home]
+    folders += [os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
+    return next((found for path in folders if (found := shutil.which("nvcc", path=path))), None)
 
 
 def run(command: list[str], **environment: str) -> tuple[int, str]:
-    """Run ``command`` in this folder: its exit code, stdout and stderr together."""
+    """Run ``command`` in this folder and return its exit code and combined output."""
     done = subprocess.run(
         command,
         cwd=HERE,
@@ -203,56 +202,59 @@ def run(command: list[str], **environment: str) -> tuple[int, str]:
 
 
 def temporary_folder() -> "TemporaryFolder":
-    """A new folder below ``build/``, removed at the end of the ``with``."""
+    """Create a folder below ``build/`` that is removed at the end of a ``with`` block."""
     WORK.mkdir(exist_ok=True)
     return TemporaryFolder(dir=WORK)
 
 
 class TemporaryFolder(tempfile.TemporaryDirectory):
-    """``TemporaryDirectory`` that gives a Path."""
+    """A ``TemporaryDirectory`` that returns a Path."""
 
     def __enter__(self) -> Path:
         return Path(super().__enter__())
 
 
-def fingerprint(source: str, surroundings: list[str]) -> str:
-    """A hash of all that a build depends on: times of files change with every checkout."""
+def fingerprint(source: str, environment: list[str]) -> str:
+    """Return a hash of everything that a build depends on.
+
+    File times are no substitute, because they change with every checkout.
+    """
     parts = [(HERE / source).read_bytes(), (HERE / "build.py").read_bytes()]
-    parts += [text.encode() for text in surroundings]
+    parts += [text.encode() for text in environment]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def is_current(name: str, key: str) -> bool:
-    """Whether ``name`` is there and was built with ``key``."""
+    """Return True if ``name`` exists and was built with ``key``."""
     record = WORK / f"{name}.key"
     return (HERE / name).is_file() and record.is_file() and record.read_text() == key
 
 
 def install(built: Path, key: str) -> None:
-    """Put a built file beside its source, and note what it was built from."""
+    """Move a built file next to its source and record its fingerprint."""
     record = WORK / f"{built.name}.key"
     record.unlink(missing_ok=True)
     built.replace(HERE / built.name)
     record.write_text(key)
 
 
-def keep_log(name: str, log: str) -> Path:
-    """Write the compiler's output below ``build/``."""
+def save_log(name: str, log: str) -> Path:
+    """Save the compiler's output below ``build/`` and return its path."""
     path = WORK / name
     path.write_text(log)
     return path
 
 
 def clean() -> None:
-    """Remove what was built, for every Python."""
+    """Remove all compiled files, for every Python version."""
     for path in [*HERE.glob("cpu.*.so"), *HERE.glob("cpu.*.pyd"), HERE / MODULE, HERE / LIBRARY]:
         path.unlink(missing_ok=True)
     shutil.rmtree(WORK, ignore_errors=True)
-    print("lib/nms: removed what was built")
+    print("lib/nms: removed all compiled files")
 
 
 def check() -> int:
-    """Compare all versions that are built; the exit code is 1 where one differs."""
+    """Compare all compiled versions and return the exit code, 1 if one differs."""
     sys.path.insert(0, str(HERE.parents[1]))
     from lib.nms.compare import compare
 
@@ -260,6 +262,6 @@ def check() -> int:
 
 
 if __name__ == "__main__":
-    # Python puts this folder first, where cpu.py or build/ could stand for someone else's module.
+    # Python puts this folder first in sys.path, where build/ or a file could hide another module.
     sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != HERE]
     raise SystemExit(main())

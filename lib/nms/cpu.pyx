@@ -1,45 +1,46 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""Box NMS and OKS-NMS in C: the same four functions, with the same arguments, as ``numpy_nms``.
+"""Cython versions of the four functions in ``numpy_nms``, with the same arguments.
 
-Only typed memoryviews are used, so neither NumPy's headers nor its version matter when this is
-built. The callers in ``lib.nms`` check every argument; nothing is checked here.
+Only typed memoryviews are used, so the build needs no NumPy headers and works with any version. The
+callers in ``lib.nms`` validate all arguments; nothing is checked here.
 """
 
 from libc.math cimport INFINITY, exp
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 
-INTERFACE = 1  # raised together with backend.INTERFACE when an argument below changes
+INTERFACE = 1  # must equal backend.INTERFACE; increase both when arguments change
 
 
 def box_keep(const float[:, ::1] boxes, float threshold, uint8_t[::1] keep):
-    """Write 1 into ``keep`` (n,) for each of ``boxes`` (4, n; highest score first) that stays."""
+    """Set ``keep`` (n,) to 1 for boxes (4, n) that are kept; the highest score must come first."""
     cdef Py_ssize_t n = boxes.shape[1], i
     cdef float *areas = <float *>calloc(n + 1, sizeof(float))
-    cdef int32_t *gone = <int32_t *>calloc(n + 1, sizeof(int32_t))
+    cdef int32_t *suppressed = <int32_t *>calloc(n + 1, sizeof(int32_t))
     try:
-        if areas == NULL or gone == NULL:
-            raise MemoryError(f"no memory for {n} boxes")
+        if areas == NULL or suppressed == NULL:
+            raise MemoryError(f"not enough memory for NMS of {n} boxes")
         with nogil:
             for i in range(n):
                 areas[i] = (boxes[2, i] - boxes[0, i] + 1) * (boxes[3, i] - boxes[1, i] + 1)
             for i in range(n):
-                keep[i] = not gone[i]
+                keep[i] = not suppressed[i]
                 if keep[i]:
-                    suppress_boxes(&boxes[0, 0], areas, n, i, threshold, gone)
+                    suppress_boxes(&boxes[0, 0], areas, n, i, threshold, suppressed)
     finally:
         free(areas)
-        free(gone)
+        free(suppressed)
 
 
 cdef void suppress_boxes(
     const float *boxes, const float *areas, Py_ssize_t n, Py_ssize_t i, float threshold,
-    int32_t *gone
+    int32_t *suppressed
 ) noexcept nogil:
-    """Set ``gone`` for the boxes after ``i`` that overlap it.
+    """Set ``suppressed`` for the boxes after ``i`` that overlap it.
 
-    No branches, and ``gone`` as wide as a float: so the C compiler makes vector instructions of it.
+    The C compiler can vectorise this loop, because it has no branches and ``suppressed`` is as wide
+    as a float.
     """
     cdef const float *left = boxes
     cdef const float *top = boxes + n
@@ -52,37 +53,37 @@ cdef void suppress_boxes(
         width = (x2 if x2 < right[j] else right[j]) - (x1 if x1 > left[j] else left[j]) + 1
         height = (y2 if y2 < bottom[j] else bottom[j]) - (y1 if y1 > top[j] else top[j]) + 1
         inter = (width if width > 0 else 0) * (height if height > 0 else 0)
-        gone[j] |= inter / (area + areas[j] - inter) > threshold
+        suppressed[j] |= inter / (area + areas[j] - inter) > threshold
 
 
 cdef struct Rule:
     const double *variances  # (joints,)
     Py_ssize_t joints
-    bint masked  # count only joints whose score in the second person is above `visible`
-    double visible
+    bint masked  # use only joints whose score in the second person is above `min_score`
+    double min_score
 
 
-cdef Rule make_rule(const double[::1] variances, visible) except *:
+cdef Rule make_rule(const double[::1] variances, min_score) except *:
     cdef Rule rule
     rule.variances = &variances[0]
     rule.joints = variances.shape[0]
-    rule.masked = visible is not None
-    rule.visible = visible if rule.masked else 0.0
+    rule.masked = min_score is not None
+    rule.min_score = min_score if rule.masked else 0.0
     return rule
 
 
 cdef double oks(
-    const double *one, const double *other, double mean_area, const Rule *rule, double enough
+    const double *one, const double *other, double mean_area, const Rule *rule, double threshold
 ) noexcept nogil:
-    """OKS, or some number not above ``enough`` as soon as it is certain that OKS is not above it.
+    """Return the OKS, or 0 as soon as it is certain that the OKS is not above ``threshold``.
 
-    No joint adds more than 1, which bounds what the joints still to come can do. People far apart,
-    nearly all pairs of an image, are so done after a few joints.
+    A joint adds at most 1, which gives an upper bound of the OKS after each joint. Most pairs of
+    people are far apart and need only a few joints.
     """
     cdef double total = 0, e, dx, dy
     cdef Py_ssize_t k, counted = 0, left
     for k in range(rule.joints):
-        if rule.masked and not other[3 * k + 2] > rule.visible:
+        if rule.masked and not other[3 * k + 2] > rule.min_score:
             continue
         dx = other[3 * k] - one[3 * k]
         dy = other[3 * k + 1] - one[3 * k + 1]
@@ -90,8 +91,8 @@ cdef double oks(
         total += exp(-e)
         counted += 1
         left = rule.joints - k - 1
-        # The factor leaves room for rounding, so that an early answer never differs from the full.
-        if total + left < enough * (counted + left) * 0.999999:
+        # The factor allows for rounding, so that stopping early never changes the result.
+        if total + left < threshold * (counted + left) * 0.999999:
             return 0.0
     return total / counted if counted else 0.0
 
@@ -101,9 +102,9 @@ cdef inline double mean(double area, double other) noexcept nogil:
 
 
 def oks_row(const double[:, ::1] person, const double[:, :, ::1] others, double area,
-            const double[::1] areas, const double[::1] variances, visible, double[::1] row):
+            const double[::1] areas, const double[::1] variances, min_score, double[::1] row):
     """Write the OKS of ``person`` (K, 3) with each of ``others`` (n, K, 3) into ``row`` (n,)."""
-    cdef Rule rule = make_rule(variances, visible)
+    cdef Rule rule = make_rule(variances, min_score)
     cdef Py_ssize_t j
     with nogil:
         for j in range(others.shape[0]):
@@ -111,42 +112,42 @@ def oks_row(const double[:, ::1] person, const double[:, :, ::1] others, double 
 
 
 def oks_groups(const double[:, :, ::1] keypoints, const double[::1] areas,
-               const double[::1] variances, visible, const int64_t[::1] order,
+               const double[::1] variances, min_score, const int64_t[::1] order,
                const int64_t[::1] starts, double threshold, int64_t[::1] kept):
-    """OKS-NMS in each ``order[starts[g]:starts[g + 1]]``; fill ``kept`` with rows, return how many.
+    """Run OKS-NMS in each group, write the kept rows to ``kept`` and return their number.
 
-    The survivors of a group move together at the front of its part of ``kept``: no other memory.
+    The remaining rows of a group are compacted in ``kept`` itself, so no other memory is needed.
     """
-    cdef Rule rule = make_rule(variances, visible)
-    cdef Py_ssize_t g, i, j, alive, write, base = 0
+    cdef Rule rule = make_rule(variances, min_score)
+    cdef Py_ssize_t g, i, j, remaining, write, base = 0
     cdef int64_t one, other
     with nogil:
         for g in range(starts.shape[0] - 1):
-            alive = starts[g + 1] - starts[g]
-            for i in range(alive):
+            remaining = starts[g + 1] - starts[g]
+            for i in range(remaining):
                 kept[base + i] = order[starts[g] + i]
             i = 0
-            while i < alive:
+            while i < remaining:
                 one = kept[base + i]
                 i += 1
                 write = i
-                for j in range(i, alive):
+                for j in range(i, remaining):
                     other = kept[base + j]
                     if not oks(&keypoints[one, 0, 0], &keypoints[other, 0, 0],
                                mean(areas[one], areas[other]), &rule, threshold) > threshold:
                         kept[base + write] = other
                         write += 1
-                alive = write
-            base += alive
+                remaining = write
+            base += remaining
     return base
 
 
 def soft_oks_groups(const double[:, :, ::1] keypoints, double[::1] scores,
-                    const double[::1] areas, const double[::1] variances, visible,
+                    const double[::1] areas, const double[::1] variances, min_score,
                     const int64_t[::1] order, const int64_t[::1] starts, double threshold,
                     Py_ssize_t limit, int64_t[::1] kept):
-    """Soft OKS-NMS in each group, at most ``limit`` of each; as ``oks_groups``. Alters ``scores``."""
-    cdef Rule rule = make_rule(variances, visible)
+    """Run soft OKS-NMS, keeping at most ``limit`` people per group; modifies ``scores``."""
+    cdef Rule rule = make_rule(variances, min_score)
     cdef Py_ssize_t g, i, j, n, best, base = 0
     cdef int64_t one, other
     cdef double overlap, score

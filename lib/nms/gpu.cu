@@ -1,8 +1,8 @@
-// Box NMS on a GPU, called by gpu.py through a plain C interface: no Python or torch headers.
+// Box NMS on a GPU, called by gpu.py through a C interface.
 //
-// Every pair of boxes is compared at once, 64 columns to a word of a bit table; one block of threads
-// then walks the table from the best box down. The arithmetic is cpu.pyx's, operation by operation:
-// the _rn intrinsics are never fused, so a box on the threshold gets the CPU's answer here too.
+// All pairs of boxes are compared in parallel. The results are stored in a bit table, 64 columns per
+// word. One thread block then walks through the table, best box first. The arithmetic is that of
+// cpu.pyx. The _rn intrinsics are never fused, so overlaps at the threshold round as on the CPU.
 
 #include <cuda_runtime.h>
 
@@ -34,7 +34,7 @@ __device__ bool overlaps(const Box& a, const Box& b, float threshold) {
   return __fdiv_rn(inter, __fsub_rn(__fadd_rn(area(a), area(b)), inter)) > threshold;
 }
 
-// Bit c of table[row][w] says that box `row` suppresses box 64 * w + c, which comes after it.
+// Bit c of table[row][w] is set if box `row` suppresses box 64 * w + c, which comes after it.
 __global__ void fill_table(const float* boxes, int n, float threshold, Word* table) {
   const int words = gridDim.x;
   const int first_column = blockIdx.x * kBits;
@@ -55,37 +55,40 @@ __global__ void fill_table(const float* boxes, int n, float threshold, Word* tab
   table[size_t(row) * words + blockIdx.x] = word;
 }
 
-// One block: decide 64 boxes at a time, then let those that stay remove boxes from the words after.
+// Runs in one thread block. Handles 64 boxes at a time: decide which of them are kept, then mark
+// the later boxes that they suppress.
 __global__ void reduce_table(const Word* table, int n, int words, Word* removed, Word* kept) {
-  __shared__ Word own[kBits];
-  __shared__ Word staying;
+  __shared__ Word rows_in_block[kBits];
+  __shared__ Word kept_in_block;
   for (int block = 0; block < words; ++block) {
     const int first = block * kBits;
     const int rows = min(kBits, n - first);
-    if (threadIdx.x < rows) own[threadIdx.x] = table[size_t(first + threadIdx.x) * words + block];
+    if (threadIdx.x < rows) {
+      rows_in_block[threadIdx.x] = table[size_t(first + threadIdx.x) * words + block];
+    }
     __syncthreads();
     if (threadIdx.x == 0) {
-      Word gone = removed[block], stay = 0;
+      Word suppressed = removed[block], keep = 0;
       for (int r = 0; r < rows; ++r) {
-        if (gone >> r & 1) continue;
-        stay |= Word(1) << r;
-        gone |= own[r];
+        if (suppressed >> r & 1) continue;
+        keep |= Word(1) << r;
+        suppressed |= rows_in_block[r];
       }
-      kept[block] = staying = stay;
+      kept[block] = kept_in_block = keep;
     }
     __syncthreads();
     for (int w = block + 1 + threadIdx.x; w < words; w += blockDim.x) {
-      Word gone = removed[w];
-      for (Word left = staying; left; left &= left - 1) {
-        gone |= table[size_t(first + __ffsll(left) - 1) * words + w];
+      Word suppressed = removed[w];
+      for (Word left = kept_in_block; left; left &= left - 1) {
+        suppressed |= table[size_t(first + __ffsll(left) - 1) * words + w];
       }
-      removed[w] = gone;
+      removed[w] = suppressed;
     }
     __syncthreads();
   }
 }
 
-// Device memory that is freed however the function that owns it is left.
+// Device memory that is freed at the end of its scope.
 template <typename T>
 struct Buffer {
   T* data = nullptr;
@@ -93,7 +96,7 @@ struct Buffer {
   ~Buffer() { cudaFree(data); }
 };
 
-// The caller's device, current again at the end: torch shares this thread's.
+// Restores the current device at the end of its scope, because torch uses the same setting.
 struct DeviceGuard {
   int previous = -1;
   cudaError_t enter(int device) {
@@ -109,7 +112,7 @@ struct DeviceGuard {
   do {                                             \
     const cudaError_t error = (call);              \
     if (error != cudaSuccess) {                    \
-      cudaGetLastError(); /* leave none pending */ \
+      cudaGetLastError(); /* clear the error */    \
       return error;                                \
     }                                              \
   } while (0)
@@ -147,7 +150,7 @@ const char* nms_error_text(int error) {
   return cudaGetErrorString(static_cast<cudaError_t>(error));
 }
 
-// boxes: (4, n), highest score first; kept: one bit for each box, lowest bit first.
+// boxes: (4, n), highest score first. kept: one bit per box, lowest bit first.
 int nms_box_keep(const float* boxes, int n, float threshold, int device, Word* kept) {
   return box_keep(boxes, n, threshold, device, kept);
 }

@@ -1,7 +1,7 @@
-"""Box NMS in CUDA, from the library that ``make`` builds of ``gpu.cu`` where it finds nvcc.
+"""Box NMS in CUDA, in a library that ``make`` builds from ``gpu.cu`` if nvcc is installed.
 
-Importing this loads nothing and touches no GPU. Where the library or a GPU is missing,
-``available`` is False and the CPU does the work.
+Importing this module does not load the library or initialise a GPU. If the library or a GPU is
+missing, ``available`` returns False.
 """
 
 import ctypes
@@ -13,19 +13,23 @@ from pathlib import Path
 
 import numpy as np
 
-INTERFACE = 1  # of the C functions; a library of another interface is as good as none
-# Not "gpu.so": Python would take that for a module of its own.
+INTERFACE = 1  # version of the C functions' arguments; a library with another is not used
+# Not "gpu.so", which Python would try to import as a module.
 LIBRARY = Path(__file__).resolve().parent / "libgpu_nms.so"
 
 logger = logging.getLogger(__name__)
 
 
 class CudaError(RuntimeError):
-    """A CUDA call failed; the message holds CUDA's own."""
+    """Raised when a CUDA call fails; includes CUDA's error message."""
 
 
 def parse_device(device: str) -> int | None:
-    """The GPU's number, or None for the CPU; ValueError for another name than these."""
+    """Return the index of the GPU, or None for the CPU.
+
+    Raises:
+        ValueError: if ``device`` is not "cpu", "cuda", "cuda:<index>" or "auto".
+    """
     match = re.fullmatch(r"(cpu)|auto|cuda(?::(\d+))?", str(device))
     if match is None:
         raise ValueError(f'device is {device!r}; it must be "cpu", "cuda", "cuda:1" or "auto"')
@@ -34,7 +38,7 @@ def parse_device(device: str) -> int | None:
 
 @cache
 def load_library() -> ctypes.CDLL | None:
-    """The built library, or None where there is none that can be loaded."""
+    """Return the compiled library, or None if none can be loaded."""
     if not LIBRARY.is_file():
         return None
     try:
@@ -44,7 +48,7 @@ def load_library() -> ctypes.CDLL | None:
         logger.debug("%s cannot be used: %s", LIBRARY, error)
         return None
     if interface != INTERFACE:
-        logger.debug("%s was built from other source; run make", LIBRARY)
+        logger.debug("%s was built from another version of the source; run make", LIBRARY)
         return None
     library.nms_error_text.restype = ctypes.c_char_p
     library.nms_error_text.argtypes = [ctypes.c_int]
@@ -61,47 +65,50 @@ def load_library() -> ctypes.CDLL | None:
 
 @cache
 def count_devices(process: int) -> int:
-    """How many GPUs this process can use. ``process``: its id, so that a fork asks anew."""
+    """Return the number of GPUs that this process can use.
+
+    ``process`` is the process id, so that a forked process does not use the cached result.
+    """
     library = load_library()
     if library is None:
         return 0
     count = ctypes.c_int(0)
     error = library.nms_device_count(ctypes.byref(count))
     if error:
-        logger.debug("no GPU for NMS: %s", error_text(library, error))
+        logger.debug("no GPU available for NMS: %s", error_text(library, error))
         return 0
     return count.value
 
 
-def available(number: int = 0) -> bool:
-    """Whether box NMS can run on GPU ``number``."""
-    return number < count_devices(os.getpid())
+def available(index: int = 0) -> bool:
+    """Return True if box NMS can run on the GPU with this index."""
+    return index < count_devices(os.getpid())
 
 
 def error_text(library: ctypes.CDLL, error: int) -> str:
-    """CUDA's number and words for an error."""
+    """Return the number and text of a CUDA error."""
     return f"CUDA error {error}, {library.nms_error_text(error).decode()}"
 
 
-def box_keep(boxes: np.ndarray, threshold: float, keep: np.ndarray, number: int = 0) -> None:
-    """Mark the boxes that stay, on GPU ``number``; the answer is the CPU's.
+def box_keep(boxes: np.ndarray, threshold: float, keep: np.ndarray, index: int = 0) -> None:
+    """Mark the boxes that are kept, with the same result as on the CPU.
 
     Args:
         boxes: float32 (4, n), n > 0, contiguous: x1, y1, x2, y2, highest score first.
-        threshold: a box goes when its overlap with a kept, better one is above this.
-        keep: uint8 (n,), overwritten with 1 where a box stays and 0 where it goes.
-        number: of the GPU.
+        threshold: remove a box if its overlap with a better, kept one is above this.
+        keep: uint8 (n,), output: 1 for boxes that are kept, 0 for others.
+        index: index of the GPU.
 
     Raises:
-        CudaError: CUDA failed, or the library is not there.
+        CudaError: if CUDA fails or the library is not built.
     """
     library = load_library()
     if library is None:
-        raise CudaError("the CUDA version of NMS is not built; run make where nvcc is")
+        raise CudaError("the CUDA version of NMS is not built; install nvcc and run make")
     count = boxes.shape[1]
     words = np.empty((count + 63) // 64, np.uint64)
-    error = library.nms_box_keep(boxes.ctypes.data, count, threshold, number, words.ctypes.data)
+    error = library.nms_box_keep(boxes.ctypes.data, count, threshold, index, words.ctypes.data)
     if error:
-        raise CudaError(f"NMS of {count} boxes on cuda:{number}: {error_text(library, error)}")
-    # Words of a little-endian machine, as all that CUDA runs on are: byte order is bit order.
+        raise CudaError(f"NMS of {count} boxes on cuda:{index}: {error_text(library, error)}")
+    # All machines with CUDA are little-endian, so the bytes of a word are in bit order.
     keep[:] = np.unpackbits(words.view(np.uint8), bitorder="little")[:count]

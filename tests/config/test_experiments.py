@@ -1,5 +1,4 @@
-"""The experiments in experiments/: each loads, is built, has its paper's numbers and at most two
-bases."""
+"""The files in experiments/: each loads, builds, has at most two bases and its paper's settings."""
 
 from pathlib import Path
 
@@ -22,7 +21,7 @@ RUNNABLE = [path for path in EXPERIMENTS if path.name not in SHARED]
 
 
 def original_yaml(width: int) -> str:
-    """HRNet on COCO at 384x288 as the original repository lays its files out, every key given."""
+    """Return a YAML file of HRNet on COCO at 384x288 with every key, as in the original."""
     stages = ""
     for branches, modules in ((2, 1), (3, 4), (4, 3)):
         channels = [width * 2**i for i in range(branches)]
@@ -138,8 +137,8 @@ def test_every_experiment_loads_and_its_network_fits_its_sizes(path, quick_shape
     with torch.device("meta"), torch.no_grad():
         network = build_model(cfg).eval()
         outputs = network(torch.empty(1, 3, *cfg.MODEL.IMAGE_SIZE[::-1]))
-        places, scores = codec.decode(outputs)  # it refuses other sizes than MODEL.HEATMAP_SIZE
-    assert (places.shape, scores.shape) == ((1, cfg.MODEL.NUM_JOINTS, 2), places.shape[:2])
+        coords, scores = codec.decode(outputs)  # raises unless the size is MODEL.HEATMAP_SIZE
+    assert (coords.shape, scores.shape) == ((1, cfg.MODEL.NUM_JOINTS, 2), coords.shape[:2])
     assert yaml.safe_load(cfg.dump())["MODEL"]["NAME"] == cfg.MODEL.NAME
 
 
@@ -158,6 +157,7 @@ def test_no_two_experiments_write_into_one_folder():
     assert len(set(folders)) == len(folders) > 60
 
 
+# Rotation, scale, half body, learning rate, epochs, batch size per GPU, GPUs, sigma, optimizer.
 MMPOSE = (40, 0.5, 0.3, 5e-4, 210)
 RECIPES = {
     "coco/transpose/transpose_r_a4_256x192": (45, 0.35, 0.3, 1e-4, 230, 20, 1, 2, "adam"),
@@ -196,8 +196,8 @@ def test_the_other_experiments_have_their_papers_recipes(name):
     )
 
 
-# What the original's fifteen files say: size, sigma, batch, rotation, scale, half body, RGB, steps,
-# epochs, width or depth.
+# The original's fifteen files: image size, sigma, batch size, (rotation, scale, half body, RGB,
+# learning rate steps, epochs), width or depth.
 HRNET_COCO = (45, 0.35, 0.3, True, [170, 200], 210)
 HRNET_MPII = (30, 0.25, 0.0, True, [170, 200], 210)
 RESNET_COCO = (40, 0.3, 0.0, False, [90, 120], 140)
@@ -238,8 +238,13 @@ def test_the_official_experiments_are_the_originals(name):
     assert [side // 4 for side in size] == cfg.MODEL.HEATMAP_SIZE
     assert (sigma, batch) == (cfg.MODEL.SIGMA, cfg.TRAIN.BATCH_SIZE_PER_GPU)
     data = cfg.DATASET
-    how = (data.ROT_FACTOR, data.SCALE_FACTOR, max(data.PROB_HALF_BODY, 0.0), data.COLOR_RGB)
-    assert (*how, cfg.TRAIN.LR_STEP, cfg.TRAIN.END_EPOCH) == rest
+    augmentation = (
+        data.ROT_FACTOR,
+        data.SCALE_FACTOR,
+        max(data.PROB_HALF_BODY, 0.0),
+        data.COLOR_RGB,
+    )
+    assert (*augmentation, cfg.TRAIN.LR_STEP, cfg.TRAIN.END_EPOCH) == rest
     extra = cfg.MODEL.EXTRA
     assert width == (extra.STAGE2.NUM_CHANNELS[0] if "hrnet" in name else extra.NUM_LAYERS)
     assert (17 if name.startswith("coco") else 16) == cfg.MODEL.NUM_JOINTS
@@ -248,7 +253,7 @@ def test_the_official_experiments_are_the_originals(name):
     assert cfg.GPUS == (0, 1, 2, 3)
 
 
-# Learning rate, epochs, batch on a device, epochs between validations, sigma at 384x288.
+# Learning rate, epochs, batch size per GPU, epochs between validations, sigma at 384x288.
 LIGHTWEIGHT = {
     ("coco", "lite"): (0.002, 210, 64, 10, 3),
     ("coco", "dite"): (0.002, 270, 32, 10, 3),

@@ -1,4 +1,4 @@
-"""Joints that a YAML or an annotation file describes."""
+"""Joints defined by a YAML file or an annotation file."""
 
 import json
 import logging
@@ -9,15 +9,15 @@ import pytest
 import yaml
 
 from lib.config import load_config
-from lib.config.joints import flip_pairs_of, skeleton_of
+from lib.config.joints import find_flip_pairs, skeleton_of
 from lib.keypoints.skeletons import COCO, CROWDPOSE, SKELETONS
 from lib.utils.errors import InputError
 
 BIRD = ["beak", "left_wing", "right_wing", "tail", "nose"]
 
 
-def own(tmp_path: Path, categories: list[dict] | None = None, **settings) -> Path:
-    """A YAML of birds, whose annotations have ``categories``."""
+def write_birds(tmp_path: Path, categories: list[dict] | None = None, **settings) -> Path:
+    """Write a YAML file for a data set of birds, with ``categories`` in its annotations."""
     if categories is not None:
         content = {"images": [], "annotations": [], "categories": categories}
         (tmp_path / "train.json").write_text(json.dumps(content))
@@ -33,13 +33,13 @@ def test_a_known_data_set_says_how_many_joints_there_are(tmp_path, name):
     cfg = load_config(tmp_path / "a.yaml")
     assert len(SKELETONS[name]) == cfg.MODEL.NUM_JOINTS
     assert skeleton_of(cfg) == SKELETONS[name]
-    assert cfg.DATASET.JOINT_NAMES == []  # known ones are not written out
+    assert cfg.DATASET.JOINT_NAMES == []  # those of built-in data sets are not written out
 
 
 def test_what_a_yaml_leaves_out_is_found_and_the_log_says_so(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     limbs = [[1, 2], [1, 3], [1, 4]]
-    path = own(tmp_path, [{"id": 3, "name": "bird", "keypoints": BIRD, "skeleton": limbs}])
+    path = write_birds(tmp_path, [{"id": 3, "name": "bird", "keypoints": BIRD, "skeleton": limbs}])
     cfg = load_config(path)
     skeleton = skeleton_of(cfg)
     assert skeleton.names == tuple(BIRD)
@@ -49,9 +49,9 @@ def test_what_a_yaml_leaves_out_is_found_and_the_log_says_so(tmp_path, caplog):
     middle = float(np.median(COCO.sigmas))
     assert skeleton.sigmas == (middle,) * 4 + (COCO.sigmas[0],)
     assert "5 joints: beak, left_wing, right_wing, tail, nose" in caplog.text
-    assert "flip pairs by their names: left_wing/right_wing" in caplog.text
-    assert "DATASET.SIGMAS is not given" in caplog.text
-    # What was found stands in the configuration: the annotations are not needed again.
+    assert "flip pairs found by name: left_wing/right_wing" in caplog.text
+    assert "DATASET.SIGMAS is not set" in caplog.text
+    # The configuration holds the joints, so the annotations are no longer needed.
     (tmp_path / "train.json").unlink()
     (tmp_path / "kept.yaml").write_text(cfg.dump())
     caplog.clear()
@@ -62,13 +62,13 @@ def test_what_a_yaml_leaves_out_is_found_and_the_log_says_so(tmp_path, caplog):
 
 def test_a_skeleton_with_a_0_counts_from_0_and_limbs_of_no_joints_are_left_out(tmp_path, caplog):
     limbs = [[0, 1], [4, 3], [4, 5]]
-    path = own(tmp_path, [{"id": 1, "name": "bird", "keypoints": BIRD, "skeleton": limbs}])
+    path = write_birds(tmp_path, [{"id": 1, "name": "bird", "keypoints": BIRD, "skeleton": limbs}])
     assert skeleton_of(load_config(path)).limbs == ((0, 1), (4, 3))
-    assert "1 of its 3 limbs are left out" in caplog.text
+    assert "ignoring 1 of 3 limbs of category 'bird'" in caplog.text
 
 
 def test_the_yaml_goes_before_the_file_and_joints_may_be_names(tmp_path):
-    path = own(
+    path = write_birds(
         tmp_path,
         [{"id": 1, "name": "bird", "keypoints": ["x", "y", "z", "u", "v"]}],
         JOINT_NAMES=BIRD,
@@ -86,14 +86,14 @@ def test_the_yaml_goes_before_the_file_and_joints_may_be_names(tmp_path):
 
 
 def test_a_known_data_set_takes_other_sigmas_and_keeps_the_rest(tmp_path):
-    path = own(tmp_path, DATASET="coco", SIGMAS=[0.05] * 17)
+    path = write_birds(tmp_path, DATASET="coco", SIGMAS=[0.05] * 17)
     skeleton = skeleton_of(load_config(path))
     assert skeleton.sigmas == (0.05,) * 17
     assert (skeleton.names, skeleton.flip_pairs) == (COCO.names, COCO.flip_pairs)
 
 
 def test_a_known_name_with_other_joints_is_filled_in_like_ones_own(tmp_path):
-    path = own(tmp_path, DATASET="coco", JOINT_NAMES=BIRD)
+    path = write_birds(tmp_path, DATASET="coco", JOINT_NAMES=BIRD)
     skeleton = skeleton_of(load_config(path))
     assert skeleton.flip_pairs == ((1, 2),)
     assert skeleton.sigmas[4] == COCO.sigmas[0]
@@ -105,9 +105,9 @@ def test_of_several_categories_the_named_one_counts(tmp_path):
         {"id": 2, "name": "cat", "keypoints": ["head", "tail"]},
         {"id": 3, "name": "bird", "keypoints": BIRD},
     ]
-    path = own(tmp_path, categories)
+    path = write_birds(tmp_path, categories)
     assert skeleton_of(load_config(path)).names == ("head", "tail")
-    path = own(tmp_path, categories, CATEGORIES=["bird"])
+    path = write_birds(tmp_path, categories, CATEGORIES=["bird"])
     assert skeleton_of(load_config(path)).names == tuple(BIRD)
 
 
@@ -124,28 +124,28 @@ def test_of_several_categories_the_named_one_counts(tmp_path):
     ],
 )
 def test_flip_pairs_by_name(names, pairs):
-    assert set(flip_pairs_of(names)) == set(pairs)
+    assert set(find_flip_pairs(names)) == set(pairs)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"DATASET": "birds", "ANNOTATIONS": ""}, "there is no 'birds'.*DATASET.ANNOTATIONS"),
-        ({}, "no category names its keypoints.*DATASET.JOINT_NAMES"),
-        ({"JOINT_NAMES": ["a", "a"]}, r"DATASET.JOINT_NAMES: must be texts, each once"),
-        ({"JOINT_NAMES": BIRD, "SIGMAS": [0.1]}, "DATASET.SIGMAS: must be 5 numbers above 0"),
-        ({"JOINT_NAMES": BIRD, "SIGMAS": [0.1] * 4 + [0]}, "DATASET.SIGMAS: must be 5 numbers"),
-        ({"JOINT_NAMES": BIRD, "FLIP_PAIRS": [[1, 2, 3]]}, "FLIP_PAIRS: must be pairs of joints"),
-        ({"JOINT_NAMES": BIRD, "LIMBS": [["beak", "foot"]]}, "LIMBS: there is no joint 'foot'"),
-        ({"JOINT_NAMES": BIRD, "UPPER_BODY": [5]}, "UPPER_BODY: there is no joint 5"),
+        ({"DATASET": "birds", "ANNOTATIONS": ""}, "unknown data set 'birds'.*DATASET.ANNOTATIONS"),
+        ({}, "no category lists its keypoints.*DATASET.JOINT_NAMES"),
+        ({"JOINT_NAMES": ["a", "a"]}, r"DATASET.JOINT_NAMES: must be distinct strings"),
+        ({"JOINT_NAMES": BIRD, "SIGMAS": [0.1]}, "DATASET.SIGMAS: must be 5 positive numbers"),
+        ({"JOINT_NAMES": BIRD, "SIGMAS": [0.1] * 4 + [0]}, "DATASET.SIGMAS: must be 5 positive"),
+        ({"JOINT_NAMES": BIRD, "FLIP_PAIRS": [[1, 2, 3]]}, "FLIP_PAIRS: must be pairs of two"),
+        ({"JOINT_NAMES": BIRD, "LIMBS": [["beak", "foot"]]}, "LIMBS: unknown joint 'foot'"),
+        ({"JOINT_NAMES": BIRD, "UPPER_BODY": [5]}, "UPPER_BODY: unknown joint 5"),
     ],
 )
 def test_joints_that_do_not_fit_are_named(tmp_path, settings, message):
-    path = own(tmp_path, [{"id": 1, "name": "bird"}], **settings)
+    path = write_birds(tmp_path, [{"id": 1, "name": "bird"}], **settings)
     with pytest.raises(InputError, match=message):
         load_config(path)
 
 
 def test_a_missing_annotation_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"train\.json: there is no such file"):
-        load_config(own(tmp_path))
+        load_config(write_birds(tmp_path))

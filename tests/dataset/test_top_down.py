@@ -267,7 +267,7 @@ def test_select_data_leaves_badly_placed_people_out_of_training_alone(tmp_path, 
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"DATASET": {"DATASET": "cocoa"}}, "DATASET.DATASET: there is no 'cocoa'; known are coco"),
+        ({"DATASET": {"DATASET": "cocoa"}}, "DATASET.DATASET: unknown data set 'cocoa'"),
         ({"MODEL": {"NUM_JOINTS": 16}}, "MODEL.NUM_JOINTS: is 16, but coco has 17 joints"),
         ({"TEST": {"USE_GT_BBOX": False}}, "TEST.COCO_BBOX_FILE: no file"),
     ],

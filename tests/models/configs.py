@@ -1,4 +1,4 @@
-"""Configs for the tests of networks, with the original HRNet keys."""
+"""Configurations for tests of networks."""
 
 import copy
 from typing import Any
@@ -7,7 +7,7 @@ from yacs.config import CfgNode
 
 from lib.config.networks import EXTRA
 
-# The experiments whose networks the golden files hold.
+# Networks with golden files.
 GOLDEN_CONFIGS: dict[str, dict[str, Any]] = {
     "pose_resnet_50": {"depth": 50},
     "pose_hrnet_w32": {"width": 32},
@@ -22,7 +22,7 @@ LIGHT = ("lite_hrnet", "dite_hrnet", "wide_hrnet")
 
 
 def model_cfg(width: int = 0, depth: int = 0, light: str = "", **options: Any) -> CfgNode:
-    """HRNet of ``width``, SimpleBaseline of ``depth``, or one of the lightweight networks."""
+    """Configure an HRNet of ``width``, a SimpleBaseline of ``depth`` or a lightweight network."""
     if light:
         return light_cfg(light, **options)
     return hrnet_cfg(width, **options) if width else resnet_cfg(depth, **options)
@@ -69,23 +69,23 @@ def hrnet_cfg(
 
 
 def light_cfg(name: str, num_joints: int = 17, **extra: Any) -> CfgNode:
-    """The -18 of a family, with other settings of MODEL.EXTRA."""
+    """Configure the -18 network of a family; ``extra`` overrides MODEL.EXTRA."""
     return _cfg(name, num_joints, {**EXTRA[name], **extra})
 
 
 def tiny_light_cfg(name: str, num_joints: int = 5, **extra: Any) -> CfgNode:
-    """A narrow network of the family with a module a stage, two in the middle one."""
+    """Configure a narrow lightweight network with one module per stage, two in the second."""
     small = {"NUM_MODULES": [1, 2, 1], "NUM_CHANNELS": [16, 32, 64, 64]}
     return light_cfg(name, num_joints, **{**small, **extra})
 
 
 def tiny_hrnet_cfg(num_joints: int = 5, **options: Any) -> CfgNode:
-    """A network of HRNet's shape that runs in milliseconds; two modules where paths differ."""
+    """Configure a tiny HRNet that runs in milliseconds."""
     return hrnet_cfg(4, num_joints, modules=(1, 2, 2), blocks=1, **options)
 
 
 def with_head(name: str, head: str = "heatmap", size=(192, 256), **extra) -> CfgNode:
-    """A network as its paper has it, but for ``extra``, under a head."""
+    """Configure a network with its paper's settings, overridden by ``extra``, and a head."""
     model = {
         "NAME": name,
         "HEAD": head,
@@ -99,7 +99,7 @@ def with_head(name: str, head: str = "heatmap", size=(192, 256), **extra) -> Cfg
 
 
 def tiny(name: str, head: str) -> CfgNode:
-    """A small network of each kind under a head, for 64 x 96 crops."""
+    """Configure a small network with a head, for crops of 64 x 96 pixels."""
     if name == "pose_hrnet":
         cfg = tiny_hrnet_cfg()
     elif name in LIGHT:

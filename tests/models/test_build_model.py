@@ -1,4 +1,4 @@
-"""The networks that build_model makes: published numbers, sizes, features, refusals."""
+"""Networks from build_model: published outputs, sizes, features and errors."""
 
 import pytest
 import torch
@@ -97,7 +97,7 @@ def test_features_have_the_channels_they_announce(options, quick_shapes):
 )
 def test_gradients_reach_every_parameter(cfg):
     torch.manual_seed(0)
-    cfg.MODEL.INIT_WEIGHTS = False  # a std of 0.001 would let gradients underflow to nothing
+    cfg.MODEL.INIT_WEIGHTS = False  # with a std of 0.001 gradients would underflow
     network = build_model(cfg)
     network(torch.randn(2, 3, 64, 64)).square().mean().backward()
     silent = [

@@ -1,4 +1,4 @@
-"""The network that comes with the project is complete, small, described, and finds drawn people."""
+"""The built-in network: complete, small, documented, and able to find drawn people."""
 
 import hashlib
 from pathlib import Path
@@ -33,16 +33,16 @@ def test_the_model_card_has_the_hash_of_the_weights():
 
 
 def test_it_finds_the_joints_of_drawn_people():
-    """People whom it was not trained on; most joints within a tenth of the person's size."""
+    """Most joints of unseen people are within a tenth of the person's size."""
     predictor = Predictor()
     errors = []
     for index in range(6):
         image, people = draw_scene(0, "val", index)
         people = [p for p in people if p["num_keypoints"] >= 8 and p["area"] > 64**2]
         found = predictor(image, [p["bbox"] for p in people])
-        for person, truth in zip(found, people, strict=True):
-            joints = np.reshape(truth["keypoints"], (17, 3))
+        for person, ground_truth in zip(found, people, strict=True):
+            joints = np.reshape(ground_truth["keypoints"], (17, 3))
             distance = np.linalg.norm(person.keypoints - joints[:, :2], axis=1)
-            errors += (distance[joints[:, 2] == 2] / max(truth["bbox"][2:])).tolist()
+            errors += (distance[joints[:, 2] == 2] / max(ground_truth["bbox"][2:])).tolist()
     assert len(errors) > 40
     assert np.mean(np.array(errors) < 0.1) > 0.7

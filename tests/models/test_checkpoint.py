@@ -1,4 +1,4 @@
-"""Checkpoints of every published layout go in; what does not fit is refused and changes nothing."""
+"""Checkpoints: every published layout loads; a mismatch raises and changes nothing."""
 
 import pickle
 from collections import OrderedDict
@@ -21,7 +21,7 @@ CONFIGS = {
 
 
 def make(kind: str = "hrnet", seed: int = 0) -> nn.Module:
-    """A network whose every entry, counters and running means too, depends on the seed."""
+    """Build a network in which every entry depends on the seed, buffers included."""
     network = build_model(CONFIGS[kind])
     generator = torch.Generator().manual_seed(seed)
     for value in network.state_dict().values():
@@ -126,13 +126,13 @@ def test_another_number_of_joints_is_refused_with_both_shapes():
     state = plain(build_model(tiny_hrnet_cfg(num_joints=6)))
     message = refusal(make(), state)
     assert "final_layer.weight is (6, 4, 1, 1) in the file, (5, 4, 1, 1) in the network" in message
-    assert "2 of another shape" in message
+    assert "2 with a different shape" in message
     assert "PoseHRNet" in message
 
 
 def test_another_network_is_refused_with_counts_and_first_names():
     message = refusal(make(), plain(make("resnet")))
-    assert "missing in it: conv2.weight, bn2.weight, bn2.bias, ..." in message
+    assert "missing from it: conv2.weight, bn2.weight, bn2.bias, ..." in message
     assert "not in the network: layer2.0.conv1.weight" in message
     assert "another network" in message
 
@@ -141,7 +141,7 @@ def test_one_missing_and_one_unknown_entry_are_named():
     state = plain(make(seed=1))
     state["final_layer.gain"] = state.pop("final_layer.bias")
     message = refusal(make(), state)
-    assert "1 missing in it: final_layer.bias" in message
+    assert "1 missing from it: final_layer.bias" in message
     assert "1 not in the network: final_layer.gain" in message
 
 
@@ -157,11 +157,11 @@ def test_an_entry_that_is_there_twice_is_refused():
 def test_a_file_without_weights_is_refused(content, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(content, path)
-    assert "holds no weights" in refusal(make(), path)
+    assert "contains no weights" in refusal(make(), path)
 
 
 class Outsider:
-    """What a weights-only reader must not build."""
+    """A class that loading with weights_only must not create."""
 
 
 def test_a_pickle_with_code_is_refused(tmp_path):
@@ -280,7 +280,7 @@ def test_another_networks_file_is_refused_though_some_entries_fit(tmp_path):
 
 def test_a_backbone_with_nothing_in_common_is_refused(tmp_path):
     path = save({"encoder.weight": torch.zeros(2)}, tmp_path)
-    with pytest.raises(InputError, match=r"nothing for PoseHRNet.*encoder\.weight"):
+    with pytest.raises(InputError, match=r"no entries for PoseHRNet.*encoder\.weight"):
         load_pretrained(make(), path)
 
 
@@ -318,7 +318,7 @@ def test_half_weights_of_a_spoilt_network_are_refused():
 
 
 def refusal(network: nn.Module, source: object) -> str:
-    """The message with which ``source`` is refused; the network must be as it was."""
+    """Return the error message for ``source``; check that the network is unchanged."""
     before = plain(network)
     with pytest.raises(InputError) as caught:
         load_checkpoint(network, source)

@@ -1,4 +1,4 @@
-"""Batch norms folded into convolutions: the same answers without them."""
+"""Folding of batch norms into convolutions: same outputs, no batch norms left."""
 
 import pytest
 import torch
@@ -23,8 +23,8 @@ CONFIGS = {
 }
 
 
-def lively(network: nn.Module) -> nn.Module:
-    """Batch norms that change what goes through them, and gates that differ."""
+def randomize_weights(network: nn.Module) -> nn.Module:
+    """Randomise batch norms and gates, so that they have an effect."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -41,8 +41,8 @@ def test_a_folded_network_gives_the_same_without_batch_norms(name):
     torch.manual_seed(0)
     cfg = CONFIGS[name].clone()
     cfg.MODEL.INIT = "kaiming"
-    # In float64, where rounding hides nothing and does not depend on the processor.
-    network = lively(build_model(cfg)).double()
+    # float64, so that rounding is negligible on any processor.
+    network = randomize_weights(build_model(cfg)).double()
     state = {key: value.clone() for key, value in network.state_dict().items()}
     folded = fold_batch_norms(network)
     x = torch.randn(2, 3, 96, 64, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""HRFormer against the published code's numbers."""
+"""HRFormer against outputs of the published code."""
 
 import pytest
 import torch
@@ -9,14 +9,14 @@ from lib.models.hrformer import TransformerBlock, WindowAttention
 from lib.utils.errors import InputError
 from tests.golden_files import golden_model
 from tests.models.configs import tiny, with_head
-from tests.models.test_heads import filled
+from tests.models.test_heads import build_with_weights
 
 
 def test_computes_what_the_published_network_computes_with_and_without_the_position_bias():
     golden = golden_model("hrformer_small")
     outputs = []
     for has_bias in (False, True):
-        network = filled(golden, with_head("hrformer", RELATIVE_POSITION_BIAS=has_bias))
+        network = build_with_weights(golden, with_head("hrformer", RELATIVE_POSITION_BIAS=has_bias))
         with torch.inference_mode():
             outputs.append(network(golden.image))
             if not has_bias:
@@ -51,9 +51,9 @@ def test_whole_samples_leave_out_a_path_in_training_only():
     block = next(m for m in network.modules() if isinstance(m, TransformerBlock))
     block.drop_path = 0.5
     image = torch.ones(64, 1, 1, 1)
-    kept = block.train()._dropped(image).flatten()
+    kept = block.train()._apply_drop_path(image).flatten()
     assert set(kept.tolist()) == {0.0, 2.0} and 16 < kept.count_nonzero() < 48
-    assert torch.equal(block.eval()._dropped(image), image)
+    assert torch.equal(block.eval()._apply_drop_path(image), image)
 
 
 def test_the_table_is_trained_only_where_it_is_added():
@@ -70,7 +70,7 @@ def test_the_table_is_trained_only_where_it_is_added():
     ("key", "value", "message"),
     [
         ("NUM_HEADS", [3, 2, 4, 8], "NUM_HEADS must be divisors of the channels"),
-        ("DROP_PATH", 1.0, "DROP_PATH must be from 0 to below 1"),
+        ("DROP_PATH", 1.0, "DROP_PATH must be at least 0 and below 1"),
         ("NUM_CHANNELS", [8, 16], "NUM_CHANNELS must be 4 numbers"),
     ],
 )
@@ -82,7 +82,7 @@ def test_a_bad_setting_is_refused_by_name(key, value, message):
 
 
 def test_mmposes_own_names_and_joined_projections_are_read():
-    """mmpose/models/backbones/hrformer.py of open-mmlab/mmpose: qkv, proj and ffn."""
+    """The names are those of mmpose/models/backbones/hrformer.py in open-mmlab/mmpose."""
     source, target = (build_model(tiny("hrformer", "heatmap")) for _ in range(2))
     state = {}
     for key, value in source.state_dict().items():

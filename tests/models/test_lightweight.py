@@ -1,4 +1,4 @@
-"""What is peculiar to Lite-HRNet, Dite-HRNet and WideHRNet: their fusing, and their settings."""
+"""Lite-HRNet, Dite-HRNet and WideHRNet: fusion, dynamic convolutions and settings."""
 
 import copy
 import re
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from lib.models import build_model
 from lib.models.dite_hrnet import DynamicConv
-from lib.models.lightweight import LightweightModule, shuffle
+from lib.models.lightweight import LightweightModule, shuffle_channels
 from lib.models.wide_hrnet import make_divisible
 from lib.utils.errors import InputError
 from tests.models.configs import LIGHT, tiny_light_cfg
@@ -24,7 +24,7 @@ def branches(number: int = 2) -> list[torch.Tensor]:
 
 
 def fuse_as_published(module: LightweightModule, x: list[torch.Tensor]) -> list[torch.Tensor]:
-    """The sums in the published order, with everything computed as often as there."""
+    """Fuse branches literally as the published code does."""
     x = [item.clone() for item in x]
     rows = []
     for i in range(len(x)):
@@ -35,7 +35,7 @@ def fuse_as_published(module: LightweightModule, x: list[torch.Tensor]) -> list[
                 sent = functional.interpolate(sent, scale_factor=2.0 ** (j - i), mode="nearest")
             total = total + sent
         if i == 0:
-            x[0] = total.relu() if module.is_rectified_first else total
+            x[0] = total.relu() if module.fuse_after_relu else total
         rows.append(total.relu())
     return rows
 
@@ -43,7 +43,7 @@ def fuse_as_published(module: LightweightModule, x: list[torch.Tensor]) -> list[
 @pytest.fixture(params=[False, True], ids=["lite", "dite"])
 def module(request) -> LightweightModule:
     torch.manual_seed(0)
-    return LightweightModule(nn.Identity(), CHANNELS, is_rectified_first=request.param)
+    return LightweightModule(nn.Identity(), CHANNELS, fuse_after_relu=request.param)
 
 
 def test_fuses_as_published(module):
@@ -78,7 +78,7 @@ def test_a_training_step_leaves_the_published_statistics_and_gradients(module):
 @pytest.mark.parametrize("groups", [2, 4])
 def test_shuffles_as_torch_does(groups):
     x = torch.randn(2, 8 * groups, 5, 3)
-    ours = shuffle(x.chunk(groups, dim=1))
+    ours = shuffle_channels(x.chunk(groups, dim=1))
     assert torch.equal(ours, functional.channel_shuffle(x, groups))
 
 
@@ -103,7 +103,7 @@ def test_a_dynamic_convolution_gives_each_image_its_own_mix_of_kernels(kernel, s
     torch.testing.assert_close(layer(x), torch.cat(expected), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(layer(x[:1]), expected[0], rtol=1e-4, atol=1e-5)
     if groups > 1:
-        by_each = layer._convolve_by_each(x, layer.attention(x))
+        by_each = layer._mix_outputs(x, layer.attention(x))
         torch.testing.assert_close(by_each, torch.cat(expected), rtol=1e-4, atol=1e-5)
 
 
@@ -119,7 +119,7 @@ def test_images_side_by_side_stay_channels_last(monkeypatch):
     x = torch.randn(3, 8, 6, 4).contiguous(memory_format=torch.channels_last)
     monkeypatch.setattr("lib.models.dite_hrnet.functional.conv2d", record)
     y = conv(x)
-    # PyTorch goes by the strides, the batch's of one image too, where it chooses a kernel.
+    # PyTorch chooses its kernel by the strides, including that of the batch dimension.
     assert [row.stride() for row in seen] == [(3 * 8 * 6 * 4, 1, 4 * 3 * 8, 3 * 8)]
     assert y.is_contiguous(memory_format=torch.channels_last)
 
@@ -147,7 +147,7 @@ def test_gates_begin_alike_whatever_they_are_given(name):
     cfg.MODEL.INIT, cfg.MODEL.INIT_WEIGHTS = "kaiming", True
     modules = dict(build_model(cfg).named_modules())
     gates = [module for key, module in modules.items() if re.search(f"({GATES[name]})$", key)]
-    # Of Dite-HRNet's masks some are lists of convolutions, and of its attentions all are sequences.
+    # The pattern also matches Dite-HRNet's containers of gates.
     gates = [gate for gate in gates if isinstance(gate, nn.Conv2d)]
     assert gates
     for gate in gates:

@@ -1,4 +1,4 @@
-"""TransPose-R and -H against the published code's numbers."""
+"""TransPose-R and TransPose-H against outputs of the published code."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,12 @@ from lib.utils.errors import InputError
 from tests.golden_arrays import golden
 from tests.golden_files import golden_model
 from tests.models.configs import tiny, with_head
-from tests.models.test_heads import filled
+from tests.models.test_heads import build_with_weights
 
 
 def test_transpose_r_computes_what_the_published_network_computes():
     expected = golden_model("transpose_r_a4")
-    network = filled(expected, with_head("transpose_r"))
+    network = build_with_weights(expected, with_head("transpose_r"))
     with torch.inference_mode():
         layer1, encoded = network.features(expected.image)
         outputs = [network(expected.image), encoded[:, ::4], layer1[:, ::8]]
@@ -25,10 +25,10 @@ def test_transpose_r_computes_what_the_published_network_computes():
 
 def test_transpose_h_computes_what_the_published_network_computes():
     expected = golden_model("transpose_h_s")
-    network = filled(expected, with_head("transpose_h"))
+    network = build_with_weights(expected, with_head("transpose_h"))
     with torch.inference_mode():
         errors = expected.errors([network(expected.image)])
-    # The published code is itself this far from its own float64 run with these weights.
+    # Limit: the difference between the published code in float32 and in float64.
     assert errors[0] < 2 * expected.meta["float32_noise"][0] < 1e-3
     assert sum(p.numel() for p in network.parameters()) == expected.meta["params"]
 

@@ -1,4 +1,4 @@
-"""The build of lib.nms: in a path with spaces, twice, without compilers, and no build at all."""
+"""Build of lib.nms: in a path with spaces, repeated, without compilers, and not built at all."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ print("compiled" if backend.compiled else "numpy")
 
 
 def copy_library(folder: Path) -> Path:
-    """A copy of what the build needs, below a path with spaces; nothing in it is built."""
+    """Copy the sources that the build needs to a path with spaces."""
     root = folder / "a b" / "HR Pose"
     unbuilt = shutil.ignore_patterns("*.so", "*.pyd", "build", "__pycache__")
     shutil.copytree(REPOSITORY / "lib" / "nms", root / "lib" / "nms", ignore=unbuilt)
@@ -38,7 +38,7 @@ def copy_library(folder: Path) -> Path:
 
 
 def run(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess:
-    """Run a command with this environment, without a PYTHONPATH that could lead elsewhere."""
+    """Run a command without PYTHONPATH, which could import another copy of lib."""
     inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return subprocess.run(
         command,
@@ -57,7 +57,7 @@ def run_build(root: Path, *flags: str, **environment: str) -> subprocess.Complet
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """A copy of the library in a path with spaces, built once; and what the build printed."""
+    """A copy of the library built in a path with spaces, and the output of the build."""
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
     header = Path(sysconfig.get_path("include")) / "Python.h"
     if shutil.which(compiler) is None or not header.is_file():
@@ -95,7 +95,7 @@ def test_a_second_build_is_up_to_date_and_a_changed_source_is_not(built):
         source.write_text(text + "\nno Cython at all\n")
         changed = run_build(root)
         assert changed.returncode == 0
-        assert "skipped: it did not compile" in changed.stdout
+        assert "skipped: compilation failed" in changed.stdout
         assert len(changed.stdout.splitlines()) == 1
     finally:
         source.write_text(text)
@@ -114,14 +114,14 @@ def test_importing_the_library_that_was_never_built_says_nothing(tmp_path):
     assert (used.returncode, used.stdout, used.stderr) == (0, "", "")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="CC means nothing there")
+@pytest.mark.skipif(os.name == "nt", reason="CC is not used on Windows")
 def test_without_a_compiler_one_line_says_how_to_mend_it(tmp_path):
     pytest.importorskip("Cython")
     root = copy_library(tmp_path)
     done = run_build(root, CC="no-such-compiler")
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 1
-    assert "skipped: no C compiler found; the NumPy version will be used. To mend:" in done.stdout
+    assert "skipped: no C compiler found; the NumPy version will be used. To fix:" in done.stdout
 
 
 def test_missing_headers_are_told_apart(monkeypatch, tmp_path):
@@ -148,7 +148,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
 def test_without_nvcc_cuda_is_skipped_with_one_line(monkeypatch):
     monkeypatch.setattr(build, "find_nvcc", lambda: None)
     outcome = build.build_library(force=False)
-    assert outcome.fine
+    assert outcome.ok
     assert outcome.text.startswith("skipped: nvcc not found")
 
 
@@ -163,9 +163,9 @@ def test_an_nvcc_that_fails_is_one_line_and_the_build_goes_on(monkeypatch, capsy
     monkeypatch.setattr(build, "WORK", tmp_path / "build")
     monkeypatch.setattr(build, "find_nvcc", lambda: str(nvcc))
     outcome = build.report("gpu", lambda: build.build_library(force=False))
-    assert not outcome.fine
+    assert not outcome.ok
     printed = capsys.readouterr().out
-    assert "skipped: nvcc did not compile it (error: unsupported GNU version!)" in printed
+    assert "skipped: nvcc failed (error: unsupported GNU version!)" in printed
     assert len(printed.splitlines()) == 1
 
 

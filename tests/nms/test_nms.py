@@ -1,4 +1,4 @@
-"""Box NMS and OKS-NMS: published numbers, agreement of the versions, and every kind of input."""
+"""Box NMS and OKS-NMS: published results, equality of all versions, and unusual inputs."""
 
 import logging
 from pathlib import Path
@@ -19,7 +19,7 @@ needs_build = pytest.mark.skipif(BUILT is None, reason="lib.nms is not built: ma
 
 @pytest.fixture(params=["numpy", pytest.param("cython", marks=needs_build)])
 def version(request, monkeypatch):
-    """Each test that takes this runs on NumPy, and on Cython where it is built."""
+    """Run a test with NumPy and, if it is built, with Cython."""
     monkeypatch.setattr(backend, "compiled", BUILT if request.param == "cython" else None)
     return request.param
 
@@ -31,16 +31,16 @@ def people():
 
 
 def both(monkeypatch, function, *arguments, **keywords):
-    """What NumPy and Cython answer."""
-    answers = []
+    """Return the results of NumPy and Cython."""
+    results = []
     for compiled in (None, BUILT):
         monkeypatch.setattr(backend, "compiled", compiled)
-        answers.append(function(*arguments, **keywords))
-    return answers
+        results.append(function(*arguments, **keywords))
+    return results
 
 
 def random_people(seed, count, spread=60.0):
-    """Keypoints, scores (many of them equal), areas, groups; some people are exact copies."""
+    """Return keypoints, scores (with ties), areas and groups; some people are duplicates."""
     rng = np.random.default_rng(seed)
     keypoints = rng.normal(0, 6, (count, 17, 3)) + rng.uniform(0, spread, (count, 1, 3))
     copies = rng.integers(0, count, count // 5)
@@ -51,7 +51,7 @@ def random_people(seed, count, spread=60.0):
 
 
 def random_dets(seed, count):
-    """Boxes of whole pixels with many equal overlaps and scores."""
+    """Return boxes in whole pixels, with many equal overlaps and scores."""
     rng = np.random.default_rng(seed)
     corner = rng.integers(0, 100, (count, 2))
     size = rng.integers(10, 40, (count, 2))
@@ -252,7 +252,7 @@ def test_wrong_input_is_named_with_what_would_be_right(call, message):
 
 
 def test_without_a_gpu_cuda_means_the_cpu_without_a_word(monkeypatch, caplog):
-    monkeypatch.setattr(gpu, "available", lambda number=0: False)
+    monkeypatch.setattr(gpu, "available", lambda index=0: False)
     monkeypatch.setattr(backend, "_warned", True)
     dets = random_dets(0, 1200)
     with caplog.at_level(logging.INFO):
@@ -271,7 +271,7 @@ def test_a_cuda_failure_is_an_exception_with_cudas_words_and_auto_turns_to_the_c
         def nms_error_text(self, error):
             return b"out of memory"
 
-    monkeypatch.setattr(gpu, "available", lambda number=0: True)
+    monkeypatch.setattr(gpu, "available", lambda index=0: True)
     monkeypatch.setattr(gpu, "load_library", Failing)
     dets = random_dets(0, 1200)
     with pytest.raises(gpu.CudaError, match="1200 boxes on cuda:1: CUDA error 2, out of memory"):

@@ -120,5 +120,5 @@ def test_the_estimate_adds_up_what_is_left(quickstart, tmp_path):
 
 
 def test_a_wrong_setting_is_one_line(quickstart):
-    assert is_one_line(quickstart("TRAIN.EPOCHS", "1"), "there is no key TRAIN.EPOCHS")
+    assert is_one_line(quickstart("TRAIN.EPOCHS", "1"), "unknown key TRAIN.EPOCHS")
     assert not quickstart.ran
