@@ -26,7 +26,7 @@ class Difference:
     """Differences between a backend and the reference.
 
     Attributes:
-        largest, mean: distances between keypoints in crop pixels.
+        largest, mean: largest and mean distance between keypoints, in crop pixels.
         stable_largest: largest distance of the stable joints.
         scores: largest difference between scores, divided by the largest score.
         joints: number of joints.

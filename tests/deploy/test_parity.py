@@ -7,7 +7,7 @@ from lib.deploy.parity import difference, drawn_crops, random_crops, real_crops
 from tests.deploy.exports import small
 
 
-def test_an_backend_that_moves_a_joint_is_noticed(tmp_path):
+def test_a_backend_that_moves_a_joint_is_noticed(tmp_path):
     made = small(tmp_path)
     crops = random_crops(made.cfg.MODEL.IMAGE_SIZE, 2)
 

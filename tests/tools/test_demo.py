@@ -179,7 +179,7 @@ def test_what_cannot_be_used_is_a_line_each_and_the_rest_is_done(demo, images, t
     ended = demo("--input", images, "--input", "none.jpg", "97")
     lines = ended.err.splitlines()
     assert ended.code == 1 and len(lines) == 4, ended
-    for part in ("none.jpg", "0.jpg", "000000000001.jpg: the image file is cut off", "97: no cam"):
+    for part in ("none.jpg", "0.jpg", "000000000001.jpg: the image file is cut off", "97: cannot"):
         assert sum(part in line for line in lines) >= 1
     assert all(line.startswith("error: ") for line in lines)
     assert [e["file_name"] for e in results(demo)] == ["000000000002.jpg", "3.png"]

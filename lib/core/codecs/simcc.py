@@ -135,8 +135,8 @@ class SimCCCodec(Codec):
     def loss(self, outputs: RawOutputs, target: Target) -> torch.Tensor:
         """Return the sum of the Kullback-Leibler divergences of both axes.
 
-        It is averaged over people. Over bins and joints it is averaged with ``mean_over_bins`` or
-        Gaussian targets, else summed.
+        They are averaged over people. Over bins and joints they are averaged for Gaussian targets
+        or with ``mean_over_bins``, else summed.
         """
         self._check_bins(outputs)
         total = 0
