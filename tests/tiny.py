@@ -224,7 +224,7 @@ def experiment(path: Path, root: Path, dataset: str = "coco", **sections: dict) 
     return path
 
 
-def enliven(network: nn.Module) -> nn.Module:
+def randomize_weights(network: nn.Module) -> nn.Module:
     """Set weights, always the same, whose outputs are of order 1 and have clear maxima.
 
     The papers' initial weights give 1e-11: any two outputs then agree within a tolerance, and

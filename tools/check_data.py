@@ -20,7 +20,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from lib.core.codecs import build_codec
-from lib.core.pictures import write_sample_sheet
+from lib.core.sheets import write_sample_sheet
 from lib.dataset import build_dataset
 from lib.dataset.check import (
     Finding,

@@ -187,12 +187,12 @@ def score_test_set(
     kinds = batch_pictures(cfg)
 
     def observe(step, stats, batch, outputs):
-        recorder.test_step(step, len(batches), stats)
-        recorder.pictures("val", step, epoch, task.draw(batch, outputs, kinds))
+        recorder.log_test_step(step, len(batches), stats)
+        recorder.save_images("val", step, epoch, task.draw(batch, outputs, kinds))
 
     result = validate(task, batches, cfg.PRINT_FREQ, observe)
     values, score = batches.dataset.source.evaluate(result.poses, str(output_dir))
-    recorder.scores(epoch, result.stats, values)
+    recorder.add_scores(epoch, result.stats, values)
     return result.poses, values, score
 
 

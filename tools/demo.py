@@ -44,19 +44,19 @@ from lib.keypoints.skeletons import SKELETONS, Skeleton
 from lib.media.boxes import BoxFile
 from lib.media.detectors import build_detector
 from lib.media.ground_truth import GroundTruth
-from lib.media.output import Pictures, Results, Style
+from lib.media.output import DrawingWriter, ResultsWriter, Style
 from lib.media.people import (
-    Finder,
-    annotated_boxes,
+    BoxSource,
     annotated_items,
-    detected_boxes,
-    filed_boxes,
-    find_people,
-    number_frames,
+    boxes_from_annotations,
+    boxes_from_detector,
+    boxes_from_file,
+    predict_frames,
+    set_image_ids,
     whole_images,
 )
-from lib.media.tracking import Follower
-from lib.media.video import Frame, count_frames, find_items, quieten, read_frames
+from lib.media.tracking import VideoTracker
+from lib.media.video import Frame, count_frames, find_items, read_frames, silence_opencv
 from lib.models import built_in
 from lib.utils.devices import choose_devices, keep_memory
 from lib.utils.errors import InputError
@@ -90,7 +90,7 @@ class Problems:
 
 
 def main() -> None:
-    quieten()
+    silence_opencv()
     args, cfg = parse_experiment(demo_parser())
     check_options(args)
     name = experiment_name(cfg, args.cfg)
@@ -109,12 +109,12 @@ def main() -> None:
     weights = choose_weights(args, cfg)
     predictor = Predictor(cfg, weights, device, precision=args.precision)
     logger.info("=> %s: results go to %s", weights, folder)
-    frames = number_frames(
+    frames = set_image_ids(
         read_frames(items, problems, is_upright=annotated is None), items, annotated
     )
     total = count_frames(items)
     size = 1 if total is None else args.batch  # a camera's frame must not wait for a batch to fill
-    found = find_people(frames, find, predictor, size)
+    found = predict_frames(frames, find, predictor, size)
     write_all(args, folder, skeleton, found, total, annotated, problems)
     if problems.count:
         sys.exit(1)
@@ -224,18 +224,20 @@ def people_finder(
     device: torch.device,
     annotated: GroundTruth | None,
     problems: Problems,
-) -> Finder:
+) -> BoxSource:
     """Where the boxes of people come from."""
     threshold = args.detector_threshold
     if args.boxes:
         people = (PERSON,) if cfg.DATASET.DATASET in SKELETONS else ()
         categories = annotated.categories if annotated else people
-        return filed_boxes(BoxFile(args.boxes, problems, threshold or 0.0, categories))
+        return boxes_from_file(BoxFile(args.boxes, problems, threshold or 0.0, categories))
     if args.detector and args.detector != "none":
         weights, classes = args.detector_weights, args.detector_classes or ()
-        return detected_boxes(build_detector(args.detector, weights, threshold, classes, device))
+        return boxes_from_detector(
+            build_detector(args.detector, weights, threshold, classes, device)
+        )
     if annotated is not None and args.detector is None:
-        return annotated_boxes(annotated)
+        return boxes_from_annotations(annotated)
     if not args.detector:
         logger.info(
             "=> no boxes: each whole image is taken as one person; --detector NAME or --boxes FILE "
@@ -255,13 +257,13 @@ def write_all(
 ) -> None:
     """Write all results. An interrupt or an error keeps what is finished."""
     style = Style(args.threshold, args.scores, args.draw_boxes)
-    pictures = None if args.no_pictures else Pictures(folder / "pictures", skeleton, style)
-    follow = None if args.no_track else Follower(skeleton, args.threshold, args.smooth)
+    pictures = None if args.no_pictures else DrawingWriter(folder / "pictures", skeleton, style)
+    follow = None if args.no_track else VideoTracker(skeleton, args.threshold, args.smooth)
     accuracy = Accuracy(skeleton) if annotated is not None else None
     is_in_order = not args.boxes and args.detector is None
     start, count, empty, failure = time.monotonic(), 0, 0, None
     with atomic_file(folder / "results.json") as file:
-        results = Results(file, annotated.categories[0] if annotated else PERSON)
+        results = ResultsWriter(file, annotated.categories[0] if annotated else PERSON)
         try:
             with contextlib.closing(found):
                 for frame, poses in progress(found, total, "frames"):

@@ -26,7 +26,7 @@ from lib.config import load_config, skeleton_of
 from lib.core.backends import TorchBackend, build_backend, load_network, network_backend
 from lib.core.codecs import build_codec
 from lib.core.exported import Description
-from lib.deploy.export import EXPORTERS, MAIN_SUFFIX, Decoded, export
+from lib.deploy.export import EXPORTERS, MAIN_SUFFIX, DecodingNetwork, export
 from lib.deploy.parity import Difference, difference, random_crops, real_crops
 from lib.keypoints.skeletons import Skeleton
 from lib.models.checkpoint import half_state_dict
@@ -53,7 +53,7 @@ def main() -> None:
     codec = build_codec(cfg, skeleton)
     how = (codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
     description = Description.of(cfg, skeleton, decodes=not args.raw, dynamic_batch=not args.single)
-    whole = network if args.raw else Decoded(network, *how).eval()
+    whole = network if args.raw else DecodingNetwork(network, *how).eval()
     print(f"exporting {cfg.MODEL.NAME} for {args.to} ...", file=sys.stderr, flush=True)
     files = export(whole, description, args.to)
     with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +105,7 @@ def target_file(args: argparse.Namespace) -> Path:
 
 def write_weights(cfg: CfgNode, skeleton: Skeleton, source: Path, target: Path) -> None:
     """Write the weights in float16 and print how far they move the keypoints."""
-    network = load_network(cfg, source, torch.device("cpu"), folds=False)
+    network = load_network(cfg, source, torch.device("cpu"), fold=False)
     state = half_state_dict(network)
     reference = network_backend(cfg, network, build_codec(cfg, skeleton))
     crops, what = real_crops(cfg, max(BATCHES))

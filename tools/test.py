@@ -38,9 +38,9 @@ from lib.core import build_task
 from lib.core.backends import Backend, build_backend, load_network, network_backend
 from lib.core.codecs import build_codec
 from lib.core.exported import check_precision, is_exported
-from lib.core.pictures import write_prediction_sheet
 from lib.core.published import published_lines
 from lib.core.recorder import Recorder
+from lib.core.sheets import write_prediction_sheet
 from lib.dataset import build_dataset
 from lib.dataset.loading import TestLoader
 from lib.dataset.top_down import TopDownDataset
@@ -133,7 +133,7 @@ def open_backend(
     skeleton = skeleton_of(cfg)
     if is_exported(weights):
         return build_backend(cfg, skeleton, weights, devices[0], args.precision)
-    network = load_network(cfg, weights, devices[0], folds=args.fuse_conv_bn)
+    network = load_network(cfg, weights, devices[0], fold=args.fuse_conv_bn)
     if args.fuse_conv_bn:
         logger.info("=> batch norms folded into the convolutions before them")
     model = to_devices(network, devices)

@@ -104,7 +104,7 @@ def main() -> None:
             augment=lambda images, step, epoch=epoch: photometric(images, (seed, epoch, step)),
             observe=partial(record_step, cfg, task, recorder, lr_at, len(train_batches), epoch),
         )
-        recorder.epoch(epoch, trained, lr_at(epoch, 0))
+        recorder.add_epoch(epoch, trained, lr_at(epoch, 0))
         best = finish_epoch(epoch, best)
 
     checkpoint.save(network.state_dict(), output_dir / "final_state.pth")
@@ -187,9 +187,9 @@ def lr_scale(args: argparse.Namespace, batch_size: int) -> float:
 
 def record_step(cfg, task, recorder, lr_at, steps, epoch, step, stats, batch, outputs) -> None:
     """Record the statistics since the last call, and pictures of the batch."""
-    recorder.train_step(epoch, step, steps, stats, lr_at(epoch, step))
+    recorder.log_train_step(epoch, step, steps, stats, lr_at(epoch, step))
     drawn = task.draw(batch, outputs, batch_pictures(cfg))
-    recorder.pictures("train", step, epoch * steps + step, drawn)
+    recorder.save_images("train", step, epoch * steps + step, drawn)
 
 
 def is_evaluated(cfg: CfgNode, epoch: int) -> bool:

@@ -1,1 +1,1 @@
-"""Errors of keypoints against ground truth."""
+"""Analysis of keypoint errors against ground truth."""

@@ -1,4 +1,4 @@
-"""How far predicted keypoints lie from the annotated ones: tables, and the worst pictures."""
+"""Distances between predicted and annotated keypoints: tables, and a sheet of the worst images."""
 
 import csv
 import heapq
@@ -17,17 +17,23 @@ from lib.media.ground_truth import AnnotatedPerson
 from lib.utils.drawing import draw_person, draw_text, image_grid, write_image
 from lib.utils.files import write_atomically
 
-MIN_OVERLAP = 0.3  # of boxes, below which a person found is not the annotated one
-CELL = 360  # pixels, width and height of a picture on the sheet
-WORST = 20
-TRUTH = (255, 255, 255)
-WAY = (255, 60, 200)  # from an annotated joint to the predicted one
+MIN_IOU = 0.3  # of the boxes of a match
+CELL_SIZE = 360  # width and height of an image on the sheet, in pixels
+WORST_COUNT = 20
+GROUND_TRUTH_COLOR = (255, 255, 255)
+ERROR_COLOR = (255, 60, 200)  # lines from annotated to predicted joints
 
 
 @dataclass
 class _Row:
-    """An annotated person; errors (K,) pixels, NaN where a joint is not annotated or nobody was
-    found there."""
+    """Errors of an annotated person.
+
+    Attributes:
+        name: name of the image.
+        number: id of the annotation.
+        size: square root of the box area, in pixels.
+        errors: (K,) pixels. NaN if the joint is not annotated or the person was not found.
+    """
 
     name: str
     number: int
@@ -36,21 +42,21 @@ class _Row:
 
 
 class Accuracy:
-    """Gathers the errors of picture after picture.
+    """Collection of keypoint errors, image by image.
 
-    An error is the distance in pixels between an annotated joint and the predicted one; relative
-    errors are divided by the square root of the annotated box's area.
+    An error is the distance in pixels between an annotated joint and the predicted one. Relative
+    errors are divided by the square root of the area of the annotated box.
 
     Args:
-        worst: how many pictures the sheet has.
+        worst: number of images on the sheet.
     """
 
-    def __init__(self, skeleton: Skeleton, worst: int = WORST) -> None:
+    def __init__(self, skeleton: Skeleton, worst: int = WORST_COUNT) -> None:
         self._skeleton = skeleton
         self._rows: list[_Row] = []
         self._worst: list[tuple[float, int, np.ndarray]] = []
-        self._count = worst
-        self._pictures = 0
+        self._worst_count = worst
+        self._image_count = 0
 
     def add(
         self,
@@ -60,50 +66,53 @@ class Accuracy:
         annotated: list[AnnotatedPerson],
         is_in_order: bool,
     ) -> None:
-        """Compare the people of one picture.
+        """Add the errors of one image.
 
         Args:
-            name: the picture's.
+            name: name of the image.
             image: (H, W, 3) uint8 RGB, without drawings.
-            is_in_order: the people were predicted in the annotated boxes, in their order; else they
-                are matched by the overlap of their boxes.
+            is_in_order: ``poses`` and ``annotated`` list the same people in the same order. If
+                False, people are matched by the IoU of their boxes.
         """
         pairs = {n: n for n in range(len(annotated))} if is_in_order else match(poses, annotated)
         worst: tuple[float, _Row, Pose, AnnotatedPerson] | None = None
-        for number, known in enumerate(annotated):
+        for index, person in enumerate(annotated):
             errors = np.full(len(self._skeleton), np.nan)
-            found = poses[pairs[number]] if number in pairs else None
-            if found is not None:
-                distances = np.linalg.norm(found.keypoints - known.joints, axis=1)
-                errors[known.visible] = distances[known.visible]
-            row = _Row(name, known.number, float(np.sqrt(known.box[2] * known.box[3])), errors)
-            if known.visible.any():
+            pose = poses[pairs[index]] if index in pairs else None
+            if pose is not None:
+                distances = np.linalg.norm(pose.keypoints - person.joints, axis=1)
+                errors[person.visible] = distances[person.visible]
+            row = _Row(name, person.number, float(np.sqrt(person.box[2] * person.box[3])), errors)
+            if person.visible.any():
                 self._rows.append(row)
-            if found is None or not known.visible.any():
+            if pose is None or not person.visible.any():
                 continue
             relative = float(np.nanmean(errors)) / row.size
             if worst is None or relative > worst[0]:
-                worst = relative, row, found, known
-        self._pictures += 1
+                worst = relative, row, pose, person
+        self._image_count += 1
         if worst is not None:
-            full = len(self._worst) == self._count
-            if not full or worst[0] > self._worst[0][0]:
-                cell = self._cell(image, *worst)
-                put = heapq.heapreplace if full else heapq.heappush
-                put(self._worst, (worst[0], self._pictures, cell))
+            is_full = len(self._worst) == self._worst_count
+            if not is_full or worst[0] > self._worst[0][0]:
+                cell = self._draw_cell(image, *worst)
+                push = heapq.heapreplace if is_full else heapq.heappush
+                push(self._worst, (worst[0], self._image_count, cell))
 
     def write(self, folder: Path) -> str:
-        """Write ``errors.csv`` (a row a person), ``errors_by_joint.csv`` and ``worst.jpg``; returns
-        the second as a Markdown table with a line on who was not found."""
+        """Write ``errors.csv`` (one row per person), ``errors_by_joint.csv`` and ``worst.jpg``.
+
+        Returns:
+            A Markdown table of the errors by joint, and the number of people not found.
+        """
         names = self._skeleton.names
         errors = np.array([row.errors for row in self._rows]).reshape(-1, len(names))
         sizes = np.array([row.size for row in self._rows])
         rows = []
         for row in self._rows:
-            is_there = np.isfinite(row.errors).any()
-            mean = float(np.nanmean(row.errors)) if is_there else np.nan
+            has_errors = np.isfinite(row.errors).any()
+            mean = float(np.nanmean(row.errors)) if has_errors else np.nan
             values = [*row.errors, mean]
-            rows.append([row.name, row.number, *map(_number, values), _number(mean / row.size, 4)])
+            rows.append([row.name, row.number, *map(_format, values), _format(mean / row.size, 4)])
         _write_csv(folder / "errors.csv", ["file", "person", *names, "mean", "relative"], rows)
         summary = [
             _summary(name, errors[:, n], errors[:, n] / sizes) for n, name in enumerate(names)
@@ -120,74 +129,73 @@ class Accuracy:
         lines.append(f"{len(errors)} annotated people, {missed} of them not found; in pixels")
         return "\n".join(lines)
 
-    def _cell(
-        self, image: np.ndarray, relative: float, row: _Row, found: Pose, known: AnnotatedPerson
+    def _draw_cell(
+        self, image: np.ndarray, relative: float, row: _Row, pose: Pose, person: AnnotatedPerson
     ) -> np.ndarray:
-        """The person with its prediction and annotation, (CELL, CELL, 3)."""
-        visible = known.visible
-        x, y, width, height = known.box
-        corners = [(x, y), (x + width, y + height), *known.joints[visible]]
-        corners = np.array([*corners, *found.keypoints[visible]])
-        limit = np.array(image.shape[1::-1])
-        corners = np.clip(corners, 0, limit)
-        middle = (corners.min(0) + corners.max(0)) / 2
-        half = max(float(np.ptp(corners, axis=0).max()) * 0.56, 4.0)
-        zoom = CELL / (2 * half)
+        """Draw a person with prediction and annotation, (CELL_SIZE, CELL_SIZE, 3)."""
+        visible = person.visible
+        x, y, width, height = person.box
+        points = [(x, y), (x + width, y + height), *person.joints[visible]]
+        points = np.array([*points, *pose.keypoints[visible]])
+        image_size = np.array(image.shape[1::-1])
+        points = np.clip(points, 0, image_size)
+        center = (points.min(0) + points.max(0)) / 2
+        half = max(float(np.ptp(points, axis=0).max()) * 0.56, 4.0)
+        zoom = CELL_SIZE / (2 * half)
         matrix = np.array([[zoom, 0, 0], [0, zoom, 0]])
-        matrix[:, 2] = CELL / 2 - middle * zoom
-        # What is much larger than the cell is made smaller first: bilinear sampling skips pixels.
+        matrix[:, 2] = CELL_SIZE / 2 - center * zoom
+        # Large images are shrunk first, because bilinear sampling would skip pixels.
         shrink = min(1.0, 2 * zoom)
         if shrink < 1:
             size = [max(1, round(side * shrink)) for side in image.shape[1::-1]]
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-            matrix[:, :2] *= limit[0] / size[0]
-        cell = cv2.warpAffine(image, matrix, (CELL, CELL), flags=cv2.INTER_LINEAR)
-        true = known.joints * zoom + (CELL / 2 - middle * zoom)
-        guess = found.keypoints * zoom + (CELL / 2 - middle * zoom)
+            matrix[:, :2] *= image_size[0] / size[0]
+        cell = cv2.warpAffine(image, matrix, (CELL_SIZE, CELL_SIZE), flags=cv2.INTER_LINEAR)
+        annotated = person.joints * zoom + (CELL_SIZE / 2 - center * zoom)
+        predicted = pose.keypoints * zoom + (CELL_SIZE / 2 - center * zoom)
         limbs, pairs = self._skeleton.limbs, self._skeleton.flip_pairs
-        draw_person(cell, true, visible, limbs, pairs, color=TRUTH)
-        draw_person(cell, guess, visible, limbs, pairs)
-        for a, b in zip(np.rint(true[visible]), np.rint(guess[visible]), strict=True):
-            cv2.line(
-                cell,
-                *(tuple(map(int, np.clip(p, -9999, 9999))) for p in (a, b)),
-                WAY,
-                1,
-                cv2.LINE_AA,
-            )
+        draw_person(cell, annotated, visible, limbs, pairs, color=GROUND_TRUTH_COLOR)
+        draw_person(cell, predicted, visible, limbs, pairs)
+        for points in zip(np.rint(annotated[visible]), np.rint(predicted[visible]), strict=True):
+            start, end = (tuple(map(int, np.clip(point, -9999, 9999))) for point in points)
+            cv2.line(cell, start, end, ERROR_COLOR, 1, cv2.LINE_AA)
         text = f"{np.nanmean(row.errors):.1f} px, {100 * relative:.0f} %"
         draw_text(cell, text, (6, 18), 12)
-        draw_text(cell, f"{row.name[-34:]}, person {row.number}", (6, CELL - 8), 9)
+        draw_text(cell, f"{row.name[-34:]}, person {row.number}", (6, CELL_SIZE - 8), 9)
         return cell
 
 
 def match(poses: Poses, annotated: list[AnnotatedPerson]) -> dict[int, int]:
-    """Match annotated people (numbers in ``annotated``) with those found, by their boxes."""
+    """Match annotated and predicted people by the IoU of their boxes.
+
+    Returns:
+        Maps indices of ``annotated`` to indices of ``poses``.
+    """
     if not len(poses) or not annotated:
         return {}
-    overlaps = np.stack([box_iou(known.box, poses.box) for known in annotated])
-    rows, columns = linear_sum_assignment(-overlaps)
+    ious = np.stack([box_iou(person.box, poses.box) for person in annotated])
+    rows, columns = linear_sum_assignment(-ious)
     return {
         int(row): int(column)
         for row, column in zip(rows, columns, strict=True)
-        if overlaps[row, column] >= MIN_OVERLAP
+        if ious[row, column] >= MIN_IOU
     }
 
 
 def _summary(name: str, errors: np.ndarray, relative: np.ndarray) -> list[str]:
-    is_there = np.isfinite(errors)
-    if not is_there.any():
+    has_error = np.isfinite(errors)
+    if not has_error.any():
         return [name, "0", "", "", ""]
-    there = errors[is_there]
+    known = errors[has_error]
     values = (
-        _number(there.mean()),
-        _number(np.median(there)),
-        _number(relative[is_there].mean(), 4),
+        _format(known.mean()),
+        _format(np.median(known)),
+        _format(relative[has_error].mean(), 4),
     )
-    return [name, str(len(there)), *values]
+    return [name, str(len(known)), *values]
 
 
-def _number(value: float, digits: int = 2) -> str:
+def _format(value: float, digits: int = 2) -> str:
     return f"{value:.{digits}f}" if np.isfinite(value) else ""
 
 

@@ -1,4 +1,4 @@
-"""Backends: what runs a network, PyTorch or an exported file, behind one interface."""
+"""Backends that run a network, in PyTorch or from an exported file, behind one interface."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +23,16 @@ Network = Callable[[Tensor], RawOutputs]
 
 
 class Backend(Protocol):
-    """Called with uint8 RGB crops (N, 3, H, W) on the CPU, it returns keypoints (N, K, 2) in crop
-    pixels and scores (N, K), float32, on the CPU too.
+    """Interface of a backend.
 
-    device: where ``outputs`` are.
-    codec: of the network's outputs.
-    decodes: the outputs are the keypoints and scores themselves, as in most exported files.
+    A call takes uint8 RGB crops (N, 3, H, W) on the CPU and returns keypoints (N, K, 2) in crop
+    pixels and scores (N, K), both float32 on the CPU.
+
+    Attributes:
+        device: device of the tensors that ``outputs`` returns.
+        codec: codec of the network's outputs.
+        decodes: True if ``outputs`` returns keypoints and scores, as most exported files do, and
+            not the network's raw outputs.
     """
 
     device: torch.device
@@ -36,20 +40,22 @@ class Backend(Protocol):
     decodes: bool
 
     def train(self, mode: bool) -> None:
-        """Switch between training, which exported files refuse, and evaluation."""
+        """Set training or evaluation mode. Exported files cannot be trained."""
 
     def training_outputs(self, crops: Tensor, autocast: bool = False) -> Outputs:
-        """The network's outputs for crops, with gradients."""
+        """Return the network's outputs for crops, with gradients."""
 
     def outputs(self, crops: Tensor) -> Outputs:
-        """The network's outputs for crops, or their keypoints and scores if it ``decodes``."""
+        """Return the network's outputs for crops, or keypoints and scores if ``decodes``."""
 
     def __call__(self, crops: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 def predict(network: Network, codec: Codec, images: Tensor, flip_test: bool) -> Outputs:
-    """The network's outputs for normalised crops (N, 3, H, W), averaged with those of the mirrored
-    crops if asked."""
+    """Run the network on normalised crops (N, 3, H, W).
+
+    With ``flip_test``, the result is the average with the outputs for the mirrored crops.
+    """
     outputs = network(images)
     if flip_test:
         outputs = codec.average(outputs, codec.flip(network(images.flip(3))))
@@ -57,14 +63,15 @@ def predict(network: Network, codec: Codec, images: Tensor, flip_test: bool) -> 
 
 
 class TorchBackend:
-    """Normalising, network, flip test and decoding in PyTorch.
+    """Normalisation, network, flip test and decoding in PyTorch.
 
     Args:
-        network: from normalised crops to outputs, on ``device``.
-        precision: float32, or bfloat16 for what autocast leaves to it; decoding is in float32.
+        network: maps normalised crops to outputs, on ``device``.
+        precision: float32, or bfloat16 to run the network under autocast. Decoding always uses
+            float32.
 
     Raises:
-        InputError: a precision that the device does not have.
+        InputError: the device does not support the precision.
     """
 
     def __init__(
@@ -88,22 +95,24 @@ class TorchBackend:
             raise InputError("precision: this device does not support bfloat16; use float32")
 
     def train(self, mode: bool) -> None:
-        """Switch the network between training and evaluation."""
+        """Set the network to training or evaluation mode."""
         if isinstance(self._network, nn.Module):
             self._network.train(mode)
         elif mode:
             raise InputError("an exported file cannot be trained")
 
     def training_outputs(self, crops: Tensor, autocast: bool = False) -> Outputs:
-        """Float32 outputs with gradients, without flip test; ``autocast`` runs the network in
-        bfloat16 where PyTorch considers it safe."""
+        """Return float32 outputs with gradients and without the flip test.
+
+        ``autocast`` runs the network in bfloat16 where PyTorch considers it safe.
+        """
         images = normalize(crops.to(self.device), self._is_rgb)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
             return as_float(self._network(images))
 
     @torch.inference_mode()
     def outputs(self, crops: Tensor) -> Outputs:
-        """Float32 outputs on the device, with the flip test."""
+        """Return float32 outputs on the device, with the flip test."""
         images = normalize(crops.to(self.device), self._is_rgb)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_half):
             return as_float(predict(self._network, self.codec, images, self._flip_test))
@@ -115,7 +124,7 @@ class TorchBackend:
 
 
 class DecodingBackend:
-    """An exported file with normalising, flip test and decoding inside."""
+    """An exported file that includes normalisation, flip test and decoding."""
 
     def __init__(self, runner: Callable[[Tensor], Outputs], codec: Codec) -> None:
         self.device = torch.device("cpu")
@@ -131,7 +140,7 @@ class DecodingBackend:
         raise InputError("an exported file cannot be trained")
 
     def outputs(self, crops: Tensor) -> Outputs:
-        """Keypoints (N, K, 2) in crop pixels and scores (N, K)."""
+        """Return keypoints (N, K, 2) in crop pixels and scores (N, K)."""
         return self._runner(crops)
 
     def __call__(self, crops: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,11 +155,14 @@ def build_backend(
     device: torch.device | str = "cpu",
     precision: str = "float32",
 ) -> Backend:
-    """Build the backend for ``weights``: a state dict, a checkpoint in any layout that
-    ``load_checkpoint`` knows, or a file of ``tools/export.py``, told by its suffix.
+    """Build the backend for ``weights``.
+
+    Args:
+        weights: a state dict, a checkpoint in any layout that ``load_checkpoint`` reads, or a file
+            written by ``tools/export.py``, recognised by its suffix.
 
     Raises:
-        InputError: a file that cannot be read, does not fit the experiment, or cannot be run here.
+        InputError: the file cannot be read, does not match the experiment, or cannot run here.
     """
     check_precision(precision)
     device = torch.device(device)
@@ -175,17 +187,19 @@ def network_backend(
     device: torch.device | str = "cpu",
     precision: str = "float32",
 ) -> TorchBackend:
-    """A ``TorchBackend`` for ``network`` with the experiment's settings."""
+    """Build a ``TorchBackend`` for ``network`` with the experiment's settings."""
     return TorchBackend(
         network, codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST, device, precision
     )
 
 
 def load_network(
-    cfg: CfgNode, weights: str | Path | dict, device: torch.device, folds: bool = True
+    cfg: CfgNode, weights: str | Path | dict, device: torch.device, fold: bool = True
 ) -> nn.Module:
-    """The experiment's network with its weights, in evaluation mode; its batch norms are folded
-    unless not ``folds``."""
+    """Build the experiment's network in evaluation mode and load its weights.
+
+    ``fold`` folds the batch norms into the convolutions before them.
+    """
     network = build_model(cfg)
     load_checkpoint(network, weights)
-    return (fold_batch_norms(network) if folds else network.eval()).to(device)
+    return (fold_batch_norms(network) if fold else network.eval()).to(device)

@@ -1,4 +1,4 @@
-"""Files that ``lib.deploy.export`` wrote: what they say of themselves, and how each kind is run."""
+"""Files written by ``lib.deploy.export``: their metadata, and a runner for each format."""
 
 import importlib
 import json
@@ -18,7 +18,7 @@ from lib.keypoints.skeletons import Skeleton
 from lib.utils.devices import has_bfloat16
 from lib.utils.errors import InputError
 
-ENTRY = "hrpose"  # of the file's own metadata
+METADATA_KEY = "hrpose"
 PRECISIONS = ("float32", "bfloat16")
 
 NETWORK_KEYS = (
@@ -34,14 +34,15 @@ DECODING_KEYS = (
 
 @dataclass(frozen=True)
 class Description:
-    """What is inside a file.
+    """Metadata of an exported file.
 
-    decodes: uint8 RGB crops (N, 3, H, W) in, keypoints (N, K, 2) in crop pixels and scores (N, K)
-        out; else normalised crops in, the network's outputs out.
-    dynamic_batch: N is any number; else it is 1.
-    joints: names of the K joints.
-    flip_pairs: of joints, where a flip test is inside.
-    settings: the experiment's, as far as the file depends on them.
+    Attributes:
+        decodes: if True, the file maps uint8 RGB crops (N, 3, H, W) to keypoints (N, K, 2) in crop
+            pixels and scores (N, K). If False, it maps normalised crops to the network's outputs.
+        dynamic_batch: if True, N may be any number, else it must be 1.
+        joints: names of the K joints.
+        flip_pairs: flip pairs of the built-in flip test, empty without one.
+        settings: the experiment's settings that the file depends on.
     """
 
     decodes: bool
@@ -54,7 +55,7 @@ class Description:
     def of(
         cls, cfg: CfgNode, skeleton: Skeleton, decodes: bool, dynamic_batch: bool
     ) -> "Description":
-        """The description of a file to be written for the experiment ``cfg``."""
+        """Describe a file to be written for the experiment ``cfg``."""
         keys = NETWORK_KEYS + (DECODING_KEYS if decodes else ())
         settings = {key: _setting(cfg, key) for key in keys}
         has_flip_test = decodes and cfg.TEST.FLIP_TEST
@@ -63,7 +64,11 @@ class Description:
 
     @classmethod
     def read(cls, path: Path, text: str | None) -> "Description":
-        """From the text that ``write`` gave; an InputError where it is none of ours."""
+        """Parse the text written by ``write``.
+
+        Raises:
+            InputError: the text is missing or has another layout.
+        """
         try:
             fields = json.loads(text or "")
             if "is_single" in fields:  # the opposite of dynamic_batch, in older files
@@ -71,35 +76,36 @@ class Description:
             return cls(**fields)
         except (ValueError, TypeError):
             raise InputError(
-                f"{path}: does not say what it holds; tools/export.py writes files that do"
+                f"{path}: has no HRPose metadata; create the file with tools/export.py"
             ) from None
 
     def write(self) -> str:
+        """Return the description as JSON."""
         return json.dumps(asdict(self))
 
     def check(self, path: Path, cfg: CfgNode, skeleton: Skeleton) -> None:
-        """Refuse a file that was made for another experiment."""
+        """Raise an InputError if the file was exported for another experiment."""
         for key, value in self.settings.items():
-            wanted = _setting(cfg, key)
-            if value != wanted:
+            expected = _setting(cfg, key)
+            if value != expected:
                 raise InputError(
-                    f"{path}: was exported with {key} {value}, but the experiment has {wanted}"
+                    f"{path}: was exported with {key} {value}, but the experiment has {expected}"
                 )
         if self.joints != list(skeleton.names):
-            raise InputError(f"{path}: its joints are not those of {cfg.DATASET.DATASET}")
+            raise InputError(f"{path}: its joints differ from those of {cfg.DATASET.DATASET}")
         pairs = [list(pair) for pair in skeleton.flip_pairs]
         if self.flip_pairs and sorted(self.flip_pairs) != sorted(pairs):
-            raise InputError(f"{path}: its flip test swaps other joints than DATASET.FLIP_PAIRS")
+            raise InputError(f"{path}: the pairs of its flip test differ from DATASET.FLIP_PAIRS")
 
 
 def _setting(cfg: CfgNode, key: str) -> Any:
     section, _, name = key.partition(".")
-    value = cfg.get(section, {}).get(name)  # the file may be of another version
+    value = cfg.get(section, {}).get(name)  # files of other versions may have other keys
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
 class Runner:
-    """An exported file, opened: a function of its input that returns its outputs, on the CPU."""
+    """Base class of opened files: called with an input on the CPU, returns the outputs there."""
 
     description: Description
 
@@ -114,12 +120,12 @@ class Runner:
 
 
 class OnnxRunner(Runner):
-    """By ONNX Runtime, on as many threads as PyTorch."""
+    """Runner with ONNX Runtime, on as many threads as PyTorch."""
 
     def __init__(self, path: Path, precision: str, device: torch.device) -> None:
         self._session = onnx_session(path, device)
         stored = self._session.get_modelmeta().custom_metadata_map
-        self.description = Description.read(path, stored.get(ENTRY))
+        self.description = Description.read(path, stored.get(METADATA_KEY))
         self._name = self._session.get_inputs()[0].name
 
     def _run(self, x: Tensor) -> Outputs:
@@ -127,43 +133,46 @@ class OnnxRunner(Runner):
 
 
 def onnx_session(path: Path, device: torch.device) -> Any:
-    """An ``onnxruntime.InferenceSession``; on a GPU where the device is one and the package has
-    it."""
-    onnxruntime = need("onnxruntime", str(path))
+    """Open an ``onnxruntime.InferenceSession``.
+
+    It runs on the GPU if ``device`` is one and the installed package supports it.
+    """
+    onnxruntime = import_optional("onnxruntime", str(path))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # what it would say of its own optimisations helps nobody
-    wanted = ["CPUExecutionProvider"]
+    options.log_severity_level = 3  # errors only; the warnings are about its own optimisations
+    preferred = ["CPUExecutionProvider"]
     if device.type == "cuda":
-        wanted.insert(0, "CUDAExecutionProvider")
-    providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
-    return _opened(
+        preferred.insert(0, "CUDAExecutionProvider")
+    providers = [name for name in preferred if name in onnxruntime.get_available_providers()]
+    return _open(
         path, lambda: onnxruntime.InferenceSession(str(path), options, providers=providers)
     )
 
 
 class OpenVinoRunner(Runner):
-    """By OpenVINO on the CPU, on as many threads as PyTorch.
+    """Runner with OpenVINO on the CPU, on as many threads as PyTorch.
 
-    The graph is compiled for the first single crop, and once more for any number of them when
-    several come: knowing the number makes networks with many small layers twice as fast.
+    The graph is compiled once for a batch of one and once for a dynamic batch, each when first
+    needed. With a fixed batch size, networks with many small layers run twice as fast.
     """
 
     def __init__(self, path: Path, precision: str, device: torch.device) -> None:
-        openvino = need("openvino", str(path))
+        openvino = import_optional("openvino", str(path))
         if precision == "bfloat16" and not has_bfloat16(torch.device("cpu")):
-            raise InputError("precision: this CPU has no bfloat16; float32 is what it can do")
-        if not path.with_suffix(".bin").is_file():
-            raise InputError(f"{path}: its weights are missing: {path.with_suffix('.bin').name}")
+            raise InputError("precision: this CPU does not support bfloat16; use float32")
+        weights = path.with_suffix(".bin")
+        if not weights.is_file():
+            raise InputError(f"{path}: its weights file {weights.name} is missing")
         self._core = openvino.Core()
-        self._model = _opened(path, lambda: self._core.read_model(path))
-        stored = self._model.get_rt_info([ENTRY]).astype(str) if self._has_entry() else None
+        self._model = _open(path, lambda: self._core.read_model(path))
+        stored = self._model.get_rt_info([METADATA_KEY]).astype(str) if self._has_key() else None
         self.description = Description.read(path, stored)
         self._settings = openvino_settings(precision)
-        self._requests: dict[bool, Any] = {}  # by whether the batch is dynamic
+        self._requests: dict[bool, Any] = {}  # key: dynamic batch
 
-    def _has_entry(self) -> bool:
-        return self._model.has_rt_info([ENTRY])
+    def _has_key(self) -> bool:
+        return self._model.has_rt_info([METADATA_KEY])
 
     def _run(self, x: Tensor) -> Outputs:
         dynamic_batch = len(x) > 1
@@ -177,7 +186,10 @@ class OpenVinoRunner(Runner):
 
 
 def openvino_settings(precision: str) -> dict[str, Any]:
-    """For ``openvino.Core.compile_model``: quick single answers, on as many threads as PyTorch."""
+    """Return settings for ``openvino.Core.compile_model``.
+
+    They ask for low latency, on as many threads as PyTorch.
+    """
     return {
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
         "PERFORMANCE_HINT": "LATENCY",
@@ -186,16 +198,16 @@ def openvino_settings(precision: str) -> dict[str, Any]:
 
 
 class TorchScriptRunner(Runner):
-    """By PyTorch, without this project's code; on the CPU, on which it was traced."""
+    """Runner with PyTorch on the CPU, the device that the file was traced on."""
 
     def __init__(self, path: Path, precision: str, device: torch.device) -> None:
-        extra = {ENTRY: ""}
+        extra = {METADATA_KEY: ""}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch would rather have its newer format
-            self._module = _opened(
+            warnings.simplefilter("ignore")  # newer versions of PyTorch deprecate TorchScript
+            self._module = _open(
                 path, lambda: torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
             )
-        stored = extra[ENTRY]
+        stored = extra[METADATA_KEY]
         text = stored.decode(errors="replace") if isinstance(stored, bytes) else stored
         self.description = Description.read(path, text)
 
@@ -213,30 +225,31 @@ RUNNERS: dict[str, Callable[[Path, str, torch.device], Runner]] = {
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether a file is called as those of ``lib.deploy.export`` are."""
+    """Return True if the path has a suffix of an exported file."""
     return Path(path).suffix.lower() in RUNNERS
 
 
 def check_precision(precision: str, weights: str | Path | None = None) -> None:
-    """Refuse what is none of ``PRECISIONS``, or not what the file ``weights`` can be run in."""
+    """Raise an InputError for an unknown precision, or one that ``weights`` cannot run in."""
     if precision not in PRECISIONS:
         raise InputError(f"precision: must be {' or '.join(PRECISIONS)}, not {precision!r}")
     is_fixed = weights and is_exported(weights) and Path(weights).suffix != ".xml"
     if is_fixed and precision != "float32":
         raise InputError(
-            f"precision: {Path(weights).name} runs in float32; {precision} is for OpenVINO's .xml "
-            "and for PyTorch's weights"
+            f"precision: {Path(weights).name} runs in float32; {precision} is only supported by "
+            "checkpoints and OpenVINO files (.xml)"
         )
 
 
 def open_exported(
     path: Path, precision: str = "float32", device: torch.device | None = None
 ) -> Runner:
-    """The file at ``path``, run by what its suffix, a key of ``RUNNERS``, stands for.
+    """Open an exported file with the runner for its suffix.
 
     Raises:
-        InputError: no such file, one that cannot be read or is not from ``lib.deploy.export``, a
-            package that is missing, a precision that it cannot be run in.
+        InputError: the file is missing, cannot be read or was not written by
+            ``lib.deploy.export``; a package is not installed; or the file cannot run in
+            ``precision``.
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
@@ -244,21 +257,25 @@ def open_exported(
     return RUNNERS[path.suffix.lower()](path, precision, device or torch.device("cpu"))
 
 
-def need(package: str, what: str) -> ModuleType:
-    """An optional package; an InputError that says how to get it where it is missing."""
+def import_optional(package: str, purpose: str) -> ModuleType:
+    """Import an optional package.
+
+    Raises:
+        InputError: the package is not installed; the message says how to install it.
+    """
     try:
         return importlib.import_module(package)
     except ImportError:
         raise InputError(
-            f"{what}: needs a package that is not here: pip install {package} (all that exporting "
-            "needs: pip install -r requirements-export.txt)"
+            f"{purpose}: needs a package that is not installed: pip install {package} (for all "
+            "packages that exporting needs: pip install -r requirements-export.txt)"
         ) from None
 
 
-def _opened(path: Path, opening: Callable[[], Any]) -> Any:
+def _open(path: Path, load: Callable[[], Any]) -> Any:
     try:
-        return opening()
-    except Exception as error:  # each package has its own kinds
+        return load()
+    except Exception as error:  # each package raises its own types
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise InputError(
             f"{path}: cannot be read: {lines[-1].strip() if lines else error}"

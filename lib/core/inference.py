@@ -1,4 +1,4 @@
-"""Predictor: the people in users' images."""
+"""Keypoints of the people in users' images."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,24 +24,25 @@ Detector = Callable[[list[np.ndarray]], list[tuple[np.ndarray, np.ndarray]]]
 
 
 class Predictor:
-    """Finds keypoints in images; ``Predictor()`` uses the network that comes with the project
-    (models/hrpose/), for COCO's 17 joints.
+    """Predictor of the keypoints of people in images.
+
+    ``Predictor()`` uses the built-in network (models/hrpose/) for COCO's 17 joints.
 
     Args:
-        cfg: the experiment, by lib.config.load_config; by default the built-in network's.
-        weights: a checkpoint's path or a state dict, in any layout that ``load_checkpoint`` knows,
-            or the path of a file of ``tools/export.py``. By default TEST.MODEL_FILE of ``cfg``,
-            and without ``cfg`` the built-in weights.
-        device: by default the first GPU, else the CPU.
-        detector: finds people where no boxes are given: called with a list of (H, W, 3) uint8 RGB
-            images, it returns one pair of boxes (N, 4) x, y, width, height and scores (N,) for each
-            image, as those of lib.media.detectors do.
-        precision: float32, or bfloat16 where device and backend have it.
-        backend: runs the network in place of ``weights`` (lib/core/backends.py).
+        cfg: configuration from ``load_config``. Default: that of the built-in network.
+        weights: a state dict or the path of a checkpoint, in any layout that ``load_checkpoint``
+            reads, or the path of a file written by ``tools/export.py``. Default: TEST.MODEL_FILE
+            of ``cfg``; without ``cfg``, the built-in weights.
+        device: default: the first GPU, else the CPU.
+        detector: finds people in images given without boxes. It takes a list of (H, W, 3) uint8
+            RGB images and returns for each a pair of boxes (N, 4) x, y, width, height and scores
+            (N,). See lib.media.detectors.
+        precision: float32, or bfloat16 where device and backend support it.
+        backend: runs the network, in place of ``weights`` (lib/core/backends.py).
 
     Raises:
-        InputError: weights without ``cfg``; ``cfg`` without weights or TEST.MODEL_FILE; a file that
-            cannot be read or does not fit.
+        InputError: ``weights`` without ``cfg``; ``cfg`` without weights or TEST.MODEL_FILE; or a
+            file that cannot be read or does not match the experiment.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Predictor:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The joints, in the order of everybody's keypoints."""
+        """Names of the joints, in the order of the keypoints."""
         return self.skeleton.names
 
     def __call__(
@@ -78,79 +79,84 @@ class Predictor:
         boxes: Boxes | Sequence[Boxes | None] | None = None,
         box_scores: Sequence[float] | Sequence[Sequence[float] | None] | None = None,
     ) -> Poses | list[Poses]:
-        """The people in ``boxes``, in that order; for a list of images, a list with a ``Poses`` for
-        each. All people of all images share batches of TEST.BATCH_SIZE_PER_GPU.
+        """Predict the people in ``boxes``, in their order.
+
+        The people of all images share batches of TEST.BATCH_SIZE_PER_GPU.
 
         Args:
-            image: a file, turned upright as its EXIF header says, or (H, W, 3) uint8 RGB; or a list
-                or tuple of these.
-            boxes: (N, 4) x, y, width, height in pixels, for several images one such for each. None
-                takes what the detector finds, and without a detector the whole image as one person.
-            box_scores: (N,) the scores of the boxes, for several images one such for each; by
-                default 1.
+            image: the path of a file, which is rotated by its EXIF orientation, or an (H, W, 3)
+                uint8 RGB array; or a list or tuple of these.
+            boxes: (N, 4) x, y, width, height in pixels; a list of these for several images. For
+                None, the detector finds the boxes; without a detector, the whole image is one box.
+            box_scores: (N,) scores of the boxes; a list of these for several images. Default: 1.
+
+        Returns:
+            One ``Poses``, or a list of one for each image.
 
         Raises:
             InputError: an image cannot be read, or a box has no area.
         """
         if not isinstance(image, (list, tuple)):
-            return self._of_images([image], [boxes], [box_scores])[0]
-        wanted = [None] * len(image) if boxes is None else boxes
-        if len(wanted) != len(image):
+            return self._predict([image], [boxes], [box_scores])[0]
+        all_boxes = [None] * len(image) if boxes is None else boxes
+        if len(all_boxes) != len(image):
             raise InputError(
-                f"boxes: there are {len(wanted)} lists of boxes for {len(image)} images; give one "
-                "for each, or None"
+                f"boxes: got {len(all_boxes)} lists of boxes for {len(image)} images; give "
+                "one list (or None) for each image"
             )
         scores = [None] * len(image) if box_scores is None else box_scores
-        return self._of_images(image, wanted, scores)
+        return self._predict(image, all_boxes, scores)
 
     @torch.inference_mode()
-    def _of_images(
+    def _predict(
         self,
         images: Sequence[Image],
         boxes: Sequence[Boxes | None],
         box_scores: Sequence[np.ndarray | None],
     ) -> list[Poses]:
-        pictures = [_as_bgr(image) for image in images]
-        areas, scores = self._areas(pictures, boxes, box_scores)
-        found = [Poses.empty(len(self.skeleton))]
-        for batch in self._task.batches(pictures, areas, scores, self._batch_size):
+        bgr_images = [_as_bgr(image) for image in images]
+        checked_boxes, scores = self._choose_boxes(bgr_images, boxes, box_scores)
+        predicted = [Poses.empty(len(self.skeleton))]
+        for batch in self._task.batches(bgr_images, checked_boxes, scores, self._batch_size):
             batch = to_device(batch, self._task.device)
-            found.append(self._task.predict(self._task.forward(batch), batch).numpy())
-        poses = Poses.concatenate(found)
+            predicted.append(self._task.predict(self._task.forward(batch), batch).numpy())
+        poses = Poses.concatenate(predicted)
         poses.check_finite()
-        return [poses[poses.image == number] for number in range(len(images))]
+        return [poses[poses.image == index] for index in range(len(images))]
 
-    def _areas(
+    def _choose_boxes(
         self,
-        pictures: list[np.ndarray],
+        bgr_images: list[np.ndarray],
         boxes: Sequence[Boxes | None],
         box_scores: Sequence[np.ndarray | None],
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """For each image its boxes (N, 4), given, found or the whole image, and their scores
-        (N,)."""
-        areas = [None if one is None else _checked(one) for one in boxes]
-        counts = [0 if area is None else len(area) for area in areas]
-        scores = list(map(_checked_scores, box_scores, counts))
-        missing = [number for number, one in enumerate(areas) if one is None]
+        """Return the boxes (N, 4) of each image and their scores (N,).
+
+        The boxes are the given ones, those of the detector, or the whole image.
+        """
+        chosen = [None if given is None else _check_boxes(given) for given in boxes]
+        counts = [0 if given is None else len(given) for given in chosen]
+        scores = list(map(_check_scores, box_scores, counts))
+        missing = [index for index, given in enumerate(chosen) if given is None]
         if self._detector is None:
-            found = [(_whole(pictures[number]), np.ones(1)) for number in missing]
+            found = [(_whole_image_box(bgr_images[index]), np.ones(1)) for index in missing]
         elif missing:
-            rgb = [cv2.cvtColor(pictures[number], cv2.COLOR_BGR2RGB) for number in missing]
+            rgb = [cv2.cvtColor(bgr_images[index], cv2.COLOR_BGR2RGB) for index in missing]
             found = self._detector(rgb)
         else:
             found = []
-        for number, (area, score) in zip(missing, found, strict=True):
-            areas[number] = _checked(area)
-            scores[number] = _checked_scores(score, len(area))
-        return areas, scores
+        for index, (detected, score) in zip(missing, found, strict=True):
+            chosen[index] = _check_boxes(detected)
+            scores[index] = _check_scores(score, len(detected))
+        return chosen, scores
 
 
 def _experiment(
     cfg: CfgNode | None, weights: str | Path | dict | None, backend: Backend | None
 ) -> tuple[CfgNode, str | Path | dict | None]:
-    """The configuration and the weights; what is None is filled in."""
+    """Fill in the defaults of the configuration and the weights."""
     if weights is not None and backend is not None:
-        raise InputError("backend: replaces weights; give one of them")
+        raise InputError("backend: give weights or a backend, not both")
     if cfg is None:
         if weights is not None or backend is not None:
             raise InputError("weights: also give cfg, the experiment they were trained with")
@@ -158,44 +164,48 @@ def _experiment(
     if weights is None and backend is None:
         weights = cfg.TEST.MODEL_FILE
         if not weights:
-            raise InputError("weights: give a file; TEST.MODEL_FILE of cfg names none")
+            raise InputError("weights: give a file; TEST.MODEL_FILE of cfg is empty")
     return cfg, weights
 
 
-def _checked(boxes: Boxes) -> np.ndarray:
-    """``boxes`` as (N, 4) float64, or an InputError."""
+def _check_boxes(boxes: Boxes) -> np.ndarray:
+    """Return ``boxes`` as (N, 4) float64, or raise an InputError."""
     try:
-        areas = np.asarray(boxes, np.float64)
+        values = np.asarray(boxes, np.float64)
     except (ValueError, TypeError) as error:
-        raise InputError(f"boxes are (N, 4) numbers: x, y, width, height: {error}") from None
-    if areas.size % 4 or (areas.ndim > 1 and areas.shape[-1] != 4):
-        raise InputError(f"boxes are (N, 4): x, y, width, height; not {areas.shape}")
-    areas = areas.reshape(-1, 4)
-    is_right = is_valid_box(areas)
-    if not is_right.all():
-        number = int(np.flatnonzero(~is_right)[0])
+        raise InputError(f"boxes must be an (N, 4) array of x, y, width, height: {error}") from None
+    if values.size % 4 or (values.ndim > 1 and values.shape[-1] != 4):
+        raise InputError(f"boxes must be (N, 4): x, y, width, height; not {values.shape}")
+    values = values.reshape(-1, 4)
+    is_valid = is_valid_box(values)
+    if not is_valid.all():
+        index = int(np.flatnonzero(~is_valid)[0])
         raise InputError(
-            f"box {number} is {areas[number].tolist()}; a box is x, y, width, height, with a width "
+            f"box {index} is {values[index].tolist()}; a box is x, y, width, height, with a width "
             "and height above 0"
         )
-    return areas
+    return values
 
 
-def _checked_scores(scores: Sequence[float] | None, count: int) -> np.ndarray:
-    """The scores of ``count`` boxes, (count,) float64, 1 where None; or an InputError."""
+def _check_scores(scores: Sequence[float] | None, count: int) -> np.ndarray:
+    """Return the scores of ``count`` boxes as (count,) float64, 1 for None.
+
+    Raises:
+        InputError: there are more or fewer than ``count`` scores.
+    """
     if scores is None:
         return np.ones(count)
     values = np.asarray(scores, np.float64).reshape(-1)
     if len(values) != count:
         raise InputError(
-            f"box_scores: there are {len(values)} for {count} boxes; give one for each"
+            f"box_scores: got {len(values)} scores for {count} boxes; give one for each box"
         )
     return values
 
 
-def _whole(picture: np.ndarray) -> np.ndarray:
-    """The box of a whole picture (1, 4)."""
-    return np.array([[0.0, 0.0, picture.shape[1], picture.shape[0]]])
+def _whole_image_box(image: np.ndarray) -> np.ndarray:
+    """Return a box (1, 4) around the whole image."""
+    return np.array([[0.0, 0.0, image.shape[1], image.shape[0]]])
 
 
 def _as_bgr(image: Image) -> np.ndarray:
@@ -203,7 +213,7 @@ def _as_bgr(image: Image) -> np.ndarray:
         bgr = read_image(str(image), apply_exif=True)
     elif image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise InputError(
-            f"an image is a (height, width, 3) uint8 array, not {image.shape} {image.dtype}"
+            f"an image must be a (height, width, 3) uint8 array, not {image.shape} {image.dtype}"
         )
     else:
         check_size(image.shape[1::-1], "an image")

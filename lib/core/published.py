@@ -1,4 +1,4 @@
-"""Published scores of tested weights, to compare with the measured ones."""
+"""Published scores of the tested weights, for comparison with the measured scores."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from lib.utils import zoo
 from lib.utils.errors import InputError
 from lib.utils.zoo import ROOT, Weights
 
-# Settings without which a score is not comparable.
-DECISIVE = (
+# Scores are comparable only if these settings are equal.
+COMPARED_KEYS = (
     *("DATASET.DATASET", "DATASET.TEST_SET", "DATASET.COLOR_RGB"),
     *("MODEL.NAME", "MODEL.HEAD", "MODEL.TARGET_TYPE", "MODEL.IMAGE_SIZE"),
     *("TEST.USE_GT_BBOX", "TEST.COCO_BBOX_FILE", "TEST.FLIP_TEST", "TEST.SHIFT_HEATMAP"),
@@ -18,10 +18,12 @@ DECISIVE = (
 
 
 def published_lines(cfg: CfgNode, path: Path, names: list[str]) -> tuple[list[str], list[str]]:
-    """Published scores of the weights at ``path``, as rows for the table with the columns ``names``
-    and remarks to print below it. Both are empty for weights that models/zoo.yaml does not list.
+    """Look up the published scores of the weights at ``path``.
 
-    Where the test is not the published one there is no row, and a remark says what differs.
+    Returns:
+        Rows for the score table with the columns ``names``, and remarks to print below it. If the
+        test settings differ from the published ones, there is no row and a remark lists the
+        differences. Both are empty for weights that are not in models/zoo.yaml.
     """
     weights = zoo.identify_weights(path)
     if weights is None or not weights.experiment:
@@ -38,18 +40,22 @@ def published_lines(cfg: CfgNode, path: Path, names: list[str]) -> tuple[list[st
 
 
 def _differing(cfg: CfgNode, weights: Weights) -> list[str]:
-    """KEY VALUE of the published test where ``cfg`` has another value."""
+    """List the published settings, as KEY VALUE, for which ``cfg`` has another value."""
     opts = [str(word) for pair in weights.settings.items() for word in pair]
     try:
         published = load_config(ROOT / weights.experiment, opts)
-    except InputError:  # an experiment that the user has changed or removed
+    except InputError:  # the user has changed or removed the experiment
         return [weights.experiment]
-    keys = dict.fromkeys([*DECISIVE, *weights.settings])
-    return [f"{key} {_at(published, key)}" for key in keys if _at(cfg, key) != _at(published, key)]
+    keys = dict.fromkeys([*COMPARED_KEYS, *weights.settings])
+    return [
+        f"{key} {_value(published, key)}"
+        for key in keys
+        if _value(cfg, key) != _value(published, key)
+    ]
 
 
-def _at(cfg: CfgNode, key: str) -> object:
+def _value(cfg: CfgNode, key: str) -> object:
     for name in key.split("."):
         cfg = cfg[name]
-    # A file is the same wherever it lies.
+    # Files are compared by name, in any folder.
     return Path(cfg).name if key.endswith("_FILE") else cfg

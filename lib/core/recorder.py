@@ -1,4 +1,4 @@
-"""The record of a run: TensorBoard, pictures of batches, the history and its curves."""
+"""Records of a run: TensorBoard, images of batches, history and curves."""
 
 import csv
 import io
@@ -16,15 +16,15 @@ from lib.utils.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("gt", "pred", "hm_gt", "hm_pred")  # of pictures of a batch (DEBUG.SAVE_*)
+KINDS = ("gt", "pred", "hm_gt", "hm_pred")  # kinds of batch images (DEBUG.SAVE_*)
 
 
 class Recorder:
-    """Records a run.
+    """Recorder of a training or test run.
 
     Args:
-        output_dir: for pictures, ``history.csv`` and ``curves.png``.
-        log_dir: for TensorBoard.
+        output_dir: folder for images, ``history.csv`` and ``curves.png``.
+        log_dir: folder for TensorBoard.
     """
 
     def __init__(self, output_dir: Path, log_dir: Path) -> None:
@@ -33,18 +33,20 @@ class Recorder:
         self._history: list[dict[str, float]] = []
 
     def resume(self, epoch: int) -> None:
-        """Take over the history of the epochs before ``epoch``."""
+        """Load the history of the epochs before ``epoch``."""
         path = self._output_dir / "history.csv"
         if epoch and path.exists():
             try:
                 table = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
                 rows = [{k: float(v) for k, v in row.items() if v} for row in table]
             except (OSError, ValueError, TypeError) as error:
-                raise InputError(f"{path}: not the history of a run: {error}") from None
+                raise InputError(f"{path}: not a training history: {error}") from None
             self._history = [row for row in rows if row.get("epoch", epoch) < epoch]
 
-    def train_step(self, epoch: int, step: int, steps: int, stats: EpochStats, rate: float) -> None:
-        """A line of the log, as HRNet writes it, and points on TensorBoard's curves."""
+    def log_train_step(
+        self, epoch: int, step: int, steps: int, stats: EpochStats, lr: float
+    ) -> None:
+        """Log a training step in the HRNet repository's format, and to TensorBoard."""
         logger.info(
             "Epoch: [%d][%d/%d]\tTime %.3fs\tSpeed %.1f samples/s\tData %.3fs\tLoss %.5f\t"
             "Accuracy %.3f",
@@ -57,16 +59,16 @@ class Recorder:
             stats.loss,
             stats.accuracy,
         )
-        at = epoch * steps + step
-        self._writer.add_scalar("train_loss", stats.loss, at)
-        self._writer.add_scalar("train_acc", stats.accuracy, at)
-        self._writer.add_scalar("learning_rate", rate, at)
-        self._writer.add_scalar("samples_per_second", stats.speed, at)
-        self._writer.add_scalar("data_wait_share", stats.data_seconds / stats.seconds, at)
+        global_step = epoch * steps + step
+        self._writer.add_scalar("train_loss", stats.loss, global_step)
+        self._writer.add_scalar("train_acc", stats.accuracy, global_step)
+        self._writer.add_scalar("learning_rate", lr, global_step)
+        self._writer.add_scalar("samples_per_second", stats.speed, global_step)
+        self._writer.add_scalar("data_wait_share", stats.data_seconds / stats.seconds, global_step)
 
-    def test_step(self, step: int, steps: int, stats: EpochStats) -> None:
-        """A line of the log."""
-        measured = f"\tLoss {stats.loss:.5f}\tAccuracy {stats.accuracy:.3f}"
+    def log_test_step(self, step: int, steps: int, stats: EpochStats) -> None:
+        """Log a step of validation or testing."""
+        loss_text = f"\tLoss {stats.loss:.5f}\tAccuracy {stats.accuracy:.3f}"
         logger.info(
             "Test: [%d/%d]\tTime %.3fs\tSpeed %.1f samples/s\tData %.3fs%s",
             step,
@@ -74,25 +76,24 @@ class Recorder:
             stats.seconds,
             stats.speed,
             stats.data_seconds,
-            measured if stats.has_loss else "",
+            loss_text if stats.has_loss else "",
         )
 
-    def epoch(self, epoch: int, trained: EpochStats, rate: float) -> None:
-        """The epoch's means: a row of the history."""
+    def add_epoch(self, epoch: int, stats: EpochStats, lr: float) -> None:
+        """Add a row with the means of a training epoch to the history."""
         self._history.append(
             {
                 "epoch": epoch,
-                "lr": rate,
-                "train_loss": trained.loss,
-                "train_acc": trained.accuracy,
-                "seconds": trained.seconds,
-                "data_seconds": trained.data_seconds,
+                "lr": lr,
+                "train_loss": stats.loss,
+                "train_acc": stats.accuracy,
+                "seconds": stats.seconds,
+                "data_seconds": stats.data_seconds,
             }
         )
 
-    def scores(self, epoch: int, stats: EpochStats, values: dict[str, float]) -> None:
-        """A validation's scores: in the epoch's row, and on TensorBoard as numbers and as a
-        table."""
+    def add_scores(self, epoch: int, stats: EpochStats, values: dict[str, float]) -> None:
+        """Add the scores of a validation to the epoch's row of the history and to TensorBoard."""
         if stats.has_loss:
             self._writer.add_scalar("valid_loss", stats.loss, epoch)
             self._writer.add_scalar("valid_acc", stats.accuracy, epoch)
@@ -105,7 +106,7 @@ class Recorder:
             self._history[-1] |= {"valid_loss": stats.loss, "valid_acc": stats.accuracy, **values}
 
     def save(self) -> None:
-        """Write ``history.csv`` and ``curves.png`` anew."""
+        """Write ``history.csv`` and ``curves.png``, replacing the previous ones."""
         if not self._history:
             return
         names = list(dict.fromkeys(name for row in self._history for name in row))
@@ -117,19 +118,24 @@ class Recorder:
         write_curves(self._output_dir / "curves.png", self._history)
 
     def close(self) -> None:
-        """End the TensorBoard file."""
+        """Close the TensorBoard file."""
         self._writer.close()
 
-    def pictures(self, phase: str, step: int, at: int, drawn: dict[str, np.ndarray]) -> None:
-        """Write a batch as its task drew it: ``<phase>_<step>_{gt,pred,hm_gt,hm_pred}.jpg``, as
-        HRNet names them, and ``gt_pred`` to TensorBoard at step ``at``."""
+    def save_images(
+        self, phase: str, step: int, global_step: int, images: dict[str, np.ndarray]
+    ) -> None:
+        """Write the images that ``Task.draw`` made of a batch.
+
+        They are named as in the HRNet repository: ``<phase>_<step>_{gt,pred,hm_gt,hm_pred}.jpg``.
+        ``gt_pred`` goes to TensorBoard, at ``global_step``.
+        """
         for kind in KINDS:
-            if kind in drawn:
-                write_image(self._output_dir / f"{phase}_{step}_{kind}.jpg", drawn[kind])
-        if "gt_pred" in drawn:
-            self._writer.add_image(f"{phase}_gt_pred", drawn["gt_pred"], at)
+            if kind in images:
+                write_image(self._output_dir / f"{phase}_{step}_{kind}.jpg", images[kind])
+        if "gt_pred" in images:
+            self._writer.add_image(f"{phase}_gt_pred", images["gt_pred"], global_step)
 
 
 def _tag(name: str) -> str:
-    """A name of a score in the letters that TensorBoard allows: ``AP (M)`` is ``AP_M``."""
+    """Replace characters that TensorBoard tags must not contain: ``AP (M)`` becomes ``AP_M``."""
     return re.sub(r"[^\w.]+", "_", name).strip("_")

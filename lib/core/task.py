@@ -1,4 +1,4 @@
-"""The interface between a way of finding people and the loops that train and evaluate it."""
+"""Interface between an approach to pose estimation and the training and evaluation loops."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
@@ -15,11 +15,12 @@ from lib.keypoints.skeletons import Skeleton
 
 @dataclass
 class Losses:
-    """The loss and accuracy of one batch, as scalar tensors.
+    """Loss and accuracy of one batch, as scalar tensors.
 
-    total: the loss to minimise.
-    accuracy: PCK, averaged over the joint types annotated in the batch.
-    joints: the number of these joint types.
+    Attributes:
+        total: the loss to minimise.
+        accuracy: PCK, averaged over the joint types annotated in the batch.
+        joints: number of these joint types.
     """
 
     total: torch.Tensor
@@ -28,10 +29,13 @@ class Losses:
 
 
 class Task(ABC):
-    """From batches to outputs, losses and ``Poses``. Training and evaluation know nothing else.
+    """Interface of a task, which computes outputs, losses and ``Poses`` from batches.
 
-    skeleton: of the people that it finds.
-    device: where its batches belong.
+    Training and evaluation use a network only through this interface.
+
+    Attributes:
+        skeleton: joints of the predicted people.
+        device: device of the batches.
     """
 
     skeleton: Skeleton
@@ -39,29 +43,38 @@ class Task(ABC):
 
     @abstractmethod
     def train(self, mode: bool = True) -> None:
-        """Switch to training, or with ``mode`` False to evaluation, as ``nn.Module.train`` does."""
+        """Set training mode, or evaluation mode if ``mode`` is False."""
 
     def eval(self) -> None:
-        """Switch to evaluation."""
+        """Set evaluation mode."""
         self.train(False)
 
     @abstractmethod
     def forward(self, batch: Batch) -> Outputs:
-        """The network's outputs for a batch on ``device``, in evaluation with the flip test."""
+        """Return the network's outputs for a batch on ``device``.
+
+        In evaluation mode they include the flip test.
+        """
 
     @abstractmethod
     def loss(self, outputs: Outputs, batch: Batch) -> Losses | None:
-        """The outputs' loss and accuracy; None if an exported file hides the network's outputs."""
+        """Return the loss and accuracy, or None for an exported file that includes decoding."""
 
     @abstractmethod
     def predict(self, outputs: Outputs, batch: Batch) -> Poses:
-        """Everybody in a batch, in image pixels, as tensors on ``device``."""
+        """Return the people of a batch in image pixels, as tensors on ``device``."""
 
     @abstractmethod
     def draw(self, batch: Batch, outputs: Outputs, kinds: Collection[str]) -> dict[str, np.ndarray]:
-        """RGB pictures of a batch: ``gt`` and ``pred`` show annotated and predicted keypoints,
-        ``hm_gt`` and ``hm_pred`` heatmaps, ``gt_pred`` pairs. A kind that the outputs do not allow
-        is left out."""
+        """Draw RGB images of a batch.
+
+        Args:
+            kinds: ``gt`` and ``pred`` for annotated and predicted keypoints, ``hm_gt`` and
+                ``hm_pred`` for heatmaps, ``gt_pred`` for pairs of both keypoints.
+
+        Returns:
+            An image (H, W, 3) uint8 for each kind, except those that the outputs do not allow.
+        """
 
     @abstractmethod
     def batches(
@@ -71,5 +84,10 @@ class Task(ABC):
         box_scores: Sequence[np.ndarray],
         batch_size: int,
     ) -> Iterator[Batch]:
-        """Batches for ``forward`` and ``predict``, of (H, W, 3) uint8 BGR images and for each the
-        boxes (N, 4) of its people and their scores (N,)."""
+        """Yield batches for ``forward`` and ``predict``.
+
+        Args:
+            images: (H, W, 3) uint8 BGR.
+            boxes: for each image, the boxes (N, 4) of its people.
+            box_scores: for each image, the scores (N,) of its boxes.
+        """

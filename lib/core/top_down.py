@@ -1,4 +1,4 @@
-"""The task "one person per crop": a network sees a crop around each person's box."""
+"""Top-down pose estimation: the network predicts one person in a crop around their box."""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -18,16 +18,16 @@ from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.drawing import draw_person, heatmap_rows, image_grid
 
-MAX_DRAWN = 32  # crops in one picture
+MAX_DRAWN = 32  # crops in one image
 COLUMNS = 8
 
 
 class TopDown(Task):
-    """One person per crop.
+    """The top-down task.
 
     Args:
         backend: runs the network.
-        crop: the network's crops.
+        crop: size and transform of the network's crops.
         autocast: train in bfloat16 where PyTorch considers it safe.
     """
 
@@ -73,7 +73,7 @@ class TopDown(Task):
         )
 
     def _decode(self, outputs: Outputs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keypoints (N, K, 2) in crop pixels and scores (N, K)."""
+        """Return keypoints (N, K, 2) in crop pixels and scores (N, K)."""
         keypoints, scores = outputs if self.backend.decodes else self.codec.decode(outputs)
         return keypoints.float(), scores.float()
 
@@ -84,8 +84,8 @@ class TopDown(Task):
         is_visible = batch["visible"][:MAX_DRAWN].cpu().numpy() > 0
         keypoints = self._decode(outputs)[0][:MAX_DRAWN].cpu().numpy()
         annotated = self._skeletons(images, joints, is_visible)
-        # The annotated joints, as HRNet draws them, so that the two pictures show the same ones;
-        # without annotation, all.
+        # Only annotated joints are drawn, as in the HRNet repository, so that both images show the
+        # same joints. Without any annotated joint, all are drawn.
         is_drawn = is_visible if is_visible.any() else np.ones_like(is_visible)
         predicted = self._skeletons(images, keypoints, is_drawn)
         drawn: dict[str, np.ndarray] = {}
@@ -147,5 +147,5 @@ def _heatmaps(images: np.ndarray, maps: torch.Tensor) -> np.ndarray:
 
 
 def build_top_down(cfg: CfgNode, backend: Backend, autocast: bool = False) -> TopDown:
-    """The task of an experiment, run by ``backend``."""
+    """Build the task of an experiment, run by ``backend``."""
     return TopDown(backend, skeleton_of(cfg), crop_of(cfg), autocast)

@@ -22,19 +22,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class EpochStats:
-    """Means over an epoch or a part of it; without ``has_loss`` loss and accuracy are unknown,
-    because an exported file hides the network's outputs or no joint is annotated."""
+    """Statistics of an epoch or a part of it.
+
+    ``has_loss`` is False if loss and accuracy are unknown: an exported file includes decoding, or
+    no joint is annotated.
+    """
 
     loss: float
     accuracy: float
     samples: int
     seconds: float
-    data_seconds: float  # of which spent waiting for data
+    data_seconds: float  # time spent waiting for data, included in ``seconds``
     has_loss: bool = True
 
     @property
     def speed(self) -> float:
-        """Samples a second."""
+        """Samples per second."""
         return self.samples / max(self.seconds, 1e-9)
 
 
@@ -43,13 +46,17 @@ Observer = Callable[[int, EpochStats, Batch, Outputs], None]
 
 
 class Meter:
-    """Sums of loss and accuracy on the device: reading them there would make every step wait."""
+    """Running sums of loss and accuracy.
+
+    They stay on the device, because reading them at every step would make the CPU wait for it.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self.restart()
 
     def restart(self) -> None:
+        """Set all sums to 0 and restart the clock."""
         self._sums = torch.zeros(3, device=self._device)
         self._samples = 0
         self._has_loss = True
@@ -57,7 +64,7 @@ class Meter:
         self._data_seconds = 0.0
 
     def add(self, losses: Losses | None, samples: int, data_seconds: float) -> None:
-        """Add a batch of that size, and the seconds waited for it."""
+        """Add a batch of ``samples`` samples and the time spent waiting for it."""
         if losses is None:
             self._has_loss = False
         else:
@@ -67,22 +74,22 @@ class Meter:
         self._data_seconds += data_seconds
 
     def read(self) -> EpochStats:
-        """The means so far in this process; waits for the device."""
+        """Return the statistics of this process. Waits for the device."""
         return self._stats(self._sums.tolist(), self._samples)
 
     def read_all(self) -> EpochStats:
-        """The means so far over all processes, each of which must call this."""
-        counted = torch.tensor([self._samples], dtype=torch.float64, device=self._device)
+        """Return the statistics of all processes, each of which must call this."""
+        count = torch.tensor([self._samples], dtype=torch.float64, device=self._device)
         *sums, samples = distributed.all_reduce_sum(
-            torch.cat([self._sums.double(), counted])
+            torch.cat([self._sums.double(), count])
         ).tolist()
         return self._stats(sums, int(samples))
 
     def _stats(self, sums: list[float], samples: int) -> EpochStats:
-        loss, right, joints = sums
+        loss, correct, joints = sums
         return EpochStats(
             loss=loss / max(samples, 1),
-            accuracy=right / max(joints, 1),
+            accuracy=correct / max(joints, 1),
             samples=samples,
             seconds=time.perf_counter() - self._start,
             data_seconds=self._data_seconds,
@@ -100,23 +107,23 @@ def train_epoch(
     observe: Observer | None = None,
     augment: Callable[[Tensor, int], Tensor] | None = None,
 ) -> EpochStats:
-    """Train the network of ``task`` in place, once on every batch of ``loader``
-    (lib.dataset.loading.train_loader).
+    """Train the network of ``task`` in place for one epoch.
 
     Args:
-        lr_at: the learning rate at (epoch, step).
-        print_freq: steps between two calls of ``observe``.
-        augment: changes the images (N, 3, H, W) of a batch, given the number of its step.
+        loader: from lib.dataset.loading.train_loader.
+        lr_at: maps (epoch, step) to the learning rate.
+        print_freq: number of steps between calls of ``observe``.
+        augment: maps the images (N, 3, H, W) of a batch and the step to augmented images.
 
     Raises:
-        InputError: the loss is no longer a finite number.
+        InputError: the loss is NaN or Inf.
     """
     task.train()
     loader.sampler.epoch = epoch
-    whole, part = Meter(task.device), Meter(task.device)
-    asked = time.perf_counter()
+    epoch_meter, print_meter = Meter(task.device), Meter(task.device)
+    step_end = time.perf_counter()
     for step, batch in enumerate(progress(loader, len(loader), f"Epoch {epoch}")):
-        waited = time.perf_counter() - asked
+        data_seconds = time.perf_counter() - step_end
         for group in optimizer.param_groups:
             group["lr"] = lr_at(epoch, step)
         batch = to_device(batch, task.device)
@@ -127,16 +134,16 @@ def train_epoch(
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         optimizer.step()
-        for meter in (whole, part):
-            meter.add(losses, len(batch["index"]), waited)
+        for meter in (epoch_meter, print_meter):
+            meter.add(losses, len(batch["index"]), data_seconds)
         if step % print_freq == 0:
-            stats = part.read()
+            stats = print_meter.read()
             _check_finite(stats.loss, epoch, step)
             if observe is not None:
                 observe(step, stats, batch, outputs)
-            part.restart()
-        asked = time.perf_counter()
-    stats = whole.read_all()
+            print_meter.restart()
+        step_end = time.perf_counter()
+    stats = epoch_meter.read_all()
     _check_finite(stats.loss, epoch, len(loader) - 1)
     return stats
 
@@ -144,6 +151,6 @@ def train_epoch(
 def _check_finite(loss: float, epoch: int, step: int) -> None:
     if not math.isfinite(loss):
         raise InputError(
-            f"epoch {epoch}, step {step}: the loss is {loss}; a smaller TRAIN.LR or a warm-up "
-            "(TRAIN.WARMUP_ITERS) may help"
+            f"epoch {epoch}, step {step}: the loss is {loss}; try a lower TRAIN.LR or a warm-up "
+            "(TRAIN.WARMUP_ITERS)"
         )

@@ -15,7 +15,10 @@ from lib.utils.logs import progress
 
 @dataclass
 class Validation:
-    """poses: everybody of the split, in the order of its table, on all processes."""
+    """Result of ``validate``: the people of the split, in the order of its table, and statistics.
+
+    Every process has the poses of all processes.
+    """
 
     poses: Poses
     stats: EpochStats
@@ -25,31 +28,31 @@ class Validation:
 def validate(
     task: Task, loader: TestLoader, print_freq: int = 100, observe: Observer | None = None
 ) -> Validation:
-    """Predict everybody of a split once.
+    """Predict all people of a split once.
 
-    There is no loss and no accuracy if the table has no annotated joints, as with detected boxes.
+    Loss and accuracy are unknown if the table has no annotated joints, as with detected boxes.
 
     Raises:
         InputError: a prediction is NaN or Inf.
     """
     task.eval()
-    found: list[Poses] = []
-    whole, part = Meter(task.device), Meter(task.device)
-    asked = time.perf_counter()
+    predicted: list[Poses] = []
+    total_meter, print_meter = Meter(task.device), Meter(task.device)
+    step_end = time.perf_counter()
     for step, batch in enumerate(progress(loader, len(loader), "Test")):
-        waited = time.perf_counter() - asked
+        data_seconds = time.perf_counter() - step_end
         batch = to_device(batch, task.device)
         outputs = task.forward(batch)
         losses = task.loss(outputs, batch) if loader.has_joints else None
-        found.append(task.predict(outputs, batch))
-        for meter in (whole, part):
-            meter.add(losses, len(batch["index"]), waited)
+        predicted.append(task.predict(outputs, batch))
+        for meter in (total_meter, print_meter):
+            meter.add(losses, len(batch["index"]), data_seconds)
         if observe is not None and step % print_freq == 0:
-            observe(step, part.read(), batch, outputs)
-            part.restart()
-        asked = time.perf_counter()
+            observe(step, print_meter.read(), batch, outputs)
+            print_meter.restart()
+        step_end = time.perf_counter()
     joints = len(task.skeleton)
-    own = Poses.concatenate([Poses.empty(joints), *(poses.numpy() for poses in found)])
+    own = Poses.concatenate([Poses.empty(joints), *(poses.numpy() for poses in predicted)])
     poses = Poses.concatenate(distributed.gather(own)).sorted_unique()
     poses.check_finite()
-    return Validation(poses, whole.read_all())
+    return Validation(poses, total_meter.read_all())

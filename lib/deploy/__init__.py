@@ -1,1 +1,1 @@
-"""A trained network leaves PyTorch: export and parity checks."""
+"""Export of trained networks, and parity checks of the exported files."""

@@ -1,8 +1,8 @@
-"""A network as a file that runs without this project: ONNX, TorchScript or OpenVINO.
+"""Export of networks to ONNX, TorchScript or OpenVINO files that run without this project.
 
-With decoding inside, normalising, flip test and decoding are part of the graph, and it takes uint8
-crops. Each file carries a ``Description`` of itself (lib/core/exported.py): ONNX in its metadata,
-OpenVINO in its ``rt_info``, TorchScript as an extra file.
+An export with decoding takes uint8 crops and includes normalisation, flip test and decoding. Each
+file stores a ``Description`` (lib/core/exported.py): ONNX in its metadata, OpenVINO in its
+``rt_info``, TorchScript as an extra file.
 """
 
 import contextlib
@@ -18,15 +18,18 @@ from torch import Tensor, nn
 
 from lib.core.backends import predict
 from lib.core.codecs.codec import Codec
-from lib.core.exported import ENTRY, Description, need
+from lib.core.exported import METADATA_KEY, Description, import_optional
 from lib.keypoints.geometry import normalize
 from lib.utils.errors import InputError
 
-INPUTS = {True: "crops", False: "images"}  # decoding inside or not
+INPUT_NAMES = {True: "crops", False: "images"}  # key: the export includes decoding
 
 
-class Decoded(nn.Module):
-    """uint8 RGB crops (N, 3, H, W) -> keypoints (N, K, 2) in crop pixels, scores (N, K)."""
+class DecodingNetwork(nn.Module):
+    """A network with normalisation, flip test and decoding.
+
+    It maps uint8 RGB crops (N, 3, H, W) to keypoints (N, K, 2) in crop pixels and scores (N, K).
+    """
 
     def __init__(self, network: nn.Module, codec: Codec, is_rgb: bool, flip_test: bool) -> None:
         super().__init__()
@@ -42,7 +45,7 @@ class Decoded(nn.Module):
 
 
 def example_input(description: Description) -> Tensor:
-    """A random input of such a file: two crops with a dynamic batch, else one."""
+    """Return a random input for a file: two crops with a dynamic batch, else one."""
     width, height = description.settings["MODEL.IMAGE_SIZE"]
     shape = (2 if description.dynamic_batch else 1, 3, height, width)
     generator = torch.Generator().manual_seed(0)
@@ -51,54 +54,60 @@ def example_input(description: Description) -> Tensor:
     return torch.randn(shape, generator=generator)
 
 
-def export(module: nn.Module, description: Description, kind: str) -> dict[str, bytes]:
-    """The files of ``module``, by suffix.
+def export(module: nn.Module, description: Description, file_format: str) -> dict[str, bytes]:
+    """Export ``module``.
 
     Args:
-        module: in evaluation mode, on the CPU; takes and gives what ``description`` says.
-        kind: a key of ``EXPORTERS``.
+        module: in evaluation mode, on the CPU, with inputs and outputs as in ``description``.
+        file_format: a key of ``EXPORTERS``.
+
+    Returns:
+        The content of each file, by suffix.
 
     Raises:
-        InputError: a package is missing, or PyTorch is too old.
+        InputError: a package is not installed, or PyTorch is too old.
     """
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     example = example_input(description)
     with torch.no_grad():
-        module(example)  # what is made once and kept must not be made inside of a trace
-        return EXPORTERS[kind](module, example, description)
+        module(example)  # cached tensors must be created outside of tracing
+        return EXPORTERS[file_format](module, example, description)
 
 
 def to_onnx(module: nn.Module, example: Tensor, description: Description) -> dict[str, bytes]:
-    proto = onnx_graph(module, example, description.dynamic_batch, INPUTS[description.decodes])
-    need("onnx", "exporting").helper.set_model_props(proto, {ENTRY: description.write()})
+    """Export to ONNX; the result is as that of ``export``."""
+    name = INPUT_NAMES[description.decodes]
+    proto = onnx_graph(module, example, description.dynamic_batch, name)
+    helper = import_optional("onnx", "exporting").helper
+    helper.set_model_props(proto, {METADATA_KEY: description.write()})
     return {".onnx": proto.SerializeToString()}
 
 
 def has_exporter() -> bool:
-    """Whether this PyTorch makes ONNX graphs of every network here."""
+    """Return True if this version of PyTorch can export all networks of the project to ONNX."""
     return tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
 
 
 def onnx_graph(module: nn.Module, example: Tensor, dynamic_batch: bool, name: str = "images"):
-    """An ``onnx.ModelProto``, for batches of any size if ``dynamic_batch``."""
+    """Export to an ``onnx.ModelProto``, for batches of any size if ``dynamic_batch``."""
     if not has_exporter():
         raise InputError(f"exporting: ONNX needs PyTorch 2.6 or newer; this is {torch.__version__}")
     for package in ("onnx", "onnxscript"):
-        need(package, "exporting")
+        import_optional(package, "exporting")
     with quiet():
         program = torch.onnx.export(
             module,
             (example,),
             dynamo=True,
             verbose=False,
-            optimize=False,  # takes minutes for Dite-HRNet; what runs the graph does it again
+            optimize=False,  # takes minutes for Dite-HRNet, and runtimes optimise the graph anyway
             input_names=[name],
             dynamic_shapes=({0: torch.export.Dim("batch")},) if dynamic_batch else None,
         )
     proto = program.model_proto
     for node in proto.graph.node:
-        # Where in which source file each comes from: four times the size of a Lite-HRNet's weights.
+        # Stack traces, which take four times the space of a Lite-HRNet's weights.
         del node.metadata_props[:]
     return proto
 
@@ -106,35 +115,36 @@ def onnx_graph(module: nn.Module, example: Tensor, dynamic_batch: bool, name: st
 def to_torchscript(
     module: nn.Module, example: Tensor, description: Description
 ) -> dict[str, bytes]:
+    """Export to TorchScript; the result is as that of ``export``."""
     file = io.BytesIO()
     with quiet():
         traced = torch.jit.freeze(torch.jit.trace(module, (example,), check_trace=False))
-        torch.jit.save(traced, file, _extra_files={ENTRY: description.write()})
+        torch.jit.save(traced, file, _extra_files={METADATA_KEY: description.write()})
     return {".ts": file.getvalue()}
 
 
 def to_openvino(module: nn.Module, example: Tensor, description: Description) -> dict[str, bytes]:
-    """From the ONNX graph: what OpenVINO makes of PyTorch's own runs slower."""
-    need("openvino", "exporting")
+    """Export to OpenVINO by way of ONNX, which runs faster than a direct conversion."""
+    import_optional("openvino", "exporting")
     return openvino_files(to_onnx(module, example, description)[".onnx"], description)
 
 
 def openvino_files(graph: bytes, description: Description) -> dict[str, bytes]:
-    """The same for the content of an ONNX file."""
-    openvino = need("openvino", "exporting")
+    """Convert the content of an ONNX file to OpenVINO's files."""
+    openvino = import_optional("openvino", "exporting")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.xml"
         path.with_suffix(".onnx").write_bytes(graph)
         model = openvino.convert_model(path.with_suffix(".onnx"))
-        model.set_rt_info(description.write(), [ENTRY])
+        model.set_rt_info(description.write(), [METADATA_KEY])
         openvino.save_model(model, path, compress_to_fp16=False)
-        # The weights first: where the .xml is, the file is whole.
+        # The weights come first, so that an .xml is never without them.
         return {suffix: path.with_suffix(suffix).read_bytes() for suffix in (".bin", ".xml")}
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the exporters say of themselves."""
+    """Silence the warnings and logs of the exporters."""
     previous = logging.root.manager.disable
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""How far a backend's keypoints are from PyTorch's, on the same crops."""
+"""Parity checks: differences between a backend's keypoints and PyTorch's, on the same crops."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +16,22 @@ from lib.figures.drawing import draw_scene
 from lib.keypoints.geometry import box_to_center_scale
 from lib.utils.errors import InputError
 
-NOISE = 1e-3  # of the outputs' standard deviation
-DRAWS = 4
-STABLE_DISTANCE = 0.05  # pixels that a stable joint may move under the noise
+NOISE_SCALE = 1e-3  # relative to the outputs' standard deviation
+NOISE_SAMPLES = 4
+STABLE_DISTANCE = 0.05  # pixels by which noise may move a stable joint
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Distances in crop pixels, the largest and the mean, over all ``joints`` and over the
-    ``stable`` ones; the largest difference of scores, as a share of the largest score."""
+    """Differences between a backend and the reference.
+
+    Attributes:
+        largest, mean: largest and mean distance between keypoints, in crop pixels.
+        stable_largest: largest distance of the stable joints.
+        scores: largest difference between scores, divided by the largest score.
+        joints: number of joints.
+        stable: number of stable joints.
+    """
 
     largest: float
     mean: float
@@ -35,39 +42,38 @@ class Difference:
 
 
 def difference(backend: Backend, reference: TorchBackend, crops: Tensor) -> Difference:
-    """Compare on crops (N, 3, H, W).
+    """Compare a backend with the reference on crops (N, 3, H, W).
 
-    A joint is stable if noise far above the rounding of a backend leaves it where it is in the
-    reference. Others have two maxima as good as equal, which an untrained network often has: which
-    of them wins says nothing of a backend.
+    A joint is stable if noise, much larger than rounding errors, does not move it in the reference.
+    Unstable joints have two almost equal maxima, as is common with untrained networks. Which of
+    the two is larger depends on rounding, and says nothing about the backend.
     """
     outputs = reference.outputs(crops)
     keypoints, scores = (value.cpu() for value in reference.codec.decode(outputs))
     found, found_scores = backend(crops)
     distance = torch.linalg.vector_norm(found - keypoints, dim=-1)
-    is_stable = stable(reference, outputs, keypoints)
-    left = distance[is_stable]
-    spread = float(scores.abs().max().clamp(min=torch.finfo(torch.float32).tiny))
+    stable_distance = distance[stable_joints(reference, outputs, keypoints)]
+    largest_score = float(scores.abs().max().clamp(min=torch.finfo(torch.float32).tiny))
     return Difference(
         float(distance.max()),
         float(distance.mean()),
-        float(left.max()) if len(left) else 0.0,
-        float((found_scores - scores).abs().max()) / spread,
+        float(stable_distance.max()) if len(stable_distance) else 0.0,
+        float((found_scores - scores).abs().max()) / largest_score,
         distance.numel(),
-        len(left),
+        len(stable_distance),
     )
 
 
-def stable(reference: TorchBackend, outputs: Outputs, keypoints: Tensor) -> Tensor:
-    """(N, K): whether noise leaves a joint where it is."""
+def stable_joints(reference: TorchBackend, outputs: Outputs, keypoints: Tensor) -> Tensor:
+    """Return (N, K), True for joints that noise does not move."""
     generator = torch.Generator().manual_seed(0)
 
     def noisy(output: Tensor) -> Tensor:
         noise = torch.randn(output.shape, generator=generator).to(output.device)
-        return output + NOISE * output.std() * noise
+        return output + NOISE_SCALE * output.std() * noise
 
     is_stable = torch.ones(keypoints.shape[:2], dtype=torch.bool)
-    for _ in range(DRAWS):
+    for _ in range(NOISE_SAMPLES):
         moved, _ = reference.codec.decode(tuple(map(noisy, outputs)))
         distance = torch.linalg.vector_norm(moved.cpu() - keypoints, dim=-1)
         is_stable &= distance < STABLE_DISTANCE
@@ -75,18 +81,23 @@ def stable(reference: TorchBackend, outputs: Outputs, keypoints: Tensor) -> Tens
 
 
 def random_crops(size: Sequence[int], count: int) -> Tensor:
-    """Random crops, uint8 (count, 3, H, W), of ``size`` (width, height); the same each time."""
+    """Return reproducible random crops, uint8 (count, 3, H, W), of ``size`` (width, height)."""
     width, height = size
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
 def real_crops(cfg: CfgNode, count: int) -> tuple[Tensor, str]:
-    """``count`` people, uint8 (count, 3, H, W), and where they are from: the experiment's test set,
-    spread over it, or drawn figures where that is not here."""
+    """Return crops of people and the name of their source.
+
+    They are evenly spaced over the experiment's test set, or drawn figures if it is not installed.
+
+    Returns:
+        uint8 (count, 3, H, W), and the source for display.
+    """
     try:
         dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
-        rows = np.linspace(0, len(dataset) - 1, count).astype(int)  # of few people some twice
+        rows = np.linspace(0, len(dataset) - 1, count).astype(int)  # small sets repeat people
         crops = torch.stack([dataset[int(row)]["image"] for row in rows])
         return crops, f"{cfg.DATASET.DATASET} {cfg.DATASET.TEST_SET}"
     except InputError:
@@ -94,7 +105,7 @@ def real_crops(cfg: CfgNode, count: int) -> tuple[Tensor, str]:
 
 
 def drawn_crops(cfg: CfgNode, count: int) -> Tensor:
-    """Figures drawn on the spot, uint8 (count, 3, H, W)."""
+    """Return crops of drawn figures, uint8 (count, 3, H, W)."""
     crop = crop_of(cfg)
     crops: list[Tensor] = []
     index = 0

@@ -1,1 +1,1 @@
-"""Users' images and videos: reading, detectors, tracking, smoothing."""
+"""Users' images and videos: reading, person detection, tracking, smoothing, writing."""

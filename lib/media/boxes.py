@@ -1,4 +1,4 @@
-"""Boxes of people that were found: what is one, and a JSON of them, picture by picture."""
+"""Bounding boxes of people, and JSON files of boxes."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,16 +14,23 @@ from lib.utils.reading import read_any_json
 
 T = TypeVar("T")
 LAYOUT = (
-    'a list of {"image_id": 1, "bbox": [x, y, width, height], "score": 0.9}, with "file_name" in '
-    "place of image_id or beside it"
+    'a list of {"image_id": 1, "bbox": [x, y, width, height], "score": 0.9}, with "file_name" '
+    "instead of image_id or in addition"
 )
 
 
-def inside(
+def clip_boxes(
     corners: np.ndarray, scores: np.ndarray, image: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (N, 4) x, y, width, height and scores (N,) of what lies inside an image, best first,
-    from corners (N, 4) x1, y1, x2, y2."""
+    """Clip boxes to an image, sort them by descending score and drop the empty ones.
+
+    Args:
+        corners: (N, 4) x1, y1, x2, y2.
+        scores: (N,).
+
+    Returns:
+        Boxes (M, 4) x, y, width, height, and scores (M,).
+    """
     limits = np.array([*image.shape[1::-1], *image.shape[1::-1]], np.float64)
     corners = np.clip(np.asarray(corners, np.float64), 0, limits)
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
@@ -33,53 +40,56 @@ def inside(
 
 
 def box_iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(N,) intersection over union of a box (4,) x, y, width, height with boxes (N, 4)."""
+    """Return the IoU (N,) of a box (4,) x, y, width, height with boxes (N, 4)."""
     first = np.maximum(box[:2], boxes[:, :2])
     last = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])
     shared = np.prod(np.maximum(last - first, 0), axis=1)
     return shared / (box[2] * box[3] + boxes[:, 2] * boxes[:, 3] - shared)
 
 
-class PathEnds(Generic[T]):
-    """Values by file names, which may have folders before them."""
+class SuffixMap(Generic[T]):
+    """Map from file names, with or without folders, to values.
+
+    A path is looked up by the longest file name that it ends with.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[str, dict[PurePosixPath, T]] = defaultdict(dict)
+        self._values: dict[str, dict[PurePosixPath, T]] = defaultdict(dict)
 
     def __setitem__(self, name: str, value: T) -> None:
         path = PurePosixPath(name)
-        self._known[path.name][path] = value
+        self._values[path.name][path] = value
 
     def setdefault(self, name: str, value: T) -> T:
-        """The value under just that name, ``value`` if there was none."""
+        """Return the value of exactly that name, after setting it to ``value`` if missing."""
         path = PurePosixPath(name)
-        return self._known[path.name].setdefault(path, value)
+        return self._values[path.name].setdefault(path, value)
 
     def find(self, path: str) -> T | None:
-        """The value of the longest name that ``path`` ends in; None where there is none."""
-        known = self._known.get(Path(path).name, {})
+        """Return the value of the longest name that ``path`` ends with, or None."""
+        candidates = self._values.get(Path(path).name, {})
         parts = Path(path).parts
-        fitting = [name for name in known if parts[-len(name.parts) :] == name.parts]
-        # A file that lies in another folder than its name says is still the only one.
-        if not fitting and len(known) == 1:
-            fitting = list(known)
-        return known[max(fitting, key=lambda name: len(name.parts))] if fitting else None
+        matches = [name for name in candidates if parts[-len(name.parts) :] == name.parts]
+        # If only one name has this last part, it matches in any folder.
+        if not matches and len(candidates) == 1:
+            matches = list(candidates)
+        return candidates[max(matches, key=lambda name: len(name.parts))] if matches else None
 
 
 class BoxFile:
-    """The boxes in a JSON file, in the layout of COCO's detections, of its annotations, or of the
-    results that tools/demo.py writes.
+    """Boxes from a JSON file.
 
-    A picture's boxes are those with its ``file_name`` (and ``frame`` in a video), else those with
-    its ``image_id``. The file's own list of images, where it has one, says which id is which file.
+    The layout is that of COCO's detections, of COCO's annotations, or of the results of
+    tools/demo.py. Boxes are matched to an image by ``file_name`` (and ``frame`` in a video), else
+    by ``image_id``. If the file has a list of images, it gives the file name of each id.
 
     Args:
-        report: called with one line for each entry that is no box; the rest is used.
-        threshold: boxes with a lower ``score`` are left out.
-        categories: boxes of another ``category_id`` are left out; empty keeps all.
+        report: called with a message for each invalid entry, which is skipped.
+        threshold: boxes with a lower ``score`` are skipped.
+        categories: boxes with another ``category_id`` are skipped. Empty: all categories.
 
     Raises:
-        InputError: the file is missing, no JSON, or of another layout.
+        InputError: the file is missing, not JSON, or has another layout.
     """
 
     def __init__(
@@ -90,8 +100,8 @@ class BoxFile:
         categories: Sequence[int] = (),
     ) -> None:
         self._categories = categories
-        # By the number of the frame, None for a picture.
-        self._by_name: dict[int | None, PathEnds[list]] = defaultdict(PathEnds)
+        # The key is the frame number in a video, None for an image.
+        self._by_name: dict[int | None, SuffixMap[list]] = defaultdict(SuffixMap)
         self._by_id: dict[int, list] = defaultdict(list)
         content = read_any_json(path, f"boxes are {LAYOUT}")
         files: dict[str, str] = {}
@@ -99,25 +109,25 @@ class BoxFile:
         if isinstance(content, dict):
             images = content.get("images")
             images = [i for i in images if isinstance(i, dict)] if isinstance(images, list) else []
-            # ATRW's annotations spell it filename.
+            # ATRW's annotations call it filename.
             files = {str(i.get("id")): i.get("file_name") or i.get("filename") for i in images}
             entries = content.get("annotations")
         if not isinstance(entries, list):
-            raise InputError(f"{path}: holds no boxes; they are {LAYOUT}")
-        for number, entry in enumerate(entries):
+            raise InputError(f"{path}: contains no boxes; the layout is {LAYOUT}")
+        for index, entry in enumerate(entries):
             try:
                 box, score = _box(entry)
                 name = entry.get("file_name") or files.get(str(entry.get("image_id")))
                 self._add(entry, name, (*box, score), threshold)
             except ValueError as error:
-                report(f"{path}: entry {number} is left out: {error}")
+                report(f"{path}: entry {index} is skipped: {error}")
 
     def _add(self, entry: dict, name: str | None, row: tuple, threshold: float) -> None:
         if not isinstance(name, str) and not isinstance(entry.get("image_id"), int):
-            raise ValueError("it has neither a file_name nor a number as image_id")
+            raise ValueError("it has neither a file_name nor an integer image_id")
         frame, category = entry.get("frame"), entry.get("category_id")
         if frame is not None and not isinstance(frame, int):
-            raise ValueError(f"frame {frame}: must be a number")
+            raise ValueError(f"frame {frame} must be an integer")
         if row[4] < threshold or entry.get("iscrowd"):
             return
         if self._categories and category is not None and category not in self._categories:
@@ -127,26 +137,25 @@ class BoxFile:
         else:
             self._by_id[entry["image_id"]].append(row)
 
-    def of(self, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-        """The boxes (N, 4) x, y, width, height and scores (N,) of a frame."""
-        number = frame.number if frame.rate else None
-        named = self._by_name[number]
-        # The name that results have first: it tells files of one name apart.
-        rows = named.find(frame.item.name) or named.find(frame.item.path)
+    def boxes_of(self, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+        """Return the boxes (N, 4) x, y, width, height and scores (N,) of a frame."""
+        by_name = self._by_name[frame.number if frame.rate else None]
+        # The name used in results comes first, because it is unique.
+        rows = by_name.find(frame.item.name) or by_name.find(frame.item.path)
         rows = rows or self._by_id.get(frame.image_id) or []
         table = np.array(rows, np.float64).reshape(-1, 5)
         return table[:, :4], table[:, 4]
 
 
 def _box(entry: Any) -> tuple[list[float], float]:
-    """The box and score of an entry; a ValueError says what is wrong with it."""
+    """Return the box and score of an entry, or raise a ValueError."""
     if not isinstance(entry, dict):
-        raise ValueError("it is no object with a bbox")
+        raise ValueError("it is not an object with a bbox")
     box, score = entry.get("bbox"), entry.get("score", 1.0)
     numbers = [*box, score] if isinstance(box, list) else []
     are_numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in numbers)
     if len(numbers) != 5 or not are_numbers or not all(abs(v) < 1e6 for v in numbers):
-        raise ValueError(f"bbox {box}, score {score}: must be four finite numbers and one")
+        raise ValueError(f"bbox {box} must be four finite numbers, and score {score} one")
     if box[2] <= 0 or box[3] <= 0:
         raise ValueError(f"bbox {box} has no area")
     return [float(v) for v in box], float(score)

@@ -1,7 +1,8 @@
-"""Detectors: images in, boxes of people out, one forward pass for all images of a call.
+"""Person detectors.
 
-A detector is any callable that takes a list of (H, W, 3) uint8 RGB images and returns for each its
-boxes (N, 4), x, y, width, height in pixels, and their scores (N,). Those here put the best first.
+A detector is any callable that takes a list of (H, W, 3) uint8 RGB images and returns for each a
+pair: boxes (N, 4) as x, y, width, height in pixels, and scores (N,). The detectors here process all
+images of a call in one forward pass, and sort the boxes by descending score.
 """
 
 from collections.abc import Sequence
@@ -14,15 +15,15 @@ import torchvision
 from torchvision.models import detection
 
 from lib.core.inference import Detector
-from lib.media.boxes import inside
+from lib.media.boxes import clip_boxes
 from lib.media.onnx_detector import ONNX_DETECTORS, read_settings
 from lib.utils.errors import InputError
 from lib.utils.zoo import DETECTORS, download_hint
 
 PERSON = "person"
-NO_CLASSES = ("__background__", "N/A")  # of torchvision's names of COCO's classes
-# Their weights COCO_V1 were trained with batch norms that add no eps, which torchvision's builders
-# see to only where they load the weights themselves (overwrite_eps in faster_rcnn.py and others).
+NO_CLASSES = ("__background__", "N/A")  # placeholders in torchvision's list of classes
+# The COCO_V1 weights of these models need batch norms with eps 0. torchvision's builders set it
+# only if they load the weights themselves (overwrite_eps in faster_rcnn.py and others).
 WITHOUT_EPS = frozenset(
     f"{name}_resnet50_fpn" for name in ("fasterrcnn", "keypointrcnn", "maskrcnn", "retinanet")
 )
@@ -35,20 +36,20 @@ def build_detector(
     classes: Sequence[str] = (),
     device: torch.device | str = "cpu",
 ) -> Detector:
-    """The detector called ``name``.
+    """Build a detector.
 
     Args:
-        name: one of torchvision's detection models, or the YAML of a YOLOX or RT-DETR in an ONNX
-            file (docs/demo.md).
-        weights: a local file; for torchvision's also a name of its weights, such as COCO_V1. ''
-            takes the file in models/detectors/, else torchvision's own loader; of an ONNX detector
-            the file that the YAML names.
-        threshold: boxes with a lower score are left out; None: 0.5, or what the YAML says.
-        classes: names or numbers of the wanted classes; none: people.
+        name: a detection model of torchvision, or the path of a YAML that describes a YOLOX or
+            RT-DETR model in an ONNX file (docs/demo.md).
+        weights: a local file or, for torchvision, the name of published weights such as COCO_V1.
+            Empty, for torchvision: the file in models/detectors/, else torchvision's download.
+            Empty, for ONNX: the file named in the YAML.
+        threshold: boxes with a lower score are dropped. None: THRESHOLD of the YAML, else 0.5.
+        classes: names or numbers of the classes to keep. Empty: person.
 
     Raises:
-        InputError: there is no such detector, or its weights are not here; the message says where
-            to get them.
+        InputError: the detector is unknown, or its weights are missing; the message says where to
+            get them.
     """
     if Path(name).suffix in (".yaml", ".yml"):
         settings = read_settings(name)
@@ -62,13 +63,13 @@ def build_detector(
 
 
 def _coco_classes() -> list[str]:
-    """COCO's 80 classes, as detectors without a background class number them."""
+    """Return COCO's 80 classes, in the order of detectors without a background class."""
     names = detection.FasterRCNN_ResNet50_FPN_Weights.DEFAULT.meta["categories"]
     return [name for name in names if name not in NO_CLASSES]
 
 
 class TorchvisionDetector:
-    """One of torchvision's detection models; arguments as in ``build_detector``."""
+    """A detection model of torchvision. The arguments are those of ``build_detector``."""
 
     def __init__(
         self,
@@ -81,21 +82,21 @@ class TorchvisionDetector:
         known = torchvision.models.list_models(module=detection)
         if name not in known:
             raise InputError(
-                f"--detector: there is no {name!r}; it is none, the YAML of an ONNX detector, or "
-                f"one of torchvision's: {', '.join(known)}"
+                f"--detector: unknown detector {name!r}; use none, the YAML of an ONNX detector, "
+                f"or a torchvision model: {', '.join(known)}"
             )
         enum = torchvision.models.get_model_weights(name)
         self._classes = _class_numbers(enum.DEFAULT.meta["categories"], classes)
         self._threshold = threshold
         self._device = torch.device(device)
         entry, state = _load(name, enum, weights)
-        # No weights, neither of the whole nor of its backbone: the state dict has them all.
+        # The state dict below has all weights, so torchvision should not load any.
         model = torchvision.models.get_model(name, weights=None, weights_backbone=None)
         try:
             model.load_state_dict(state)
         except (RuntimeError, TypeError, AttributeError):
             raise InputError(
-                f"--detector-weights: {weights or 'the file'} does not hold {name}'s state dict"
+                f"--detector-weights: {weights or 'the file'} is not a state dict of {name}"
             ) from None
         if name in WITHOUT_EPS and entry is not None and entry.name == "COCO_V1":
             for module in model.modules():
@@ -105,57 +106,61 @@ class TorchvisionDetector:
 
     @torch.inference_mode()
     def __call__(self, images: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Boxes and scores of each image, as this module says."""
+        """Return the boxes and scores of each image."""
         if not images:
             return []
         tensors = [
             torch.from_numpy(np.ascontiguousarray(image)).to(self._device).permute(2, 0, 1) / 255
             for image in images
         ]
-        found = self._model(tensors)
-        return [self._people(one, image) for one, image in zip(found, images, strict=True)]
+        outputs = self._model(tensors)
+        return [self._select(output, image) for output, image in zip(outputs, images, strict=True)]
 
-    def _people(self, found: dict, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        labels, scores = found["labels"].cpu().numpy(), found["scores"].cpu().numpy()
-        is_wanted = np.isin(labels, self._classes) & (scores >= self._threshold)
-        return inside(found["boxes"].cpu().numpy()[is_wanted], scores[is_wanted], image)
+    def _select(self, output: dict, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        labels, scores = output["labels"].cpu().numpy(), output["scores"].cpu().numpy()
+        keep = np.isin(labels, self._classes) & (scores >= self._threshold)
+        return clip_boxes(output["boxes"].cpu().numpy()[keep], scores[keep], image)
 
 
-def _class_numbers(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """The numbers of the classes ``wanted``, by number or by name."""
+def _class_numbers(names: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """Convert names or numbers of classes to numbers; person if there are none."""
     numbers = []
-    for one in wanted or (PERSON,):
-        if one in names:
-            numbers.append(names.index(one))
-        elif one.isdecimal() and int(one) < len(names):
-            numbers.append(int(one))
+    for text in classes or (PERSON,):
+        if text in names:
+            numbers.append(names.index(text))
+        elif text.isdecimal() and int(text) < len(names):
+            numbers.append(int(text))
         else:
-            there = ", ".join(name for name in names if name not in NO_CLASSES)
-            raise InputError(f"--detector-classes: there is no {one!r}; there are {there}")
+            known = ", ".join(name for name in names if name not in NO_CLASSES)
+            raise InputError(f"--detector-classes: unknown class {text!r}; choose from {known}")
     return numbers
 
 
 def _load(name: str, enum: type, weights: str) -> tuple[Enum | None, dict]:
-    """The state dict of a model of torchvision, and which of its published weights it is."""
+    """Load a state dict for a torchvision model.
+
+    Returns:
+        The entry of the weights in torchvision's ``enum``, None for other files; the state dict.
+    """
     entry = enum.DEFAULT if weights in ("", "DEFAULT") else enum.__members__.get(weights)
     path = Path(DETECTORS, Path(entry.url).name) if entry else Path(weights)
     if path.exists():
-        published = {Path(one.url).name: one for one in enum}
+        published = {Path(member.url).name: member for member in enum}
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             return published.get(path.name), state
-        except Exception as error:  # what torch raises for a damaged file is not documented
+        except Exception as error:  # torch does not document its exceptions for damaged files
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"{path}: cannot be read as weights: {reason}") from None
     if entry is None:
         known = ", ".join(enum.__members__)
         raise InputError(
             f"--detector-weights: {weights}: there is no such file, and {name} has no weights of "
-            f"that name{download_hint(path) or f'; name one of {known}'}"
+            f"that name{download_hint(path) or f'; choose from {known}'}"
         )
     try:
         return entry, entry.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network; another file than was promised
+    except (OSError, RuntimeError) as error:  # no network, or a wrong checksum
         raise InputError(
             f"--detector: the weights of {name} cannot be downloaded ({error})"
             f"{download_hint(path) or f'; get {entry.url} and put it at {path}'}"

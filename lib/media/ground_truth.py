@@ -1,4 +1,4 @@
-"""Ground truth of single pictures, in COCO's layout: any file names, any folder."""
+"""Ground truth in COCO's layout for images in any folder."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ import numpy as np
 from lib.dataset.coco_json import LAYOUT, Annotation, CocoFile, check_image_ids
 from lib.keypoints.geometry import is_valid_box
 from lib.keypoints.skeletons import Skeleton, chosen_categories
-from lib.media.boxes import PathEnds
+from lib.media.boxes import SuffixMap
 from lib.media.video import Report
 from lib.utils.errors import InputError
 from lib.utils.reading import read_any_json
 
 
 class _File(CocoFile):
-    annotations: list  # converted one by one: a bad entry is left out
+    annotations: list  # converted one by one, so that invalid entries can be skipped
 
 
 class _Entry(Annotation):
@@ -27,8 +27,15 @@ class _Entry(Annotation):
 
 @dataclass
 class AnnotatedPerson:
-    """An annotated person: joints (K, 2) pixels, visible (K,) flags of the annotated ones, box (4,)
-    x, y, width, height. ``number`` and ``category`` are ids."""
+    """An annotated person.
+
+    Attributes:
+        number: id of the annotation.
+        category: id of the category.
+        joints: (K, 2) pixels.
+        visible: (K,), True for annotated joints.
+        box: (4,) x, y, width, height in pixels.
+    """
 
     number: int
     category: int
@@ -38,17 +45,17 @@ class AnnotatedPerson:
 
 
 class GroundTruth:
-    """The people that a file of annotations knows.
+    """The people in an annotation file, without crowds.
 
-    Crowds are left out. Somebody whose joints are not the skeleton's keeps the box, and no joint
-    counts as annotated.
+    People whose number of joints differs from the skeleton's keep their box, and none of their
+    joints counts as annotated.
 
     Args:
-        report: called with one line for what is left out; the rest is used.
-        categories: names of those that count, as in DATASET.CATEGORIES.
+        report: called with a message for invalid annotations, which are skipped.
+        categories: names of the categories to use, as in DATASET.CATEGORIES.
 
     Raises:
-        InputError: the file is missing, no JSON, or of another layout.
+        InputError: the file is missing, not JSON, or has another layout.
     """
 
     def __init__(
@@ -63,53 +70,55 @@ class GroundTruth:
             content = msgspec.convert(read_any_json(path, LAYOUT), _File)
         except msgspec.ValidationError as error:
             raise InputError(
-                f"{path}: is not in COCO's layout (images, annotations, categories): {error}"
+                f"{path}: does not have COCO's layout (images, annotations, categories): {error}"
             ) from None
         self.categories = chosen_categories(content.categories, categories, str(path))
-        self._ids: PathEnds[int] = PathEnds()
+        self._ids: SuffixMap[int] = SuffixMap()
         names = [image.file_name or image.filename for image in content.images]
         ids = [image.id for image in content.images]
         check_image_ids(np.array(ids), np.array(names), str(path))
         for name, image_id in zip(names, ids, strict=True):
             self._ids[name] = image_id
         self._people: dict[int, list[AnnotatedPerson]] = defaultdict(list)
-        misfits: list[str] = []
-        for number, value in enumerate(content.annotations):
+        mismatches: list[str] = []
+        for index, value in enumerate(content.annotations):
             try:
-                self._add(value, len(skeleton), f"annotations[{number}]", misfits)
+                self._add(value, len(skeleton), f"annotations[{index}]", mismatches)
             except ValueError as error:
-                report(f"{path}: annotations[{number}] is left out: {error}")
-        if misfits:
+                report(f"{path}: annotations[{index}] is skipped: {error}")
+        if mismatches:
             report(
-                f"{path}: {len(misfits)} of {len(content.annotations)} annotations do not fit the "
-                f"network's {len(skeleton)} joints and count in no error: {misfits[0]}"
+                f"{path}: {len(mismatches)} of {len(content.annotations)} annotations do not match "
+                f"the network's {len(skeleton)} joints; their joints are ignored: {mismatches[0]}"
             )
 
-    def _add(self, value: object, count: int, name: str, misfits: list[str]) -> None:
-        entry = msgspec.convert(value, _Entry)  # its error is a ValueError
+    def _add(self, value: object, count: int, name: str, mismatches: list[str]) -> None:
+        entry = msgspec.convert(value, _Entry)  # raises a ValueError
         if entry.iscrowd or entry.category_id not in self.categories:
             return
         box = np.array(entry.bbox, np.float64)
         if not is_valid_box(box[None])[0]:
-            raise ValueError(f"bbox {list(entry.bbox)} is no box with an area")
+            raise ValueError(f"bbox {list(entry.bbox)} has no area")
         table = np.zeros((count, 3))
         if entry.keypoints and len(entry.keypoints) != 3 * count:
-            misfits.append(
-                f"{name} of image {entry.image_id} has {len(entry.keypoints)} keypoint numbers, "
+            mismatches.append(
+                f"{name} of image {entry.image_id} has {len(entry.keypoints)} keypoint values, "
                 f"not {3 * count}"
             )
         elif entry.keypoints:
             table = np.reshape(entry.keypoints, (count, 3)).astype(np.float64)
         if not np.isfinite(table).all():
-            raise ValueError("its keypoints are not finite numbers")
+            raise ValueError("its keypoints contain NaN or Inf")
         person = AnnotatedPerson(entry.id, entry.category_id, table[:, :2], table[:, 2] > 0, box)
         self._people[entry.image_id].append(person)
 
     def image_id(self, path: str) -> int | None:
-        """The id of the picture at ``path``: of the file names that its path ends in, the longest;
-        None where there is none."""
+        """Return the id of the image whose file name is the longest that ``path`` ends with.
+
+        None if there is no such image.
+        """
         return self._ids.find(path)
 
     def people(self, image_id: int) -> list[AnnotatedPerson]:
-        """The annotated people of an image."""
+        """Return the annotated people of an image."""
         return self._people.get(image_id, [])

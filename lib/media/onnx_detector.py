@@ -1,4 +1,4 @@
-"""YOLOX and RT-DETR detectors in ONNX files; docs/demo.md describes their YAML."""
+"""YOLOX and RT-DETR detectors in ONNX files. docs/demo.md describes their YAML."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ import yaml
 from torchvision.transforms.v2.functional import resize
 
 from lib.core.exported import onnx_session
-from lib.media.boxes import inside
+from lib.media.boxes import clip_boxes
 from lib.nms import box_nms
 from lib.utils.errors import InputError
 
@@ -21,17 +21,21 @@ Decoded = tuple[np.ndarray, np.ndarray, np.ndarray]  # corners (N, 4), scores (N
 
 
 class Settings(msgspec.Struct, rename="upper", forbid_unknown_fields=True):
-    """The YAML of an ONNX detector."""
+    """Content of the YAML of an ONNX detector."""
 
     kind: Literal["yolox", "rtdetr"]
     model: str  # path of the ONNX file
-    threshold: float = 0.5  # boxes with a lower score are left out
-    size: tuple[int, int] | None = None  # width, height of the input; None: as the file says
-    classes: tuple[str, ...] = ()  # names in the model's order; (): COCO's 80
+    threshold: float = 0.5  # boxes with a lower score are dropped
+    size: tuple[int, int] | None = None  # width, height of the input; None: from the ONNX file
+    classes: tuple[str, ...] = ()  # names in the model's order; empty: COCO's 80
 
 
 def read_settings(path: str | Path) -> Settings:
-    """Read the YAML of an ONNX detector; an InputError says what is wrong with it."""
+    """Read the YAML of an ONNX detector.
+
+    Raises:
+        InputError: the file is missing, not YAML, or has missing or unknown keys.
+    """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         return msgspec.convert(content, Settings)
@@ -40,24 +44,24 @@ def read_settings(path: str | Path) -> Settings:
     except (OSError, yaml.YAMLError, ValueError) as error:  # msgspec's errors are ValueErrors
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{path}: must have KIND: yolox or KIND: rtdetr, MODEL: FILE.onnx, and no other keys "
-            f"than THRESHOLD, SIZE and CLASSES (docs/demo.md): {reason}"
+            f"{path}: must have KIND: yolox or KIND: rtdetr, MODEL: FILE.onnx, and may have "
+            f"THRESHOLD, SIZE and CLASSES, but no other keys (docs/demo.md): {reason}"
         ) from None
 
 
 class OnnxDetector:
-    """Base class of detectors in ONNX files, called as lib.media.detectors describes.
+    """Base class of detectors in ONNX files. Calls are as described in lib.media.detectors.
 
     Args:
         settings: from ``read_settings``.
-        classes: numbers of the wanted classes, from 0.
-        device: ``cuda`` runs on the GPU where ONNX Runtime supports it.
+        classes: numbers of the classes to keep, from 0.
+        device: ``cuda`` runs on the GPU if ONNX Runtime supports it.
 
     Raises:
-        InputError: the file is missing or does not fit, or ONNX Runtime is not installed.
+        InputError: the file is missing or has other inputs, or ONNX Runtime is not installed.
     """
 
-    nms_threshold: float | None = None  # IoU above which the worse box goes; None: no NMS
+    nms_threshold: float | None = None  # IoU; None: no NMS
 
     def __init__(self, settings: Settings, classes: Sequence[int], device: torch.device) -> None:
         self._path, self._threshold, self._classes = settings.model, settings.threshold, classes
@@ -70,42 +74,48 @@ class OnnxDetector:
         self._size = settings.size or tuple(shape[:1:-1])
         if len(shape) != 4 or not all(isinstance(n, int) and n > 0 for n in self._size):
             raise InputError(
-                f"{self._path}: the input's shape is {shape}; it must be (N, 3, height, width), "
-                "and SIZE: [width, height] in the YAML where these are not numbers"
+                f"{self._path}: the input's shape is {shape}; it must be (N, 3, height, width). If "
+                "height and width are not fixed, set SIZE: [width, height] in the YAML"
             )
         self._batch_size = shape[0] if isinstance(shape[0], int) else 0
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
-        """The network's input (3, H, W) float32 from an image (H, W, 3) uint8 RGB."""
+        """Convert an image (H, W, 3) uint8 RGB to the network's input (3, H, W) float32."""
         raise NotImplementedError
 
     def decode(self, outputs: Sequence[np.ndarray], image: np.ndarray) -> Decoded:
-        """An image's boxes from the network's outputs; corners are x1, y1, x2, y2 in its pixels."""
+        """Decode the network's outputs for an image.
+
+        Returns:
+            Corners (N, 4) x1, y1, x2, y2 in image pixels, scores (N,) and classes (N,).
+        """
         raise NotImplementedError
 
     def __call__(self, images: list[np.ndarray]) -> list[Found]:
-        """Boxes and scores of each image, as lib.media.detectors describes."""
+        """Return the boxes and scores of each image."""
         found: list[Found] = []
         step = self._batch_size or max(1, len(images))
         for start in range(0, len(images), step):
             batch = images[start : start + step]
-            # Where the batch size is fixed, the last batch is filled up.
+            # If the batch size is fixed, the last batch is padded.
             batch = batch + batch[-1:] * (self._batch_size - len(batch))
             found += map(self._select, zip(*self._run(batch), strict=True), batch)
         return found[: len(images)]
 
     def _run(self, batch: list[np.ndarray]) -> list[np.ndarray]:
         feed = {self._inputs[0]: np.stack([self.prepare(image) for image in batch])}
-        if "orig_target_sizes" in self._inputs:  # RT-DETR's: widths and heights
+        if "orig_target_sizes" in self._inputs:  # RT-DETR: width and height of each image
             feed["orig_target_sizes"] = np.array([i.shape[1::-1] for i in batch], np.int64)
         try:
             outputs = self._session.run(self._outputs, feed)
-        except Exception as error:  # ONNX Runtime's errors share no public base class
+        except Exception as error:  # ONNX Runtime's exceptions have no public base class
             reason = " ".join(str(error).split())
             raise InputError(f"{self._path}: ONNX Runtime: {reason}") from None
         if any(output.shape[:1] != (len(batch),) for output in outputs):
             shapes = ", ".join(str(output.shape) for output in outputs)
-            raise InputError(f"{self._path}: outputs of shape {shapes} for {len(batch)} images")
+            raise InputError(
+                f"{self._path}: the outputs have the shapes {shapes} for {len(batch)} images"
+            )
         return outputs
 
     def _select(self, outputs: Sequence[np.ndarray], image: np.ndarray) -> Found:
@@ -113,12 +123,14 @@ class OnnxDetector:
         rows = np.flatnonzero(np.isin(classes, self._classes) & (scores >= self._threshold))
         if self.nms_threshold is not None:
             rows = rows[box_nms(np.column_stack([corners, scores])[rows], self.nms_threshold)]
-        return inside(corners[rows], scores[rows], image)
+        return clip_boxes(corners[rows], scores[rows], image)
 
 
 class Yolox(OnnxDetector):
-    """YOLOX, exported by its tools/export_onnx.py without --decode_in_inference; input and boxes as
-    in demo/ONNXRuntime (Megvii-BaseDetection/YOLOX)."""
+    """YOLOX, exported by its tools/export_onnx.py without --decode_in_inference.
+
+    Preprocessing and decoding are those of demo/ONNXRuntime (Megvii-BaseDetection/YOLOX).
+    """
 
     nms_threshold = 0.45
 
@@ -130,12 +142,12 @@ class Yolox(OnnxDetector):
 
     def decode(self, outputs: Sequence[np.ndarray], image: np.ndarray) -> Decoded:
         output, grid = outputs[0], self._grid()
-        is_table = output.ndim == 2 and len(output) == len(grid) and output.shape[1] > 5
-        # Raw sizes are logarithms, far below 20; those of a decoding file are pixels.
-        if not is_table or output[:, 2:4].max() > 20:
+        has_shape = output.ndim == 2 and len(output) == len(grid) and output.shape[1] > 5
+        # Raw sizes are logarithms, far below 20. With --decode_in_inference they are pixels.
+        if not has_shape or output[:, 2:4].max() > 20:
             raise InputError(
                 f"{self._path}: must be YOLOX exported without --decode_in_inference, with an "
-                f"output (N, {len(grid)}, 5 + classes)"
+                f"output of shape (N, {len(grid)}, 5 + classes)"
             )
         centers = (output[:, :2] + grid[:, :2]) * grid[:, 2:]
         sizes = np.exp(output[:, 2:4]) * grid[:, 2:]
@@ -146,7 +158,7 @@ class Yolox(OnnxDetector):
         return min(self._size[1] / image.shape[0], self._size[0] / image.shape[1])
 
     def _grid(self) -> np.ndarray:
-        """Column, row and stride (N, 3) of the cell that each row of the output belongs to."""
+        """Return column, row and stride (N, 3) of the grid cell of each output row."""
         cells = []
         for stride in (8, 16, 32):
             y, x = np.indices((self._size[1] // stride, self._size[0] // stride)).reshape(2, -1)
@@ -155,8 +167,10 @@ class Yolox(OnnxDetector):
 
 
 class RTDetr(OnnxDetector):
-    """RT-DETR, exported by its tools/export_onnx.py (lyuwenyu/RT-DETR), or by Hugging Face's
-    Optimum, whose files leave out the decoding."""
+    """RT-DETR, exported by its tools/export_onnx.py (lyuwenyu/RT-DETR) or by Hugging Face Optimum.
+
+    Files of the latter do not include decoding.
+    """
 
     def __init__(self, settings: Settings, classes: Sequence[int], device: torch.device) -> None:
         super().__init__(settings, classes, device)
@@ -165,7 +179,7 @@ class RTDetr(OnnxDetector):
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-        # Antialiased, as Pillow resizes in the published code.
+        # Antialiased, like Pillow's resize in the published code.
         return resize(tensor, self._size[::-1], antialias=True).numpy() / np.float32(255)
 
     def decode(self, outputs: Sequence[np.ndarray], image: np.ndarray) -> Decoded:
@@ -173,13 +187,13 @@ class RTDetr(OnnxDetector):
             return tuple(outputs)
         boxes, logits = outputs
         corners = to_corners(boxes[:, :2], boxes[:, 2:]) * np.tile(image.shape[1::-1], 2)
-        # Each query is scored for every class, as in the published code.
+        # Each pair of query and class is a candidate, as in the published code.
         queries, classes = np.indices(logits.shape).reshape(2, -1)
         return corners[queries], 1 / (1 + np.exp(-logits.ravel())), classes
 
 
 def to_corners(centers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Corners (N, 4) x1, y1, x2, y2 of boxes from their centers (N, 2) and sizes (N, 2)."""
+    """Convert centers (N, 2) and sizes (N, 2) to corners (N, 4) x1, y1, x2, y2."""
     return np.concatenate([centers - sizes / 2, centers + sizes / 2], axis=1)
 
 

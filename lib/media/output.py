@@ -1,4 +1,4 @@
-"""Drawn pictures and videos, and a JSON file of results."""
+"""Writers of images and videos with drawn skeletons, and of JSON results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,22 +13,28 @@ from lib.media.video import Frame, Item, VideoFile
 from lib.utils.drawing import draw_box, draw_person, number_color, write_image
 from lib.utils.reading import write_json
 
-WRITTEN = frozenset((".jpg", ".jpeg", ".png", ".webp"))  # other formats become JPEG
+KEPT_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))  # other formats become JPEG
 
 
 @dataclass
 class Style:
-    """How people are drawn: joints above ``threshold``, with scores, with boxes."""
+    """Style of drawing.
+
+    Attributes:
+        threshold: joints with a lower score are not drawn.
+        scores: draw the score of each joint.
+        boxes: draw the box of each person.
+    """
 
     threshold: float
     scores: bool = False
     boxes: bool = False
 
 
-class Pictures:
-    """Drawn pictures and videos in ``folder``, under the names of what they show.
+class DrawingWriter:
+    """Writer of images and videos with drawn skeletons, named as the inputs, to ``folder``.
 
-    ``close`` finishes the video that is being written.
+    ``close`` finishes the current video.
     """
 
     def __init__(self, folder: Path, skeleton: Skeleton, style: Style) -> None:
@@ -38,30 +44,34 @@ class Pictures:
         self._video: VideoFile | None = None
         self._item: Item | None = None
 
-    def write(self, frame: Frame, poses: Poses, numbers: Sequence[int]) -> None:
-        """Draw into the frame and write it."""
-        draw_people(frame.image, poses, numbers, self._skeleton, self._style)
+    def write(self, frame: Frame, poses: Poses, track_ids: Sequence[int]) -> None:
+        """Draw people into the frame and write it."""
+        draw_people(frame.image, poses, track_ids, self._skeleton, self._style)
         try:
             if frame.item != self._item:
                 self._item = frame.item
                 self.close()
-        finally:  # a video that cannot be finished costs no frame of the next item
+        finally:  # if a video cannot be finished, the next item still keeps its first frame
             self._write(frame)
 
     def _write(self, frame: Frame) -> None:
         if not frame.rate:
             name = frame.item.name
-            suffix = "" if Path(name).suffix.lower() in WRITTEN else ".jpg"
+            suffix = "" if Path(name).suffix.lower() in KEPT_SUFFIXES else ".jpg"
             write_image(self._folder / f"{name}{suffix}", frame.image)
             return
         if not frame.number:
             name = f"{frame.item.name.removesuffix('.mp4')}.mp4"
             self._video = VideoFile(self._folder / name, frame.rate, frame.image.shape[1::-1])
-        if self._video is not None:  # else it could not be opened, as already reported
+        if self._video is not None:  # None if it could not be opened, which has been reported
             self._video.write(frame.image)
 
     def close(self) -> None:
-        """Finish what is open; an InputError where that cannot be."""
+        """Finish the current video.
+
+        Raises:
+            InputError: the video could not be written.
+        """
         video, self._video = self._video, None
         if video is not None:
             video.close()
@@ -70,14 +80,14 @@ class Pictures:
 def draw_people(
     image: np.ndarray,
     poses: Poses,
-    numbers: Sequence[int],
+    track_ids: Sequence[int],
     skeleton: Skeleton,
     style: Style,
 ) -> None:
-    """Draw everybody into ``image`` (H, W, 3) uint8 RGB, with boxes where they have numbers."""
-    for at, pose in enumerate(poses):
-        if numbers:
-            draw_box(image, pose.box, str(numbers[at]), number_color(numbers[at]))
+    """Draw people into ``image`` (H, W, 3) uint8 RGB; those with track ids get a labelled box."""
+    for index, pose in enumerate(poses):
+        if track_ids:
+            draw_box(image, pose.box, str(track_ids[index]), number_color(track_ids[index]))
         elif style.boxes:
             draw_box(image, pose.box)
         draw_person(
@@ -90,8 +100,14 @@ def draw_people(
         )
 
 
-class Results:
-    """A JSON list in COCO's results layout, written as it comes: a long video needs no memory."""
+class ResultsWriter:
+    """Writer of people to a JSON list in COCO's results layout.
+
+    Entries are written immediately, so that long videos need little memory.
+
+    Args:
+        category: category id of people without a category of their own.
+    """
 
     def __init__(self, file: BinaryIO, category: int) -> None:
         self._file = file
@@ -103,15 +119,15 @@ class Results:
         self,
         frame: Frame,
         poses: Poses,
-        numbers: Sequence[int],
+        track_ids: Sequence[int],
         categories: Sequence[int] = (),
     ) -> None:
-        """The people of one frame; ``categories`` are theirs where they are known."""
-        for at, pose in enumerate(poses):
+        """Add the people of one frame, with their track ids and categories if known."""
+        for index, pose in enumerate(poses):
             table = np.column_stack([pose.keypoints.round(2), pose.scores.round(4)])
             entry = {
                 "image_id": frame.image_id,
-                "category_id": categories[at] if categories else self._category,
+                "category_id": categories[index] if categories else self._category,
                 "keypoints": table.astype(np.float64).round(4).ravel().tolist(),
                 "score": round(pose.score * pose.box_score, 5),
                 "bbox": [round(float(value), 2) for value in pose.box],
@@ -119,12 +135,12 @@ class Results:
             }
             if frame.rate:
                 entry["frame"] = frame.number
-            if numbers:
-                entry["track_id"] = numbers[at]
-            # In one go, so that an interrupt leaves no half.
+            if track_ids:
+                entry["track_id"] = track_ids[index]
+            # One write call, so that an interrupt does not leave half an entry.
             self._file.write((b",\n" if self.count else b"\n") + write_json(entry))
             self.count += 1
 
     def close(self) -> None:
-        """End the list."""
+        """Finish the list."""
         self._file.write(b"\n]\n")

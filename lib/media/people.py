@@ -1,4 +1,4 @@
-"""The people in images and videos, frame by frame."""
+"""Pose estimation in images and videos, frame by frame."""
 
 import contextlib
 import itertools
@@ -11,82 +11,89 @@ from lib.keypoints.poses import Poses
 from lib.media.boxes import BoxFile
 from lib.media.ground_truth import GroundTruth
 from lib.media.pipeline import batches, overlap
-from lib.media.video import Frame, Item, Report, name_numbers
+from lib.media.video import IMAGE, Frame, Item, Report, numeric_names
 
-BATCH_BYTES = 1 << 26  # of the frames of a batch; some seven batches are in memory at a time
+BATCH_BYTES = 1 << 26  # frames of one batch; about seven batches are in memory at a time
 
-# For each frame the boxes (N, 4) of its people, None for the whole image, and their scores (N,).
-Finder = Callable[[list[Frame]], list[tuple[np.ndarray | None, np.ndarray | None]]]
+# Returns for each frame the boxes (N, 4), or None for the whole image, and their scores (N,).
+BoxSource = Callable[[list[Frame]], list[tuple[np.ndarray | None, np.ndarray | None]]]
 
 
 def whole_images(frames: list[Frame]) -> list[tuple[None, None]]:
-    """A ``Finder`` that takes each whole image as one person."""
+    """Take each whole image as one person. This is a ``BoxSource``."""
     return [(None, None)] * len(frames)
 
 
-def detected_boxes(detector: Detector) -> Finder:
-    """A ``Finder`` of what a detector finds."""
+def boxes_from_detector(detector: Detector) -> BoxSource:
+    """Return a ``BoxSource`` that runs a detector."""
     return lambda frames: detector([frame.image for frame in frames])
 
 
-def filed_boxes(file: BoxFile) -> Finder:
-    """A ``Finder`` of the boxes in a file."""
-    return lambda frames: [file.of(frame) for frame in frames]
+def boxes_from_file(file: BoxFile) -> BoxSource:
+    """Return a ``BoxSource`` that looks boxes up in a file."""
+    return lambda frames: [file.boxes_of(frame) for frame in frames]
 
 
-def annotated_boxes(annotated: GroundTruth) -> Finder:
-    """A ``Finder`` of the annotated boxes."""
+def boxes_from_annotations(annotations: GroundTruth) -> BoxSource:
+    """Return a ``BoxSource`` that looks boxes up in annotations."""
 
     def find(frames: list[Frame]) -> list[tuple[np.ndarray, None]]:
-        people = [annotated.people(frame.image_id) for frame in frames]
-        return [(np.array([p.box for p in one]).reshape(-1, 4), None) for one in people]
+        people = [annotations.people(frame.image_id) for frame in frames]
+        return [(np.array([p.box for p in group]).reshape(-1, 4), None) for group in people]
 
     return find
 
 
-def annotated_items(items: list[Item], annotated: GroundTruth, report: Report) -> list[Item]:
-    """The items that the annotations list; the others are reported in one line."""
+def annotated_items(items: list[Item], annotations: GroundTruth, report: Report) -> list[Item]:
+    """Return the items that are annotated, and report the others in one message."""
     known, others = [], []
     for item in items:
-        is_known = item.kind == "picture" and annotated.image_id(item.path) is not None
+        is_known = item.kind == IMAGE and annotations.image_id(item.path) is not None
         (known if is_known else others).append(item)
     if others:
         report(
-            f"{others[0].path}: is not among the images of {annotated.path} ({len(others)} such "
-            "files are left out)"
+            f"{others[0].path}: is not among the images of {annotations.path} ({len(others)} such "
+            "files are skipped)"
         )
     return known
 
 
-def number_frames(
-    frames: Iterator[Frame], items: list[Item], annotated: GroundTruth | None = None
+def set_image_ids(
+    frames: Iterator[Frame], items: list[Item], annotations: GroundTruth | None = None
 ) -> Iterator[Frame]:
-    """``frames`` with their ids: the annotations', else the numbers that files are called, else
-    running ones from 1."""
-    names = name_numbers(items)
-    running = itertools.count(1)
+    """Set the image id of each frame.
+
+    The ids are those of the annotations, else numeric file names, else consecutive from 1.
+    """
+    ids_by_name = numeric_names(items)
+    counter = itertools.count(1)
     with contextlib.closing(frames):
         for frame in frames:
-            known = annotated.image_id(frame.item.path) if annotated else names.get(frame.item.name)
-            frame.image_id = next(running) if known is None else known
+            if annotations:
+                image_id = annotations.image_id(frame.item.path)
+            else:
+                image_id = ids_by_name.get(frame.item.name)
+            frame.image_id = next(counter) if image_id is None else image_id
             yield frame
 
 
-def find_people(
-    frames: Iterator[Frame], find: Finder, predictor: Predictor, batch_size: int = 8
+def predict_frames(
+    frames: Iterator[Frame], box_source: BoxSource, predictor: Predictor, batch_size: int = 8
 ) -> Iterator[tuple[Frame, Poses]]:
-    """Each frame with its people, in order; batches of frames are read, searched and predicted at
-    the same time, in threads. Close the iterator to end them."""
+    """Yield each frame with the poses of its people, in order.
 
-    def search(batch: list[Frame]) -> tuple:
-        return batch, *zip(*find(batch), strict=True)
+    Reading, detection and prediction overlap in threads. Close the iterator to stop them.
+    """
 
-    def predict(found: tuple) -> list[tuple[Frame, Poses]]:
-        batch, boxes, scores = found
-        everybody = predictor([frame.image for frame in batch], list(boxes), list(scores))
-        return list(zip(batch, everybody, strict=True))
+    def find_boxes(batch: list[Frame]) -> tuple:
+        return batch, *zip(*box_source(batch), strict=True)
+
+    def predict(inputs: tuple) -> list[tuple[Frame, Poses]]:
+        batch, boxes, scores = inputs
+        poses = predictor([frame.image for frame in batch], list(boxes), list(scores))
+        return list(zip(batch, poses, strict=True))
 
     groups = batches(frames, batch_size, lambda frame: frame.image.nbytes, BATCH_BYTES)
-    with contextlib.closing(overlap(groups, [search, predict], depth=1)) as results:
-        for part in results:
-            yield from part
+    with contextlib.closing(overlap(groups, [find_boxes, predict], depth=1)) as results:
+        for batch in results:
+            yield from batch

@@ -1,4 +1,4 @@
-"""Work in stages that overlap: each in a thread of its own, with short queues between."""
+"""Pipelines whose stages overlap: each runs in its own thread, connected by short queues."""
 
 import math
 import queue
@@ -7,19 +7,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 _END = object()
-_PATIENCE = 10.0  # seconds for a thread to end; a camera that hangs must not keep the program
-_POLL = 0.1  # seconds until a stage that waits looks whether it is still wanted
+_JOIN_TIMEOUT = 10.0  # seconds; a hanging camera must not block the program
+_POLL_INTERVAL = 0.1  # seconds after which a waiting stage checks for the stop signal
 
 
 def overlap(
     items: Iterable[Any], stages: Sequence[Callable[[Any], Any]], depth: int = 2
 ) -> Iterator[Any]:
-    """``items``, each passed through all ``stages``, in their order.
+    """Pass each of ``items`` through all ``stages`` and yield the results in order.
 
-    Reading the items and each stage run in threads of their own, while the caller works on what
-    comes out: what takes longest sets the pace, and no more than ``depth`` results wait anywhere.
-    What a thread raises is raised here, after all that came before it. Closing the iterator, as an
-    exception in the caller's loop does, ends the threads.
+    Reading the items and each stage run in their own threads, so that the slowest determines the
+    speed. Each queue holds at most ``depth`` results. An exception in a thread is raised here,
+    after the results before it. Closing the iterator stops the threads.
     """
     queues = [queue.Queue(depth) for _ in range(len(stages) + 1)]
     stop = threading.Event()
@@ -41,50 +40,52 @@ def overlap(
     finally:
         stop.set()
         for thread in threads:
-            thread.join(_PATIENCE)
+            thread.join(_JOIN_TIMEOUT)
 
 
 def batches(
     items: Iterable[Any],
     size: int,
-    weigh: Callable[[Any], float] = lambda item: 0,
-    most: float = math.inf,
+    cost: Callable[[Any], float] = lambda item: 0,
+    max_cost: float = math.inf,
 ) -> Iterator[list[Any]]:
-    """``items`` in lists of ``size``, the last one shorter; a list is shorter, too, where its items
-    weigh ``most`` or more together."""
+    """Group ``items`` into lists of ``size``.
+
+    A list ends early when the total cost of its items reaches ``max_cost``.
+    """
     batch: list[Any] = []
-    weight = 0.0
+    total = 0.0
     for item in items:
         batch.append(item)
-        weight += weigh(item)
-        if len(batch) == size or weight >= most:
+        total += cost(item)
+        if len(batch) == size or total >= max_cost:
             yield batch
-            batch, weight = [], 0.0
+            batch, total = [], 0.0
     if batch:
         yield batch
 
 
-def _read(items: Iterable[Any], into: queue.Queue, stop: threading.Event) -> None:
+def _read(items: Iterable[Any], output: queue.Queue, stop: threading.Event) -> None:
     iterator = iter(items)
     error = None
     try:
         for item in iterator:
-            if not _put(into, (None, item), stop):
+            if not _put(output, (None, item), stop):
                 break
-    except BaseException as raised:  # whatever it is, it belongs to the caller
+    except BaseException as raised:  # the caller's thread raises it
         error = raised
     finally:
         if hasattr(iterator, "close"):
             iterator.close()
-    _put(into, (_END, error), stop)
+    _put(output, (_END, error), stop)
 
 
 def _work(
-    stage: Callable[[Any], Any], source: queue.Queue, into: queue.Queue, stop: threading.Event
+    stage: Callable[[Any], Any], source: queue.Queue, output: queue.Queue, stop: threading.Event
 ) -> None:
     while not stop.is_set():
         try:
-            kind, value = source.get(timeout=_POLL)
+            kind, value = source.get(timeout=_POLL_INTERVAL)
         except queue.Empty:
             continue
         if kind is not _END:
@@ -92,15 +93,15 @@ def _work(
                 value = stage(value)
             except BaseException as raised:
                 kind, value = _END, raised
-        if not _put(into, (kind, value), stop) or kind is _END:
+        if not _put(output, (kind, value), stop) or kind is _END:
             return
 
 
-def _put(into: queue.Queue, value: Any, stop: threading.Event) -> bool:
-    """Whether ``value`` was put before the caller wanted no more."""
+def _put(output: queue.Queue, value: Any, stop: threading.Event) -> bool:
+    """Put ``value`` into a queue. Return False if ``stop`` was set before there was room."""
     while not stop.is_set():
         try:
-            into.put(value, timeout=_POLL)
+            output.put(value, timeout=_POLL_INTERVAL)
             return True
         except queue.Full:
             continue

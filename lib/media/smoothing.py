@@ -1,4 +1,4 @@
-"""Steadier coordinates in videos: the One-Euro filter.
+"""Smoothing of keypoints in videos with the One Euro filter.
 
 Casiez, Roussel, Vogel: 1 Euro Filter: A Simple Speed-based Low-pass Filter for Noisy Input in
 Interactive Systems. CHI 2012.
@@ -8,17 +8,18 @@ import numpy as np
 
 
 class OneEuro:
-    """A low-pass filter for the joints of one person, whose cutoff rises with their speed: what
-    rests does not tremble, what moves does not lag.
+    """One Euro filter for the joints of one person.
 
-    Speeds are counted in sizes of the person a second, so that the same settings fit people near
-    and far, and every frame rate.
+    The cutoff frequency of this low-pass filter rises with the speed of a joint. Joints at rest do
+    not jitter, and moving joints do not lag. Speeds are measured in person sizes per second, so
+    that the same settings work at any distance and frame rate.
 
     Args:
-        rate: frames a second.
-        min_cutoff: hertz, of a joint at rest; lower is steadier.
-        beta: by how many hertz the cutoff rises at a speed of one size a second; higher lags less.
-        speed_cutoff: hertz, of the filter of the speed itself.
+        rate: frames per second.
+        min_cutoff: cutoff of a joint at rest, in Hz. Lower values smooth more.
+        beta: increase of the cutoff, in Hz, at a speed of one size per second. Higher values
+            reduce lag.
+        speed_cutoff: cutoff of the filter of the speed, in Hz.
     """
 
     def __init__(
@@ -28,45 +29,50 @@ class OneEuro:
         self._min_cutoff = min_cutoff
         self._beta = beta
         self._speed_cutoff = speed_cutoff
-        self._places: np.ndarray | None = None
-        self._speeds: np.ndarray | None = None
-        self._is_known: np.ndarray | None = None
+        self._coords: np.ndarray | None = None
+        self._velocity: np.ndarray | None = None
+        self._was_visible: np.ndarray | None = None
 
     def __call__(
-        self, keypoints: np.ndarray, size: float, is_seen: np.ndarray, frames: int = 1
+        self, keypoints: np.ndarray, size: float, is_visible: np.ndarray, frames: int = 1
     ) -> np.ndarray:
-        """The next places, smoothed.
+        """Smooth the keypoints of the next frame.
 
         Args:
             keypoints: (K, 2) pixels.
-            size: of the person, pixels.
-            is_seen: (K,) flags; a joint that is not seen comes back as it is and starts afresh.
-            frames: since the last call.
+            size: size of the person in pixels.
+            is_visible: (K,) flags. Joints that are not visible are returned unchanged, and their
+                filter is reset.
+            frames: number of frames since the last call.
 
         Returns:
             (K, 2) pixels.
         """
-        places = np.array(keypoints, np.float64)
-        if self._places is None:
-            self._places, self._speeds = places, np.zeros_like(places)
-            self._is_known = np.array(is_seen, bool)
-            return places.copy()
+        coords = np.array(keypoints, np.float64)
+        if self._coords is None:
+            self._coords, self._velocity = coords, np.zeros_like(coords)
+            self._was_visible = np.array(is_visible, bool)
+            return coords.copy()
         period = frames / self._rate
-        speeds = (places - self._places) / period / max(size, 1e-6)
-        share = self._share(np.float64(self._speed_cutoff), period)
-        smooth_speeds = self._speeds + share * (speeds - self._speeds)
-        # The length of the speed, not each axis: else a filtered path would bend.
-        speed = np.linalg.norm(smooth_speeds, axis=1, keepdims=True)
-        share = self._share(self._min_cutoff + self._beta * speed, period)
-        smoothed = self._places + share * (places - self._places)
-        continues = (self._is_known & is_seen)[:, None]
-        self._places = np.where(continues, smoothed, places)
-        self._speeds = np.where(continues, smooth_speeds, 0.0)
-        self._is_known = np.array(is_seen, bool)
-        return self._places.copy()
+        raw_velocity = (coords - self._coords) / period / max(size, 1e-6)
+        alpha = self._alpha(np.float64(self._speed_cutoff), period)
+        velocity = self._velocity + alpha * (raw_velocity - self._velocity)
+        # The norm, not each axis: different cutoffs for x and y would distort the path.
+        speed = np.linalg.norm(velocity, axis=1, keepdims=True)
+        alpha = self._alpha(self._min_cutoff + self._beta * speed, period)
+        smoothed = self._coords + alpha * (coords - self._coords)
+        continues = (self._was_visible & is_visible)[:, None]
+        self._coords = np.where(continues, smoothed, coords)
+        self._velocity = np.where(continues, velocity, 0.0)
+        self._was_visible = np.array(is_visible, bool)
+        return self._coords.copy()
 
     @staticmethod
-    def _share(cutoff: np.ndarray, period: float) -> np.ndarray:
-        """How much of a new value is taken over by a first-order low-pass filter of that cutoff in
-        hertz, its samples ``period`` seconds apart."""
+    def _alpha(cutoff: np.ndarray, period: float) -> np.ndarray:
+        """Return the smoothing factor of a first-order low-pass filter.
+
+        Args:
+            cutoff: in Hz.
+            period: time between samples in seconds.
+        """
         return 1 / (1 + 1 / (2 * np.pi * cutoff * period))

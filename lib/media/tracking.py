@@ -1,4 +1,4 @@
-"""Track people from frame to frame."""
+"""Tracking of people in videos."""
 
 from dataclasses import dataclass
 
@@ -15,21 +15,21 @@ from lib.nms import oks_iou
 
 @dataclass
 class _Track:
-    number: int
+    track_id: int
     pose: Pose
     missed: int = 0
 
 
 class Tracker:
-    """Gives each person in a video a number, from 1, kept from frame to frame.
+    """Tracker that assigns a track id, counted from 1, to each person in a video.
 
-    In each frame the people found are matched with those of the frames before so that their
-    likeness, the mean of their OKS and of the overlap (IoU) of their boxes, is the largest in sum.
+    In each frame, people are matched to the tracks by maximising the total similarity. The
+    similarity is the mean of the OKS and of the IoU of the boxes.
 
     Args:
-        skeleton: for OKS.
-        threshold: below this likeness two people are taken to be different.
-        patience: frames in a row that somebody may be missing before the number is given up.
+        skeleton: joints, with sigmas for OKS.
+        threshold: minimum similarity of a match.
+        max_missed: number of consecutive frames after which a track without a match ends.
         joint_threshold: joints with a lower score do not count in OKS.
     """
 
@@ -37,57 +37,58 @@ class Tracker:
         self,
         skeleton: Skeleton,
         threshold: float = 0.25,
-        patience: int = 15,
+        max_missed: int = 15,
         joint_threshold: float = 0.2,
     ) -> None:
         self._sigmas = skeleton.sigmas
         self._threshold = threshold
-        self.patience = patience
+        self.max_missed = max_missed
         self._joint_threshold = joint_threshold
         self._tracks: list[_Track] = []
-        self._last = 0
+        self._last_id = 0
 
     def __call__(self, poses: Poses) -> list[int]:
-        """The numbers of the people of the next frame, in their order."""
-        numbers = [0] * len(poses)
+        """Return the track ids of the people of the next frame, in their order."""
+        track_ids = [0] * len(poses)
         for track in self._tracks:
             track.missed += 1
         if self._tracks and len(poses):
-            likeness = self._likeness(poses)
-            for row, column in zip(*linear_sum_assignment(-likeness), strict=True):
-                if likeness[row, column] >= self._threshold:
+            similarity = self._similarity(poses)
+            for row, column in zip(*linear_sum_assignment(-similarity), strict=True):
+                if similarity[row, column] >= self._threshold:
                     track = self._tracks[row]
                     track.pose, track.missed = poses[int(column)], 0
-                    numbers[column] = track.number
-        for at, pose in enumerate(poses):
-            if not numbers[at]:
-                self._last += 1
-                numbers[at] = self._last
-                self._tracks.append(_Track(self._last, pose))
-        self._tracks = [track for track in self._tracks if track.missed <= self.patience]
-        return numbers
+                    track_ids[column] = track.track_id
+        for index, pose in enumerate(poses):
+            if not track_ids[index]:
+                self._last_id += 1
+                track_ids[index] = self._last_id
+                self._tracks.append(_Track(self._last_id, pose))
+        self._tracks = [track for track in self._tracks if track.missed <= self.max_missed]
+        return track_ids
 
-    def _likeness(self, poses: Poses) -> np.ndarray:
-        """(tracks, people)."""
+    def _similarity(self, poses: Poses) -> np.ndarray:
+        """Return the similarity (tracks, people) of all pairs."""
         keypoints = poses.with_scores()
         boxes = poses.box.astype(np.float64)
         areas = boxes[:, 2] * boxes[:, 3]
         rows = []
         for track in self._tracks:
-            known = track.pose
-            points = np.column_stack([known.keypoints, known.scores])
-            box = known.box.astype(np.float64)
+            pose = track.pose
+            points = np.column_stack([pose.keypoints, pose.scores])
+            box = pose.box.astype(np.float64)
             area = box[2] * box[3]
             oks = oks_iou(points, keypoints, area, areas, self._sigmas, self._joint_threshold)
             rows.append((oks + box_iou(box, boxes)) / 2)
         return np.stack(rows)
 
 
-class Follower:
-    """Numbers for the people of a video, and steadier joints where ``smooth``.
+class VideoTracker:
+    """Tracker of the people of several videos, with smoothing of their keypoints.
 
     Args:
-        threshold: joints with a lower score do not count.
+        threshold: joints with a lower score are ignored.
+        smooth: smooth keypoints with the One Euro filter.
     """
 
     def __init__(self, skeleton: Skeleton, threshold: float, smooth: bool) -> None:
@@ -99,24 +100,24 @@ class Follower:
         self._filters: dict[int, tuple[OneEuro, int]] = {}
 
     def __call__(self, frame: Frame, poses: Poses) -> list[int]:
-        """The people's numbers; their keypoints are smoothed in place. Pictures have no numbers."""
+        """Return the people's track ids, none for images. Keypoints are smoothed in place."""
         if not frame.rate:
             return []
         if frame.item != self._item:
             self._item = frame.item
             self._tracker = Tracker(self._skeleton, joint_threshold=self._threshold)
             self._filters = {}
-        numbers = self._tracker(poses)
+        track_ids = self._tracker(poses)
         if not self._smooth:
-            return numbers
-        known, self._filters = self._filters, {}
-        for number, pose in zip(numbers, poses, strict=True):
-            smooth, last = known.pop(number, (OneEuro(frame.rate), frame.number - 1))
+            return track_ids
+        previous, self._filters = self._filters, {}
+        for track_id, pose in zip(track_ids, poses, strict=True):
+            smooth, last = previous.pop(track_id, (OneEuro(frame.rate), frame.number - 1))
             size = float(np.sqrt(pose.box[2] * pose.box[3]))
-            is_seen = pose.scores > self._threshold
-            pose.keypoints[:] = smooth(pose.keypoints, size, is_seen, frame.number - last)
-            self._filters[number] = smooth, frame.number
-        # Somebody missing may come back, for as long as the tracker keeps the number.
-        patience = self._tracker.patience
-        self._filters |= {n: f for n, f in known.items() if frame.number - f[1] <= patience}
-        return numbers
+            is_visible = pose.scores > self._threshold
+            pose.keypoints[:] = smooth(pose.keypoints, size, is_visible, frame.number - last)
+            self._filters[track_id] = smooth, frame.number
+        # Filters are kept as long as the tracker keeps the tracks of missing people.
+        max_missed = self._tracker.max_missed
+        self._filters |= {i: f for i, f in previous.items() if frame.number - f[1] <= max_missed}
+        return track_ids

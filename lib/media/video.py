@@ -1,4 +1,4 @@
-"""Pictures as users have them: files, folders, patterns, videos, cameras; and videos written."""
+"""Reading of images, videos, cameras and streams, and writing of videos."""
 
 import glob
 import math
@@ -15,7 +15,8 @@ from lib.dataset.image import check_size, read_image
 from lib.utils.errors import InputError
 from lib.utils.files import make_folder
 
-PICTURES = (
+IMAGE, VIDEO, CAMERA = "image", "video", "camera"  # kinds of items
+IMAGE_SUFFIXES = (
     ".jpg",
     ".jpeg",
     ".png",
@@ -28,20 +29,24 @@ PICTURES = (
     ".pgm",
     ".jp2",
 )
-VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv")
-RATE = 25.0  # frames a second, where a camera or a file does not say
-CODEC = "mp4v"  # MPEG-4 Part 2: the one that OpenCV's own wheels encode into .mp4 everywhere
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm"),
+    *(".mpg", ".mpeg", ".wmv", ".flv", ".ogv"),
+)
+DEFAULT_RATE = 25.0  # frames per second, if a camera or file has no frame rate
+CODEC = "mp4v"  # MPEG-4 Part 2, the only one that all of OpenCV's wheels can write to .mp4
 
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to look at.
+    """An input: an image, a video, a camera or a stream.
 
-    path: a file, the address of a stream, or a camera's number.
-    name: what it is called in results: its file's name, with ``_2`` and so on where another has it.
-    kind: ``picture``, ``video`` or ``camera``.
+    Attributes:
+        path: path of a file, URL of a stream, or number of a camera.
+        name: unique name in the results: the file name, with ``_2`` and so on for duplicates.
+        kind: ``IMAGE``, ``VIDEO`` or ``CAMERA``, which includes streams.
     """
 
     path: str
@@ -51,8 +56,15 @@ class Item:
 
 @dataclass
 class Frame:
-    """image: (H, W, 3) uint8 RGB; number: in its item, from 0; rate: frames a second, 0 of a
-    picture; image_id: in the results."""
+    """An image or a frame of a video.
+
+    Attributes:
+        item: the input it belongs to.
+        image: (H, W, 3) uint8 RGB.
+        number: index in the video, from 0.
+        rate: frames per second, 0 for an image.
+        image_id: id in the results.
+    """
 
     item: Item
     image: np.ndarray
@@ -61,18 +73,19 @@ class Frame:
     image_id: int = 0
 
 
-def quieten() -> None:
-    """Keep OpenCV and its FFmpeg from writing to standard error: what matters is reported here."""
+def silence_opencv() -> None:
+    """Keep OpenCV and FFmpeg from writing to standard error; this module reports errors itself."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def find_items(inputs: Iterable[str], report: Report) -> list[Item]:
-    """What ``inputs`` name: files, folders (the pictures and videos in them, by name), patterns
-    such as ``photos/*.jpg``, numbers of cameras, addresses of streams.
+    """Find the images, videos, cameras and streams that ``inputs`` name.
 
     Args:
-        report: called with one line for each input that names nothing.
+        inputs: files, folders, patterns such as ``photos/*.jpg``, numbers of cameras, or URLs of
+            streams. The content of a folder is sorted by name.
+        report: called with a message for each input that does not exist or is empty.
     """
     items: list[Item] = []
     names: set[str] = set()
@@ -80,7 +93,7 @@ def find_items(inputs: Iterable[str], report: Report) -> list[Item]:
         try:
             for path, kind in _paths(text):
                 name = Path(path).name
-                if kind == "camera":
+                if kind == CAMERA:
                     name = "camera" + re.sub(r"\W+", "_", path)
                 name = _unique(name, names)
                 items.append(Item(path, name, kind))
@@ -90,36 +103,36 @@ def find_items(inputs: Iterable[str], report: Report) -> list[Item]:
 
 
 def _paths(text: str) -> list[tuple[str, str]]:
-    """The paths and kinds of what one input names."""
+    """Return the paths and kinds of the items of one input."""
     path = Path(text)
     if path.is_dir():
         found = [str(p) for p in sorted(path.iterdir()) if _kind(p) and p.is_file()]
         if not found:
-            raise InputError(f"--input: {text}: the folder has no pictures or videos in it")
+            raise InputError(f"--input: {text}: the folder contains no images or videos")
     elif path.exists():
-        return [(text, _kind(path) or "picture")]
+        return [(text, _kind(path) or IMAGE)]
     elif text.isdecimal() or "://" in text:
-        return [(text, "camera")]
+        return [(text, CAMERA)]
     elif glob.has_magic(text):
         found = sorted(p for p in glob.glob(text, recursive=True) if os.path.isfile(p))
         found = [p for p in found if _kind(Path(p))]
         if not found:
-            raise InputError(f"--input: no picture or video is called {text}")
+            raise InputError(f"--input: {text}: no image or video matches")
     else:
         raise InputError(f"--input: {text}: there is no such file or folder")
     return [(p, _kind(Path(p))) for p in found]
 
 
 def _kind(path: Path) -> str:
-    """``picture``, ``video``, or '' by a name's suffix."""
+    """Return the kind of a file by its suffix, or '' for a hidden or other file."""
     suffix = path.suffix.lower()
     if path.name.startswith("."):
         return ""
-    return "picture" if suffix in PICTURES else "video" if suffix in VIDEOS else ""
+    return IMAGE if suffix in IMAGE_SUFFIXES else VIDEO if suffix in VIDEO_SUFFIXES else ""
 
 
 def _unique(name: str, names: set[str]) -> str:
-    """``name``, with a number where ``names`` has it already; it is then there."""
+    """Make ``name`` unique by appending a number if needed, and add it to ``names``."""
     path, number, unique = Path(name), 1, name
     while unique in names:
         number += 1
@@ -128,12 +141,14 @@ def _unique(name: str, names: set[str]) -> str:
     return unique
 
 
-def name_numbers(items: list[Item]) -> dict[str, int]:
-    """Item's name -> the number that it is, where all items are pictures named by different
-    numbers, as COCO's are (000000000785.jpg); else empty."""
+def numeric_names(items: list[Item]) -> dict[str, int]:
+    """Map the names of images to the numbers in them, as in COCO (000000000785.jpg).
+
+    The result is empty unless all items are images with different numeric names.
+    """
     stems = [Path(item.name).stem for item in items]
     are_numbers = all(s.isdecimal() and len(s) < 18 for s in stems)
-    if not are_numbers or any(item.kind != "picture" for item in items):
+    if not are_numbers or any(item.kind != IMAGE for item in items):
         return {}
     numbers = [int(stem) for stem in stems]
     if len(set(numbers)) < len(numbers):
@@ -142,12 +157,15 @@ def name_numbers(items: list[Item]) -> dict[str, int]:
 
 
 def count_frames(items: Iterable[Item]) -> int | None:
-    """How many frames ``items`` say they have; None where a camera is among them."""
+    """Return the number of frames of ``items``, or None if there is a camera among them.
+
+    For videos it is the number stored in the file.
+    """
     total = 0
     for item in items:
-        if item.kind == "camera":
+        if item.kind == CAMERA:
             return None
-        if item.kind == "picture":
+        if item.kind == IMAGE:
             total += 1
         else:
             capture = cv2.VideoCapture(item.path)
@@ -157,16 +175,16 @@ def count_frames(items: Iterable[Item]) -> int | None:
 
 
 def read_frames(items: Iterable[Item], report: Report, is_upright: bool = True) -> Iterator[Frame]:
-    """The frames of ``items``, one after the other.
+    """Yield the frames of ``items``.
 
     Args:
-        report: called with one line for each item that cannot be read, or not to its end; the rest
-            goes on.
-        is_upright: turn pictures as their EXIF header says.
+        report: called with a message for each item that cannot be read completely. Reading goes on
+            with the next item.
+        is_upright: rotate images by their EXIF orientation.
     """
     for item in items:
         try:
-            if item.kind == "picture":
+            if item.kind == IMAGE:
                 yield Frame(item, _read_rgb(item.path, is_upright))
             else:
                 yield from _video_frames(item)
@@ -182,48 +200,48 @@ def _video_frames(item: Item) -> Iterator[Frame]:
     capture = cv2.VideoCapture(int(item.path) if item.path.isdecimal() else item.path)
     try:
         if not capture.isOpened():
-            raise InputError(_why_closed(item))
+            raise InputError(_open_error(item))
         rate = capture.get(cv2.CAP_PROP_FPS)
-        rate = rate if math.isfinite(rate) and 0 < rate <= 1000 else RATE
-        total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if item.kind == "video" else 0
+        rate = rate if math.isfinite(rate) and 0 < rate <= 1000 else DEFAULT_RATE
+        total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if item.kind == VIDEO else 0
         number = 0
         while True:
-            is_there, bgr = capture.read()
-            if not is_there:
+            has_frame, bgr = capture.read()
+            if not has_frame:
                 break
             check_size(bgr.shape[1::-1], item.path)
             yield Frame(item, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), number, rate)
             number += 1
     finally:
         capture.release()
-    if item.kind == "camera":
-        raise InputError(f"{item.path}: the camera or stream gives no more frames after {number}")
-    # Some formats only estimate their length.
+    if item.kind == CAMERA:
+        raise InputError(f"{item.path}: the camera or stream stopped after {number} frames")
+    # Some formats store only an estimate of the length.
     if not number or total - number > max(1, total // 100):
         raise InputError(
-            f"{item.path}: the video breaks off after {number} of {total} frames; what was read is "
-            "kept"
+            f"{item.path}: the video ends after {number} of {total} frames; the file may be "
+            "incomplete. The frames before are kept"
         )
 
 
-def _why_closed(item: Item) -> str:
-    if item.kind == "camera":
+def _open_error(item: Item) -> str:
+    if item.kind == CAMERA:
         return (
-            f"--input: {item.path}: no camera of that number, or no stream at that address, can be "
-            "opened; ls /dev/video* lists cameras on Linux"
+            f"--input: {item.path}: cannot open this camera or stream; on Linux, ls /dev/video* "
+            "lists cameras"
         )
     if not os.path.getsize(item.path):
         return f"{item.path}: the video file is empty"
-    return (
-        f"{item.path}: not a video that OpenCV can read, or one that lacks its end: copy it again"
-    )
+    return f"{item.path}: OpenCV cannot read this video; the format is unknown or the file damaged"
 
 
 class VideoFile:
-    """An .mp4 that takes its place at ``path`` when it is closed and could be read again.
+    """Writer of an .mp4 video.
+
+    The file appears at ``path`` when it is closed, after a check that it can be read.
 
     Args:
-        rate: frames a second.
+        rate: frames per second.
         size: (width, height) in pixels.
 
     Raises:
@@ -234,19 +252,19 @@ class VideoFile:
         self.path = Path(path)
         self._size = size
         make_folder(self.path.parent)
-        # OpenCV knows the format by the suffix.
+        # OpenCV chooses the format by the suffix.
         self._partial = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
         codec = cv2.VideoWriter_fourcc(*CODEC)
         self._writer = cv2.VideoWriter(str(self._partial), codec, rate, size)
         if not self._writer.isOpened():
             self._partial.unlink(missing_ok=True)
             raise InputError(
-                f"{self.path}: OpenCV cannot write a video of {size[0]} x {size[1]} pixels here"
+                f"{self.path}: OpenCV cannot write a video of {size[0]} x {size[1]} pixels"
             )
         self._count = 0
 
     def write(self, image: np.ndarray) -> None:
-        """Add a frame (H, W, 3) uint8 RGB; one of another size is fitted to the first's."""
+        """Add a frame (H, W, 3) uint8 RGB. Frames of another size are resized."""
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         if bgr.shape[1::-1] != self._size:
             bgr = cv2.resize(bgr, self._size, interpolation=cv2.INTER_AREA)
@@ -254,16 +272,20 @@ class VideoFile:
         self._count += 1
 
     def close(self) -> None:
-        """Finish the file; an InputError where it did not become one that can be read."""
+        """Finish the file.
+
+        Raises:
+            InputError: the written file cannot be read, or frames are missing.
+        """
         self._writer.release()
         capture = cv2.VideoCapture(str(self._partial))
-        is_whole = capture.isOpened() and capture.read()[0]
+        is_readable = capture.isOpened() and capture.read()[0]
         written = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         capture.release()
-        if not is_whole or written < self._count:
+        if not is_readable or written < self._count:
             self._partial.unlink(missing_ok=True)
             raise InputError(
-                f"{self.path}: the video could not be written (is there space left?): {written} of "
-                f"{self._count} frames are in it"
+                f"{self.path}: the video could not be written: it has {written} of {self._count} "
+                "frames; is the disk full?"
             )
         os.replace(self._partial, self.path)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.analysis.accuracy import CELL, Accuracy, match
+from lib.analysis.accuracy import CELL_SIZE, Accuracy, match
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import COCO
 from lib.media.ground_truth import AnnotatedPerson
@@ -15,15 +15,15 @@ from tests.poses import people
 IMAGE = np.full((120, 160, 3), 90, np.uint8)
 
 
-def true_person(number: int, x: float) -> AnnotatedPerson:
-    """Somebody 36 x 64 pixels large, whose last two joints are not annotated."""
+def annotated_person(number: int, x: float) -> AnnotatedPerson:
+    """Return a person of 36 x 64 pixels, whose last two joints are not annotated."""
     joints = np.random.default_rng(number).uniform((x, 20), (x + 36, 84), (17, 2))
     visible = np.arange(17) < 15
     return AnnotatedPerson(number, 1, joints, visible, np.array([x, 20, 36, 64.0]))
 
 
 def found(*persons: AnnotatedPerson, shifts=((0.0, 0.0),), boxes=None) -> Poses:
-    """The predictions for people, all joints moved by ``shifts``."""
+    """Return predictions for people, with all joints moved by ``shifts``."""
     joints = [person.joints + shift for person, shift in zip(persons, shifts, strict=True)]
     return people([person.box for person in persons] if boxes is None else boxes, joints)
 
@@ -34,7 +34,7 @@ def rows(path) -> list[dict[str, str]]:
 
 
 def test_errors_are_distances_in_pixels_of_annotated_joints(tmp_path):
-    first, second = true_person(1, 10), true_person(2, 80)
+    first, second = annotated_person(1, 10), annotated_person(2, 80)
     accuracy = Accuracy(COCO)
     poses = found(first, second, shifts=((3, 4), (0, 1)))
     poses.keypoints[1, 0] += (0, 9)
@@ -58,7 +58,7 @@ def test_errors_are_distances_in_pixels_of_annotated_joints(tmp_path):
 
 
 def test_people_found_are_matched_by_their_boxes_and_others_are_missed(tmp_path):
-    first, second = true_person(1, 10), true_person(2, 80)
+    first, second = annotated_person(1, 10), annotated_person(2, 80)
     boxes = [(120, 90, 10, 10), np.add(second.box, (3, 2, 0, 0))]
     poses = found(first, second, shifts=((50, 0), (6, 8)), boxes=boxes)
     assert match(poses, [first, second]) == {1: 1}
@@ -75,19 +75,19 @@ def test_people_found_are_matched_by_their_boxes_and_others_are_missed(tmp_path)
 def test_the_worst_pictures_come_first_on_a_sheet_with_the_truth_in_white(tmp_path):
     accuracy = Accuracy(COCO, worst=2)
     for name, shift in (("a", 1), ("b", 9), ("c", 5)):
-        person = true_person(1, 60)
+        person = annotated_person(1, 60)
         accuracy.add(name, IMAGE, found(person, shifts=((shift, 0),)), [person], is_in_order=True)
     accuracy.write(tmp_path)
     sheet = cv2.imread(str(tmp_path / "worst.jpg"))
-    assert sheet.shape == (CELL + 4, 2 * CELL + 6, 3)
+    assert sheet.shape == (CELL_SIZE + 4, 2 * CELL_SIZE + 6, 3)
     pink = (np.abs(sheet.astype(int) - (200, 60, 255)).max(2) < 70).sum(0)
-    assert pink[: CELL + 3].sum() > 1.3 * pink[CELL + 3 :].sum() > 0
+    assert pink[: CELL_SIZE + 3].sum() > 1.3 * pink[CELL_SIZE + 3 :].sum() > 0
     assert (sheet[10:-10, 10:-10].min(2) > 240).sum() > 500
 
 
 def test_a_person_at_the_border_or_in_a_tiny_picture_is_no_trouble(tmp_path):
     accuracy = Accuracy(COCO)
-    edge = true_person(1, 150)
+    edge = annotated_person(1, 150)
     accuracy.add("a", IMAGE, found(edge, shifts=((900, -900),)), [edge], is_in_order=True)
     accuracy.add("b", IMAGE[:1, :1], found(edge), [edge], is_in_order=True)
     accuracy.write(tmp_path)

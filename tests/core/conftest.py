@@ -4,7 +4,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """These networks are so small that threads only wait for each other, on busy cores for long."""
+    """Use one thread: for such small networks, more threads only slow the tests down."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

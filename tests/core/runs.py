@@ -1,4 +1,4 @@
-"""A tiny experiment's parts, built as the commands build them."""
+"""Parts of a tiny experiment, built as the tools build them."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class Parts(NamedTuple):
 
 
 def parts(tmp_path: Path, **sections: dict) -> Parts:
-    """Everything for a run on six people in three images; weights by seed 0."""
+    """Build everything for a run on six people in three images, with weights from seed 0."""
     if not (tmp_path / "annotations").exists():
         tiny.write_coco(tmp_path)
     cfg = load_config(tiny.experiment(tmp_path / "tiny.yaml", tmp_path, **sections))
@@ -55,14 +55,14 @@ def parts(tmp_path: Path, **sections: dict) -> Parts:
 def backend(
     run: Parts, model: torch.nn.Module | None = None, flip_test: bool = True
 ) -> TorchBackend:
-    """The run's network as it is tested, or another one in its place."""
+    """Build the backend for the run's network, or for ``model``."""
     return TorchBackend((model or run.model).eval(), run.codec, flip_test=flip_test)
 
 
 def task(
     run: Parts, model: torch.nn.Module | None = None, flip_test: bool = True, autocast: bool = False
 ) -> TopDown:
-    """The task of the run's ``backend``."""
+    """Build the task of the run's ``backend``."""
     tested = backend(run, model, flip_test)
     return TopDown(tested, run.data.skeleton, run.data.crop, autocast)
 
@@ -71,7 +71,9 @@ def schedule(run: Parts):
     return build_schedule(run.cfg, len(run.loader))
 
 
-def same_places(first: np.ndarray, second: np.ndarray, atol: float = 1e-3) -> bool:
-    """Whether keypoints agree, but for a few: where two maxima are alike to the last digits,
-    another batch size may find the other one."""
+def same_keypoints(first: np.ndarray, second: np.ndarray, atol: float = 1e-3) -> bool:
+    """Return True if at least 90 % of the keypoints are equal.
+
+    Where two maxima are almost equal, rounding decides, and it depends on the batch size.
+    """
     return (np.abs(first - second).max(-1) < atol).mean() > 0.9

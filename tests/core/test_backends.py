@@ -1,4 +1,4 @@
-"""Backends: what Predictor runs on, and what cannot be run."""
+"""Backends, and errors for files that cannot be run."""
 
 import io
 import shutil
@@ -33,7 +33,7 @@ def refused(made, path, message: str, precision: str = "float32") -> None:
 def test_folded_weights_answer_as_the_network_itself(tmp_path):
     run = parts(tmp_path, TEST={"USE_GT_BBOX": True})
     state = run.model.state_dict()
-    plain = TorchBackend(load_network(run.cfg, state, CPU, folds=False), run.codec, flip_test=True)
+    plain = TorchBackend(load_network(run.cfg, state, CPU, fold=False), run.codec, flip_test=True)
     folded = build_backend(run.cfg, run.data.skeleton, state)
     assert any(isinstance(module, nn.BatchNorm2d) for module in plain._network.modules())
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded._network.modules())
@@ -47,9 +47,9 @@ def test_bfloat16_answers_nearly_as_float32(made, monkeypatch):
     made.network.register_forward_hook(lambda module, args, out: computed.append(out.dtype))
     crops = random_crops(made.cfg.MODEL.IMAGE_SIZE, 2)
     half = TorchBackend(made.network, *made.how, precision="bfloat16")
-    places, scores = half(crops)
+    keypoints, scores = half(crops)
     assert set(computed) == {torch.bfloat16}
-    assert places.dtype == scores.dtype == torch.float32
+    assert keypoints.dtype == scores.dtype == torch.float32
     assert difference(half, made.backend, crops).scores < 0.05
 
 
@@ -77,14 +77,14 @@ def test_a_missing_or_corrupt_file_is_one_line(tmp_path, made, suffix):
 def test_a_graph_without_its_weights_is_one_line(tmp_path, made):
     pytest.importorskip("openvino")
     (tmp_path / "network.xml").write_text("<net/>")
-    refused(made, tmp_path / "network.xml", r"its weights are missing: network\.bin")
+    refused(made, tmp_path / "network.xml", r"its weights file network\.bin is missing")
 
 
 def test_a_file_that_does_not_describe_itself_is_refused(tmp_path, made):
     file = io.BytesIO()
     torch.jit.save(torch.jit.trace(made.network, torch.zeros(1, 3, 64, 64)), file)
     (tmp_path / "foreign.ts").write_bytes(file.getvalue())
-    refused(made, tmp_path / "foreign.ts", "does not say what it holds")
+    refused(made, tmp_path / "foreign.ts", "has no HRPose metadata")
 
 
 def test_what_has_no_suffix_of_an_export_is_read_as_weights(tmp_path, made):
@@ -97,7 +97,7 @@ def test_a_flip_test_of_other_pairs_is_refused(tmp_path, made):
     path = made.write(tmp_path, "torchscript")
     assert build_backend(made.cfg, made.skeleton, path)
     other = replace(made.skeleton, flip_pairs=made.skeleton.flip_pairs[1:])
-    with pytest.raises(InputError, match=r"swaps other joints than DATASET\.FLIP_PAIRS"):
+    with pytest.raises(InputError, match=r"pairs of its flip test differ from DATASET\.FLIP_PAIRS"):
         build_backend(made.cfg, other, path)
 
 
@@ -111,4 +111,4 @@ def test_a_precision_that_cannot_be_is_refused(tmp_path, made):
 
 def test_a_missing_package_says_how_to_get_it():
     with pytest.raises(InputError, match="pip install no_such_package"):
-        exported.need("no_such_package", "network.onnx")
+        exported.import_optional("no_such_package", "network.onnx")

@@ -1,4 +1,4 @@
-"""Predictor: pictures and boxes in, people out."""
+"""Predictions for images and boxes."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from lib.keypoints.skeletons import COCO
 from lib.models import built_in
 from lib.utils.errors import InputError
 from tests import tiny
-from tests.core.runs import parts, same_places, task
+from tests.core.runs import parts, same_keypoints, task
 
 
 @pytest.fixture
 def run(tmp_path):
     run = parts(tmp_path, TEST={"BATCH_SIZE_PER_GPU": 4, "USE_GT_BBOX": True})
-    tiny.enliven(run.model)
+    tiny.randomize_weights(run.model)
     torch.save(run.model.state_dict(), tmp_path / "weights.pth")
     return run
 
@@ -39,31 +39,31 @@ KINDS = {
 def test_people_are_found_as_the_validation_finds_them(tmp_path, kind):
     test = {"BATCH_SIZE_PER_GPU": 4, "USE_GT_BBOX": True}
     run = parts(tmp_path, TEST=test, MODEL=KINDS[kind])
-    tiny.enliven(run.model)
+    tiny.randomize_weights(run.model)
     torch.save(run.model.state_dict(), tmp_path / "weights.pth")
     found = validate(task(run), run.tests).poses
     table = run.tests.dataset.table
     predictor = Predictor(run.cfg, tmp_path / "weights.pth", device="cpu")
-    # As published, an annotated box is a pixel smaller each way.
+    # As in the published code, annotated boxes are a pixel narrower and lower.
     boxes = [[8, 12, 43, 63], [63, 12, 43, 63]]
     people = predictor(table.path(2), boxes)
     assert len(people) == 2
     for person, expected, box in zip(people, found[2:4], boxes, strict=True):
-        assert same_places(person.keypoints, expected.keypoints)
+        assert same_keypoints(person.keypoints, expected.keypoints)
         np.testing.assert_allclose(person.scores, expected.scores, atol=1e-4)
         assert person.score == pytest.approx(float(expected.scores.mean()), rel=1e-4)
         assert person.box.tolist() == box
 
 
 class Oracle(torch.nn.Module):
-    """Gives the next of its answers, whatever it sees."""
+    """A network that returns prepared outputs one after the other, for any input."""
 
-    def __init__(self, answers: list[torch.Tensor]) -> None:
+    def __init__(self, outputs: list[torch.Tensor]) -> None:
         super().__init__()
-        self.answers = iter(answers)
+        self.outputs = iter(outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return next(self.answers)
+        return next(self.outputs)
 
 
 @pytest.mark.parametrize(("kind", "bound"), [("gaussian", 3.5), ("udp", 0.2)])
@@ -73,17 +73,18 @@ def test_perfect_heatmaps_give_the_annotated_places_in_image_pixels(tmp_path, ki
     batches = [*run.tests]
     joints = torch.cat([batch["joints"] for batch in batches])
     rows = torch.cat([batch["index"] for batch in batches]).numpy()
-    is_inside = ((joints > 12) & (joints < 52)).all(-1).numpy()  # maps are cut off at the border
-    answers = [run.codec.encode(b["joints"], b["visible"]).heatmaps for b in batches]
-    found = validate(task(run, Oracle(answers), flip_test=False), run.tests).poses.keypoints
+    # Gaussians near the border of the heatmap are cut off.
+    is_inside = ((joints > 12) & (joints < 52)).all(-1).numpy()
+    heatmaps = [run.codec.encode(b["joints"], b["visible"]).heatmaps for b in batches]
+    found = validate(task(run, Oracle(heatmaps), flip_test=False), run.tests).poses.keypoints
     table = run.tests.dataset.table
     error = np.linalg.norm(found[rows] - table.joints[rows], axis=2)
     error = error[is_inside & (table.visible[rows] > 0)]
     assert len(error) > 20 and error.max() < bound
-    predictor = Predictor(run.cfg, backend=TorchBackend(Oracle([answers[0][:2]]), run.codec))
+    predictor = Predictor(run.cfg, backend=TorchBackend(Oracle([heatmaps[0][:2]]), run.codec))
     image = table.path(0)
     people = predictor(image, [[8, 12, 43, 63], [63, 12, 43, 63]])
-    assert same_places(people.keypoints, found[:2])
+    assert same_keypoints(people.keypoints, found[:2])
 
 
 @pytest.mark.parametrize("weights", ["path", "text", "state dict"])
@@ -125,7 +126,7 @@ def test_boxes_beyond_one_batch_come_back_in_their_order(tmp_path, run):
         np.testing.assert_array_equal(person.box, box.astype(np.float32))
         alone = predictor(path, [box])[0]
         np.testing.assert_allclose(alone.scores, person.scores, atol=1e-4)
-        assert same_places(alone.keypoints, person.keypoints)
+        assert same_keypoints(alone.keypoints, person.keypoints)
     assert len(predictor(path, [])) == 0
 
 
@@ -141,12 +142,12 @@ def test_people_of_several_images_share_batches_and_come_back_by_image(run):
     predictor = Predictor(run.cfg, backend=backend)
     paths = [run.data.table.path(row) for row in (0, 2, 4)]
     boxes = [[[8, 12, 44, 64], [63, 12, 44, 64]], [], [[8, 12, 44, 64]] * 4]
-    everybody = predictor(paths, boxes)
-    assert [len(people) for people in everybody] == [2, 0, 4]
+    all_poses = predictor(paths, boxes)
+    assert [len(people) for people in all_poses] == [2, 0, 4]
     assert sizes == [4, 2]  # six people in batches of four
-    for path, given, people in zip(paths, boxes, everybody, strict=True):
+    for path, given, people in zip(paths, boxes, all_poses, strict=True):
         for person, alone in zip(people, predictor(path, given), strict=True):
-            assert same_places(person.keypoints, alone.keypoints)
+            assert same_keypoints(person.keypoints, alone.keypoints)
             np.testing.assert_array_equal(person.box, alone.box)
     whole = predictor((paths[0], cv2.imread(paths[1])[..., ::-1]))
     assert [len(people) for people in whole] == [1, 1]
@@ -180,7 +181,7 @@ def test_scores_of_boxes_are_checked_and_kept(run):
     assert [pose.box_score for pose in predictor(path, boxes, [0.25, 0.5])] == [0.25, 0.5]
     first, second = predictor([path, path], [boxes, boxes[:1]], [None, [0.75]])
     assert first.box_score.tolist() == [1, 1] and second.box_score.tolist() == [0.75]
-    with pytest.raises(InputError, match="box_scores: there are 1 for 2 boxes"):
+    with pytest.raises(InputError, match="box_scores: got 1 scores for 2 boxes"):
         predictor(path, boxes, [0.5])
 
 
@@ -190,8 +191,8 @@ def test_scores_of_boxes_are_checked_and_kept(run):
         ([[0, 0, 10, 10], [5, 5, 0, 10]], r"box 1 is \[5.0, 5.0, 0.0, 10.0\]"),
         ([[0, 0, -3, 10]], "box 0 is"),
         ([[0, float("nan"), 3, 10]], "box 0 is"),
-        ([[0, 0, 10, 10, 0.9]] * 4, r"boxes are \(N, 4\).*\(4, 5\)"),
-        ([1, 2, 3], r"boxes are \(N, 4\)"),
+        ([[0, 0, 10, 10, 0.9]] * 4, r"boxes must be \(N, 4\).*\(4, 5\)"),
+        ([1, 2, 3], r"boxes must be \(N, 4\)"),
     ],
 )
 def test_a_wrong_box_is_an_error_that_names_it(run, boxes, message):
@@ -211,7 +212,7 @@ def test_a_wrong_box_is_an_error_that_names_it(run, boxes, message):
 )
 def test_a_wrong_array_is_an_error_that_says_what_an_image_is(run, image):
     predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
-    with pytest.raises(InputError, match=r"an image is a \(height, width, 3\) uint8 array"):
+    with pytest.raises(InputError, match=r"an image must be a \(height, width, 3\) uint8 array"):
         predictor(image)
 
 

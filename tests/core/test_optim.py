@@ -1,4 +1,4 @@
-"""Optimizers and learning rates: what the YAML says, at exactly the step it says."""
+"""Optimizers and learning rate schedules."""
 
 import itertools
 import math
@@ -51,12 +51,12 @@ def test_warm_up_rises_in_a_line_over_the_steps_of_the_whole_run(load, schedule)
 
 
 def test_an_unknown_schedule_is_an_error_that_names_the_key(load):
-    with pytest.raises(InputError, match=r"TRAIN.LR_SCHEDULE: there is no 'step'; known are mult"):
+    with pytest.raises(InputError, match=r"LR_SCHEDULE: unknown schedule 'step'; choose from mult"):
         build_schedule(load(LR_SCHEDULE="step"), 1)
 
 
 def stepped(cfg, gradient: float) -> float:
-    """A weight of 1 after one step."""
+    """Return a weight of 1 after one step."""
     network = Single()
     optimizer = build_optimizer(cfg, network)
     network.weight.grad = torch.full((1,), gradient)
@@ -65,7 +65,7 @@ def stepped(cfg, gradient: float) -> float:
 
 
 class Single(torch.nn.Module):
-    """One weight, of 1."""
+    """A network with a single weight, 1."""
 
     def __init__(self, name: str = "weight") -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def test_weight_decay_leaves_tables_of_positions_alone(load):
 def test_adam_ignores_weight_decay_and_says_so_and_adamw_and_sgd_honour_it(load, caplog):
     with caplog.at_level("INFO"):
         assert stepped(load(LR=0.1, WD=0.5), 0.0) == 1
-    assert "adam does not use TRAIN.WD 0.5" in caplog.text
+    assert "adam ignores TRAIN.WD 0.5" in caplog.text
     assert stepped(load(LR=0.1, WD=0.5, OPTIMIZER="adamw"), 0.0) == pytest.approx(0.95)
     assert stepped(load(LR=0.1, WD=0.5, OPTIMIZER="sgd"), 0.0) == pytest.approx(0.95)
     assert stepped(load(LR=0.1, WD=0.0), 3.0) == pytest.approx(0.9)
@@ -108,10 +108,10 @@ def test_sgd_follows_its_keys(load):
     [
         (
             {"OPTIMIZER": "adamm"},
-            "TRAIN.OPTIMIZER: there is no 'adamm'; known are adam, adamw, sgd",
+            "TRAIN.OPTIMIZER: unknown optimizer 'adamm'; choose from adam, adamw, sgd",
         ),
-        ({"LR": -1}, "TRAIN: adam cannot be made with these settings: Invalid learning rate"),
-        ({"OPTIMIZER": "sgd", "NESTEROV": True, "MOMENTUM": 0}, "TRAIN: sgd cannot be made"),
+        ({"LR": -1}, "TRAIN: adam does not accept these settings: Invalid learning rate"),
+        ({"OPTIMIZER": "sgd", "NESTEROV": True, "MOMENTUM": 0}, "TRAIN: sgd does not accept"),
     ],
 )
 def test_an_optimizer_that_cannot_be_made_is_an_error_that_names_the_key(load, train, message):

@@ -1,4 +1,4 @@
-"""What a run leaves to look at."""
+"""Records of a run: images, history, TensorBoard and logs."""
 
 import csv
 import dataclasses
@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lib.core.backends import DecodingBackend
-from lib.core.pictures import write_prediction_sheet
 from lib.core.recorder import KINDS, Recorder
+from lib.core.sheets import write_prediction_sheet
 from lib.core.top_down import TopDown
 from lib.core.train import EpochStats, train_epoch
 from lib.core.validate import validate
@@ -23,7 +23,7 @@ from tests.utils.event_files import read_events
 
 @pytest.fixture
 def recorder(tmp_path):
-    """recorder() makes a Recorder, closed at the end."""
+    """Return a function that creates a Recorder, which is closed after the test."""
     made = []
 
     def make() -> Recorder:
@@ -40,15 +40,17 @@ def stats(loss: float) -> EpochStats:
 
 
 def record(run, writer: Recorder, kinds) -> None:
-    """One epoch and one validation, with pictures of every batch."""
-    whole = task(run)
+    """Run one epoch and one validation, with images of every batch."""
+    top_down = task(run)
 
-    def record_as(phase):
-        return lambda step, _, *batch: writer.pictures(phase, step, step, whole.draw(*batch, kinds))
+    def observer(phase):
+        def observe(step, stats, batch, outputs):
+            writer.save_images(phase, step, step, top_down.draw(batch, outputs, kinds))
 
-    observe = record_as("train")
-    train_epoch(whole, run.loader, run.optimizer, schedule(run), 0, 1, observe)
-    validate(whole, run.tests, 1, record_as("val"))
+        return observe
+
+    train_epoch(top_down, run.loader, run.optimizer, schedule(run), 0, 1, observer("train"))
+    validate(top_down, run.tests, 1, observer("val"))
 
 
 def test_pictures_have_the_originals_names_and_show_every_crop(tmp_path, recorder):
@@ -81,9 +83,9 @@ def test_history_and_curves_hold_every_epoch_and_the_scores_of_those_validated(t
     writer.save()
     assert not (tmp_path / "out").exists()
     for epoch in range(3):
-        writer.epoch(epoch, stats(1 / (epoch + 1)), 0.01)
+        writer.add_epoch(epoch, stats(1 / (epoch + 1)), 0.01)
         if epoch == 1:
-            writer.scores(epoch, stats(0.7), {"AP": 0.25, "AP (M)": 0.5})
+            writer.add_scores(epoch, stats(0.7), {"AP": 0.25, "AP (M)": 0.5})
         writer.save()
     with (tmp_path / "out" / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -96,12 +98,12 @@ def test_history_and_curves_hold_every_epoch_and_the_scores_of_those_validated(t
 def test_a_resumed_run_goes_on_with_the_history_of_the_epochs_before(tmp_path, recorder):
     first = recorder()
     for epoch in range(3):
-        first.epoch(epoch, stats(epoch + 1), 0.01)
-    first.scores(2, stats(1), {"AP": 0.5})
+        first.add_epoch(epoch, stats(epoch + 1), 0.01)
+    first.add_scores(2, stats(1), {"AP": 0.5})
     first.save()
     second = recorder()
     second.resume(2)
-    second.epoch(2, stats(9), 0.01)
+    second.add_epoch(2, stats(9), 0.01)
     second.save()
     with (tmp_path / "out" / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -111,19 +113,19 @@ def test_a_resumed_run_goes_on_with_the_history_of_the_epochs_before(tmp_path, r
 
 def test_scores_of_an_epoch_that_is_not_in_the_history_are_in_no_row(tmp_path, recorder):
     writer = recorder()
-    writer.epoch(0, stats(1), 0.01)
-    writer.scores(3, stats(1), {"AP": 0.5})
+    writer.add_epoch(0, stats(1), 0.01)
+    writer.add_scores(3, stats(1), {"AP": 0.5})
     writer.save()
     assert "AP" not in (tmp_path / "out" / "history.csv").read_text()
 
 
 def test_a_new_run_begins_a_new_history(tmp_path, recorder):
     first = recorder()
-    first.epoch(0, stats(1), 0.01)
+    first.add_epoch(0, stats(1), 0.01)
     first.save()
     second = recorder()
     second.resume(0)
-    second.epoch(0, stats(5), 0.01)
+    second.add_epoch(0, stats(5), 0.01)
     second.save()
     assert (tmp_path / "out" / "history.csv").read_text().count("\n") == 2
 
@@ -131,7 +133,7 @@ def test_a_new_run_begins_a_new_history(tmp_path, recorder):
 def test_a_history_that_cannot_be_read_is_an_error_that_names_it(tmp_path, recorder):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "history.csv").write_text("epoch,lr\n0,fast\n")
-    with pytest.raises(InputError, match=r"history\.csv: not the history of a run"):
+    with pytest.raises(InputError, match=r"history\.csv: not a training history"):
         recorder().resume(1)
 
 
@@ -139,9 +141,9 @@ def test_tensorboard_gets_curves_scores_a_table_and_pictures(tmp_path, recorder,
     run = parts(tmp_path)
     writer = recorder()
     with caplog.at_level("INFO"):
-        writer.train_step(2, 1, 10, stats(0.25), 0.01)
-        writer.test_step(3, 5, stats(0.5))
-    writer.scores(2, stats(0.125), {"AP": 0.25, "AP (M)": 0.5})
+        writer.log_train_step(2, 1, 10, stats(0.25), 0.01)
+        writer.log_test_step(3, 5, stats(0.5))
+    writer.add_scores(2, stats(0.125), {"AP": 0.25, "AP (M)": 0.5})
     record(run, writer, ["gt_pred"])
     writer.close()
     events = read_events(next((tmp_path / "log").iterdir()))
@@ -157,7 +159,7 @@ def test_tensorboard_gets_curves_scores_a_table_and_pictures(tmp_path, recorder,
     assert "|AP|AP (M)|" in text and "|0.250|0.500|" in text
     picture = values["train_gt_pred"].image
     assert picture.width > 64 and picture.encoded_image_string[:4] == b"\x89PNG"
-    # The lines are the original's.
+    # The format is that of the HRNet repository.
     assert "Epoch: [2][1/10]\tTime 2.000s\tSpeed 4.0 samples/s\tData 0.500s\tLoss 0.25000" in (
         caplog.text
     )
@@ -189,9 +191,9 @@ def test_a_validation_without_loss_has_none_in_the_log(tmp_path, recorder, caplo
     writer = recorder()
     unseen = dataclasses.replace(stats(0.5), has_loss=False)
     with caplog.at_level("INFO"):
-        writer.test_step(3, 5, unseen)
+        writer.log_test_step(3, 5, unseen)
     assert caplog.text.rstrip().endswith("Data 0.500s")
-    writer.scores(0, unseen, {"AP": 0.25})
+    writer.add_scores(0, unseen, {"AP": 0.25})
     writer.close()
     events = read_events(next((tmp_path / "log").iterdir()))
     tags = {value.tag for event in events for value in event.summary.value}
@@ -208,7 +210,7 @@ def test_a_sheet_shows_skeletons_over_whole_images(tmp_path):
         path = tmp_path / f"{scores}.jpg"
         write_prediction_sheet(run.data, poses, path, height=120)
         sheets.append(cv2.imread(str(path)).astype(int))
-    assert sheets[0].shape == (120 + 4, 3 * 162 + 2, 3)  # the shape of the images: no margins
+    assert sheets[0].shape == (120 + 4, 3 * 162 + 2, 3)  # the aspect ratio of the images
     assert (np.abs(sheets[0] - sheets[1]) > 60).mean() > 0.02
     write_prediction_sheet(run.data, poses, tmp_path / "few.jpg", count=2)
     assert cv2.imread(str(tmp_path / "few.jpg")).shape == (304, 2 * 402 + 2, 3)

@@ -20,17 +20,17 @@ def test_epochs_lower_the_loss_below_that_of_empty_maps(tmp_path):
     run = parts(tmp_path, DATASET=still, TRAIN=train, MODEL=model)
     targets = [run.codec.encode(batch["joints"], batch["visible"]) for batch in run.loader]
     empty = sum(run.codec.loss(0 * target.heatmaps, target).item() for target in targets) / 2
-    passes = [
+    epochs = [
         train_epoch(task(run), run.loader, run.optimizer, schedule(run), epoch)
         for epoch in range(15)
     ]
-    losses = [stats.loss for stats in passes]
+    losses = [stats.loss for stats in epochs]
     assert losses[-1] < 0.6 * empty and losses[-1] < 0.6 * losses[0]
-    assert passes[0].samples == 6 and passes[0].seconds > passes[0].data_seconds > 0
+    assert epochs[0].samples == 6 and epochs[0].seconds > epochs[0].data_seconds > 0
 
 
 def test_what_is_reported_is_the_mean_over_samples_and_joints_of_the_batches(tmp_path):
-    """With a rate of 0 the weights stay; batches of 4 and 2 count as such."""
+    """The learning rate is 0, so the weights stay. The batches have 4 and 2 samples."""
     run = parts(tmp_path, TRAIN={"LR": 0.0})
     seen = []
 
@@ -66,7 +66,7 @@ def test_in_bfloat16_the_network_computes_coarser_and_the_loss_stays_float32(tmp
 
     for autocast in (False, True):
         run = parts(tmp_path, TRAIN={"LR": 0.0, "BATCH_SIZE_PER_GPU": 6})
-        tiny.enliven(run.model)
+        tiny.randomize_weights(run.model)
         run.model.register_forward_hook(lambda module, args, out: computed.append(out.dtype))
         stats = train_epoch(
             task(run, autocast=autocast),
@@ -151,7 +151,7 @@ def test_the_network_sees_what_augment_makes_of_the_images(tmp_path):
     )
     assert steps == [0, 1]
     for step, images, network_input in zip(steps, shown, fed, strict=True):
-        assert (images == 10 * step).all()  # pictures show it, too
+        assert (images == 10 * step).all()  # the observer sees augmented images, too
         torch.testing.assert_close(network_input, normalize(images))
 
 

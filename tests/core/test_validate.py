@@ -1,4 +1,4 @@
-"""One pass over a split: everybody's keypoints, in the table's order and the image's pixels."""
+"""Validation of a split: keypoints in the order of the table and in image pixels."""
 
 import numpy as np
 import pytest
@@ -14,21 +14,21 @@ from lib.deploy.export import openvino_files
 from lib.keypoints.geometry import flip_permutation
 from lib.utils.devices import has_bfloat16
 from tests import tiny
-from tests.core.runs import CPU, parts, same_places, task
+from tests.core.runs import CPU, parts, same_keypoints, task
 from tests.deploy.exports import small
 
 
 class Oracle(torch.nn.Module):
-    """Answers the k-th batch with the k-th of prepared heatmaps."""
+    """A network that returns prepared heatmaps, one after the other."""
 
     def __init__(self, heatmaps: list[torch.Tensor]) -> None:
         super().__init__()
         self.heatmaps = iter(heatmaps)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        answer = next(self.heatmaps)
-        assert len(answer) == len(images)
-        return answer
+        heatmaps = next(self.heatmaps)
+        assert len(heatmaps) == len(images)
+        return heatmaps
 
 
 def perfect(run) -> list[torch.Tensor]:
@@ -38,7 +38,7 @@ def perfect(run) -> list[torch.Tensor]:
 def test_a_perfect_network_finds_everybody_where_they_are(tmp_path):
     run = parts(tmp_path, TEST={"BATCH_SIZE_PER_GPU": 4})
     table = run.tests.dataset.table
-    # Not in the order of the images: the answer must be in the table's order all the same.
+    # The table is not sorted by image; the poses must still be in the table's order.
     order = np.array([3, 5, 0, 4, 1, 2])
     run.tests.dataset.table = table = run.data.source.table.select(order)
     run.tests._loader.dataset.__init__(run.tests.dataset)
@@ -46,7 +46,7 @@ def test_a_perfect_network_finds_everybody_where_they_are(tmp_path):
     poses = result.poses
     assert poses.keypoints.shape == (6, 17, 2) and poses.row.tolist() == list(range(6))
     seen = table.visible > 0
-    # One heatmap pixel is a quarter of the crop's 64, over a box of about 0.4 * 200 pixels.
+    # Size of a heatmap pixel (4 of the crop's 64 pixels) in the image.
     pixel = 4 * table.scale[:, 0] * 200 / 64
     error = np.abs(poses.keypoints - table.joints).max(-1) / pixel[:, None]
     assert error[seen].max() <= 0.76  # half a pixel of rounding and a quarter step
@@ -58,7 +58,7 @@ def test_a_perfect_network_finds_everybody_where_they_are(tmp_path):
 
 def test_the_flip_test_averages_with_the_mirrored_crops_answer(tmp_path):
     run = parts(tmp_path)
-    tiny.enliven(run.model).eval()
+    tiny.randomize_weights(run.model).eval()
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         plain = run.model(images)
@@ -86,11 +86,11 @@ def test_the_answer_does_not_depend_on_the_batches(tmp_path, batch_size):
     run = parts(tmp_path, TEST={"BATCH_SIZE_PER_GPU": batch_size})
     whole = parts(tmp_path, TEST={"BATCH_SIZE_PER_GPU": 6})
     for part in (run, whole):
-        tiny.enliven(part.model)
+        tiny.randomize_weights(part.model)
     ours = validate(task(run), run.tests)
     theirs = validate(task(whole), whole.tests)
     np.testing.assert_allclose(ours.poses.scores, theirs.poses.scores, atol=1e-4)
-    assert same_places(ours.poses.keypoints, theirs.poses.keypoints)
+    assert same_keypoints(ours.poses.keypoints, theirs.poses.keypoints)
     assert ours.stats.loss == pytest.approx(theirs.stats.loss, rel=1e-4)
 
 
@@ -131,7 +131,7 @@ def test_an_exported_file_is_scored_as_the_network_itself(tmp_path, target, deco
         observe=lambda step, stats, batch, outputs: drawn.append(task.draw(batch, outputs, KINDS)),
     )
     np.testing.assert_allclose(found.poses.scores, expected.poses.scores, atol=1e-5)
-    assert same_places(found.poses.keypoints, expected.poses.keypoints)
+    assert same_keypoints(found.poses.keypoints, expected.poses.keypoints)
     kinds = set(KINDS) - ({"hm_pred"} if decodes else set())
     assert [set(one) for one in drawn] == [kinds, kinds]
     assert expected.stats.has_loss and found.stats.samples == 6

@@ -1,4 +1,4 @@
-"""A network of one layer or two, and files of it."""
+"""Tiny networks and exported files of them."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,13 +12,13 @@ from lib.core.backends import TorchBackend
 from lib.core.codecs import build_codec
 from lib.core.codecs.codec import Codec
 from lib.core.exported import Description
-from lib.deploy.export import MAIN_SUFFIX, Decoded, export
+from lib.deploy.export import MAIN_SUFFIX, DecodingNetwork, export
 from lib.keypoints.skeletons import COCO, Skeleton
 from tests import tiny
 
 
 class Small(NamedTuple):
-    """An experiment's parts, without data."""
+    """Parts of an experiment, without data."""
 
     cfg: CfgNode
     skeleton: Skeleton
@@ -36,7 +36,7 @@ class Small(NamedTuple):
     def write(
         self, folder: Path, kind: str, decodes: bool = True, dynamic_batch: bool = True
     ) -> Path:
-        module = Decoded(self.network, *self.how).eval() if decodes else self.network
+        module = DecodingNetwork(self.network, *self.how).eval() if decodes else self.network
         description = Description.of(self.cfg, self.skeleton, decodes, dynamic_batch)
         for suffix, content in export(module, description, kind).items():
             (folder / f"small{suffix}").write_bytes(content)
@@ -44,7 +44,7 @@ class Small(NamedTuple):
 
 
 class Vectors(nn.Module):
-    """SimCC's two vectors a joint, of two bins a pixel."""
+    """A network with SimCC outputs, with two bins per pixel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,8 +57,10 @@ class Vectors(nn.Module):
 
 
 def small(folder: Path, **model) -> Small:
-    """Heatmaps of 16 x 16 from crops of 64 x 64, by one convolution with random weights; vectors
-    for MODEL.HEAD simcc."""
+    """Build an experiment whose network is one convolution with random weights.
+
+    It predicts heatmaps of 16 x 16 from crops of 64 x 64; for MODEL.HEAD simcc, SimCC vectors.
+    """
     cfg = load_config(tiny.experiment(folder / "small.yaml", folder, MODEL=model))
     skeleton = COCO
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Exported files: that each kind answers as PyTorch does, with decoding inside and without."""
+"""Parity of exported files with PyTorch, with and without decoding."""
 
 import json
 
@@ -6,19 +6,19 @@ import pytest
 import torch
 
 from lib.core.backends import build_backend
-from lib.core.exported import ENTRY, Description, open_exported
+from lib.core.exported import METADATA_KEY, Description, open_exported
 from lib.deploy.export import openvino_files
 from lib.deploy.parity import difference, random_crops
 from lib.utils.errors import InputError
 from tests.deploy.exports import small
 
 
-def answers_as_pytorch(made, path) -> bool:
+def matches_pytorch(made, path) -> bool:
     backend = build_backend(made.cfg, made.skeleton, path)
     crops = random_crops(made.cfg.MODEL.IMAGE_SIZE, 3)
     for number in (1, 3):
-        places, scores = backend(crops[:number])
-        assert places.shape == (number, 17, 2) and scores.shape == (number, 17)
+        keypoints, scores = backend(crops[:number])
+        assert keypoints.shape == (number, 17, 2) and scores.shape == (number, 17)
         found = difference(backend, made.backend, crops[:number])
         assert found.stable > found.joints / 2
         assert found.stable_largest < 0.01 and found.scores < 1e-4
@@ -29,7 +29,7 @@ def answers_as_pytorch(made, path) -> bool:
 @pytest.mark.parametrize("target", ["gaussian", "udp", "rtm_simcc"])
 def test_torchscript_answers_as_pytorch_for_any_number_of_crops(tmp_path, target, decodes):
     made = small(tmp_path, TARGET_TYPE=target, HEAD="simcc" if "simcc" in target else "heatmap")
-    assert answers_as_pytorch(made, made.write(tmp_path, "torchscript", decodes))
+    assert matches_pytorch(made, made.write(tmp_path, "torchscript", decodes))
 
 
 def test_onnx_and_openvino_answer_as_pytorch_for_any_number_of_crops(tmp_path):
@@ -37,19 +37,19 @@ def test_onnx_and_openvino_answer_as_pytorch_for_any_number_of_crops(tmp_path):
         pytest.importorskip(package)
     made = small(tmp_path, TARGET_TYPE="udp")
     path = made.write(tmp_path, "onnx")
-    assert answers_as_pytorch(made, path)
-    assert b"stack_trace" not in path.read_bytes()  # nothing of the machine that made it
+    assert matches_pytorch(made, path)
+    assert b"stack_trace" not in path.read_bytes()  # no paths of the exporting machine
     description = Description.of(made.cfg, made.skeleton, decodes=True, dynamic_batch=True)
     for suffix, content in openvino_files(path.read_bytes(), description).items():
         path.with_suffix(suffix).write_bytes(content)
-    assert answers_as_pytorch(made, path.with_suffix(".xml"))
+    assert matches_pytorch(made, path.with_suffix(".xml"))
 
 
 def test_onnx_without_decoding_is_decoded_by_the_backend(tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     made = small(tmp_path)
-    assert answers_as_pytorch(made, made.write(tmp_path, "onnx", decodes=False))
+    assert matches_pytorch(made, made.write(tmp_path, "onnx", decodes=False))
 
 
 def test_a_file_for_single_crops_takes_several_one_after_another(tmp_path):
@@ -57,9 +57,9 @@ def test_a_file_for_single_crops_takes_several_one_after_another(tmp_path):
     path = made.write(tmp_path, "torchscript", dynamic_batch=False)
     backend = build_backend(made.cfg, made.skeleton, path)
     crops = random_crops(made.cfg.MODEL.IMAGE_SIZE, 3)
-    places, scores = backend(crops)
+    keypoints, scores = backend(crops)
     alone = [backend(one) for one in crops.split(1)]
-    assert torch.equal(places, torch.cat([place for place, _ in alone]))
+    assert torch.equal(keypoints, torch.cat([coords for coords, _ in alone]))
     assert torch.equal(scores, torch.cat([score for _, score in alone]))
 
 
@@ -67,12 +67,12 @@ def test_a_file_for_single_crops_takes_several_one_after_another(tmp_path):
 def test_a_file_that_still_says_is_single_opens(tmp_path, is_single):
     made = small(tmp_path)
     path = made.write(tmp_path, "torchscript", dynamic_batch=not is_single)
-    stored = {ENTRY: ""}
+    stored = {METADATA_KEY: ""}
     module = torch.jit.load(path, _extra_files=stored)
-    fields = json.loads(stored[ENTRY])
+    fields = json.loads(stored[METADATA_KEY])
     assert fields.pop("dynamic_batch") is not is_single
     text = json.dumps(fields | {"is_single": is_single})
-    torch.jit.save(module, path, _extra_files={ENTRY: text})
+    torch.jit.save(module, path, _extra_files={METADATA_KEY: text})
     backend = build_backend(made.cfg, made.skeleton, path)
     assert open_exported(path).description.dynamic_batch is not is_single
     assert backend(random_crops(made.cfg.MODEL.IMAGE_SIZE, 2))[0].shape == (2, 17, 2)

@@ -1,4 +1,4 @@
-"""How backends are compared: a wrong one is noticed, two equal maxima are not held against it."""
+"""Parity checks find wrong backends, and ignore joints with two almost equal maxima."""
 
 import torch
 
@@ -7,13 +7,13 @@ from lib.deploy.parity import difference, drawn_crops, random_crops, real_crops
 from tests.deploy.exports import small
 
 
-def test_an_backend_that_moves_a_joint_is_noticed(tmp_path):
+def test_a_backend_that_moves_a_joint_is_noticed(tmp_path):
     made = small(tmp_path)
     crops = random_crops(made.cfg.MODEL.IMAGE_SIZE, 2)
 
     def moved(crops):
-        places, scores = made.backend(crops)
-        return places + torch.tensor([3.0, 4.0]), scores * 1.5
+        keypoints, scores = made.backend(crops)
+        return keypoints + torch.tensor([3.0, 4.0]), scores * 1.5
 
     found = difference(moved, made.backend, crops)
     assert found.joints == 34 and found.stable > 20
@@ -29,7 +29,7 @@ def test_joints_with_two_equal_maxima_are_not_steady(tmp_path):
     heatmaps = torch.zeros(1, 17, 16, 16)
     heatmaps[:, :, 8, 8] = 1.0
     heatmaps[:, 3, 4, 4] = 1.0
-    # a slope each way, so that the quarter of a pixel is stable too
+    # A gradient along both axes makes the quarter-pixel step stable, too.
     heatmaps += 0.1 * torch.linspace(0, 1, 16) + 0.1 * torch.linspace(0, 1, 16)[:, None]
     heatmaps[:, 3, 4, 4] = heatmaps[:, 3, 8, 8]
     reference = TorchBackend(lambda images: heatmaps, made.codec)

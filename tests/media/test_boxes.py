@@ -12,7 +12,7 @@ from lib.utils.errors import InputError
 
 
 def frame(name: str, number: int = 0, rate: float = 0.0, image_id: int = 0) -> Frame:
-    kind = "video" if rate else "picture"
+    kind = "video" if rate else "image"
     return Frame(Item(f"x/{name}", name, kind), np.zeros((9, 9, 3)), number, rate, image_id)
 
 
@@ -33,12 +33,12 @@ def test_boxes_belong_to_file_names_frames_or_image_ids(tmp_path):
         ],
     )
     assert not problems
-    boxes, scores = file.of(frame("7.jpg", image_id=7))
+    boxes, scores = file.boxes_of(frame("7.jpg", image_id=7))
     assert boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8.5]] and scores.tolist() == [0.5, 0.1]
-    assert file.of(frame("a.jpg", image_id=9))[0].tolist() == [[1, 1, 1, 1]]
-    assert file.of(frame("v.mp4", 2, 25.0))[0].tolist() == [[2, 2, 2, 2]]
+    assert file.boxes_of(frame("a.jpg", image_id=9))[0].tolist() == [[1, 1, 1, 1]]
+    assert file.boxes_of(frame("v.mp4", 2, 25.0))[0].tolist() == [[2, 2, 2, 2]]
     for other in (frame("v.mp4", 1, 25.0), frame("b.jpg", image_id=8)):
-        assert file.of(other)[0].shape == (0, 4) and file.of(other)[1].shape == (0,)
+        assert file.boxes_of(other)[0].shape == (0, 4) and file.boxes_of(other)[1].shape == (0,)
 
 
 def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path):
@@ -47,17 +47,17 @@ def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path):
     ]
     file, _ = opened(tmp_path, boxes)
     for number, (folder, name) in enumerate((("x", "a.jpg"), ("y", "a_2.jpg"))):
-        item = Item(f"/all/{folder}/a.jpg", name, "picture")
-        assert file.of(Frame(item, np.zeros((9, 9, 3))))[0].tolist() == [[number, 1, 5, 5]]
+        item = Item(f"/all/{folder}/a.jpg", name, "image")
+        assert file.boxes_of(Frame(item, np.zeros((9, 9, 3))))[0].tolist() == [[number, 1, 5, 5]]
 
 
 def test_boxes_of_other_categories_are_left_out(tmp_path):
     boxes = [{"image_id": 1, "category_id": c, "bbox": [c, 1, 5, 5]} for c in (1, 62)]
     boxes.append({"image_id": 1, "bbox": [9, 1, 5, 5]})
     file, problems = opened(tmp_path, boxes, categories=(1,))
-    assert file.of(frame("a.jpg", image_id=1))[0][:, 0].tolist() == [1, 9] and not problems
+    assert file.boxes_of(frame("a.jpg", image_id=1))[0][:, 0].tolist() == [1, 9] and not problems
     file, _ = opened(tmp_path, boxes)
-    assert len(file.of(frame("a.jpg", image_id=1))[0]) == 3
+    assert len(file.boxes_of(frame("a.jpg", image_id=1))[0]) == 3
 
 
 def test_annotations_of_coco_are_boxes_too_and_weak_ones_are_left_out(tmp_path):
@@ -68,11 +68,11 @@ def test_annotations_of_coco_are_boxes_too_and_weak_ones_are_left_out(tmp_path):
         {"image_id": 8, "bbox": [5, 6, 7, 8]},
     ]
     file, problems = opened(tmp_path, {"images": images, "annotations": boxes})
-    assert file.of(frame("a.jpg"))[0].tolist() == [[1, 2, 3, 4]]
-    assert file.of(frame("b.jpg"))[0].tolist() == [[5, 6, 7, 8]]
+    assert file.boxes_of(frame("a.jpg"))[0].tolist() == [[1, 2, 3, 4]]
+    assert file.boxes_of(frame("b.jpg"))[0].tolist() == [[5, 6, 7, 8]]
     scored = [{"image_id": 1, "bbox": [1, 1, 1, 1], "score": s} for s in (0.2, 0.6)]
     file, problems = opened(tmp_path, scored, threshold=0.5)
-    assert file.of(frame("a.jpg", image_id=1))[1].tolist() == [0.6] and not problems
+    assert file.boxes_of(frame("a.jpg", image_id=1))[1].tolist() == [0.6] and not problems
 
 
 @pytest.mark.parametrize(
@@ -87,22 +87,24 @@ def test_annotations_of_coco_are_boxes_too_and_weak_ones_are_left_out(tmp_path):
         ({"image_id": 1, "bbox": [1, 2, 3, 4], "score": None}, "score None"),
         ({"bbox": [1, 2, 3, 4]}, "neither a file_name nor"),
         ({"image_id": [1], "bbox": [1, 2, 3, 4]}, "neither a file_name nor"),
-        (17, "no object"),
+        (17, "not an object"),
     ],
 )
 def test_what_is_no_box_is_one_line_and_the_rest_is_used(tmp_path, entry, message):
     right = {"image_id": 1, "bbox": [1, 2, 3, 4]}
     file, problems = opened(tmp_path, [entry, right])
-    assert file.of(frame("a.jpg", image_id=1))[0].tolist() == [[1, 2, 3, 4]]
+    assert file.boxes_of(frame("a.jpg", image_id=1))[0].tolist() == [[1, 2, 3, 4]]
     (problem,) = problems
-    assert "boxes.json: entry 0 is left out" in problem
+    assert "boxes.json: entry 0 is skipped" in problem
     assert re.search(message, problem)
 
 
 @pytest.mark.parametrize("content", ["", "[1,", '{"images": []}', '"text"'])
 def test_a_file_without_boxes_says_what_it_should_hold(tmp_path, content):
     (tmp_path / "boxes.json").write_text(content)
-    with pytest.raises(InputError, match=r"boxes\.json: (holds no boxes|cannot be read as JSON)"):
+    with pytest.raises(
+        InputError, match=r"boxes\.json: (contains no boxes|cannot be read as JSON)"
+    ):
         BoxFile(tmp_path / "boxes.json", print)
     with pytest.raises(InputError, match=r"none\.json: there is no such file"):
         BoxFile(tmp_path / "none.json", print)

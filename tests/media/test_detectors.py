@@ -1,4 +1,4 @@
-"""Detectors: torchvision's with weights made here, ONNX files made here, and what is missing."""
+"""Detectors: torchvision models and ONNX files, both generated here, and error messages."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 import torchvision
 import yaml
 
-from lib.media.boxes import inside
+from lib.media.boxes import clip_boxes
 from lib.media.detectors import build_detector
 from lib.media.onnx_detector import read_settings
 from lib.utils import zoo
@@ -66,7 +66,7 @@ def test_only_the_wanted_classes_above_the_threshold_are_kept(weights):
         detector = build_detector(NAME, weights, threshold=0.5, classes=classes)
         detector._model = lambda tensors: given
         assert detector([image])[0][0].tolist() == [[3, 3, 6, 6]]
-    with pytest.raises(InputError, match=r"--detector-classes: there is no 'tiger'.* zebra"):
+    with pytest.raises(InputError, match=r"--detector-classes: unknown class 'tiger'.* zebra"):
         build_detector(NAME, weights, classes=["tiger"])
 
 
@@ -86,7 +86,7 @@ def test_without_a_network_it_is_said_how_to_get_the_weights(tmp_path, monkeypat
         assert str(error.value).endswith(command)
     monkeypatch.setattr(zoo, "ZOO", tmp_path / "none.yaml")
     message = rf"no route.*get https://\S+/{file} and put it at models/detectors/{file}"
-    with pytest.raises(InputError, match=message):  # weights that the list does not know yet
+    with pytest.raises(InputError, match=message):  # weights that are not in zoo.yaml
         build_detector(NAME)
     (tmp_path / "models" / "detectors").mkdir(parents=True)
     torch.save(state, tmp_path / "models" / "detectors" / file)
@@ -95,7 +95,7 @@ def test_without_a_network_it_is_said_how_to_get_the_weights(tmp_path, monkeypat
 
 def test_published_weights_trained_without_eps_are_run_without_it(tmp_path, monkeypatch):
     plain = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3))
-    # Frozen batch norms, as the files have them, count no batches.
+    # The published files have frozen batch norms, without num_batches_tracked.
     state = {k: v for k, v in plain.state_dict().items() if "num_batches" not in k}
     monkeypatch.setattr(torchvision.models, "get_model", lambda *a, **k: plain)
     for file, eps in (("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 0.0), ("mine.pth", 1e-5)):
@@ -106,7 +106,7 @@ def test_published_weights_trained_without_eps_are_run_without_it(tmp_path, monk
 
 
 def test_wrong_names_and_weights_are_one_line(tmp_path, weights):
-    with pytest.raises(InputError, match=r"there is no 'yolo'.*fasterrcnn_resnet50_fpn"):
+    with pytest.raises(InputError, match=r"unknown detector 'yolo'.*fasterrcnn_resnet50_fpn"):
         build_detector("yolo")
     with pytest.raises(InputError, match=r"none\.pth: there is no such file.*COCO_V1"):
         build_detector(NAME, "none.pth")
@@ -114,7 +114,7 @@ def test_wrong_names_and_weights_are_one_line(tmp_path, weights):
     with pytest.raises(InputError, match=r"text\.pth: cannot be read as weights"):
         build_detector(NAME, str(tmp_path / "text.pth"))
     torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
-    with pytest.raises(InputError, match=r"other\.pth does not hold ssdlite320"):
+    with pytest.raises(InputError, match=r"other\.pth is not a state dict of ssdlite320"):
         build_detector(NAME, str(tmp_path / "other.pth"))
 
 
@@ -122,18 +122,20 @@ def test_what_lies_outside_or_has_no_area_is_no_box():
     corners = np.array(
         [[-5, 0, 5, 5], [60, 0, 70, 9], [3, 3, 2, 9], [np.nan, 0, 1, 1], [0, 0, 9, 9]]
     )
-    boxes, scores = inside(corners, np.array([0.1, 1, 1, 1, 0.5]), np.zeros((50, 60, 3)))
+    boxes, scores = clip_boxes(corners, np.array([0.1, 1, 1, 1, 0.5]), np.zeros((50, 60, 3)))
     assert boxes.tolist() == [[0, 0, 9, 9], [0, 0, 5, 5]] and scores.tolist() == [0.5, 0.1]
 
 
 def write_onnx(path, outputs: dict[str, np.ndarray], shape, inputs=("images",)) -> None:
-    """An ONNX file with an input of ``shape`` that gives ``outputs`` for each image of a batch;
-    ``boxes`` are multiplied by a second input, orig_target_sizes, as in RT-DETR."""
+    """Write an ONNX file with an input of ``shape`` that returns ``outputs`` for each image.
+
+    ``boxes`` are multiplied by a second input, orig_target_sizes, as in RT-DETR.
+    """
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     node, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
     kinds = {"f": onnx.TensorProto.FLOAT, "i": onnx.TensorProto.INT64}
-    # One zero for each image, to which the outputs are added.
+    # A zero for each image, computed from the input, to which the outputs are added.
     nodes = [
         node("ReduceMean", [inputs[0]], ["mean"], axes=[1, 2, 3], keepdims=1),
         node("Mul", ["mean", "nothing"], ["zero"]),
@@ -167,7 +169,7 @@ def write_onnx(path, outputs: dict[str, np.ndarray], shape, inputs=("images",)) 
 
 
 def write_yaml(tmp_path, **keys) -> str:
-    """The YAML of the detector in tmp_path / "tiny.onnx"."""
+    """Write the YAML of the detector in tmp_path / "tiny.onnx"."""
     content = {"MODEL": str(tmp_path / "tiny.onnx"), **keys}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
     return str(tmp_path / "tiny.yaml")
@@ -183,8 +185,8 @@ YOLOX[96 + 1 * 6 + 1] = [0.75, 0.125, np.log(1), np.log(1.5), 0.6, 1, 0, 0]
 # Column 0, row 1 at stride 32: centre (8, 40), size (8, 16): corners (4, 32), (12, 48).
 YOLOX[96 + 24 + 1 * 3] = [0.25, 0.25, np.log(0.25), np.log(0.5), 1, 0.6, 0.2, 0.7]
 
-TALL = np.full((32, 24, 3), 200, np.uint8)  # twice as large in YOLOX's input
-WIDE = np.full((16, 96, 3), 100, np.uint8)  # as large there
+TALL = np.full((32, 24, 3), 200, np.uint8)  # enlarged twofold in YOLOX's input
+WIDE = np.full((16, 96, 3), 100, np.uint8)  # not resized in YOLOX's input
 
 
 def yolox(tmp_path, batch="n", **keys):
@@ -204,11 +206,11 @@ def test_yolox_boxes_are_decoded_and_suppressed(tmp_path):
         np.testing.assert_allclose(boxes, [[2, 16, 4, 8]], atol=1e-5)
         np.testing.assert_allclose(scores, [0.7], atol=1e-6)
     assert len(build_detector(path, threshold=0.73)([TALL])[0][0]) == 0
-    with pytest.raises(InputError, match="there is no 'bicycle'; there are person, cat, dog"):
+    with pytest.raises(InputError, match="unknown class 'bicycle'; choose from person, cat, dog"):
         build_detector(path, classes=["bicycle"])
     write_yaml(tmp_path, KIND="yolox")  # COCO's 80 classes
     assert len(build_detector(path, classes=["car"])([TALL])[0][0]) == 1
-    with pytest.raises(InputError, match=r"there is no '80'; there are person, .* toothbrush"):
+    with pytest.raises(InputError, match=r"unknown class '80'; choose from person, .* toothbrush"):
         build_detector(path, classes=["80"])
 
 
@@ -239,7 +241,7 @@ def test_yolox_input_is_letterboxed_bgr_from_0_to_255(tmp_path):
 
 
 class Counting:
-    """A session that notes how many images each run had."""
+    """A session that records the batch size of each run."""
 
     def __init__(self, session) -> None:
         self._session, self.runs = session, []
@@ -271,7 +273,7 @@ def test_an_open_input_size_is_given_by_the_yaml(tmp_path):
         build_detector(write_yaml(tmp_path, KIND="yolox"))
 
 
-# A person, a dog and a weak person: corners in parts of the image's width and height.
+# A person, a dog and a person with a low score: corners relative to the image size.
 UNIT = np.array([[0.25, 0.5, 0.5, 1], [0, 0, 0.5, 0.5], [0, 0, 1, 1]], np.float32)
 
 
@@ -329,7 +331,7 @@ def test_rtdetr_input_is_stretched_rgb_from_0_to_1_and_antialiased(tmp_path):
     ("keys", "message"),
     [
         ({"KIND": "yolo"}, r"tiny\.yaml: must have KIND: yolox or KIND: rtdetr, MODEL: .*'yolo'"),
-        ({"KIND": "yolox", "COLOUR": 1}, "no other keys than THRESHOLD.*COLOUR"),
+        ({"KIND": "yolox", "COLOUR": 1}, "may have THRESHOLD.*no other keys.*COLOUR"),
         ({"file": "a.onnx", "input": {"size": [9, 9]}}, "must have KIND: yolox .*MODEL.*`file`"),
         ({}, "must have KIND: yolox .*missing required field `KIND`"),
         ({"KIND": "yolox", "THRESHOLD": "high"}, "THRESHOLD"),
@@ -364,7 +366,7 @@ def test_without_onnx_runtime_it_is_said_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(InputError, match=r"text\.onnx: cannot be read"):
         build_detector(path, str(tmp_path / "text.onnx"))
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # an import of it then fails
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # makes the import fail
     with pytest.raises(InputError, match="pip install onnxruntime"):
         build_detector(path, str(tmp_path / "text.onnx"))
 

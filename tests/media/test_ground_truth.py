@@ -1,4 +1,4 @@
-"""Ground truth of single pictures."""
+"""Ground truth of images."""
 
 import numpy as np
 import pytest
@@ -26,11 +26,12 @@ def test_pictures_are_known_by_the_longest_end_of_their_path(tmp_path, content):
         {"id": 8, "file_name": "one/a.jpg", "width": 9, "height": 9},
         {"id": 9, "filename": "two/a.jpg", "width": 9, "height": 9},
     ]
-    truth, problems = opened(tmp_path, content)
-    assert truth.image_id("/x/one/a.jpg") == 8 and truth.image_id("two/a.jpg") == 9
-    assert truth.image_id("/x/three/a.jpg") is None and truth.image_id("b.jpg") is None
-    assert truth.image_id("/anywhere/000000000002.jpg") == 2
-    assert truth.categories == [1] and not problems
+    ground_truth, problems = opened(tmp_path, content)
+    assert ground_truth.image_id("/x/one/a.jpg") == 8 and ground_truth.image_id("two/a.jpg") == 9
+    assert ground_truth.image_id("/x/three/a.jpg") is None
+    assert ground_truth.image_id("b.jpg") is None
+    assert ground_truth.image_id("/anywhere/000000000002.jpg") == 2
+    assert ground_truth.categories == [1] and not problems
 
 
 def test_an_id_that_two_images_share_is_an_error(tmp_path, content):
@@ -47,33 +48,33 @@ def test_all_categories_with_the_same_joints_count_or_those_that_are_named(tmp_p
     ]
     for number, person in enumerate(content["annotations"]):
         person["category_id"] = (3, 5, 0)[number % 3]
-    truth, _ = opened(tmp_path, content)
-    assert truth.categories == [3, 5]
-    assert [p.category for image in (1, 2, 3) for p in truth.people(image)] == [3, 5, 3, 5]
-    truth, _ = opened(tmp_path, content, categories=["dog"])
-    assert [p.category for image in (1, 2, 3) for p in truth.people(image)] == [5, 5]
+    ground_truth, _ = opened(tmp_path, content)
+    assert ground_truth.categories == [3, 5]
+    assert [p.category for image in (1, 2, 3) for p in ground_truth.people(image)] == [3, 5, 3, 5]
+    ground_truth, _ = opened(tmp_path, content, categories=["dog"])
+    assert [p.category for image in (1, 2, 3) for p in ground_truth.people(image)] == [5, 5]
 
 
 def test_people_have_their_joints_flags_and_boxes(tmp_path, content):
     content["annotations"][1]["iscrowd"] = 1
-    truth, _ = opened(tmp_path, content)
-    (person,) = truth.people(1)
+    ground_truth, _ = opened(tmp_path, content)
+    (person,) = ground_truth.people(1)
     given = content["annotations"][0]
     table = np.reshape(given["keypoints"], (17, 3))
     np.testing.assert_array_equal(person.joints, table[:, :2])
     np.testing.assert_array_equal(person.visible, table[:, 2] > 0)
     assert person.box.tolist() == given["bbox"] and person.number == given["id"]
-    assert len(truth.people(2)) == 2 and truth.people(99) == []
+    assert len(ground_truth.people(2)) == 2 and ground_truth.people(99) == []
 
 
 def test_joints_that_do_not_fit_are_one_line_for_all_and_the_boxes_stay(tmp_path, content):
     for person in content["annotations"][1:]:
         person["keypoints"] = person["keypoints"][:45]
-    truth, problems = opened(tmp_path, content)
+    ground_truth, problems = opened(tmp_path, content)
     assert len(problems) == 1
-    assert "5 of 6 annotations do not fit the network's 17 joints" in problems[0]
-    assert "annotations[1] of image 1 has 45 keypoint numbers, not 51" in problems[0]
-    first, second = truth.people(1)
+    assert "5 of 6 annotations do not match the network's 17 joints" in problems[0]
+    assert "annotations[1] of image 1 has 45 keypoint values, not 51" in problems[0]
+    first, second = ground_truth.people(1)
     assert first.visible.any() and not second.visible.any()
     assert second.box.tolist() == content["annotations"][1]["bbox"]
 
@@ -89,9 +90,9 @@ def test_joints_that_do_not_fit_are_one_line_for_all_and_the_boxes_stay(tmp_path
 )
 def test_an_annotation_that_cannot_be_used_is_one_line(tmp_path, content, change):
     content["annotations"][0].update(change)
-    truth, problems = opened(tmp_path, content)
-    assert len(problems) == 1 and "annotations[0] is left out" in problems[0]
-    assert len(truth.people(1)) == 1
+    ground_truth, problems = opened(tmp_path, content)
+    assert len(problems) == 1 and "annotations[0] is skipped" in problems[0]
+    assert len(ground_truth.people(1)) == 1
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"images": [], "annotations": []}'])

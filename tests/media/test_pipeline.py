@@ -1,4 +1,4 @@
-"""Stages that overlap."""
+"""Pipelines with overlapping stages."""
 
 import threading
 
@@ -15,7 +15,7 @@ def test_items_keep_their_order_through_all_stages():
 
 
 def test_stages_run_at_the_same_time():
-    # Each meeting needs the reader, both stages and the caller in it at once.
+    # The barrier opens only if the reader, both stages and the caller wait at the same time.
     meeting = threading.Barrier(4, timeout=20)
 
     def read():
@@ -86,5 +86,5 @@ def test_closing_ends_the_threads_and_the_reader():
 def test_batches_have_one_size_but_for_the_last():
     assert list(batches(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(batches([], 3)) == []
-    heavy = batches([1, 9, 2, 2, 2, 2, 20], 3, weigh=float, most=10)
+    heavy = batches([1, 9, 2, 2, 2, 2, 20], 3, cost=float, max_cost=10)
     assert list(heavy) == [[1, 9], [2, 2, 2], [2, 20]]

@@ -8,10 +8,10 @@ from lib.media.smoothing import OneEuro
 SEEN = np.ones(3, bool)
 
 
-def follow(places: np.ndarray, size: float = 200.0, rate: float = 25.0) -> np.ndarray:
-    """The places (T, K, 2), smoothed one after the other."""
+def follow(coords: np.ndarray, size: float = 200.0, rate: float = 25.0) -> np.ndarray:
+    """Smooth keypoints (T, K, 2) frame by frame."""
     smooth = OneEuro(rate)
-    return np.stack([smooth(place, size, SEEN) for place in places])
+    return np.stack([smooth(point, size, SEEN) for point in coords])
 
 
 def test_joints_at_rest_tremble_far_less():
@@ -24,16 +24,16 @@ def test_joints_at_rest_tremble_far_less():
 @pytest.mark.parametrize("rate", [10.0, 25.0, 60.0])
 def test_joints_that_move_hardly_lag_at_any_frame_rate(rate):
     seconds = np.arange(int(3 * rate)) / rate
-    places = np.zeros((len(seconds), 3, 2)) + (seconds * 300)[:, None, None]
-    lag = np.abs(places - follow(places, rate=rate))[int(rate) :].max()
-    assert 0.1 < lag < 0.04 * 300  # in pixels: what is covered in 40 milliseconds
+    coords = np.zeros((len(seconds), 3, 2)) + (seconds * 300)[:, None, None]
+    lag = np.abs(coords - follow(coords, rate=rate))[int(rate) :].max()
+    assert 0.1 < lag < 0.04 * 300  # at most the distance covered in 40 ms
 
 
 def test_a_steady_speed_is_filtered_as_the_paper_says():
     smooth = OneEuro(10.0, min_cutoff=1.0, beta=2.0, speed_cutoff=1.0)
     smooth(np.zeros((1, 2)), 1.0, SEEN[:1])
     found = smooth(np.array([[3.0, 4.0]]), 10.0, SEEN[:1])
-    # The speed is 5 / 10 sizes in 0.1 s: 5 a second, of which the first filter passes a share.
+    # The speed is 5 / 10 sizes in 0.1 s, or 5 per second, before the first filter.
     share = 1 / (1 + 1 / (2 * np.pi * 1.0) / 0.1)
     cutoff = 1.0 + 2.0 * 5 * share
     alpha = 1 / (1 + 1 / (2 * np.pi * cutoff) / 0.1)
@@ -41,8 +41,8 @@ def test_a_steady_speed_is_filtered_as_the_paper_says():
 
 
 def test_the_size_of_the_picture_does_not_matter():
-    places = np.random.default_rng(0).uniform(0, 100, (30, 3, 2)).cumsum(0)
-    np.testing.assert_allclose(follow(places * 7, size=1400), follow(places, size=200) * 7)
+    coords = np.random.default_rng(0).uniform(0, 100, (30, 3, 2)).cumsum(0)
+    np.testing.assert_allclose(follow(coords * 7, size=1400), follow(coords, size=200) * 7)
 
 
 def test_a_joint_that_was_not_seen_starts_afresh():

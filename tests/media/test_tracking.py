@@ -1,4 +1,4 @@
-"""Numbers of people in videos."""
+"""Track ids of people in videos."""
 
 import numpy as np
 
@@ -9,20 +9,20 @@ from lib.media.tracking import Tracker
 from tests.poses import people
 
 
-def everybody(*corners: float | tuple[float, float], scores: float = 0.9) -> Poses:
-    """People whose boxes begin at these x, or x and y."""
+def people_at(*corners: float | tuple[float, float], scores: float = 0.9) -> Poses:
+    """Return people whose boxes have their top left corner at these x, or (x, y)."""
     shape = np.random.default_rng(3).uniform(0, 1, (17, 2)) * (50, 100)
-    places = np.array([np.broadcast_to(c, 2) if np.ndim(c) else (c, 50) for c in corners])
-    places = places.reshape(-1, 2).astype(float)
-    boxes = np.column_stack([places, np.full((len(places), 2), (50.0, 100.0))])
-    return people(boxes, places[:, None] + shape, scores)
+    origins = np.array([np.broadcast_to(c, 2) if np.ndim(c) else (c, 50) for c in corners])
+    origins = origins.reshape(-1, 2).astype(float)
+    boxes = np.column_stack([origins, np.full((len(origins), 2), (50.0, 100.0))])
+    return people(boxes, origins[:, None] + shape, scores)
 
 
 def test_people_keep_their_numbers_whatever_the_order_they_are_found_in():
     tracker = Tracker(COCO)
     rng = np.random.default_rng(0)
     for frame in range(20):
-        poses = everybody(10 + 4 * frame, 300 - 3 * frame, (500, 20 + 2 * frame))
+        poses = people_at(10 + 4 * frame, 300 - 3 * frame, (500, 20 + 2 * frame))
         order = rng.permutation(3)
         numbers = tracker(poses[order])
         if not frame:
@@ -33,8 +33,8 @@ def test_people_keep_their_numbers_whatever_the_order_they_are_found_in():
 
 def test_boxes_that_cross_are_told_apart_by_their_poses():
     tracker = Tracker(COCO)
-    poses = everybody(100, 104)
-    poses.keypoints[1, :, 1] = 300 - poses.keypoints[1, :, 1]  # on the head
+    poses = people_at(100, 104)
+    poses.keypoints[1, :, 1] = 300 - poses.keypoints[1, :, 1]  # upside down
     assert tracker(poses) == [1, 2]
     crossed = poses[[1, 0]]
     crossed.box = poses.box.copy()
@@ -42,23 +42,23 @@ def test_boxes_that_cross_are_told_apart_by_their_poses():
 
 
 def test_somebody_who_was_missing_for_a_while_comes_back_under_the_same_number():
-    tracker = Tracker(COCO, patience=3)
-    assert tracker(everybody(10, 200)) == [1, 2]
+    tracker = Tracker(COCO, max_missed=3)
+    assert tracker(people_at(10, 200)) == [1, 2]
     for _ in range(3):
-        assert tracker(everybody(200)) == [2]
-    assert tracker(everybody(12, 200)) == [1, 2]
+        assert tracker(people_at(200)) == [2]
+    assert tracker(people_at(12, 200)) == [1, 2]
     for _ in range(4):
-        assert tracker(everybody(200)) == [2]
-    assert tracker(everybody(12, 200)) == [3, 2]
+        assert tracker(people_at(200)) == [2]
+    assert tracker(people_at(12, 200)) == [3, 2]
 
 
 def test_somebody_else_gets_another_number_and_nobody_is_no_trouble():
     tracker = Tracker(COCO)
-    assert tracker(everybody()) == []
-    assert tracker(everybody(10)) == [1]
-    assert tracker(everybody()) == []
-    assert tracker(everybody(400)) == [2]
-    unseen = everybody(400, scores=0.0)  # no joint counts: the box alone decides
+    assert tracker(people_at()) == []
+    assert tracker(people_at(10)) == [1]
+    assert tracker(people_at()) == []
+    assert tracker(people_at(400)) == [2]
+    unseen = people_at(400, scores=0.0)  # no joint counts, so only the box is compared
     assert tracker(unseen) == [2]
 
 

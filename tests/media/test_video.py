@@ -1,11 +1,11 @@
-"""Pictures, folders, patterns, videos and cameras."""
+"""Images, folders, patterns, videos and cameras."""
 
 import cv2
 import numpy as np
 import pytest
 
 from lib.media import video
-from lib.media.video import Item, VideoFile, count_frames, find_items, name_numbers, read_frames
+from lib.media.video import Item, VideoFile, count_frames, find_items, numeric_names, read_frames
 from lib.utils.errors import InputError
 from tests import tiny
 
@@ -13,13 +13,13 @@ from tests import tiny
 @pytest.fixture(autouse=True)
 def quiet():
     level = cv2.utils.logging.getLogLevel()
-    video.quieten()
+    video.silence_opencv()
     yield
     cv2.utils.logging.setLogLevel(level)
 
 
-def picture(number: int) -> np.ndarray:
-    """A frame (48, 64, 3) of one grey, the lighter the higher its number."""
+def grey_frame(number: int) -> np.ndarray:
+    """Return a uniformly grey frame (48, 64, 3); the brightness rises with the number."""
     return np.full((48, 64, 3), 20 + 8 * number, np.uint8)
 
 
@@ -50,11 +50,11 @@ def test_files_folders_and_patterns_give_their_pictures_and_videos_by_name(tmp_p
     (tmp_path / "sub" / "a.PNG").touch()
     items, problems = find(tmp_path, tmp_path / "s*" / "*", tmp_path / "c.txt", "0", "rtsp://x/y")
     assert [(item.name, item.kind) for item in items] == [
-        ("a.PNG", "picture"),
-        ("b.jpg", "picture"),
+        ("a.PNG", "image"),
+        ("b.jpg", "image"),
         ("d.mp4", "video"),
-        ("a_2.PNG", "picture"),
-        ("c.txt", "picture"),
+        ("a_2.PNG", "image"),
+        ("c.txt", "image"),
         ("camera0", "camera"),
         ("camerartsp_x_y", "camera"),
     ]
@@ -67,30 +67,28 @@ def test_an_input_that_names_nothing_is_one_line_and_the_rest_goes_on(tmp_path):
     (tmp_path / "empty").mkdir()
     items, problems = find(tmp_path / "none.jpg", tmp_path / "*.png", tmp_path / "empty", tmp_path)
     assert [item.name for item in items] == ["a.jpg"]
-    for problem, part in zip(
-        problems, ("none.jpg: there is no", "no picture", "empty"), strict=True
-    ):
+    for problem, part in zip(problems, ("none.jpg: there is no", "no image", "empty"), strict=True):
         assert part in problem
 
 
 def test_pictures_called_by_numbers_have_these_as_ids():
     def items(*names):
-        return [Item(name, name, "picture") for name in names]
+        return [Item(name, name, "image") for name in names]
 
-    assert name_numbers(items("000785.jpg", "12.png")) == {"000785.jpg": 785, "12.png": 12}
-    assert name_numbers(items("785.jpg", "0785.jpg")) == {}
-    assert name_numbers(items("785.jpg", "a.jpg")) == {}
-    assert name_numbers([Item("1.mp4", "1.mp4", "video")]) == {}
+    assert numeric_names(items("000785.jpg", "12.png")) == {"000785.jpg": 785, "12.png": 12}
+    assert numeric_names(items("785.jpg", "0785.jpg")) == {}
+    assert numeric_names(items("785.jpg", "a.jpg")) == {}
+    assert numeric_names([Item("1.mp4", "1.mp4", "video")]) == {}
 
 
 def test_a_video_keeps_its_frames_rate_and_colours(tmp_path):
     path = tmp_path / "a.mp4"
     writer = VideoFile(path, 12.5, (64, 48))
     for number in range(10):
-        frame = picture(number)
+        frame = grey_frame(number)
         frame[:24, :, 0] = 250
         writer.write(frame)
-    writer.write(np.zeros((96, 128, 3), np.uint8))  # another size is fitted
+    writer.write(np.zeros((96, 128, 3), np.uint8))  # is resized
     assert not path.exists()
     writer.close()
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
@@ -116,22 +114,22 @@ def test_a_video_that_breaks_off_is_one_line_and_what_was_read_is_kept(tmp_path)
     lost = write_video(tmp_path / "b.mp4").read_bytes()
     (tmp_path / "b.mp4").write_bytes(lost[: len(lost) // 2])
     (tmp_path / "c.mp4").touch()
-    cv2.imwrite(str(tmp_path / "d.png"), picture(0))
+    cv2.imwrite(str(tmp_path / "d.png"), grey_frame(0))
     frames, problems = read(tmp_path)
     assert 3 < len(frames) - 1 < 18 and frames[-1].item.name == "d.png"
     assert len(problems) == 3
-    assert f"a.avi: the video breaks off after {len(frames) - 1} of 20 frames" in problems[0]
-    assert "b.mp4: not a video that OpenCV can read, or one that lacks its end" in problems[1]
+    assert f"a.avi: the video ends after {len(frames) - 1} of 20 frames" in problems[0]
+    assert "b.mp4: OpenCV cannot read this video" in problems[1]
     assert "c.mp4: the video file is empty" in problems[2]
 
 
 def test_a_camera_that_is_not_there_is_one_line():
     frames, problems = read("97")
-    assert not frames and len(problems) == 1 and "97: no camera of that number" in problems[0]
+    assert not frames and len(problems) == 1 and "97: cannot open this camera" in problems[0]
 
 
 class Camera:
-    """Three frames, then nothing."""
+    """A camera that stops after three frames."""
 
     def __init__(self, path) -> None:
         assert path == 0
@@ -145,7 +143,7 @@ class Camera:
 
     def read(self):
         self.left -= 1
-        return self.left >= 0, picture(self.left)
+        return self.left >= 0, grey_frame(self.left)
 
     def release(self):
         pass
@@ -155,8 +153,8 @@ def test_a_camera_gives_frames_at_an_assumed_rate_until_it_ends(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
     frames, problems = read("0")
     assert [frame.number for frame in frames] == [0, 1, 2]
-    assert {frame.rate for frame in frames} == {video.RATE}
-    assert len(problems) == 1 and "gives no more frames after 3" in problems[0]
+    assert {frame.rate for frame in frames} == {video.DEFAULT_RATE}
+    assert len(problems) == 1 and "stopped after 3 frames" in problems[0]
 
 
 def test_absurd_pictures_are_read_or_are_one_line_each(tmp_path):

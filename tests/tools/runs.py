@@ -17,7 +17,7 @@ def write(root: Path, name: str = "tiny", **sections) -> Path:
 def lively_weights(root: Path) -> Path:
     """Weights for the experiment that ``write`` writes, with clear maxima."""
     path = root.parent / "lively.pth"
-    torch.save(tiny.enliven(build_model(load_config(write(root)))).state_dict(), path)
+    torch.save(tiny.randomize_weights(build_model(load_config(write(root)))).state_dict(), path)
     return path
 
 

@@ -21,7 +21,7 @@ def demo(root, command):
     """demo(options ...) runs the command with a tiny untrained network; the folder of its results
     is demo.folder."""
     experiment = write(root)
-    model = tiny.enliven(build_model(load_config(experiment)))
+    model = tiny.randomize_weights(build_model(load_config(experiment)))
     torch.save(model.state_dict(), root.parent / "weights.pth")
     level = cv2.utils.logging.getLogLevel()
 
@@ -167,7 +167,7 @@ def test_annotations_of_other_joints_are_one_line_and_the_rest_goes_on(demo, ima
         person["keypoints"] = person["keypoints"][:45]
     annotations.write_text(json.dumps(content))
     ended = demo("--input", images, "--annotations", annotations)
-    assert is_one_line(ended, "4 of 4 annotations do not fit the network's 17 joints")
+    assert is_one_line(ended, "4 of 4 annotations do not match the network's 17 joints")
     assert len(results(demo)) == 4 and "0 annotated people" in ended.out
 
 
@@ -183,7 +183,7 @@ def test_what_cannot_be_used_is_a_line_each_and_the_rest_is_done(demo, images, t
         "none.jpg",
         "0.jpg",
         "000000000001.jpg: the image file is truncated",
-        "97: no cam",
+        "97: cannot",
     ):
         assert sum(part in line for line in lines) >= 1
     assert all(line.startswith("error: ") for line in lines)
@@ -212,7 +212,7 @@ def test_pictures_are_turned_as_their_header_says_but_not_beside_annotations(
 def test_an_interrupt_keeps_what_is_finished(demo, tool, command, tmp_path, monkeypatch, root):
     path = write_video(tmp_path / "a.mp4", frames=30)
     module = tool("demo")
-    plain, calls = module.Results.add, []
+    plain, calls = module.ResultsWriter.add, []
 
     def add(self, *arguments):
         calls.append(1)
@@ -220,7 +220,7 @@ def test_an_interrupt_keeps_what_is_finished(demo, tool, command, tmp_path, monk
             raise KeyboardInterrupt
         plain(self, *arguments)
 
-    monkeypatch.setattr(module.Results, "add", add)
+    monkeypatch.setattr(module.ResultsWriter, "add", add)
     options = ("--cfg", demo.experiment, "--weights", root.parent / "weights.pth")
     ended = command(module, *options, "--output", demo.folder, "--input", path, "--batch", "4")
     assert ended.code == 130 and ended.err == "interrupted\n", ended
@@ -249,7 +249,7 @@ def test_a_word_in_capitals_may_be_a_file(demo, images):
     [
         (("--boxes", "a.json", "--detector", "none"), "--boxes, --detector"),
         (("--boxes", "none.json"), "none.json: there is no such file"),
-        (("--detector", "yolo"), "--detector: there is no 'yolo'"),
+        (("--detector", "yolo"), "--detector: unknown detector 'yolo'"),
         (("--detector", "none.yaml"), "none.yaml: there is no such file"),
         (("--detector-classes", "dog"), "--detector-classes: needs --detector"),
         (("--annotations", "none.json"), "none.json: there is no such file"),

@@ -37,12 +37,12 @@ def test_the_file_is_checked_and_lies_beside_the_weights(command, start, root):
 def test_a_file_that_answers_otherwise_is_not_kept(command, tool, start, root, monkeypatch):
     module = tool("export")
 
-    class Wrong(module.Decoded):
+    class Wrong(module.DecodingNetwork):
         def forward(self, crops):
             places, scores = super().forward(crops)
             return places + 1, scores
 
-    monkeypatch.setattr(module, "Decoded", Wrong)
+    monkeypatch.setattr(module, "DecodingNetwork", Wrong)
     ended = command(module, *start, "--to", "torchscript")
     assert ended.code == 1
     assert ended.err.splitlines()[-1].startswith("error: weights.ts: its answers are not PyTorch's")

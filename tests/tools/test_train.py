@@ -196,7 +196,7 @@ BAD = [
     ({"MODEL": {"TARGET_TYPE": "simc"}}, ["MODEL.TARGET_TYPE", "'simc'"]),
     ({"MODEL": {"PRETRAINED": "none.pth"}}, ["MODEL.PRETRAINED", "none.pth"]),
     ({"MODEL": {"HEATMAP_SIZE": [32, 32]}}, ["MODEL.HEATMAP_SIZE", "[32, 32]", "[16, 16]"]),
-    ({"TRAIN": {"OPTIMIZER": "adamm"}}, ["TRAIN.OPTIMIZER", "'adamm'", "known are adam"]),
+    ({"TRAIN": {"OPTIMIZER": "adamm"}}, ["TRAIN.OPTIMIZER", "'adamm'", "choose from adam"]),
     ({"TRAIN": {"LR_SCHEDULE": "poly"}}, ["TRAIN.LR_SCHEDULE", "'poly'"]),
     ({"TRAIN": {"LR": -1.0}}, ["TRAIN", "learning rate"]),
     ({"TRAIN": {"RESUME": True}}, ["checkpoint.pth", "no such checkpoint"]),

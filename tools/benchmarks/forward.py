@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Row, fastest, wall_clock
 from lib.config import load_config
-from lib.core.exported import need, onnx_session, openvino_settings
+from lib.core.exported import import_optional, onnx_session, openvino_settings
 from lib.deploy.export import onnx_graph
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint
@@ -178,7 +178,7 @@ def in_openvino(graph: bytes, precision: str) -> Callable[[Tensor], list[Tensor]
     """By OpenVINO on the CPU."""
     if precision == "bfloat16" and not has_bfloat16(torch.device("cpu")):
         raise InputError("this CPU has no bfloat16")
-    core = need("openvino", "OpenVINO").Core()
+    core = import_optional("openvino", "OpenVINO").Core()
     settings = openvino_settings(precision)
     request = core.compile_model(core.read_model(graph), "CPU", settings).create_infer_request()
     return lambda x: to_tensors(

@@ -20,7 +20,7 @@ from lib.core.codecs import build_codec
 from lib.core.exported import Description
 from lib.core.inference import Predictor
 from lib.dataset.image import read_image
-from lib.deploy.export import MAIN_SUFFIX, ONNX, OPENVINO, TORCHSCRIPT, Decoded, export
+from lib.deploy.export import MAIN_SUFFIX, ONNX, OPENVINO, TORCHSCRIPT, DecodingNetwork, export
 from lib.deploy.parity import difference, real_crops
 from lib.figures.drawing import draw_scene
 from lib.models import build_model
@@ -90,10 +90,10 @@ def make_backends(cfg: CfgNode, weights: Path | dict, folder: Path) -> dict[str,
     codec = build_codec(cfg, skeleton)
     folded = load_network(cfg, weights, CPU)
     backends: dict[str, Backend] = {
-        EAGER: network_backend(cfg, load_network(cfg, weights, CPU, folds=False), codec),
+        EAGER: network_backend(cfg, load_network(cfg, weights, CPU, fold=False), codec),
         FOLDED: network_backend(cfg, folded, codec),
     }
-    module = Decoded(folded, codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST).eval()
+    module = DecodingNetwork(folded, codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST).eval()
     description = Description.of(cfg, skeleton, decodes=True, dynamic_batch=False)
     for kind in (TORCHSCRIPT, ONNX, OPENVINO):
         try:

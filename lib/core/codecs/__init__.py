@@ -1,8 +1,8 @@
-"""Keypoints <-> what a network predicts, one file for each representation.
+"""Codecs between keypoints and network outputs, one file for each representation.
 
 A codec has ``encode`` (joints to targets), ``loss`` and ``accuracy`` (outputs against targets),
 ``flip`` and ``average`` (the flip test) and ``decode`` (outputs to keypoints in crop pixels and
-scores), all on batches, on their device.
+scores). All of them work on batches, on the device of the batch.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,8 @@ CODECS: dict[str, Callable[[CfgNode, Skeleton], Codec]] = {
     "rtm_simcc": simcc.build,
 }
 
-# MODEL.HEAD -> what it can be trained for
-FITTING = {
+# MODEL.HEAD -> supported MODEL.TARGET_TYPE
+HEAD_TARGET_TYPES = {
     "heatmap": ("gaussian", "dark", "udp"),
     "sr": ("full",),
     "srpose": ("full",),
@@ -38,18 +38,24 @@ FITTING = {
 
 
 def build_codec(cfg: CfgNode, skeleton: Skeleton) -> Codec:
-    """The codec of MODEL.TARGET_TYPE for the joints of ``skeleton``."""
+    """Build the codec named by MODEL.TARGET_TYPE for the joints of ``skeleton``.
+
+    Raises:
+        InputError: the name is unknown or not supported by MODEL.HEAD, or a setting is invalid.
+    """
     name = cfg.MODEL.TARGET_TYPE
     if name not in CODECS:
-        raise InputError(f"MODEL.TARGET_TYPE: there is no {name!r}; known are {', '.join(CODECS)}")
-    fitting = FITTING.get(cfg.MODEL.HEAD, (name,))
-    if name not in fitting:
         raise InputError(
-            f"MODEL.TARGET_TYPE: must be {' or '.join(fitting)} for MODEL.HEAD {cfg.MODEL.HEAD}, "
+            f"MODEL.TARGET_TYPE: unknown target type {name!r}; choose from {', '.join(CODECS)}"
+        )
+    supported = HEAD_TARGET_TYPES.get(cfg.MODEL.HEAD, (name,))
+    if name not in supported:
+        raise InputError(
+            f"MODEL.TARGET_TYPE: must be {' or '.join(supported)} for MODEL.HEAD {cfg.MODEL.HEAD}, "
             f"not {name}"
         )
     if cfg.LOSS.USE_DIFFERENT_JOINTS_WEIGHT and not skeleton.joint_weights:
         raise InputError(
-            "LOSS.USE_DIFFERENT_JOINTS_WEIGHT: needs DATASET.JOINT_WEIGHTS, a number for each joint"
+            "LOSS.USE_DIFFERENT_JOINTS_WEIGHT: needs DATASET.JOINT_WEIGHTS, one for each joint"
         )
     return CODECS[name](cfg, skeleton)

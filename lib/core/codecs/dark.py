@@ -1,7 +1,7 @@
-"""DARK: Gaussians that are centred between pixels, and decoded there.
+"""DARK: heatmaps encoded and decoded with sub-pixel accuracy.
 
 Zhang et al.: Distribution-Aware Coordinate Representation for Human Pose Estimation. CVPR 2020.
-Numbers: ``MSRAHeatmap(unbiased=True)`` of mmpose 1.x.
+Same numbers as ``MSRAHeatmap(unbiased=True)`` of mmpose 1.x.
 """
 
 import torch
@@ -13,16 +13,16 @@ from lib.keypoints.skeletons import Skeleton
 
 
 class DarkCodec(HeatmapCodec):
-    """As its base, with Gaussians centred on the joint itself, and without an end."""
+    """``HeatmapCodec`` with Gaussians centred on the exact joint and not truncated."""
 
-    def _reaches(self, coords: torch.Tensor, length: int) -> torch.Tensor:
-        reach = 3 * self.sigma
-        return (coords - reach < length) & (coords + reach + 1 >= 0)
+    def _overlaps(self, coords: torch.Tensor, length: int) -> torch.Tensor:
+        radius = 3 * self.sigma
+        return (coords - radius < length) & (coords + radius + 1 >= 0)
 
     def _gaussian(self, coords: torch.Tensor, length: int) -> torch.Tensor:
         return torch.exp(-distances(coords, length).square() / (2 * self.sigma**2))
 
 
 def build(cfg: CfgNode, skeleton: Skeleton) -> HeatmapCodec:
-    """The codec of an experiment; it refines by DARK unless TEST.REFINE says otherwise."""
+    """Build the codec of an experiment, with DARK refinement unless TEST.REFINE is set."""
     return heatmap.build(cfg, skeleton, DarkCodec, "dark")

@@ -1,4 +1,4 @@
-"""Keypoints as Gaussian heatmaps: the representation of SimpleBaseline and HRNet.
+"""Gaussian heatmaps, the representation of SimpleBaseline and HRNet.
 
 Formulas: lib/dataset/JointsDataset.py, lib/core/inference.py and lib/core/evaluate.py of
 leoxiaobin/deep-high-resolution-net.pytorch.
@@ -23,24 +23,23 @@ Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class Target(NamedTuple):
-    """Target heatmaps (N, K, H, W), and the weight (N, K) of each in the loss."""
+    """Target heatmaps (N, K, H, W) and their loss weights (N, K)."""
 
     heatmaps: torch.Tensor
     weight: torch.Tensor
 
 
 class HeatmapCodec(Codec):
-    """A Gaussian for each joint, decoded at its maximum; of several outputs the last is decoded.
+    """A Gaussian for each joint, decoded at the maximum. Of several outputs the last is decoded.
 
     Args:
         image_size, heatmap_size: (width, height) of the network's input and output.
-        sigma: of the Gaussian, in heatmap pixels.
-        flip_pairs: joints that a mirror exchanges.
-        refine: what moves maxima between pixels, from lib.core.codecs.refinement; None leaves them
-            on their pixels.
-        shift: move mirrored heatmaps one pixel to the right, where they fit the others better.
-        joint_weights: K weights in the loss, None for 1.
-        loss: of heatmaps, target heatmaps and weight.
+        sigma: standard deviation of the Gaussian in heatmap pixels.
+        flip_pairs: pairs of left and right joints.
+        refine: sub-pixel refinement of the maxima, from lib.core.codecs.refinement, or None.
+        shift: in the flip test, shift flipped heatmaps one pixel to the right, for alignment.
+        joint_weights: loss weights of the K joints. None: 1.
+        loss: loss of heatmaps, target heatmaps and weight.
     """
 
     def __init__(
@@ -64,15 +63,16 @@ class HeatmapCodec(Codec):
         self._loss = loss
 
     def encode(self, joints: torch.Tensor, visible: torch.Tensor) -> Target:
-        """Heatmaps for joints (N, K, 2) in crop pixels and flags (N, K).
+        """Return heatmaps for joints (N, K, 2) in crop pixels and visibility flags (N, K).
 
-        A Gaussian sits on a whole pixel, has the peak 1 and ends at three sigma. A joint that is
-        not visible has an empty map, and one whose Gaussian lies outside weighs nothing.
+        A Gaussian is centred on the nearest pixel, has the peak 1 and is truncated at 3 sigma. The
+        heatmap of a joint that is not visible is 0. A joint whose Gaussian lies outside the
+        heatmap has weight 0.
         """
         width, height = self.heatmap_size
-        # Axis by axis: a tensor made of Python numbers would have to be copied to a GPU each time.
+        # Dividing axis by axis avoids a tensor of strides, which would be copied to the GPU.
         x, y = joints[..., 0] / self.stride[0], joints[..., 1] / self.stride[1]
-        weight = visible * self._reaches(x, width) * self._reaches(y, height)
+        weight = visible * self._overlaps(x, width) * self._overlaps(y, height)
         rows = self._gaussian(y, height)
         columns = self._gaussian(x, width) * (weight > 0.5)[..., None]
         heatmaps = rows[..., :, None] * columns[..., None, :]
@@ -80,27 +80,27 @@ class HeatmapCodec(Codec):
             weight = weight * weight.new_tensor(self._joint_weights)
         return Target(heatmaps, weight)
 
-    def _reaches(self, coords: torch.Tensor, length: int) -> torch.Tensor:
-        """(N, K): whether the Gaussian at ``coords`` touches a map of that length."""
-        reach = int(3 * self.sigma)
+    def _overlaps(self, coords: torch.Tensor, length: int) -> torch.Tensor:
+        """Return (N, K), True if the Gaussian at ``coords`` overlaps an axis of that length."""
+        radius = int(3 * self.sigma)
         pixel = nearest_pixel(coords)
-        return (pixel - reach < length) & (pixel + reach + 1 >= 0)
+        return (pixel - radius < length) & (pixel + radius + 1 >= 0)
 
     def _gaussian(self, coords: torch.Tensor, length: int) -> torch.Tensor:
-        """(N, K, length): the Gaussian's share along one axis, 0 beyond its reach."""
+        """Return the truncated Gaussian along one axis, (N, K, length)."""
         distance = distances(nearest_pixel(coords), length)
         value = torch.exp(-distance.square() / (2 * self.sigma**2))
         return value * (distance.abs() <= int(3 * self.sigma))
 
     def loss(self, outputs: RawOutputs, target: Target) -> torch.Tensor:
-        """The sum of the losses of all outputs."""
+        """Return the sum of the losses of all outputs."""
         outputs = as_outputs(outputs)
         for output in outputs:
-            self._check(output)
+            self._check_size(output)
         return sum(self._loss(output, target.heatmaps, target.weight) for output in outputs)
 
     def flip(self, outputs: RawOutputs) -> torch.Tensor:
-        """Heatmaps (N, K, H, W) for mirrored crops, mirrored back."""
+        """Flip heatmaps (N, K, H, W) for mirrored crops back."""
         heatmaps = last_output(outputs)
         order = flip_permutation(heatmaps.shape[1], self._flip_pairs)
         heatmaps = heatmaps.flip(3)
@@ -109,29 +109,31 @@ class HeatmapCodec(Codec):
         return permute_joints(heatmaps, order)
 
     def average(self, outputs: RawOutputs, flipped: torch.Tensor) -> torch.Tensor:
-        """The flip test's result: the mean of the heatmaps and of what ``flip`` returned."""
+        """Average the heatmaps with those that ``flip`` returned."""
         return (last_output(outputs) + flipped) * 0.5
 
     def decode(self, outputs: RawOutputs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keypoints (N, K, 2) in crop pixels and scores (N, K); a map without a positive value
-        gives (0, 0)."""
-        heatmaps = last_output(outputs).float()  # half precision cannot count to 512
-        self._check(heatmaps)
+        """Return keypoints (N, K, 2) in crop pixels and scores (N, K).
+
+        A heatmap without a positive value gives the keypoint (0, 0).
+        """
+        heatmaps = last_output(outputs).float()  # bfloat16 cannot represent all coordinates
+        self._check_size(heatmaps)
         coords, scores = maxima(heatmaps)
         if self.refine is not None:
             coords = self.refine(heatmaps, coords, scores)
         return scaled(coords, *self.stride), scores
 
-    def _check(self, heatmaps: torch.Tensor) -> None:
+    def _check_size(self, heatmaps: torch.Tensor) -> None:
         width, height = self.heatmap_size
         if heatmaps.shape[2:] != (height, width):
             raise InputError(
-                f"MODEL.HEATMAP_SIZE: is [{width}, {height}], but the network's heatmaps have "
+                f"MODEL.HEATMAP_SIZE: is [{width}, {height}], but the network's heatmaps are "
                 f"[{heatmaps.shape[3]}, {heatmaps.shape[2]}]"
             )
 
     def accuracy(self, outputs: RawOutputs, target: Target) -> tuple[torch.Tensor, torch.Tensor]:
-        """PCK between the maxima of outputs and target, see ``lib.keypoints.metrics.pck``."""
+        """Return the PCK between the maxima of outputs and target."""
         coords, _ = maxima(last_output(outputs))
         ground_truth, _ = maxima(target.heatmaps)
         return pck(coords, ground_truth, self.heatmap_size)
@@ -141,8 +143,12 @@ class HeatmapCodec(Codec):
 
 
 def maxima(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The maxima of heatmaps (N, K, H, W): coords (N, K, 2) as x, y, and values (N, K); the coords
-    are (0, 0) where the value is not above 0."""
+    """Find the maxima of heatmaps (N, K, H, W).
+
+    Returns:
+        Coordinates (N, K, 2) as x, y, and values (N, K). The coordinates of a maximum that is not
+        positive are (0, 0).
+    """
     width = heatmaps.shape[3]
     scores, index = heatmaps.flatten(2).max(dim=2)
     coords = torch.stack([index % width, index // width], dim=-1).to(heatmaps.dtype)
@@ -150,44 +156,47 @@ def maxima(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def nearest_pixel(coords: torch.Tensor) -> torch.Tensor:
-    """The whole number that published code takes for the nearest; below 0 it is another."""
+    """Round as the published code does, by ``int(x + 0.5)``.
+
+    It truncates toward zero, so it differs from rounding for negative x.
+    """
     return (coords + 0.5).trunc()
 
 
 def distances(coords: torch.Tensor, length: int) -> torch.Tensor:
-    """(..., length): signed distances of an axis' pixels from ``coords`` (...)."""
+    """Return signed distances (..., length) of the pixels of an axis from ``coords`` (...)."""
     return torch.arange(length, device=coords.device) - coords[..., None]
 
 
 def last_output(outputs: RawOutputs) -> torch.Tensor:
-    """The finest of several outputs, or the only one."""
+    """Return the last output, the finest of several."""
     return as_outputs(outputs)[-1]
 
 
 def build(
     cfg: CfgNode,
     skeleton: Skeleton,
-    kind: type[HeatmapCodec] = HeatmapCodec,
-    step: str = "quarter",
+    codec_class: type[HeatmapCodec] = HeatmapCodec,
+    default_refine: str = "quarter",
     shift: bool | None = None,
 ) -> HeatmapCodec:
-    """The codec of an experiment: MODEL.*, LOSS.* and the settings of tests in TEST.*.
+    """Build the codec of an experiment from MODEL.*, LOSS.* and TEST.*.
 
     Args:
-        step: the TEST.REFINE that belongs to ``kind``.
-        shift: None takes TEST.SHIFT_HEATMAP.
+        default_refine: refinement used if TEST.REFINE is empty.
+        shift: None: TEST.SHIFT_HEATMAP.
     """
     if cfg.LOSS.USE_OHKM and not 0 < cfg.LOSS.TOPK <= len(skeleton):
         raise InputError(f"LOSS.TOPK: must be between 1 and the {len(skeleton)} joints")
     loss: Loss = partial(joints_ohkm_mse, topk=cfg.LOSS.TOPK) if cfg.LOSS.USE_OHKM else joints_mse
     if not cfg.LOSS.USE_TARGET_WEIGHT:
         loss = partial(_unweighted, loss)
-    return kind(
+    return codec_class(
         cfg.MODEL.IMAGE_SIZE,
         cfg.MODEL.HEATMAP_SIZE,
         cfg.MODEL.SIGMA,
         skeleton.flip_pairs,
-        refine=build_refine(cfg, step),
+        refine=build_refine(cfg, default_refine),
         shift=cfg.TEST.SHIFT_HEATMAP if shift is None else shift,
         joint_weights=skeleton.joint_weights if cfg.LOSS.USE_DIFFERENT_JOINTS_WEIGHT else None,
         loss=loss,

@@ -6,10 +6,11 @@ import torch
 def joints_mse(
     heatmaps: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None
 ) -> torch.Tensor:
-    """Half the mean squared difference; ``weight`` (N, K), or None for 1, scales both maps first.
+    """Return half the mean squared error of heatmaps.
 
     Args:
         heatmaps, target: (N, K, H, W).
+        weight: (N, K), multiplied with heatmaps and target. None: 1.
     """
     return 0.5 * _squared_error(heatmaps, target, weight).mean()
 
@@ -17,7 +18,7 @@ def joints_mse(
 def joints_ohkm_mse(
     heatmaps: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None, topk: int
 ) -> torch.Tensor:
-    """As ``joints_mse``, over the ``topk`` joints of each person that are worst."""
+    """Return ``joints_mse`` over the ``topk`` joints of each person with the highest loss."""
     per_joint = 0.5 * _squared_error(heatmaps, target, weight).mean(dim=(2, 3))
     return per_joint.topk(topk, dim=1).values.mean()
 

@@ -1,9 +1,9 @@
-"""UDP: crops, mirrored crops and heatmaps that lie exactly on each other.
+"""UDP: unbiased heatmaps, exactly aligned with the crop and with flipped heatmaps.
 
 Huang et al.: The Devil Is in the Details: Delving Into Unbiased Data Processing for Human Pose
-Estimation. CVPR 2020. Numbers: ``UDPHeatmap`` of mmpose 1.x, except that its ``decode`` takes the
-first pixel's middle to the last one's for one pixel more than ``encode`` does; here both are the
-same. The crop's part is in lib/keypoints/geometry.py.
+Estimation. CVPR 2020. Same numbers as ``UDPHeatmap`` of mmpose 1.x, except for one difference:
+mmpose scales by the size W when decoding, but by W - 1 when encoding. Here both use W - 1. UDP's
+crop transform is in lib/keypoints/geometry.py.
 """
 
 import torch
@@ -16,8 +16,11 @@ from lib.utils.errors import InputError
 
 
 class UdpCodec(HeatmapCodec):
-    """As its base, with Gaussians centred on the joint itself, and sizes counted from the
-    middle of the first pixel to the middle of the last. Mirrored heatmaps need no shift."""
+    """``HeatmapCodec`` with Gaussians centred on the exact joint.
+
+    Sizes are measured from the centre of the first pixel to the centre of the last. Flipped
+    heatmaps need no shift.
+    """
 
     def __init__(self, image_size, heatmap_size, sigma, flip_pairs, shift=False, **rest) -> None:
         super().__init__(image_size, heatmap_size, sigma, flip_pairs, shift=shift, **rest)
@@ -32,8 +35,10 @@ class UdpCodec(HeatmapCodec):
 
 
 def build(cfg: CfgNode, skeleton: Skeleton) -> HeatmapCodec:
-    """The codec of an experiment; it refines by UDP's step unless TEST.REFINE says otherwise, and
-    TEST.SHIFT_HEATMAP has no effect."""
+    """Build the codec of an experiment, with UDP's refinement unless TEST.REFINE is set.
+
+    TEST.SHIFT_HEATMAP has no effect.
+    """
     if min(cfg.MODEL.HEATMAP_SIZE) < 2:
-        raise InputError("MODEL.HEATMAP_SIZE: must be 2 pixels or more each way for udp")
+        raise InputError("MODEL.HEATMAP_SIZE: width and height must be at least 2 for udp")
     return heatmap.build(cfg, skeleton, UdpCodec, "udp", shift=False)

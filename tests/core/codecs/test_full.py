@@ -1,4 +1,4 @@
-"""Heatmaps of the crop's size, and their pooled targets."""
+"""Heatmaps of the size of the crop, and their pooled targets."""
 
 import pytest
 import torch
@@ -45,8 +45,9 @@ def test_every_output_is_compared_with_means_of_the_one_target(target):
 
 def test_joints_come_back_to_the_pixel_without_any_step(target):
     joints = torch.rand(2, 17, 2, generator=torch.Generator().manual_seed(1)) * 40 + 4
-    places, scores = codec(refine=None).decode(codec().encode(joints, torch.ones(2, 17)).heatmaps)
-    assert (places - joints).abs().max() <= 0.5 and (scores == 1).all()
+    target = codec().encode(joints, torch.ones(2, 17))
+    keypoints, scores = codec(refine=None).decode(target.heatmaps)
+    assert (keypoints - joints).abs().max() <= 0.5 and (scores == 1).all()
 
 
 def test_the_flip_test_shifts_cleanly():
@@ -64,7 +65,7 @@ def test_settings(tmp_path):
         return build_codec(load_config(path), COCO)
 
     assert made(HEATMAP_SIZE=[64, 64]).refine is quarter_step
-    with pytest.raises(InputError, match=r"HEATMAP_SIZE: must be MODEL.IMAGE_SIZE, \[64, 64\]"):
+    with pytest.raises(InputError, match=r"HEATMAP_SIZE: must equal MODEL.IMAGE_SIZE, \[64, 64\]"):
         made()
     with pytest.raises(InputError, match=r"TARGET_TYPE: must be full for MODEL.HEAD srpose"):
         made(TARGET_TYPE="udp")

@@ -1,4 +1,4 @@
-"""Heatmap targets, losses, flip test and decoding against the published code's numbers."""
+"""Heatmap targets, losses, flip test and decoding give the published code's numbers."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ PAIRS = {"coco": COCO.flip_pairs, "mpii": MPII.flip_pairs}
 
 
 def codec(width: int, height: int, pairs=(), **options) -> HeatmapCodec:
-    """For maps of that size, at the published stride of 4."""
+    """Build a codec for heatmaps of that size, with the published stride of 4."""
     return HeatmapCodec((4 * width, 4 * height), (width, height), 2, pairs, **options)
 
 
@@ -65,14 +65,12 @@ def test_maxima_and_decoding_with_and_without_the_quarter_step_are_the_published
     _, arrays = golden(f"ops/decode_{name}")
     heatmaps, center, scale = tensors(arrays, "heatmaps", "center", "scale")
     height, width = heatmaps.shape[2:]
-    place, scores = maxima(heatmaps)
-    np.testing.assert_array_equal(place.numpy(), arrays["max_preds"])
+    coords, scores = maxima(heatmaps)
+    np.testing.assert_array_equal(coords.numpy(), arrays["max_preds"])
     np.testing.assert_array_equal(scores.numpy(), arrays["maxvals"][..., 0])
-    for key, post_process in (("final_preds_post", True), ("final_preds", False)):
-        places, scores = codec(width, height, refine=quarter_step if post_process else None).decode(
-            heatmaps
-        )
-        ours = to_image(places, center, scale, (4 * width, 4 * height))
+    for key, refine in (("final_preds_post", quarter_step), ("final_preds", None)):
+        keypoints, scores = codec(width, height, refine=refine).decode(heatmaps)
+        ours = to_image(keypoints, center, scale, (4 * width, 4 * height))
         np.testing.assert_allclose(ours.numpy(), arrays[key], atol=2e-4)
         np.testing.assert_array_equal(scores.numpy(), arrays["maxvals"][..., 0])
 
@@ -89,9 +87,9 @@ def test_the_flip_test_is_the_published_one(name):
     ours = codec(width, height, PAIRS[name])
     averaged = ours.average(heatmaps, ours.flip(flipped))
     np.testing.assert_array_equal(averaged[:1, joints].numpy(), arrays["averaged"])
-    places, scores = ours.decode(averaged)
-    places = to_image(places, center, scale, (4 * width, 4 * height))
-    np.testing.assert_allclose(places.numpy(), arrays["final_preds_flip"], atol=2e-4)
+    keypoints, scores = ours.decode(averaged)
+    keypoints = to_image(keypoints, center, scale, (4 * width, 4 * height))
+    np.testing.assert_allclose(keypoints.numpy(), arrays["final_preds_flip"], atol=2e-4)
     np.testing.assert_array_equal(scores.numpy(), arrays["maxvals_flip"][..., 0])
 
 
@@ -110,8 +108,8 @@ def test_losses_and_accuracy_are_the_published_ones():
     joints_mse(output, target, weight).backward()
     norm = output.grad.norm().item()
     assert norm == pytest.approx(float(arrays["mse_weighted_grad_norm"]), rel=1e-6)
-    place, _ = maxima(output.detach())
-    np.testing.assert_array_equal(place.numpy(), arrays["pred"])
+    coords, _ = maxima(output.detach())
+    np.testing.assert_array_equal(coords.numpy(), arrays["pred"])
     accuracy, joints = codec(24, 32).accuracy(output.detach(), Target(target, weight))
     assert accuracy.item() == pytest.approx(float(arrays["average"]), abs=1e-7)
     assert arrays["accuracy"][0] == arrays["average"]
@@ -119,7 +117,7 @@ def test_losses_and_accuracy_are_the_published_ones():
 
 
 def test_each_joints_accuracy_is_the_published_one():
-    # The codec gives the mean alone; a joint at a time, that mean is the joint's own value.
+    # The codec returns only the mean. For a single joint it is the value of that joint.
     _, arrays = golden("ops/loss_accuracy")
     output, target, weight = tensors(arrays, "output", "target", "target_weight")
     for joint, expected in enumerate(arrays["accuracy"][1:]):
@@ -133,21 +131,21 @@ def test_each_joints_accuracy_is_the_published_one():
 def test_decoding_what_was_encoded_comes_back_within_half_a_heatmap_pixel():
     joints = torch.rand(5, 17, 2, generator=torch.Generator().manual_seed(0)) * 150 + 20
     ours = codec(48, 64, COCO.flip_pairs)
-    places, scores = ours.decode(ours.encode(joints, torch.ones(5, 17)).heatmaps)
+    keypoints, scores = ours.decode(ours.encode(joints, torch.ones(5, 17)).heatmaps)
     assert (scores == 1).all()
-    assert (places - joints).abs().max() <= 2.0
+    assert (keypoints - joints).abs().max() <= 2.0
 
 
 def test_mirrored_targets_flipped_back_are_the_targets():
-    # Without the shift a mirrored map's column x is the column W - 1 - x, exactly.
+    # Without the shift, column x of a heatmap becomes exactly column W - 1 - x.
     ours = codec(48, 64, COCO.flip_pairs, shift=False)
     rng = np.random.default_rng(0)
-    places = torch.from_numpy(rng.integers(8, 40, (2, 17, 2))).float()
+    keypoints = torch.from_numpy(rng.integers(8, 40, (2, 17, 2))).float()
     order = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
-    mirrored = places[:, order].clone()
+    mirrored = keypoints[:, order].clone()
     mirrored[..., 0] = 47 - mirrored[..., 0]
     visible = torch.ones(2, 17)
-    there, back = (ours.encode(4 * p, visible).heatmaps for p in (places, mirrored))
+    there, back = (ours.encode(4 * p, visible).heatmaps for p in (keypoints, mirrored))
     torch.testing.assert_close(ours.flip(back), there)
 
 
@@ -197,7 +195,7 @@ def test_the_builder_follows_the_keys_of_loss_and_test(tmp_path):
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"MODEL": {"TARGET_TYPE": "gausian"}}, "MODEL.TARGET_TYPE: there is no 'gausian'; known"),
+        ({"MODEL": {"TARGET_TYPE": "gausian"}}, "MODEL.TARGET_TYPE: unknown target type 'gausian'"),
         ({"LOSS": {"USE_OHKM": True, "TOPK": 18}}, "LOSS.TOPK"),
         ({"LOSS": {"USE_OHKM": True, "TOPK": 0}}, "LOSS.TOPK"),
     ],

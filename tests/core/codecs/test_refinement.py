@@ -1,4 +1,4 @@
-"""DARK's and UDP's steps against the published code's numbers."""
+"""DARK and UDP refinement give the published code's numbers."""
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from tests.tiny import experiment
 def test_every_step_is_the_published_one(name):
     meta, arrays = golden(f"ops/{name}")
     kernel = meta["blur_kernel_size"]
-    maps, place, scores = (
+    maps, coords, scores = (
         torch.from_numpy(arrays[key])[None] for key in ("heatmaps", "maximum", "score")
     )
     blurred, gain = _blur(maps, scores, kernel)
@@ -31,11 +31,11 @@ def test_every_step_is_the_published_one(name):
     np.testing.assert_allclose(ours, arrays["blurred"], atol=1e-6)
     x, y = arrays["maximum"].T
     is_inside = (x > 1) & (x < maps.shape[3] - 1) & (y > 1) & (y < maps.shape[2] - 1)
-    ours = quarter_step(maps, place)[0].numpy()  # HRNet's: at a border it moves along no axis
+    ours = quarter_step(maps, coords)[0].numpy()  # as in HRNet, maxima at the border do not move
     np.testing.assert_array_equal(ours[is_inside], arrays["quarter"][is_inside])
     steps = {
-        "dark": dark_step(maps, place, scores, kernel),
-        "dark_udp": udp_step(maps, place, scores, kernel),
+        "dark": dark_step(maps, coords, scores, kernel),
+        "dark_udp": udp_step(maps, coords, scores, kernel),
     }
     for key, ours in steps.items():
         np.testing.assert_allclose(ours[0].numpy(), arrays[key], atol=2e-3, err_msg=key)
@@ -60,8 +60,8 @@ def test_a_map_of_nothing_and_one_of_the_smallest_size_stay_where_they_are(step)
 @pytest.mark.parametrize("step", [dark_step, udp_step])
 def test_maps_that_are_negative_everywhere_give_numbers(step):
     maps = -5 - torch.rand(1, 2, 16, 12, generator=torch.Generator().manual_seed(0))
-    place = torch.tensor([[[5.0, 5.0], [0.0, 0.0]]])
-    assert step(maps, place, maps.flatten(2).amax(2), 11).isfinite().all()
+    coords = torch.tensor([[[5.0, 5.0], [0.0, 0.0]]])
+    assert step(maps, coords, maps.flatten(2).amax(2), 11).isfinite().all()
 
 
 def test_the_blur_follows_from_sigma_as_the_papers_pair_them():
@@ -79,7 +79,7 @@ def test_settings_name_the_step_and_errors_say_what_would_be_right(tmp_path):
     assert (ours.func, ours.keywords) == (dark_step, {"kernel": 11})
     ours = refine(POST_PROCESS=True, REFINE="udp", BLUR_KERNEL=7)
     assert (ours.func, ours.keywords) == (udp_step, {"kernel": 7})
-    with pytest.raises(InputError, match=r"TEST.REFINE: there is no 'newton'.*quarter, dark, udp"):
+    with pytest.raises(InputError, match=r"REFINE: unknown method 'newton'.*quarter, dark, udp"):
         refine(REFINE="newton")
     with pytest.raises(InputError, match=r"TEST.BLUR_KERNEL: must be an odd"):
         refine(POST_PROCESS=True, BLUR_KERNEL=4)

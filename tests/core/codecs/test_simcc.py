@@ -1,4 +1,4 @@
-"""SimCC's targets, losses, flip test and decoding against the published code's numbers."""
+"""SimCC targets, losses, flip test and decoding give the published code's numbers."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_losses_are_the_published_ones():
     values = {
         "kl": codec(),
         "nmt_0.1": codec(None),
-        "nmtnorm_0.1": codec(None, is_mean=True),
+        "nmtnorm_0.1": codec(None, mean_over_bins=True),
     }
     for name, ours in values.items():
         loss = ours.loss(logits, encoded(ours)).item()
@@ -69,10 +69,10 @@ def test_decoding_and_the_flip_test_are_the_published_ones():
     boxes = tensors("center", "scale")
     averaged = ours.average(logits, ours.flip(flipped))
     for outputs, end in ((logits, ""), (averaged, "_flip")):
-        places, scores = ours.decode(outputs)
-        np.testing.assert_array_equal(places.numpy(), ARRAYS[f"coords{end}"])
+        keypoints, scores = ours.decode(outputs)
+        np.testing.assert_array_equal(keypoints.numpy(), ARRAYS[f"coords{end}"])
         np.testing.assert_allclose(scores.numpy(), ARRAYS[f"maxvals{end}"][..., 0], rtol=2e-5)
-        image = to_image(places, *boxes, SIZE).numpy()
+        image = to_image(keypoints, *boxes, SIZE).numpy()
         np.testing.assert_allclose(image, ARRAYS[f"preds{end}"], atol=2e-4)
 
 
@@ -99,8 +99,8 @@ def test_a_target_decodes_to_its_joint_and_is_all_right():
     joints = torch.rand(3, 17, 2, generator=torch.Generator().manual_seed(0)) * 150 + 20
     target = ours.encode(joints, torch.ones(3, 17))
     logits = [axis.clamp(min=1e-12).log() for axis in target[:2]]
-    places, _ = ours.decode(logits)
-    assert (places - joints).abs().max() <= 0.5 / META["split_ratio"] + 1e-4
+    keypoints, _ = ours.decode(logits)
+    assert (keypoints - joints).abs().max() <= 0.5 / META["split_ratio"] + 1e-4
     accuracy, count = ours.accuracy(logits, target)
     assert accuracy == 1 and count == 17
     wrong = [axis.roll(200, dims=2) for axis in logits]
@@ -121,7 +121,7 @@ def test_settings_reach_the_codec_and_wrong_ones_are_refused(tmp_path):
     ours = made(MODEL={"TARGET_TYPE": "sa_simcc"}, TEST={"SHIFT_HEATMAP": False})
     assert (ours.sigma, ours.shift, ours.bins) == ((6, 6), False, (128, 128))
     ours = made(MODEL={"TARGET_TYPE": "simcc"}, LOSS={"LABEL_SMOOTHING": 0.2})
-    assert (ours.sigma, ours.smoothing, ours.is_mean) == (None, 0.2, False)
+    assert (ours.sigma, ours.smoothing, ours.mean_over_bins) == (None, 0.2, False)
     with pytest.raises(InputError, match=r"TARGET_TYPE: must be simcc or sa_simcc or mm_simcc"):
         made(MODEL={"TARGET_TYPE": "gaussian"})
     with pytest.raises(InputError, match=r"LOSS.LABEL_SMOOTHING"):
@@ -130,31 +130,32 @@ def test_settings_reach_the_codec_and_wrong_ones_are_refused(tmp_path):
         made(MODEL={"TARGET_TYPE": "simcc"}, LOSS={"USE_OHKM": True})
     pair = {"TARGET_TYPE": "rtm_simcc", "SIMDR_SIGMA": [4.9, 5.66]}
     ours = made(MODEL=pair, TEST={"POST_PROCESS": True})
-    assert (ours.sigma, ours.on_bins, ours.beta, ours.blur) == ((4.9, 5.66), True, 10, (29, 35))
+    assert (ours.sigma, ours.round_centers) == ((4.9, 5.66), True)
+    assert (ours.beta, ours.blur) == (10, (29, 35))
     ours = made(MODEL=pair, TEST={"POST_PROCESS": True, "BLUR_KERNEL": 9})
     assert ours.blur == (9, 9)
     for wrong in (8, -3):
         with pytest.raises(InputError, match=rf"BLUR_KERNEL: must be an odd number.*not {wrong}"):
             made(MODEL=pair, TEST={"POST_PROCESS": True, "BLUR_KERNEL": wrong})
     ours = made(MODEL={"TARGET_TYPE": "mm_simcc"}, TEST={"POST_PROCESS": True})
-    assert (ours.sigma, ours.on_bins, ours.beta, ours.blur) == ((6, 6), True, None, None)
+    assert (ours.sigma, ours.round_centers, ours.beta, ours.blur) == ((6, 6), True, None, None)
     with pytest.raises(
         InputError, match=r"MODEL.SIMDR_SIGMA must be \[\] or two numbers between 0 and 1000"
     ):
         made(MODEL={"TARGET_TYPE": "sa_simcc", "SIMDR_SIGMA": [4.9, 0]})
-    with pytest.raises(InputError, match=r"TEST.REFINE: for simcc must be '': outputs are not hei"):
+    with pytest.raises(InputError, match=r"TEST.REFINE: for simcc must be '', not dark"):
         made(MODEL={"TARGET_TYPE": "simcc"}, TEST={"REFINE": "dark"})
     with pytest.raises(InputError, match=r"TEST.REFINE: for rtm_simcc must be '' or dark, not udp"):
         made(MODEL={"TARGET_TYPE": "rtm_simcc"}, TEST={"REFINE": "udp"})
-    with pytest.raises(InputError, match=r"SIMDR_SPLIT_RATIO: asks for 128 and 128 bins.*have no"):
+    with pytest.raises(InputError, match=r"SPLIT_RATIO: requires 128 and 128 bins.*have none"):
         ours.decode(torch.zeros(1, 17, 64, 64))
 
 
 MMPOSE = {
     "standard": (3.0, None, {"smoothing": 0.1}),
     "onehot": (2.0, None, {"smoothing": 0}),
-    "gaussian": (2.0, (6, 6), {"on_bins": True}),
-    "gaussian_pair": (2.0, (4.9, 5.66), {"on_bins": True, "beta": 10.0, "blur": (29, 35)}),
+    "gaussian": (2.0, (6, 6), {"round_centers": True}),
+    "gaussian_pair": (2.0, (4.9, 5.66), {"round_centers": True, "beta": 10.0, "blur": (29, 35)}),
 }
 
 
@@ -166,7 +167,7 @@ def test_mmposes_own_simcc(name):
     joints, visible = (torch.from_numpy(arrays[key]).float() for key in ("keypoints", "visible"))
     target = ours.encode(joints, visible)
     counts = target.weight.numpy() > 0
-    if sigma is None:  # mmpose keeps no joint that is rounded up to the border, the original does
+    if sigma is None:  # mmpose drops joints that are rounded up to the border; SimCC keeps them
         counts &= arrays[f"{name}_weights"] > 0
     else:
         np.testing.assert_array_equal(target.weight.numpy(), arrays[f"{name}_weights"])
@@ -174,17 +175,17 @@ def test_mmposes_own_simcc(name):
     for axis, theirs in ((target.x, arrays[f"{name}_x"]), (target.y, arrays[f"{name}_y"])):
         np.testing.assert_allclose(axis[:2].numpy()[counts[:2]], theirs[counts[:2]], atol=1e-6)
     noisy = [torch.from_numpy(arrays[f"{name}_noisy_{axis}"]) for axis in "xy"]
-    places, scores = ours.decode(noisy)
-    # The step divides by what may be nearly flat.
+    keypoints, scores = ours.decode(noisy)
+    # The refinement divides by second derivatives that may be almost 0.
     atol = 1e-4 if ours.blur is None else 1e-3
-    np.testing.assert_allclose(places.numpy(), arrays[f"{name}_decoded"], atol=atol)
+    np.testing.assert_allclose(keypoints.numpy(), arrays[f"{name}_decoded"], atol=atol)
     if ours.beta is not None:
         np.testing.assert_allclose(scores.numpy(), arrays[f"{name}_scores"], rtol=1e-6)
 
 
 def test_heights_are_compared_as_mmpose_does():
-    """KLDiscretLoss(beta=10, label_softmax=True), there summed over people, here their mean."""
-    ours = codec(4.0, on_bins=True, beta=10.0)
+    """Same as KLDiscretLoss(beta=10, label_softmax=True), but averaged over people, not summed."""
+    ours = codec(4.0, round_centers=True, beta=10.0)
     target = encoded(ours)
     logits = tensors("logits_x", "logits_y")
     expected = 0
@@ -199,18 +200,18 @@ def test_heights_are_compared_as_mmpose_does():
 
 
 def test_a_step_between_bins_finds_the_middle_of_a_gaussian_and_stays_where_there_is_none():
-    ours = codec(4.0, on_bins=True, beta=10.0, blur=(23, 23))
+    ours = codec(4.0, round_centers=True, beta=10.0, blur=(23, 23))
     bins = [torch.arange(float(n)) for n in ours.bins]
     middle = (100.3, 200.8)
     peaks = [torch.exp(-((b - m) ** 2) / 32) for b, m in zip(bins, middle, strict=True)]
-    places, scores = ours.decode([peak[None, None].repeat(1, 2, 1) for peak in peaks])
-    found = places * META["split_ratio"]
+    keypoints, scores = ours.decode([peak[None, None].repeat(1, 2, 1) for peak in peaks])
+    found = keypoints * META["split_ratio"]
     assert (found - torch.tensor(middle)).abs().max() < 0.02
     flat = [torch.zeros(1, 2, n) for n in ours.bins]
-    places, scores = ours.decode(flat)
-    assert (places == 0).all() and (scores == 0).all()
+    keypoints, scores = ours.decode(flat)
+    assert (keypoints == 0).all() and (scores == 0).all()
     for edge in (0, -1):
         at_edge = [axis.index_fill(2, torch.tensor(edge % axis.shape[2]), 1.0) for axis in flat]
-        places, _ = ours.decode(at_edge)
-        assert places.isfinite().all()
-        assert (places - torch.tensor(SIZE) * (edge % 2)).abs().max() < 2
+        keypoints, _ = ours.decode(at_edge)
+        assert keypoints.isfinite().all()
+        assert (keypoints - torch.tensor(SIZE) * (edge % 2)).abs().max() < 2

@@ -17,7 +17,7 @@ SIZES = ["codec_heatmap_x256", "codec_heatmap_x384"]
 
 @pytest.fixture
 def made(tmp_path):
-    """A codec by its TARGET_TYPE and a golden file's settings."""
+    """Return a function that builds a codec from a TARGET_TYPE and a golden file's settings."""
 
     def make(kind: str, meta: dict):
         model = {
@@ -43,16 +43,16 @@ def test_targets_and_decoding_are_the_published_ones(made, kind, name):
     theirs = arrays[f"{kind}_heatmaps"]
     np.testing.assert_allclose(target.heatmaps[: len(theirs)].numpy(), theirs, atol=1e-6)
     np.testing.assert_array_equal(target.weight.numpy(), arrays[f"{kind}_weights"])
-    places, scores = codec.decode(target.heatmaps)
+    keypoints, scores = codec.decode(target.heatmaps)
     np.testing.assert_allclose(scores.numpy(), arrays[f"{kind}_scores"], atol=1e-6)
     theirs = arrays[f"{kind}_decoded"].copy()
-    if kind == "udp":  # published: one pixel more in decoding than in encoding
+    if kind == "udp":  # mmpose decodes with the size W, but encodes with W - 1
         size = np.array(meta["input_size"])
         theirs *= (size - 1) / size
     is_there = arrays[f"{kind}_scores"] > 0
     assert is_there.sum() > 50
-    np.testing.assert_allclose(places.numpy()[is_there], theirs[is_there], atol=5e-3)
-    assert not places[torch.from_numpy(~is_there)].any()
+    np.testing.assert_allclose(keypoints.numpy()[is_there], theirs[is_there], atol=5e-3)
+    assert not keypoints[torch.from_numpy(~is_there)].any()
 
 
 @pytest.mark.parametrize(("kind", "bound"), [("dark", 0.05), ("udp", 0.02)])
@@ -60,8 +60,8 @@ def test_a_joint_between_pixels_comes_back(made, kind, bound):
     meta, _ = golden("ops/codec_heatmap_x256")
     codec = made(kind, meta)
     joints = torch.rand(4, 17, 2, generator=torch.Generator().manual_seed(0)) * 100 + 40
-    places, _ = codec.decode(codec.encode(joints, torch.ones(4, 17)).heatmaps)
-    assert (places - joints).norm(dim=-1).max() < bound
+    keypoints, _ = codec.decode(codec.encode(joints, torch.ones(4, 17)).heatmaps)
+    assert (keypoints - joints).norm(dim=-1).max() < bound
 
 
 def test_udp_maps_of_a_mirrored_crop_fit_without_a_shift():
@@ -75,9 +75,10 @@ def test_udp_maps_of_a_mirrored_crop_fit_without_a_shift():
     there, back = (
         codec.encode(points, torch.ones(2, 17)).heatmaps for points in (joints, mirrored)
     )
-    inside = (joints[..., 0] < 160) & (joints[..., 0] > 30)  # one Gaussian ends at rounded pixels
+    # Gaussians are truncated around rounded pixels, at values of up to 0.012.
+    is_inside = (joints[..., 0] < 160) & (joints[..., 0] > 30)
     difference = (codec.flip(back) - there).abs().amax((2, 3))
-    assert difference[inside].max() < 0.012  # what a Gaussian has left at its end
+    assert difference[is_inside].max() < 0.012
 
 
 def test_an_unseen_joint_has_an_empty_map_in_both():

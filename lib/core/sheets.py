@@ -1,0 +1,81 @@
+"""Sheets of images: predicted skeletons, and samples as the network receives them."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from lib.core.codecs.codec import Codec
+from lib.dataset.image import read_image
+from lib.dataset.top_down import TopDownDataset
+from lib.keypoints.poses import Poses
+from lib.utils.drawing import draw_person, mosaic, write_image
+
+
+def write_prediction_sheet(
+    dataset: TopDownDataset,
+    poses: Poses,
+    path: str | Path,
+    count: int = 24,
+    threshold: float = 0.2,
+    width: int = 1610,
+    height: int = 300,
+) -> None:
+    """Write a sheet of up to ``count`` images, evenly spaced over the data set, with skeletons.
+
+    The skeletons are those of ``poses`` selected by the data set's ``rows_to_draw``.
+
+    Args:
+        threshold: joints with a lower score are not drawn.
+        width: maximum width of the sheet in pixels.
+        height: height of the images in pixels, before each row is scaled to the sheet's width.
+    """
+    table, skeleton = dataset.table, dataset.skeleton
+    images = np.unique(table.image)
+    chosen = images[np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)]
+    drawn = poses[dataset.source.rows_to_draw(poses)]
+    cells = []
+    for image in chosen:
+        rgb = np.ascontiguousarray(read_image(table.paths[image].decode())[..., ::-1])
+        # Very wide images are squeezed into the width of the sheet, to limit memory.
+        size = (int(np.clip(rgb.shape[1] * height / len(rgb), 1, width)), height)
+        zoom = size[0] / rgb.shape[1], size[1] / rgb.shape[0]
+        small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+        for pose in drawn[drawn.image == image]:
+            is_drawn, limbs = pose.scores > threshold, skeleton.limbs
+            draw_person(small, pose.keypoints * zoom, is_drawn, limbs, skeleton.flip_pairs)
+        cells.append(small)
+    write_image(path, mosaic(cells, width))
+
+
+def write_sample_sheet(
+    dataset: TopDownDataset, codec: Codec, path: str | Path, count: int = 12, min_height: int = 256
+) -> None:
+    """Write a sheet of ``count`` samples, evenly spaced over the data set.
+
+    Each sample is drawn twice: with its labelled joints, and with the target heatmaps of all its
+    joints as an overlay.
+
+    Args:
+        min_height: small crops are enlarged to about this height.
+    """
+    rows = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
+    samples = [dataset[0, int(row)] for row in rows]
+    joints, visible = (torch.stack([s[name] for s in samples]) for name in ("joints", "visible"))
+    maps = codec.encode(joints, visible).heatmaps
+    # Joints that are not labelled have targets, too, with weight 0 in the loss.
+    overlays = (maps * (visible > 0)[..., None, None]).amax(1).clamp(0, 1).numpy()
+    width, height = dataset.crop.size
+    zoom = max(1, round(min_height / height))
+    size = (width * zoom, height * zoom)
+    cells = []
+    for sample, overlay in zip(samples, overlays, strict=True):
+        crop = sample["image"].permute(1, 2, 0).numpy()
+        crop = np.ascontiguousarray(cv2.resize(crop, size, interpolation=cv2.INTER_NEAREST))
+        alpha = cv2.resize(overlay, size, interpolation=cv2.INTER_LINEAR)[..., None]
+        cells += [crop.copy(), (crop * (1 - alpha) * 0.6 + alpha * (255, 230, 0)).astype(np.uint8)]
+        is_labelled, skeleton = sample["visible"].numpy() > 0, dataset.skeleton
+        joints = sample["joints"].numpy() * zoom
+        draw_person(cells[-2], joints, is_labelled, skeleton.limbs, skeleton.flip_pairs)
+    write_image(path, image_grid(cells, columns=8))
