@@ -1,7 +1,8 @@
-# make             build the fast NMS (lib/nms) with .venv's Python if there is one, else with $(PYTHON)
-# make quickstart  everything from nothing: environment, drawn people, training, test, pictures
-# make test        the test suite on all cores, with whatever it needs
-# make lint        format and lint checks
+# make             build the compiled NMS (lib/nms) with .venv's Python if it exists, else with $(PYTHON)
+# make setup       create .venv with all packages and build the NMS
+# make quickstart  set up, then train and test a small network on drawn people
+# make test        set up, then run the tests on all cores
+# make lint        check format and lint
 PYTHON ?= python3
 VENV := .venv
 VPY := $(VENV)/bin/python
@@ -16,18 +17,18 @@ nms:
 
 setup: $(READY) nms
 
-# A stamp is written last: an installation that was cut off is taken up again.
+# The stamp file is written last, so that an interrupted installation is repeated.
 $(READY): requirements.txt
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("error: HRPose needs Python 3.10 or newer; name one: make PYTHON=python3.12")'
-	@$(PYTHON) -m venv $(VENV) || { echo "error: cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("error: HRPose needs Python 3.10 or newer, for example: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV) || { echo "error: cannot create a virtual environment (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
 	@echo "=> installing packages into $(VENV) (a few minutes; PyTorch is large)"
 	@$(PIP) -r requirements.txt
 	@touch $@
 
 $(DEV_READY): $(READY) requirements-dev.txt requirements-export.txt
-	@echo "=> installing what tests and exports need into $(VENV)"
+	@echo "=> installing packages for tests and export into $(VENV)"
 	@$(PIP) -r requirements-dev.txt
-	@$(PIP) -r requirements-export.txt || echo "=> some package for exports cannot be had here: their tests will be skipped"
+	@$(PIP) -r requirements-export.txt || echo "=> some export packages are not available on this machine: their tests will be skipped"
 	@touch $@
 
 quickstart: setup

@@ -1,5 +1,4 @@
-"""Puts the repository's root on sys.path, so that `python tools/X.py` finds `lib` from any
-folder."""
+"""Add the repository root to sys.path, so that `python tools/X.py` finds `lib` from any folder."""
 
 import sys
 from pathlib import Path

@@ -1,14 +1,14 @@
-"""Measure the speed of this project, as ratios within one run.
+"""Benchmark the data pipeline, NMS and inference backends against a reference in the same run.
 
-  python tools/benchmark.py data                   samples on their way to the network, and back
-  python tools/benchmark.py nms                    suppression of COCO val's 104,125 detections
-  python tools/benchmark.py load                   an annotation file as large as train2017's
-  python tools/benchmark.py forward --cfg FILE     a network: plain, folded, compiled, exported
-  python tools/benchmark.py predict --cfg FILE     from an image to keypoints, by each backend
+  python tools/benchmark.py data                   loading and post-processing of samples
+  python tools/benchmark.py nms                    NMS of 104,125 detections, as in COCO val
+  python tools/benchmark.py load                   reading a train2017-sized annotation file
+  python tools/benchmark.py forward --cfg FILE     forward pass: plain, folded, compiled, exported
+  python tools/benchmark.py predict --cfg FILE     image to keypoints, with each backend
 
-data, nms and load run on one thread and count CPU time, so other work on the machine has little
-effect. forward and predict run on all threads and count wall-clock time. The fastest run counts.
-Where results differ from the reference, the exit code is 1.
+data, nms and load measure CPU time on one thread, so other work on the machine has little effect.
+forward and predict measure wall-clock time on all threads. Each time is that of the fastest run.
+The exit code is 1 if results differ from the reference.
 """
 
 import argparse

@@ -1,11 +1,15 @@
-"""Look through an experiment's data before training.
+"""Check an experiment's data before training.
 
   python tools/check_data.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml
 
-Reads every annotation and image of DATASET.TRAIN_SET and TEST_SET, says what is wrong or odd, and
-leaves in <OUTPUT_DIR>/<dataset>/check/, or --work-dir: findings.txt with all of it;
-counts_<set>.png with counts and sizes; samples.jpg with augmented training samples and their
-targets, as the network will see them. The exit code is 1 where a training would stop.
+Reads all annotations and images of DATASET.TRAIN_SET and TEST_SET and reports errors and suspicious
+entries. Writes to <OUTPUT_DIR>/<dataset>/check/, or to --work-dir:
+
+  findings.txt       all findings
+  counts_<set>.png   charts of counts and sizes
+  samples.jpg        augmented training samples and targets, as the network receives them
+
+The exit code is 1 if training would fail.
 """
 
 import argparse
@@ -37,7 +41,7 @@ from lib.utils.errors import InputError
 from lib.utils.files import make_folder, write_atomically
 from lib.utils.logs import console_handler, log_to
 
-SHOWN = 5  # of each kind on the terminal
+MAX_PRINTED = 5  # findings of each kind on the terminal
 
 
 def main() -> None:
@@ -53,7 +57,7 @@ def main() -> None:
     for split in dict.fromkeys((cfg.DATASET.TRAIN_SET, cfg.DATASET.TEST_SET)):
         try:
             is_train = split == cfg.DATASET.TRAIN_SET
-            dataset = build_dataset(truth_settings(cfg), split, is_train)
+            dataset = build_dataset(with_annotated_boxes(cfg), split, is_train)
         except InputError as error:
             findings[split] = [Finding("cannot be used", split, str(error), True)]
             continue
@@ -63,17 +67,19 @@ def main() -> None:
         write_charts(folder / f"counts_{split}.png", *counts(dataset))
     if len(sets) > 1 and (shared := shared_images(sets[0].table, sets[1].table)):
         where = f"{sets[0].source.split} and {sets[1].source.split}"
-        what = f"{len(shared)} images are in both, {shared[0]} for one: a test says little of them"
+        what = (
+            f"{len(shared)} images are in both, such as {shared[0]}: their test scores mean little"
+        )
         findings[where] = [Finding("image in two sets", where, what)]
     for where, found in findings.items():
-        print(report(where, found, SHOWN))
+        print(report(where, found, MAX_PRINTED))
     text = "\n".join(report(where, found, None) for where, found in findings.items())
     write_atomically(folder / "findings.txt", f"{text}\n".encode())
     is_fatal = any(finding.is_fatal for found in findings.values() for finding in found)
-    if not is_fatal:  # else there may be no samples to draw
+    if not is_fatal:  # otherwise there may be no samples to draw
         codec = build_codec(cfg, sets[0].skeleton)
         write_sample_sheet(sets[0], codec, folder / "samples.jpg", args.samples)
-    print(f"=> all findings, counts and samples as the network sees them: {folder}")
+    print(f"=> findings, charts and samples: {folder}")
     if is_fatal:
         sys.exit(1)
 
@@ -81,16 +87,20 @@ def main() -> None:
 def check_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__)
     parser.add_argument(
-        "--images", type=int, metavar="N", help="read only N images, evenly spread (default: all)"
+        "--images", type=int, metavar="N", help="read only N evenly spaced images (default: all)"
     )
     parser.add_argument(
-        "--samples", type=int, default=12, metavar="N", help="samples to draw (%(default)s)"
+        "--samples",
+        type=int,
+        default=12,
+        metavar="N",
+        help="samples to draw (default: %(default)s)",
     )
     return parser
 
 
-def truth_settings(cfg: CfgNode) -> CfgNode:
-    """The experiment with annotated boxes: a detector's are not the data set's."""
+def with_annotated_boxes(cfg: CfgNode) -> CfgNode:
+    """Return the experiment with annotated boxes; detected ones are not part of the data set."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.TEST.USE_GT_BBOX = True
@@ -99,23 +109,23 @@ def truth_settings(cfg: CfgNode) -> CfgNode:
 
 
 def summary(dataset: TopDownDataset) -> str:
-    """How many people and images, and how large."""
+    """Summarize the numbers of people and images, and the sizes of boxes."""
     table = dataset.table
     images = np.unique(table.image)
     heights = table.size[:, 1]
     return (
         f"=> {dataset.source.split}: {len(table)} people in {len(images)} of {len(table.paths)} "
-        f"images; boxes {heights.min():.0f} to {heights.max():.0f} pixels high, half of them "
-        f"{np.median(heights):.0f} or more; {table.visible.sum(1).mean():.1f} of "
-        f"{len(dataset.skeleton)} joints labelled"
+        f"images; boxes {heights.min():.0f} to {heights.max():.0f} pixels high, median "
+        f"{np.median(heights):.0f}; {table.visible.sum(1).mean():.1f} of "
+        f"{len(dataset.skeleton)} joints labelled on average"
     )
 
 
 def check(dataset: TopDownDataset, images: int | None, workers: int) -> list[Finding]:
-    """Everything that can be found in one split."""
+    """Run all checks on one split."""
     table, source = dataset.table, dataset.source
     found, sizes = [], None
-    has_boxes = isinstance(source, CocoKeypoints)  # MPII's are only places and rough sizes
+    has_boxes = isinstance(source, CocoKeypoints)  # MPII has only centers and approximate sizes
     if has_boxes:
         found, sizes = check_annotations(source.annotation_file)
     found += check_people(table, dataset.skeleton, has_boxes)
@@ -128,33 +138,33 @@ def check(dataset: TopDownDataset, images: int | None, workers: int) -> list[Fin
 
 
 def counts(dataset: TopDownDataset) -> tuple[dict, dict]:
-    """What the charts show."""
+    """Return the data of the charts: histograms and bars."""
     table = dataset.table
     people = np.unique(table.image, return_counts=True)[1]
     labelled = table.visible.sum(1).astype(int)
     joints = table.visible.sum(0)
     return {
-        "people in an image": people,
-        "height of a box, pixels": table.size[:, 1],
-        "width of a box / its height": table.size[:, 0] / np.maximum(table.size[:, 1], 1e-6),
-        "labelled joints of a person": labelled,
+        "people per image": people,
+        "box height, pixels": table.size[:, 1],
+        "box width / height": table.size[:, 0] / np.maximum(table.size[:, 1], 1e-6),
+        "labelled joints per person": labelled,
     }, {"people with this joint labelled": (dataset.skeleton.names, joints)}
 
 
-def report(where: str, found: list[Finding], most: int | None) -> str:
-    """The findings of a split by kind, up to ``most`` of each written out."""
+def report(where: str, found: list[Finding], limit: int | None) -> str:
+    """Format the findings of a split by kind, listing at most ``limit`` of each."""
     if not found:
-        return f"{where}: nothing to find fault with"
+        return f"{where}: no problems found"
     kinds: dict[str, list[Finding]] = defaultdict(list)
     for finding in found:
         kinds[finding.kind].append(finding)
     lines = [f"{where}:"]
     for kind, several in sorted(kinds.items(), key=lambda item: not item[1][0].is_fatal):
-        mark = "error" if several[0].is_fatal else "look at"
+        mark = "error" if several[0].is_fatal else "warning"
         lines.append(f"  {mark}: {kind} ({len(several)})")
-        lines += [f"    {finding.location}: {finding.message}" for finding in several[:most]]
-        if most is not None and len(several) > most:
-            lines.append(f"    ... and {len(several) - most} more in findings.txt")
+        lines += [f"    {finding.location}: {finding.message}" for finding in several[:limit]]
+        if limit is not None and len(several) > limit:
+            lines.append(f"    ... and {len(several) - limit} more in findings.txt")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The command line of an experiment, and what else the commands share."""
+"""Command line of an experiment, and other code that the commands share."""
 
 import argparse
 import logging
@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 
 
 def experiment_parser(description: str, default_cfg: Path | None = None) -> argparse.ArgumentParser:
-    """The original HRNet's options: ``--cfg FILE``, the folders, then ``KEY VALUE ...``.
+    """Return a parser with the original HRNet's options: ``--cfg``, folders and ``KEY VALUE ...``.
 
-    ``--cfg`` may be left out where there is a ``default_cfg``.
+    ``--cfg`` is optional if there is a ``default_cfg``.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -38,36 +38,49 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
         required=default_cfg is None,
         default=default_cfg,
         metavar="FILE",
-        help="the experiment's YAML",
+        help="YAML file of the experiment"
+        + (" (default: the built-in network's)" if default_cfg else ""),
     )
     parser.add_argument(
-        "--modelDir", default="", metavar="DIR", help="write results here instead of OUTPUT_DIR"
+        "--modelDir",
+        default="",
+        metavar="DIR",
+        help="root folder for results (overrides OUTPUT_DIR)",
     )
     parser.add_argument(
         "--logDir",
         default="",
         metavar="DIR",
-        help="write TensorBoard here instead of LOG_DIR",
+        help="root folder for TensorBoard logs (overrides LOG_DIR)",
     )
-    parser.add_argument("--dataDir", default="", metavar="DIR", help="prefix for the data paths")
     parser.add_argument(
-        "--prevModelDir", default="", metavar="DIR", help="accepted and unused, as in the original"
+        "--dataDir", default="", metavar="DIR", help="prefix for data paths (overrides DATA_DIR)"
     )
-    parser.add_argument("--seed", metavar="N", help="SEED N")
+    parser.add_argument(
+        "--prevModelDir",
+        default="",
+        metavar="DIR",
+        help="ignored; accepted because the original accepts it",
+    )
+    parser.add_argument("--seed", metavar="N", help="random seed (overrides SEED)")
     parser.add_argument(
         "--deterministic",
         action="store_true",
         help="use only deterministic cuDNN algorithms",
     )
-    parser.add_argument("--gpu-ids", nargs="+", metavar="N", help="GPUS, as in --gpu-ids 0 1")
-    parser.add_argument("--work-dir", metavar="DIR", help="put results and logs directly in DIR")
+    parser.add_argument("--gpu-ids", nargs="+", metavar="N", help="GPUs to use (overrides GPUS)")
+    parser.add_argument(
+        "--work-dir",
+        metavar="DIR",
+        help="write results and logs directly to DIR",
+    )
     for name in ("--cfg-options", "--options"):
         parser.add_argument(name, nargs="*", dest="cfg_options", help=argparse.SUPPRESS)
     parser.add_argument(
         "opts",
         nargs="*",
         metavar="KEY VALUE",
-        help="settings over the YAML's, such as TRAIN.LR 1e-4",
+        help="settings that override the YAML, such as TRAIN.LR 1e-4",
     )
     return parser
 
@@ -75,21 +88,21 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
 def parse_experiment(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> tuple[argparse.Namespace, CfgNode]:
-    """Parse the command line, or ``argv``, and load the configuration that it describes."""
+    """Parse ``argv`` (default: the command line) and load the configuration."""
     argv = sys.argv[1:] if argv is None else argv
-    # argparse takes -1e-3 for an option, but not with a space before it.
+    # argparse treats -1e-3 as an option unless a space precedes it.
     words = [f" {word}" if re.match(r"-\.?\d", word) else word for word in argv]
     args = parser.parse_intermixed_args(words)
     if args.cfg_options is not None:
         raise InputError(
-            "--cfg-options, --options: settings follow the options here, as KEY VALUE with the "
-            "keys of the YAML: TRAIN.LR 1e-4 MODEL.SIGMA 3"
+            "--cfg-options, --options: not supported; put settings at the end as KEY VALUE, with "
+            "the keys of the YAML: TRAIN.LR 1e-4 MODEL.SIGMA 3"
         )
-    args.opts = [*args.opts, *_take_numbers(args), *getattr(args, "late_opts", [])]
+    args.opts = [*args.opts, *_split_gpu_ids(args), *getattr(args, "late_opts", [])]
     if args.work_dir and (args.modelDir or args.logDir):
-        raise InputError("--work-dir: replaces --modelDir and --logDir; give one or the other")
+        raise InputError("--work-dir: cannot be combined with --modelDir and --logDir")
     words = [word.strip() if re.match(r" -", word) else word for word in args.opts]
-    words = [*_shorthands(args), *words]
+    words = [*_option_settings(args), *words]
     folders = (("OUTPUT_DIR", args.modelDir), ("LOG_DIR", args.logDir), ("DATA_DIR", args.dataDir))
     opts = [word for key, value in folders if value for word in (key, value)]
     args.settings = [*opts, *words]
@@ -97,20 +110,18 @@ def parse_experiment(
     return args, load_config(args.cfg, args.settings)
 
 
-def _take_numbers(args: argparse.Namespace) -> list[str]:
-    """Leave --gpu-ids its numbers; what argparse gave it beyond them are settings."""
+def _split_gpu_ids(args: argparse.Namespace) -> list[str]:
+    """Keep only the leading numbers in ``args.gpu_ids`` and return the rest, which are settings."""
     words = args.gpu_ids or []
     count = next((i for i, word in enumerate(words) if not word.isdecimal()), len(words))
     if words and not count:
-        raise InputError(
-            f"--gpu-ids: must be numbers of devices, as in --gpu-ids 0 1, not {words[0]}"
-        )
+        raise InputError(f"--gpu-ids: must be device numbers, as in --gpu-ids 0 1, not {words[0]}")
     args.gpu_ids = words[:count]
     return words[count:]
 
 
-def _shorthands(args: argparse.Namespace) -> list[str]:
-    """The settings that options stand for."""
+def _option_settings(args: argparse.Namespace) -> list[str]:
+    """Return the ``KEY VALUE`` settings that the options stand for."""
     settings: list[tuple[str, str]] = []
     if args.seed is not None:
         settings.append(("SEED", args.seed))
@@ -126,8 +137,10 @@ def _shorthands(args: argparse.Namespace) -> list[str]:
 
 
 def open_experiment(cfg: CfgNode, args: argparse.Namespace, phase: str) -> tuple[Path, Path]:
-    """Begin the log in the output folder and keep the configuration there; returns the output and
-    the TensorBoard folder."""
+    """Start the log and save the configuration in the output folder.
+
+    Returns the output folder and the TensorBoard folder.
+    """
     name = experiment_name(cfg, args.cfg)
     if args.work_dir:
         output_dir = Path(args.work_dir)
@@ -136,15 +149,18 @@ def open_experiment(cfg: CfgNode, args: argparse.Namespace, phase: str) -> tuple
         output_dir, log_dir = experiment_folders(cfg, args.cfg)
     make_folder(output_dir)
     start_log(output_dir, name, phase)
-    logger.info("=> %s: results go to %s", name, output_dir)
+    logger.info("=> %s: writing results to %s", name, output_dir)
     logging.getLogger("config").info(cfg)
     write_atomically(output_dir / f"config_{phase}.yaml", cfg.dump().encode())
     return output_dir, log_dir
 
 
 def model_file(cfg: CfgNode, output_dir: Path, experiment: str) -> Path:
-    """TEST.MODEL_FILE, else what training left in the output folder of the YAML ``experiment``,
-    else the .pth file beside that YAML, as the built-in network has it."""
+    """Find the weights to use.
+
+    TEST.MODEL_FILE if it is set, else the first that exists of: weights that training left in
+    ``output_dir``, and the .pth file next to the YAML ``experiment``, as for the built-in network.
+    """
     if cfg.TEST.MODEL_FILE:
         return Path(cfg.TEST.MODEL_FILE)
     trained = [output_dir / name for name in ("model_best.pth", "final_state.pth")]
@@ -152,8 +168,8 @@ def model_file(cfg: CfgNode, output_dir: Path, experiment: str) -> Path:
         if path.exists():
             return path
     raise InputError(
-        f"TEST.MODEL_FILE: names no weights, and {output_dir} has no model_best.pth; train first, "
-        f"or give a file{zoo.published_weights_hint(experiment)}"
+        f"TEST.MODEL_FILE: is not set, and {output_dir} has no model_best.pth; train first or "
+        f"set it to a file{zoo.published_weights_hint(experiment)}"
     )
 
 
@@ -165,7 +181,7 @@ def set_cudnn(cfg: CfgNode) -> None:
 
 
 def to_devices(model: torch.nn.Module, devices: list[torch.device]) -> torch.nn.Module:
-    """The model on its device, split over several by DataParallel."""
+    """Move the model to its device, or to several with DataParallel."""
     model = model.to(devices[0])
     if devices[0].type == "cpu":
         to_channels_last(model)
@@ -180,11 +196,11 @@ def score_test_set(
     output_dir: Path,
     epoch: int = 0,
 ) -> tuple[Poses, dict[str, float], float]:
-    """One pass over the test set, recorded.
+    """Evaluate on the test set and record the results.
 
-    Returns everybody's poses, the scores by name, and the score that decides which network is best.
+    Returns all poses, the scores by name, and the score that selects the best network.
     """
-    kinds = batch_pictures(cfg)
+    kinds = image_kinds(cfg)
 
     def observe(step, stats, batch, outputs):
         recorder.log_test_step(step, len(batches), stats)
@@ -196,8 +212,8 @@ def score_test_set(
     return result.poses, values, score
 
 
-def batch_pictures(cfg: CfgNode) -> list[str]:
-    """The kinds of pictures of a batch: those that DEBUG asks for, and TensorBoard's."""
+def image_kinds(cfg: CfgNode) -> list[str]:
+    """Return the kinds of batch images to draw: those enabled in DEBUG, and TensorBoard's."""
     debug = cfg.DEBUG
     flags = (
         debug.SAVE_BATCH_IMAGES_GT,
@@ -210,7 +226,7 @@ def batch_pictures(cfg: CfgNode) -> list[str]:
 
 
 def _log_to_file(message: str) -> None:
-    """Into the log's file alone: the console gets the message on standard error."""
+    """Log to the file only; the console shows the message on standard error."""
     record = logging.makeLogRecord({"msg": message, "levelno": logging.ERROR})
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
@@ -218,7 +234,7 @@ def _log_to_file(message: str) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command: bad input is one line on standard error and exit code 1, an interrupt 130."""
+    """Run a command, with exit code 1 and one line of error on bad input, and 130 on Ctrl-C."""
     try:
         main()
     except InputError as error:

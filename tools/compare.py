@@ -1,12 +1,11 @@
-"""Train several experiments, test each with and without post-processing, and put the scores in one
-table.
+"""Train several experiments and compare their scores with and without post-processing.
 
   python tools/compare.py --cfg \\
       experiments/figures/compare/{plain,dark,udp,sr,srpose,simcc,sa_simcc,rtm_simcc}.yaml
   python tools/compare.py --cfg A.yaml B.yaml --out table.md TRAIN.END_EPOCH 2
 
-An experiment whose output folder has the final_state.pth of a training with the same settings is
-not trained again. KEY VALUE pairs at the end go to every training and test.
+Experiments that were already trained with the same settings are not trained again. KEY VALUE
+settings at the end apply to all experiments.
 """
 
 import argparse
@@ -34,7 +33,7 @@ TOOLS = _init_paths.ROOT / "tools"
 
 @dataclass
 class Result:
-    """An experiment's name, parameters, and scores with and without post-processing."""
+    """Name, number of parameters, and scores with and without post-processing of an experiment."""
 
     name: str
     parameters: int
@@ -45,7 +44,7 @@ class Result:
 def main() -> None:
     args = parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    results = [compared(path, args.opts) for path in args.cfg]
+    results = [train_and_test(path, args.opts) for path in args.cfg]
     text = table(results)
     print(text)
     if args.out:
@@ -56,33 +55,37 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cfg", required=True, nargs="+", metavar="FILE", help="experiments")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the table here too")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over the YAMLs'")
-    # argparse takes -1e-3 for an option, but not with a space before it.
+    parser.add_argument(
+        "--cfg", required=True, nargs="+", metavar="FILE", help="YAML files of the experiments"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the table to FILE as well")
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML files"
+    )
+    # argparse treats -1e-3 as an option unless a space precedes it.
     words = [f" {word}" if re.match(r"-\.?\d", word) else word for word in sys.argv[1:]]
     args = parser.parse_args(words)
-    # argparse gives --cfg all that follows it.
+    # argparse assigns everything after --cfg to it.
     files = [name for name in args.cfg if name.endswith((".yaml", ".yml"))]
     args.opts = [name.strip() for name in (*args.cfg, *args.opts) if name not in files]
     args.cfg = files
     if not files:
-        raise InputError("--cfg: names no experiments, files that end in .yaml")
+        raise InputError("--cfg: needs at least one YAML file of an experiment")
     for path in args.cfg:
-        load_config(path, args.opts)  # a fault in any is reported before the first is trained
+        load_config(path, args.opts)  # reports errors before anything is trained
     return args
 
 
-def compared(path: str, opts: list[str]) -> Result:
-    """Train ``path`` unless that was done, and test it twice."""
+def train_and_test(path: str, opts: list[str]) -> Result:
+    """Train the experiment in ``path`` unless already done, and test it twice."""
     cfg = load_config(path, opts)
     output_dir, _ = experiment_folders(cfg, path)
     weights, settings = output_dir / "final_state.pth", output_dir / "config_train.yaml"
     if not weights.exists():
-        command("train.py", path, opts)
+        run_tool("train.py", path, opts)
     elif not settings.exists() or settings.read_text(encoding="utf-8") != cfg.dump():
         raise InputError(
-            f"{output_dir}: was trained with other settings; remove it, or give the same ones"
+            f"{output_dir}: was trained with other settings; remove it or use the same settings"
         )
     opts = [*opts, "TEST.MODEL_FILE", str(weights.resolve())]
     refined, plain = (score(path, [*opts, "TEST.POST_PROCESS", flag]) for flag in ("True", "False"))
@@ -91,31 +94,30 @@ def compared(path: str, opts: list[str]) -> Result:
 
 
 def score(path: str, opts: list[str]) -> float:
-    """Test the experiment as tools/test.py does, without its console output; return the AP or mean
-    PCKh."""
+    """Test an experiment without console output, and return its AP or mean PCKh."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     with contextlib.redirect_stdout(io.StringIO()):
         scores = test(*parse_experiment(test_parser(), ["--cfg", path, *opts]))
-    log_to(*handlers)  # the test sent the log to its own file
+    log_to(*handlers)  # the test redirected the log to its own file
     root.setLevel(level)
     for name in ("AP", "Mean"):
         if name in scores:
             return scores[name]
-    raise InputError(f"{path}: its test set has no ground truth to compare by")
+    raise InputError(f"{path}: the test set has no ground truth")
 
 
-def command(tool: str, path: str, opts: list[str]) -> None:
-    """Run a tool in a process of its own, which leaves no memory or threads behind."""
+def run_tool(tool: str, path: str, opts: list[str]) -> None:
+    """Run a tool in a new process, which frees its memory and threads."""
     words = [sys.executable, str(TOOLS / tool), "--cfg", path, *opts]
     if subprocess.run(words).returncode:
         raise InputError(f"tools/{tool} --cfg {path} failed")
 
 
 def table(results: list[Result]) -> str:
-    """The scores as Markdown."""
+    """Format the scores as a Markdown table."""
     lines = [
-        "| experiment | parameters | with post-processing | without | lost without |",
+        "| experiment | parameters | with post-processing | without | difference |",
         "|---|---|---|---|---|",
     ]
     lines += [

@@ -1,17 +1,16 @@
-"""Find the keypoints of people in pictures, videos and from cameras, and draw them.
+"""Find and draw the keypoints of people in images, videos and camera streams.
 
   python tools/demo.py --input photo.jpg
   python tools/demo.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml \\
       --weights models/pytorch/pose_coco/hrnet_w32_coco_256x192-c78dce93_20200708.pth \\
       --input photos/ --detector fasterrcnn_resnet50_fpn
 
-Without --cfg it takes the network that comes with the project (models/hrpose/), for COCO's 17
-joints. --input takes a file, a folder, a video, a camera's number, or a pattern such as
-'photos/*.jpg'.
+Without --cfg it uses the built-in network (models/hrpose/, COCO's 17 joints). --input takes images,
+videos, folders, camera numbers, and patterns such as 'photos/*.jpg'.
 
-Leaves drawn pictures and videos, and results.json in COCO's results layout, in
-output/demo/<experiment>/; with --annotations also the errors of all keypoints and the worst
-pictures. docs/demo.md says more.
+Writes drawn images and videos, and results.json in COCO's results layout, to
+output/demo/<experiment>/. With --annotations it also writes keypoint errors and a sheet of the
+worst images. See docs/demo.md for details.
 """
 
 import argparse
@@ -70,8 +69,8 @@ PERSON = 1  # COCO's category
 SETTINGS = default_config()
 
 
-class Problems:
-    """Reports problems, a line each on standard error, and counts them; the run goes on."""
+class ErrorReporter:
+    """Count errors and report each in one line on standard error, without stopping."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -81,8 +80,8 @@ class Problems:
         tqdm.write(f"error: {message}", file=sys.stderr)
 
     @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
-        """Report an InputError in the block and go on."""
+    def caught(self) -> Iterator[None]:
+        """Report an InputError raised in the block and continue."""
         try:
             yield
         except InputError as error:
@@ -97,7 +96,7 @@ def main() -> None:
     folder = make_folder(args.output or args.work_dir or Path(cfg.OUTPUT_DIR) / "demo" / name)
     start_log(folder, name, "demo")
     set_cudnn(cfg)
-    problems = Problems()
+    problems = ErrorReporter()
     items, skeleton, annotated = find_items(args.input, problems), skeleton_of(cfg), None
     if args.annotations:
         annotated = GroundTruth(args.annotations, skeleton, problems, cfg.DATASET.CATEGORIES)
@@ -123,43 +122,70 @@ def main() -> None:
 def demo_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__, built_in.EXPERIMENT)
     add = parser.add_argument
-    add("--input", action=Words, nargs="+", required=True, metavar="INPUT", help="see above")
+    add(
+        "--input",
+        action=ListBeforeSettings,
+        nargs="+",
+        required=True,
+        metavar="INPUT",
+        help="image, video, folder, camera number or stream URL; may be repeated",
+    )
     add(
         "--weights",
         metavar="FILE",
-        help="default: TEST.MODEL_FILE, else model_best.pth; without --cfg the built-in weights",
+        help="checkpoint or exported file (default: TEST.MODEL_FILE, else the experiment's "
+        "model_best.pth; without --cfg the built-in weights)",
     )
-    add("--output", metavar="DIR", help="default: output/demo/<experiment>")
-    add("--boxes", metavar="FILE", help="a JSON file of boxes in the layout of COCO's detections")
-    add("--detector", metavar="NAME", help="a model of torchvision, an ONNX detector's YAML, none")
-    add("--detector-weights", default="", metavar="FILE", help="default: see docs/demo.md")
-    add("--detector-threshold", type=float, metavar="P", help="leave out boxes below this score")
-    add("--detector-classes", action=Words, nargs="+", metavar="CLASS", help="default: people")
+    add("--output", metavar="DIR", help="output folder (default: output/demo/<experiment>)")
+    add("--boxes", metavar="FILE", help="JSON file of boxes, like COCO detections")
+    add(
+        "--detector",
+        metavar="NAME",
+        help="torchvision detection model, YAML of an ONNX detector, or none",
+    )
+    add(
+        "--detector-weights",
+        default="",
+        metavar="FILE",
+        help="the detector's weights (default: those in models/detectors/, else torchvision's)",
+    )
+    add("--detector-threshold", type=float, metavar="P", help="ignore boxes with a score below P")
+    add(
+        "--detector-classes",
+        action=ListBeforeSettings,
+        nargs="+",
+        metavar="CLASS",
+        help="classes to detect (default: people)",
+    )
     add(
         "--annotations",
         metavar="FILE",
-        help="ground truth in COCO's layout: errors, worst.jpg",
+        help="ground truth in COCO's layout, to report keypoint errors",
     )
-    add("--batch", type=int, default=8, metavar="N", help="frames in one pass (default: 8)")
+    add("--batch", type=int, default=8, metavar="N", help="frames per batch (default: 8)")
     add(
         "--threshold",
         type=float,
         default=0.2,
         metavar="P",
-        help="draw joints above P (default: 0.2)",
+        help="draw joints with a score above P (default: 0.2)",
     )
-    add("--scores", action="store_true", help="write the scores beside the joints")
-    add("--draw-boxes", action="store_true", help="also draw the boxes of people in pictures")
-    add("--no-pictures", action="store_true", help="draw no pictures or videos")
-    add("--smooth", action="store_true", help="steadier joints in videos")
-    add("--no-track", action="store_true", help="no numbers for the people in videos")
+    add("--scores", action="store_true", help="write scores next to the joints")
+    add(
+        "--draw-boxes",
+        action="store_true",
+        help="draw boxes in images (default: only in videos)",
+    )
+    add("--no-pictures", action="store_true", help="do not write images or videos")
+    add("--smooth", action="store_true", help="smooth the joints in videos")
+    add("--no-track", action="store_true", help="do not track people in videos")
     add("--precision", default="float32", metavar="P", help="float32 (default) or bfloat16")
-    add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; default: GPUS")
+    add("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: the first of GPUS)")
     return parser
 
 
-class Words(argparse.Action):
-    """An option's words, as many as a shell makes of a pattern; KEY VALUE after them stay that."""
+class ListBeforeSettings(argparse.Action):
+    """Collect an option's values, and put ``KEY VALUE`` settings after them in ``late_opts``."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         count = len(values)
@@ -173,13 +199,17 @@ class Words(argparse.Action):
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Options that exclude or need each other, and numbers out of range."""
+    """Check the combination of options and their ranges.
+
+    Raises:
+        InputError: an option is invalid.
+    """
     if args.weights and is_built_in(args):
-        raise InputError("--weights: also give --cfg, the experiment they were trained with")
+        raise InputError("--weights: needs --cfg, the experiment that they were trained with")
     if args.boxes and args.detector:
-        raise InputError("--boxes, --detector: both say where people are; give one")
+        raise InputError("--boxes, --detector: cannot be combined")
     if args.smooth and args.no_track:
-        raise InputError("--smooth: needs the people's numbers; leave --no-track out")
+        raise InputError("--smooth: needs tracking; omit --no-track")
     if args.batch < 1:
         raise InputError(f"--batch: must be 1 or more, not {args.batch}")
     if args.detector_threshold is not None and args.detector in (None, "none") and not args.boxes:
@@ -190,12 +220,12 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def is_built_in(args: argparse.Namespace) -> bool:
-    """Whether --cfg was left out."""
+    """Return True if the built-in network is used, because --cfg is missing."""
     return args.cfg is built_in.EXPERIMENT
 
 
 def choose_weights(args: argparse.Namespace, cfg: CfgNode) -> Path:
-    """--weights, else the built-in ones without --cfg, else what training left."""
+    """Return --weights, or the built-in weights, or those of the experiment."""
     if args.weights:
         return Path(args.weights)
     if is_built_in(args) and not cfg.TEST.MODEL_FILE:
@@ -204,7 +234,7 @@ def choose_weights(args: argparse.Namespace, cfg: CfgNode) -> Path:
 
 
 def choose_device(name: str | None, cfg: CfgNode) -> torch.device:
-    """--device, else the first of GPUS that is here."""
+    """Return --device, or the first of GPUS that exists."""
     if name is None:
         return choose_devices(cfg.GPUS)[0]
     try:
@@ -212,7 +242,7 @@ def choose_device(name: str | None, cfg: CfgNode) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"--device: {name} cannot be used here: {reason}") from None
+        raise InputError(f"--device: {name} is not available: {reason}") from None
     if device.type == "cpu":
         keep_memory()
     return device
@@ -223,9 +253,9 @@ def people_finder(
     cfg: CfgNode,
     device: torch.device,
     annotated: GroundTruth | None,
-    problems: Problems,
+    problems: ErrorReporter,
 ) -> BoxSource:
-    """Where the boxes of people come from."""
+    """Return the source of boxes that the options select."""
     threshold = args.detector_threshold
     if args.boxes:
         people = (PERSON,) if cfg.DATASET.DATASET in SKELETONS else ()
@@ -240,8 +270,8 @@ def people_finder(
         return boxes_from_annotations(annotated)
     if not args.detector:
         logger.info(
-            "=> no boxes: each whole image is taken as one person; --detector NAME or --boxes FILE "
-            "says where people are"
+            "=> no boxes: each whole image is treated as one person; use --detector NAME or "
+            "--boxes FILE to locate people"
         )
     return whole_images
 
@@ -253,9 +283,9 @@ def write_all(
     found: Iterator[tuple[Frame, Poses]],
     total: int | None,
     annotated: GroundTruth | None,
-    problems: Problems,
+    problems: ErrorReporter,
 ) -> None:
-    """Write all results. An interrupt or an error keeps what is finished."""
+    """Write all results. After Ctrl-C or an error, finished results are kept."""
     style = Style(args.threshold, args.scores, args.draw_boxes)
     pictures = None if args.no_pictures else DrawingWriter(folder / "pictures", skeleton, style)
     follow = None if args.no_track else VideoTracker(skeleton, args.threshold, args.smooth)
@@ -276,7 +306,7 @@ def write_all(
                     if accuracy is not None:
                         accuracy.add(frame.item.name, frame.image, poses, known, is_in_order)
                     if pictures is not None:
-                        with problems.kept():
+                        with problems.caught():
                             pictures.write(frame, poses, numbers)
         except BaseException as error:
             if not count:
@@ -284,12 +314,12 @@ def write_all(
             failure = error
         results.close()
     if pictures is not None:
-        with problems.kept():
+        with problems.caught():
             pictures.close()
     seconds = time.monotonic() - start
     rate = count / max(seconds, 1e-9)
     logger.info(
-        "=> %d people in %d frames (%d without anybody), %.1f s, %.1f frames a second: %s",
+        "=> %d people in %d frames (%d without people), %.1f s, %.1f frames/s: %s",
         results.count,
         count,
         empty,

@@ -1,15 +1,14 @@
-"""Write a network to a file that runs without this project, and check it against PyTorch at once.
+"""Export a network to ONNX, TorchScript or OpenVINO, and compare it with PyTorch.
 
   python tools/export.py --cfg FILE --weights FILE --to onnx
   python tools/export.py --cfg FILE --weights FILE --to openvino --single TEST.FLIP_TEST False
   python tools/export.py --cfg FILE --weights FILE --to weights
 
-The file takes uint8 RGB crops and gives keypoints in crop pixels and scores: normalising, the flip
-test (where TEST.FLIP_TEST asks for it) and decoding are inside. With --raw it takes normalised
-crops and gives the network's outputs. Any number of crops at a time, or one with --single.
-Predictor runs every such file; it takes what runs it from the suffix (docs/export.md).
+The file turns uint8 RGB crops into keypoints in crop pixels and scores. It includes normalisation,
+decoding, and the flip test if TEST.FLIP_TEST is set. With --raw it is the network alone, from
+normalised crops to its outputs. Predictor runs all these files (docs/export.md).
 
---to weights writes the weights alone, in float16: half the size, loaded like any checkpoint.
+--to weights writes only the weights, in float16: half the size, and loads like any checkpoint.
 """
 
 import argparse
@@ -51,16 +50,16 @@ def main() -> None:
         return
     network = load_network(cfg, args.weights, torch.device("cpu"))
     codec = build_codec(cfg, skeleton)
-    how = (codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
     description = Description.of(cfg, skeleton, decodes=not args.raw, dynamic_batch=not args.single)
-    whole = network if args.raw else DecodingNetwork(network, *how).eval()
+    color_rgb, flip_test = cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST
+    module = network if args.raw else DecodingNetwork(network, codec, color_rgb, flip_test).eval()
     print(f"exporting {cfg.MODEL.NAME} for {args.to} ...", file=sys.stderr, flush=True)
-    files = export(whole, description, args.to)
+    files = export(module, description, args.to)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / target.name
         for suffix, content in files.items():
             draft.with_suffix(suffix).write_bytes(content)
-        check(cfg, skeleton, draft, TorchBackend(network, *how))
+        check(cfg, skeleton, draft, TorchBackend(network, codec, color_rgb, flip_test))
     for suffix, content in files.items():
         write_atomically(target.with_suffix(suffix), content)
     print(summary(target, files, description))
@@ -70,30 +69,34 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="the experiment's YAML")
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
     parser.add_argument(
-        "--weights", required=True, type=Path, metavar="FILE", help="a checkpoint, any layout"
+        "--weights", required=True, type=Path, metavar="FILE", help="checkpoint to export"
+    )
+    parser.add_argument("--to", required=True, choices=[*EXPORTERS, WEIGHTS], help="output format")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="output file (default: next to the weights)"
+    )
+    parser.add_argument("--raw", action="store_true", help="export the network without decoding")
+    parser.add_argument(
+        "--single", action="store_true", help="fix the batch size to 1 (faster for Dite-HRNet)"
     )
     parser.add_argument(
-        "--to", required=True, choices=[*EXPORTERS, WEIGHTS], help="the kind of file"
+        "opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML"
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="where to (default: beside the weights)"
-    )
-    parser.add_argument("--raw", action="store_true", help="the network alone, without decoding")
-    parser.add_argument(
-        "--single", action="store_true", help="one crop at a time: faster for Dite-HRNet"
-    )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over the YAML's")
     return parser.parse_intermixed_args()
 
 
 def target_file(args: argparse.Namespace) -> Path:
-    """--out, else a file beside the weights."""
+    """Return --out, or a file next to the weights.
+
+    Raises:
+        InputError: the options do not fit the format.
+    """
     if args.to == WEIGHTS:
         suffix, default = ".pth", args.weights.with_name(f"{args.weights.stem}_float16.pth")
         if args.raw or args.single:
-            raise InputError("--raw, --single: do not apply to --to weights")
+            raise InputError("--raw, --single: cannot be used with --to weights")
     else:
         suffix = MAIN_SUFFIX[args.to]
         default = args.weights.with_suffix(suffix)
@@ -103,49 +106,53 @@ def target_file(args: argparse.Namespace) -> Path:
     return target
 
 
-def write_weights(cfg: CfgNode, skeleton: Skeleton, source: Path, target: Path) -> None:
-    """Write the weights in float16 and print how far they move the keypoints."""
-    network = load_network(cfg, source, torch.device("cpu"), fold=False)
+def write_weights(cfg: CfgNode, skeleton: Skeleton, weights: Path, target: Path) -> None:
+    """Write the weights in float16, and print how much the keypoints change."""
+    network = load_network(cfg, weights, torch.device("cpu"), fold=False)
     state = half_state_dict(network)
     reference = network_backend(cfg, network, build_codec(cfg, skeleton))
-    crops, what = real_crops(cfg, max(BATCHES))
-    print(line(what, difference(build_backend(cfg, skeleton, state), reference, crops)))
+    crops, source = real_crops(cfg, max(BATCHES))
+    print(describe(source, difference(build_backend(cfg, skeleton, state), reference, crops)))
     checkpoint.save(state, target)
     print(f"=> {target}: {target.stat().st_size / 2**20:.1f} MiB, weights in float16")
 
 
 def check(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchBackend) -> None:
-    """Compare the file at ``path`` with PyTorch, print the differences, refuse large ones."""
+    """Compare the file at ``path`` with PyTorch and print the differences.
+
+    Raises:
+        InputError: they are too large.
+    """
     backend = build_backend(cfg, skeleton, path)
     real, source = real_crops(cfg, max(BATCHES))
     random = random_crops(cfg.MODEL.IMAGE_SIZE, max(BATCHES))
     for name, crops in (("random", random), (source, real)):
         for batch in BATCHES:
             found = difference(backend, reference, crops[:batch])
-            print(line(f"{name}, {batch} crop{'s' if batch > 1 else ''}", found), flush=True)
-            # not "greater than": what is not a number must be refused too
+            print(describe(f"{name}, {batch} crop{'s' if batch > 1 else ''}", found), flush=True)
+            # Written with "not" so that NaN fails as well.
             if not (found.stable_largest <= TOLERANCE and found.scores <= SCORE_TOLERANCE):
                 raise InputError(
-                    f"{path.name}: its answers are not PyTorch's (more than {TOLERANCE} pixels or "
-                    f"{SCORE_TOLERANCE} of a score apart); nothing was written"
+                    f"{path.name}: its output differs from PyTorch's by more than {TOLERANCE} "
+                    f"pixels or {SCORE_TOLERANCE} of the largest score; nothing was written"
                 )
 
 
-def line(what: str, found: Difference) -> str:
-    text = f"{what}: {found.stable_largest:.4f} pixels at most, scores {found.scores:.1e}"
+def describe(crops: str, found: Difference) -> str:
+    text = f"{crops}: at most {found.stable_largest:.4f} pixels, scores {found.scores:.1e}"
     if (rest := found.joints - found.stable) > 0:
-        text += f" (without {rest} of {found.joints} joints that have two equal maxima)"
+        text += f" (without {rest} of {found.joints} joints, which have two nearly equal maxima)"
     return text
 
 
 def summary(target: Path, files: dict[str, bytes], description: Description) -> str:
-    inside = "the network alone"
+    contents = "the network without decoding"
     if description.decodes:
-        flip = " and flip test" if description.settings["TEST.FLIP_TEST"] else ""
-        inside = f"with normalising, decoding{flip}"
-    number = "any number of crops" if description.dynamic_batch else "one crop"
+        flip = ", flip test" if description.settings["TEST.FLIP_TEST"] else ""
+        contents = f"includes normalisation{flip} and decoding"
+    batch = "dynamic batch" if description.dynamic_batch else "batch size 1"
     size = sum(map(len, files.values())) / 2**20
-    return f"=> {target}: {size:.1f} MiB, {inside}, {number} at a time"
+    return f"=> {target}: {size:.1f} MiB, {contents}, {batch}"
 
 
 if __name__ == "__main__":

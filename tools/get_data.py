@@ -1,13 +1,13 @@
-"""Get a data set, laid out as the experiments expect it.
+"""Download a data set, or draw the built-in one, where the experiments expect it.
 
   python tools/get_data.py figures                      draw the built-in data set in data/figures
-  python tools/get_data.py figures --sheet sheet.png    only a contact sheet of it, to look at
+  python tools/get_data.py figures --sheet sheet.png    write only a sheet of samples
   python tools/get_data.py coco                         download COCO to data/coco
-  python tools/get_data.py coco --split val2017         only what one split needs
-  python tools/get_data.py mpii|crowdpose|atrw          the others
+  python tools/get_data.py coco --split val2017         download only one split
+  python tools/get_data.py mpii|crowdpose|atrw          download another data set
 
-What is already there stays; what broke off goes on. It ends by counting the images that the
-annotations list, and says what a person has to get.
+Existing files are kept and interrupted downloads resume. The command checks that all annotated
+images are there, and names files that have to be downloaded by hand.
 """
 
 import argparse
@@ -32,11 +32,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="name", metavar="NAME", required=True)
     figures = commands.add_parser(
-        "figures", help="drawn people, made on the spot: needs no download"
+        "figures", help="draw the built-in data set of people; needs no download"
     )
     default = _init_paths.ROOT / "data" / "figures"
     figures.add_argument(
-        "--root", type=Path, default=default, help="where to write it (default: data/figures)"
+        "--root", type=Path, default=default, help="output folder (default: data/figures)"
     )
     figures.add_argument(
         "--train", type=int, default=SIZES["train"], help="training images (default: %(default)s)"
@@ -45,11 +45,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--val", type=int, default=SIZES["val"], help="validation images (default: %(default)s)"
     )
     figures.add_argument(
-        "--seed", type=int, default=0, help="another seed gives other people (default: %(default)s)"
+        "--seed", type=int, default=0, help="seed of the drawings (default: %(default)s)"
     )
-    figures.add_argument("--workers", type=int, help="processes (default: the number of CPUs)")
+    figures.add_argument("--workers", type=int, help="number of processes (default: CPU count)")
     figures.add_argument(
-        "--sheet", type=Path, metavar="FILE", help="write a contact sheet to FILE, and nothing else"
+        "--sheet", type=Path, metavar="FILE", help="write only a sheet of samples to FILE"
     )
     for name, data_set in DATA_SETS.items():
         add_download(commands, name, list(data_set.splits), data_set.default)
@@ -57,35 +57,35 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def add_download(commands, name: str, splits: list[str], default: Sequence[str]) -> None:
-    command = commands.add_parser(name, help=f"the data set's official files: {', '.join(splits)}")
+    command = commands.add_parser(name, help=f"download the splits {', '.join(splits)}")
     command.add_argument(
         "--root",
         type=Path,
         default=_init_paths.ROOT / "data" / name,
-        help=f"where to put it (default: data/{name})",
+        help=f"output folder (default: data/{name})",
     )
     command.add_argument(
         "--split",
         nargs="+",
         choices=splits,
         default=default,
-        help=f"what to get (default: {' '.join(default)})",
+        help=f"splits to download (default: {' '.join(default)})",
     )
 
 
-class Bar:
-    """Progress: one line that is written over on a terminal, some ten plain lines elsewhere."""
+class ProgressBar:
+    """Progress bar on a terminal; elsewhere, about ten lines of text."""
 
     def __init__(self) -> None:
         self.start = time.monotonic()
-        self.shown = -1
+        self.last_step = -1
         self.terminal = sys.stderr.isatty()
 
     def __call__(self, done: int, total: int) -> None:
         step = (100 if self.terminal else 10) * done // total
-        if step == self.shown:
+        if step == self.last_step:
             return
-        self.shown = step
+        self.last_step = step
         text = f"{done}/{total} images, {time.monotonic() - self.start:.0f} s"
         if self.terminal:
             bar = "#" * (30 * done // total)
@@ -101,13 +101,13 @@ def make_figures(args: argparse.Namespace) -> None:
         print(f"wrote {args.sheet}")
         return
     sizes = {"train": args.train, "val": args.val}
-    write_figures(args.root, sizes, args.seed, args.workers, progress=Bar())
+    write_figures(args.root, sizes, args.seed, args.workers, progress=ProgressBar())
     print(f"figures: {args.train} train and {args.val} val images in {args.root}")
 
 
 def get_splits(args: argparse.Namespace) -> None:
     data_set = DATA_SETS[args.name]
-    print(f"{args.name}: whose it is, and its terms: {data_set.terms}")
+    print(f"{args.name}: terms of use: {data_set.terms}")
     for name in args.split:
         for line in get_split(args.root, data_set.splits[name]):
             print(line, flush=True)

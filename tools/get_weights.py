@@ -1,11 +1,11 @@
-"""Get published weights: the files that models/zoo.yaml lists.
+"""Download published weights listed in models/zoo.yaml.
 
   python tools/get_weights.py --list
   python tools/get_weights.py hrnet_w32_imagenet hrnet_w32_coco_256x192
   python tools/get_weights.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml
 
-Each file goes where the experiments expect it. A download that broke off goes on where it was; a
-file takes its place only when its SHA-256 is right.
+Files are saved where the experiments expect them. Interrupted downloads resume, and a file with the
+wrong SHA-256 is never kept.
 """
 
 import argparse
@@ -23,19 +23,19 @@ from lib.utils.download import download
 from lib.utils.errors import InputError
 from lib.utils.zoo import ROOT, Weights
 
-HEADLINES = ("AP", "Mean", "box AP")  # the scores that count
+MAIN_SCORES = ("AP", "Mean", "box AP")
 
 
 def main() -> None:
     args = parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    known = zoo.load_zoo()
+    zoo_weights = zoo.load_zoo()
     if args.list:
-        print(listing(known, args.root))
+        print(listing(zoo_weights, args.root))
         return
-    wanted = [named(name, known) for name in args.names]
+    wanted = [find_weights(name, zoo_weights) for name in args.names]
     if args.cfg:
-        wanted += of_experiment(args.cfg)
+        wanted += weights_of_experiment(args.cfg)
     for weights in {weights.name: weights for weights in wanted}.values():
         get(weights, args.root)
 
@@ -44,36 +44,41 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a name of --list")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="name shown by --list")
     parser.add_argument(
-        "--cfg", metavar="FILE", help="what is listed for an experiment: its backbone, its results"
+        "--cfg",
+        metavar="FILE",
+        help="download the ImageNet backbone and trained weights of an experiment",
     )
-    parser.add_argument("--list", action="store_true", help="what there is, and what is here")
+    parser.add_argument("--list", action="store_true", help="list available and downloaded weights")
     parser.add_argument(
-        "--root", type=Path, default=ROOT, help="the folder with models/ (default: this one)"
+        "--root",
+        type=Path,
+        default=ROOT,
+        metavar="DIR",
+        help="folder that contains models/ (default: the repository)",
     )
     args = parser.parse_args()
     if not (args.names or args.cfg or args.list):
-        parser.error("name weights, or give --cfg FILE or --list")
+        parser.error("give names of weights, --cfg FILE or --list")
     return args
 
 
-def named(name: str, known: dict[str, Weights]) -> Weights:
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"; the nearest are {', '.join(near)}" if near else ""
-    raise InputError(f"{name}: no weights of this name{hint}; --list shows all")
+def find_weights(name: str, zoo_weights: dict[str, Weights]) -> Weights:
+    if name in zoo_weights:
+        return zoo_weights[name]
+    near = difflib.get_close_matches(name, zoo_weights, n=3, cutoff=0.4)
+    hint = f"; similar names: {', '.join(near)}" if near else ""
+    raise InputError(f"{name}: no weights with this name{hint}; --list shows all")
 
 
-def of_experiment(path: str) -> list[Weights]:
-    """What is listed for the experiment in the file ``path``: the backbone that it starts from, and
-    what was trained as it."""
+def weights_of_experiment(path: str) -> list[Weights]:
+    """Return the backbone and the trained weights listed for the experiment in ``path``."""
     cfg = load_config(path)
     backbone = zoo.find_weights(cfg.MODEL.PRETRAINED) if cfg.MODEL.PRETRAINED else None
     trained = zoo.weights_of_experiment(path)
     if backbone is None and not trained:
-        raise InputError(f"{path}: nothing is listed for this experiment; --list shows all")
+        raise InputError(f"{path}: no weights are listed for this experiment; --list shows all")
     return [*([backbone] if backbone else []), *trained]
 
 
@@ -82,7 +87,7 @@ def get(weights: Weights, root: Path) -> None:
     if not path.exists():
         print(f"=> {weights.name}: downloading {weights.url} to {path}")
     download(weights.url, path, weights.sha256)
-    checked = "its SHA-256 is right" if weights.sha256 else "no SHA-256 is published for it"
+    checked = "SHA-256 is correct" if weights.sha256 else "no SHA-256 is published"
     print(f"=> {weights.name}: {path} ({path.stat().st_size / 1e6:.1f} MB; {checked})")
     if weights.experiment:
         prefix = "" if root == ROOT else str(root)
@@ -90,15 +95,14 @@ def get(weights: Weights, root: Path) -> None:
     elif weights.kind == zoo.DETECTOR:
         print(f"   to use it: python tools/demo.py ... --detector {weights.name}")
     else:
-        print(f"   what it is: {weights.kind}")
+        print(f"   type: {weights.kind}")
 
 
-def listing(known: dict[str, Weights], root: Path) -> str:
-    """One line for each: name, whether it is here, its published score, its experiment or
-    what it is."""
+def listing(zoo_weights: dict[str, Weights], root: Path) -> str:
+    """Return a line for each entry: name, "here" if downloaded, score, and experiment or type."""
     rows = []
-    for weights in known.values():
-        score = next((f"{name} {value:g}" for name, value in headline(weights)), "")
+    for weights in zoo_weights.values():
+        score = next((f"{name} {value:g}" for name, value in main_scores(weights)), "")
         here = "here" if (root / weights.path).exists() else ""
         rows.append((weights.name, here, score, weights.experiment or weights.kind))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -108,9 +112,9 @@ def listing(known: dict[str, Weights], root: Path) -> str:
     )
 
 
-def headline(weights: Weights) -> list[tuple[str, float]]:
-    """The score that counts, if there is one."""
-    return [(name, weights.scores[name]) for name in HEADLINES if name in weights.scores]
+def main_scores(weights: Weights) -> list[tuple[str, float]]:
+    """Return the published main score by name; empty if there is none."""
+    return [(name, weights.scores[name]) for name in MAIN_SCORES if name in weights.scores]
 
 
 if __name__ == "__main__":

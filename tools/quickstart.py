@@ -1,10 +1,10 @@
-"""Draw people, train a small network on them from scratch, test it, and show what it finds.
+"""Train and test a small network from scratch on drawn people, in a few minutes.
 
   python tools/quickstart.py
   python tools/quickstart.py TRAIN.AMP False
 
-It first measures how long this will take here. It needs no data and no GPU. If interrupted, run it
-again and it resumes; once finished, it only tests again.
+It first estimates how long this takes on your machine. It needs no data and no GPU. If interrupted,
+run it again to resume.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import _init_paths
 from cli import run, to_devices
-from compare import command, score
-from get_data import Bar
+from compare import run_tool, score
+from get_data import ProgressBar
 from yacs.config import CfgNode
 
 from lib.config import load_config, skeleton_of
@@ -43,14 +43,14 @@ NUM_MEASURED = 48  # images drawn to measure the machine
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that parts of the quickstart take on this machine."""
+    """Seconds per item on this machine, and the number of people per image."""
 
-    start: float  # of the training command, until it begins its work
-    image: float  # drawing one
-    training: float  # one person
-    testing: float  # one person, with the quickstart's network
-    testing_built_in: float  # with the built-in network
-    people: float  # an image
+    start: float  # start-up of the training command
+    image: float  # drawing one image
+    training: float  # training on one person
+    testing: float  # testing one person
+    testing_built_in: float  # the same with the built-in network
+    people: float  # people per image
 
 
 def main() -> None:
@@ -62,15 +62,15 @@ def main() -> None:
     say("measuring this machine")
     say(estimate(cfg, folder, measure(opts, start)))
     draw(root, "val")
-    say("testing the network that comes with the project")
+    say("testing the built-in network")
     built_in_score = test_built_in(root, folder / "built_in")
-    say(f"AP {built_in_score:.3f}; what it finds: {folder / 'built_in' / 'predictions.jpg'}")
+    say(f"AP {built_in_score:.3f}; predictions: {folder / 'built_in' / 'predictions.jpg'}")
     draw(root, "train")
     epochs = epochs_left(cfg, folder)
-    if epochs or not (folder / "final_state.pth").exists():  # written when all else is done
+    if epochs or not (folder / "final_state.pth").exists():  # written last
         say(f"training a small network from scratch: {epochs} epochs")
-        command("train.py", str(EXPERIMENT), opts)
-    say("testing it")
+        run_tool("train.py", str(EXPERIMENT), opts)
+    say("testing the trained network")
     say(summary(folder, score(str(EXPERIMENT), opts), built_in_score))
 
 
@@ -78,7 +78,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over the YAML's")
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML"
+    )
     return parser.parse_args()
 
 
@@ -87,11 +89,11 @@ def say(text: str) -> None:
 
 
 def measure(opts: list[str], start: float) -> Speed:
-    """Draw a few images, train on them and test random crops, with the experiment's settings."""
+    """Measure the machine: draw a few images, train on them and test random crops."""
     with tempfile.TemporaryDirectory() as folder:
         times: list[float] = []
         sizes = {"train": NUM_MEASURED}
-        # One process: several deliver their images in bursts, which cannot be timed.
+        # One process: several would deliver images in bursts, which cannot be timed.
         write_figures(
             folder, sizes, workers=1, progress=lambda *_: times.append(time.perf_counter())
         )
@@ -110,10 +112,10 @@ def measure(opts: list[str], start: float) -> Speed:
 
 
 def measure_training(cfg: CfgNode) -> tuple[int, float]:
-    """The number of people in the training split, and seconds of training for each."""
+    """Return the number of people in the training split, and the training time per person."""
     device = choose_devices(cfg.GPUS)[0]
     dataset = build_dataset(cfg, cfg.DATASET.TRAIN_SET, is_train=True)
-    workers = choose_workers(cfg.WORKERS)  # they share the cores with the network
+    workers = choose_workers(cfg.WORKERS)
     batches = train_loader(dataset, cfg.TRAIN.BATCH_SIZE_PER_GPU, workers)
     seed_everything(cfg.SEED)
     model = to_devices(build_model(cfg), [device])
@@ -127,7 +129,7 @@ def measure_training(cfg: CfgNode) -> tuple[int, float]:
 
 
 def measure_testing(cfg: CfgNode, weights: Path | dict) -> float:
-    """Seconds of testing for each person."""
+    """Return the testing time per person in seconds."""
     backend = build_backend(cfg, skeleton_of(cfg), weights, choose_devices(cfg.GPUS)[0])
     crops = random_crops(cfg.MODEL.IMAGE_SIZE, cfg.TEST.BATCH_SIZE_PER_GPU)
     backend(crops)  # the first warms up
@@ -137,7 +139,7 @@ def measure_testing(cfg: CfgNode, weights: Path | dict) -> float:
 
 
 def estimate(cfg: CfgNode, folder: Path, speed: Speed) -> str:
-    """How long each part will take, and all of them, in lines."""
+    """Format the estimated time of each part and the total."""
     root, epochs = Path(cfg.DATASET.ROOT), epochs_left(cfg, folder)
     people = {split: speed.people * count for split, count in IMAGES.items()}
     testing = people["val"] * speed.testing
@@ -152,26 +154,26 @@ def estimate(cfg: CfgNode, folder: Path, speed: Speed) -> str:
     }
     lines = [f"   {name:<22}{seconds:6.0f} s" for name, seconds in parts.items()]
     total = sum(parts.values()) / 60
-    return "\n".join([f"this will take about {total:.1f} minutes here:", *lines])
+    return "\n".join([f"this will take about {total:.1f} minutes:", *lines])
 
 
 def epochs_left(cfg: CfgNode, folder: Path) -> int:
-    """Epochs of training that are still to be done."""
+    """Return the number of epochs left to train."""
     path = folder / "checkpoint.pth"
     done = checkpoint.read(path)["epoch"] if cfg.AUTO_RESUME and path.exists() else 0
     return max(cfg.TRAIN.END_EPOCH - done, 0)
 
 
 def draw(root: Path, split: str) -> None:
-    """Draw a split of the figures below ``root`` unless it is there."""
+    """Draw a split of the figures in ``root`` unless it exists."""
     sizes = {split: IMAGES[split]}
     if not is_complete(root, sizes, seed=0):
         say(f"drawing {sizes[split]} images of people: {root / 'images' / split}")
-        write_figures(root, sizes, progress=Bar())
+        write_figures(root, sizes, progress=ProgressBar())
 
 
 def test_built_in(root: Path, folder: Path) -> float:
-    """The built-in network's AP on the validation split; ``folder`` gets pictures."""
+    """Return the built-in network's AP on the validation split; writes images to ``folder``."""
     settings = {
         "TEST.MODEL_FILE": built_in.WEIGHTS,
         "DATASET.ROOT": root,
@@ -181,19 +183,19 @@ def test_built_in(root: Path, folder: Path) -> float:
 
 
 def summary(folder: Path, own: float, built_in_score: float) -> str:
-    """The results and what to try next, in lines."""
+    """Format the results and the next steps."""
     python, here = Path(sys.executable), Path.cwd()
     python = python.relative_to(here) if python.is_relative_to(here) else python
     return f"""done
    AP on {IMAGES["val"]} images of the validation split:
      {own:.3f}  the network just trained
-     {built_in_score:.3f}  the network that comes with the project
-   what they find: {folder / "predictions.jpg"}, {folder / "built_in" / "predictions.jpg"}
-   curves of the training: {folder / "curves.png"}
-   what to try next:
-     {python} tools/demo.py --input YOUR_PHOTO.jpg   # the network that comes with the project
+     {built_in_score:.3f}  the built-in network
+   predictions: {folder / "predictions.jpg"}, {folder / "built_in" / "predictions.jpg"}
+   training curves: {folder / "curves.png"}
+   next steps:
+     {python} tools/demo.py --input YOUR_PHOTO.jpg   # find people with the built-in network
      {python} tools/check_data.py --cfg YOUR.yaml    # your own keypoints: docs/own_data.md
-     {python} tools/get_weights.py --list            # the published networks"""
+     {python} tools/get_weights.py --list            # published networks"""
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Say how large an experiment's network is and how much it computes.
+"""Report the parameters, FLOPs and memory of an experiment's network.
 
     python tools/summary_network.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml
     python tools/summary_network.py --cfg FILE --shape 384 288 --layers MODEL.NUM_JOINTS 16
 
-No weights are read and nothing is computed: the network runs on PyTorch's meta device.
+The network runs on PyTorch's meta device, without weights or computation.
 """
 
 import argparse
@@ -31,28 +31,26 @@ from lib.models.pose_resnet import PoseResNet
 from lib.utils.errors import InputError
 
 CONVENTION = (
-    "GMACs are 10^9 multiply-accumulates of convolutions and matrix products for one image; "
-    "normalisation, activation functions and sums are not counted. Activations are the numbers "
-    "that convolutions and matrix products put out; memory is that of them and of the parameters, "
-    "4 bytes each."
+    "GMACs are 10^9 multiply-accumulates of convolutions and matrix products for one image, "
+    "without normalisation, activation functions and sums. Activations are the output elements of "
+    "convolutions and matrix products. Memory includes activations and parameters, 4 bytes each."
 )
 HRNET_CONVENTION = (
-    "As the HRNet repository counts: multiply-accumulates, 2^30 of them a GFLOP, and a "
-    "deconvolution of stride 2 counts fourfold."
+    "HRNet's convention: multiply-accumulates, with 2^30 in a GFLOP. Deconvolutions of stride 2 "
+    "count four times."
 )
 LIGHTWEIGHT_CONVENTION = (
-    "As Lite-HRNet's repository and those after it count: multiply-accumulates of convolutions and "
-    "their biases, two for each number of a batch norm, one for each number of a ReLU or a mean "
-    "over an image (with a row and a column too many), one for each pixel of an enlargement; 2^20 "
-    "of them an M."
+    "Convention of Lite-HRNet and later repositories, with 2^20 in an M: multiply-accumulates and "
+    "biases of convolutions, 2 per element of a batch norm, 1 per element of a ReLU or global "
+    "average pooling (with one extra row and column), 1 per pixel of upsampling."
 )
 MMCV_CONVENTION = (
-    "As mmcv's tool counts, which SRPose and HRFormer use: multiply-accumulates of "
-    "the modules that are convolutions, their biases, or products, two for each number of a "
-    "batch or layer norm, one for each of a ReLU, a pooling or an enlargement; attention and "
-    "whatever else is no module of its own is not counted."
+    "Convention of mmcv's tool, which SRPose and HRFormer use: multiply-accumulates and biases of "
+    "convolution modules, multiply-accumulates of linear modules, 2 per element of a batch or "
+    "layer norm, 1 per element of a ReLU, pooling or upsampling. Attention and other functional "
+    "operations are not counted."
 )
-# What the repositories say of their experiments: MFLOPs and millions of parameters.
+# MFLOPs and millions of parameters as published in the repositories.
 PUBLISHED = {
     "coco/litehrnet_18_256x192": (205.2, 1.1),
     "coco/litehrnet_30_256x192": (319.2, 1.8),
@@ -76,17 +74,17 @@ PUBLISHED = {
     "coco/widehrnet_18_se_384x288": (1600, 4.4),
     "coco/widehrnet_30_se_256x192": (1210, 7.19),
 }
-# MFLOPs of one decimal are cut or rounded, as parameters are; WideHRNet's have two or three digits,
-# of 10^3 * 2^20 or of 2^30.
-NEAR, NEAR_SHARE = 0.1, 0.03
-ROOT = "Global"  # PyTorch's name for the whole
+# Published MFLOPs are truncated or rounded to one decimal. WideHRNet's have two or three digits,
+# and their G is 10^3 * 2^20 or 2^30.
+TOLERANCE, RELATIVE_TOLERANCE = 0.1, 0.03
+ROOT = "Global"  # PyTorch's name for the whole network
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         if args.shape and min(args.shape) < 1:
-            raise InputError(f"--shape must be a height and a width in pixels, not {args.shape}")
+            raise InputError(f"--shape: must be height and width in pixels, not {args.shape}")
         size = [] if args.shape is None else ["MODEL.IMAGE_SIZE", str([*reversed(args.shape)])]
         cfg = load_config(args.cfg, [*args.opts, *size])
         with torch.device("meta"):
@@ -95,8 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         summary = {"network": cfg.MODEL.NAME, **summarize(network, height, width)}
         if not (args.opts or args.shape):
             name = f"{cfg.DATASET.DATASET}/{Path(args.cfg).stem}"
-            said = PUBLISHED.get(name, (None, None))
-            summary |= zip(("published_mflops", "published_mparameters"), said, strict=True)
+            published = PUBLISHED.get(name, (None, None))
+            summary |= zip(("published_mflops", "published_mparameters"), published, strict=True)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -106,26 +104,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cfg", required=True, help="the experiment's YAML file")
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
     parser.add_argument(
         "--shape",
         type=int,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
-        help="of the input in pixels; without it MODEL.IMAGE_SIZE",
+        help="input size in pixels (default: MODEL.IMAGE_SIZE)",
     )
     parser.add_argument(
-        "--layers", action="store_true", help="every layer, instead of the network's parts"
+        "--layers", action="store_true", help="list every layer instead of top-level modules"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over the YAML")
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML"
+    )
     return parser.parse_args(argv)
 
 
 def summarize(network: nn.Module, height: int, width: int) -> dict[str, Any]:
-    """What ``network`` costs for one image, in all, by its parts and by its layers.
+    """Return the cost of ``network`` for one image: in total, per part and per layer.
 
-    Parameters held by the network itself, in no module, count only in all.
+    Parameters of the network itself, outside any module, count only in the total.
     """
     image = torch.zeros(1, 3, height, width, device=next(network.parameters()).device)
     network.eval()
@@ -136,25 +136,25 @@ def summarize(network: nn.Module, height: int, width: int) -> dict[str, Any]:
     with torch.no_grad(), flops, outputs:
         network(image)
     prefix = type(network).__name__
-    # PyTorch's counter takes a multiply-accumulate for two operations.
+    # PyTorch counts a multiply-accumulate as two operations.
     macs = {name: total // 2 for name, total in totals(flops, prefix).items()}
     activations = totals(outputs, prefix)
     for counts in (macs, activations):
         fill_containers(counts, network)
 
-    def cost(name: str, module: nn.Module, is_own: bool = False) -> dict[str, Any]:
-        """Of a module with what is in it, or of what it does itself."""
-        inside = [f"{name}.{child}" for child, _ in module.named_children()] if is_own else []
-        parameters = sum(p.numel() for p in module.parameters(recurse=not is_own))
-        numbers = activations.get(name, 0) - sum(activations.get(child, 0) for child in inside)
+    def cost(name: str, module: nn.Module, own_only: bool = False) -> dict[str, Any]:
+        """Return the cost of a module, without its children if ``own_only``."""
+        children = [f"{name}.{child}" for child, _ in module.named_children()] if own_only else []
+        parameters = sum(p.numel() for p in module.parameters(recurse=not own_only))
+        outputs = activations.get(name, 0) - sum(activations.get(child, 0) for child in children)
         return {
             "parameters": parameters,
-            "macs": macs.get(name, 0) - sum(macs.get(child, 0) for child in inside),
-            "activations": numbers,
-            "memory_mib": 4 * (parameters + numbers) / 2**20,
+            "macs": macs.get(name, 0) - sum(macs.get(child, 0) for child in children),
+            "activations": outputs,
+            "memory_mib": 4 * (parameters + outputs) / 2**20,
         }
 
-    layers = {name: cost(name, m, is_own=True) for name, m in network.named_modules() if name}
+    layers = {name: cost(name, m, own_only=True) for name, m in network.named_modules() if name}
     return {
         "shape": [height, width],
         **cost(ROOT, network),
@@ -166,15 +166,15 @@ def summarize(network: nn.Module, height: int, width: int) -> dict[str, Any]:
 
 
 def fill_containers(counts: dict[str, int], network: nn.Module) -> None:
-    """Give modules that are never called, such as lists, the sum of what is in them."""
+    """Add the sums for modules that are never called themselves, such as ModuleList."""
     for name, module in reversed([*network.named_modules()]):
-        inside = [f"{name}.{child}" for child, _ in module.named_children()]
-        if name and name not in counts and inside:
-            counts[name] = sum(counts.get(child, 0) for child in inside)
+        children = [f"{name}.{child}" for child, _ in module.named_children()]
+        if name and name not in counts and children:
+            counts[name] = sum(counts.get(child, 0) for child in children)
 
 
 def parts(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The backbone's parts and the head's."""
+    """Yield the parts of the backbone and of the head."""
     for name, part in network.named_children():
         if name != "head":
             yield name, part
@@ -183,12 +183,12 @@ def parts(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def count_outputs(*args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    """A formula for PyTorch's counter: how many numbers an operation puts out."""
+    """Count an operation's output elements; a formula for ``FlopCounterMode``."""
     return math.prod(out_shape)
 
 
 def totals(counter: FlopCounterMode, prefix: str) -> dict[str, int]:
-    """The counter's sums, by the names of modules."""
+    """Return the counter's totals by module name."""
     counts = counter.get_flop_counts()
     return {name.removeprefix(f"{prefix}."): sum(ops.values()) for name, ops in counts.items()}
 
@@ -196,7 +196,7 @@ def totals(counter: FlopCounterMode, prefix: str) -> dict[str, int]:
 def published_count(
     network: nn.Module, image: torch.Tensor, macs: Mapping[str, int]
 ) -> dict[str, Any]:
-    """The figure of the network's paper, counted as that paper does."""
+    """Count the FLOPs by the convention of the network's paper."""
     if isinstance(network, LightweightHRNet):
         return {
             "counted_mflops": lightweight_flops(network, image) / 2**20,
@@ -207,7 +207,7 @@ def published_count(
             "counted_mflops": mmcv_flops(network, image) / 1e6,
             "counted_convention": MMCV_CONVENTION,
         }
-    # The original counts a deconvolution's kernel at every output pixel instead of every input one.
+    # The original counts a deconvolution's kernel per output pixel instead of per input pixel.
     excess = sum(
         macs.get(name, 0) * (math.prod(module.stride) - 1)
         for name, module in network.named_modules()
@@ -220,14 +220,16 @@ def published_count(
 
 
 def lightweight_flops(network: LightweightHRNet, image: torch.Tensor) -> int:
-    """tools/torchstat of HRNet/Lite-HRNet and ZiyiZhang27/Dite-HRNet: each module is counted where
-    it was called last, and what is not a module is not counted."""
+    """Count as tools/torchstat of HRNet/Lite-HRNet and ZiyiZhang27/Dite-HRNet.
+
+    Only the last call of each module counts, and functional operations do not.
+    """
     counts: dict[nn.Module, int] = {}
 
     def count(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         x = args[0]
         if isinstance(module, LightweightModule):
-            # Published it enlarges each coarser branch for each finer row, ``pixels`` at a time.
+            # The published code upsamples every coarser branch to every finer resolution.
             pixels = [math.prod(row.shape[2:]) for row in output]
             counts[module] = sum(n * (len(pixels) - 1 - i) for i, n in enumerate(pixels))
         elif isinstance(module, DynamicConv):
@@ -252,13 +254,13 @@ def lightweight_flops(network: LightweightHRNet, image: torch.Tensor) -> int:
 
 
 def mmcv_flops(network: nn.Module, image: torch.Tensor) -> int:
-    """get_model_complexity_info of mmcv 1.x, for one image."""
+    """Count as ``get_model_complexity_info`` of mmcv 1.x, for one image."""
     counts: list[int] = []
 
     def count(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            places = args[0] if isinstance(module, nn.ConvTranspose2d) else output
-            counts.append(module.weight.numel() * math.prod(places.shape[2:]))
+            positions = args[0] if isinstance(module, nn.ConvTranspose2d) else output
+            counts.append(module.weight.numel() * math.prod(positions.shape[2:]))
             counts.append(0 if module.bias is None else output.numel())
         elif isinstance(module, nn.Linear):
             counts.append(args[0].numel() * output.shape[-1])
@@ -269,7 +271,7 @@ def mmcv_flops(network: nn.Module, image: torch.Tensor) -> int:
         elif isinstance(module, nn.MaxPool2d):
             counts.append(args[0].numel())
 
-    # There HRFormer's attention puts out by a function, which is not counted.
+    # HRFormer's published attention projects its output by a function, which mmcv does not count.
     uncounted = {m.out_proj for m in network.modules() if isinstance(m, WindowAttention)}
     counted = (module for module in network.modules() if module not in uncounted)
     handles = [module.register_forward_hook(count) for module in counted]
@@ -280,30 +282,32 @@ def mmcv_flops(network: nn.Module, image: torch.Tensor) -> int:
     return sum(counts)
 
 
-def published_line(summary: Mapping[str, Any]) -> list[str]:
-    """What the repository says of this experiment, beside which the count stands."""
-    said = summary.get("published_mflops")
-    if said is None:
+def published_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Format the published figures of the experiment, if there are any."""
+    published = summary.get("published_mflops")
+    if published is None:
         return []
-    near = NEAR if said % 1 else NEAR_SHARE * said
-    differs = abs(summary["counted_mflops"] - said) > near
+    tolerance = TOLERANCE if published % 1 else RELATIVE_TOLERANCE * published
+    differs = abs(summary["counted_mflops"] - published) > tolerance
     return [
-        f"published: {said:g}M{', which this count does not reproduce' if differs else ''}",
-        f"published parameters: {summary['published_mparameters']:g}M, cut or rounded",
+        f"published: {published:g}M{', which this count does not reproduce' if differs else ''}",
+        f"published parameters: {summary['published_mparameters']:g}M, truncated or rounded",
     ]
 
 
-def table(summary: dict[str, Any], is_by_layer: bool) -> str:
-    """The summary as text; modules that neither hold nor compute anything are left out."""
+def table(summary: dict[str, Any], by_layer: bool) -> str:
+    """Format the summary as text, without modules that have no parameters and no MACs."""
     height, width = summary["shape"]
-    costs = summary["layers" if is_by_layer else "modules"]
+    costs = summary["layers" if by_layer else "modules"]
     rows = [(name, cost) for name, cost in costs.items() if cost["parameters"] or cost["macs"]]
-    rows.append(("all", summary))
-    wide = max(16, *(len(name) + 2 for name, _ in rows))
+    rows.append(("total", summary))
+    width_of_names = max(16, *(len(name) + 2 for name, _ in rows))
     lines = [f"{summary['network']}, input {height} x {width} (height x width)", ""]
-    lines.append(f"{'module':<{wide}}{'parameters':>14}{'GMACs':>10}{'activations':>14}{'MiB':>9}")
+    lines.append(
+        f"{'module':<{width_of_names}}{'parameters':>14}{'GMACs':>10}{'activations':>14}{'MiB':>9}"
+    )
     lines += [
-        f"{name:<{wide}}{cost['parameters']:>14,}{cost['macs'] / 1e9:>10.4f}"
+        f"{name:<{width_of_names}}{cost['parameters']:>14,}{cost['macs'] / 1e9:>10.4f}"
         f"{cost['activations']:>14,}{cost['memory_mib']:>9.2f}"
         for name, cost in rows
     ]
@@ -313,9 +317,9 @@ def table(summary: dict[str, Any], is_by_layer: bool) -> str:
         counted = f"{summary['counted_mflops']:.1f}M"
     lines += ["", *textwrap.wrap(summary["convention"], 80), ""]
     if summary["counted_convention"] is MMCV_CONVENTION:
-        lines.append(f"counted by mmcv's tool: {counted}")
+        lines.append(f"mmcv's count: {counted}")
     else:
-        lines += [f"counted as its repository does: {counted}", *published_line(summary)]
+        lines += [f"count by its repository's convention: {counted}", *published_lines(summary)]
     return "\n".join([*lines, *textwrap.wrap(summary["counted_convention"], 80)])
 
 

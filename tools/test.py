@@ -4,13 +4,12 @@
       TEST.USE_GT_BBOX False \\
       TEST.MODEL_FILE models/pytorch/pose_coco/hrnet_w32_coco_256x192-c78dce93_20200708.pth
 
-Prints the scores as a Markdown table, beside the published ones where the weights are a file of
-models/zoo.yaml (tools/get_weights.py gets those); leaves the results, and a sheet of pictures with
-the predicted skeletons, in output/<dataset>/<network>/<experiment>/. Without TEST.MODEL_FILE it
-tests model_best.pth of that folder.
+Prints the scores as a Markdown table, with the published scores if the weights are listed in
+models/zoo.yaml (tools/get_weights.py downloads them). Writes the results and a sheet of predictions
+to output/<dataset>/<network>/<experiment>/. Without TEST.MODEL_FILE it tests model_best.pth in that
+folder.
 
-TEST.MODEL_FILE may also be a file of tools/export.py (.onnx, .xml, .ts): the same test by what runs
-that file. --precision bfloat16 tests weights and OpenVINO's .xml in that precision.
+TEST.MODEL_FILE may also be an exported file (.onnx, .xml, .ts) from tools/export.py.
 """
 
 import argparse
@@ -21,8 +20,8 @@ from pathlib import Path
 import _init_paths  # noqa: F401
 import torch
 from cli import (
-    batch_pictures,
     experiment_parser,
+    image_kinds,
     model_file,
     open_experiment,
     parse_experiment,
@@ -60,10 +59,10 @@ def main() -> None:
 
 
 def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
-    """Test an experiment and return its scores by name; empty without ground truth."""
+    """Test an experiment and return its scores by name, or {} without ground truth."""
     check_options(args, cfg.TEST.MODEL_FILE)
     devices = choose_devices(cfg.GPUS)
-    if args.precision != "float32" and len(devices) > 1:  # its threads would autocast to float16
+    if args.precision != "float32" and len(devices) > 1:  # DataParallel would autocast to float16
         raise InputError("--precision: bfloat16 needs a single GPU, such as GPUS 0")
     output_dir, log_dir = open_experiment(cfg, args, "valid")
     seed_everything(cfg.SEED)
@@ -80,8 +79,8 @@ def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
         choose_workers(cfg.WORKERS),
         cfg.PIN_MEMORY and devices[0].type == "cuda",
     )
-    if "hm_pred" in batch_pictures(cfg) and backend.decodes:
-        logger.info("=> DEBUG.SAVE_HEATMAPS_PRED: left out, %s shows no heatmaps", weights)
+    if "hm_pred" in image_kinds(cfg) and backend.decodes:
+        logger.info("=> DEBUG.SAVE_HEATMAPS_PRED: skipped, %s does not output heatmaps", weights)
     recorder = Recorder(output_dir, log_dir)
     task = build_task(cfg, backend)
     poses, values, _ = score_test_set(cfg, task, batches, recorder, output_dir)
@@ -96,53 +95,63 @@ def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     if dataset.source.has_ground_truth:
         name = "Mean" if "Mean" in values else next(iter(values))
         logger.info("=> %s %.4f on %s", name, values[name], dataset.source.split)
-    logger.info("=> pictures with the predicted skeletons: %s", sheet)
+    logger.info("=> images with predicted skeletons: %s", sheet)
     if (output_dir / "curves.png").exists():
-        logger.info("=> curves of the training: %s", output_dir / "curves.png")
+        logger.info("=> training curves: %s", output_dir / "curves.png")
     return values if dataset.source.has_ground_truth else {}
 
 
 def test_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__)
     parser.add_argument(
-        "--fuse-conv-bn", action="store_true", help="fold batch norms into convolutions: faster"
+        "--fuse-conv-bn", action="store_true", help="fold batch norms into convolutions (faster)"
     )
-    parser.add_argument("--out", metavar="FILE", help="write everybody's keypoints to this JSON")
+    parser.add_argument("--out", metavar="FILE", help="write all keypoints to this JSON file")
     parser.add_argument(
-        "--precision", default="float32", metavar="P", help="float32 (default) or bfloat16"
+        "--precision",
+        default="float32",
+        metavar="P",
+        help="float32 (default) or bfloat16 (for weights and OpenVINO files)",
     )
     return parser
 
 
 def check_options(args: argparse.Namespace, weights: str) -> None:
-    """What is wrong with the options, before anything is written."""
+    """Check the options before anything is written.
+
+    Raises:
+        InputError: an option is invalid, or does not work with the weights.
+    """
     check_precision(args.precision, weights)
     if args.out and (Path(args.out).suffix != ".json" or Path(args.out).is_dir()):
         raise InputError(f"--out: must be a file that ends in .json, not {args.out}")
     if args.fuse_conv_bn and is_exported(weights):
         raise InputError(
-            f"--fuse-conv-bn: {weights} is an exported file, in which batch norms are folded "
-            "already; leave the option out"
+            f"--fuse-conv-bn: {weights} is an exported file, which has its batch norms folded "
+            "already; omit the option"
         )
 
 
 def open_backend(
     cfg: CfgNode, weights: Path, devices: list[torch.device], args: argparse.Namespace
 ) -> Backend:
-    """An exported file, run on one device, or the network on all of them."""
+    """Open an exported file on the first device, or the network on all devices."""
     skeleton = skeleton_of(cfg)
     if is_exported(weights):
         return build_backend(cfg, skeleton, weights, devices[0], args.precision)
     network = load_network(cfg, weights, devices[0], fold=args.fuse_conv_bn)
     if args.fuse_conv_bn:
-        logger.info("=> batch norms folded into the convolutions before them")
+        logger.info("=> batch norms folded into convolutions")
     model = to_devices(network, devices)
     return network_backend(cfg, model, build_codec(cfg, skeleton), devices[0], args.precision)
 
 
 def write_people(dataset: TopDownDataset, poses: Poses, path: Path) -> None:
-    """Write everybody tested as one JSON list: image, the crop's centre and size in pixels, the
-    box's score, and the keypoints (K, 3) as x, y in image pixels and score."""
+    """Write all people as a JSON list.
+
+    Each has the image, the crop's centre and size in pixels, the box score, and the keypoints
+    (K, 3) as x, y in image pixels and score.
+    """
     table = dataset.table
     people = [
         {
@@ -156,7 +165,7 @@ def write_people(dataset: TopDownDataset, poses: Poses, path: Path) -> None:
         for pose, person in zip(poses, poses.with_scores(), strict=True)
     ]
     write_atomically(path, json.dumps(people).encode())
-    logger.info("=> %d people's keypoints: %s", len(people), path)
+    logger.info("=> keypoints of %d people: %s", len(people), path)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
   python tools/train.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml
   python tools/train.py --cfg FILE GPUS '(0,1)' TRAIN.BATCH_SIZE_PER_GPU 16
 
-Results go to output/<dataset>/<network>/<experiment>/, TensorBoard's files to
-log/<dataset>/<network>/<experiment>_<time>/. Without a GPU it runs on the CPU. With AUTO_RESUME
-True a run goes on where the last one in its output folder ended.
+Results go to output/<dataset>/<network>/<experiment>/, TensorBoard logs to
+log/<dataset>/<network>/<experiment>_<time>/. Without a GPU it runs on the CPU. AUTO_RESUME True
+resumes the last run in the output folder.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from pathlib import Path
 import _init_paths  # noqa: F401
 import torch
 from cli import (
-    batch_pictures,
     experiment_parser,
+    image_kinds,
     open_experiment,
     parse_experiment,
     run,
@@ -77,10 +77,10 @@ def main() -> None:
     save = partial(save_state, output_dir, cfg, network, optimizer)
 
     def finish_epoch(epoch: int, best: float) -> float:
-        """Validate where that is due, and save; returns the best score so far."""
+        """Validate if due, save, and return the best score so far."""
         recorder.save()
-        if is_evaluated(cfg, epoch):
-            save(epoch + 1, best, is_validated=False)  # a failure from here on loses no epoch
+        if validation_due(cfg, epoch):
+            save(epoch + 1, best, is_validated=False)  # keeps the epoch if validation fails
             score = score_epoch(cfg, task, test_batches, recorder, output_dir, epoch)
             if score >= best:
                 best = score
@@ -92,7 +92,7 @@ def main() -> None:
     if not is_validated:
         best = finish_epoch(begin - 1, best)
     for epoch in range(begin, cfg.TRAIN.END_EPOCH):
-        # Dropout draws from the global generator: the same from here on, resumed or not.
+        # Seeds dropout, so that a resumed run draws the same numbers.
         seed_everything(cfg.SEED + 1 + epoch)
         trained = train_epoch(
             task,
@@ -113,12 +113,12 @@ def main() -> None:
 
 
 def report_best(best: float, weights: Path) -> None:
-    """Log the best score, and the file that has it."""
+    """Log the best score and its weights."""
     if best > -math.inf:
         logger.info("=> best score %.4f: %s", best, weights)
     elif weights.exists():
         logger.warning(
-            "=> %s is an earlier run's: this one was not validated; its weights are in "
+            "=> %s is from an earlier run; this run was not validated and its weights are in "
             "final_state.pth",
             weights,
         )
@@ -126,12 +126,12 @@ def report_best(best: float, weights: Path) -> None:
 
 def train_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__)
-    parser.add_argument("--resume-from", metavar="FILE", help="go on from this checkpoint")
-    parser.add_argument("--no-validate", action="store_true", help="do not test between epochs")
+    parser.add_argument("--resume-from", metavar="FILE", help="resume from this checkpoint")
+    parser.add_argument("--no-validate", action="store_true", help="skip validation between epochs")
     parser.add_argument(
         "--autoscale-lr",
         action="store_true",
-        help="multiply TRAIN.LR by this run's batch size over that of the YAML and its GPUS",
+        help="scale TRAIN.LR linearly with the total batch size, relative to the YAML's",
     )
     return parser
 
@@ -139,7 +139,7 @@ def train_parser() -> argparse.ArgumentParser:
 def build_loaders(
     cfg: CfgNode, devices: list[torch.device]
 ) -> tuple[DataLoader, TestLoader | None]:
-    """Batches to train on and, where TRAIN.EVAL_INTERVAL asks for validation, to test on."""
+    """Build the training loader and, if TRAIN.EVAL_INTERVAL is not 0, the test loader."""
     workers = choose_workers(cfg.WORKERS)
     pin_memory = cfg.PIN_MEMORY and devices[0].type == "cuda"
     train_set = build_dataset(cfg, cfg.DATASET.TRAIN_SET, is_train=True)
@@ -156,28 +156,30 @@ def build_loaders(
 
 
 def use_bfloat16(cfg: CfgNode, devices: list[torch.device]) -> bool:
-    """True if TRAIN.AMP asks for bfloat16 and the device has it; logs which it is."""
+    """Return True if TRAIN.AMP is set and the device supports bfloat16; log the choice."""
     if not cfg.TRAIN.AMP:
         return False
     reason = ""
     if not has_bfloat16(devices[0]):
-        reason = "no bfloat16 here"
-    elif len(devices) > 1:  # its threads would autocast to float16
-        reason = "DataParallel has no bfloat16"
+        reason = "this device has no bfloat16"
+    elif len(devices) > 1:  # DataParallel's threads would autocast to float16
+        reason = "DataParallel does not support bfloat16"
     logger.info("=> training in %s", f"float32: {reason}" if reason else "bfloat16")
     return not reason
 
 
 def lr_scale(args: argparse.Namespace, batch_size: int) -> float:
-    """The ratio of ``batch_size`` to that of the YAML, for which its learning rate was chosen
-    (linear scaling: Goyal et al., Accurate, Large Minibatch SGD, 2017)."""
+    """Return the ratio of the total batch size to the YAML's.
+
+    Linear scaling of the learning rate: Goyal et al., Accurate, Large Minibatch SGD, 2017.
+    """
     pairs = zip(args.settings[::2], args.settings[1::2], strict=True)
     kept = [pair for pair in pairs if pair[0] not in ("GPUS", "TRAIN.BATCH_SIZE_PER_GPU")]
     own = load_config(args.cfg, [word for pair in kept for word in pair])
     batch_size *= distributed.world_size()
     own_size = own.TRAIN.BATCH_SIZE_PER_GPU * max(len(own.GPUS), 1)
     logger.info(
-        "=> TRAIN.LR times %g: batches of %d instead of %d",
+        "=> TRAIN.LR is multiplied by %g: batches of %d instead of %d",
         batch_size / own_size,
         batch_size,
         own_size,
@@ -186,14 +188,14 @@ def lr_scale(args: argparse.Namespace, batch_size: int) -> float:
 
 
 def record_step(cfg, task, recorder, lr_at, steps, epoch, step, stats, batch, outputs) -> None:
-    """Record the statistics since the last call, and pictures of the batch."""
+    """Record the statistics since the last call, and images of the batch."""
     recorder.log_train_step(epoch, step, steps, stats, lr_at(epoch, step))
-    drawn = task.draw(batch, outputs, batch_pictures(cfg))
+    drawn = task.draw(batch, outputs, image_kinds(cfg))
     recorder.save_images("train", step, epoch * steps + step, drawn)
 
 
-def is_evaluated(cfg: CfgNode, epoch: int) -> bool:
-    """Whether TRAIN.EVAL_INTERVAL asks for a validation after ``epoch``; after the last it does."""
+def validation_due(cfg: CfgNode, epoch: int) -> bool:
+    """Return True if a validation follows ``epoch``: every TRAIN.EVAL_INTERVAL and the last."""
     if not cfg.TRAIN.EVAL_INTERVAL:
         return False
     is_last = epoch + 1 == cfg.TRAIN.END_EPOCH
@@ -208,7 +210,7 @@ def score_epoch(
     output_dir: Path,
     epoch: int,
 ) -> float:
-    """One validation, logged as a table; returns the score that decides which network is best."""
+    """Validate, log the scores as a table, and return the score that selects the best network."""
     _, values, score = score_test_set(cfg, task, batches, recorder, output_dir, epoch)
     table = markdown_table(values, values.values(), cfg.MODEL.NAME)
     logger.info("Epoch %d:\n%s", epoch, table)
@@ -216,7 +218,7 @@ def score_epoch(
 
 
 def build_network(cfg: CfgNode) -> torch.nn.Module:
-    """The network, with MODEL.PRETRAINED loaded."""
+    """Build the network and load MODEL.PRETRAINED."""
     network = build_model(cfg)
     if cfg.MODEL.PRETRAINED:
         report = load_pretrained(network, cfg.MODEL.PRETRAINED, pretrained_layers(cfg))
@@ -225,15 +227,18 @@ def build_network(cfg: CfgNode) -> torch.nn.Module:
 
 
 def pretrained_layers(cfg: CfgNode) -> list[str]:
-    """The parts of the network that MODEL.PRETRAINED fills."""
+    """Return the name prefixes of the layers to load from MODEL.PRETRAINED; "*" means all."""
     return list(cfg.MODEL.EXTRA.get("PRETRAINED_LAYERS", ["*"]))
 
 
 def resume(
     cfg: CfgNode, output_dir: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[int, float, bool]:
-    """The epoch to begin with, the best score so far, and whether the epoch before was validated
-    if that was due; loads the state that TRAIN.* and AUTO_RESUME ask for."""
+    """Load the checkpoint that TRAIN.* and AUTO_RESUME select, if any.
+
+    Returns the first epoch, the best score so far, and False if the previous epoch still has to be
+    validated.
+    """
     path = output_dir / "checkpoint.pth"
     if not (cfg.AUTO_RESUME and path.exists()):
         if not (cfg.TRAIN.RESUME or cfg.TRAIN.CHECKPOINT):
@@ -247,14 +252,15 @@ def resume(
         raise InputError(f"{path}: {error}") from None
     best = state.get("best_perf", state.get("perf", -math.inf))
     if not (output_dir / "model_best.pth").exists():
-        best = -math.inf  # nothing is here that a worse network could replace
-    logger.info("=> %s: going on with epoch %d, best score so far %.4f", path, state["epoch"], best)
+        best = -math.inf  # there is no file that a worse network could replace
+    logger.info("=> %s: resuming at epoch %d, best score so far %.4f", path, state["epoch"], best)
     if state["epoch"] >= cfg.TRAIN.END_EPOCH:
         logger.info(
-            "=> all %d epochs are done; a larger TRAIN.END_EPOCH goes on", cfg.TRAIN.END_EPOCH
+            "=> all %d epochs are done; increase TRAIN.END_EPOCH to train longer",
+            cfg.TRAIN.END_EPOCH,
         )
     is_validated = state.get("validated", True)
-    if not is_validated and is_evaluated(cfg, state["epoch"] - 1):
+    if not is_validated and validation_due(cfg, state["epoch"] - 1):
         logger.info(
             "=> validating epoch %d first: its validation was interrupted", state["epoch"] - 1
         )
@@ -262,22 +268,22 @@ def resume(
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Take over an optimizer's sums, but not its settings: those are the experiment's.
+    """Load an optimizer's state, but keep the experiment's settings such as learning rates.
 
     Raises:
-        InputError: the state is another optimizer's.
+        InputError: the state belongs to another optimizer.
     """
     own = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    # What Adam and SGD do not share; load_state_dict looks at neither.
+    # Only Adam has betas and only SGD has momentum; load_state_dict does not check either.
     kinds = {"betas", "momentum"}
     try:
         is_alike = own[0].keys() & kinds == state["param_groups"][0].keys() & kinds
         if is_alike:
             optimizer.load_state_dict(state)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise InputError(f"its optimizer's state does not fit: {error}") from None
+        raise InputError(f"the optimizer state does not fit: {error}") from None
     if not is_alike:
-        raise InputError("its optimizer is not TRAIN.OPTIMIZER")
+        raise InputError("was written with another optimizer than TRAIN.OPTIMIZER")
     for group, settings in zip(optimizer.param_groups, own, strict=True):
         group.update(settings)
 
@@ -291,8 +297,10 @@ def save_state(
     best: float,
     is_validated: bool,
 ) -> None:
-    """Write checkpoint.pth: what the next epoch needs, under the original's names, and whether a
-    validation is still due."""
+    """Write checkpoint.pth, under the original's names.
+
+    ``is_validated`` is False if the last epoch still has to be validated.
+    """
     state = {
         "epoch": epoch,
         "model": cfg.MODEL.NAME,

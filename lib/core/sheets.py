@@ -10,7 +10,7 @@ from lib.core.codecs.codec import Codec
 from lib.dataset.image import read_image
 from lib.dataset.top_down import TopDownDataset
 from lib.keypoints.poses import Poses
-from lib.utils.drawing import draw_person, mosaic, write_image
+from lib.utils.drawing import draw_person, image_grid, mosaic, write_image
 
 
 def write_prediction_sheet(

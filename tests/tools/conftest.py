@@ -13,7 +13,7 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 class Ended(NamedTuple):
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -22,7 +22,7 @@ class Ended(NamedTuple):
 
 @pytest.fixture
 def tool(monkeypatch):
-    """tool('train') is the module tools/train.py, under a name that shadows nobody's."""
+    """Load a tool: tool('train') is the module tools/train.py, under a unique name."""
     monkeypatch.syspath_prepend(str(TOOLS))
 
     def load(name: str):
@@ -36,8 +36,10 @@ def tool(monkeypatch):
 
 @pytest.fixture
 def command(tool, monkeypatch, capsys):
-    """command(tool or its name, arguments ...) runs it as its own process would, but faster; the
-    loggers and PyTorch are afterwards as they were."""
+    """Run a command in this process: command(tool or its name, arguments ...).
+
+    Restores the loggers and PyTorch's settings afterwards.
+    """
     root = logging.getLogger()
     handlers, level, raising = list(root.handlers), root.level, logging.raiseExceptions
     cudnn = torch.backends.cudnn
@@ -71,8 +73,10 @@ def command(tool, monkeypatch, capsys):
 
 @pytest.fixture
 def root(tmp_path):
-    """Three images to train on and two to test on. The areas are far too large, so that even an
-    untrained network has an AP above 0."""
+    """Write three training and two test images, and return their folder.
+
+    The areas are far too large, so that even an untrained network has an AP above 0.
+    """
     for split, images, seed in (("train2017", 3, 0), ("val2017", 2, 1)):
         content = tiny.write_coco(tmp_path / "data", split, images=images, seed=seed)
         for person in content["annotations"]:

@@ -1,4 +1,4 @@
-"""What tests of the commands share: a tiny experiment, and how to look at what a run left."""
+"""Helpers for tests of the commands: a tiny experiment and access to its results."""
 
 import csv
 from pathlib import Path
@@ -14,9 +14,9 @@ def write(root: Path, name: str = "tiny", **sections) -> Path:
     return tiny.experiment(root.parent / f"{name}.yaml", root, **sections)
 
 
-def lively_weights(root: Path) -> Path:
-    """Weights for the experiment that ``write`` writes, with clear maxima."""
-    path = root.parent / "lively.pth"
+def random_weights(root: Path) -> Path:
+    """Write random weights with clear heatmap maxima for the experiment of ``write``."""
+    path = root.parent / "random.pth"
     torch.save(tiny.randomize_weights(build_model(load_config(write(root)))).state_dict(), path)
     return path
 
@@ -31,12 +31,12 @@ def history(folder: Path) -> list[dict[str, str]]:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Temporary files."""
+    """Return temporary files that were not removed."""
     return list(folder.rglob(".*"))
 
 
 def is_one_line(ended, *parts: str) -> bool:
-    """Whether a command ended as bad input must."""
+    """Check that a command ended with one line of error that contains ``parts``."""
     assert ended.code == 1, ended
     assert ended.err.startswith("error: ") and ended.err.count("\n") == 1, ended.err
     for part in parts:

@@ -1,4 +1,4 @@
-"""tools/benchmark.py: that it runs, that results agree, and what it prints; never how fast."""
+"""Tests of tools/benchmark.py: its output and the agreement of results, but no speeds."""
 
 import importlib
 import json
@@ -20,7 +20,7 @@ NMS = {"detections": 300, "images": 20, "boxes": 60, "repeats": 1}
 
 @pytest.fixture
 def benchmark(monkeypatch):
-    """benchmark('nms') is the module tools/benchmarks/nms.py."""
+    """Load a benchmark: benchmark('nms') is the module tools/benchmarks/nms.py."""
     monkeypatch.syspath_prepend(str(TOOLS))
     return lambda name: importlib.import_module(f"benchmarks.{name}")
 
@@ -31,7 +31,7 @@ def benchmark(monkeypatch):
         (
             "data",
             {"images": 3, "people": 3, "batch": 4, "repeats": 1},
-            ["training sample", "box in a test with 3 boxes an image", "post-processing"],
+            ["training sample", "box in a test with 3 boxes per image", "post-processing"],
         ),
         ("nms", NMS, ["OKS-NMS, 300 people", "soft OKS-NMS, 300 people", "box NMS, 60 boxes"]),
         (
@@ -74,7 +74,7 @@ def experiment(tmp_path):
 
 
 def names(table: str, after: str) -> list[str]:
-    """The first words of the table's lines below the one that ends in ``after``."""
+    """Return the row names of the table below the line that ends in ``after``."""
     lines = table.splitlines()
     start = next(i for i, line in enumerate(lines) if line.endswith(after))
     return [line.split("  ")[0] for line in lines[start + 1 :]]
@@ -141,7 +141,7 @@ def test_forms_whose_packages_are_missing_are_left_out(benchmark, command, exper
     ended = command("benchmark", "forward", *arguments, "--forms", "onnxruntime", "openvino")
     assert ended.code == 0, ended
     for form in ("onnxruntime", "openvino"):
-        assert f"{form} is left out: exporting: needs a package" in ended.err
+        assert f"{form} is skipped: exporting: needs a package" in ended.err
     assert names(ended.out, "ratio") == ["plain, batch of 1"]
 
 
@@ -153,8 +153,8 @@ def test_every_backend_that_can_run_is_timed_from_image_to_keypoints(
     settings = ["DATASET.DATASET", "coco", "MODEL.NUM_JOINTS", "17"]
     ended = command("benchmark", "predict", *settings, "--cfg", experiment, "--repeats", "1")
     assert ended.code == 0, ended
-    assert "onnx is left out: exporting: needs a package" in ended.err
-    assert names(ended.out, "ratio") == ["PyTorch, as it is", "PyTorch, folded", "torchscript"]
+    assert "onnx is skipped: exporting: needs a package" in ended.err
+    assert names(ended.out, "ratio") == ["PyTorch, plain", "PyTorch, folded", "torchscript"]
 
 
 def test_annotations_have_as_many_people_as_asked(benchmark, tmp_path):
@@ -170,7 +170,7 @@ def test_annotations_have_as_many_people_as_asked(benchmark, tmp_path):
 
 def test_bad_input_is_one_line_and_exit_code_1(command, experiment):
     ended = command("benchmark", "forward", "--cfg", experiment, "--repeats", "0")
-    assert is_one_line(ended, "--batch and --repeats must be 1 or more")
+    assert is_one_line(ended, "--batch, --repeats: must be 1 or more")
 
 
 def test_threads_are_as_before_afterwards(benchmark):

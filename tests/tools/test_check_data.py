@@ -1,4 +1,4 @@
-"""The command that looks through a data set."""
+"""Tests of tools/check_data.py."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.tools.runs import is_one_line
 
 @pytest.fixture
 def paths(tmp_path) -> tuple[Path, Path, dict]:
-    """A YAML, its data, and the annotations of the test set."""
+    """Return a YAML, its data folder, and the annotations of the test set."""
     root = tmp_path / "data"
     write_coco(root, "train2017", seed=1)
     content = write_coco(root, "val2017")
@@ -25,7 +25,7 @@ def test_it_says_what_is_there_and_leaves_pictures(paths, command, tmp_path):
     ended = command("check_data", "--cfg", yaml_file, "--samples", 4)
     assert ended.code == 0, ended.err
     assert "train2017: 6 people in 3 of 3 images" in ended.out
-    assert "look at: box partly outside the image (1)" in ended.out
+    assert "warning: box partly outside the image (1)" in ended.out
     folder = tmp_path / "output" / "coco" / "check"
     assert "annotation 1 of image 1: box [-30" in (folder / "findings.txt").read_text()
     height, width = cv2.imread(str(folder / "samples.jpg")).shape[:2]
@@ -44,7 +44,7 @@ def test_what_would_stop_a_training_ends_with_1_and_a_set_without_faults_says_so
     save_coco(root, content)
     words = ("check_data", "--cfg", yaml_file, "DATASET.TRAIN_SET", "val2017")
     ended = command(*words)
-    assert ended.code == 0 and "val2017: nothing to find fault with" in ended.out
+    assert ended.code == 0 and "val2017: no problems found" in ended.out
     (folder / f"{2:012d}.jpg").unlink()
     ended = command(*words)
     assert ended.code == 1

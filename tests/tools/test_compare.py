@@ -1,4 +1,4 @@
-"""tools/compare.py: a table of experiments, each trained once and tested twice."""
+"""Tests of tools/compare.py: a table of experiments, each trained once and tested twice."""
 
 import re
 
@@ -49,7 +49,9 @@ def test_the_table_has_a_row_for_each_and_nobody_is_trained_twice(root, command,
 
 
 def test_no_experiment_at_all_is_an_error(command):
-    assert is_one_line(command("compare", "--cfg", "TRAIN.LR", "1"), "--cfg: names no experiments")
+    assert is_one_line(
+        command("compare", "--cfg", "TRAIN.LR", "1"), "--cfg: needs at least one YAML file"
+    )
 
 
 def test_a_wrong_file_is_said_before_anything_is_trained(root, command, tmp_path):

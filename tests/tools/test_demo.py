@@ -1,4 +1,4 @@
-"""tools/demo.py: from pictures and videos to drawings, results and errors."""
+"""Tests of tools/demo.py: drawings, results and errors for images and videos."""
 
 import csv
 import json
@@ -18,8 +18,7 @@ from tests.tools.runs import is_one_line, leftovers, output, write
 
 @pytest.fixture
 def demo(root, command):
-    """demo(options ...) runs the command with a tiny untrained network; the folder of its results
-    is demo.folder."""
+    """Run the demo with a tiny untrained network: demo(options ...) writes to demo.folder."""
     experiment = write(root)
     model = tiny.randomize_weights(build_model(load_config(experiment)))
     torch.save(model.state_dict(), root.parent / "weights.pth")
@@ -106,7 +105,7 @@ def test_a_video_becomes_a_video_whose_people_have_numbers(demo, tmp_path):
         assert entry["track_id"] == (1 if entry["bbox"][0] - entry["frame"] == 34 else 2)
     video = cv2.VideoCapture(str(demo.folder / "pictures" / "a.mp4"))
     assert (video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)) == (12, 20)
-    # What was found serves as boxes again.
+    # The results can be used as boxes again.
     (tmp_path / "again.json").write_bytes((demo.folder / "results.json").read_bytes())
     ended = demo("--input", path, "--boxes", tmp_path / "again.json", "--no-track", "--no-pictures")
     assert ended.code == 0
@@ -123,12 +122,12 @@ def test_the_joints_of_each_person_are_smoothed_over_the_frames(demo, tmp_path):
     ]
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     options = ("--input", path, "--boxes", tmp_path / "boxes.json", "--threshold", "-9")
-    places = []
+    coords = []
     for more in ((), ("--smooth",)):
         assert demo(*options, *more).code == 0
         found = [e for e in results(demo) if e["track_id"] == 2]
-        places.append(np.array([np.reshape(e["keypoints"], (17, 3))[:, :2] for e in found]))
-    plain, smoothed = places
+        coords.append(np.array([np.reshape(e["keypoints"], (17, 3))[:, :2] for e in found]))
+    plain, smoothed = coords
     smooth = OneEuro(rate=20)
     expected = [smooth(one, np.sqrt(600), np.ones(17, bool)) for one in plain]
     np.testing.assert_allclose(smoothed, expected, atol=0.05)
@@ -145,9 +144,9 @@ def test_annotations_give_boxes_errors_and_the_worst_pictures(demo, images, anno
         rows = list(csv.DictReader(file))
     for row, entry, person in zip(rows, found, content["annotations"], strict=True):
         assert row["person"] == str(person["id"])
-        guess, truth = (np.reshape(p["keypoints"], (17, 3)) for p in (entry, person))
-        distances = np.linalg.norm(guess[:, :2] - truth[:, :2], axis=1)
-        for joint, (distance, flag) in enumerate(zip(distances, truth[:, 2], strict=True)):
+        predicted, annotated = (np.reshape(p["keypoints"], (17, 3)) for p in (entry, person))
+        distances = np.linalg.norm(predicted[:, :2] - annotated[:, :2], axis=1)
+        for joint, (distance, flag) in enumerate(zip(distances, annotated[:, 2], strict=True)):
             written = list(row.values())[2 + joint]
             assert written == "" if not flag else abs(float(written) - distance) < 0.02
     assert (demo.folder / "errors_by_joint.csv").exists()
@@ -254,9 +253,9 @@ def test_a_word_in_capitals_may_be_a_file(demo, images):
         (("--detector-classes", "dog"), "--detector-classes: needs --detector"),
         (("--annotations", "none.json"), "none.json: there is no such file"),
         (("--detector-threshold", "0.3"), "--detector-threshold: needs --detector or --boxes"),
-        (("--smooth", "--no-track"), "--smooth: needs the people's numbers"),
+        (("--smooth", "--no-track"), "--smooth: needs tracking"),
         (("--batch", "0"), "--batch: must be 1 or more"),
-        (("--device", "abc"), "--device: abc cannot be used here"),
+        (("--device", "abc"), "--device: abc is not available"),
     ],
 )
 def test_wrong_options_are_one_line(demo, images, options, message):
@@ -266,7 +265,7 @@ def test_wrong_options_are_one_line(demo, images, options, message):
 
 @pytest.fixture
 def built_in_network(demo, root, monkeypatch):
-    """A tiny network in place of the one that comes with the project."""
+    """Replace the built-in network by a tiny one, and return its weights."""
     monkeypatch.setattr(built_in, "EXPERIMENT", demo.experiment)
     monkeypatch.setattr(built_in, "WEIGHTS", root.parent / "weights.pth")
     return root.parent / "weights.pth"
@@ -282,7 +281,7 @@ def test_the_input_alone_is_enough(demo, built_in_network, command, images, monk
 
 def test_weights_alone_are_one_line(demo, built_in_network, command, images):
     ended = command("demo", "--input", images, "--weights", built_in_network)
-    assert is_one_line(ended, "--weights: also give --cfg")
+    assert is_one_line(ended, "--weights: needs --cfg")
 
 
 def test_weights_beside_the_experiment_are_taken_last(demo, root, images):
@@ -298,7 +297,7 @@ def test_weights_beside_the_experiment_are_taken_last(demo, root, images):
 
 
 def test_the_log_says_when_whole_images_stand_for_boxes(demo, images, annotations):
-    line = "each whole image is taken as one person"
+    line = "each whole image is treated as one person"
     assert line in demo("--input", images).out
     for options in (("--detector", "none"), ("--annotations", annotations)):
         ended = demo("--input", images, *options)

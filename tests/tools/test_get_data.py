@@ -1,4 +1,4 @@
-"""tools/get_data.py as a user runs it: from any folder, with plain errors."""
+"""Tests of tools/get_data.py: data sets and error messages."""
 
 import io
 import json
@@ -56,7 +56,7 @@ def archive(files: dict[str, bytes]) -> bytes:
 
 @pytest.fixture
 def tiny_set(tool, monkeypatch):
-    """A data set of two images on a server: (the server, a function that runs the tool on it)."""
+    """Return a server with a data set of two images, and a function that runs the tool on it."""
     module = tool("get_data")
     monkeypatch.setattr(download.time, "sleep", lambda _: None)
     listing = {"images": [{"filename": "1.jpg"}, {"file_name": "2.jpg"}]}

@@ -1,4 +1,4 @@
-"""tools/get_weights.py against a server on this machine, and what other commands then say."""
+"""Tests of tools/get_weights.py with a local server, and of messages about missing weights."""
 
 import hashlib
 from pathlib import Path
@@ -26,8 +26,10 @@ def site(monkeypatch):
 
 @pytest.fixture
 def listed(root, site, monkeypatch):
-    """listed(content, experiment) puts weights of this content, trained as this experiment, into
-    the list and onto the server; returns the folder to get them to."""
+    """Add weights to the list and the server.
+
+    listed(content, experiment) returns the folder to download them to.
+    """
     monkeypatch.setattr(zoo, "ZOO", root.parent / "zoo.yaml")
 
     def add(content: bytes = CONTENT, experiment: Path | None = None, **entry) -> Path:
@@ -52,7 +54,7 @@ def test_weights_come_to_their_place_once(listed, site, command):
     folder = listed()
     ended = command("get_weights", "w", "--root", folder)
     path = folder / "models" / "pytorch" / "w.pth"
-    assert ended.code == 0 and str(path) in ended.out and "SHA-256 is right" in ended.out
+    assert ended.code == 0 and str(path) in ended.out and "SHA-256 is correct" in ended.out
     assert path.read_bytes() == CONTENT and [item.name for item in path.parent.iterdir()] == [
         "w.pth"
     ]
@@ -101,12 +103,14 @@ def test_what_no_experiment_trained_is_said_to_be_what_it_is(
     if "detector" in listed_as:
         assert said == "to use it: python tools/demo.py ... --detector w"
     else:
-        assert listed_as.endswith(said.removeprefix("what it is: "))
+        assert listed_as.endswith(said.removeprefix("type: "))
 
 
 def test_an_unknown_name_is_one_line(listed, command):
     listed()
-    assert is_one_line(command("get_weights", "ww"), "ww: no weights of this name", "nearest are w")
+    assert is_one_line(
+        command("get_weights", "ww"), "ww: no weights with this name", "similar names: w"
+    )
 
 
 def test_an_experiments_weights_are_found_by_its_file(listed, root, site, command):
@@ -115,7 +119,7 @@ def test_an_experiments_weights_are_found_by_its_file(listed, root, site, comman
     ended = command("get_weights", "--cfg", experiment, "--root", folder)
     assert ended.code == 0 and (folder / "models/pytorch/w.pth").exists()
     other = write(root, "other")
-    assert is_one_line(command("get_weights", "--cfg", other), str(other), "nothing is listed")
+    assert is_one_line(command("get_weights", "--cfg", other), str(other), "no weights are listed")
 
 
 def test_a_missing_backbone_is_named_with_the_command_that_gets_it(listed, root, command):
@@ -150,7 +154,7 @@ def test_a_test_prints_the_published_scores_of_the_same_test(listed, root, comma
     ended = command("test", "--cfg", experiment, *weights, "DATASET.COLOR_RGB", "False")
     assert "| published" not in ended.out
     assert "published for these weights: AP 0.746, with DATASET.COLOR_RGB True" in ended.out
-    other = tmp_path / "w.pth"  # of the name, and not of the content
+    other = tmp_path / "w.pth"  # same name, other content
     torch.save(torch.load(weights[1], weights_only=True), other)
     other.write_bytes(other.read_bytes() + b"\0")
     assert "published" not in command("test", "--cfg", experiment, "TEST.MODEL_FILE", other).out

@@ -1,11 +1,11 @@
-"""The options that mmpose's commands have, in tools/train.py and tools/test.py."""
+"""Tests of mmpose's options in tools/train.py and tools/test.py."""
 
 import json
 
 import pytest
 import torch
 
-from tests.tools.runs import history, is_one_line, lively_weights, output, write
+from tests.tools.runs import history, is_one_line, output, random_weights, write
 
 
 def test_a_work_dir_holds_results_and_log(root, command, tmp_path):
@@ -33,7 +33,7 @@ def test_resume_from_goes_on_with_that_file(root, command, tmp_path):
     first = tmp_path / "first" / "checkpoint.pth"
     path = write(root, TRAIN={"END_EPOCH": 2})
     ended = command("train", "--cfg", path, "--resume-from", first)
-    assert ended.code == 0 and f"{first}: going on with epoch 1" in ended.out
+    assert ended.code == 0 and f"{first}: resuming at epoch 1" in ended.out
     assert "Epoch: [0]" not in ended.out and "Epoch: [1]" in ended.out
 
 
@@ -54,12 +54,12 @@ def test_autoscale_lr_follows_the_size_of_the_batch(root, command, gpus, factor)
     path = write(root, DATASET={"ROOT": "elsewhere"}, TRAIN={"END_EPOCH": 1, "LR": 0.01}, GPUS=gpus)
     options = ("--autoscale-lr", "--gpu-ids", "0", "DATASET.ROOT", root)
     ended = command("train", "--cfg", path, *options)
-    assert ended.code == 0 and f"TRAIN.LR times {factor:g}" in ended.out
+    assert ended.code == 0 and f"TRAIN.LR is multiplied by {factor:g}" in ended.out
     assert float(history(output(root))[0]["lr"]) == pytest.approx(0.01 * factor)
 
 
 def test_folded_batch_norms_find_the_same_and_out_holds_everybody(root, command, tmp_path):
-    path, weights = write(root), lively_weights(root)
+    path, weights = write(root), random_weights(root)
     people = []
     for number, options in enumerate(((), ("--fuse-conv-bn",))):
         file = tmp_path / "new" / f"{number}.json"
@@ -100,4 +100,4 @@ def test_an_earlier_runs_best_weights_are_named_as_such(root, command):
     path = write(root, TRAIN={"END_EPOCH": 1}, AUTO_RESUME=False)
     assert command("train", "--cfg", path).code == 0
     ended = command("train", "--cfg", path, "--no-validate")
-    assert "model_best.pth is an earlier run's" in ended.out and "best score" not in ended.out
+    assert "model_best.pth is from an earlier run" in ended.out and "best score" not in ended.out

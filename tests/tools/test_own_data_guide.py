@@ -1,4 +1,4 @@
-"""What the guides tell people to do works as it is written."""
+"""Test that docs/own_data.md works as written."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
-# The guide's network and training in a second.
+# Settings that make the guide's training take a second.
 SMALL = {
     "GPUS": "()",
     "WORKERS": "0",
@@ -29,7 +29,7 @@ SMALL = {
 
 @pytest.fixture
 def birds(tmp_path, monkeypatch):
-    """The guide's folder, where it says it is, and its YAML; the working folder is above both."""
+    """Write the guide's data and YAML, and return the folder that contains both."""
     folder = tmp_path / "data" / "birds"
     category = re.search(r'`({"id": 1, "name": "bird".*?})`', GUIDE)[1]
     joints = 4

@@ -1,4 +1,4 @@
-"""tools/quickstart.py: the order of its parts, its estimate and summary, and how it goes on."""
+"""Tests of tools/quickstart.py: its steps, estimate, summary and resumption."""
 
 import re
 from pathlib import Path
@@ -16,8 +16,10 @@ WHOLE = ["test built_in", "train quickstart", "test quickstart"]
 
 @pytest.fixture
 def quickstart(tool, command, tmp_path, monkeypatch):
-    """quickstart(options ...) runs the command on a few images, with tiny networks and in this
-    process; ``ran`` lists the commands that it ran, ``said`` what it said."""
+    """Run the quickstart on a few images with tiny networks: quickstart(options ...).
+
+    Afterwards ``ran`` lists the commands that it ran, and ``said`` is its output.
+    """
     module = tool("quickstart")
     data = {"DATASET": "figures", "TRAIN_SET": "train", "TEST_SET": "val"}
     sections = {"DATASET": data, "AUTO_RESUME": True, "TRAIN": {"END_EPOCH": 2}}
@@ -51,7 +53,7 @@ def quickstart(tool, command, tmp_path, monkeypatch):
         run.said += f"{text}\n"
 
     monkeypatch.setattr(module, "say", say)
-    monkeypatch.setattr(module, "command", in_this_process)
+    monkeypatch.setattr(module, "run_tool", in_this_process)
     compare_score = module.score
     monkeypatch.setattr(module, "score", score)
     run.module = module
@@ -66,7 +68,7 @@ def test_it_draws_tests_trains_tests_and_goes_on_after_an_end(quickstart, tmp_pa
     estimate, *_, summary = re.split(r"^(?=this will take|done)", quickstart.said, flags=re.M)[1:]
     for part in ("drawing", "the built-in network", "training", "testing"):
         assert re.search(rf"^ +{part} +\d+ s$", estimate, re.M), estimate
-    assert len(re.findall(r"^ +[\d.]+  the network", summary, re.M)) == 2
+    assert len(re.findall(r"^ +[\d.]+  the (built-in )?network", summary, re.M)) == 2
     for name in ("predictions.jpg", "built_in/predictions.jpg", "curves.png"):
         assert str(quickstart.folder / name) in summary
         assert (quickstart.folder / name).exists()

@@ -1,4 +1,4 @@
-"""tools/train.py after an interrupt or a fault: nothing is lost, and the results are the same."""
+"""Tests of resuming tools/train.py after an interrupt or an error."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tests.tools.runs import history, is_one_line, output, write
 
 
 def interrupt_at(module, epoch: int, monkeypatch) -> None:
-    """Ctrl-C in the middle of that epoch, as a batch comes in."""
+    """Simulate Ctrl-C in the middle of the epoch."""
     original = module.train_epoch
 
     def train_epoch(task, loader, optimizer, lr_at, at, **kwargs):
@@ -36,7 +36,7 @@ def within_validation(module, patch) -> None:
 
 
 def after_validation(module, patch) -> None:
-    """Between model_best.pth and checkpoint.pth."""
+    """Interrupt between writing model_best.pth and checkpoint.pth."""
     save = module.save_state
 
     def save_state(*args, is_validated):
@@ -58,20 +58,20 @@ def test_a_killed_run_goes_on_to_the_same_bits(root, tool, command, monkeypatch,
         interrupt_at(module, 1, patch)
         ended = command(module, "--cfg", parted)
     assert ended.code == 130 and ended.err == "interrupted\n"
-    # And again before checkpoint.pth of epoch 1, within its validation, and after that.
+    # Again before checkpoint.pth of epoch 1 is written, during its validation, and after that.
     for part in (before_saving, within_validation, after_validation):
         with monkeypatch.context() as patch:
             part(module, patch)
             ended = command(module, "--cfg", parted)
         assert ended.code == 130 and "Epoch: [2]" not in ended.out
-    # And within the last validation.
+    # Again during the last validation.
     with monkeypatch.context() as patch:
         interrupt_at(module, 2, patch)
         assert command(module, "--cfg", parted).code == 130
     with monkeypatch.context() as patch:
         within_validation(module, patch)
         ended = command(module, "--cfg", parted)
-    assert ended.code == 130 and "going on with epoch 2" in ended.out
+    assert ended.code == 130 and "resuming at epoch 2" in ended.out
     ended = command(module, "--cfg", parted)
     assert (
         ended.code == 0 and "validating epoch 2 first: its validation was interrupted" in ended.out
@@ -96,14 +96,14 @@ def test_a_killed_run_goes_on_to_the_same_bits(root, tool, command, monkeypatch,
     for a, b in zip(*rows, strict=True):
         for key in ("epoch", "lr", "train_loss", "train_acc", "valid_loss", "AP"):
             assert float(a[key]) == float(b[key]), key
-    # Nothing is left to do: a further call changes no weights.
+    # All is done: another call does not change the weights.
     before = (output(root, "parted") / "model_best.pth").read_bytes()
     assert "all 3 epochs are done" in command(module, "--cfg", parted).out
     assert (output(root, "parted") / "model_best.pth").read_bytes() == before
 
 
 def test_a_run_of_the_original_is_gone_on_with(root, command):
-    """Its checkpoint: weights as DataParallel calls them, the last score as a NumPy number."""
+    """Load a checkpoint with DataParallel's names and a NumPy score, as the original writes it."""
     assert command("train", "--cfg", write(root)).code == 0
     path = output(root) / "checkpoint.pth"
     state = torch.load(path, weights_only=True)
@@ -113,7 +113,7 @@ def test_a_run_of_the_original_is_gone_on_with(root, command):
     state["state_dict"] = {f"module.{key}": value for key, value in weights.items()}
     torch.save(state, path)
     ended = command("train", "--cfg", write(root, AUTO_RESUME=True))
-    assert ended.code == 0 and "going on with epoch 1, best score so far 0.1250" in ended.out
+    assert ended.code == 0 and "resuming at epoch 1, best score so far 0.1250" in ended.out
     final = torch.load(output(root) / "final_state.pth", weights_only=True)
     assert all(torch.equal(final[key], value) for key, value in weights.items())
 
@@ -122,10 +122,10 @@ def test_a_run_begun_from_a_checkpoint_goes_on_with_its_own_and_keeps_its_own_be
     assert command("train", "--cfg", write(root, "first")).code == 0
     start = {"CHECKPOINT": str(output(root, "first") / "checkpoint.pth"), "END_EPOCH": 2}
     path = write(root, "second", AUTO_RESUME=True, TRAIN=start)
-    assert f"{start['CHECKPOINT']}: going on with epoch 1" in command("train", "--cfg", path).out
+    assert f"{start['CHECKPOINT']}: resuming at epoch 1" in command("train", "--cfg", path).out
     own = output(root, "second")
     assert (own / "model_best.pth").exists()
-    assert f"{own / 'checkpoint.pth'}: going on with epoch 2" in command("train", "--cfg", path).out
+    assert f"{own / 'checkpoint.pth'}: resuming at epoch 2" in command("train", "--cfg", path).out
 
 
 def test_the_best_network_is_never_replaced_by_a_worse_one_even_after_a_resume(
@@ -143,7 +143,7 @@ def test_the_best_network_is_never_replaced_by_a_worse_one_even_after_a_resume(
         final = torch.load(output(root) / "final_state.pth", weights_only=True)
         held = torch.load(best, weights_only=True)
         seen.append(all(torch.equal(final[key], held[key]) for key in final))
-    # As published, an equal score takes the place.
+    # As in the published code, an equal score replaces the best network.
     assert seen == [True, False, True]
 
 
@@ -192,7 +192,7 @@ def test_a_validation_that_is_no_longer_wanted_is_left_out_of_a_resume(root, com
     ("key", "value", "part"),
     [
         ("MODEL.EXTRA.STAGE4.NUM_CHANNELS", "[4, 8, 16, 24]", "does not fit PoseHRNet"),
-        ("TRAIN.OPTIMIZER", "sgd", "its optimizer is not TRAIN.OPTIMIZER"),
+        ("TRAIN.OPTIMIZER", "sgd", "was written with another optimizer than TRAIN.OPTIMIZER"),
     ],
 )
 def test_a_checkpoint_of_another_experiment_is_one_line_that_names_it(

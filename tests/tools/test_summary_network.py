@@ -1,4 +1,4 @@
-"""tools/summary_network.py: what it counts, and what it says."""
+"""Tests of tools/summary_network.py: its counts and output."""
 
 import importlib
 import json
@@ -20,7 +20,7 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 pytestmark = pytest.mark.usefixtures("quick_shapes")
 
 
-# The golden files' counts: by mmcv's tool, and of all convolutions and matrix products.
+# Networks with counts in golden files: by mmcv's tool, and of all convolutions and matrix products.
 MMCV = {
     "sr_head_resnet_50": ("pose_resnet", "sr"),
     "srpose_hrnet_w32": ("pose_hrnet", "srpose"),
@@ -40,7 +40,7 @@ def tool(monkeypatch):
 
 @pytest.fixture
 def experiment(tmp_path):
-    """A file for a small network with an input of 64 x 96 (height x width)."""
+    """Return the YAML of a small network with an input of 64 x 96 (height x width)."""
     path = tmp_path / "tiny.yaml"
     content = yaml.safe_load(tiny_hrnet_cfg().dump())
     content["MODEL"]["IMAGE_SIZE"] = [96, 64]
@@ -95,7 +95,7 @@ def test_counts_what_the_papers_tables_say(tool, capsys, family, size, depth):
     dataset, shape = size.split()
     experiment = f"{dataset}/{family}_hrnet/{family}hrnet_{depth}_{shape}"
     summary = summarized(tool, capsys, experiment)
-    # The tables cut the figures or round them.
+    # The tables truncate or round the figures.
     assert summary["counted_mflops"] == pytest.approx(summary["published_mflops"], abs=0.1)
     millions = summary["parameters"] / 1e6
     assert millions == pytest.approx(summary["published_mparameters"], abs=0.1)
@@ -135,7 +135,7 @@ def test_counts_what_the_layers_shapes_say(tool, cfg):
     by_hand = {}
 
     def count(module, args, output):
-        # A deconvolution puts its kernel on every input pixel, a convolution on every output one.
+        # A deconvolution applies its kernel per input pixel, a convolution per output pixel.
         pixels = args[0] if isinstance(module, nn.ConvTranspose2d) else output
         by_hand[module] = module.weight.numel() * math.prod(pixels.shape[2:])
 

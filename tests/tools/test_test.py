@@ -1,4 +1,4 @@
-"""tools/test.py: the scores that training had, results for the servers, and bad input."""
+"""Tests of tools/test.py: scores, results for evaluation servers, and bad input."""
 
 import json
 import re
@@ -13,18 +13,18 @@ import torch
 from lib.core.backends import load_network
 from lib.keypoints.geometry import PIXEL_STD
 from tests import tiny
-from tests.tools.runs import history, is_one_line, leftovers, lively_weights, output, write
+from tests.tools.runs import history, is_one_line, leftovers, output, random_weights, write
 
 
 @pytest.fixture
 def trained(root, command) -> Path:
-    """The folder of an experiment trained for one epoch."""
+    """Train an experiment for one epoch and return its output folder."""
     assert command("train", "--cfg", write(root)).code == 0
     return output(root)
 
 
 def table(text: str) -> list[float]:
-    """The numbers of the last Markdown row."""
+    """Return the numbers in the last Markdown row."""
     row = re.findall(r"^\| pose_hrnet \| (.*) \|$", text, re.MULTILINE)[-1]
     return [float(number) for number in row.split(" | ")]
 
@@ -115,7 +115,7 @@ def test_detected_boxes_are_tested_and_rescored(root, trained, command):
     ended = command("test", "--cfg", write(root), *arguments)
     assert ended.code == 0 and 0 < table(ended.out)[0] < 1
     results = json.loads((trained / "results/keypoints_val2017_results_0.json").read_text())
-    # The kept people's scores are the detector's times the mean of their joints' above 0.
+    # A score is the box score times the mean of the joint scores above 0.
     for entry in results:
         scores = [score for score in entry["keypoints"][2::3] if score > 0]
         found = entry["score"] / (sum(scores) / len(scores))
@@ -145,8 +145,8 @@ def test_weights_that_are_not_numbers_are_an_error_and_leave_no_results(root, tr
 
 
 def exported(root, command) -> tuple[Path, Path]:
-    """Weights, and their network as a file."""
-    weights = lively_weights(root)
+    """Return random weights and the exported network."""
+    weights = random_weights(root)
     options = ("--weights", weights, "--to", "torchscript")
     ended = command("export", "--cfg", write(root), *options)
     assert ended.code == 0, ended
@@ -171,7 +171,7 @@ def test_an_exported_file_has_the_scores_of_its_weights(root, command):
     np.testing.assert_allclose(scores, wanted, atol=1e-4)
     assert "Loss" in expected.out and "Loss" not in ended.out
     (line,) = [line for line in ended.out.splitlines() if "DEBUG.SAVE_HEATMAPS_PRED:" in line]
-    assert line.endswith(f"left out, {file} shows no heatmaps")
+    assert line.endswith(f"skipped, {file} does not output heatmaps")
     assert (tested / "val_0_pred.jpg").exists()
     assert not (tested / "val_0_hm_pred.jpg").exists()
 
@@ -182,7 +182,7 @@ def test_what_an_exported_file_cannot_do_is_one_line(root, command):
     ended = command(*arguments, "--fuse-conv-bn")
     assert is_one_line(ended, f"--fuse-conv-bn: {file} is an exported file")
     ended = command(*arguments, "--precision", "bfloat16")
-    assert is_one_line(ended, "precision: lively.ts runs in float32")
+    assert is_one_line(ended, "precision: random.ts runs in float32")
     ended = command(*arguments, "--precision", "half")
     assert is_one_line(ended, "precision: must be float32 or bfloat16, not 'half'")
     ended = command(*arguments, "TEST.FLIP_TEST", "False")
@@ -201,9 +201,9 @@ def test_weights_are_tested_in_bfloat16(root, tool, command, monkeypatch):
 
     monkeypatch.setattr(module, "load_network", hooked)
     monkeypatch.setattr("lib.core.backends.has_bfloat16", lambda _: True)  # emulated where missing
-    arguments = ("--precision", "bfloat16", "TEST.MODEL_FILE", lively_weights(root))
+    arguments = ("--precision", "bfloat16", "TEST.MODEL_FILE", random_weights(root))
     ended = command(module, "--cfg", write(root), *arguments)
-    assert ended.code == 0 and "lively.pth in bfloat16" in ended.out
+    assert ended.code == 0 and "random.pth in bfloat16" in ended.out
     assert set(computed) == {torch.bfloat16}
 
 

@@ -1,4 +1,4 @@
-"""tools/train.py from the command line to the files it leaves, and what it says to bad input."""
+"""Tests of tools/train.py: its output files, and its errors on bad input."""
 
 import errno
 import json
@@ -103,7 +103,7 @@ def test_without_auto_resume_a_run_begins_anew(root, command):
     path = write(root)
     assert command("train", "--cfg", path).code == 0
     first = (output(root) / "final_state.pth").read_bytes()
-    assert "going on" not in command("train", "--cfg", path).out
+    assert "resuming" not in command("train", "--cfg", path).out
     assert (output(root) / "final_state.pth").read_bytes() == first
     assert len(history(output(root))) == 1
 

@@ -1,4 +1,4 @@
-"""The lightweight networks learn: a few drawn people by heart, by the command line."""
+"""Test that the lightweight networks can overfit a few drawn people."""
 
 from pathlib import Path
 
@@ -64,5 +64,5 @@ def test_a_network_learns_a_few_people_by_heart(experiment, epochs, figures, com
         "False",
     )
     assert ended.code == 0, ended.err
-    # On an untrained network, and after one epoch, it is 0.
+    # It is 0 for an untrained network and after one epoch.
     assert float(history(tmp_path)[-1]["Ap .5"]) > 0.5

@@ -1,1 +1,1 @@
-"""Benchmarks that back the figures in docs/performance.md and docs/export.md."""
+"""Benchmarks behind the figures in docs/performance.md."""

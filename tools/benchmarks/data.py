@@ -1,4 +1,4 @@
-"""Samples on their way to the network, and post-processing."""
+"""Data pipeline and post-processing."""
 
 import tempfile
 from pathlib import Path
@@ -25,7 +25,7 @@ IMAGES_IN_TEST = 8
 
 
 def run(images: int = 64, people: int = 20, batch: int = 32, repeats: int = 7) -> list[Row]:
-    """Time samples of ``people`` in each of ``images``, processed in batches."""
+    """Time the processing of ``images`` images with ``people`` people each."""
     cfg = load_config(EXPERIMENT)
     codec = build_codec(cfg, COCO)
     with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +43,7 @@ def run(images: int = 64, people: int = 20, batch: int = 32, repeats: int = 7) -
 def training_row(
     dataset: TopDownDataset, codec: Any, rows: np.ndarray, batch: int, repeats: int
 ) -> Row:
-    """From a JPEG file to network input and targets, beside decoding the JPEG."""
+    """Time a JPEG file to network input and targets; reference: decoding the JPEG."""
     paths = [dataset.table.path(row) for row in rows]
     samples = collate([dataset[row] for row in np.resize(rows, batch)])
     sample, prepared, decoded = fastest(
@@ -60,7 +60,7 @@ def training_row(
 
 
 def test_row(dataset: TopDownDataset, codec: Any, people: int, repeats: int) -> Row:
-    """All people of an image, which is decoded once, beside one person at a time."""
+    """Time all people of an image at once; reference: one person at a time."""
     images = min(len(dataset.table.paths), IMAGES_IN_TEST)
     rows = np.arange(images * people).reshape(images, people)
 
@@ -72,12 +72,12 @@ def test_row(dataset: TopDownDataset, codec: Any, people: int, repeats: int) -> 
 
     value, reference = (1e3 * s / rows.size for s in fastest([by_image, by_person], repeats))
     agrees = torch.allclose(torch.cat(by_image()), torch.cat(by_person()), atol=1e-5)
-    name = f"box in a test with {people} boxes an image"
+    name = f"box in a test with {people} boxes per image"
     return Row(name, "ms", value, reference, "reference: one person at a time", agrees)
 
 
 def post_processing_row(dataset: TopDownDataset, codec: Any, rows: np.ndarray, repeats: int) -> Row:
-    """Flip, average, accuracy and decoding of a batch, beside one sample at a time."""
+    """Time flip, average, accuracy and decoding of a batch; reference: one sample at a time."""
     batch = collate([dataset[row] for row in rows])
     target = codec.encode(batch["joints"], batch["visible"])
     generator = torch.Generator().manual_seed(0)
@@ -109,6 +109,6 @@ def collate(samples: list[dict]) -> dict[str, torch.Tensor]:
 
 
 def prepare(batch: dict[str, torch.Tensor], codec: Any) -> torch.Tensor:
-    """Do what a device does with a batch, and return the normalised crops."""
+    """Process a batch as on the device, and return the normalised crops."""
     codec.encode(batch["joints"], batch["visible"])
     return normalize(batch["image"])

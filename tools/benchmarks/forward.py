@@ -1,4 +1,4 @@
-"""A network's forward pass: as it is, folded, compiled and exported."""
+"""Forward pass of a network: plain, folded, compiled and exported."""
 
 import argparse
 import functools
@@ -22,27 +22,50 @@ from lib.utils.devices import choose_devices, has_bfloat16
 from lib.utils.errors import InputError
 
 FORMS = ("plain", "folded", "compiled", "onnxruntime", "openvino", "openvino-bf16")
-TOLERANCE = 1e-3  # between forms, in standard deviations of the output
+TOLERANCE = 1e-3  # in standard deviations of the output
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
-    """The options that ``forward`` and ``predict`` share."""
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="the experiment's YAML")
-    parser.add_argument("--weights", type=Path, help="a checkpoint; else the weights are random")
-    parser.add_argument("--repeats", type=int, default=15, help="of which the fastest counts (15)")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over the YAML's")
+    """Add the options shared by ``forward`` and ``predict``."""
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="checkpoint (default: random weights)"
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=15,
+        metavar="N",
+        help="number of runs; the fastest counts (default: 15)",
+    )
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML"
+    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_network_options(parser)
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 32], help="sizes (1 32)")
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, help="which (all)")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        nargs="+",
+        default=[1, 32],
+        metavar="N",
+        help="batch sizes (default: 1 32)",
+    )
+    parser.add_argument(
+        "--forms",
+        nargs="+",
+        choices=FORMS,
+        default=FORMS,
+        help="variants of the network to time (default: all)",
+    )
 
 
 def run(args: argparse.Namespace) -> list[Row]:
-    """Time every form at every batch size, and compare the outputs."""
+    """Time every variant at every batch size, and compare the outputs."""
     if min(*args.batch, args.repeats) < 1:
-        raise InputError("--batch and --repeats must be 1 or more")
+        raise InputError("--batch, --repeats: must be 1 or more")
     cfg = load_config(args.cfg, args.opts)
     device = choose_devices(cfg.GPUS)[0]
     torch.manual_seed(0)
@@ -63,7 +86,7 @@ def run(args: argparse.Namespace) -> list[Row]:
 def compare_forms(
     network: nn.Module, images: Tensor, names: Sequence[str], repeats: int
 ) -> list[Row]:
-    """The rows of one batch: ``plain``, which is the reference, and the other forms."""
+    """Return the rows of one batch: ``plain``, which is the reference, and the other variants."""
     forms = make_forms(["plain", *(name for name in names if name != "plain")], network, images)
     with torch.inference_mode():
         expected = network(images)
@@ -84,7 +107,7 @@ def compare_forms(
 
 
 def difference(outputs: Any, expected: Any) -> float:
-    """The largest difference, in standard deviations of the expected output."""
+    """Return the largest difference, in standard deviations of the expected output."""
     if isinstance(expected, Tensor):
         outputs = outputs[0] if isinstance(outputs, list) else outputs
         return float((outputs - expected).abs().max() / expected.std())
@@ -92,16 +115,16 @@ def difference(outputs: Any, expected: Any) -> float:
 
 
 def randomize(network: nn.Module, images: Tensor) -> None:
-    """Initialise the network so that every layer affects its output.
+    """Initialize the network so that every layer affects its output.
 
-    The papers' initial weights are so small that rounding would hide differences. Convolutions get
+    With the papers' small initial weights, rounding would hide differences. Here convolutions have
     outputs of unit variance (Mishkin, Matas: All you need is a good init, 2016), and batch norms
-    nearly the statistics of their inputs, so that activations keep their scale from layer to layer.
+    have nearly the statistics of their inputs, so activations keep their scale.
     """
 
     def scale(conv: nn.Module, _: tuple, output: Tensor) -> Tensor:
         std = output.std()
-        if std == 0:  # a ReLU before it may let nothing through
+        if std == 0:  # all inputs may be 0 after a ReLU
             return output
         conv.weight.div_(std)
         return output / std
@@ -130,8 +153,10 @@ def randomize(network: nn.Module, images: Tensor) -> None:
 def make_forms(
     names: Sequence[str], network: nn.Module, images: Tensor
 ) -> dict[str, Callable[[Tensor], Any]]:
-    """The network in each form, for a batch like ``images``. A form that cannot run on this
-    machine is left out with a message on standard error."""
+    """Build the variants of the network for batches like ``images``.
+
+    Variants that cannot run on this machine are skipped with a message on standard error.
+    """
     folded = fold_batch_norms(network)
 
     @functools.cache
@@ -152,12 +177,12 @@ def make_forms(
         try:
             forms[name] = makers[name]()
         except InputError as error:
-            print(f"{name} is left out: {error}", file=sys.stderr)
+            print(f"{name} is skipped: {error}", file=sys.stderr)
     return forms
 
 
 def compiled(network: nn.Module, images: Tensor) -> Callable[[Tensor], Any]:
-    """By torch.compile: CUDA graphs on a GPU, frozen weights on a CPU."""
+    """Compile with torch.compile: CUDA graphs on a GPU, frozen weights on a CPU."""
     torch.compiler.reset()
     if images.is_cuda:
         return torch.compile(network, mode="reduce-overhead")
@@ -165,7 +190,7 @@ def compiled(network: nn.Module, images: Tensor) -> Callable[[Tensor], Any]:
 
 
 def in_onnxruntime(graph: bytes, device: torch.device) -> Callable[[Tensor], list[Tensor]]:
-    """By ONNX Runtime; the time includes copies from and to a GPU."""
+    """Run in ONNX Runtime; the time includes copies from and to a GPU."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         path.write_bytes(graph)
@@ -175,9 +200,9 @@ def in_onnxruntime(graph: bytes, device: torch.device) -> Callable[[Tensor], lis
 
 
 def in_openvino(graph: bytes, precision: str) -> Callable[[Tensor], list[Tensor]]:
-    """By OpenVINO on the CPU."""
+    """Run in OpenVINO on the CPU."""
     if precision == "bfloat16" and not has_bfloat16(torch.device("cpu")):
-        raise InputError("this CPU has no bfloat16")
+        raise InputError("this CPU does not support bfloat16")
     core = import_optional("openvino", "OpenVINO").Core()
     settings = openvino_settings(precision)
     request = core.compile_model(core.read_model(graph), "CPU", settings).create_infer_request()

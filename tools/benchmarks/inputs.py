@@ -1,4 +1,4 @@
-"""Random inputs of the sizes that COCO has."""
+"""Random inputs of COCO's sizes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +14,11 @@ from lib.keypoints.skeletons import COCO
 WIDTH, HEIGHT = 640, 480
 JOINTS = len(COCO)
 ASPECT_RATIO = 192 / 256  # of crops
-OUTLINE = 60  # numbers of a segmentation; COCO's have some 40 to 90
+OUTLINE = 60  # values per segmentation; COCO has about 40 to 90
 
 
 def write_photos(folder: Path, count: int) -> list[str]:
-    """Write ``count`` JPEG files of 640 x 480 with about the detail of COCO's, 130 to 200 KB."""
+    """Write ``count`` JPEG files of 640 x 480 pixels, about as detailed as COCO's (130-200 KB)."""
     rng = np.random.default_rng(0)
     paths = []
     for number in range(count):
@@ -39,7 +39,7 @@ def write_photos(folder: Path, count: int) -> list[str]:
 
 
 def people_in(paths: list[str], count: int) -> Table:
-    """``count`` people in each of the photos, with boxes and joints anywhere in it."""
+    """Return ``count`` people per photo, with random boxes and joints."""
     rng = np.random.default_rng(0)
     image = np.repeat(np.arange(len(paths), dtype=np.int32), count)
     size = np.array([WIDTH, HEIGHT], np.float64)
@@ -62,9 +62,9 @@ def people_in(paths: list[str], count: int) -> Table:
 
 
 def detections(count: int, images: int) -> tuple[np.ndarray, ...]:
-    """Keypoints (N, K, 3), scores (N,), areas (N,) and images (N,) of ``count`` detected people.
+    """Return keypoints (N, K, 3), scores (N,), areas (N,) and images (N,) of detected people.
 
-    Each is one of about a third as many bodies in its image, more or less displaced.
+    They are noisy copies of about a third as many bodies, so that NMS has duplicates to remove.
     """
     rng = np.random.default_rng(0)
     image = np.sort(rng.integers(0, images, count))
@@ -79,7 +79,7 @@ def detections(count: int, images: int) -> tuple[np.ndarray, ...]:
 
 
 def boxes(count: int) -> np.ndarray:
-    """(N, 5): x1, y1, x2, y2, score of ``count`` boxes in one image."""
+    """Return x1, y1, x2, y2, score (N, 5) of ``count`` boxes in one image."""
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 900, (count, 2))
     opposite = corner + rng.uniform(20, 120, (count, 2))
@@ -87,12 +87,14 @@ def boxes(count: int) -> np.ndarray:
 
 
 def write_annotations(path: Path, images: int, annotations: int, people: int) -> None:
-    """Write an annotation file with all the fields of COCO's ``person_keypoints_train2017.json``;
-    ``people`` of the annotations have joints."""
+    """Write an annotation file with all fields of COCO's ``person_keypoints_train2017.json``.
+
+    ``people`` is the number of annotations with joints.
+    """
     rng = np.random.default_rng(0)
     encode = msgspec.json.encode
 
-    def encoded(entries: Iterator[dict]) -> list[msgspec.Raw]:  # smaller than the entries
+    def encoded(entries: Iterator[dict]) -> list[msgspec.Raw]:  # takes less memory than the dicts
         return [msgspec.Raw(encode(entry)) for entry in entries]
 
     content = {

@@ -1,4 +1,4 @@
-"""Reading a large annotation file: time and memory, beside pycocotools."""
+"""Time and memory of reading a large annotation file, compared with pycocotools."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ SPLIT = "random"
 
 
 class Usage(NamedTuple):
-    """The number of people read, CPU seconds, and peak memory in MiB."""
+    """Number of people read, CPU time in seconds, and peak memory in MiB."""
 
     people: int
     seconds: float
@@ -32,7 +32,7 @@ class Usage(NamedTuple):
 def run(
     images: int = 118_287, annotations: int = 262_465, people: int = 149_980, repeats: int = 2
 ) -> list[Row]:
-    """Read an annotation file as large as COCO's train2017; ``people`` annotations have joints."""
+    """Time reading a train2017-sized file; ``people`` is the number of annotations with joints."""
     with tempfile.TemporaryDirectory() as root:
         path = annotation_file(root)
         path.parent.mkdir()
@@ -59,13 +59,13 @@ def best(usages: list[Usage]) -> tuple[float, float]:
 
 
 def in_new_process(root: str, reference: bool) -> Usage:
-    """Run ``read`` in a new process, whose memory is its own."""
+    """Run ``read`` in a new process, to measure its memory alone."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(read, root, reference).result()
 
 
 def read(root: str, reference: bool) -> Usage:
-    """Read the annotation file with this project or, for ``reference``, with pycocotools."""
+    """Read the annotation file with this project, or with pycocotools if ``reference``."""
     logging.disable()
     before, start = status("VmRSS"), time.process_time()
     if reference:
@@ -78,11 +78,13 @@ def read(root: str, reference: bool) -> Usage:
 
 
 def status(key: str) -> float:
-    """A number of /proc/self/status in MiB. The peak of ``resource.getrusage`` would include that
-    of the parent process."""
+    """Return a value of /proc/self/status in MiB.
+
+    The peak of ``resource.getrusage`` would include that of the parent process.
+    """
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise InputError("the memory of a process can only be read on Linux") from None
+        raise InputError("load: memory can only be measured on Linux") from None
     line = next(line for line in lines if line.startswith(f"{key}:"))
     return int(line.split()[1]) / 1024

@@ -1,4 +1,4 @@
-"""Timing, and tables of the results."""
+"""Timing, and tables of results."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ import torch
 class Row:
     """A measurement and its reference from the same run, both in ``unit``.
 
-    ``agrees`` is False where the two gave different results.
+    ``agrees`` is False if their results differ.
     """
 
     name: str
@@ -33,10 +33,10 @@ def fastest(
     clock: Callable[[], float] = time.process_time,
     warm_up: bool = False,
 ) -> list[float]:
-    """Seconds of the fastest of ``repeats`` runs of each function.
+    """Return the seconds of the fastest of ``repeats`` runs of each function.
 
-    The functions take turns, so that other work on the machine affects all of them alike. With
-    ``warm_up`` each timed run directly follows an untimed one of the same function.
+    The functions take turns, so that other work on the machine affects all of them equally. With
+    ``warm_up``, an untimed run directly precedes each timed run.
     """
     best = [float("inf")] * len(runs)
     for _ in range(repeats):
@@ -50,7 +50,7 @@ def fastest(
 
 
 def wall_clock() -> float:
-    """Wall-clock time in seconds, after pending work on the GPU."""
+    """Return the wall-clock time in seconds, after pending GPU work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -70,7 +70,7 @@ def one_thread() -> Iterator[None]:
 
 
 def machine() -> str:
-    """Processor, number of threads and versions, in one line."""
+    """Describe the processor, number of threads and versions in one line."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Non-maximum suppression: compiled, beside NumPy."""
+"""Non-maximum suppression: compiled code compared with NumPy."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ def run(
 
 
 def compare(name: str, suppress: Callable[[], np.ndarray], repeats: int) -> Row:
-    """Time the compiled version beside NumPy's, or NumPy's alone where nothing was built."""
+    """Time the compiled version against NumPy, or only NumPy if it is not built."""
     with numpy_only():
         (slow,) = fastest([suppress], repeats)
         expected = suppress()
@@ -44,7 +44,7 @@ def compare(name: str, suppress: Callable[[], np.ndarray], repeats: int) -> Row:
 
 @contextmanager
 def numpy_only() -> Iterator[None]:
-    """Run NMS on NumPy, without the warning that it is slow."""
+    """Use NumPy for NMS, without the warning that it is slow."""
     saved = backend.compiled, backend._warned
     backend.compiled, backend._warned = None, True
     try:

@@ -1,4 +1,4 @@
-"""From an image to keypoints with ``Predictor``, by each backend."""
+"""Prediction from image to keypoints, with each backend."""
 
 import argparse
 import sys
@@ -28,27 +28,29 @@ from lib.utils.devices import has_bfloat16, keep_memory
 from lib.utils.errors import InputError
 
 CPU = torch.device("cpu")
-EAGER, FOLDED, OPENVINO_BF16 = "PyTorch, as it is", "PyTorch, folded", "openvino, bfloat16"
-PEOPLE = 16  # crops on which keypoints are compared
-TOLERANCE = 0.05  # of stable joints, in crop pixels
+PLAIN, FOLDED, OPENVINO_BF16 = "PyTorch, plain", "PyTorch, folded", "openvino, bfloat16"
+PEOPLE = 16  # crops to compare keypoints on
+TOLERANCE = 0.05  # crop pixels, for stable joints
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_network_options(parser)
-    parser.add_argument("--image", metavar="FILE", help="with one person; else a drawn one")
+    parser.add_argument(
+        "--image", metavar="FILE", help="image of one person (default: a drawn person)"
+    )
 
 
 def run(args: argparse.Namespace) -> list[Row]:
-    """Time ``Predictor`` with each backend on one box, and compare the keypoints."""
+    """Time ``Predictor`` with each backend on one box, and compare keypoints on other crops."""
     if args.repeats < 1:
-        raise InputError("--repeats must be 1 or more")
+        raise InputError("--repeats: must be 1 or more")
     cfg = load_config(args.cfg, args.opts)
     keep_memory()
     image, box = image_and_box(args.image)
     with tempfile.TemporaryDirectory() as folder:
         backends = make_backends(cfg, args.weights or random_weights(cfg), Path(folder))
         crops, _ = real_crops(cfg, PEOPLE)
-        reference = backends[EAGER]
+        reference = backends[PLAIN]
         found = [difference(backend, reference, crops) for backend in backends.values()]
         predictors = [Predictor(cfg, backend=backend) for backend in backends.values()]
         runs = [partial(predictor, image, [box]) for predictor in predictors]
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> list[Row]:
 
 
 def image_and_box(path: str | None) -> tuple[np.ndarray, tuple[float, ...]]:
-    """An RGB image and the box of a person in it: the whole of the file, or a drawn person."""
+    """Return an RGB image and a person's box: the whole image file, or a drawn person."""
     if path:
         image = cv2.cvtColor(read_image(path), cv2.COLOR_BGR2RGB)
         return image, (0, 0, image.shape[1], image.shape[0])
@@ -84,13 +86,15 @@ def random_weights(cfg: CfgNode) -> dict[str, Tensor]:
 
 
 def make_backends(cfg: CfgNode, weights: Path | dict, folder: Path) -> dict[str, Backend]:
-    """Every backend by name, exported for one crop at a time; what cannot run on this machine is
-    left out with a message on standard error."""
+    """Build all backends by name, exported with a batch size of 1.
+
+    Backends that cannot run on this machine are skipped with a message on standard error.
+    """
     skeleton = skeleton_of(cfg)
     codec = build_codec(cfg, skeleton)
     folded = load_network(cfg, weights, CPU)
     backends: dict[str, Backend] = {
-        EAGER: network_backend(cfg, load_network(cfg, weights, CPU, fold=False), codec),
+        PLAIN: network_backend(cfg, load_network(cfg, weights, CPU, fold=False), codec),
         FOLDED: network_backend(cfg, folded, codec),
     }
     module = DecodingNetwork(folded, codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST).eval()
@@ -102,7 +106,7 @@ def make_backends(cfg: CfgNode, weights: Path | dict, folder: Path) -> dict[str,
             path = (folder / kind).with_suffix(MAIN_SUFFIX[kind])
             backends[kind] = build_backend(cfg, skeleton, path)
         except InputError as error:
-            print(f"{kind} is left out: {error}", file=sys.stderr)
+            print(f"{kind} is skipped: {error}", file=sys.stderr)
     if OPENVINO in backends and has_bfloat16(CPU):
         backends[OPENVINO_BF16] = build_backend(cfg, skeleton, path, precision="bfloat16")
     return backends
