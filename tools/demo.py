@@ -104,7 +104,7 @@ def main() -> None:
     if not items:
         sys.exit(1)
     device = choose_device(args.device, cfg)
-    find = people_finder(args, cfg, device, annotated, problems)
+    box_source = choose_box_source(args, cfg, device, annotated, problems)
     weights = choose_weights(args, cfg)
     predictor = Predictor(cfg, weights, device, precision=args.precision)
     logger.info("=> %s: results go to %s", weights, folder)
@@ -113,7 +113,7 @@ def main() -> None:
     )
     total = count_frames(items)
     size = 1 if total is None else args.batch  # a camera's frame must not wait for a batch to fill
-    found = predict_frames(frames, find, predictor, size)
+    found = predict_frames(frames, box_source, predictor, size)
     write_all(args, folder, skeleton, found, total, annotated, problems)
     if problems.count:
         sys.exit(1)
@@ -138,11 +138,7 @@ def demo_parser() -> argparse.ArgumentParser:
     )
     add("--output", metavar="DIR", help="output folder (default: output/demo/<experiment>)")
     add("--boxes", metavar="FILE", help="JSON file of boxes, like COCO detections")
-    add(
-        "--detector",
-        metavar="NAME",
-        help="torchvision detection model, YAML of an ONNX detector, or none",
-    )
+    add("--detector", metavar="NAME", help="torchvision model, an ONNX detector's YAML, or none")
     add(
         "--detector-weights",
         default="",
@@ -157,11 +153,7 @@ def demo_parser() -> argparse.ArgumentParser:
         metavar="CLASS",
         help="classes to detect (default: people)",
     )
-    add(
-        "--annotations",
-        metavar="FILE",
-        help="ground truth in COCO's layout, to report keypoint errors",
-    )
+    add("--annotations", metavar="FILE", help="ground truth like COCO's, to report errors")
     add("--batch", type=int, default=8, metavar="N", help="frames per batch (default: 8)")
     add(
         "--threshold",
@@ -248,7 +240,7 @@ def choose_device(name: str | None, cfg: CfgNode) -> torch.device:
     return device
 
 
-def people_finder(
+def choose_box_source(
     args: argparse.Namespace,
     cfg: CfgNode,
     device: torch.device,

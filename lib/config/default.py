@@ -14,7 +14,7 @@ _C.LOG_DIR = "log"  # TensorBoard: <LOG_DIR>/<dataset>/<network>/<experiment>_<t
 _C.DATA_DIR = ""  # prepended to the data and weight paths of the configuration
 _C.GPUS = (0,)  # GPUs to use; unavailable ones are skipped, and with none the CPU is used
 _C.WORKERS = 4  # data-loading processes, at most the number of CPU cores
-_C.PRINT_FREQ = 20  # log every this many steps
+_C.PRINT_FREQ = 20  # steps between two log lines
 _C.AUTO_RESUME = False  # resume from checkpoint.pth if the output folder has one
 _C.PIN_MEMORY = True  # page-locked batches for faster copies to a GPU
 _C.SEED = 0  # random seed of initial weights, sample order and augmentation
@@ -44,7 +44,7 @@ _C.LOSS.USE_OHKM = False  # online hard keypoint mining instead of the mean over
 _C.LOSS.TOPK = 8  # OHKM: joints kept per person
 _C.LOSS.USE_TARGET_WEIGHT = True  # exclude unannotated joints from the loss
 _C.LOSS.LABEL_SMOOTHING = 0.1  # simcc with one-hot targets: label smoothing
-_C.LOSS.MEAN_OVER_BINS = False  # simcc with one-hot targets: NMTNORMCritierion (norm_*.yaml)
+_C.LOSS.MEAN_OVER_BINS = False  # simcc: average the loss over bins (leeyegy/SimCC norm_*.yaml)
 _C.LOSS.BETA = 10.0  # rtm_simcc: factor on outputs and targets before the softmax
 _C.LOSS.USE_DIFFERENT_JOINTS_WEIGHT = False  # weight each joint as the data set defines
 
@@ -57,9 +57,9 @@ _C.DATASET.DATA_FORMAT = "jpg"  # jpg, png or zip (images/<set>.zip instead of a
 _C.DATASET.SELECT_DATA = False  # train only on people whose joints are well centred in their box
 _C.DATASET.FLIP = True  # mirror half of the training samples
 _C.DATASET.SCALE_FACTOR = 0.25  # std of the random scale, clipped at one std
-_C.DATASET.ROT_FACTOR = 30.0  # std of the random rotation in degrees, clipped at two std
-_C.DATASET.PROB_HALF_BODY = 0.0  # probability of cropping to the upper or lower body ...
-_C.DATASET.NUM_JOINTS_HALF_BODY = 8  # ... of people with more visible joints than this
+_C.DATASET.ROT_FACTOR = 30.0  # std of random rotation, degrees; 60 % of samples are rotated
+_C.DATASET.PROB_HALF_BODY = 0.0  # half-body augmentation: probability
+_C.DATASET.NUM_JOINTS_HALF_BODY = 8  # half-body augmentation: only with more visible joints
 _C.DATASET.PROB_SHIFT = 0.0  # probability of shifting a training box, by up to a fifth of its size
 # Photometric augmentation of training samples, by probability (lib/dataset/photometric.py).
 _C.DATASET.PROB_COLOR = 0.0  # random exposure, contrast, gamma, white balance, saturation and hue
@@ -95,7 +95,7 @@ _C.TRAIN.WD = 0.0001  # weight decay of adamw and sgd
 _C.TRAIN.NESTEROV = False  # sgd
 _C.TRAIN.BEGIN_EPOCH = 0
 _C.TRAIN.END_EPOCH = 140
-_C.TRAIN.EVAL_INTERVAL = 1  # validate every this many epochs and after the last; 0 for never
+_C.TRAIN.EVAL_INTERVAL = 1  # epochs between validations, and one after the last epoch; 0: never
 _C.TRAIN.RESUME = False  # resume from checkpoint.pth in the output folder; it must exist
 _C.TRAIN.CHECKPOINT = ""  # resume from this file, unless AUTO_RESUME finds checkpoint.pth
 _C.TRAIN.BATCH_SIZE_PER_GPU = 32
@@ -106,12 +106,12 @@ _C.TEST = CN()
 _C.TEST.BATCH_SIZE_PER_GPU = 32
 _C.TEST.FLIP_TEST = False  # average with the prediction for the mirrored crop
 _C.TEST.POST_PROCESS = False  # refine heatmap maxima to sub-pixel positions
-_C.TEST.REFINE = ""  # quarter (a quarter pixel to the higher neighbour), dark, udp; '': TARGET_TYPE
+_C.TEST.REFINE = ""  # quarter, dark or udp; '' uses the method of MODEL.TARGET_TYPE
 _C.TEST.BLUR_KERNEL = 0  # dark, udp: odd kernel size of the blur before refining; 0: from the sigma
 _C.TEST.SHIFT_HEATMAP = False  # flip test: shift the flipped heatmaps by one pixel
 _C.TEST.USE_GT_BBOX = False  # use annotated boxes; False uses the detections in COCO_BBOX_FILE
 _C.TEST.IMAGE_THRE = 0.1  # drop boxes with a lower detection score
-_C.TEST.SOFT_NMS = False  # lower the score of overlapping poses instead of dropping them
+_C.TEST.SOFT_NMS = False  # keep the 20 poses per image that soft NMS ranks highest
 _C.TEST.OKS_THRE = 0.5  # NMS: poses with a higher OKS are duplicates
 _C.TEST.IN_VIS_THRE = 0.0  # exclude joints with a lower score from the score of a person
 _C.TEST.COCO_BBOX_FILE = ""  # detections: a JSON list of image_id, category_id, bbox, score
@@ -124,8 +124,8 @@ _C.DEBUG.SAVE_BATCH_IMAGES_PRED = False
 _C.DEBUG.SAVE_HEATMAPS_GT = False
 _C.DEBUG.SAVE_HEATMAPS_PRED = False
 
-# Keys of the original that have no effect, most of them not even there. They are accepted so that
-# its YAML files run unchanged.
+# Keys of the original that have no effect here; most have none there either. They are accepted so
+# that its YAML files run unchanged.
 IGNORED = frozenset(
     {
         "RANK",

@@ -105,7 +105,7 @@ def _setting(cfg: CfgNode, key: str) -> Any:
 
 
 class Runner:
-    """Base class of opened files: called with an input on the CPU, returns the outputs there."""
+    """Base class of runners. Calling one with an input on the CPU returns the outputs there."""
 
     description: Description
 

@@ -1,4 +1,4 @@
-"""Interface between an approach to pose estimation and the training and evaluation loops."""
+"""Interface through which the training and evaluation loops use a pose-estimation task."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence

@@ -59,7 +59,7 @@ class CocoKeypoints:
         data_format: ``jpg``, ``png`` or ``zip``.
         detections: JSON file of detected boxes; None to use the annotated boxes.
         score_threshold: detections with a lower score are dropped.
-        oks_threshold, visible_threshold, soft_nms: OKS-NMS in ``evaluate``; see TEST.*.
+        oks_threshold, visible_threshold, soft_nms: of rescoring and OKS-NMS; see TEST.*.
         annotations: annotation file, relative to ``root``; ``{split}`` is replaced by the split.
             '' for COCO's own name.
         images: image folder, relative to ``root``, likewise.
@@ -163,7 +163,7 @@ class CocoKeypoints:
         ]
         values = np.array(found, np.float64).reshape(-1, 7)
         image = images.rows(values[:, 0].astype(np.int64), path)
-        keep = _is_inside(values[:, 2:6], images.width[image], images.height[image])
+        keep = _overlaps_image(values[:, 2:6], images.width[image], images.height[image])
         logger.info(
             "=> %s: using %d of %d boxes, with scores of at least %g; skipped %d empty boxes or "
             "boxes outside the image",
@@ -245,8 +245,8 @@ class CocoKeypoints:
         """Return the new scores (P,), and the rows kept by OKS-NMS within each image."""
         oks_threshold, visible_threshold, soft_nms = self._suppression
         joint_scores = poses.scores.astype(np.float64)
-        counts = joint_scores > visible_threshold
-        mean = (joint_scores * counts).sum(1) / np.maximum(counts.sum(1), 1)
+        is_counted = joint_scores > visible_threshold
+        mean = (joint_scores * is_counted).sum(1) / np.maximum(is_counted.sum(1), 1)
         scores = mean * poses.box_score
         kept = oks_nms_groups(
             poses.with_scores(),
@@ -344,7 +344,7 @@ def _folder_or_archive(folder: str, data_format: str) -> str:
     return f"{folder}.zip@" if data_format == "zip" else folder
 
 
-def _is_inside(boxes: np.ndarray, width: np.ndarray, height: np.ndarray) -> np.ndarray:
+def _overlaps_image(boxes: np.ndarray, width: np.ndarray, height: np.ndarray) -> np.ndarray:
     """Return flags (N,) of the boxes (N, 4) that have an area and overlap their image."""
     has_area = (boxes[:, 2:] > 0).all(1)
     overlaps = (boxes[:, :2] + boxes[:, 2:] > 0).all(1)

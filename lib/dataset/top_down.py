@@ -40,7 +40,8 @@ class Augmentation:
     """Geometric augmentation, as set by DATASET.*.
 
     The distributions are those of lib/dataset/JointsDataset.py in the HRNet repository.
-    ``shift_probability`` is from mmpose: these boxes are shifted by up to a fifth of their size.
+    ``shift_probability`` is from mmpose: the share of boxes that are shifted, by up to a fifth of
+    their size.
     """
 
     flip: bool = True
@@ -69,8 +70,8 @@ class TopDownDataset(Dataset):
         image: uint8 (3, H, W), RGB.
         joints: float32 (K, 2), x, y in crop pixels; 0 if not annotated.
         visible: float32 (K,), 1 if the joint is annotated.
-        center, scale: float32 (2,), the box of the crop in pixels of the image or, if the sample is
-            flipped, of the mirrored image.
+        center, scale: float32 (2,), the cropped box: centre in pixels, and size / 200 pixels, of
+            the image or, if the sample is flipped, of the mirrored image.
         rotation: float32, degrees.
         box: float32 (4,), annotated or detected x, y, width, height in image pixels.
         score: float32, detection score.

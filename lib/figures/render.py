@@ -191,9 +191,10 @@ def cast_rays(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Intersect parallel rays, one per pixel, with round cones.
 
-    The ray meets the sphere at t at the depth z(t) = az + t dz - sqrt(f(t)), where f(t) = r(t)^2 -
-    |p - c(t)|^2 = c + 2 b t + a t^2. z is convex for f > 0, so the nearest surface is where dz
-    sqrt(f) = a t + b, with t clamped to the segment.
+    At t along its axis m(t) a cone is a sphere. The ray through p meets it at the depth z(t) =
+    az + t dz - sqrt(f(t)), where f(t) = r(t)^2 - |p - m(t)|^2 = qc + 2 qb t + qa t^2. z is convex
+    for f > 0, so the nearest surface is where dz sqrt(f) = qa t + qb, with t clamped to the
+    segment.
 
     Args:
         a, b: (n, 3) ends of the cones in pixels; z points away from the camera.

@@ -70,7 +70,7 @@ COCO = Skeleton(
 )
 
 # MPII has no official sigmas, since it uses PCKh. For OKS-NMS these are COCO's sigmas of the same
-# joints, the hip's for pelvis and thorax, and the shoulder's for the neck.
+# joints, the hip's for pelvis and thorax, the shoulder's for the neck, and the ear's for the head.
 MPII = Skeleton(
     names=(
         "right_ankle",

@@ -10,7 +10,7 @@ import numpy as np
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
 from lib.media.video import Frame, Item, VideoFile
-from lib.utils.drawing import draw_box, draw_person, number_color, write_image
+from lib.utils.drawing import draw_box, draw_person, track_color, write_image
 from lib.utils.reading import write_json
 
 KEPT_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))  # other formats become JPEG
@@ -87,7 +87,7 @@ def draw_people(
     """Draw people into ``image`` (H, W, 3) uint8 RGB; those with track ids get a labelled box."""
     for index, pose in enumerate(poses):
         if track_ids:
-            draw_box(image, pose.box, str(track_ids[index]), number_color(track_ids[index]))
+            draw_box(image, pose.box, str(track_ids[index]), track_color(track_ids[index]))
         elif style.boxes:
             draw_box(image, pose.box)
         draw_person(

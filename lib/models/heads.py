@@ -46,7 +46,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def init_weights(self, init: Init) -> None:
-        """Initialise in place with ``init``, but output layers with small weights."""
+        """Initialise with ``init``, except output layers, which get small weights."""
         init(self)
         for layer in self.output_layers():
             nn.init.normal_(layer.weight, std=SMALL_STD)

@@ -26,7 +26,7 @@ MOMENTUM = 0.1
 DOUBLE_UPDATE_MOMENTUM = 1 - (1 - MOMENTUM) ** 2  # one such update equals two with MOMENTUM
 NUM_STAGES = 3
 STEM_CHANNELS = 32
-MAX_MATMUL_MACS = 4e6  # below this, matmul beats the launch of a convolution on a CPU
+MAX_MATMUL_MACS = 4e6  # on a CPU, matmul is faster than a convolution up to this
 
 Branches = list[Tensor]  # branch i is (N, C_i, H / 2^i, W / 2^i)
 

@@ -1,8 +1,8 @@
-"""Non-maximum suppression of boxes and poses, with identical results in NumPy, Cython and CUDA.
+"""Non-maximum suppression of boxes (NumPy, Cython and CUDA) and poses (NumPy and Cython).
 
-``make`` builds the Cython and CUDA versions, which are optional. Only ``box_nms`` has a CUDA
-version. It replaces the original's ``gpu_nms`` in users' scripts; no tool uses it, because
-torchvision's detectors have their own NMS and ONNX Runtime returns too few boxes, on the CPU.
+``make`` builds the Cython and CUDA versions, which are optional and give the same results. The CUDA
+version replaces the original's ``gpu_nms`` in users' scripts. No tool uses it: torchvision's
+detectors have their own NMS, and boxes from ONNX Runtime are few and already on the CPU.
 
 All versions follow these rules:
 

@@ -135,7 +135,7 @@ def _font_scale(height: float) -> tuple[float, int]:
     return height / 22, max(1, round(height / 11))  # at scale 1 capitals are 22 pixels high
 
 
-def number_color(number: int) -> Color:
+def track_color(number: int) -> Color:
     """Return a bright color for a track number; consecutive numbers have very different colors."""
     hue = number * 67 % 180
     red, green, blue = cv2.cvtColor(np.uint8([[[hue, 190, 255]]]), cv2.COLOR_HSV2RGB)[0, 0]

@@ -15,7 +15,7 @@ from lib.keypoints.geometry import flip_permutation
 from lib.utils.devices import has_bfloat16
 from tests import tiny
 from tests.core.runs import CPU, parts, same_keypoints, task
-from tests.deploy.exports import small
+from tests.deploy.exports import skip_without_graphs, small
 
 
 class Oracle(torch.nn.Module):
@@ -143,8 +143,7 @@ def test_an_exported_file_is_scored_as_the_network_itself(tmp_path, target, deco
 
 
 def test_onnx_and_openvino_files_are_scored_openvinos_in_bfloat16(tmp_path):
-    for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
-        pytest.importorskip(package)
+    skip_without_graphs()
     run, made = parts(tmp_path), small(tmp_path)
     expected = validate(build_task(made.cfg, made.backend), run.tests).poses
     onnx = made.write(tmp_path, "onnx")

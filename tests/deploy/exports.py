@@ -1,8 +1,11 @@
 """Tiny networks and exported files of them."""
 
+import importlib.util
+import os
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 import torch
 from torch import nn
 from yacs.config import CfgNode
@@ -15,6 +18,21 @@ from lib.core.exported import Description
 from lib.deploy.export import MAIN_SUFFIX, DecodingNetwork, export
 from lib.keypoints.skeletons import COCO, Skeleton
 from tests import tiny
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino")
+# OpenVINO's own oneDNN reads this variable, too, and fails ("bad combination") if limited to SSE41.
+OPENVINO_WORKS = os.environ.get("ONEDNN_MAX_CPU_ISA") != "SSE41"
+
+
+def graphs_run() -> bool:
+    """Return True if this machine can export to ONNX and run ONNX Runtime and OpenVINO."""
+    return OPENVINO_WORKS and all(importlib.util.find_spec(name) for name in PACKAGES)
+
+
+def skip_without_graphs() -> None:
+    """Skip the test if ``graphs_run`` is False."""
+    if not graphs_run():
+        pytest.skip("needs ONNX Runtime and OpenVINO, and oneDNN without a limit to SSE41")
 
 
 class Small(NamedTuple):

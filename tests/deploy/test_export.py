@@ -10,7 +10,7 @@ from lib.core.exported import METADATA_KEY, Description, open_exported
 from lib.deploy.export import openvino_files
 from lib.deploy.parity import difference, random_crops
 from lib.utils.errors import InputError
-from tests.deploy.exports import small
+from tests.deploy.exports import skip_without_graphs, small
 
 
 def matches_pytorch(made, path) -> bool:
@@ -33,8 +33,7 @@ def test_torchscript_answers_as_pytorch_for_any_number_of_crops(tmp_path, target
 
 
 def test_onnx_and_openvino_answer_as_pytorch_for_any_number_of_crops(tmp_path):
-    for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
-        pytest.importorskip(package)
+    skip_without_graphs()
     made = small(tmp_path, TARGET_TYPE="udp")
     path = made.write(tmp_path, "onnx")
     assert matches_pytorch(made, path)

@@ -10,11 +10,11 @@ import yaml
 from lib.models import build_model
 from lib.nms import backend
 from lib.utils.errors import InputError
+from tests.deploy.exports import graphs_run
 from tests.models.configs import hrnet_cfg, tiny_light_cfg
 from tests.tools.conftest import TOOLS
 from tests.tools.runs import is_one_line
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino")
 NMS = {"detections": 300, "images": 20, "boxes": 60, "repeats": 1}
 
 
@@ -102,8 +102,7 @@ def test_forms_of_networks_with_several_outputs_agree(command, tmp_path, head):
     size = {"IMAGE_SIZE": [64, 64], "HEATMAP_SIZE": [64, 64]}
     content["MODEL"] |= {"HEAD": head, "TARGET_TYPE": kind, **size}
     path.write_text(yaml.safe_dump(content))
-    graphs = all(importlib.util.find_spec(name) for name in PACKAGES)
-    forms = ["folded", *(["onnxruntime", "openvino"] if graphs and head == "simcc" else [])]
+    forms = ["folded", *(["onnxruntime", "openvino"] if graphs_run() and head == "simcc" else [])]
     arguments = ["--cfg", path, "--batch", "2", "--repeats", "1", "--forms", *forms]
     ended = command("benchmark", "forward", *arguments)
     assert ended.code == 0, ended

@@ -191,7 +191,7 @@ def test_a_validation_that_is_no_longer_wanted_is_left_out_of_a_resume(root, com
 @pytest.mark.parametrize(
     ("key", "value", "part"),
     [
-        ("MODEL.EXTRA.STAGE4.NUM_CHANNELS", "[4, 8, 16, 24]", "does not fit PoseHRNet"),
+        ("MODEL.EXTRA.STAGE4.NUM_CHANNELS", "[4, 8, 16, 24]", "does not match PoseHRNet"),
         ("TRAIN.OPTIMIZER", "sgd", "was written with another optimizer than TRAIN.OPTIMIZER"),
     ],
 )

@@ -235,7 +235,7 @@ def test_weights_of_another_network_are_one_line_that_names_the_file(
     path = root.parent / "other.pth"
     torch.save(make(trained), path)
     ended = command("test", "--cfg", write(root), "TEST.MODEL_FILE", path)
-    assert is_one_line(ended, str(path), "does not fit PoseHRNet")
+    assert is_one_line(ended, str(path), "does not match PoseHRNet")
 
 
 def test_broken_data_is_one_line_that_names_the_file(root, trained, command):

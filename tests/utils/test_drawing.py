@@ -16,8 +16,8 @@ from lib.utils.drawing import (
     heatmap_rows,
     image_grid,
     mosaic,
-    number_color,
     side_colors,
+    track_color,
     write_curves,
     write_image,
 )
@@ -203,6 +203,6 @@ def test_a_box_has_its_label_above_it_where_there_is_room(y):
 
 
 def test_neighbouring_numbers_have_different_colours():
-    colors = np.array([number_color(n) for n in range(1, 21)])
+    colors = np.array([track_color(n) for n in range(1, 21)])
     assert (np.abs(np.diff(colors, axis=0)).max(1) > 60).all()
     assert len({tuple(color) for color in colors}) == 20

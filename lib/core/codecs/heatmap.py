@@ -30,7 +30,7 @@ class Target(NamedTuple):
 
 
 class HeatmapCodec(Codec):
-    """A Gaussian for each joint, decoded at the maximum. Of several outputs the last is decoded.
+    """A Gaussian for each joint, decoded at the maximum of the last output.
 
     Args:
         image_size, heatmap_size: (width, height) of the network's input and output.
@@ -38,8 +38,8 @@ class HeatmapCodec(Codec):
         flip_pairs: pairs of left and right joints.
         refine: sub-pixel refinement of the maxima, from lib.core.codecs.refinement, or None.
         shift: in the flip test, shift flipped heatmaps one pixel to the right, for alignment.
-        joint_weights: loss weights of the K joints. None: 1.
-        loss: loss of heatmaps, target heatmaps and weight.
+        joint_weights: loss weights of the K joints; None for 1.
+        loss: function of heatmaps, target heatmaps and weights.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ def build(
         shift: None: TEST.SHIFT_HEATMAP.
     """
     if cfg.LOSS.USE_OHKM and not 0 < cfg.LOSS.TOPK <= len(skeleton):
-        raise InputError(f"LOSS.TOPK: must be between 1 and the {len(skeleton)} joints")
+        raise InputError(f"LOSS.TOPK: must be from 1 to {len(skeleton)}, the number of joints")
     loss: Loss = partial(joints_ohkm_mse, topk=cfg.LOSS.TOPK) if cfg.LOSS.USE_OHKM else joints_mse
     if not cfg.LOSS.USE_TARGET_WEIGHT:
         loss = partial(_unweighted, loss)
