@@ -54,7 +54,10 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
         help="root folder for TensorBoard logs (overrides LOG_DIR)",
     )
     parser.add_argument(
-        "--dataDir", default="", metavar="DIR", help="prefix for data paths (overrides DATA_DIR)"
+        "--dataDir",
+        default="",
+        metavar="DIR",
+        help="prefix for data and weight paths (overrides DATA_DIR)",
     )
     parser.add_argument(
         "--prevModelDir",

@@ -138,7 +138,7 @@ def demo_parser() -> argparse.ArgumentParser:
     )
     add("--output", metavar="DIR", help="output folder (default: output/demo/<experiment>)")
     add("--boxes", metavar="FILE", help="JSON file of boxes, like COCO detections")
-    add("--detector", metavar="NAME", help="torchvision model, an ONNX detector's YAML, or none")
+    add("--detector", metavar="NAME", help="torchvision model or an ONNX detector's YAML")
     add(
         "--detector-weights",
         default="",
@@ -153,7 +153,7 @@ def demo_parser() -> argparse.ArgumentParser:
         metavar="CLASS",
         help="classes to detect (default: people)",
     )
-    add("--annotations", metavar="FILE", help="ground truth like COCO's, to report errors")
+    add("--annotations", metavar="FILE", help="COCO annotations: use their boxes, report errors")
     add("--batch", type=int, default=8, metavar="N", help="frames per batch (default: 8)")
     add(
         "--threshold",

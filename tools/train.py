@@ -127,7 +127,9 @@ def report_best(best: float, weights: Path) -> None:
 def train_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__)
     parser.add_argument("--resume-from", metavar="FILE", help="resume from this checkpoint")
-    parser.add_argument("--no-validate", action="store_true", help="skip validation between epochs")
+    parser.add_argument(
+        "--no-validate", action="store_true", help="never validate; no model_best.pth is written"
+    )
     parser.add_argument(
         "--autoscale-lr",
         action="store_true",

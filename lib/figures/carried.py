@@ -44,7 +44,7 @@ def _backpack(body: Proportions, skeleton: Skeleton3D) -> list[np.ndarray]:
 
 
 def _shoulder_bag(rng: Rng, body: Proportions, skeleton: Skeleton3D) -> list[np.ndarray]:
-    """Build a bag at one hip with a strap over either shoulder."""
+    """Build a bag at one hip with a strap over one shoulder, chosen at random."""
     j, chest, pelvis = skeleton.joints, skeleton.frames["chest"], skeleton.frames["pelvis"]
     shoulder, hip = (SIDES[i] for i in rng.integers(0, 2, 2))
     out = 1.0 if hip == "left" else -1.0

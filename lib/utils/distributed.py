@@ -3,20 +3,23 @@
 Without an initialized process group there is one process, with rank 0.
 """
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.distributed as dist
+if TYPE_CHECKING:
+    import torch
 
 
 def rank() -> int:
     """Return the rank of this process."""
-    return dist.get_rank() if _is_running() else 0
+    dist = _initialized()
+    return dist.get_rank() if dist else 0
 
 
 def world_size() -> int:
     """Return the number of processes."""
-    return dist.get_world_size() if _is_running() else 1
+    dist = _initialized()
+    return dist.get_world_size() if dist else 1
 
 
 def is_main() -> bool:
@@ -29,17 +32,20 @@ def gather(value: Any) -> list[Any]:
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
+    _initialized().all_gather_object(values, value)
     return values
 
 
-def all_reduce_sum(value: torch.Tensor) -> torch.Tensor:
+def all_reduce_sum(value: "torch.Tensor") -> "torch.Tensor":
     """Return the sum of a tensor over all processes."""
     if world_size() > 1:
         value = value.clone()
-        dist.all_reduce(value)
+        _initialized().all_reduce(value)
     return value
 
 
-def _is_running() -> bool:
-    return dist.is_available() and dist.is_initialized()
+def _initialized() -> Any:
+    """Return ``torch.distributed`` if a process group is initialized, else None."""
+    # Not imported here: writing a file must not cost the seconds that importing PyTorch takes.
+    dist = sys.modules.get("torch.distributed")
+    return dist if dist and dist.is_available() and dist.is_initialized() else None

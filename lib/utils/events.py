@@ -1,5 +1,6 @@
 """TensorBoard event files."""
 
+import os
 import socket
 import struct
 import time
@@ -10,6 +11,7 @@ from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
+from lib.utils import distributed
 from lib.utils.errors import InputError
 from lib.utils.files import make_folder
 
@@ -18,12 +20,14 @@ class EventWriter:
     """Synchronous writer of a TensorBoard event file.
 
     It replaces tensorboardX's SummaryWriter, which writes in a thread. On a full disk that thread
-    dies and the run hangs; this class raises an InputError instead.
+    dies and the run hangs; this class raises an InputError instead. Of several processes only the
+    main one writes.
     """
 
     def __init__(self, folder: str | Path) -> None:
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
-        self._path = make_folder(folder) / name
+        is_main = distributed.is_main()
+        self._path = make_folder(folder) / name if is_main else Path(os.devnull)
         try:
             # Unbuffered, so that a failed write is not repeated when the file is closed.
             self._file = self._path.open("ab", buffering=0)

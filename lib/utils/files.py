@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from lib.utils import distributed
 from lib.utils.errors import InputError
 
 
@@ -13,12 +14,16 @@ from lib.utils.errors import InputError
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     """Open a binary file for writing that replaces ``path`` only if the block succeeds.
 
-    Missing folders are created.
+    Missing folders are created. Of several processes only the main one writes.
 
     Raises:
         InputError: if the file cannot be written.
     """
     path = Path(path)
+    if not distributed.is_main():
+        with open(os.devnull, "wb") as discarded:
+            yield discarded
+        return
     # A fixed name, not a random one, so that leftovers of a killed run are overwritten.
     partial = path.with_name(f".{path.name}.partial")
     try:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from yacs.config import CfgNode
 
+from lib.utils import distributed
 from lib.utils.errors import InputError
 
 T = TypeVar("T")
@@ -34,8 +35,14 @@ def experiment_folders(cfg: CfgNode, path: str | Path) -> tuple[Path, Path]:
 
 
 def start_log(folder: Path, name: str, phase: str) -> Path:
-    """Log to the console and to ``<folder>/<name>_<time>_<phase>.log``; returns the file's path."""
+    """Log to the console and to ``<folder>/<name>_<time>_<phase>.log``; returns the file's path.
+
+    Of several processes only the main one logs.
+    """
     path = folder / f"{name}_{time.strftime('%Y-%m-%d-%H-%M-%S')}_{phase}.log"
+    if not distributed.is_main():
+        log_to(logging.NullHandler())
+        return path
     try:
         file = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:

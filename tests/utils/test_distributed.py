@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 
 from lib.utils import distributed
+from lib.utils.events import EventWriter
+from lib.utils.files import write_atomically
 
 
 def test_one_process_is_the_main_one_and_shares_with_itself():
@@ -39,3 +41,15 @@ def test_two_processes_gather_by_rank_and_sum():
         (0, True, [0, 1], [3.0]),
         (1, False, [0, 1], [3.0]),
     ]
+
+
+def test_only_the_main_process_writes_files_and_logs(tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    write_atomically(tmp_path / "results.json", b"[]")
+    writer = EventWriter(tmp_path / "log")
+    writer.add_scalar("loss", 1.0, 0)
+    writer.close()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(distributed, "rank", lambda: 0)
+    write_atomically(tmp_path / "results.json", b"[]")
+    assert (tmp_path / "results.json").read_bytes() == b"[]"
