@@ -57,7 +57,7 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
         "--dataDir",
         default="",
         metavar="DIR",
-        help="prefix for data and weight paths (overrides DATA_DIR)",
+        help="prefix for data and weight paths",
     )
     parser.add_argument(
         "--prevModelDir",

@@ -128,7 +128,7 @@ def train_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__)
     parser.add_argument("--resume-from", metavar="FILE", help="resume from this checkpoint")
     parser.add_argument(
-        "--no-validate", action="store_true", help="never validate; no model_best.pth is written"
+        "--no-validate", action="store_true", help="never validate"
     )
     parser.add_argument(
         "--autoscale-lr",
