@@ -127,9 +127,7 @@ def report_best(best: float, weights: Path) -> None:
 def train_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__)
     parser.add_argument("--resume-from", metavar="FILE", help="resume from this checkpoint")
-    parser.add_argument(
-        "--no-validate", action="store_true", help="never validate"
-    )
+    parser.add_argument("--no-validate", action="store_true", help="never validate")
     parser.add_argument(
         "--autoscale-lr",
         action="store_true",
