@@ -42,7 +42,7 @@ NUM_MEASURED = 48  # images drawn to measure the machine
 
 
 @dataclass(frozen=True)
-class Speed:
+class Timings:
     """Seconds per item on this machine, and the number of people per image."""
 
     start: float  # start-up of the training command
@@ -88,7 +88,7 @@ def say(text: str) -> None:
     print(f"=> {text}", flush=True)
 
 
-def measure(opts: list[str], start: float) -> Speed:
+def measure(opts: list[str], start: float) -> Timings:
     """Measure the machine: draw a few images, train on them and test random crops."""
     with tempfile.TemporaryDirectory() as folder:
         times: list[float] = []
@@ -101,7 +101,7 @@ def measure(opts: list[str], start: float) -> Speed:
         cfg = load_config(EXPERIMENT, [*opts, *small])
         people, training = measure_training(cfg)
     built_in_cfg = load_config(built_in.EXPERIMENT)
-    return Speed(
+    return Timings(
         start=start,
         image=(times[-1] - times[0]) / (len(times) - 1) / (os.cpu_count() or 1),
         training=training,
@@ -138,18 +138,18 @@ def measure_testing(cfg: CfgNode, weights: Path | dict) -> float:
     return (time.perf_counter() - begin) / len(crops)
 
 
-def estimate(cfg: CfgNode, folder: Path, speed: Speed) -> str:
+def estimate(cfg: CfgNode, folder: Path, timings: Timings) -> str:
     """Format the estimated time of each part and the total."""
     root, epochs = Path(cfg.DATASET.ROOT), epochs_left(cfg, folder)
-    people = {split: speed.people * count for split, count in IMAGES.items()}
-    testing = people["val"] * speed.testing
+    people = {split: timings.people * count for split, count in IMAGES.items()}
+    testing = people["val"] * timings.testing
     missing = sum(n for split, n in IMAGES.items() if not is_complete(root, {split: n}, seed=0))
     validations = -(-epochs // cfg.TRAIN.EVAL_INTERVAL) if cfg.TRAIN.EVAL_INTERVAL else 0
-    training = epochs * people["train"] * speed.training + validations * testing
+    training = epochs * people["train"] * timings.training + validations * testing
     parts = {
-        "drawing": missing * speed.image,
-        "the built-in network": people["val"] * speed.testing_built_in,
-        "training": speed.start + training if epochs else 0.0,
+        "drawing": missing * timings.image,
+        "the built-in network": people["val"] * timings.testing_built_in,
+        "training": timings.start + training if epochs else 0.0,
         "testing": testing,
     }
     lines = [f"   {name:<22}{seconds:6.0f} s" for name, seconds in parts.items()]

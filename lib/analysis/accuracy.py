@@ -126,7 +126,9 @@ class Accuracy:
         missed = int((~np.isfinite(errors)).all(1).sum())
         lines = [f"| {' | '.join(line)} |" for line in ([*head], *summary)]
         lines.insert(1, "|---" * len(head) + "|")
-        lines.append(f"{len(errors)} annotated people, {missed} of them not found; in pixels")
+        lines.append(
+            f"{len(errors)} annotated people, {missed} of them not found; errors in pixels"
+        )
         return "\n".join(lines)
 
     def _draw_cell(

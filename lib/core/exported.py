@@ -63,8 +63,8 @@ class Description:
         return cls(decodes, dynamic_batch, list(skeleton.names), pairs, settings)
 
     @classmethod
-    def read(cls, path: Path, text: str | None) -> "Description":
-        """Parse the text written by ``write``.
+    def from_json(cls, path: Path, text: str | None) -> "Description":
+        """Parse the text that ``to_json`` returned.
 
         Raises:
             InputError: the text is missing or has another layout.
@@ -79,7 +79,7 @@ class Description:
                 f"{path}: has no HRPose metadata; create the file with tools/export.py"
             ) from None
 
-    def write(self) -> str:
+    def to_json(self) -> str:
         """Return the description as JSON."""
         return json.dumps(asdict(self))
 
@@ -125,7 +125,7 @@ class OnnxRunner(Runner):
     def __init__(self, path: Path, precision: str, device: torch.device) -> None:
         self._session = onnx_session(path, device)
         stored = self._session.get_modelmeta().custom_metadata_map
-        self.description = Description.read(path, stored.get(METADATA_KEY))
+        self.description = Description.from_json(path, stored.get(METADATA_KEY))
         self._name = self._session.get_inputs()[0].name
 
     def _run(self, x: Tensor) -> Outputs:
@@ -167,7 +167,7 @@ class OpenVinoRunner(Runner):
         self._core = openvino.Core()
         self._model = _open(path, lambda: self._core.read_model(path))
         stored = self._model.get_rt_info([METADATA_KEY]).astype(str) if self._has_key() else None
-        self.description = Description.read(path, stored)
+        self.description = Description.from_json(path, stored)
         self._settings = openvino_settings(precision)
         self._requests: dict[bool, Any] = {}  # key: dynamic batch
 
@@ -209,7 +209,7 @@ class TorchScriptRunner(Runner):
             )
         stored = extra[METADATA_KEY]
         text = stored.decode(errors="replace") if isinstance(stored, bytes) else stored
-        self.description = Description.read(path, text)
+        self.description = Description.from_json(path, text)
 
     @torch.inference_mode()
     def _run(self, x: Tensor) -> Outputs:

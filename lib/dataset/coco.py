@@ -34,7 +34,7 @@ from lib.keypoints.skeletons import Skeleton, chosen_categories
 from lib.nms import oks_nms_groups
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
-from lib.utils.reading import read_json, write_json
+from lib.utils.reading import encode_json, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -230,7 +230,7 @@ class CocoKeypoints:
             )
         ]
         path = Path(output_dir) / "results" / f"keypoints_{self.split}_results_0.json"
-        write_atomically(path, write_json(results))
+        write_atomically(path, encode_json(results))
         logger.info("=> wrote %d people to %s", len(results), path)
         if not self.has_ground_truth:
             return OrderedDict(Null=0.0), 0.0

@@ -17,7 +17,7 @@ from scipy.io import loadmat, savemat
 
 from lib.dataset.table import Table
 from lib.keypoints.geometry import PIXEL_STD
-from lib.keypoints.metrics import PCKH_ROWS, pckh
+from lib.keypoints.metrics import PCKH_COLUMNS, pckh
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import MPII, Skeleton
 from lib.utils.errors import InputError
@@ -163,7 +163,7 @@ class MpiiKeypoints:
             raise InputError(
                 f"{path}: has {people} people, {self.split}.json has {len(self.table)}"
             )
-        if any(names[j : j + 1] != _ORDER[j : j + 1] for row in PCKH_ROWS.values() for j in row):
+        if any(names[j : j + 1] != _ORDER[j : j + 1] for row in PCKH_COLUMNS.values() for j in row):
             raise InputError(
                 f"{path}: its joints are {', '.join(names)}; expected {', '.join(_ORDER)}"
             )

@@ -80,7 +80,7 @@ def to_onnx(module: nn.Module, example: Tensor, description: Description) -> dic
     name = INPUT_NAMES[description.decodes]
     proto = onnx_graph(module, example, description.dynamic_batch, name)
     helper = import_optional("onnx", "exporting").helper
-    helper.set_model_props(proto, {METADATA_KEY: description.write()})
+    helper.set_model_props(proto, {METADATA_KEY: description.to_json()})
     return {".onnx": proto.SerializeToString()}
 
 
@@ -119,7 +119,7 @@ def to_torchscript(
     file = io.BytesIO()
     with quiet():
         traced = torch.jit.freeze(torch.jit.trace(module, (example,), check_trace=False))
-        torch.jit.save(traced, file, _extra_files={METADATA_KEY: description.write()})
+        torch.jit.save(traced, file, _extra_files={METADATA_KEY: description.to_json()})
     return {".ts": file.getvalue()}
 
 
@@ -136,7 +136,7 @@ def openvino_files(graph: bytes, description: Description) -> dict[str, bytes]:
         path = Path(folder) / "network.xml"
         path.with_suffix(".onnx").write_bytes(graph)
         model = openvino.convert_model(path.with_suffix(".onnx"))
-        model.set_rt_info(description.write(), [METADATA_KEY])
+        model.set_rt_info(description.to_json(), [METADATA_KEY])
         openvino.save_model(model, path, compress_to_fp16=False)
         # The weights come first, so that an .xml is never without them.
         return {suffix: path.with_suffix(suffix).read_bytes() for suffix in (".bin", ".xml")}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 # The columns of MPII's results table -> joint indices (``lib.keypoints.skeletons.MPII``).
-PCKH_ROWS = OrderedDict(
+PCKH_COLUMNS = OrderedDict(
     Head=(9,),
     Shoulder=(13, 12),
     Elbow=(14, 11),
@@ -37,9 +37,9 @@ def pck(coords: Tensor, ground_truth: Tensor, size: tuple[int, int]) -> tuple[Te
     width, height = size
     x, y = (coords - ground_truth).unbind(-1)
     distance = torch.stack([x * (10 / height), y * (10 / width)], -1).norm(dim=-1)
-    counts = (ground_truth > 1).all(-1)
-    is_right = (distance < 0.5) & counts
-    people = counts.sum(0)
+    is_counted = (ground_truth > 1).all(-1)
+    is_right = (distance < 0.5) & is_counted
+    people = is_counted.sum(0)
     joints = (people > 0).sum()
     share = is_right.sum(0) / people.clamp(min=1)
     return share.sum() / joints.clamp(min=1), joints
@@ -58,7 +58,7 @@ def pckh(
         head_size: (N,) in pixels.
 
     Returns:
-        An entry for each of ``PCKH_ROWS``; ``Mean``, over all annotated joints except pelvis and
+        An entry for each of ``PCKH_COLUMNS``; ``Mean``, over all annotated joints except pelvis and
         thorax; and ``Mean@0.1``, which as in the published code is the mean at 0.11.
     """
     counted = missing == 0
@@ -75,7 +75,7 @@ def pckh(
 
     half = share(0.5)
     values = OrderedDict(
-        (name, float(np.mean(half[list(joints)]))) for name, joints in PCKH_ROWS.items()
+        (name, float(np.mean(half[list(joints)]))) for name, joints in PCKH_COLUMNS.items()
     )
     values["Mean"] = mean(half)
     values["Mean@0.1"] = mean(share(np.arange(0, 0.51, 0.01)[11]))

@@ -11,7 +11,7 @@ from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
 from lib.media.video import Frame, Item, VideoFile
 from lib.utils.drawing import draw_box, draw_person, track_color, write_image
-from lib.utils.reading import write_json
+from lib.utils.reading import encode_json
 
 KEPT_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))  # other formats become JPEG
 
@@ -138,7 +138,7 @@ class ResultsWriter:
             if track_ids:
                 entry["track_id"] = track_ids[index]
             # One write call, so that an interrupt does not leave half an entry.
-            self._file.write((b",\n" if self.count else b"\n") + write_json(entry))
+            self._file.write((b",\n" if self.count else b"\n") + encode_json(entry))
             self.count += 1
 
     def close(self) -> None:

@@ -60,7 +60,7 @@ def read_any_json(path: str | Path, what: str) -> Any:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from None
 
 
-def write_json(value: Any) -> bytes:
+def encode_json(value: Any) -> bytes:
     """Encode plain values and NumPy scalars as JSON."""
     return msgspec.json.encode(value, enc_hook=lambda x: x.item())
 

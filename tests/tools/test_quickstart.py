@@ -103,7 +103,7 @@ def test_an_interrupt_ends_it_and_what_is_drawn_stays(quickstart, tmp_path, monk
 def test_the_estimate_adds_up_what_is_left(quickstart, tmp_path):
     module = quickstart.module
     cfg = load_config(module.EXPERIMENT, ["TRAIN.END_EPOCH", "10", "TRAIN.EVAL_INTERVAL", "4"])
-    speed = module.Speed(
+    speed = module.Timings(
         start=10, image=5, training=3, testing=7, testing_built_in=11, people=2
     )  # 8 people to train on, 4 to test on
     text = module.estimate(cfg, quickstart.folder, speed)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lib.utils.errors import InputError
-from lib.utils.reading import read_any_json, read_json, write_json
+from lib.utils.reading import encode_json, read_any_json, read_json
 
 
 class Entry(msgspec.Struct):
@@ -106,5 +106,5 @@ def test_a_file_that_is_not_there_or_is_a_folder_is_an_error(tmp_path, kind):
 
 
 def test_numpy_numbers_are_written_as_json_numbers():
-    text = write_json([{"a": np.float32(0.5), "b": np.int64(3), "c": 1.25, "d": None}])
+    text = encode_json([{"a": np.float32(0.5), "b": np.int64(3), "c": 1.25, "d": None}])
     assert json.loads(text) == [{"a": 0.5, "b": 3, "c": 1.25, "d": None}]
