@@ -17,7 +17,6 @@ from lib.core.validate import validate
 from lib.dataset.loading import TestLoader
 from lib.keypoints.poses import Poses
 from lib.utils import zoo
-from lib.utils.devices import to_channels_last
 from lib.utils.errors import InputError
 from lib.utils.files import make_folder, write_atomically
 from lib.utils.logs import buffer_log, experiment_folders, experiment_name, start_log
@@ -51,7 +50,7 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
         "--logDir",
         default="",
         metavar="DIR",
-        help="root folder for TensorBoard logs (overrides LOG_DIR)",
+        help="root folder for TensorBoard logs of training and tests (overrides LOG_DIR)",
     )
     parser.add_argument(
         "--dataDir",
@@ -63,7 +62,7 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
         "--prevModelDir",
         default="",
         metavar="DIR",
-        help="ignored; accepted because the original accepts it",
+        help="ignored; accepted for compatibility with HRNet's tools",
     )
     parser.add_argument("--seed", metavar="N", help="random seed (overrides SEED)")
     parser.add_argument(
@@ -181,14 +180,6 @@ def set_cudnn(cfg: CfgNode) -> None:
     torch.backends.cudnn.enabled = cfg.CUDNN.ENABLED
     torch.backends.cudnn.benchmark = cfg.CUDNN.BENCHMARK
     torch.backends.cudnn.deterministic = cfg.CUDNN.DETERMINISTIC
-
-
-def to_devices(model: torch.nn.Module, devices: list[torch.device]) -> torch.nn.Module:
-    """Move the model to its device, or to several with DataParallel."""
-    model = model.to(devices[0])
-    if devices[0].type == "cpu":
-        to_channels_last(model)
-    return torch.nn.DataParallel(model, device_ids=devices) if len(devices) > 1 else model
 
 
 def score_test_set(

@@ -138,7 +138,11 @@ def demo_parser() -> argparse.ArgumentParser:
     )
     add("--output", metavar="DIR", help="output folder (default: output/demo/<experiment>)")
     add("--boxes", metavar="FILE", help="JSON file of boxes, like COCO detections")
-    add("--detector", metavar="NAME", help="torchvision model or an ONNX detector's YAML")
+    add(
+        "--detector",
+        metavar="NAME|FILE",
+        help="torchvision model, YAML of an ONNX detector, or none (whole images)",
+    )
     add(
         "--detector-weights",
         default="",

@@ -4,11 +4,12 @@
   python tools/export.py --cfg FILE --weights FILE --to openvino --single TEST.FLIP_TEST False
   python tools/export.py --cfg FILE --weights FILE --to weights
 
-The file turns uint8 RGB crops into keypoints in crop pixels and scores. It includes normalisation,
-decoding, and the flip test if TEST.FLIP_TEST is set. With --raw it is the network alone, from
-normalised crops to its outputs. Predictor runs all these files (docs/export.md).
+The file turns uint8 RGB crops into keypoints (in crop pixels) and their scores. It includes
+normalisation, decoding, and the flip test if TEST.FLIP_TEST is set. With --raw it is the network
+alone, from normalised crops to its outputs. Predictor runs all these files (docs/export.md).
 
---to weights writes only the weights, in float16: half the size, and loads like any checkpoint.
+--to weights writes only the weights, in float16. The file is half as large and loads like any
+checkpoint.
 """
 
 import argparse

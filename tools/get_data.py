@@ -1,4 +1,4 @@
-"""Download a data set, or draw the built-in one, where the experiments expect it.
+"""Download a data set, or draw the built-in one, into the folder that the experiments expect.
 
   python tools/get_data.py figures                      draw the built-in data set in data/figures
   python tools/get_data.py figures --sheet sheet.png    write only a sheet of samples
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import _init_paths
 
-from lib.dataset.downloads import DATA_SETS, get_split
+from lib.dataset.downloads import DOWNLOADS, download_split
 from lib.figures.sheet import contact_sheet
 from lib.figures.write import SIZES, write_figures
 from lib.utils.drawing import write_image
@@ -51,13 +51,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     figures.add_argument(
         "--sheet", type=Path, metavar="FILE", help="write only a sheet of samples to FILE"
     )
-    for name, data_set in DATA_SETS.items():
+    for name, data_set in DOWNLOADS.items():
         add_download(commands, name, list(data_set.splits), data_set.default)
     return parser.parse_args(argv)
 
 
 def add_download(commands, name: str, splits: list[str], default: Sequence[str]) -> None:
-    command = commands.add_parser(name, help=f"download the splits {', '.join(splits)}")
+    command = commands.add_parser(
+        name, help=f"splits: {', '.join(splits)}; default: {' '.join(default)}"
+    )
     command.add_argument(
         "--root",
         type=Path,
@@ -106,10 +108,10 @@ def make_figures(args: argparse.Namespace) -> None:
 
 
 def get_splits(args: argparse.Namespace) -> None:
-    data_set = DATA_SETS[args.name]
+    data_set = DOWNLOADS[args.name]
     print(f"{args.name}: terms of use: {data_set.terms}")
     for name in args.split:
-        for line in get_split(args.root, data_set.splits[name]):
+        for line in download_split(args.root, data_set.splits[name]):
             print(line, flush=True)
 
 

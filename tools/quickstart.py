@@ -1,4 +1,4 @@
-"""Train and test a small network from scratch on drawn people, in a few minutes.
+"""Train and test a small network from scratch on drawn people, in about ten minutes.
 
   python tools/quickstart.py
   python tools/quickstart.py TRAIN.AMP False
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import _init_paths
-from cli import run, to_devices
+from cli import run
 from compare import run_tool, score
 from get_data import ProgressBar
 from yacs.config import CfgNode
@@ -33,7 +33,13 @@ from lib.deploy.parity import random_crops
 from lib.figures.write import is_complete, write_figures
 from lib.models import build_model, built_in
 from lib.utils import checkpoint
-from lib.utils.devices import choose_devices, choose_workers, has_bfloat16, seed_everything
+from lib.utils.devices import (
+    choose_devices,
+    choose_workers,
+    has_bfloat16,
+    seed_everything,
+    to_devices,
+)
 from lib.utils.logs import experiment_folders
 
 EXPERIMENT = _init_paths.ROOT / "experiments" / "figures" / "hrnet" / "quickstart.yaml"

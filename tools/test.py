@@ -18,7 +18,6 @@ import logging
 from pathlib import Path
 
 import _init_paths  # noqa: F401
-import torch
 from cli import (
     experiment_parser,
     image_kinds,
@@ -28,14 +27,12 @@ from cli import (
     run,
     score_test_set,
     set_cudnn,
-    to_devices,
 )
 from yacs.config import CfgNode
 
 from lib.config import skeleton_of
 from lib.core import build_task
-from lib.core.backends import Backend, build_backend, load_network, network_backend
-from lib.core.codecs import build_codec
+from lib.core.backends import build_backend
 from lib.core.exported import check_precision, is_exported
 from lib.core.published import published_lines
 from lib.core.recorder import Recorder
@@ -69,7 +66,10 @@ def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     set_cudnn(cfg)
 
     weights = model_file(cfg, output_dir, args.cfg)
-    backend = open_backend(cfg, weights, devices, args)
+    fold = args.fuse_conv_bn
+    backend = build_backend(cfg, skeleton_of(cfg), weights, devices, args.precision, fold)
+    if fold:
+        logger.info("=> batch norms folded into convolutions")
     logger.info("=> testing %s in %s", weights, args.precision)
 
     dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
@@ -130,20 +130,6 @@ def check_options(args: argparse.Namespace, weights: str) -> None:
             f"--fuse-conv-bn: {weights} is an exported file, which has its batch norms folded "
             "already; omit the option"
         )
-
-
-def open_backend(
-    cfg: CfgNode, weights: Path, devices: list[torch.device], args: argparse.Namespace
-) -> Backend:
-    """Open an exported file on the first device, or the network on all devices."""
-    skeleton = skeleton_of(cfg)
-    if is_exported(weights):
-        return build_backend(cfg, skeleton, weights, devices[0], args.precision)
-    network = load_network(cfg, weights, devices[0], fold=args.fuse_conv_bn)
-    if args.fuse_conv_bn:
-        logger.info("=> batch norms folded into convolutions")
-    model = to_devices(network, devices)
-    return network_backend(cfg, model, build_codec(cfg, skeleton), devices[0], args.precision)
 
 
 def write_people(dataset: TopDownDataset, poses: Poses, path: Path) -> None:

@@ -4,8 +4,8 @@
   python tools/train.py --cfg FILE GPUS '(0,1)' TRAIN.BATCH_SIZE_PER_GPU 16
 
 Results go to output/<dataset>/<network>/<experiment>/, TensorBoard logs to
-log/<dataset>/<network>/<experiment>_<time>/. Without a GPU it runs on the CPU. AUTO_RESUME True
-resumes the last run in the output folder.
+log/<dataset>/<network>/<experiment>_<time>/. Without a GPU it runs on the CPU. A run
+resumes if the output folder has a checkpoint; AUTO_RESUME False starts over.
 """
 
 import argparse
@@ -24,7 +24,6 @@ from cli import (
     run,
     score_test_set,
     set_cudnn,
-    to_devices,
 )
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
@@ -49,6 +48,7 @@ from lib.utils.devices import (
     has_bfloat16,
     rank_seed,
     seed_everything,
+    to_devices,
 )
 from lib.utils.errors import InputError
 from lib.utils.logs import markdown_table
@@ -131,7 +131,7 @@ def train_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--autoscale-lr",
         action="store_true",
-        help="scale TRAIN.LR linearly with the total batch size, relative to the YAML's",
+        help="multiply TRAIN.LR by the total batch size / that of the YAML file",
     )
     return parser
 

@@ -28,6 +28,7 @@ def _stage(modules: int, channels: list[int], block: str = "BASIC") -> CN:
 _POSE_HRNET = CN()
 _POSE_HRNET.PRETRAINED_LAYERS = ["*"]  # modules to load from MODEL.PRETRAINED; '*' loads all
 _POSE_HRNET.FINAL_CONV_KERNEL = 1
+_POSE_HRNET.STEM_INPLANES = 64  # channels of the stem; the name is from HigherHRNet's code
 # layer1. It is fixed in the published pose code; the name is from HRNet's classification code.
 _POSE_HRNET.STAGE1 = _stage(1, [64], "BOTTLENECK")
 _POSE_HRNET.STAGE2 = _stage(1, [32, 64])

@@ -1,6 +1,6 @@
 """Backends that run a network, in PyTorch or from an exported file, behind one interface."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from lib.keypoints.skeletons import Skeleton
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint
 from lib.models.folding import fold_batch_norms
-from lib.utils.devices import has_bfloat16, to_channels_last
+from lib.utils.devices import has_bfloat16, to_devices
 from lib.utils.errors import InputError
 
 Network = Callable[[Tensor], RawOutputs]
@@ -152,28 +152,30 @@ def build_backend(
     cfg: CfgNode,
     skeleton: Skeleton,
     weights: str | Path | dict,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | Sequence[torch.device] = "cpu",
     precision: str = "float32",
+    fold: bool = True,
 ) -> Backend:
     """Build the backend for ``weights``.
 
     Args:
         weights: a state dict, a checkpoint in any layout that ``load_checkpoint`` reads, or a file
             written by ``tools/export.py``, recognised by its suffix.
+        device: one device or several GPUs (DataParallel). Exported files use the first.
+        fold: fold the batch norms of PyTorch weights into the convolutions before them.
 
     Raises:
         InputError: the file cannot be read, does not match the experiment, or cannot run here.
     """
     check_precision(precision)
-    device = torch.device(device)
+    several = not isinstance(device, (str, torch.device))
+    devices = [torch.device(one) for one in (device if several else [device])]
     codec = build_codec(cfg, skeleton)
     if isinstance(weights, dict) or not is_exported(weights):
-        network = load_network(cfg, weights, device)
-        if device.type == "cpu":
-            to_channels_last(network)
-        return network_backend(cfg, network, codec, device, precision)
+        network = to_devices(load_network(cfg, weights, devices[0], fold), devices)
+        return network_backend(cfg, network, codec, devices[0], precision)
     path = Path(weights)
-    runner = open_exported(path, precision, device)
+    runner = open_exported(path, precision, devices[0])
     runner.description.check(path, cfg, skeleton)
     if runner.description.decodes:
         return DecodingBackend(runner, codec)

@@ -35,14 +35,14 @@ class Predictor:
             of ``cfg``; without ``cfg``, the built-in weights.
         device: default: the first GPU, else the CPU.
         detector: finds people in images given without boxes. It takes a list of (H, W, 3) uint8
-            RGB images and returns for each a pair of boxes (N, 4) x, y, width, height and scores
-            (N,). See lib.media.detectors.
+            RGB images and returns a tuple (boxes, scores) for each: boxes (N, 4) as x, y, width,
+            height, and scores (N,). See lib.media.detectors.
         precision: float32, or bfloat16 where device and backend support it.
-        backend: runs the network, in place of ``weights`` (lib/core/backends.py).
+        backend: a backend (lib/core/backends.py) to use instead of building one from ``weights``.
 
     Raises:
-        InputError: ``weights`` without ``cfg``; ``cfg`` without weights or TEST.MODEL_FILE; or a
-            file that cannot be read or does not match the experiment.
+        InputError: ``weights`` or ``backend`` without ``cfg``; ``cfg`` without weights or
+            TEST.MODEL_FILE; or a file that cannot be read or does not match the experiment.
     """
 
     def __init__(
@@ -91,10 +91,11 @@ class Predictor:
             box_scores: (N,) scores of the boxes; a list of these for several images. Default: 1.
 
         Returns:
-            One ``Poses``, or a list of one for each image.
+            A ``Poses``, or a list with one ``Poses`` per image.
 
         Raises:
-            InputError: an image cannot be read, or a box has no area.
+            InputError: an image cannot be read, a box has no area, or the numbers of images, boxes
+                and scores do not match.
         """
         if not isinstance(image, (list, tuple)):
             return self._predict([image], [boxes], [box_scores])[0]
@@ -105,6 +106,11 @@ class Predictor:
                 "one list (or None) for each image"
             )
         scores = [None] * len(image) if box_scores is None else box_scores
+        if len(scores) != len(image):
+            raise InputError(
+                f"box_scores: got {len(scores)} lists of scores for {len(image)} images; give one "
+                "list (or None) for each image"
+            )
         return self._predict(image, all_boxes, scores)
 
     @torch.inference_mode()
@@ -159,7 +165,9 @@ def _experiment(
         raise InputError("backend: give weights or a backend, not both")
     if cfg is None:
         if weights is not None or backend is not None:
-            raise InputError("weights: also give cfg, the experiment they were trained with")
+            raise InputError(
+                "cfg: required with weights or backend, the experiment of their network"
+            )
         return load_config(built_in.EXPERIMENT), built_in.WEIGHTS
     if weights is None and backend is None:
         weights = cfg.TEST.MODEL_FILE

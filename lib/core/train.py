@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 class EpochStats:
     """Statistics of an epoch or a part of it.
 
-    ``has_loss`` is False if loss and accuracy are unknown: an exported file includes decoding, or
-    no joint is annotated.
+    ``has_loss`` is False if loss and accuracy are unknown, because an exported file returns decoded
+    keypoints, or because no joint is annotated.
     """
 
     loss: float

@@ -10,8 +10,9 @@ from lib.config import skeleton_of
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.crowdpose import CrowdPoseKeypoints
 from lib.dataset.mpii import MpiiKeypoints
+from lib.dataset.source import Source
 from lib.dataset.table import is_well_centered
-from lib.dataset.top_down import Augmentation, Source, TopDownDataset
+from lib.dataset.top_down import Augmentation, TopDownDataset
 from lib.keypoints.geometry import Crop
 from lib.utils.errors import InputError
 

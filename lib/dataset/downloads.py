@@ -58,7 +58,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class DataSet:
+class PublicDataset:
     """A public data set: its terms of use, its splits, and the splits to download by default."""
 
     terms: str
@@ -66,7 +66,7 @@ class DataSet:
     default: tuple[str, ...]
 
 
-def _coco() -> DataSet:
+def _coco() -> PublicDataset:
     def images(name: str) -> Archive:
         path = f"images/{name}.zip"
         return Archive(path, {"*.jpg": f"images/{name}"}, f"{COCO}/zips/{name}.zip")
@@ -95,10 +95,12 @@ def _coco() -> DataSet:
         images("test2017"),
         optional_files=boxes("test-dev2017_detections_AP_H_609"),
     )
-    return DataSet("https://cocodataset.org/#termsofuse", splits, default=("train2017", "val2017"))
+    return PublicDataset(
+        "https://cocodataset.org/#termsofuse", splits, default=("train2017", "val2017")
+    )
 
 
-def _mpii() -> DataSet:
+def _mpii() -> PublicDataset:
     # The official annotations are a MATLAB file. mmpose hosts the HRNet repository's JSON files
     # under different names.
     names = {"train": "train", "valid": "val", "trainval": "trainval", "test": "test"}
@@ -119,10 +121,10 @@ def _mpii() -> DataSet:
         for name in names
     }
     terms = "research use only, http://human-pose.mpi-inf.mpg.de"
-    return DataSet(terms, splits, default=("train", "valid"))
+    return PublicDataset(terms, splits, default=("train", "valid"))
 
 
-def _crowdpose() -> DataSet:
+def _crowdpose() -> PublicDataset:
     names = ("train", "val", "trainval", "test")
     boxes = "det_for_crowd_test_0.1_0.5.json"
     members = {f"mmpose_crowdpose_{name}.json": f"json/crowdpose_{name}.json" for name in names}
@@ -143,10 +145,12 @@ def _crowdpose() -> DataSet:
         )
         for name in names
     }
-    return DataSet("https://github.com/Jeff-sjtu/CrowdPose", splits, default=("trainval", "test"))
+    return PublicDataset(
+        "https://github.com/Jeff-sjtu/CrowdPose", splits, default=("trainval", "test")
+    )
 
 
-def _atrw() -> DataSet:
+def _atrw() -> PublicDataset:
     annotations = Archive(
         "atrw_annotations.tar", {"keypoint_*.json": "annotations"}, f"{MMPOSE}/atrw_annotations.tar"
     )
@@ -162,10 +166,10 @@ def _atrw() -> DataSet:
         for name in ("train", "val")
     }
     terms = "CC BY-NC-SA 4.0, https://cvwc2019.github.io/challenge.html"
-    return DataSet(terms, splits, default=("train", "val"))
+    return PublicDataset(terms, splits, default=("train", "val"))
 
 
-DATA_SETS = {"coco": _coco(), "mpii": _mpii(), "crowdpose": _crowdpose(), "atrw": _atrw()}
+DOWNLOADS = {"coco": _coco(), "mpii": _mpii(), "crowdpose": _crowdpose(), "atrw": _atrw()}
 
 
 class _Image(msgspec.Struct):
@@ -178,7 +182,7 @@ class _Listing(msgspec.Struct):
     images: list[_Image]
 
 
-def get_split(root: Path, split: Split) -> Iterator[str]:
+def download_split(root: Path, split: Split) -> Iterator[str]:
     """Download and unpack the missing files of a split; yields progress messages.
 
     Raises:
@@ -238,5 +242,6 @@ def _fetch(root: Path, archive: Archive) -> Iterator[str]:
     targets = {pattern: root / target for pattern, target in archive.members.items()}
     if not unpack(path, targets):
         raise InputError(
-            f"{path}: not the expected archive: it has no {' or '.join(targets)}; move it away"
+            f"{path}: not the expected archive: it has no {' or '.join(targets)}; delete or rename "
+            "it, then run this command again"
         )

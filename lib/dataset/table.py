@@ -54,10 +54,10 @@ class Table:
 
 
 def is_well_centered(table: Table) -> np.ndarray:
-    """Return flags (N,) of the people whose visible joints are centered in their box.
+    """Return a mask (N,), True for people whose visible joints are centered in their box.
 
     This is the filter of DATASET.SELECT_DATA. The mean of the joints must be near the center of the
-    box; the more joints are visible, the nearer. Source: ``select_data`` in
+    box; the limit is tighter if more joints are visible. Source: ``select_data`` in
     lib/dataset/JointsDataset.py of the HRNet repository.
     """
     count = table.visible.sum(1)

@@ -1,7 +1,6 @@
 """Top-down samples: a crop around one person, with random geometric augmentation in training."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from lib.dataset.image import read_image
-from lib.dataset.table import Table
+from lib.dataset.source import Source
 from lib.keypoints.geometry import (
     Crop,
     half_body_box,
@@ -17,22 +16,6 @@ from lib.keypoints.geometry import (
     mirror_matrix,
     transform_points,
 )
-from lib.keypoints.poses import Poses
-from lib.keypoints.skeletons import Skeleton
-
-
-class Source(Protocol):
-    """Interface of a data set split: its people, their skeleton, and the evaluation."""
-
-    skeleton: Skeleton
-    table: Table
-    split: str
-    has_ground_truth: bool
-    ground_truth: Any  # used by ``evaluate``; only if ``has_ground_truth``
-
-    def evaluate(self, poses: Poses, output_dir: str) -> tuple[dict, float]: ...
-
-    def rows_to_draw(self, poses: Poses) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.figures.poses import Arm, Leg, Pose
+from lib.figures.poses import Arm, BodyPose, Leg
 from lib.keypoints.skeletons import COCO
 
 SIDES = ("left", "right")
 
 JOINTS = COCO.names  # left is the person's left
-FACE = 5  # the first five joints are on the surface of the head
+NUM_FACE_JOINTS = 5  # the first five joints are on the surface of the head
 
 # Facial landmarks in the head's frame, in head lengths (chin to crown) from the center of the head.
 # They lie on the surface modeled in dress.py.
@@ -29,8 +29,8 @@ HEAD_POINTS = {
 
 @dataclass(frozen=True)
 class Proportions:
-    """Lengths of a body in adult heights. `shoulder` and `hip` are half widths; `girth` is a factor
-    for all thicknesses."""
+    """Lengths of body parts, in units of an adult's height. `shoulder` and `hip` are half widths;
+    `girth` is a factor for all thicknesses; `belly` is how far the belly protrudes."""
 
     kind: str  # man, woman or child
     head: float
@@ -57,7 +57,7 @@ class Skeleton3D:
 
 
 def sample_proportions(rng: np.random.Generator) -> Proportions:
-    """Draw random proportions of a man, woman or child."""
+    """Sample random proportions of a man, woman or child."""
     kind = str(rng.choice(["man", "woman", "child"], p=[0.42, 0.4, 0.18]))
 
     def vary(value: float, spread: float = 0.05) -> float:
@@ -94,7 +94,7 @@ def rotation(axis: str, degrees: float) -> np.ndarray:
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
 
-def forward_kinematics(body: Proportions, pose: Pose) -> Skeleton3D:
+def forward_kinematics(body: Proportions, pose: BodyPose) -> Skeleton3D:
     """Compute the joints of a body in a pose; arms with a target use inverse kinematics."""
     pelvis = rotation("z", pose.lying) @ rotation("x", pose.lean)
     flexion, side, twist = (0.5 * angle for angle in pose.spine)

@@ -10,8 +10,8 @@ import numpy as np
 
 from lib.figures import scenery
 from lib.figures.body import (
-    FACE,
     JOINTS,
+    NUM_FACE_JOINTS,
     Skeleton3D,
     forward_kinematics,
     rotation,
@@ -162,8 +162,8 @@ def pose_person(
         turn, pivot, float(scale), (float(center[0]), float(center[1])), rng.uniform(2.5, 7.0)
     )
     joints, pixels = camera.project(np.array([skeleton.joints[name] for name in JOINTS]))
-    surface_depth = [0.13 * body.head] * FACE + [
-        SURFACE_DEPTH[name.split("_")[1]] * body.girth for name in JOINTS[FACE:]
+    surface_depth = [0.13 * body.head] * NUM_FACE_JOINTS + [
+        SURFACE_DEPTH[name.split("_")[1]] * body.girth for name in JOINTS[NUM_FACE_JOINTS:]
     ]
     return Person(
         parts=dress(rng, body, skeleton, is_seated=pose.name == "sitting"),
@@ -192,7 +192,7 @@ def _sample_center(
 def _facing(skeleton: Skeleton3D, turn: np.ndarray) -> np.ndarray:
     """Return (17,) values that are positive if a joint faces the camera; always 1 for the body."""
     facing = np.ones(len(JOINTS))
-    for i, name in enumerate(JOINTS[:FACE]):
+    for i, name in enumerate(JOINTS[:NUM_FACE_JOINTS]):
         direction, limit = FACING[name]
         away = (turn @ skeleton.frames["head"] @ direction)[2] / np.linalg.norm(direction)
         facing[i] = limit - away
@@ -274,7 +274,7 @@ def _flags(person: Person, layer: Layer, owner: np.ndarray, number: int) -> np.n
         # the person's own body more often than joints behind something else.
         own = owner[round(y[i]), round(x[i])] == number
         near = visible[_NEIGHBOURS[i]]
-        if i < FACE or not (near.any() if own else near.all()):
+        if i < NUM_FACE_JOINTS or not (near.any() if own else near.all()):
             flags[i] = 0
     return flags
 
@@ -292,6 +292,6 @@ def _is_visible(person: Person, i: int, layer: Layer, owner: np.ndarray, number:
 
 # For each joint, the body joints connected to it by a limb.
 _NEIGHBOURS = [
-    [a + b - 2 - i for a, b in LIMBS if i + 1 in (a, b) and a + b - 2 - i >= FACE]
+    [a + b - 2 - i for a, b in LIMBS if i + 1 in (a, b) and a + b - 2 - i >= NUM_FACE_JOINTS]
     for i in range(len(JOINTS))
 ]

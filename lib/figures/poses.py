@@ -41,7 +41,7 @@ class Leg:
 
 
 @dataclass
-class Pose:
+class BodyPose:
     """The pose of a whole body; `arms` and `legs` are [left, right]. `lean` tilts the pelvis
     forward; `lying` rotates it in the image plane."""
 
@@ -100,25 +100,25 @@ def _standing_legs(rng: Rng) -> list[Leg]:
     return legs
 
 
-def _standing(rng: Rng) -> Pose:
-    return Pose([_relaxed_arm(rng), _relaxed_arm(rng)], _standing_legs(rng))
+def _standing(rng: Rng) -> BodyPose:
+    return BodyPose([_relaxed_arm(rng), _relaxed_arm(rng)], _standing_legs(rng))
 
 
-def _standing_busy(rng: Rng) -> Pose:
-    return Pose([_busy_arm(rng), _busy_arm(rng)], _standing_legs(rng), spine=_spine(rng, 6))
+def _standing_busy(rng: Rng) -> BodyPose:
+    return BodyPose([_busy_arm(rng), _busy_arm(rng)], _standing_legs(rng), spine=_spine(rng, 6))
 
 
-def _hands_on_hips(rng: Rng) -> Pose:
+def _hands_on_hips(rng: Rng) -> BodyPose:
     arms = [_reach(rng, (0.02, -0.66, 0.06), (0.95, 0.0, -0.35), 0.03) for _ in range(2)]
-    return Pose(arms, _standing_legs(rng))
+    return BodyPose(arms, _standing_legs(rng))
 
 
-def _arms_crossed(rng: Rng) -> Pose:
+def _arms_crossed(rng: Rng) -> BodyPose:
     arms = [_reach(rng, (-0.42, -0.36, 0.26), (0.7, -0.7, 0.1), 0.03) for _ in range(2)]
-    return Pose(arms, _standing_legs(rng))
+    return BodyPose(arms, _standing_legs(rng))
 
 
-def _arms_raised(rng: Rng) -> Pose:
+def _arms_raised(rng: Rng) -> BodyPose:
     arms = [
         Arm(rng.uniform(120, 172), rng.uniform(0, 30), rng.uniform(-40, 20), rng.uniform(0, 80))
         if rng.random() < 0.6
@@ -127,18 +127,18 @@ def _arms_raised(rng: Rng) -> Pose:
         )
         for _ in range(2)
     ]
-    return Pose(arms, _standing_legs(rng), spine=_spine(rng, 8))
+    return BodyPose(arms, _standing_legs(rng), spine=_spine(rng, 8))
 
 
-def _arms_wide(rng: Rng) -> Pose:
+def _arms_wide(rng: Rng) -> BodyPose:
     arms = [
         Arm(rng.uniform(-15, 25), rng.uniform(55, 105), rng.uniform(-60, 20), rng.uniform(0, 45))
         for _ in range(2)
     ]
-    return Pose(arms, _standing_legs(rng), spine=_spine(rng, 12))
+    return BodyPose(arms, _standing_legs(rng), spine=_spine(rng, 12))
 
 
-def _stride(rng: Rng, front: tuple, back: tuple, swing: tuple, elbow: tuple) -> Pose:
+def _stride(rng: Rng, front: tuple, back: tuple, swing: tuple, elbow: tuple) -> BodyPose:
     """Draw a pose with one leg forward and the arms swinging opposite; arguments are ranges (low,
     high)."""
     legs = [
@@ -153,24 +153,24 @@ def _stride(rng: Rng, front: tuple, back: tuple, swing: tuple, elbow: tuple) -> 
     ]
     if rng.random() < 0.5:
         arms, legs = arms[::-1], legs[::-1]
-    return Pose(arms, legs)
+    return BodyPose(arms, legs)
 
 
-def _walking(rng: Rng) -> Pose:
+def _walking(rng: Rng) -> BodyPose:
     pose = _stride(rng, ((12, 32), (0, 15)), ((-22, -5), (5, 45)), (5, 32), (8, 40))
     if rng.random() < 0.35:
         pose.arms[rng.integers(2)] = _busy_arm(rng)
     return pose
 
 
-def _running(rng: Rng) -> Pose:
+def _running(rng: Rng) -> BodyPose:
     pose = _stride(rng, ((35, 80), (30, 105)), ((-25, 0), (15, 100)), (15, 55), (65, 120))
     pose.lean = rng.uniform(4, 20)
     pose.spine = _spine(rng, 8)
     return pose
 
 
-def _sitting(rng: Rng) -> Pose:
+def _sitting(rng: Rng) -> BodyPose:
     knee, wide = rng.uniform(60, 105), rng.uniform(3, 22)
     legs = [
         Leg(rng.uniform(75, 98), wide, rng.uniform(-15, 10), knee + rng.uniform(-15, 15), 5)
@@ -180,7 +180,7 @@ def _sitting(rng: Rng) -> Pose:
     arms = lap if rng.random() < 0.5 else [_busy_arm(rng), lap[1]]
     if rng.random() < 0.5:
         arms = arms[::-1]
-    return Pose(
+    return BodyPose(
         arms,
         legs,
         spine=(rng.uniform(-5, 25), rng.normal(0, 5), rng.normal(0, 8)),
@@ -188,7 +188,7 @@ def _sitting(rng: Rng) -> Pose:
     )
 
 
-def _floor_sitting(rng: Rng) -> Pose:
+def _floor_sitting(rng: Rng) -> BodyPose:
     if rng.random() < 0.5:
         legs = [
             Leg(rng.uniform(75, 95), rng.uniform(2, 12), -5, rng.uniform(5, 90), 10)
@@ -200,7 +200,7 @@ def _floor_sitting(rng: Rng) -> Pose:
             for _ in range(2)
         ]
     arms = [_reach(rng, (-0.05, -0.55, 0.5)), _busy_arm(rng)]
-    return Pose(
+    return BodyPose(
         arms,
         legs,
         spine=(rng.uniform(0, 25), rng.normal(0, 4), rng.normal(0, 8)),
@@ -208,14 +208,14 @@ def _floor_sitting(rng: Rng) -> Pose:
     )
 
 
-def _crouching(rng: Rng) -> Pose:
+def _crouching(rng: Rng) -> BodyPose:
     wide = rng.uniform(5, 32)
     legs = [
         Leg(rng.uniform(95, 122), wide, rng.uniform(-20, 0), rng.uniform(100, 138), -18)
         for _ in range(2)
     ]
     arms = [_reach(rng, (-0.1, -0.5, 0.6)), _busy_arm(rng)]
-    return Pose(
+    return BodyPose(
         arms,
         legs,
         spine=(rng.uniform(5, 35), rng.normal(0, 5), rng.normal(0, 8)),
@@ -223,16 +223,16 @@ def _crouching(rng: Rng) -> Pose:
     )
 
 
-def _kneeling(rng: Rng) -> Pose:
+def _kneeling(rng: Rng) -> BodyPose:
     legs = [
         Leg(rng.uniform(75, 98), rng.uniform(2, 18), 0, rng.uniform(80, 105)),
         Leg(rng.uniform(-10, 15), rng.uniform(0, 12), 0, rng.uniform(85, 105), 50),
     ]
     legs = legs if rng.random() < 0.5 else legs[::-1]
-    return Pose([_busy_arm(rng), _busy_arm(rng)], legs, spine=_spine(rng, 10))
+    return BodyPose([_busy_arm(rng), _busy_arm(rng)], legs, spine=_spine(rng, 10))
 
 
-def _bending(rng: Rng) -> Pose:
+def _bending(rng: Rng) -> BodyPose:
     lean = rng.uniform(20, 60)
     bend = rng.uniform(10, 45)
     legs = [
@@ -248,7 +248,7 @@ def _bending(rng: Rng) -> Pose:
     ]
     if rng.random() < 0.3:
         arms[rng.integers(2)] = _reach(rng, (0.02, -0.66, 0.06), (0.95, 0.0, -0.35), 0.03)
-    return Pose(
+    return BodyPose(
         arms,
         legs,
         spine=(bend, rng.normal(0, 6), rng.normal(0, 10)),
@@ -257,7 +257,7 @@ def _bending(rng: Rng) -> Pose:
     )
 
 
-def _jumping(rng: Rng) -> Pose:
+def _jumping(rng: Rng) -> BodyPose:
     legs = [
         Leg(rng.uniform(-15, 70), rng.uniform(2, 32), rng.uniform(-15, 0), rng.uniform(10, 100), 30)
         for _ in range(2)
@@ -266,10 +266,10 @@ def _jumping(rng: Rng) -> Pose:
         Arm(rng.uniform(20, 165), rng.uniform(5, 60), rng.uniform(-60, 20), rng.uniform(0, 80))
         for _ in range(2)
     ]
-    return Pose(arms, legs, spine=(rng.uniform(-18, 15), rng.normal(0, 8), rng.normal(0, 10)))
+    return BodyPose(arms, legs, spine=(rng.uniform(-18, 15), rng.normal(0, 8), rng.normal(0, 10)))
 
 
-def _kicking(rng: Rng) -> Pose:
+def _kicking(rng: Rng) -> BodyPose:
     legs = [
         Leg(rng.uniform(35, 105), rng.uniform(-5, 25), -8, rng.uniform(0, 60), 25),
         Leg(rng.uniform(-8, 8), rng.uniform(2, 10), -8, rng.uniform(5, 30)),
@@ -280,10 +280,10 @@ def _kicking(rng: Rng) -> Pose:
     ]
     if rng.random() < 0.5:
         arms, legs = arms[::-1], legs[::-1]
-    return Pose(arms, legs, spine=_spine(rng, 12), lean=rng.uniform(-20, 8))
+    return BodyPose(arms, legs, spine=_spine(rng, 12), lean=rng.uniform(-20, 8))
 
 
-def _swinging(rng: Rng) -> Pose:
+def _swinging(rng: Rng) -> BodyPose:
     """Tennis, throwing, batting: a lunge, a twisted trunk, one arm extended."""
     legs = [
         Leg(rng.uniform(15, 65), rng.uniform(8, 28), -15, rng.uniform(15, 70)),
@@ -299,10 +299,10 @@ def _swinging(rng: Rng) -> Pose:
         arms = arms[::-1]
     if rng.random() < 0.5:
         legs = legs[::-1]
-    return Pose(arms, legs, spine=_spine(rng, 18), lean=rng.uniform(0, 20))
+    return BodyPose(arms, legs, spine=_spine(rng, 18), lean=rng.uniform(0, 20))
 
 
-def _riding(rng: Rng) -> Pose:
+def _riding(rng: Rng) -> BodyPose:
     """Skiing, skating, surfing: knees bent, arms out for balance."""
     bend = rng.uniform(25, 70)
     legs = [
@@ -313,10 +313,10 @@ def _riding(rng: Rng) -> Pose:
         Arm(rng.uniform(10, 60), rng.uniform(15, 75), rng.uniform(-10, 40), rng.uniform(15, 95))
         for _ in range(2)
     ]
-    return Pose(arms, legs, spine=_spine(rng, 12), lean=rng.uniform(5, 35))
+    return BodyPose(arms, legs, spine=_spine(rng, 12), lean=rng.uniform(5, 35))
 
 
-def _lying(rng: Rng) -> Pose:
+def _lying(rng: Rng) -> BodyPose:
     pose = _standing_busy(rng) if rng.random() < 0.6 else _jumping(rng)
     pose.lying = float(rng.choice([-1, 1])) * rng.uniform(60, 120)
     return pose
@@ -327,7 +327,7 @@ def _spine(rng: Rng, spread: float) -> tuple[float, float, float]:
     return float(flexion) + 2.0, float(side), float(twist)
 
 
-FAMILIES: dict[str, tuple[float, Callable[[Rng], Pose]]] = {
+FAMILIES: dict[str, tuple[float, Callable[[Rng], BodyPose]]] = {
     "standing": (19, _standing),
     "standing_busy": (19, _standing_busy),
     "walking": (14, _walking),
@@ -349,7 +349,7 @@ FAMILIES: dict[str, tuple[float, Callable[[Rng], Pose]]] = {
 }
 
 
-def sample_pose(rng: Rng, family: str | None = None) -> Pose:
+def sample_pose(rng: Rng, family: str | None = None) -> BodyPose:
     """Draw a pose of `family` (a key of `FAMILIES`), or of a random family."""
     if family is None:
         weights = np.array([weight for weight, _ in FAMILIES.values()], dtype=float)

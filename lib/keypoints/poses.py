@@ -36,7 +36,7 @@ class Poses:
     scores: (P, K) float32, keypoint scores.
     score: (P,) float32, person score: the mean of the keypoint scores.
     box: (P, 4) float32, x, y, width, height in pixels.
-    box_score: (P,) float32, detection score; 1 for boxes given by the user.
+    box_score: (P,) float32, score of the box: from the detector, a file or the user; else 1.
     row: (P,) int64, row of the person's box in the data set's table; -1 if there is none.
     """
 

@@ -10,7 +10,7 @@ from lib.core.inference import Detector, Predictor
 from lib.keypoints.poses import Poses
 from lib.media.boxes import BoxFile
 from lib.media.ground_truth import GroundTruth
-from lib.media.pipeline import batches, overlap
+from lib.media.pipeline import batches, run_pipeline
 from lib.media.video import IMAGE, Frame, Item, Report, numeric_names
 
 BATCH_BYTES = 1 << 26  # frames of one batch; about seven batches are in memory at a time
@@ -94,6 +94,6 @@ def predict_frames(
         return list(zip(batch, poses, strict=True))
 
     groups = batches(frames, batch_size, lambda frame: frame.image.nbytes, BATCH_BYTES)
-    with contextlib.closing(overlap(groups, [find_boxes, predict], depth=1)) as results:
+    with contextlib.closing(run_pipeline(groups, [find_boxes, predict], depth=1)) as results:
         for batch in results:
             yield from batch

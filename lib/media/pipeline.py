@@ -1,4 +1,4 @@
-"""Pipelines whose stages overlap: each runs in its own thread, connected by short queues."""
+"""Pipelines of stages that run at the same time, each in its own thread."""
 
 import math
 import queue
@@ -11,14 +11,14 @@ _JOIN_TIMEOUT = 10.0  # seconds; a hanging camera must not block the program
 _POLL_INTERVAL = 0.1  # seconds after which a waiting stage checks for the stop signal
 
 
-def overlap(
+def run_pipeline(
     items: Iterable[Any], stages: Sequence[Callable[[Any], Any]], depth: int = 2
 ) -> Iterator[Any]:
     """Pass each of ``items`` through all ``stages`` and yield the results in order.
 
     Reading the items and each stage run in their own threads, so that the slowest determines the
-    speed. Each queue holds at most ``depth`` results. An exception in a thread is raised here,
-    after the results before it. Closing the iterator stops the threads.
+    speed. Each queue holds at most ``depth`` results. An exception in a thread is re-raised
+    here, after all earlier results. Closing the iterator stops the threads.
     """
     queues = [queue.Queue(depth) for _ in range(len(stages) + 1)]
     stop = threading.Event()

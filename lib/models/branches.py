@@ -20,14 +20,16 @@ UpsampleFactory = Callable[[int, int, int], nn.Module]
 class StemmedNetwork(PoseNetwork):
     """Base class with HRNet's first layers: two strided convolutions and residual blocks."""
 
-    def __init__(self, block: Block, channels: int, num_blocks: int) -> None:
+    def __init__(
+        self, block: Block, channels: int, num_blocks: int, stem_channels: int = STEM_CHANNELS
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
-        self.conv2 = nn.Conv2d(STEM_CHANNELS, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(STEM_CHANNELS)
+        self.conv1 = nn.Conv2d(3, stem_channels, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem_channels)
+        self.conv2 = nn.Conv2d(stem_channels, stem_channels, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(stem_channels)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1 = residual_layers(block, STEM_CHANNELS, channels, num_blocks)
+        self.layer1 = residual_layers(block, stem_channels, channels, num_blocks)
 
     def stem(self, x: Tensor) -> Tensor:
         """Apply the stem: images (N, 3, H, W) -> (N, C, H/4, W/4)."""

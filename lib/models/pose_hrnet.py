@@ -13,7 +13,13 @@ from yacs.config import CfgNode
 
 from lib.models import settings
 from lib.models.blocks import BasicBlock, Block, Bottleneck, residual_layers
-from lib.models.branches import ExchangeModule, StemmedNetwork, Transition, fuse_layers
+from lib.models.branches import (
+    STEM_CHANNELS,
+    ExchangeModule,
+    StemmedNetwork,
+    Transition,
+    fuse_layers,
+)
 from lib.models.heads import uses_all_levels
 from lib.utils.errors import InputError
 
@@ -41,15 +47,17 @@ class PoseHRNet(StemmedNetwork):
     Args:
         stages: settings of ``layer1`` and of the three stages.
         multi_scale_output: return every branch of the last stage, not only the finest.
+        stem_channels: channels of the two convolutions of the stem.
     """
 
     def __init__(
         self,
         stages: tuple[Stage, Stage, Stage, Stage],
         multi_scale_output: bool = False,
+        stem_channels: int = STEM_CHANNELS,
     ) -> None:
         stage1, stage2, stage3, stage4 = stages
-        super().__init__(stage1.block, stage1.num_channels[0], stage1.num_blocks[0])
+        super().__init__(stage1.block, stage1.num_channels[0], stage1.num_blocks[0], stem_channels)
         num_outputs = len(stage4.num_channels) if multi_scale_output else 1
         self.feature_channels = stage4.out_channels[:num_outputs]
         self.feature_strides = tuple(4 << i for i in range(num_outputs))
@@ -126,7 +134,8 @@ def build(cfg: CfgNode) -> PoseHRNet:
     size = settings.get(cfg, "MODEL.IMAGE_SIZE", (256, 256))
     is_valid = all(side % 32 == 0 for side in size)
     settings.require(is_valid, "MODEL.IMAGE_SIZE", "multiples of 32 for pose_hrnet", list(size))
-    return PoseHRNet(stages, multi_scale_output=uses_all_levels(cfg))
+    stem_channels = settings.positive_int(cfg, "MODEL.EXTRA.STEM_INPLANES", STEM_CHANNELS)
+    return PoseHRNet(stages, uses_all_levels(cfg), stem_channels)
 
 
 def read_stage(cfg: CfgNode, name: str) -> Stage:

@@ -74,6 +74,14 @@ def to_channels_last(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
+def to_devices(model: torch.nn.Module, devices: list[torch.device]) -> torch.nn.Module:
+    """Move ``model`` to its device, or to several with DataParallel; channels-last on a CPU."""
+    model = model.to(devices[0])
+    if devices[0].type == "cpu":
+        to_channels_last(model)
+    return torch.nn.DataParallel(model, device_ids=devices) if len(devices) > 1 else model
+
+
 def choose_workers(wanted: int) -> int:
     """Limit the number of workers to the cores available to this process; more only use memory."""
     cores = (

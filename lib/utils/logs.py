@@ -47,7 +47,7 @@ def start_log(folder: Path, name: str, phase: str) -> Path:
         file = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot write: {error.strerror}") from None
-    # Ignore errors of the log itself, such as a full disk: writing results fails with an error.
+    # Ignore errors of the log itself. On a full disk, for example, writing results reports it.
     logging.raiseExceptions = False
     file.setFormatter(logging.Formatter("%(asctime)-15s %(message)s"))
     console = console_handler()
@@ -61,13 +61,13 @@ def start_log(folder: Path, name: str, phase: str) -> Path:
 def buffer_log() -> None:
     """Buffer log messages until ``log_to`` or ``start_log`` is called.
 
-    Reading the configuration logs messages before the log folder, which it defines, is known.
+    The configuration defines the log folder, but reading it already logs messages.
     """
     log_to(MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL + 1))
 
 
 def log_to(*handlers: logging.Handler) -> None:
-    """Send log messages to ``handlers``, starting with the buffered ones."""
+    """Send log messages to ``handlers``, starting with the buffered messages."""
     root = logging.getLogger()
     buffered = [r for h in root.handlers if isinstance(h, MemoryHandler) for r in h.buffer]
     for handler in list(root.handlers):

@@ -238,7 +238,7 @@ def test_without_weights_the_experiments_model_file_is_used(tmp_path, run):
 
 
 def test_weights_without_an_experiment_are_an_error(tmp_path):
-    with pytest.raises(InputError, match="weights: also give cfg"):
+    with pytest.raises(InputError, match="cfg: required with weights"):
         Predictor(weights=tmp_path / "weights.pth")
 
 

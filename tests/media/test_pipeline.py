@@ -4,14 +4,14 @@ import threading
 
 import pytest
 
-from lib.media.pipeline import batches, overlap
+from lib.media.pipeline import batches, run_pipeline
 
 
 def test_items_keep_their_order_through_all_stages():
     stages = [lambda n: n + 1, lambda n: n * 10]
-    assert list(overlap(range(20), stages)) == [(n + 1) * 10 for n in range(20)]
-    assert list(overlap([], stages)) == []
-    assert list(overlap([1, 2], [])) == [1, 2]
+    assert list(run_pipeline(range(20), stages)) == [(n + 1) * 10 for n in range(20)]
+    assert list(run_pipeline([], stages)) == []
+    assert list(run_pipeline([1, 2], [])) == [1, 2]
 
 
 def test_stages_run_at_the_same_time():
@@ -33,7 +33,7 @@ def test_stages_run_at_the_same_time():
         return work
 
     got = []
-    for number in overlap(read(), [stage(2), stage(1)], depth=1):
+    for number in run_pipeline(read(), [stage(2), stage(1)], depth=1):
         if number < 4:
             meeting.wait()
         got.append(number)
@@ -48,7 +48,7 @@ def test_an_error_comes_after_what_was_done_before_it():
 
     got = []
     with pytest.raises(ValueError, match="three"):
-        got.extend(iter_into(got, overlap(range(10), [fail, lambda n: n])))
+        got.extend(iter_into(got, run_pipeline(range(10), [fail, lambda n: n])))
     assert got == [0, 1, 2]
 
     def broken():
@@ -57,7 +57,7 @@ def test_an_error_comes_after_what_was_done_before_it():
 
     got = []
     with pytest.raises(OSError, match="gone"):
-        iter_into(got, overlap(broken(), [fail]))
+        iter_into(got, run_pipeline(broken(), [fail]))
     assert got == [1]
 
 
@@ -77,7 +77,7 @@ def test_closing_ends_the_threads_and_the_reader():
         finally:
             closed.append(True)
 
-    items = overlap(read(), [lambda n: n])
+    items = run_pipeline(read(), [lambda n: n])
     assert next(items) == 0
     items.close()
     assert threading.active_count() == before and closed == [True]

@@ -78,8 +78,8 @@ def tiny_set(tool, monkeypatch):
                 ("form", by_hand, {}),
             )
         }
-        data_set = downloads.DataSet("nobody's", splits, ("val",))
-        monkeypatch.setitem(downloads.DATA_SETS, "coco", data_set)
+        data_set = downloads.PublicDataset("nobody's", splits, ("val",))
+        monkeypatch.setitem(downloads.DOWNLOADS, "coco", data_set)
         yield site, lambda *arguments: module.main(["coco", *map(str, arguments)])
 
 
@@ -143,7 +143,7 @@ def test_what_only_a_person_can_get_is_said_and_then_used(tiny_set, tmp_path, ca
 
 
 def test_every_split_that_is_offered_is_where_its_experiments_look():
-    for name, data_set in downloads.DATA_SETS.items():
+    for name, data_set in downloads.DOWNLOADS.items():
         assert set(data_set.default) <= set(data_set.splits)
         for split in data_set.splits.values():
             for archive in (split.annotation_archive, split.image_archive):

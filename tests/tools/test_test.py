@@ -96,7 +96,7 @@ def test_the_flip_test_and_the_quarter_step_are_switches(
     root, tool, command, monkeypatch, key, x, score
 ):
     module = tool("test")
-    monkeypatch.setattr(module, "load_network", lambda *_, **__: Fixed())
+    monkeypatch.setattr("lib.core.backends.load_network", lambda *_, **__: Fixed())
     switch = [key, "False"] if key else []
     ended = command(module, "--cfg", write(root), "TEST.MODEL_FILE", "fixed.pth", *switch)
     assert ended.code == 0, ended
@@ -199,7 +199,7 @@ def test_weights_are_tested_in_bfloat16(root, tool, command, monkeypatch):
         network.register_forward_hook(lambda module, args, out: computed.append(out.dtype))
         return network
 
-    monkeypatch.setattr(module, "load_network", hooked)
+    monkeypatch.setattr("lib.core.backends.load_network", hooked)
     monkeypatch.setattr("lib.core.backends.has_bfloat16", lambda _: True)  # emulated where missing
     arguments = ("--precision", "bfloat16", "TEST.MODEL_FILE", random_weights(root))
     ended = command(module, "--cfg", write(root), *arguments)

@@ -34,7 +34,7 @@ class Codec(ABC):
 
     @abstractmethod
     def flip(self, outputs: RawOutputs) -> RawOutputs:
-        """Flip the outputs for mirrored crops back and swap left and right joints."""
+        """Flip back the outputs of mirrored crops, and swap left and right joints."""
 
     @abstractmethod
     def average(self, outputs: RawOutputs, flipped: RawOutputs) -> RawOutputs:

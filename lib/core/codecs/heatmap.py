@@ -38,7 +38,7 @@ class HeatmapCodec(Codec):
         flip_pairs: pairs of left and right joints.
         refine: sub-pixel refinement of the maxima, from lib.core.codecs.refinement, or None.
         shift: in the flip test, shift flipped heatmaps one pixel to the right, for alignment.
-        joint_weights: loss weights of the K joints; None for 1.
+        joint_weights: loss weights of the K joints; None for equal weights.
         loss: function of heatmaps, target heatmaps and weights.
     """
 
@@ -100,7 +100,7 @@ class HeatmapCodec(Codec):
         return sum(self._loss(output, target.heatmaps, target.weight) for output in outputs)
 
     def flip(self, outputs: RawOutputs) -> torch.Tensor:
-        """Flip heatmaps (N, K, H, W) for mirrored crops back."""
+        """Flip back heatmaps (N, K, H, W) of mirrored crops."""
         heatmaps = last_output(outputs)
         order = flip_permutation(heatmaps.shape[1], self._flip_pairs)
         heatmaps = heatmaps.flip(3)

@@ -10,7 +10,7 @@ def joints_mse(
 
     Args:
         heatmaps, target: (N, K, H, W).
-        weight: (N, K), multiplied with heatmaps and target. None: 1.
+        weight: (N, K), multiplied with heatmaps and target; None for equal weights.
     """
     return 0.5 * _squared_error(heatmaps, target, weight).mean()
 
@@ -18,7 +18,7 @@ def joints_mse(
 def joints_ohkm_mse(
     heatmaps: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None, topk: int
 ) -> torch.Tensor:
-    """Return ``joints_mse`` over the ``topk`` joints of each person with the highest loss."""
+    """Return ``joints_mse`` over the ``topk`` joints with the highest loss of each person."""
     per_joint = 0.5 * _squared_error(heatmaps, target, weight).mean(dim=(2, 3))
     return per_joint.topk(topk, dim=1).values.mean()
 

@@ -1,13 +1,13 @@
 """SimCC: keypoints as one distribution over bins along x and one along y.
 
 Li et al.: SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation. ECCV
-2022. Same numbers as lib/dataset/JointsDataset.py, lib/core/loss.py and lib/core/function.py of
-leeyegy/SimCC. mmpose's variants: mmpose/codecs/simcc_label.py and
+2022. Numerically equivalent to lib/dataset/JointsDataset.py, lib/core/loss.py and
+lib/core/function.py of leeyegy/SimCC. mmpose's variants: mmpose/codecs/simcc_label.py and
 mmpose/models/losses/classification_loss.py of mmpose 1.x. RTMPose: Jiang et al.: RTMPose: Real-Time
 Multi-Person Pose Estimation based on MMPose. arXiv:2303.07399.
 
 Outputs are (N, K, bins along x) and (N, K, bins along y). They are logits, except for RTMPose,
-whose outputs are the values of a Gaussian with the peak 1.
+whose outputs are the values of a Gaussian with a peak of 1.
 """
 
 import math
@@ -35,7 +35,7 @@ class Target(NamedTuple):
 
     @property
     def heatmaps(self) -> torch.Tensor:
-        """Small heatmaps (N, K, h, w) with the peak 1, for drawing."""
+        """Small heatmaps (N, K, h, w) with a peak of 1, for drawing."""
         return _outer_product(self.x, self.y)
 
 
@@ -48,13 +48,14 @@ class SimCCCodec(Codec):
         sigma: standard deviations of the target's Gaussians along x and y, in bins. None: one-hot
             targets.
         round_centers: centre Gaussians on the bin nearest to the joint, not on the joint.
-        beta: Gaussians have the peak 1, not the area 1, and the loss compares the softmax of
-            outputs and targets multiplied by ``beta``. None: outputs are logits.
+        beta: RTMPose's factor for outputs and targets before the softmax in the loss. The target
+            Gaussians then have a peak of 1 instead of an area of 1. None: outputs are logits.
         smoothing: label smoothing of one-hot targets.
-        mean_over_bins: for one-hot targets, average the loss over bins and joints, not sum it.
+        mean_over_bins: for one-hot targets, average the loss over bins and joints instead of
+            summing it.
         shift: in the flip test, shift flipped distributions along x one bin to the left.
         blur: kernel sizes along x and y of the DARK refinement. None: no refinement.
-        joint_weights: loss weights of the K joints. None: 1.
+        joint_weights: loss weights of the K joints; None for equal weights.
         uses_weight: weight the loss of the joints by the target's weights.
     """
 
@@ -90,7 +91,8 @@ class SimCCCodec(Codec):
     def encode(self, joints: torch.Tensor, visible: torch.Tensor) -> Target:
         """Return distributions for joints (N, K, 2) in crop pixels and visibility flags (N, K).
 
-        A joint has weight 0 if it, or its whole Gaussian, lies outside the crop.
+        A joint has weight 0 if it lies outside the crop (one-hot targets), or if its whole Gaussian
+        does (Gaussian targets).
         """
         encode_axis = self._one_hot if self.sigma is None else self._gaussian
         (is_inside_x, x), (is_inside_y, y) = (encode_axis(joints[..., i], i) for i in (0, 1))
@@ -135,8 +137,8 @@ class SimCCCodec(Codec):
     def loss(self, outputs: RawOutputs, target: Target) -> torch.Tensor:
         """Return the sum of the Kullback-Leibler divergences of both axes.
 
-        They are averaged over people. Over bins and joints they are averaged for Gaussian targets
-        or with ``mean_over_bins``, else summed.
+        They are averaged over people. Over bins and joints, they are averaged for Gaussian targets
+        or with ``mean_over_bins``, and summed otherwise.
         """
         self._check_bins(outputs)
         total = 0
@@ -151,7 +153,7 @@ class SimCCCodec(Codec):
         return total
 
     def flip(self, outputs: RawOutputs) -> Outputs:
-        """Flip the outputs for mirrored crops back."""
+        """Flip back the outputs of mirrored crops."""
         order = flip_permutation(outputs[0].shape[1], self._flip_pairs)
         x, y = (permute_joints(logits, order) for logits in outputs)
         x = x.flip(2)
@@ -178,17 +180,17 @@ class SimCCCodec(Codec):
         A score is the smaller of the maxima along both axes.
         """
         self._check_bins(outputs)
-        axes = [self._values(axis.float()) for axis in outputs]
-        best = [axis.max(2) for axis in axes]
-        coords = [axis.indices.float() for axis in best]
+        values = [self._values(output.float()) for output in outputs]
+        best = [value.max(2) for value in values]
+        coords = [maximum.indices.float() for maximum in best]
         if self.blur is not None:
-            highest = [axis.values for axis in best]
-            coords = list(map(dark_step_1d, axes, coords, highest, self.blur))
+            highest = [maximum.values for maximum in best]
+            coords = list(map(dark_step_1d, values, coords, highest, self.blur))
         scores = torch.minimum(best[0].values, best[1].values)
         return torch.stack(coords, dim=-1) / self.ratio, scores
 
     def accuracy(self, outputs: RawOutputs, target: Target) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the PCK, computed in bins."""
+        """Return the PCK, computed in bins, and the number of joint types it covers."""
         coords, ground_truth = (
             torch.stack([axis.argmax(2) for axis in axes], dim=-1).float()
             for axes in (outputs, target[:2])
@@ -198,8 +200,8 @@ class SimCCCodec(Codec):
     def maps(self, outputs: RawOutputs) -> torch.Tensor:
         return _outer_product(*(self._values(axis).clamp(min=0) for axis in outputs))
 
-    def _values(self, axis: torch.Tensor) -> torch.Tensor:
-        return axis.softmax(2) if self.beta is None else axis
+    def _values(self, output: torch.Tensor) -> torch.Tensor:
+        return output.softmax(2) if self.beta is None else output
 
     def _check_bins(self, outputs: RawOutputs) -> None:
         outputs = as_outputs(outputs)
@@ -212,7 +214,7 @@ class SimCCCodec(Codec):
 
 
 def _outer_product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Combine (N, K, bins) of both axes into heatmaps (N, K, h, w) of an eighth of the size."""
+    """Combine (N, K, bins) of both axes into heatmaps (N, K, bins / 8, bins / 8)."""
     small = [functional.adaptive_max_pool1d(axis, max(axis.shape[2] // 8, 1)) for axis in (x, y)]
     across, down = (axis / axis.amax(2, keepdim=True).clamp(min=1e-9) for axis in small)
     return down[..., :, None] * across[..., None, :]
@@ -221,8 +223,8 @@ def _outer_product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def build(cfg: CfgNode, skeleton: Skeleton) -> SimCCCodec:
     """Build the codec of an experiment.
 
-    By MODEL.TARGET_TYPE, the targets are one-hot (simcc), Gaussians around the joint (sa_simcc) or
-    around the nearest bin (mm_simcc), or the latter with the peak 1 (rtm_simcc).
+    MODEL.TARGET_TYPE sets the targets: one-hot (simcc); Gaussians around the joint (sa_simcc) or
+    the nearest bin (mm_simcc); or as mm_simcc, with a peak of 1 (rtm_simcc).
     """
     target_type = cfg.MODEL.TARGET_TYPE
     is_rtm = target_type == "rtm_simcc"

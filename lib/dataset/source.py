@@ -1,0 +1,33 @@
+"""Interface of a data set split, implemented by each annotation format."""
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from lib.dataset.table import Table
+from lib.keypoints.poses import Poses
+from lib.keypoints.skeletons import Skeleton
+
+
+class Source(Protocol):
+    """One split of a data set: its people, their skeleton, and the evaluation.
+
+    Attributes:
+        ground_truth: what ``evaluate`` compares with; only if ``has_ground_truth``.
+    """
+
+    skeleton: Skeleton
+    table: Table
+    split: str
+    has_ground_truth: bool
+    ground_truth: Any
+
+    def evaluate(self, poses: Poses, output_dir: str) -> tuple[dict, float]:
+        """Write the results to ``output_dir``.
+
+        Returns:
+            Metrics by name, and the metric that selects the best checkpoint.
+        """
+
+    def rows_to_draw(self, poses: Poses) -> np.ndarray:
+        """Return the rows of ``poses`` that are worth drawing."""
