@@ -1,9 +1,12 @@
-"""Benchmark the data pipeline, NMS and inference backends against a reference in the same run.
+"""Benchmark the data pipeline, NMS and inference backends.
+
+Each is compared with a simpler reference in the same run: NumPy, pycocotools or plain PyTorch.
 
   python tools/benchmark.py data                   loading and post-processing of samples
   python tools/benchmark.py nms                    NMS of 104,125 detections, as in COCO val
   python tools/benchmark.py load                   reading a train2017-sized annotation file
-  python tools/benchmark.py forward --cfg FILE     forward pass: plain, folded, compiled, exported
+  python tools/benchmark.py forward --cfg FILE     forward pass: PyTorch, with folded batch norms,
+                                                   with torch.compile, and exported
   python tools/benchmark.py predict --cfg FILE     image to keypoints, with each backend
 
 data, nms and load measure CPU time on one thread, so other work on the machine has little effect.

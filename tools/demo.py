@@ -155,7 +155,7 @@ def demo_parser() -> argparse.ArgumentParser:
         action=ListBeforeSettings,
         nargs="+",
         metavar="CLASS",
-        help="classes to detect (default: people)",
+        help="classes to detect (default: person)",
     )
     add("--annotations", metavar="FILE", help="COCO annotations: use their boxes, report errors")
     add("--batch", type=int, default=8, metavar="N", help="frames per batch (default: 8)")
@@ -297,7 +297,7 @@ def write_all(
                     empty += not len(poses)
                     numbers = follow(frame, poses) if follow else []
                     known = annotated.people(frame.image_id) if annotated else []
-                    categories = [one.category for one in known] if is_in_order else []
+                    categories = [one.category_id for one in known] if is_in_order else []
                     results.add(frame, poses, numbers, categories)
                     if accuracy is not None:
                         accuracy.add(frame.item.name, frame.image, poses, known, is_in_order)

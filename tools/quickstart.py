@@ -85,7 +85,10 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML"
+        "opts",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="settings that override experiments/figures/hrnet/quickstart.yaml",
     )
     return parser.parse_args()
 

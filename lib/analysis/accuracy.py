@@ -30,13 +30,13 @@ class _Row:
 
     Attributes:
         name: name of the image.
-        number: id of the annotation.
+        annotation_id: as in the file.
         size: square root of the box area, in pixels.
         errors: (K,) pixels. NaN if the joint is not annotated or the person was not found.
     """
 
     name: str
-    number: int
+    annotation_id: int
     size: float
     errors: np.ndarray
 
@@ -82,7 +82,9 @@ class Accuracy:
             if pose is not None:
                 distances = np.linalg.norm(pose.keypoints - person.joints, axis=1)
                 errors[person.visible] = distances[person.visible]
-            row = _Row(name, person.number, float(np.sqrt(person.box[2] * person.box[3])), errors)
+            row = _Row(
+                name, person.annotation_id, float(np.sqrt(person.box[2] * person.box[3])), errors
+            )
             if person.visible.any():
                 self._rows.append(row)
             if pose is None or not person.visible.any():
@@ -112,7 +114,9 @@ class Accuracy:
             has_errors = np.isfinite(row.errors).any()
             mean = float(np.nanmean(row.errors)) if has_errors else np.nan
             values = [*row.errors, mean]
-            rows.append([row.name, row.number, *map(_format, values), _format(mean / row.size, 4)])
+            rows.append(
+                [row.name, row.annotation_id, *map(_format, values), _format(mean / row.size, 4)]
+            )
         _write_csv(folder / "errors.csv", ["file", "person", *names, "mean", "relative"], rows)
         summary = [
             _summary(name, errors[:, n], errors[:, n] / sizes) for n, name in enumerate(names)
@@ -163,7 +167,7 @@ class Accuracy:
             cv2.line(cell, start, end, ERROR_COLOR, 1, cv2.LINE_AA)
         text = f"{np.nanmean(row.errors):.1f} px, {100 * relative:.0f} %"
         draw_text(cell, text, (6, 18), 12)
-        draw_text(cell, f"{row.name[-34:]}, person {row.number}", (6, CELL_SIZE - 8), 9)
+        draw_text(cell, f"{row.name[-34:]}, person {row.annotation_id}", (6, CELL_SIZE - 8), 9)
         return cell
 
 

@@ -1,6 +1,6 @@
 """The keys of ``MODEL.EXTRA`` for each network, with their defaults.
 
-The names follow the original HRNet code.
+The names follow the published code of each network, where it has the same setting.
 """
 
 from yacs.config import CfgNode as CN
@@ -29,7 +29,7 @@ _POSE_HRNET = CN()
 _POSE_HRNET.PRETRAINED_LAYERS = ["*"]  # modules to load from MODEL.PRETRAINED; '*' loads all
 _POSE_HRNET.FINAL_CONV_KERNEL = 1
 _POSE_HRNET.STEM_INPLANES = 64  # channels of the stem; the name is from HigherHRNet's code
-# layer1. It is fixed in the published pose code; the name is from HRNet's classification code.
+# layer1: hard-coded in the published pose code; named as in HRNet's classification code.
 _POSE_HRNET.STAGE1 = _stage(1, [64], "BOTTLENECK")
 _POSE_HRNET.STAGE2 = _stage(1, [32, 64])
 _POSE_HRNET.STAGE3 = _stage(4, [32, 64, 128])

@@ -18,7 +18,8 @@ from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.drawing import draw_person, heatmap_rows, image_grid
 
-MAX_DRAWN = 32  # crops in one image
+MAX_DRAWN = 32  # crops in one grid
+MAX_PAIRS = 8  # pairs of annotated and predicted crops in one grid
 COLUMNS = 8
 
 
@@ -100,7 +101,7 @@ class TopDown(Task):
             drawn["hm_pred"] = _heatmaps(images, self.codec.maps(outputs))
         if "gt_pred" in kinds:
             pairs = [image for pair in zip(annotated, predicted, strict=True) for image in pair]
-            drawn["gt_pred"] = image_grid(pairs[:16], COLUMNS)
+            drawn["gt_pred"] = image_grid(pairs[: 2 * MAX_PAIRS], COLUMNS)
         return drawn
 
     def _skeletons(
@@ -147,5 +148,5 @@ def _heatmaps(images: np.ndarray, maps: torch.Tensor) -> np.ndarray:
 
 
 def build_top_down(cfg: CfgNode, backend: Backend, autocast: bool = False) -> TopDown:
-    """Build the task of an experiment, run by ``backend``."""
+    """Build the top-down task of an experiment; ``backend`` runs its network."""
     return TopDown(backend, skeleton_of(cfg), crop_of(cfg), autocast)

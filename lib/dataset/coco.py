@@ -38,6 +38,7 @@ from lib.utils.reading import encode_json, read_json
 
 logger = logging.getLogger(__name__)
 
+# "Ap .5" is the spelling of the HRNet repository.
 STATS = ("AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
 
 
@@ -59,7 +60,8 @@ class CocoKeypoints:
         data_format: ``jpg``, ``png`` or ``zip``.
         detections: JSON file of detected boxes; None to use the annotated boxes.
         score_threshold: detections with a lower score are dropped.
-        oks_threshold, visible_threshold, soft_nms: of rescoring and OKS-NMS; see TEST.*.
+        oks_threshold, visible_threshold, soft_nms: for rescoring and OKS-NMS: TEST.OKS_THRE,
+            TEST.IN_VIS_THRE and TEST.SOFT_NMS.
         annotations: annotation file, relative to ``root``; ``{split}`` is replaced by the split.
             '' for COCO's own name.
         images: image folder, relative to ``root``, likewise.
@@ -87,12 +89,12 @@ class CocoKeypoints:
     ) -> None:
         self.skeleton = skeleton
         self.split = split
-        own_file, own_folder = self._names(split)
-        if annotations:
-            own_folder = f"images/{split}"
+        default_file, default_folder = self._names(split)
+        if annotations:  # only COCO's own test splits share an image folder
+            default_folder = f"images/{split}"
         file, folder = (
-            Path(root) / (given.replace("{split}", split) or own)
-            for given, own in ((annotations, own_file), (images, own_folder))
+            Path(root) / (given.replace("{split}", split) or default)
+            for given, default in ((annotations, default_file), (images, default_folder))
         )
         self.annotation_file = str(file)
         self._suppression = (oks_threshold, visible_threshold, soft_nms)
@@ -123,9 +125,9 @@ class CocoKeypoints:
         joints = len(self.skeleton)
         people = people_arrays(annotations, self._categories, joints, self.annotation_file)
         image = images.rows(people.image_id, self.annotation_file)
-        box, is_inside = _clip_boxes(people.box, images.width[image], images.height[image])
+        box, overlaps = _clip_boxes(people.box, images.width[image], images.height[image])
         has_joints = people.keypoints.any((1, 2))
-        keep = is_inside & (people.area > 0) & has_joints
+        keep = overlaps & (people.area > 0) & has_joints
         logger.info(
             "=> %s: %d people; skipped %d without joints and %d with an empty box or one outside "
             "the image",
@@ -242,7 +244,10 @@ class CocoKeypoints:
         return kept[scores[kept] > threshold]
 
     def _suppress(self, poses: Poses) -> tuple[np.ndarray, np.ndarray]:
-        """Return the new scores (P,), and the rows kept by OKS-NMS within each image."""
+        """Return person scores (P,), and the rows kept by OKS-NMS within each image.
+
+        A score is the mean score of the visible joints times the box score.
+        """
         oks_threshold, visible_threshold, soft_nms = self._suppression
         joint_scores = poses.scores.astype(np.float64)
         is_counted = joint_scores > visible_threshold
@@ -295,6 +300,7 @@ class CocoKeypoints:
             if annotation.category_id in self._categories
         ]
         lacking = sum(a.area is None for _, a in wanted)
+        # A subclass with its own _area, such as CrowdPose, does not use the annotated area.
         if lacking and type(self)._area is CocoKeypoints._area:
             logger.warning(
                 "%s: %d annotations have no area; the box area is used instead. It is larger than "
@@ -340,7 +346,7 @@ class CocoKeypoints:
 
 
 def _folder_or_archive(folder: str, data_format: str) -> str:
-    """Return the image folder, or for ``zip`` the archive in its place (``folder.zip@``)."""
+    """Return the image folder, or for ``zip`` ``folder.zip@`` (see lib.dataset.image)."""
     return f"{folder}.zip@" if data_format == "zip" else folder
 
 
@@ -355,7 +361,7 @@ def _overlaps_image(boxes: np.ndarray, width: np.ndarray, height: np.ndarray) ->
 def _clip_boxes(
     boxes: np.ndarray, width: np.ndarray, height: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Clip boxes (N, 4) to their images; also return flags (N,) of those that are not empty.
+    """Clip boxes (N, 4) to their images; also return flags (N,) of those that overlap theirs.
 
     As in the published code, the last pixel of a box is at x + width - 1.
     """

@@ -32,16 +32,16 @@ def pck(coords: Tensor, ground_truth: Tensor, size: tuple[int, int]) -> tuple[Te
         size: (width, height) of the heatmaps or crops.
 
     Returns:
-        The mean over the joints with ground truth, and the number of these joints; both scalars.
+        The mean over the joint types with ground truth, and their number; both scalars.
     """
     width, height = size
     x, y = (coords - ground_truth).unbind(-1)
     distance = torch.stack([x * (10 / height), y * (10 / width)], -1).norm(dim=-1)
     is_counted = (ground_truth > 1).all(-1)
-    is_right = (distance < 0.5) & is_counted
-    people = is_counted.sum(0)
-    joints = (people > 0).sum()
-    share = is_right.sum(0) / people.clamp(min=1)
+    is_correct = (distance < 0.5) & is_counted
+    count_per_joint = is_counted.sum(0)
+    joints = (count_per_joint > 0).sum()
+    share = is_correct.sum(0) / count_per_joint.clamp(min=1)
     return share.sum() / joints.clamp(min=1), joints
 
 

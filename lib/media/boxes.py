@@ -14,8 +14,8 @@ from lib.utils.reading import read_any_json
 
 T = TypeVar("T")
 LAYOUT = (
-    'a list of {"image_id": 1, "bbox": [x, y, width, height], "score": 0.9}, with "file_name" '
-    "instead of image_id or in addition"
+    'a list of {"image_id": 1, "bbox": [x, y, width, height], "score": 0.9}; entries may have '
+    '"file_name" instead of or in addition to "image_id"'
 )
 
 
@@ -50,7 +50,8 @@ def box_iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 class SuffixMap(Generic[T]):
     """Map from file names, with or without folders, to values.
 
-    A path is looked up by the longest file name that it ends with.
+    A path is looked up by the longest name that is a suffix of it. If there is none, and only one
+    name has the same last part, that name is used.
     """
 
     def __init__(self) -> None:
@@ -66,11 +67,10 @@ class SuffixMap(Generic[T]):
         return self._values[path.name].setdefault(path, value)
 
     def find(self, path: str) -> T | None:
-        """Return the value of the longest name that ``path`` ends with, or None."""
+        """Return the value for ``path``, or None."""
         candidates = self._values.get(Path(path).name, {})
         parts = Path(path).parts
         matches = [name for name in candidates if parts[-len(name.parts) :] == name.parts]
-        # If only one name has this last part, it matches in any folder.
         if not matches and len(candidates) == 1:
             matches = list(candidates)
         return candidates[max(matches, key=lambda name: len(name.parts))] if matches else None
@@ -81,7 +81,7 @@ class BoxFile:
 
     The layout is that of COCO's detections, of COCO's annotations, or of the results of
     tools/demo.py. Boxes are matched to an image by ``file_name`` (and ``frame`` in a video), else
-    by ``image_id``. If the file has a list of images, it gives the file name of each id.
+    by ``image_id``. A list ``images`` in the file maps image ids to file names.
 
     Args:
         report: called with a message for each invalid entry, which is skipped.
@@ -155,7 +155,9 @@ def _box(entry: Any) -> tuple[list[float], float]:
     numbers = [*box, score] if isinstance(box, list) else []
     are_numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in numbers)
     if len(numbers) != 5 or not are_numbers or not all(abs(v) < 1e6 for v in numbers):
-        raise ValueError(f"bbox {box} must be four finite numbers, and score {score} one")
+        raise ValueError(
+            f"bbox must be four numbers and score one number below 1e6; got {box} and {score}"
+        )
     if box[2] <= 0 or box[3] <= 0:
         raise ValueError(f"bbox {box} has no area")
     return [float(v) for v in box], float(score)

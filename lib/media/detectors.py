@@ -1,8 +1,9 @@
 """Person detectors.
 
-A detector is any callable that takes a list of (H, W, 3) uint8 RGB images and returns for each a
-pair: boxes (N, 4) as x, y, width, height in pixels, and scores (N,). The detectors here process all
-images of a call in one forward pass, and sort the boxes by descending score.
+A detector is any callable that takes a list of (H, W, 3) uint8 RGB images and returns a tuple
+(boxes, scores) for each: boxes (N, 4) as x, y, width, height in pixels, and scores (N,). The
+detectors here sort the boxes by descending score. All images of a call share one forward pass,
+except with ONNX files of a fixed batch size.
 """
 
 from collections.abc import Sequence
@@ -18,10 +19,10 @@ from lib.core.inference import Detector
 from lib.media.boxes import clip_boxes
 from lib.media.onnx_detector import ONNX_DETECTORS, read_settings
 from lib.utils.errors import InputError
-from lib.utils.zoo import DETECTORS, download_hint
+from lib.utils.zoo import DETECTOR_FOLDER, download_hint
 
 PERSON = "person"
-NO_CLASSES = ("__background__", "N/A")  # placeholders in torchvision's list of classes
+PLACEHOLDER_CLASSES = ("__background__", "N/A")  # in torchvision's list of classes
 # The COCO_V1 weights of these models need batch norms with eps 0. torchvision's builders set it
 # only if they load the weights themselves (overwrite_eps in faster_rcnn.py and others).
 WITHOUT_EPS = frozenset(
@@ -65,7 +66,7 @@ def build_detector(
 def _coco_classes() -> list[str]:
     """Return COCO's 80 classes, in the order of detectors without a background class."""
     names = detection.FasterRCNN_ResNet50_FPN_Weights.DEFAULT.meta["categories"]
-    return [name for name in names if name not in NO_CLASSES]
+    return [name for name in names if name not in PLACEHOLDER_CLASSES]
 
 
 class TorchvisionDetector:
@@ -82,8 +83,8 @@ class TorchvisionDetector:
         known = torchvision.models.list_models(module=detection)
         if name not in known:
             raise InputError(
-                f"--detector: unknown detector {name!r}; use none, the YAML of an ONNX detector, "
-                f"or a torchvision model: {', '.join(known)}"
+                f"--detector: unknown detector {name!r}; must be the YAML file of an ONNX "
+                f"detector or a torchvision model: {', '.join(known)}"
             )
         enum = torchvision.models.get_model_weights(name)
         self._classes = _class_numbers(enum.DEFAULT.meta["categories"], classes)
@@ -131,7 +132,7 @@ def _class_numbers(names: Sequence[str], classes: Sequence[str]) -> list[int]:
         elif text.isdecimal() and int(text) < len(names):
             numbers.append(int(text))
         else:
-            known = ", ".join(name for name in names if name not in NO_CLASSES)
+            known = ", ".join(name for name in names if name not in PLACEHOLDER_CLASSES)
             raise InputError(f"--detector-classes: unknown class {text!r}; choose from {known}")
     return numbers
 
@@ -143,7 +144,7 @@ def _load(name: str, enum: type, weights: str) -> tuple[Enum | None, dict]:
         The entry of the weights in torchvision's ``enum``, None for other files; the state dict.
     """
     entry = enum.DEFAULT if weights in ("", "DEFAULT") else enum.__members__.get(weights)
-    path = Path(DETECTORS, Path(entry.url).name) if entry else Path(weights)
+    path = Path(DETECTOR_FOLDER, Path(entry.url).name) if entry else Path(weights)
     if path.exists():
         published = {Path(member.url).name: member for member in enum}
         try:
@@ -162,6 +163,6 @@ def _load(name: str, enum: type, weights: str) -> tuple[Enum | None, dict]:
         return entry, entry.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network, or a wrong checksum
         raise InputError(
-            f"--detector: the weights of {name} cannot be downloaded ({error})"
+            f"--detector: downloading the weights of {name} failed ({error})"
             f"{download_hint(path) or f'; get {entry.url} and put it at {path}'}"
         ) from None

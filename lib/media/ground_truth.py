@@ -30,15 +30,14 @@ class AnnotatedPerson:
     """An annotated person.
 
     Attributes:
-        number: id of the annotation.
-        category: id of the category.
+        annotation_id, category_id: as in the file.
         joints: (K, 2) pixels.
         visible: (K,), True for annotated joints.
         box: (4,) x, y, width, height in pixels.
     """
 
-    number: int
-    category: int
+    annotation_id: int
+    category_id: int
     joints: np.ndarray
     visible: np.ndarray
     box: np.ndarray
@@ -47,8 +46,7 @@ class AnnotatedPerson:
 class GroundTruth:
     """The people in an annotation file, without crowds.
 
-    People whose number of joints differs from the skeleton's keep their box, and none of their
-    joints counts as annotated.
+    If an annotation has a different number of joints than the skeleton, only its box is used.
 
     Args:
         report: called with a message for invalid annotations, which are skipped.
@@ -89,7 +87,8 @@ class GroundTruth:
         if mismatches:
             report(
                 f"{path}: {len(mismatches)} of {len(content.annotations)} annotations do not match "
-                f"the network's {len(skeleton)} joints; their joints are ignored: {mismatches[0]}"
+                f"the network's {len(skeleton)} joints; their joints are ignored. The first: "
+                f"{mismatches[0]}"
             )
 
     def _add(self, value: object, count: int, name: str, mismatches: list[str]) -> None:
@@ -113,10 +112,7 @@ class GroundTruth:
         self._people[entry.image_id].append(person)
 
     def image_id(self, path: str) -> int | None:
-        """Return the id of the image whose file name is the longest that ``path`` ends with.
-
-        None if there is no such image.
-        """
+        """Return the id of the image at ``path``, found as in ``SuffixMap``, or None."""
         return self._ids.find(path)
 
     def people(self, image_id: int) -> list[AnnotatedPerson]:

@@ -50,15 +50,16 @@ def read_settings(path: str | Path) -> Settings:
 
 
 class OnnxDetector:
-    """Base class of detectors in ONNX files. Calls are as described in lib.media.detectors.
+    """Base class of detectors in ONNX files, called as described in lib.media.detectors.
 
     Args:
         settings: from ``read_settings``.
-        classes: numbers of the classes to keep, from 0.
+        classes: indices of the classes to keep.
         device: ``cuda`` runs on the GPU if ONNX Runtime supports it.
 
     Raises:
-        InputError: the file is missing or has other inputs, or ONNX Runtime is not installed.
+        InputError: the file is missing, its inputs are not supported, or ONNX Runtime is not
+            installed.
     """
 
     nms_threshold: float | None = None  # IoU; None: no NMS
@@ -71,7 +72,7 @@ class OnnxDetector:
         self._inputs = [one.name for one in self._session.get_inputs()]
         self._outputs = [one.name for one in self._session.get_outputs()]
         shape = self._session.get_inputs()[0].shape
-        self._size = settings.size or tuple(shape[:1:-1])
+        self._size = settings.size or tuple(shape[:1:-1])  # (N, 3, H, W) -> (W, H)
         if len(shape) != 4 or not all(isinstance(n, int) and n > 0 for n in self._size):
             raise InputError(
                 f"{self._path}: the input's shape is {shape}; it must be (N, 3, height, width). If "
@@ -114,7 +115,8 @@ class OnnxDetector:
         if any(output.shape[:1] != (len(batch),) for output in outputs):
             shapes = ", ".join(str(output.shape) for output in outputs)
             raise InputError(
-                f"{self._path}: the outputs have the shapes {shapes} for {len(batch)} images"
+                f"{self._path}: the first dimension of every output must be the batch size "
+                f"{len(batch)}, but the shapes are {shapes}"
             )
         return outputs
 

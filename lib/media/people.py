@@ -13,7 +13,8 @@ from lib.media.ground_truth import GroundTruth
 from lib.media.pipeline import batches, run_pipeline
 from lib.media.video import IMAGE, Frame, Item, Report, numeric_names
 
-BATCH_BYTES = 1 << 26  # frames of one batch; about seven batches are in memory at a time
+# A batch ends early at this size of its frames; about seven batches are in memory at a time.
+BATCH_BYTES = 1 << 26
 
 # Returns for each frame the boxes (N, 4), or None for the whole image, and their scores (N,).
 BoxSource = Callable[[list[Frame]], list[tuple[np.ndarray | None, np.ndarray | None]]]
@@ -52,8 +53,8 @@ def annotated_items(items: list[Item], annotations: GroundTruth, report: Report)
         (known if is_known else others).append(item)
     if others:
         report(
-            f"{others[0].path}: is not among the images of {annotations.path} ({len(others)} such "
-            "files are skipped)"
+            f"skipped {len(others)} file(s) not listed in {annotations.path}, such as "
+            f"{others[0].path}"
         )
     return known
 

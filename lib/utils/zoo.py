@@ -10,10 +10,9 @@ from lib.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 ZOO = ROOT / "models" / "zoo.yaml"
-DETECTORS = "models/detectors"
-# Descriptions of weights without an experiment, by folder; UNSUPPORTED for any other folder.
-DETECTOR = "detector"
-KINDS = {"models/pytorch/imagenet": "ImageNet backbone", DETECTORS: DETECTOR}
+DETECTOR_FOLDER, DETECTOR_KIND = "models/detectors", "detector"
+# Kinds of weights that belong to no experiment, by folder; all other folders are UNSUPPORTED.
+KINDS = {"models/pytorch/imagenet": "ImageNet backbone", DETECTOR_FOLDER: DETECTOR_KIND}
 UNSUPPORTED = "a network that is not supported yet"
 
 
@@ -102,7 +101,7 @@ def download_hint(path: str | Path) -> str:
         for _ in Path(weights.path).parts:
             root = root.parent
     option = "" if root == ROOT else f" --root {root}"
-    return f"; download it with: python tools/get_weights.py {weights.name}{option}"
+    return f"; download with: python tools/get_weights.py {weights.name}{option}"
 
 
 def published_weights_hint(experiment: str | Path) -> str:

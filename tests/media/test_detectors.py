@@ -79,7 +79,7 @@ def test_without_a_network_it_is_said_how_to_get_the_weights(tmp_path, monkeypat
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     file = "ssdlite320_mobilenet_v3_large_coco-a79551df.pth"
-    command = f"; download it with: python tools/get_weights.py {NAME} --root {tmp_path}"
+    command = f"; download with: python tools/get_weights.py {NAME} --root {tmp_path}"
     for weights in ("", "DEFAULT", "COCO_V1", f"models/detectors/{file}"):
         with pytest.raises(InputError) as error:
             build_detector(NAME, weights)

@@ -50,9 +50,14 @@ def test_all_categories_with_the_same_joints_count_or_those_that_are_named(tmp_p
         person["category_id"] = (3, 5, 0)[number % 3]
     ground_truth, _ = opened(tmp_path, content)
     assert ground_truth.categories == [3, 5]
-    assert [p.category for image in (1, 2, 3) for p in ground_truth.people(image)] == [3, 5, 3, 5]
+    assert [p.category_id for image in (1, 2, 3) for p in ground_truth.people(image)] == [
+        3,
+        5,
+        3,
+        5,
+    ]
     ground_truth, _ = opened(tmp_path, content, categories=["dog"])
-    assert [p.category for image in (1, 2, 3) for p in ground_truth.people(image)] == [5, 5]
+    assert [p.category_id for image in (1, 2, 3) for p in ground_truth.people(image)] == [5, 5]
 
 
 def test_people_have_their_joints_flags_and_boxes(tmp_path, content):
@@ -63,7 +68,7 @@ def test_people_have_their_joints_flags_and_boxes(tmp_path, content):
     table = np.reshape(given["keypoints"], (17, 3))
     np.testing.assert_array_equal(person.joints, table[:, :2])
     np.testing.assert_array_equal(person.visible, table[:, 2] > 0)
-    assert person.box.tolist() == given["bbox"] and person.number == given["id"]
+    assert person.box.tolist() == given["bbox"] and person.annotation_id == given["id"]
     assert len(ground_truth.people(2)) == 2 and ground_truth.people(99) == []
 
 

@@ -80,33 +80,36 @@ def names(table: str, after: str) -> list[str]:
     return [line.split("  ")[0] for line in lines[start + 1 :]]
 
 
-def test_a_networks_forms_agree(command, experiment):
+def test_variants_of_a_network_agree(command, experiment):
     arguments = ["--cfg", experiment, "--batch", "1", "3", "--repeats", "1"]
-    ended = command("benchmark", "forward", *arguments, "--forms", "folded", "plain")
+    ended = command("benchmark", "forward", *arguments, "--variants", "folded", "plain")
     assert ended.code == 0, ended
-    forms = ("plain", "folded")
+    variants = ("plain", "folded")
     assert names(ended.out, "ratio") == [
-        f"{form}, batch of {batch}" for batch in (1, 3) for form in forms
+        f"{variant}, batch of {batch}" for batch in (1, 3) for variant in variants
     ]
     ended = command(
-        "benchmark", "forward", "MODEL.NUM_JOINTS", "3", *arguments, "--forms", "folded"
+        "benchmark", "forward", "MODEL.NUM_JOINTS", "3", *arguments, "--variants", "folded"
     )
     assert ended.code == 0 and "DIFFERS" not in ended.out
 
 
 @pytest.mark.parametrize("head", ["simcc", "srpose"])
-def test_forms_of_networks_with_several_outputs_agree(command, tmp_path, head):
+def test_variants_of_networks_with_several_outputs_agree(command, tmp_path, head):
     path = tmp_path / "tiny.yaml"
     content = yaml.safe_load(hrnet_cfg(4, 5, modules=(1, 1, 1), blocks=1).dump())
     kind = {"simcc": "simcc", "srpose": "full"}[head]
     size = {"IMAGE_SIZE": [64, 64], "HEATMAP_SIZE": [64, 64]}
     content["MODEL"] |= {"HEAD": head, "TARGET_TYPE": kind, **size}
     path.write_text(yaml.safe_dump(content))
-    forms = ["folded", *(["onnxruntime", "openvino"] if graphs_run() and head == "simcc" else [])]
-    arguments = ["--cfg", path, "--batch", "2", "--repeats", "1", "--forms", *forms]
+    variants = [
+        "folded",
+        *(["onnxruntime", "openvino"] if graphs_run() and head == "simcc" else []),
+    ]
+    arguments = ["--cfg", path, "--batch", "2", "--repeats", "1", "--variants", *variants]
     ended = command("benchmark", "forward", *arguments)
     assert ended.code == 0, ended
-    assert len(names(ended.out, "ratio")) == 1 + len(forms)
+    assert len(names(ended.out, "ratio")) == 1 + len(variants)
 
 
 def test_random_weights_show_what_a_form_gets_wrong(benchmark):
@@ -134,10 +137,10 @@ def missing(*_):
     raise InputError("exporting: needs a package that is not here")
 
 
-def test_forms_whose_packages_are_missing_are_left_out(benchmark, command, experiment, monkeypatch):
+def test_variants_without_their_packages_are_left_out(benchmark, command, experiment, monkeypatch):
     monkeypatch.setattr(benchmark("forward"), "onnx_graph", missing)
     arguments = ["--cfg", experiment, "--batch", "1", "--repeats", "1"]
-    ended = command("benchmark", "forward", *arguments, "--forms", "onnxruntime", "openvino")
+    ended = command("benchmark", "forward", *arguments, "--variants", "onnxruntime", "openvino")
     assert ended.code == 0, ended
     for form in ("onnxruntime", "openvino"):
         assert f"{form} is skipped: exporting: needs a package" in ended.err

@@ -8,7 +8,7 @@ import pytest
 from lib.config import load_config
 from lib.utils import zoo
 from lib.utils.errors import InputError
-from lib.utils.zoo import DETECTORS, ROOT, UNSUPPORTED
+from lib.utils.zoo import DETECTOR_FOLDER, ROOT, UNSUPPORTED
 
 ENTRIES = zoo.load_zoo()
 COCO = {"AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)"}
@@ -64,7 +64,7 @@ def test_detectors_are_torchvisions_with_all_their_weights():
     for name in names:
         one = torchvision.models.get_model_weights(name).DEFAULT
         box_ap = one.meta["_metrics"]["COCO-val2017"]["box_map"] / 100
-        expected[name] = (f"{DETECTORS}/{Path(one.url).name}", one.url, {"box AP": box_ap})
+        expected[name] = (f"{DETECTOR_FOLDER}/{Path(one.url).name}", one.url, {"box AP": box_ap})
     detectors = {
         w.name: (w.path, w.url, pytest.approx(w.scores))
         for w in ENTRIES.values()

@@ -1,4 +1,4 @@
-"""Forward pass of a network: plain, folded, compiled and exported."""
+"""Forward pass of a network: PyTorch, folded batch norms, torch.compile, and exported."""
 
 import argparse
 import functools
@@ -21,7 +21,7 @@ from lib.models.folding import fold_batch_norms
 from lib.utils.devices import choose_devices, has_bfloat16
 from lib.utils.errors import InputError
 
-FORMS = ("plain", "folded", "compiled", "onnxruntime", "openvino", "openvino-bf16")
+VARIANTS = ("plain", "folded", "compiled", "onnxruntime", "openvino", "openvino-bf16")
 TOLERANCE = 1e-3  # in standard deviations of the output
 
 
@@ -54,10 +54,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="batch sizes (default: 1 32)",
     )
     parser.add_argument(
-        "--forms",
+        "--variants",
         nargs="+",
-        choices=FORMS,
-        default=FORMS,
+        choices=VARIANTS,
+        default=VARIANTS,
         help="variants of the network to time (default: all)",
     )
 
@@ -79,19 +79,21 @@ def run(args: argparse.Namespace) -> list[Row]:
     rows = []
     for batch in args.batch:
         images = torch.randn(batch, 3, height, width, device=device)
-        rows += compare_forms(network, images, args.forms, args.repeats)
+        rows += compare_variants(network, images, args.variants, args.repeats)
     return rows
 
 
-def compare_forms(
+def compare_variants(
     network: nn.Module, images: Tensor, names: Sequence[str], repeats: int
 ) -> list[Row]:
     """Return the rows of one batch: ``plain``, which is the reference, and the other variants."""
-    forms = make_forms(["plain", *(name for name in names if name != "plain")], network, images)
+    variants = make_variants(
+        ["plain", *(name for name in names if name != "plain")], network, images
+    )
     with torch.inference_mode():
         expected = network(images)
-        differences = [difference(form(images), expected) for form in forms.values()]
-        runs = [functools.partial(form, images) for form in forms.values()]
+        differences = [difference(variant(images), expected) for variant in variants.values()]
+        runs = [functools.partial(variant, images) for variant in variants.values()]
         times = fastest(runs, repeats, wall_clock, warm_up=True)
     return [
         Row(
@@ -102,7 +104,7 @@ def compare_forms(
             f"{len(images) / seconds:.1f} images/s, difference {distance:.1e}",
             name == "openvino-bf16" or distance < TOLERANCE,
         )
-        for name, seconds, distance in zip(forms, times, differences, strict=True)
+        for name, seconds, distance in zip(variants, times, differences, strict=True)
     ]
 
 
@@ -150,7 +152,7 @@ def randomize(network: nn.Module, images: Tensor) -> None:
         hook.remove()
 
 
-def make_forms(
+def make_variants(
     names: Sequence[str], network: nn.Module, images: Tensor
 ) -> dict[str, Callable[[Tensor], Any]]:
     """Build the variants of the network for batches like ``images``.
@@ -172,13 +174,13 @@ def make_forms(
         "openvino": lambda: in_openvino(graph(), "float32"),
         "openvino-bf16": lambda: in_openvino(graph(), "bfloat16"),
     }
-    forms = {}
+    variants = {}
     for name in names:
         try:
-            forms[name] = makers[name]()
+            variants[name] = makers[name]()
         except InputError as error:
             print(f"{name} is skipped: {error}", file=sys.stderr)
-    return forms
+    return variants
 
 
 def compiled(network: nn.Module, images: Tensor) -> Callable[[Tensor], Any]:
