@@ -47,6 +47,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     figures.add_argument(
         "--seed", type=int, default=0, help="seed of the drawings (default: %(default)s)"
     )
+    figures.add_argument(
+        "--half", action="store_true", help="half the width and height, in about half the time"
+    )
     figures.add_argument("--workers", type=int, help="number of processes (default: CPU count)")
     figures.add_argument(
         "--sheet", type=Path, metavar="FILE", help="write only a sheet of samples to FILE"
@@ -103,7 +106,7 @@ def make_figures(args: argparse.Namespace) -> None:
         print(f"wrote {args.sheet}")
         return
     sizes = {"train": args.train, "val": args.val}
-    write_figures(args.root, sizes, args.seed, args.workers, progress=ProgressBar())
+    write_figures(args.root, sizes, args.seed, args.workers, progress=ProgressBar(), half=args.half)
     print(f"figures: {args.train} train and {args.val} val images in {args.root}")
 
 

@@ -110,9 +110,12 @@ def sample_noise(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def render(
-    parts: list[Part], camera: Camera, light: "Light", size: tuple[int, int]
+    parts: list[Part], camera: Camera, light: "Light", size: tuple[int, int], fine: int = 2
 ) -> Layer | None:
-    """Render parts for an image of `size` (width, height); None if they are outside of it."""
+    """Render parts for an image of `size` (width, height); None if they are outside of it.
+
+    `fine` is 2 for 2 x 2 rays per pixel, which smooth the edges, or 1.
+    """
     cones = np.concatenate([part.cones for part in parts])
     a, scale_a = camera.project(cones[:, 0:3])
     b, scale_b = camera.project(cones[:, 3:6])
@@ -123,7 +126,6 @@ def render(
     x1, y1 = np.minimum(np.ceil(high).astype(int) + 2, size)
     if x1 - x0 < 2 or y1 - y0 < 2:
         return None
-    fine = 2
     camera = camera.zoom(fine, (float(x0), float(y0)))
     shape = ((y1 - y0) * fine, (x1 - x0) * fine)
     owner = np.repeat(np.arange(len(parts)), [len(part.cones) for part in parts])
@@ -134,8 +136,9 @@ def render(
         return None
     color = cv2.resize(color, size_out, interpolation=cv2.INTER_AREA)
     body_mask = cv2.resize(body, size_out, interpolation=cv2.INTER_AREA) >= 0.5
-    depth = np.minimum(depth[::2], depth[1::2])
-    depth = np.minimum(depth[:, ::2], depth[:, 1::2]) / fine
+    if fine == 2:
+        depth = np.minimum(depth[::2], depth[1::2])
+        depth = np.minimum(depth[:, ::2], depth[:, 1::2]) / fine
     return Layer(int(x0), int(y0), color, alpha, body_mask, depth)
 
 

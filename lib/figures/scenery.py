@@ -29,7 +29,7 @@ def sample_size(rng: Rng) -> tuple[int, int]:
     return SIZES[rng.choice(len(SIZES), p=SIZE_SHARES)]
 
 
-def background(rng: Rng, size: tuple[int, int], light: Light) -> np.ndarray:
+def background(rng: Rng, size: tuple[int, int], light: Light, fine: int = 2) -> np.ndarray:
     """Draw a background, float32 (H, W, 3): outdoors, indoors, a texture or a studio; the first
     three with clutter, perhaps out of focus."""
     scene = [_outdoors, _indoors, _texture, _studio][rng.choice(4, p=[0.38, 0.3, 0.16, 0.16])]
@@ -39,7 +39,7 @@ def background(rng: Rng, size: tuple[int, int], light: Light) -> np.ndarray:
     for _ in range(rng.integers(0, 7)):
         _shape(rng, image)
     for _ in range(rng.integers(0, 4)):
-        layer = render(_clutter(rng), _clutter_camera(rng, size), light, size)
+        layer = render(_clutter(rng), _clutter_camera(rng, size), light, size, fine)
         if layer is not None:
             blend(image, layer)
     if rng.random() < 0.35:
@@ -293,7 +293,11 @@ def _clutter_camera(rng: Rng, size: tuple[int, int]) -> Camera:
 
 
 def occluder(
-    rng: Rng, size: tuple[int, int], light: Light, target: tuple[float, float, float]
+    rng: Rng,
+    size: tuple[int, int],
+    light: Light,
+    target: tuple[float, float, float],
+    fine: int = 2,
 ) -> Layer | None:
     """Draw an object in front of a person at `target` (x, y, length in pixels); None if it is
     outside the image."""
@@ -302,7 +306,7 @@ def occluder(
     if rng.random() < 0.3:
         camera = _clutter_camera(rng, size)
         camera = Camera(camera.turn, camera.pivot, length * rng.uniform(0.35, 0.8), center, 4.0)
-        return render(_clutter(rng), camera, light, size)
+        return render(_clutter(rng), camera, light, size, fine)
     mask = np.zeros((size[1], size[0]), np.uint8)
     OCCLUDERS[rng.integers(len(OCCLUDERS))](rng, mask, center, length)
     if not mask.any():

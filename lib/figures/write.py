@@ -28,6 +28,7 @@ def write_figures(
     workers: int | None = None,
     quality: int = 90,
     progress: Progress | None = None,
+    half: bool = False,
 ) -> None:
     """Write `figures` to `root`, unless it exists.
 
@@ -42,22 +43,24 @@ def write_figures(
         workers: number of processes, by default the number of CPUs; does not affect the result.
         quality: JPEG quality, 1 to 100.
         progress: called as progress(done, total) after every image.
+        half: draw the images at half the width and height, in half the time.
 
     Raises:
         InputError: if `root` contains a different data set, or cannot be written.
     """
     root, sizes = Path(root), dict(SIZES if sizes is None else sizes)
     _check_request(sizes, seed, workers, quality)
-    if is_complete(root, sizes, seed):
+    if is_complete(root, sizes, seed, half):
         return
     try:
         for split in sizes:
             (root / "images" / split).mkdir(parents=True, exist_ok=True)
         (root / "annotations").mkdir(exist_ok=True)
         _check_space(root, sum(sizes.values()))
-        rows = _draw_all(root, sizes, seed, workers or os.cpu_count() or 1, quality, progress)
+        write = partial(_write_image, root, seed, quality, half)
+        rows = _draw_all(write, sizes, workers or os.cpu_count() or 1, progress)
         for split, size in sizes.items():
-            content = _coco(rows[split], split, size, seed)
+            content = _coco(rows[split], _recipe(split, size, seed, half))
             write_atomically(_annotation_file(root, split), json.dumps(content).encode())
     except OSError as error:
         raise InputError(
@@ -65,7 +68,7 @@ def write_figures(
         ) from error
 
 
-def is_complete(root: Path, sizes: dict[str, int], seed: int) -> bool:
+def is_complete(root: Path, sizes: dict[str, int], seed: int, half: bool = False) -> bool:
     """Return True if `root` contains exactly this data set, False if it is missing or incomplete.
 
     Raises:
@@ -84,9 +87,10 @@ def is_complete(root: Path, sizes: dict[str, int], seed: int) -> bool:
             raise InputError(
                 f"{path}: not a figures data set; choose another folder, or move that file"
             ) from error
-        if found != _recipe(split, size, seed):
+        recipe = _recipe(split, size, seed, half)
+        if found != recipe:
             have = " ".join(f"{key} {value}" for key, value in found.items())
-            want = " ".join(f"{key} {value}" for key, value in _recipe(split, size, seed).items())
+            want = " ".join(f"{key} {value}" for key, value in recipe.items())
             raise InputError(
                 f"{path}: contains different figures ({have}; requested: {want}); delete {root} to "
                 "create them again, or choose another folder"
@@ -125,24 +129,21 @@ def _annotation_file(root: Path, split: str) -> Path:
     return root / "annotations" / f"person_keypoints_{split}.json"
 
 
-def _recipe(split: str, size: int, seed: int) -> dict:
-    return {"version": VERSION, "split": split, "images": size, "seed": seed}
+def _recipe(split: str, size: int, seed: int, half: bool) -> dict:
+    recipe = {"version": VERSION, "split": split, "images": size, "seed": seed}
+    return recipe | ({"half": True} if half else {})
 
 
 def _draw_all(
-    root: Path,
-    sizes: dict[str, int],
-    seed: int,
-    workers: int,
-    quality: int,
-    progress: Progress | None,
+    write: Callable, sizes: dict[str, int], workers: int, progress: Progress | None
 ) -> dict[str, list]:
-    """Draw and write all images; returns (index, width, height, annotations) in order, by split."""
+    """Call `write` for all images.
+
+    Returns (index, width, height, annotations) of the images in order, by split.
+    """
     tasks = [(split, index) for split, size in sizes.items() for index in range(size)]
     rows: dict[str, list] = {split: [] for split in sizes}
-    for done, (split, *row) in enumerate(
-        _results(partial(_write_image, root, seed, quality), tasks, workers), 1
-    ):
+    for done, (split, *row) in enumerate(_results(write, tasks, workers), 1):
         rows[split].append(row)
         if progress is not None:
             progress(done, len(tasks))
@@ -163,11 +164,11 @@ def _results(function: Callable, tasks: list, workers: int) -> Iterator[tuple]:
 
 
 def _write_image(
-    root: Path, seed: int, quality: int, task: tuple[str, int]
+    root: Path, seed: int, quality: int, half: bool, task: tuple[str, int]
 ) -> tuple[str, int, int, int, list[dict]]:
     """Draw and write one image; returns its split, index, width, height and annotations."""
     split, index = task
-    image, annotations = draw_scene(seed, split, index)
+    image, annotations = draw_scene(seed, split, index, half)
     # Not imwrite, because it hides the reason of a failure.
     _, code = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     (root / "images" / split / _file_name(index)).write_bytes(code.tobytes())
@@ -178,7 +179,7 @@ def _file_name(index: int) -> str:
     return f"{index + 1:012d}.jpg"
 
 
-def _coco(rows: list, split: str, size: int, seed: int) -> dict:
+def _coco(rows: list, recipe: dict) -> dict:
     """Return the content of the annotation file; ids start at 1."""
     images, annotations = [], []
     for index, width, height, people in rows:
@@ -194,7 +195,7 @@ def _coco(rows: list, split: str, size: int, seed: int) -> dict:
         "keypoints": list(JOINTS),
         "skeleton": LIMBS,
     }
-    info = {"description": "figures: drawn people (HRPose)", "figures": _recipe(split, size, seed)}
+    info = {"description": "figures: drawn people (HRPose)", "figures": recipe}
     return {
         "info": info,
         "licenses": [],
