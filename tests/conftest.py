@@ -19,7 +19,7 @@ def quick_shapes(monkeypatch):
     """Networks for the meta device: weights stay as PyTorch makes them, and batch norms only check
     their channels. Both are written in Python there, and would take longer than everything else.
     """
-    from lib.models.blocks import init_method  # not before the threads are set
+    from lib.models.layers.blocks import init_method  # not before the threads are set
 
     def batch_norm(x, mean, *args, **kwargs):
         assert x.shape[1] == len(mean)

@@ -25,7 +25,7 @@ from lib.models import build_model
 from lib.models.dite_hrnet import DynamicConv
 from lib.models.heads import HeatmapHead
 from lib.models.hrformer import WindowAttention
-from lib.models.lightweight import LightweightHRNet, LightweightModule
+from lib.models.layers.lightweight import LightweightHRNet, LightweightModule
 from lib.models.pose_hrnet import PoseHRNet
 from lib.models.pose_resnet import PoseResNet
 from lib.utils.errors import InputError

@@ -14,7 +14,7 @@ from lib.models import (
     transpose,
     wide_hrnet,
 )
-from lib.models.blocks import init_method
+from lib.models.layers.blocks import init_method
 from lib.models.network import PoseNetwork
 from lib.utils.errors import InputError
 

@@ -13,8 +13,8 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.blocks import mark_gate
-from lib.models.lightweight import (
+from lib.models.layers.blocks import mark_gate
+from lib.models.layers.lightweight import (
     STEM_CHANNELS,
     Branches,
     ConvBN,

@@ -23,7 +23,7 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.blocks import SMALL_STD, heatmap_layer
+from lib.models.layers.blocks import SMALL_STD, heatmap_layer
 from lib.models.network import PoseNetwork
 from lib.utils.errors import InputError
 

@@ -16,10 +16,10 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.blocks import Bottleneck
-from lib.models.branches import ExchangeModule, StemmedNetwork, Transition, fuse_layers
 from lib.models.heads import uses_all_levels
-from lib.models.lightweight import separable_layers
+from lib.models.layers.blocks import Bottleneck
+from lib.models.layers.branches import ExchangeModule, StemmedNetwork, Transition, fuse_layers
+from lib.models.layers.lightweight import separable_layers
 from lib.models.pose_hrnet import conv_bn
 
 NUM_STAGES = 3

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.blocks import BasicBlock, Block, Bottleneck, residual_layers
-from lib.models.branches import (
+from lib.models.heads import uses_all_levels
+from lib.models.layers.blocks import BasicBlock, Block, Bottleneck, residual_layers
+from lib.models.layers.branches import (
     STEM_CHANNELS,
     ExchangeModule,
     StemmedNetwork,
     Transition,
     fuse_layers,
 )
-from lib.models.heads import uses_all_levels
 from lib.utils.errors import InputError
 
 BLOCKS: dict[str, Block] = {"BASIC": BasicBlock, "BOTTLENECK": Bottleneck}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.blocks import BasicBlock, Block, Bottleneck, residual_layers
+from lib.models.layers.blocks import BasicBlock, Block, Bottleneck, residual_layers
 from lib.models.network import PoseNetwork
 
 # Depth: block type and number of blocks in each of the four stages.

@@ -14,8 +14,8 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.blocks import Block, residual_layers
-from lib.models.branches import StemmedNetwork
+from lib.models.layers.blocks import Block, residual_layers
+from lib.models.layers.branches import StemmedNetwork
 from lib.models.network import PoseNetwork
 from lib.models.pose_hrnet import Stage, exchange_modules, read_stage, transition
 from lib.models.pose_resnet import DEPTHS

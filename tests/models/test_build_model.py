@@ -6,8 +6,8 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.models import MODELS, build_model
-from lib.models.blocks import BasicBlock, Bottleneck
 from lib.models.checkpoint import load_checkpoint
+from lib.models.layers.blocks import BasicBlock, Bottleneck
 from lib.models.pose_hrnet import PoseHRNet, Stage
 from lib.utils.errors import InputError
 from tests.golden_files import golden_model
@@ -233,6 +233,16 @@ def test_hrnet_refuses_a_bad_setting_and_names_it(stage, key, value):
     cfg = hrnet_cfg(32)
     cfg.MODEL.EXTRA[stage][key] = value
     assert_refused(cfg, f"MODEL.EXTRA.{stage}.{key}")
+
+
+def test_the_stem_of_hrnet_can_be_narrower():
+    cfg = tiny_hrnet_cfg()
+    cfg.MODEL.EXTRA.STEM_INPLANES = 8
+    network = build_model(cfg)
+    assert network.conv1.out_channels == network.conv2.out_channels == 8
+    assert network.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5, 16, 16)
+    cfg.MODEL.EXTRA.STEM_INPLANES = 0
+    assert_refused(cfg, "MODEL.EXTRA.STEM_INPLANES")
 
 
 def test_hrnet_refuses_a_stage_that_drops_a_branch():

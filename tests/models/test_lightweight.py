@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from lib.models import build_model
 from lib.models.dite_hrnet import DynamicConv
-from lib.models.lightweight import LightweightModule, shuffle_channels
+from lib.models.layers.lightweight import LightweightModule, shuffle_channels
 from lib.models.wide_hrnet import make_divisible
 from lib.utils.errors import InputError
 from tests.models.configs import LIGHT, tiny_light_cfg

@@ -19,7 +19,7 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.branches import Transition, fuse_layers
+from lib.models.layers.branches import Transition, fuse_layers
 from lib.models.network import PoseNetwork
 
 MOMENTUM = 0.1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from lib.models.blocks import Block, residual_layers
+from lib.models.layers.blocks import Block, residual_layers
 from lib.models.network import PoseNetwork
 
 STEM_CHANNELS = 64
