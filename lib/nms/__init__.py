@@ -63,24 +63,18 @@ def box_nms(dets: ArrayLike, threshold: float, device: str = "cpu") -> np.ndarra
         keep = np.empty(len(order), np.uint8)
         if device == "auto" and len(order) not in AUTO_CUDA_BOXES:
             gpu_index = None
-        if gpu_index is None or not len(order) or not gpu.available(gpu_index):
+        on_gpu = gpu_index is not None and len(order) > 0 and gpu.available(gpu_index)
+        if on_gpu:
+            try:
+                gpu.box_keep(table, limit, keep, gpu_index)
+            except gpu.CudaError as error:
+                if device != "auto":
+                    raise
+                logger.warning("%s; using the CPU instead", error)
+                on_gpu = False
+        if not on_gpu:
             kernels().box_keep(table, limit, keep)
-        else:
-            box_keep_cuda(table, limit, keep, gpu_index, fall_back=device == "auto")
     return order[keep.astype(bool)]
-
-
-def box_keep_cuda(
-    table: np.ndarray, threshold: float, keep: np.ndarray, gpu_index: int, fall_back: bool
-) -> None:
-    """Run ``box_keep`` on a GPU; with ``fall_back``, log a CUDA error and use the CPU instead."""
-    try:
-        gpu.box_keep(table, threshold, keep, gpu_index)
-    except gpu.CudaError as error:
-        if not fall_back:
-            raise
-        logger.warning("%s; using the CPU instead", error)
-        kernels().box_keep(table, threshold, keep)
 
 
 def descending_order(scores: np.ndarray) -> np.ndarray:
@@ -120,22 +114,14 @@ def oks_iou(
     """
     people = arguments.check_people(others, np.zeros(len(others)), areas, sigmas, in_vis_thre)
     joints = len(people.variances)
-    joints_of_person = arguments.check_floats(
-        "person", person, (joints, 3), "x, y, score of each joint in sigmas"
-    )
-    own_area = arguments.check_floats("area", area, (), "one number, in square pixels")
+    meaning = "x, y, score of each joint in sigmas"
+    joints_of_person = arguments.check_array("person", person, (joints, 3), meaning)
+    own_area = arguments.check_array("area", area, (), "one number, in square pixels")
     arguments.check_areas(own_area.reshape(1))
     row = np.empty(len(people.areas))
+    pairs = (joints_of_person, people.keypoints, float(own_area), people.areas)
     with np.errstate(all="ignore"):
-        kernels().oks_row(
-            joints_of_person,
-            people.keypoints,
-            float(own_area),
-            people.areas,
-            people.variances,
-            people.min_score,
-            row,
-        )
+        kernels().oks_row(*pairs, people.variances, people.min_score, row)
     return row
 
 
@@ -164,8 +150,7 @@ def oks_nms(
         ValueError: if a shape, dtype or value is invalid.
     """
     people = arguments.check_people(keypoints, scores, areas, sigmas, in_vis_thre)
-    order = descending_order(people.scores)
-    return suppress(people, order, np.array([0, len(order)], np.int64), threshold, soft=False)
+    return suppress(people, np.zeros(len(people.scores)), threshold, soft=False)
 
 
 def soft_oks_nms(
@@ -186,8 +171,7 @@ def soft_oks_nms(
         int64 (M,), M <= 20, rows in the order in which they were kept.
     """
     people = arguments.check_people(keypoints, scores, areas, sigmas, in_vis_thre)
-    order = descending_order(people.scores)
-    return suppress(people, order, np.array([0, len(order)], np.int64), threshold, soft=True)
+    return suppress(people, np.zeros(len(people.scores)), threshold, soft=True)
 
 
 def oks_nms_groups(
@@ -215,21 +199,19 @@ def oks_nms_groups(
     """
     people = arguments.check_people(keypoints, scores, areas, sigmas, in_vis_thre)
     images = arguments.check_groups(groups, len(people.scores))
+    return np.sort(suppress(people, images, threshold, soft))
+
+
+def suppress(people: People, images: np.ndarray, threshold: float, soft: bool) -> np.ndarray:
+    """Return the rows kept in each image, best first."""
+    limit = arguments.check_threshold(threshold, above_zero=soft)
+    kept = np.empty(len(images), np.int64)
+    if not len(images):
+        return kept
     order = descending_order(people.scores)
     order = order[np.argsort(images[order], kind="stable")]
     borders = np.flatnonzero(np.diff(images[order])) + 1
-    starts = np.concatenate([[0], borders, [len(order)]]).astype(np.int64)
-    return np.sort(suppress(people, order, starts, threshold, soft))
-
-
-def suppress(
-    people: People, order: np.ndarray, starts: np.ndarray, threshold: float, soft: bool
-) -> np.ndarray:
-    """Return the rows kept in each group ``order[starts[g]:starts[g + 1]]``, best first."""
-    limit = arguments.check_threshold(threshold, above_zero=soft)
-    kept = np.empty(len(order), np.int64)
-    if not len(order):
-        return kept
+    starts = np.concatenate([[0], borders, [len(order)]])
     common = (people.areas, people.variances, people.min_score, order, starts, limit)
     with np.errstate(all="ignore"):
         if soft:

@@ -20,47 +20,38 @@ def check_threshold(threshold: float, above_zero: bool = False) -> float:
     return value
 
 
-def check_boxes(dets: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Return boxes, float32 (N, 4), and scores (N,), from detections (N, 5).
-
-    Raises:
-        ValueError: if the shape or dtype is invalid.
-    """
-    array = np.asarray(dets)
-    if array.shape[:1] == (0,):
-        array = np.zeros((0, 5), np.float32)
-    if array.ndim != 2 or array.shape[1] != 5:
-        raise ValueError(
-            f"dets has shape {array.shape}; it must be (N, 5): x1, y1, x2, y2, score of each box"
-        )
-    check_numbers("dets", array)
-    return array[:, :4].astype(np.float32), array[:, 4]
-
-
-def check_numbers(name: str, array: np.ndarray) -> None:
-    """Raise ValueError unless ``array`` contains real numbers."""
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} has dtype {array.dtype}; it must contain real numbers")
-
-
-def check_floats(
-    name: str, values: ArrayLike, shape: tuple[int | None, ...], meaning: str
+def check_array(
+    name: str,
+    values: ArrayLike,
+    shape: tuple[int | str, ...],
+    meaning: str,
+    dtype: type | None = np.float64,
 ) -> np.ndarray:
-    """Return ``values`` as a contiguous float64 array.
+    """Return ``values`` as a contiguous array, of the given dtype if it is not None.
 
     Raises:
-        ValueError: if the shape is not ``shape``, where None allows any length, or the dtype is
-            invalid. The message explains the expected content with ``meaning``.
+        ValueError: if the shape is not ``shape``, where a string allows any length, or the values
+            are not real numbers. The message explains the expected content with ``meaning``.
     """
     array = np.asarray(values)
     matches = array.ndim == len(shape) and all(
-        length is None or size == length for size, length in zip(array.shape, shape, strict=False)
+        isinstance(length, str) or size == length
+        for size, length in zip(array.shape, shape, strict=True)
     )
     if not matches:
-        expected = ", ".join("any" if length is None else str(length) for length in shape)
+        expected = ", ".join(map(str, shape))
         raise ValueError(f"{name} has shape {array.shape}; it must be ({expected}): {meaning}")
-    check_numbers(name, array)
-    return np.asarray(array, dtype=np.float64, order="C")
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} has dtype {array.dtype}; it must contain real numbers")
+    return np.asarray(array, dtype, order="C")
+
+
+def check_boxes(dets: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return boxes, float32 (N, 4), and scores (N,), from detections (N, 5)."""
+    if np.shape(dets)[:1] == (0,):
+        dets = np.zeros((0, 5))
+    array = check_array("dets", dets, ("N", 5), "x1, y1, x2, y2, score of each box", dtype=None)
+    return array[:, :4].astype(np.float32), array[:, 4]
 
 
 @dataclass(frozen=True)
@@ -90,32 +81,22 @@ def check_people(
     Raises:
         ValueError: if shapes or values are invalid. The message names the argument.
     """
-    variances = check_sigmas(sigmas)
-    joints = len(variances)
+    sigmas = check_array("sigmas", sigmas, ("any",), "one per joint")
+    if not len(sigmas) or not (np.isfinite(sigmas) & (sigmas > 0)).all():
+        raise ValueError(f"sigmas is {sigmas.tolist()}; it must contain finite numbers above 0")
+    joints = len(sigmas)
     if np.shape(keypoints)[:1] == (0,):
         keypoints = np.zeros((0, joints, 3))
     meaning = "x, y, score of each joint in sigmas"
-    keypoints = check_floats("keypoints", keypoints, (None, joints, 3), meaning)
+    keypoints = check_array("keypoints", keypoints, ("any", joints, 3), meaning)
     count = len(keypoints)
-    scores = check_floats("scores", scores, (count,), "one per person in keypoints")
+    scores = check_array("scores", scores, (count,), "one per person in keypoints")
     meaning = "one per person in keypoints, in square pixels"
-    areas = check_floats("areas", areas, (count,), meaning)
+    areas = check_array("areas", areas, (count,), meaning)
     check_areas(areas)
     scores = np.where(np.isnan(scores), -np.inf, scores)
     min_score = None if in_vis_thre is None else float(in_vis_thre)
-    return People(keypoints, scores, areas, variances, min_score)
-
-
-def check_sigmas(sigmas: ArrayLike) -> np.ndarray:
-    """Return (2 * sigma) ** 2, float64 (K,).
-
-    Raises:
-        ValueError: unless every sigma is finite and above 0.
-    """
-    array = check_floats("sigmas", sigmas, (None,), "one per joint")
-    if not len(array) or not (np.isfinite(array) & (array > 0)).all():
-        raise ValueError(f"sigmas is {array.tolist()}; it must contain finite numbers above 0")
-    return (array * 2) ** 2
+    return People(keypoints, scores, areas, (sigmas * 2) ** 2, min_score)
 
 
 def check_areas(areas: np.ndarray) -> None:
@@ -126,18 +107,8 @@ def check_areas(areas: np.ndarray) -> None:
 
 
 def check_groups(groups: ArrayLike, count: int) -> np.ndarray:
-    """Return ``groups`` as an integer array (count,).
-
-    Raises:
-        ValueError: if the shape or dtype is invalid.
-    """
-    array = np.asarray(groups)
-    if array.size == 0 and count == 0:
-        return np.zeros(0, np.int64)
-    if array.shape != (count,):
-        raise ValueError(
-            f"groups has shape {array.shape}; it must be ({count},): the image of each person"
-        )
-    if array.dtype.kind not in "iu":
+    """Return ``groups`` as an array (count,); raise ValueError unless it contains integers."""
+    array = check_array("groups", groups, (count,), "the image of each person", dtype=None)
+    if count and array.dtype.kind not in "iu":
         raise ValueError(f"groups has dtype {array.dtype}; it must be an integer type")
     return array

@@ -117,8 +117,18 @@ struct DeviceGuard {
     }                                              \
   } while (0)
 
-static cudaError_t box_keep(const float* host_boxes, int n, float threshold, int device,
-                            Word* host_kept) {
+extern "C" {
+
+int nms_interface() { return 1; }
+
+int nms_device_count(int* count) { return cudaGetDeviceCount(count); }
+
+const char* nms_error_text(int error) {
+  return cudaGetErrorString(static_cast<cudaError_t>(error));
+}
+
+// host_boxes: (4, n), highest score first. host_kept: one bit per box, lowest bit first.
+int nms_box_keep(const float* host_boxes, int n, float threshold, int device, Word* host_kept) {
   const int words = (n + kBits - 1) / kBits;
   DeviceGuard guard;
   RETURN_ON_ERROR(guard.enter(device));
@@ -138,20 +148,5 @@ static cudaError_t box_keep(const float* host_boxes, int n, float threshold, int
   RETURN_ON_ERROR(
       cudaMemcpy(host_kept, kept.data, sizeof(Word) * words, cudaMemcpyDeviceToHost));
   return cudaSuccess;
-}
-
-extern "C" {
-
-int nms_interface() { return 1; }
-
-int nms_device_count(int* count) { return cudaGetDeviceCount(count); }
-
-const char* nms_error_text(int error) {
-  return cudaGetErrorString(static_cast<cudaError_t>(error));
-}
-
-// boxes: (4, n), highest score first. kept: one bit per box, lowest bit first.
-int nms_box_keep(const float* boxes, int n, float threshold, int device, Word* kept) {
-  return box_keep(boxes, n, threshold, device, kept);
 }
 }

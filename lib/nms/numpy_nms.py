@@ -51,25 +51,14 @@ def oks_row(
         min_score: if given, use only joints whose score in the *other* person is above it.
         row: float64 (n,), output.
     """
-    row[:] = oks(person, others, area, areas, variances, min_score)
-
-
-def oks(
-    person: np.ndarray,
-    others: np.ndarray,
-    area: float,
-    areas: np.ndarray,
-    variances: np.ndarray,
-    min_score: float | None,
-) -> np.ndarray:
-    """Return the OKS values that ``oks_row`` writes."""
     squared = (others[:, :, 0] - person[:, 0]) ** 2 + (others[:, :, 1] - person[:, 1]) ** 2
     mean = (area + areas) / 2 + np.spacing(1)
     terms = np.exp(-(squared / variances / mean[:, None] / 2))
     if min_score is None:
-        return terms.sum(1) / terms.shape[1]
-    used = others[:, :, 2] > min_score
-    return np.where(used, terms, 0.0).sum(1) / np.maximum(used.sum(1), 1)
+        row[:] = terms.sum(1) / terms.shape[1]
+    else:
+        used = others[:, :, 2] > min_score
+        row[:] = np.where(used, terms, 0.0).sum(1) / np.maximum(used.sum(1), 1)
 
 
 def oks_groups(
@@ -103,8 +92,9 @@ def oks_groups(
             best, rest = remaining[0], remaining[1:]
             kept[count] = best
             count += 1
-            people = keypoints[rest]
-            overlap = oks(keypoints[best], people, areas[best], areas[rest], variances, min_score)
+            overlap = np.empty(len(rest))
+            pairs = (keypoints[best], keypoints[rest], areas[best], areas[rest])
+            oks_row(*pairs, variances, min_score, overlap)
             remaining = rest[~(overlap > threshold)]
     return count
 
@@ -135,8 +125,9 @@ def soft_oks_groups(
             best, rest = rest[index], np.delete(rest, index)
             kept[count] = best
             count += 1
-            people = keypoints[rest]
-            overlap = oks(keypoints[best], people, areas[best], areas[rest], variances, min_score)
+            overlap = np.empty(len(rest))
+            pairs = (keypoints[best], keypoints[rest], areas[best], areas[rest])
+            oks_row(*pairs, variances, min_score, overlap)
             lowered = scores[rest] * np.exp(-(overlap**2) / threshold)
             lowered[np.isnan(lowered)] = -np.inf
             scores[rest] = np.where(np.isnan(overlap), scores[rest], lowered)
