@@ -1,8 +1,9 @@
 """Build the compiled versions of ``lib.nms``: a Cython module and, if nvcc exists, a CUDA library.
 
     python lib/nms/build.py              build what changed, skip what cannot be built
-    python lib/nms/build.py --check      compare the compiled versions with NumPy
     python lib/nms/build.py --clean      remove all compiled files
+
+``tools/benchmark.py nms`` compares the results and times with NumPy.
 
 The compiled versions are optional. A missing compiler is therefore reported in one line, and the
 exit code is 0 unless ``--strict`` is given. Files are built in a temporary folder below ``build/``
@@ -56,17 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-cuda", action="store_true", help="do not build the CUDA version")
     parser.add_argument("--force", action="store_true", help="rebuild even if up to date")
     parser.add_argument("--clean", action="store_true", help="remove all compiled files and exit")
-    parser.add_argument("--check", action="store_true", help="compare all versions and exit")
     parser.add_argument("--compile-module", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.compile_module:
-        compile_module(Path(options.compile_module))
+        compile_module(options.compile_module)
         return 0
     if options.clean:
         clean()
         return 0
-    if options.check:
-        return check()
     outcomes = [report("lib/nms cpu (Cython)", lambda: build_module(options.force))]
     if not options.no_cuda:
         outcomes.append(report("lib/nms gpu (CUDA)", lambda: build_library(options.force)))
@@ -95,57 +93,50 @@ def build_module(force: bool) -> Outcome:
 
     environment = [sys.version, platform.platform(), cython_version, *C_FLAGS]
     environment += [os.environ.get(name, "") for name in ("CC", "CFLAGS", "LDFLAGS")]
-    key = fingerprint("cpu.pyx", environment)
-    if not force and is_current(MODULE, key):
-        return Outcome(f"up to date ({MODULE})")
-    start = time.perf_counter()
-    with temporary_folder() as folder:
-        command = [sys.executable, str(HERE / "build.py"), "--compile-module", folder.name]
+
+    def compile_in(folder: str) -> None:
+        command = [sys.executable, str(HERE / "build.py"), "--compile-module", folder]
         code, log = run(command)
         if code:
             raise BuildError(explain(log))
-        install(folder / MODULE, key)
-    return Outcome(f"built {MODULE} in {time.perf_counter() - start:.0f} s")
+
+    return build_if_changed("cpu.pyx", MODULE, environment, force, compile_in)
 
 
-def compile_module(folder: Path) -> None:
-    """Compile ``cpu.pyx`` into ``build/<folder>``; run in a subprocess to capture all output."""
+def compile_module(folder: str) -> None:
+    """Compile ``cpu.pyx`` into ``folder``; run in a subprocess to capture all output."""
     from Cython.Build import cythonize
     from setuptools import Distribution, Extension
 
     # Use relative paths, because a space in the path of the repository may break the compiler.
     os.chdir(HERE)
-    target = Path(WORK.name) / folder
     extension = Extension("lib.nms.cpu", ["cpu.pyx"], extra_compile_args=C_FLAGS)
-    modules = cythonize([extension], build_dir=str(target), force=True, quiet=True)
+    modules = cythonize([extension], build_dir=folder, force=True, quiet=True)
     command = Distribution({"ext_modules": modules}).get_command_obj("build_ext")
-    command.build_lib = command.build_temp = str(target)
+    command.build_lib = command.build_temp = folder
     command.ensure_finalized()
     command.run()
-    built = target / "lib" / "nms" / MODULE
+    built = Path(folder, "lib", "nms", MODULE)
     spec = importlib.util.spec_from_file_location("lib.nms.cpu", built)
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    built.replace(target / MODULE)
+    built.replace(Path(folder, MODULE))
 
 
 def explain(log: str) -> str:
     """Return one line about a failed C build: the reason and how to fix it."""
     path = save_log("cpu.log", log)
+    if os.name == "nt":
+        is_compiler_missing = "Microsoft Visual C++" in log
+    else:
+        compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+        is_compiler_missing = shutil.which(compiler.split()[0]) is None
     if "Python.h" in log:
         reason, fix = "Python's headers are missing", "install python3-dev (python3-devel)"
-    elif missing_compiler(log):
+    elif is_compiler_missing:
         reason, fix = "no C compiler found", "install gcc (apt: build-essential) or clang"
     else:
         reason, fix = f"compilation failed ({first_error(log)})", f"see {path}"
     return f"{reason}; {FALLBACK}. To fix: {fix}, then run make again"
-
-
-def missing_compiler(log: str) -> bool:
-    """Return True if a build failed because no compiler was found."""
-    if os.name == "nt":
-        return "Microsoft Visual C++" in log
-    configured = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
-    return shutil.which(configured.split()[0]) is None
 
 
 def first_error(log: str) -> str:
@@ -161,31 +152,29 @@ def build_library(force: bool) -> Outcome:
     if nvcc is None:
         return Outcome("skipped: nvcc not found; box NMS will run on the CPU")
     _, version = run([nvcc, "--version"])
-    key = fingerprint("gpu.cu", [version, platform.machine(), *NVCC_FLAGS])
-    if not force and is_current(LIBRARY, key):
-        return Outcome(f"up to date ({LIBRARY})")
-    start = time.perf_counter()
-    log = ""
-    with temporary_folder() as folder:
+
+    def compile_in(folder: str) -> None:
+        log = ""
         for target in NVCC_TARGETS:
+            command = [nvcc, *NVCC_FLAGS, *target, "-o", f"{folder}/{LIBRARY}", "gpu.cu"]
             # nvcc fails if a path has a space, so all paths are relative, also TMPDIR.
-            work_dir = f"{WORK.name}/{folder.name}"
-            command = [nvcc, *NVCC_FLAGS, *target, "-o", f"{work_dir}/{LIBRARY}", "gpu.cu"]
-            code, text = run(command, TMPDIR=work_dir)
+            code, text = run(command, TMPDIR=folder)
             log += text
             if not code:
-                install(folder / LIBRARY, key)
-                return Outcome(f"built {LIBRARY} in {time.perf_counter() - start:.0f} s")
-    path = save_log("gpu.log", log)
-    raise BuildError(f"nvcc failed ({first_error(log)}); box NMS will run on the CPU. See {path}")
+                return
+        reason, path = first_error(log), save_log("gpu.log", log)
+        raise BuildError(f"nvcc failed ({reason}); box NMS will run on the CPU. See {path}")
+
+    environment = [version, platform.machine(), *NVCC_FLAGS]
+    return build_if_changed("gpu.cu", LIBRARY, environment, force, compile_in)
 
 
 def find_nvcc() -> str | None:
     """Return the path of nvcc, from $CUDA_HOME, $CUDA_PATH, $PATH or its default folder."""
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
     folders = [os.path.join(home, "bin") for home in homes if home]
-    folders += [os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
-    return next((found for path in folders if (found := shutil.which("nvcc", path=path))), None)
+    folders += [os.environ.get("PATH"), "/usr/local/cuda/bin"]
+    return shutil.which("nvcc", path=os.pathsep.join(filter(None, folders)))
 
 
 def run(command: list[str], **environment: str) -> tuple[int, str]:
@@ -201,41 +190,29 @@ def run(command: list[str], **environment: str) -> tuple[int, str]:
     return done.returncode, done.stdout.decode(errors="replace")
 
 
-def temporary_folder() -> "TemporaryFolder":
-    """Create a folder below ``build/`` that is removed at the end of a ``with`` block."""
-    WORK.mkdir(exist_ok=True)
-    return TemporaryFolder(dir=WORK)
+def build_if_changed(
+    source: str, name: str, environment: list[str], force: bool, compile_in: Callable[[str], None]
+) -> Outcome:
+    """Build ``name`` from ``source`` unless everything that it depends on is as in the last build.
 
-
-class TemporaryFolder(tempfile.TemporaryDirectory):
-    """A ``TemporaryDirectory`` that returns a Path."""
-
-    def __enter__(self) -> Path:
-        return Path(super().__enter__())
-
-
-def fingerprint(source: str, environment: list[str]) -> str:
-    """Return a hash of everything that a build depends on.
-
-    File times are no substitute, because they change with every checkout.
+    ``compile_in`` writes ``name`` to a temporary folder, given relative to this one. Dependencies
+    are compared by a hash, because file times change with every checkout.
     """
     parts = [(HERE / source).read_bytes(), (HERE / "build.py").read_bytes()]
     parts += [text.encode() for text in environment]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
-
-
-def is_current(name: str, key: str) -> bool:
-    """Return True if ``name`` exists and was built with ``key``."""
+    key = hashlib.sha256(b"\0".join(parts)).hexdigest()
     record = WORK / f"{name}.key"
-    return (HERE / name).is_file() and record.is_file() and record.read_text() == key
-
-
-def install(built: Path, key: str) -> None:
-    """Move a built file next to its source and record its fingerprint."""
-    record = WORK / f"{built.name}.key"
-    record.unlink(missing_ok=True)
-    built.replace(HERE / built.name)
+    is_recorded = record.is_file() and record.read_text() == key
+    if is_recorded and (HERE / name).is_file() and not force:
+        return Outcome(f"up to date ({name})")
+    start = time.perf_counter()
+    WORK.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=WORK) as folder:
+        compile_in(f"{WORK.name}/{Path(folder).name}")
+        record.unlink(missing_ok=True)
+        Path(folder, name).replace(HERE / name)
     record.write_text(key)
+    return Outcome(f"built {name} in {time.perf_counter() - start:.0f} s")
 
 
 def save_log(name: str, log: str) -> Path:
@@ -247,18 +224,10 @@ def save_log(name: str, log: str) -> Path:
 
 def clean() -> None:
     """Remove all compiled files, for every Python version."""
-    for path in [*HERE.glob("cpu.*.so"), *HERE.glob("cpu.*.pyd"), HERE / MODULE, HERE / LIBRARY]:
-        path.unlink(missing_ok=True)
+    for path in [*HERE.glob("*.so"), *HERE.glob("*.pyd")]:
+        path.unlink()
     shutil.rmtree(WORK, ignore_errors=True)
     print("lib/nms: removed all compiled files")
-
-
-def check() -> int:
-    """Compare all compiled versions and return the exit code, 1 if one differs."""
-    sys.path.insert(0, str(HERE.parents[1]))
-    from lib.nms.compare import compare
-
-    return compare()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 import _init_paths
 import numpy as np
 import torch
+from torch.utils.data import default_collate
 
 from benchmarks import inputs
 from benchmarks.measure import Row, fastest
@@ -44,13 +45,12 @@ def training_row(
     dataset: TopDownDataset, codec: Any, rows: np.ndarray, batch: int, repeats: int
 ) -> Row:
     """Time a JPEG file to network input and targets; reference: decoding the JPEG."""
-    paths = [dataset.table.path(row) for row in rows]
-    samples = collate([dataset[row] for row in np.resize(rows, batch)])
+    samples = default_collate([dataset[row] for row in np.resize(rows, batch)])
     sample, prepared, decoded = fastest(
         [
             lambda: [dataset[row] for row in rows],
             lambda: prepare(samples, codec),
-            lambda: [read_image(path) for path in paths],
+            lambda: [read_image(dataset.table.path(row)) for row in rows],
         ],
         repeats,
     )
@@ -68,7 +68,7 @@ def test_row(dataset: TopDownDataset, codec: Any, people: int, repeats: int) -> 
         return [prepare(dataset.people_in_one_image(image), codec) for image in rows]
 
     def by_person() -> list[torch.Tensor]:
-        return [prepare(collate([dataset[row]]), codec) for row in rows.flat]
+        return [prepare(dataset.people_in_one_image([row]), codec) for row in rows.flat]
 
     value, reference = (1e3 * s / rows.size for s in fastest([by_image, by_person], repeats))
     agrees = torch.allclose(torch.cat(by_image()), torch.cat(by_person()), atol=1e-5)
@@ -78,7 +78,7 @@ def test_row(dataset: TopDownDataset, codec: Any, people: int, repeats: int) -> 
 
 def post_processing_row(dataset: TopDownDataset, codec: Any, rows: np.ndarray, repeats: int) -> Row:
     """Time flip, average, accuracy and decoding of a batch; reference: one sample at a time."""
-    batch = collate([dataset[row] for row in rows])
+    batch = default_collate([dataset[row] for row in rows])
     target = codec.encode(batch["joints"], batch["visible"])
     generator = torch.Generator().manual_seed(0)
     outputs, mirrored = (
@@ -102,10 +102,6 @@ def post_processing_row(dataset: TopDownDataset, codec: Any, rows: np.ndarray, r
     agrees = torch.allclose(by_batch(), by_sample(), atol=1e-3)
     remark = "reference: one sample at a time"
     return Row("post-processing of a sample", "ms", value, reference, remark, agrees)
-
-
-def collate(samples: list[dict]) -> dict[str, torch.Tensor]:
-    return {name: torch.stack([s[name] for s in samples]) for name in samples[0]}
 
 
 def prepare(batch: dict[str, torch.Tensor], codec: Any) -> torch.Tensor:

@@ -4,12 +4,13 @@ import argparse
 import functools
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from yacs.config import CfgNode
 
 from benchmarks.measure import Row, fastest, wall_clock
 from lib.config import load_config
@@ -23,6 +24,8 @@ from lib.utils.errors import InputError
 
 VARIANTS = ("plain", "folded", "compiled", "onnxruntime", "openvino", "openvino-bf16")
 TOLERANCE = 1e-3  # in standard deviations of the output
+
+Made = TypeVar("Made")
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -68,14 +71,8 @@ def run(args: argparse.Namespace) -> list[Row]:
         raise InputError("--batch, --repeats: must be 1 or more")
     cfg = load_config(args.cfg, args.opts)
     device = choose_devices(cfg.GPUS)[0]
-    torch.manual_seed(0)
-    network = build_model(cfg).to(device)
+    network = build_network(cfg, args.weights, device)
     width, height = cfg.MODEL.IMAGE_SIZE
-    if args.weights:
-        load_checkpoint(network, args.weights)
-    else:
-        randomize(network, torch.randn(2, 3, height, width, device=device))
-    network.eval()
     rows = []
     for batch in args.batch:
         images = torch.randn(batch, 3, height, width, device=device)
@@ -83,13 +80,23 @@ def run(args: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def build_network(cfg: CfgNode, weights: Path | None, device: torch.device) -> nn.Module:
+    """Build the experiment's network, with random weights if there are none."""
+    torch.manual_seed(0)
+    network = build_model(cfg).to(device)
+    if weights:
+        load_checkpoint(network, weights)
+    else:
+        width, height = cfg.MODEL.IMAGE_SIZE
+        randomize(network, torch.randn(2, 3, height, width, device=device))
+    return network.eval()
+
+
 def compare_variants(
-    network: nn.Module, images: Tensor, names: Sequence[str], repeats: int
+    network: nn.Module, images: Tensor, names: Iterable[str], repeats: int
 ) -> list[Row]:
     """Return the rows of one batch: ``plain``, which is the reference, and the other variants."""
-    variants = make_variants(
-        ["plain", *(name for name in names if name != "plain")], network, images
-    )
+    variants = make_variants(dict.fromkeys(["plain", *names]), network, images)
     with torch.inference_mode():
         expected = network(images)
         differences = [difference(variant(images), expected) for variant in variants.values()]
@@ -153,12 +160,9 @@ def randomize(network: nn.Module, images: Tensor) -> None:
 
 
 def make_variants(
-    names: Sequence[str], network: nn.Module, images: Tensor
+    names: Iterable[str], network: nn.Module, images: Tensor
 ) -> dict[str, Callable[[Tensor], Any]]:
-    """Build the variants of the network for batches like ``images``.
-
-    Variants that cannot run on this machine are skipped with a message on standard error.
-    """
+    """Build the variants of the network that can run here, for batches like ``images``."""
     folded = fold_batch_norms(network)
 
     @functools.cache
@@ -174,13 +178,18 @@ def make_variants(
         "openvino": lambda: in_openvino(graph(), "float32"),
         "openvino-bf16": lambda: in_openvino(graph(), "bfloat16"),
     }
-    variants = {}
-    for name in names:
+    return make_available({name: makers[name] for name in names})
+
+
+def make_available(makers: dict[str, Callable[[], Made]]) -> dict[str, Made]:
+    """Call all functions; those that cannot run on this machine are named on standard error."""
+    made = {}
+    for name, make in makers.items():
         try:
-            variants[name] = makers[name]()
+            made[name] = make()
         except InputError as error:
             print(f"{name} is skipped: {error}", file=sys.stderr)
-    return variants
+    return made
 
 
 def compiled(network: nn.Module, images: Tensor) -> Callable[[Tensor], Any]:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import multiprocessing
+import re
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -43,7 +44,8 @@ def run(
         )
     agrees = {usage.people for usage in (*ours, *theirs)} == {people}
     remark = f"{size:.0f} MiB; reference: pycocotools"
-    (seconds, memory), (their_seconds, their_memory) = best(ours), best(theirs)
+    _, seconds, memory = map(min, zip(*ours, strict=True))
+    _, their_seconds, their_memory = map(min, zip(*theirs, strict=True))
     return [
         Row(f"annotations of {people:,} people: time", "s", seconds, their_seconds, remark, agrees),
         Row("the same: peak memory", "MiB", memory, their_memory),
@@ -52,10 +54,6 @@ def run(
 
 def annotation_file(root: str) -> Path:
     return Path(root) / "annotations" / f"person_keypoints_{SPLIT}.json"
-
-
-def best(usages: list[Usage]) -> tuple[float, float]:
-    return min(usage.seconds for usage in usages), min(usage.memory for usage in usages)
 
 
 def in_new_process(root: str, reference: bool) -> Usage:
@@ -83,8 +81,7 @@ def status(key: str) -> float:
     The peak of ``resource.getrusage`` would include that of the parent process.
     """
     try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        text = Path("/proc/self/status").read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError("load: memory can only be measured on Linux") from None
-    line = next(line for line in lines if line.startswith(f"{key}:"))
-    return int(line.split()[1]) / 1024
+    return int(re.search(rf"{key}:\s+(\d+) kB", text)[1]) / 1024

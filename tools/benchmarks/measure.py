@@ -1,5 +1,6 @@
 """Timing, and tables of results."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -72,9 +73,8 @@ def one_thread() -> Iterator[None]:
 def machine() -> str:
     """Describe the processor, number of threads and versions in one line."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else "unknown CPU"
+    found = info.exists() and re.search(r"model name\s*: (.*)", info.read_text(encoding="utf-8"))
+    name = found[1] if found else "unknown CPU"
     if torch.cuda.is_available():
         name += f", {torch.cuda.get_device_name()}"
     versions = f"torch {torch.__version__}, OpenCV {cv2.__version__}, NumPy {np.__version__}"

@@ -1,18 +1,16 @@
 """Prediction from image to keypoints, with each backend."""
 
 import argparse
-import sys
 import tempfile
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 from yacs.config import CfgNode
 
-from benchmarks.forward import add_network_options, randomize
+from benchmarks.forward import add_network_options, build_network, make_available
 from benchmarks.measure import Row, fastest, wall_clock
 from lib.config import load_config, skeleton_of
 from lib.core.backends import Backend, build_backend, load_network, network_backend
@@ -23,7 +21,6 @@ from lib.dataset.image import read_image
 from lib.deploy.export import MAIN_SUFFIX, ONNX, OPENVINO, TORCHSCRIPT, DecodingNetwork, export
 from lib.deploy.parity import difference, real_crops
 from lib.figures.drawing import draw_scene
-from lib.models import build_model
 from lib.utils.devices import has_bfloat16, keep_memory
 from lib.utils.errors import InputError
 
@@ -47,8 +44,9 @@ def run(args: argparse.Namespace) -> list[Row]:
     cfg = load_config(args.cfg, args.opts)
     keep_memory()
     image, box = image_and_box(args.image)
+    weights = build_network(cfg, args.weights, CPU).state_dict()
     with tempfile.TemporaryDirectory() as folder:
-        backends = make_backends(cfg, args.weights or random_weights(cfg), Path(folder))
+        backends = make_backends(cfg, weights, Path(folder))
         crops, _ = real_crops(cfg, PEOPLE)
         reference = backends[PLAIN]
         found = [difference(backend, reference, crops) for backend in backends.values()]
@@ -77,36 +75,29 @@ def image_and_box(path: str | None) -> tuple[np.ndarray, tuple[float, ...]]:
     return image, people[0]["bbox"]
 
 
-def random_weights(cfg: CfgNode) -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    network = build_model(cfg)
-    width, height = cfg.MODEL.IMAGE_SIZE
-    randomize(network, torch.randn(2, 3, height, width))
-    return network.state_dict()
-
-
-def make_backends(cfg: CfgNode, weights: Path | dict, folder: Path) -> dict[str, Backend]:
-    """Build all backends by name, exported with a batch size of 1.
-
-    Backends that cannot run on this machine are skipped with a message on standard error.
-    """
+def make_backends(cfg: CfgNode, weights: dict, folder: Path) -> dict[str, Backend]:
+    """Build the backends that can run here by name, exported with a batch size of 1."""
     skeleton = skeleton_of(cfg)
     codec = build_codec(cfg, skeleton)
     folded = load_network(cfg, weights, CPU)
-    backends: dict[str, Backend] = {
-        PLAIN: network_backend(cfg, load_network(cfg, weights, CPU, fold=False), codec),
-        FOLDED: network_backend(cfg, folded, codec),
-    }
     module = DecodingNetwork(folded, codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST).eval()
     description = Description.of(cfg, skeleton, decodes=True, dynamic_batch=False)
-    for kind in (TORCHSCRIPT, ONNX, OPENVINO):
-        try:
-            for suffix, content in export(module, description, kind).items():
-                (folder / kind).with_suffix(suffix).write_bytes(content)
-            path = (folder / kind).with_suffix(MAIN_SUFFIX[kind])
-            backends[kind] = build_backend(cfg, skeleton, path)
-        except InputError as error:
-            print(f"{kind} is skipped: {error}", file=sys.stderr)
-    if OPENVINO in backends and has_bfloat16(CPU):
-        backends[OPENVINO_BF16] = build_backend(cfg, skeleton, path, precision="bfloat16")
-    return backends
+
+    @cache
+    def exported(kind: str) -> Path:
+        for suffix, content in export(module, description, kind).items():
+            (folder / kind).with_suffix(suffix).write_bytes(content)
+        return (folder / kind).with_suffix(MAIN_SUFFIX[kind])
+
+    makers = {
+        PLAIN: lambda: build_backend(cfg, skeleton, weights, fold=False),
+        FOLDED: lambda: network_backend(cfg, folded, codec),
+        TORCHSCRIPT: lambda: build_backend(cfg, skeleton, exported(TORCHSCRIPT)),
+        ONNX: lambda: build_backend(cfg, skeleton, exported(ONNX)),
+        OPENVINO: lambda: build_backend(cfg, skeleton, exported(OPENVINO)),
+    }
+    if has_bfloat16(CPU):
+        makers[OPENVINO_BF16] = lambda: build_backend(
+            cfg, skeleton, exported(OPENVINO), precision="bfloat16"
+        )
+    return make_available(makers)
