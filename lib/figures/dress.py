@@ -104,8 +104,9 @@ def dress(rng: Rng, body: Proportions, skeleton: Skeleton3D, is_seated: bool = F
         tails = paints.open_coat(colors["top"], colors["bottom"], rng.uniform(0.0, 0.07))
         parts.append(_drape(body, skeleton, outfit.coat, max(outfit.loose, 1.12), tails))
     parts += _head(rng, body, skeleton, outfit, colors)
-    names = (outfit.bag, outfit.held)
-    parts += carried.carried_objects(rng, body, skeleton, names, colors["carried"])
+    parts += carried.carried_objects(
+        rng, body, skeleton, outfit.bag, outfit.held, colors["carried"]
+    )
     if is_seated and rng.random() < 0.7:
         parts.append(carried.seat(rng, body, skeleton))
     return parts
@@ -139,15 +140,11 @@ def _trunk(
     wear = 1.0 if outfit.top == "bare" else 1.0 + 0.5 * (outfit.loose - 1)
     ribs = j["chest"] + chest @ (0, 0.12 * body.trunk, 0)
     belly = j["waist"] + waist @ (0, 0, 0.008 + 0.5 * body.belly)
+    crotch = j["pelvis"] + pelvis @ (0, -0.012, 0.002)
+    round_belly = 0.062 * g * wear + body.belly
     top = [
-        cone(ribs + chest @ (0, 0, 0.004), belly, 0.068 * g * wear, 0.062 * g * wear + body.belly),
-        cone(
-            belly,
-            j["pelvis"] + pelvis @ (0, -0.012, 0.002),
-            0.062 * g * wear + body.belly,
-            0.069 * g * wear,
-            True,
-        ),
+        cone(ribs + chest @ (0, 0, 0.004), belly, 0.068 * g * wear, round_belly),
+        cone(belly, crotch, round_belly, 0.069 * g * wear, True),
     ]
     for sign, side in zip((1.0, -1.0), SIDES, strict=True):
         armpit = ribs + chest @ (sign * (0.76 * body.shoulder - 0.01), 0.0, 0.0)
@@ -163,26 +160,15 @@ def _trunk(
             bust = ribs + chest @ (sign * 0.036, -0.012, 0.034)
             top.append(cone(bust, bust + chest @ (0, 0.045, -0.02), 0.037 * g, 0.026 * g))
     shirt = Part(np.array(top), frames["waist"], j["chest"], colors["trunk"])
+    left, right = j["left_hip"], j["right_hip"]
+    buttocks = left + pelvis @ (-0.01, 0.005, -0.024), right + pelvis @ (0.01, 0.005, -0.024)
     hips = [
-        cone(
-            j["pelvis"] + pelvis @ (s * (body.hip + 0.004), 0.014, -0.004),
-            j[f"{side}_hip"],
-            r * g,
-            0.068 * g,
-        )
-        for s, side, r in ((1, "left", 0.064), (-1, "right", 0.064))
+        cone(j["pelvis"] + pelvis @ (x, 0.014, -0.004), hip, 0.064 * g, 0.068 * g)
+        for x, hip in ((body.hip + 0.004, left), (-body.hip - 0.004, right))
     ]
-    seat = [
-        cone(
-            j["left_hip"] + pelvis @ (-0.01, 0.005, -0.024),
-            j["right_hip"] + pelvis @ (0.01, 0.005, -0.024),
-            r,
-            r,
-        )
-        for r in (0.066 * g,)
-    ]
-    middle = cone(j["left_hip"], j["right_hip"], 0.062 * g, 0.062 * g)
-    lower = Part(np.array([*hips, *seat, middle]), pelvis, j["pelvis"], colors["pelvis"])
+    hips.append(cone(*buttocks, 0.066 * g, 0.066 * g))
+    hips.append(cone(left, right, 0.062 * g, 0.062 * g))
+    lower = Part(np.array(hips), pelvis, j["pelvis"], colors["pelvis"])
     neck = [cone(j["neck"] + chest @ (0, -0.02, 0), j["skull"], 0.036 * g**0.5, 0.034 * g**0.5)]
     return [shirt, lower, Part(np.array(neck), chest, j["neck"], colors["skin"])]
 
@@ -204,11 +190,8 @@ def _arm(
         loose = outfit.loose * g
         end = min(outfit.sleeve, 1.0)
         hem = shoulder + end * (elbow - shoulder)
-        parts.append(
-            _limb(
-                shoulder, hem, (0.038 * loose, (0.039 - 0.008 * end) * loose), left, sleeve, end < 1
-            )
-        )
+        radii = (0.038 * loose, (0.039 - 0.008 * end) * loose)
+        parts.append(_limb(shoulder, hem, radii, left, sleeve, end < 1))
         if outfit.sleeve > 1:
             cuff = elbow + (outfit.sleeve - 1) * (wrist - elbow)
             wide = 0.024 * loose * (1 + 0.9 * outfit.flare)
@@ -279,10 +262,8 @@ def _drape(
             cones.append(cone(knee, hem, wide, wide, True))
         hems.append(hem)
     # Cloth between the legs, stretched if they are apart.
-    gap = float(np.linalg.norm(hems[0] - hems[1]))
-    cones.append(
-        cone(j["pelvis"], 0.5 * (hems[0] + hems[1]), 0.068 * g, max(wide, 0.45 * gap), True)
-    )
+    middle, gap = 0.5 * (hems[0] + hems[1]), float(np.linalg.norm(hems[0] - hems[1]))
+    cones.append(cone(j["pelvis"], middle, 0.068 * g, max(wide, 0.45 * gap), True))
     return Part(np.array(cones), pelvis, j["pelvis"], paint)
 
 
@@ -292,16 +273,11 @@ def _head(
     """Build head, hair and hat; coordinates are in head lengths (see `body.HEAD_POINTS`)."""
     frame, center, unit = skeleton.frames["head"], skeleton.joints["head"], body.head
 
+    def place(point: tuple[float, float, float]) -> np.ndarray:
+        return center + frame @ np.array(point) * unit
+
     def part(cones: list[tuple], paint: Paint) -> Part:
-        scaled = [
-            cone(
-                center + frame @ np.array(a) * unit,
-                center + frame @ np.array(b) * unit,
-                ra * unit,
-                rb * unit,
-            )
-            for a, b, ra, rb in cones
-        ]
+        scaled = [cone(place(a), place(b), ra * unit, rb * unit) for a, b, ra, rb in cones]
         return Part(np.array(scaled), frame, center, paint, unit=unit)
 
     jaw = rng.uniform(0.14, 0.19)
