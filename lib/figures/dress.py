@@ -51,26 +51,19 @@ class Outfit:
 def sample_outfit(rng: Rng, kind: str) -> Outfit:
     """Draw random clothes, hair and carried objects for a man, woman or child."""
     female = kind == "woman" or (kind == "child" and rng.random() < 0.5)
-    top = str(
-        rng.choice(
-            ["shirt", "jacket", "bare"], p=[0.72, 0.28, 0.0] if female else [0.66, 0.26, 0.08]
-        )
-    )
+    shares = [0.72, 0.28, 0.0] if female else [0.66, 0.26, 0.08]
+    top = str(rng.choice(["shirt", "jacket", "bare"], p=shares))
     long = float(rng.uniform(1.6, 1.98))
     sleeve = long if top == "jacket" or rng.random() < 0.35 else float(rng.uniform(0.15, 0.7))
-    bottom = str(
-        rng.choice(
-            ["trousers", "shorts", "skirt"], p=[0.45, 0.17, 0.38] if female else [0.68, 0.32, 0.0]
-        )
-    )
+    shares = [0.45, 0.17, 0.38] if female else [0.68, 0.32, 0.0]
+    bottom = str(rng.choice(["trousers", "shorts", "skirt"], p=shares))
     leg = rng.uniform(0.45, 1.0)
     if bottom == "skirt" and rng.random() < 0.5:
         leg = rng.uniform(1.0, 1.9)
     is_baggy = rng.random() < 0.25
-    hair = rng.choice(
-        ["short", "bald", "long", "bob", "tail", "bun"],
-        p=[0.12, 0.0, 0.36, 0.2, 0.22, 0.1] if female else [0.8, 0.11, 0.05, 0.02, 0.01, 0.01],
-    )
+    shares = [0.12, 0.0, 0.36, 0.2, 0.22, 0.1] if female else [0.8, 0.11, 0.05, 0.02, 0.01, 0.01]
+    hair = str(rng.choice(["short", "bald", "long", "bob", "tail", "bun"], p=shares))
+    hats = ["", "cap", "beanie", "helmet", "brim"]
     return Outfit(
         top=top,
         sleeve=sleeve,
@@ -79,10 +72,8 @@ def sample_outfit(rng: Rng, kind: str) -> Outfit:
         loose=float(rng.uniform(1.2, 1.6) if is_baggy else rng.uniform(1.02, 1.22)),
         flare=float(rng.uniform(0.3, 1.0) if rng.random() < 0.3 else 0.0),
         coat=float(rng.uniform(0.2, 1.3) if top == "jacket" and rng.random() < 0.6 else 0.0),
-        hair=str(hair),
-        hat=str(
-            rng.choice(["", "cap", "beanie", "helmet", "brim"], p=[0.74, 0.09, 0.05, 0.05, 0.07])
-        ),
+        hair=hair,
+        hat=str(rng.choice(hats, p=[0.74, 0.09, 0.05, 0.05, 0.07])),
         bag=str(rng.choice(["", "backpack", "shoulder"], p=[0.84, 0.07, 0.09])),
         held=str(rng.choice(["", "ball", "stick", "bag"], p=[0.8, 0.05, 0.07, 0.08])),
     )
