@@ -112,23 +112,27 @@ def forward_kinematics(body: Proportions, pose: BodyPose) -> Skeleton3D:
     frames = {"pelvis": pelvis, "waist": waist, "chest": chest, "head": head}
     for name, point in HEAD_POINTS.items():
         joints[name] = joints["head"] + head @ (np.array(point) * body.head)
+    skeleton = Skeleton3D(joints, frames)
     for i, name in enumerate(SIDES):
         mirror = np.diag([1.0 - 2.0 * i, 1.0, 1.0])
-        _add_arm(joints, body, pose.arms[i], name, chest, mirror)
-        _add_leg(joints, frames, body, pose.legs[i], name, pelvis, mirror)
-    return Skeleton3D(joints, frames)
+        _add_arm(skeleton, body, pose.arms[i], name, mirror)
+        _add_leg(skeleton, body, pose.legs[i], name, mirror)
+    return skeleton
+
+
+def _limb_rotation(limb: Arm | Leg) -> np.ndarray:
+    """Return the (3, 3) rotation of an upper arm or a thigh from hanging down."""
+    swing = rotation("x", -limb.flexion) @ rotation("z", limb.abduction)
+    return swing @ rotation("y", -limb.internal)
 
 
 def _add_arm(
-    joints: dict, body: Proportions, arm: Arm, name: str, chest: np.ndarray, mirror: np.ndarray
+    skeleton: Skeleton3D, body: Proportions, arm: Arm, name: str, mirror: np.ndarray
 ) -> None:
     """Add shoulder, elbow, wrist and hand of one arm; `mirror` converts left to right."""
+    joints, chest = skeleton.joints, skeleton.frames["chest"]
     if arm.reach is None:
-        upper = (
-            rotation("x", -arm.flexion)
-            @ rotation("z", arm.abduction)
-            @ rotation("y", -arm.internal)
-        )
+        upper = _limb_rotation(arm)
         to_elbow = upper @ (0.0, -1.0, 0.0) * body.upper_arm
         to_wrist = to_elbow + upper @ rotation("x", -arm.elbow) @ (0.0, -1.0, 0.0) * body.forearm
     else:
@@ -158,18 +162,11 @@ def _inverse_kinematics(arm: Arm, upper: float, lower: float) -> tuple[np.ndarra
 
 
 def _add_leg(
-    joints: dict,
-    frames: dict,
-    body: Proportions,
-    leg: Leg,
-    name: str,
-    pelvis: np.ndarray,
-    mirror: np.ndarray,
+    skeleton: Skeleton3D, body: Proportions, leg: Leg, name: str, mirror: np.ndarray
 ) -> None:
     """Add hip, knee, ankle, heel and toe of one leg, and the frame of the foot."""
-    thigh = (
-        rotation("x", -leg.flexion) @ rotation("z", leg.abduction) @ rotation("y", -leg.internal)
-    )
+    pelvis = skeleton.frames["pelvis"]
+    thigh = _limb_rotation(leg)
     shin = thigh @ rotation("x", leg.knee)
     foot = shin @ rotation("x", leg.ankle)
     hip = np.array([body.hip, -0.02 * body.trunk, 0.0])
@@ -177,12 +174,7 @@ def _add_leg(
     ankle = knee + shin @ (0.0, -body.shin, 0.0)
     heel = ankle + foot @ (0.0, -0.15 * body.foot, -0.16 * body.foot)
     toe = ankle + foot @ (0.0, -0.2 * body.foot, 0.66 * body.foot)
-    for key, point in (
-        ("hip", hip),
-        ("knee", knee),
-        ("ankle", ankle),
-        ("heel", heel),
-        ("toe", toe),
-    ):
-        joints[f"{name}_{key}"] = pelvis @ mirror @ point
-    frames[f"{name}_foot"] = pelvis @ mirror @ foot @ mirror
+    points = {"hip": hip, "knee": knee, "ankle": ankle, "heel": heel, "toe": toe}
+    for key, point in points.items():
+        skeleton.joints[f"{name}_{key}"] = pelvis @ mirror @ point
+    skeleton.frames[f"{name}_foot"] = pelvis @ mirror @ foot @ mirror

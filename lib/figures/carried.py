@@ -10,10 +10,9 @@ Rng = np.random.Generator
 
 
 def carried_objects(
-    rng: Rng, body: Proportions, skeleton: Skeleton3D, names: tuple[str, str], paint: Paint
+    rng: Rng, body: Proportions, skeleton: Skeleton3D, bag: str, held: str, paint: Paint
 ) -> list[Part]:
-    """Build a bag and a hand-held object; for the `names` see `bag` and `held` of `Outfit`."""
-    bag, held = names
+    """Build a bag and a hand-held object; for the names see `Outfit`."""
     cones = []
     if bag == "backpack":
         cones.append((_backpack(body, skeleton), "chest"))
@@ -32,15 +31,12 @@ def carried_objects(
 def _backpack(body: Proportions, skeleton: Skeleton3D) -> list[np.ndarray]:
     chest, center = skeleton.frames["chest"], skeleton.joints["chest"]
     behind = -0.085 * body.girth - 0.035
-    return [
-        cone(
-            center + chest @ (x, 0.3 * body.trunk, behind),
-            center + chest @ (x, -0.28 * body.trunk, behind - 0.015),
-            0.05,
-            0.06,
-        )
-        for x in (-0.045, 0.0, 0.045)
-    ]
+    cones = []
+    for x in (-0.045, 0.0, 0.045):
+        top = center + chest @ (x, 0.3 * body.trunk, behind)
+        bottom = center + chest @ (x, -0.28 * body.trunk, behind - 0.015)
+        cones.append(cone(top, bottom, 0.05, 0.06))
+    return cones
 
 
 def _shoulder_bag(rng: Rng, body: Proportions, skeleton: Skeleton3D) -> list[np.ndarray]:
@@ -99,26 +95,15 @@ def seat(rng: Rng, body: Proportions, skeleton: Skeleton3D) -> Part:
             for t in (0.4, 0.9)
         ]
     else:
-        rows += [
-            cone(
-                center + s * across + z * depth,
-                center + s * across + z * depth + floor,
-                0.012,
-                0.01,
-            )
-            for s in (-1, 1)
-            for z in (-0.14, 0.12)
-        ]
+        tops = [center + s * across + z * depth for s in (-1, 1) for z in (-0.14, 0.12)]
+        rows += [cone(top, top + floor, 0.012, 0.01) for top in tops]
     if rng.random() < 0.5:  # a back
         height = rng.uniform(0.12, 0.32)
-        rows += [
-            cone(
+        for x in np.linspace(-1, 1, int(rng.integers(2, 7))):
+            low, high = (
                 center + x * across - 0.17 * depth,
                 center + x * across + (0.0, height, -0.19),
-                0.014,
-                0.014,
             )
-            for x in np.linspace(-1, 1, int(rng.integers(2, 7)))
-        ]
+            rows.append(cone(low, high, 0.014, 0.014))
     paint = paints.cloth(rng, paints.sample_color(rng), 0.3)
     return Part(np.array(rows), np.eye(3), center, paint, is_body=False)

@@ -82,23 +82,20 @@ def draw_scene(
     image = scenery.background(rng, size, light, fine)
     people = sample_people(rng, size)
     owner = np.zeros((size[1], size[0]), np.int16)
-    layers = []
+    drawn = []
     for number, person in enumerate(people, 1):
         _shadow(rng, image, person)
         layer = render(person.parts, person.camera, light, size, fine)
-        layers.append(layer)
         if layer is not None:
             _composite(image, owner, layer, number)
+            drawn.append((person, layer, number))
         if rng.random() < 0.1:
             target = (*person.camera.center, person.length)
             occluder = scenery.occluder(rng, size, light, target, fine)
             if occluder is not None:
                 _composite(image, owner, occluder, -1)
-    annotations = []
-    for number, (person, layer) in enumerate(zip(people, layers, strict=True), 1):
-        annotation = None if layer is None else annotate(person, layer, owner, number)
-        if annotation is not None:
-            annotations.append(annotation)
+    found = [annotate(person, layer, owner, number) for person, layer, number in drawn]
+    annotations = [annotation for annotation in found if annotation is not None]
     image = scenery.apply_camera_effects(rng, image)
     if half:
         image = cv2.resize(image, (size[0] // 2, size[1] // 2), interpolation=cv2.INTER_AREA)
@@ -134,10 +131,8 @@ def sample_people(rng: np.random.Generator, size: tuple[int, int]) -> list[Perso
             other = people[rng.integers(len(people))]
             length = float(np.clip(other.length * rng.uniform(0.75, 1.3), *LENGTHS))
             side = rng.choice([-1, 1]) * rng.uniform(0.28, 0.8) * length
-            center = (
-                other.camera.center[0] + side,
-                other.camera.center[1] + rng.normal(0, 0.06) * length,
-            )
+            x, y = other.camera.center
+            center = (x + side, y + rng.normal(0, 0.06) * length)
         yaw = _sample_yaw(rng)
         people.append(pose_person(rng, size, yaw, length, center))
     return sorted(people, key=lambda person: person.length)
@@ -171,9 +166,8 @@ def pose_person(
     body, pose = sample_proportions(rng), sample_pose(rng, family)
     skeleton = forward_kinematics(body, pose)
     pitch, roll = np.clip(rng.normal((5, 0), (9, 5)), -20, 40)
-    turn = (
-        rotation("z", roll) @ rotation("x", pitch) @ np.diag([1.0, -1.0, -1.0]) @ rotation("y", yaw)
-    )
+    turn = rotation("z", roll) @ rotation("x", pitch) @ np.diag([1.0, -1.0, -1.0])
+    turn = turn @ rotation("y", yaw)
     points = np.array(list(skeleton.joints.values()))
     turned = points @ turn.T
     low, high = turned.min(0) - 0.05, turned.max(0) + 0.05
@@ -182,9 +176,8 @@ def pose_person(
     half = 0.5 * scale * (high - low)[:2]
     if center is None:
         center = _sample_center(rng, size, half)
-    camera = Camera(
-        turn, pivot, float(scale), (float(center[0]), float(center[1])), rng.uniform(2.5, 7.0)
-    )
+    center = (float(center[0]), float(center[1]))
+    camera = Camera(turn, pivot, float(scale), center, rng.uniform(2.5, 7.0))
     joints, pixels = camera.project(np.array([skeleton.joints[name] for name in JOINTS]))
     surface_depth = [0.13 * body.head] * NUM_FACE_JOINTS + [
         SURFACE_DEPTH[name.split("_")[1]] * body.girth for name in JOINTS[NUM_FACE_JOINTS:]
@@ -203,14 +196,12 @@ def _sample_center(
     rng: np.random.Generator, size: tuple[int, int], half: np.ndarray
 ) -> tuple[float, float]:
     """Draw a center for a person of half size `half`: mostly inside the image, else truncated."""
-    whole = rng.random() < 0.85
-    center = []
-    for side, reach in zip(size, half, strict=True):
-        low, high = (reach, side - reach) if whole else (0.05 * side, 0.95 * side)
-        if low > high:  # larger than the image
-            low, high = high, low
-        center.append(float(rng.uniform(low, high)))
-    return center[0], center[1]
+    low, high = half, size - half
+    if rng.random() >= 0.85:
+        low, high = 0.05 * np.array(size), 0.95 * np.array(size)
+    # In order also for a person larger than the image.
+    x, y = rng.uniform(np.minimum(low, high), np.maximum(low, high))
+    return float(x), float(y)
 
 
 def _facing(skeleton: Skeleton3D, turn: np.ndarray) -> np.ndarray:
@@ -265,14 +256,11 @@ def annotate(person: Person, layer: Layer, owner: np.ndarray, number: int) -> di
     if area < MIN_AREA or area < 0.12 * layer.body_mask.sum() or (flags == 2).sum() < 2:
         flags[:] = 0
     points = np.where(flags[:, None] > 0, np.round(person.joints[:, :2], 1), 0.0)
+    rows = zip(points.tolist(), flags.tolist(), strict=True)
     return {
         "bbox": [float(v) for v in box],
         "area": float(area),
-        "keypoints": [
-            v
-            for (x, y), flag in zip(points.tolist(), flags.tolist(), strict=True)
-            for v in (x, y, flag)
-        ],
+        "keypoints": [v for point, flag in rows for v in (*point, flag)],
         "num_keypoints": int((flags > 0).sum()),
         "iscrowd": 0,
         "category_id": 1,

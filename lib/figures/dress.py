@@ -51,26 +51,19 @@ class Outfit:
 def sample_outfit(rng: Rng, kind: str) -> Outfit:
     """Draw random clothes, hair and carried objects for a man, woman or child."""
     female = kind == "woman" or (kind == "child" and rng.random() < 0.5)
-    top = str(
-        rng.choice(
-            ["shirt", "jacket", "bare"], p=[0.72, 0.28, 0.0] if female else [0.66, 0.26, 0.08]
-        )
-    )
+    shares = [0.72, 0.28, 0.0] if female else [0.66, 0.26, 0.08]
+    top = str(rng.choice(["shirt", "jacket", "bare"], p=shares))
     long = float(rng.uniform(1.6, 1.98))
     sleeve = long if top == "jacket" or rng.random() < 0.35 else float(rng.uniform(0.15, 0.7))
-    bottom = str(
-        rng.choice(
-            ["trousers", "shorts", "skirt"], p=[0.45, 0.17, 0.38] if female else [0.68, 0.32, 0.0]
-        )
-    )
+    shares = [0.45, 0.17, 0.38] if female else [0.68, 0.32, 0.0]
+    bottom = str(rng.choice(["trousers", "shorts", "skirt"], p=shares))
     leg = rng.uniform(0.45, 1.0)
     if bottom == "skirt" and rng.random() < 0.5:
         leg = rng.uniform(1.0, 1.9)
     is_baggy = rng.random() < 0.25
-    hair = rng.choice(
-        ["short", "bald", "long", "bob", "tail", "bun"],
-        p=[0.12, 0.0, 0.36, 0.2, 0.22, 0.1] if female else [0.8, 0.11, 0.05, 0.02, 0.01, 0.01],
-    )
+    shares = [0.12, 0.0, 0.36, 0.2, 0.22, 0.1] if female else [0.8, 0.11, 0.05, 0.02, 0.01, 0.01]
+    hair = str(rng.choice(["short", "bald", "long", "bob", "tail", "bun"], p=shares))
+    hats = ["", "cap", "beanie", "helmet", "brim"]
     return Outfit(
         top=top,
         sleeve=sleeve,
@@ -79,10 +72,8 @@ def sample_outfit(rng: Rng, kind: str) -> Outfit:
         loose=float(rng.uniform(1.2, 1.6) if is_baggy else rng.uniform(1.02, 1.22)),
         flare=float(rng.uniform(0.3, 1.0) if rng.random() < 0.3 else 0.0),
         coat=float(rng.uniform(0.2, 1.3) if top == "jacket" and rng.random() < 0.6 else 0.0),
-        hair=str(hair),
-        hat=str(
-            rng.choice(["", "cap", "beanie", "helmet", "brim"], p=[0.74, 0.09, 0.05, 0.05, 0.07])
-        ),
+        hair=hair,
+        hat=str(rng.choice(hats, p=[0.74, 0.09, 0.05, 0.05, 0.07])),
         bag=str(rng.choice(["", "backpack", "shoulder"], p=[0.84, 0.07, 0.09])),
         held=str(rng.choice(["", "ball", "stick", "bag"], p=[0.8, 0.05, 0.07, 0.08])),
     )
@@ -104,8 +95,9 @@ def dress(rng: Rng, body: Proportions, skeleton: Skeleton3D, is_seated: bool = F
         tails = paints.open_coat(colors["top"], colors["bottom"], rng.uniform(0.0, 0.07))
         parts.append(_drape(body, skeleton, outfit.coat, max(outfit.loose, 1.12), tails))
     parts += _head(rng, body, skeleton, outfit, colors)
-    names = (outfit.bag, outfit.held)
-    parts += carried.carried_objects(rng, body, skeleton, names, colors["carried"])
+    parts += carried.carried_objects(
+        rng, body, skeleton, outfit.bag, outfit.held, colors["carried"]
+    )
     if is_seated and rng.random() < 0.7:
         parts.append(carried.seat(rng, body, skeleton))
     return parts
@@ -139,15 +131,11 @@ def _trunk(
     wear = 1.0 if outfit.top == "bare" else 1.0 + 0.5 * (outfit.loose - 1)
     ribs = j["chest"] + chest @ (0, 0.12 * body.trunk, 0)
     belly = j["waist"] + waist @ (0, 0, 0.008 + 0.5 * body.belly)
+    crotch = j["pelvis"] + pelvis @ (0, -0.012, 0.002)
+    round_belly = 0.062 * g * wear + body.belly
     top = [
-        cone(ribs + chest @ (0, 0, 0.004), belly, 0.068 * g * wear, 0.062 * g * wear + body.belly),
-        cone(
-            belly,
-            j["pelvis"] + pelvis @ (0, -0.012, 0.002),
-            0.062 * g * wear + body.belly,
-            0.069 * g * wear,
-            True,
-        ),
+        cone(ribs + chest @ (0, 0, 0.004), belly, 0.068 * g * wear, round_belly),
+        cone(belly, crotch, round_belly, 0.069 * g * wear, True),
     ]
     for sign, side in zip((1.0, -1.0), SIDES, strict=True):
         armpit = ribs + chest @ (sign * (0.76 * body.shoulder - 0.01), 0.0, 0.0)
@@ -163,26 +151,15 @@ def _trunk(
             bust = ribs + chest @ (sign * 0.036, -0.012, 0.034)
             top.append(cone(bust, bust + chest @ (0, 0.045, -0.02), 0.037 * g, 0.026 * g))
     shirt = Part(np.array(top), frames["waist"], j["chest"], colors["trunk"])
+    left, right = j["left_hip"], j["right_hip"]
+    buttocks = left + pelvis @ (-0.01, 0.005, -0.024), right + pelvis @ (0.01, 0.005, -0.024)
     hips = [
-        cone(
-            j["pelvis"] + pelvis @ (s * (body.hip + 0.004), 0.014, -0.004),
-            j[f"{side}_hip"],
-            r * g,
-            0.068 * g,
-        )
-        for s, side, r in ((1, "left", 0.064), (-1, "right", 0.064))
+        cone(j["pelvis"] + pelvis @ (x, 0.014, -0.004), hip, 0.064 * g, 0.068 * g)
+        for x, hip in ((body.hip + 0.004, left), (-body.hip - 0.004, right))
     ]
-    seat = [
-        cone(
-            j["left_hip"] + pelvis @ (-0.01, 0.005, -0.024),
-            j["right_hip"] + pelvis @ (0.01, 0.005, -0.024),
-            r,
-            r,
-        )
-        for r in (0.066 * g,)
-    ]
-    middle = cone(j["left_hip"], j["right_hip"], 0.062 * g, 0.062 * g)
-    lower = Part(np.array([*hips, *seat, middle]), pelvis, j["pelvis"], colors["pelvis"])
+    hips.append(cone(*buttocks, 0.066 * g, 0.066 * g))
+    hips.append(cone(left, right, 0.062 * g, 0.062 * g))
+    lower = Part(np.array(hips), pelvis, j["pelvis"], colors["pelvis"])
     neck = [cone(j["neck"] + chest @ (0, -0.02, 0), j["skull"], 0.036 * g**0.5, 0.034 * g**0.5)]
     return [shirt, lower, Part(np.array(neck), chest, j["neck"], colors["skin"])]
 
@@ -204,11 +181,8 @@ def _arm(
         loose = outfit.loose * g
         end = min(outfit.sleeve, 1.0)
         hem = shoulder + end * (elbow - shoulder)
-        parts.append(
-            _limb(
-                shoulder, hem, (0.038 * loose, (0.039 - 0.008 * end) * loose), left, sleeve, end < 1
-            )
-        )
+        radii = (0.038 * loose, (0.039 - 0.008 * end) * loose)
+        parts.append(_limb(shoulder, hem, radii, left, sleeve, end < 1))
         if outfit.sleeve > 1:
             cuff = elbow + (outfit.sleeve - 1) * (wrist - elbow)
             wide = 0.024 * loose * (1 + 0.9 * outfit.flare)
@@ -279,10 +253,8 @@ def _drape(
             cones.append(cone(knee, hem, wide, wide, True))
         hems.append(hem)
     # Cloth between the legs, stretched if they are apart.
-    gap = float(np.linalg.norm(hems[0] - hems[1]))
-    cones.append(
-        cone(j["pelvis"], 0.5 * (hems[0] + hems[1]), 0.068 * g, max(wide, 0.45 * gap), True)
-    )
+    middle, gap = 0.5 * (hems[0] + hems[1]), float(np.linalg.norm(hems[0] - hems[1]))
+    cones.append(cone(j["pelvis"], middle, 0.068 * g, max(wide, 0.45 * gap), True))
     return Part(np.array(cones), pelvis, j["pelvis"], paint)
 
 
@@ -292,16 +264,11 @@ def _head(
     """Build head, hair and hat; coordinates are in head lengths (see `body.HEAD_POINTS`)."""
     frame, center, unit = skeleton.frames["head"], skeleton.joints["head"], body.head
 
+    def place(point: tuple[float, float, float]) -> np.ndarray:
+        return center + frame @ np.array(point) * unit
+
     def part(cones: list[tuple], paint: Paint) -> Part:
-        scaled = [
-            cone(
-                center + frame @ np.array(a) * unit,
-                center + frame @ np.array(b) * unit,
-                ra * unit,
-                rb * unit,
-            )
-            for a, b, ra, rb in cones
-        ]
+        scaled = [cone(place(a), place(b), ra * unit, rb * unit) for a, b, ra, rb in cones]
         return Part(np.array(scaled), frame, center, paint, unit=unit)
 
     jaw = rng.uniform(0.14, 0.19)

@@ -55,12 +55,8 @@ def sample_color(rng: Rng, plain: float = 0.4) -> np.ndarray:
 
 
 def sample_wardrobe(rng: Rng, dressed: bool, bare: bool) -> dict[str, Paint]:
-    """Draw paints for all parts of a person.
-
-    Args:
-        dressed: top and bottom may be one dress.
-        bare: the trunk is bare.
-    """
+    """Draw paints for all parts of a person; if `dressed`, top and bottom may be one dress, and if
+    `bare`, the trunk is bare."""
     skin = np.array(SKINS[rng.integers(len(SKINS))]) + rng.normal(0, 7, 3)
     hair = np.array(HAIRS[rng.integers(len(HAIRS))]) + rng.normal(0, 6, 3)
     bare_skin = plain(rng, skin, 0.04)
@@ -95,7 +91,8 @@ def plain(rng: Rng, color: np.ndarray, rough: float, stretch: float = 1.0) -> Pa
     def paint(points: np.ndarray, normal: np.ndarray) -> np.ndarray:
         u = (points[:, 0] + 0.7 * points[:, 2]) * grain * stretch**0.5 + shift[0]
         v = (points[:, 1] + 0.3 * points[:, 2]) * grain / stretch + shift[1]
-        return color * (1 + rough * sample_noise(u, v))[:, None]
+        noise = 1 + rough * sample_noise(u, v)
+        return np.stack([channel * noise for channel in color], axis=1)
 
     return paint
 
@@ -166,17 +163,12 @@ def bare_trunk(rng: Rng, skin: np.ndarray) -> Paint:
         color = base(points, normal)
         x, y, _ = points.T
         front, back = normal[:, 2] > 0.2, normal[:, 2] < -0.2
-        spots = front & (np.hypot(np.abs(x) - 0.05, y - 0.03) < 0.008) | front & (
-            np.hypot(x, y + 0.13) < 0.007
-        )
-        lines = front & (np.abs(x) < 0.003) & (y > -0.11) | front & (
-            np.abs(y - 0.002 - 0.6 * x**2) < 0.003
-        )
-        spine = back & (
-            (np.abs(x) < 0.005) | (np.abs(np.abs(x) - 0.05 - 0.2 * (y - 0.04)) < 0.004) & (y > 0.02)
-        )
-        color[spots] = dark
-        color[lines | spine] *= 0.86
+        nipples = np.hypot(np.abs(x) - 0.05, y - 0.03) < 0.008
+        navel = np.hypot(x, y + 0.13) < 0.007
+        lines = (np.abs(x) < 0.003) & (y > -0.11) | (np.abs(y - 0.002 - 0.6 * x**2) < 0.003)
+        blades = (np.abs(np.abs(x) - 0.05 - 0.2 * (y - 0.04)) < 0.004) & (y > 0.02)
+        color[front & (nipples | navel)] = dark
+        color[front & lines | back & (blades | (np.abs(x) < 0.005))] *= 0.86
         return color
 
     return paint
@@ -203,12 +195,9 @@ def front_decal(rng: Rng, skin: np.ndarray) -> np.ndarray:
     """Draw a front, uint8 (80, 68, 4): a neckline, perhaps a pocket, and one random style."""
     decal = np.zeros((80, 68, 4), np.uint8)
     ink = _opaque(sample_color(rng, 0.5))
-    style = str(
-        rng.choice(
-            ["none", "print", "buttons", "zip", "tie", "open", "straps"],
-            p=_shares(3, 3, 2, 1.5, 1, 1.5, 1),
-        )
-    )
+    styles = ["none", "print", "buttons", "zip", "tie", "open", "straps"]
+    weights = np.array([3, 3, 2, 1.5, 1, 1.5, 1])
+    style = rng.choice(styles, p=weights / weights.sum())
     if style == "print":
         _print(rng, decal, ink)
     elif style == "buttons":
@@ -221,15 +210,8 @@ def front_decal(rng: Rng, skin: np.ndarray) -> np.ndarray:
         cv2.fillPoly(decal, [np.array([[32, 8], [36, 8], [39, 60], [34, 68], [29, 60]])], ink)
     elif style == "open":
         wide = int(rng.integers(6, 14))
-        cv2.fillPoly(
-            decal,
-            [
-                np.array(
-                    [[34 - wide, 4], [34 + wide, 4], [34 + wide // 2, 79], [34 - wide // 2, 79]]
-                )
-            ],
-            ink,
-        )
+        top, bottom = [[34 - wide, 4], [34 + wide, 4]], [[34 + wide // 2, 79], [34 - wide // 2, 79]]
+        cv2.fillPoly(decal, [np.array(top + bottom)], ink)
     elif style == "straps":
         for x in (17, 51):
             cv2.line(decal, (x, 0), (x, 79), ink, 5)
@@ -251,10 +233,8 @@ def back_decal(rng: Rng) -> np.ndarray:
     style = rng.choice(["seam", "number", "yoke", "hood"], p=[0.45, 0.25, 0.15, 0.15])
     if style == "number":
         text = str(rng.integers(1, 100))
-        # Mirrored, because from behind the person's left is on the left.
-        board = np.zeros((80, 68, 4), np.uint8)
-        cv2.putText(board, text, (34 - 13 * len(text), 58), cv2.FONT_HERSHEY_DUPLEX, 1.25, ink, 4)
-        decal = board[:, ::-1].copy()
+        cv2.putText(decal, text, (34 - 13 * len(text), 58), cv2.FONT_HERSHEY_DUPLEX, 1.25, ink, 4)
+        decal = decal[:, ::-1]  # from behind the person's left is on the left
     elif style == "yoke":
         cv2.rectangle(decal, (0, 0), (67, int(rng.integers(14, 30))), ink, -1)
     elif style == "hood":
@@ -285,10 +265,6 @@ def _opaque(color: np.ndarray) -> tuple[int, int, int, int]:
     return r, g, b, 255
 
 
-def _shares(*weights: float) -> np.ndarray:
-    return np.array(weights) / sum(weights)
-
-
 def face(rng: Rng, skin: np.ndarray, hair: np.ndarray) -> Paint:
     """Create a face: eyes, brows, mouth, perhaps a beard or glasses. Points are in head lengths."""
     base = plain(rng, skin, 0.03)
@@ -309,12 +285,9 @@ def face(rng: Rng, skin: np.ndarray, hair: np.ndarray) -> Paint:
         eye = front & (((ax - 0.14) / 0.075) ** 2 + ((y - 0.05) / 0.042) ** 2 < 1)
         color[eye] = (238, 236, 232)
         color[front & ((ax - 0.14) ** 2 + (y - 0.05) ** 2 < 0.036**2)] = iris
-        color[
-            front & (np.abs(ax - 0.14) < 0.08) & (np.abs(y - 0.095 + 2 * (ax - 0.14) ** 2) < 0.012)
-        ] *= 0.55
-        color[
-            front & (np.abs(ax - 0.145) < 0.085) & (np.abs(y - 0.15 + 3 * (ax - 0.13) ** 2) < 0.022)
-        ] = brow
+        lid, arch = y - 0.095 + 2 * (ax - 0.14) ** 2, y - 0.15 + 3 * (ax - 0.13) ** 2
+        color[front & (np.abs(ax - 0.14) < 0.08) & (np.abs(lid) < 0.012)] *= 0.55
+        color[front & (np.abs(ax - 0.145) < 0.085) & (np.abs(arch) < 0.022)] = brow
         color[front & (ax < 0.1) & (np.abs(y + 0.215 - 2 * smile * x**2) < 0.028)] = lips
         color[front & (np.abs(ax - 0.028) < 0.016) & (np.abs(y + 0.125) < 0.014)] *= 0.5
         if glasses:
@@ -332,9 +305,8 @@ def socks(rng: Rng, bare_skin: Paint) -> Paint:
     sock = plain(rng, sample_color(rng, 0.7), 0.06)
 
     def paint(points: np.ndarray, normal: np.ndarray) -> np.ndarray:
-        return np.where(
-            (points[:, 1] < height)[:, None], sock(points, normal), bare_skin(points, normal)
-        )
+        is_sock = (points[:, 1] < height)[:, None]
+        return np.where(is_sock, sock(points, normal), bare_skin(points, normal))
 
     return paint
 

@@ -6,7 +6,7 @@ inwards. Both sides use the convention of the left one; `body` mirrors the right
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -51,11 +51,21 @@ class BodyPose:
     neck: tuple[float, float, float] = (0.0, 0.0, 0.0)  # pitch down, side bend, turn
     lean: float = 0.0
     lying: float = 0.0
-    name: str = field(default="", compare=False)
+    name: str = ""
+
+
+def _arm(rng: Rng, *angles: tuple[float, float] | float) -> Arm:
+    """Draw an arm from its angles, each a range (low, high) or a fixed value."""
+    return Arm(*(rng.uniform(*a) if isinstance(a, tuple) else a for a in angles))
+
+
+def _leg(rng: Rng, *angles: tuple[float, float] | float) -> Leg:
+    """Draw a leg from its angles, each a range (low, high) or a fixed value."""
+    return Leg(*(rng.uniform(*a) if isinstance(a, tuple) else a for a in angles))
 
 
 def _relaxed_arm(rng: Rng) -> Arm:
-    return Arm(rng.uniform(-12, 22), rng.uniform(3, 20), rng.uniform(0, 45), rng.uniform(5, 40))
+    return _arm(rng, (-12, 22), (3, 20), (0, 45), (5, 40))
 
 
 def _reach(rng: Rng, point: tuple[float, float, float], pole=(0.6, -0.5, -0.6), spread=0.06) -> Arm:
@@ -67,18 +77,10 @@ def _busy_arm(rng: Rng) -> Arm:
     """Draw an arm pose for any standing or sitting body."""
     choices = [
         lambda: _relaxed_arm(rng),
-        lambda: Arm(
-            rng.uniform(20, 60), rng.uniform(0, 20), rng.uniform(10, 50), rng.uniform(60, 120)
-        ),
-        lambda: Arm(
-            rng.uniform(60, 110), rng.uniform(-5, 25), rng.uniform(-20, 40), rng.uniform(0, 50)
-        ),
-        lambda: Arm(
-            rng.uniform(-10, 20), rng.uniform(60, 100), rng.uniform(-90, 30), rng.uniform(0, 95)
-        ),
-        lambda: Arm(
-            rng.uniform(120, 170), rng.uniform(0, 25), rng.uniform(-30, 30), rng.uniform(0, 70)
-        ),
+        lambda: _arm(rng, (20, 60), (0, 20), (10, 50), (60, 120)),
+        lambda: _arm(rng, (60, 110), (-5, 25), (-20, 40), (0, 50)),
+        lambda: _arm(rng, (-10, 20), (60, 100), (-90, 30), (0, 95)),
+        lambda: _arm(rng, (120, 170), (0, 25), (-30, 30), (0, 70)),
         lambda: _reach(rng, (0.05, -0.62, 0.08), (0.9, 0.0, -0.5), 0.04),
         lambda: _reach(rng, (-0.12, 0.30, 0.18), (0.8, -0.4, 0.3), 0.05),
         lambda: _reach(rng, (-0.30, -0.25, 0.35), (0.6, -0.8, 0.0)),
@@ -89,11 +91,9 @@ def _busy_arm(rng: Rng) -> Arm:
 
 def _standing_legs(rng: Rng) -> list[Leg]:
     wide = rng.uniform(1, 14)
-    legs = [Leg(rng.uniform(-6, 6), wide, rng.uniform(-20, 2), rng.uniform(0, 8)) for _ in range(2)]
+    legs = [_leg(rng, (-6, 6), wide, (-20, 2), (0, 8)) for _ in range(2)]
     if rng.random() < 0.4:
-        legs[rng.integers(2)] = Leg(
-            rng.uniform(8, 25), wide, rng.uniform(-30, 0), rng.uniform(15, 40)
-        )
+        legs[rng.integers(2)] = _leg(rng, (8, 25), wide, (-30, 0), (15, 40))
     elif rng.random() < 0.2:  # crossed
         front = rng.integers(2)
         legs[front].abduction, legs[front].flexion = -rng.uniform(4, 12), rng.uniform(4, 14)
@@ -120,21 +120,16 @@ def _arms_crossed(rng: Rng) -> BodyPose:
 
 def _arms_raised(rng: Rng) -> BodyPose:
     arms = [
-        Arm(rng.uniform(120, 172), rng.uniform(0, 30), rng.uniform(-40, 20), rng.uniform(0, 80))
+        _arm(rng, (120, 172), (0, 30), (-40, 20), (0, 80))
         if rng.random() < 0.6
-        else Arm(
-            rng.uniform(-5, 20), rng.uniform(95, 150), rng.uniform(-100, 0), rng.uniform(0, 80)
-        )
+        else _arm(rng, (-5, 20), (95, 150), (-100, 0), (0, 80))
         for _ in range(2)
     ]
     return BodyPose(arms, _standing_legs(rng), spine=_spine(rng, 8))
 
 
 def _arms_wide(rng: Rng) -> BodyPose:
-    arms = [
-        Arm(rng.uniform(-15, 25), rng.uniform(55, 105), rng.uniform(-60, 20), rng.uniform(0, 45))
-        for _ in range(2)
-    ]
+    arms = [_arm(rng, (-15, 25), (55, 105), (-60, 20), (0, 45)) for _ in range(2)]
     return BodyPose(arms, _standing_legs(rng), spine=_spine(rng, 12))
 
 
@@ -142,15 +137,11 @@ def _stride(rng: Rng, front: tuple, back: tuple, swing: tuple, elbow: tuple) -> 
     """Draw a pose with one leg forward and the arms swinging opposite; arguments are ranges (low,
     high)."""
     legs = [
-        Leg(rng.uniform(*front[0]), rng.uniform(0, 6), rng.uniform(-12, 4), rng.uniform(*front[1])),
-        Leg(
-            rng.uniform(*back[0]), rng.uniform(0, 6), rng.uniform(-12, 4), rng.uniform(*back[1]), 15
-        ),
+        _leg(rng, front[0], (0, 6), (-12, 4), front[1]),
+        _leg(rng, back[0], (0, 6), (-12, 4), back[1], 15),
     ]
-    arms = [
-        Arm(-rng.uniform(*swing), rng.uniform(4, 18), rng.uniform(0, 35), rng.uniform(*elbow)),
-        Arm(rng.uniform(*swing), rng.uniform(2, 15), rng.uniform(10, 45), rng.uniform(*elbow)),
-    ]
+    arms = [_arm(rng, swing, (4, 18), (0, 35), elbow), _arm(rng, swing, (2, 15), (10, 45), elbow)]
+    arms[0].flexion *= -1
     if rng.random() < 0.5:
         arms, legs = arms[::-1], legs[::-1]
     return BodyPose(arms, legs)
@@ -180,53 +171,32 @@ def _sitting(rng: Rng) -> BodyPose:
     arms = lap if rng.random() < 0.5 else [_busy_arm(rng), lap[1]]
     if rng.random() < 0.5:
         arms = arms[::-1]
-    return BodyPose(
-        arms,
-        legs,
-        spine=(rng.uniform(-5, 25), rng.normal(0, 5), rng.normal(0, 8)),
-        lean=rng.uniform(-14, 8),
-    )
+    spine = rng.uniform(-5, 25), rng.normal(0, 5), rng.normal(0, 8)
+    return BodyPose(arms, legs, spine, lean=rng.uniform(-14, 8))
 
 
 def _floor_sitting(rng: Rng) -> BodyPose:
     if rng.random() < 0.5:
-        legs = [
-            Leg(rng.uniform(75, 95), rng.uniform(2, 12), -5, rng.uniform(5, 90), 10)
-            for _ in range(2)
-        ]
+        legs = [_leg(rng, (75, 95), (2, 12), -5, (5, 90), 10) for _ in range(2)]
     else:
-        legs = [
-            Leg(rng.uniform(80, 95), rng.uniform(38, 52), -45, rng.uniform(105, 130), 20)
-            for _ in range(2)
-        ]
+        legs = [_leg(rng, (80, 95), (38, 52), -45, (105, 130), 20) for _ in range(2)]
     arms = [_reach(rng, (-0.05, -0.55, 0.5)), _busy_arm(rng)]
-    return BodyPose(
-        arms,
-        legs,
-        spine=(rng.uniform(0, 25), rng.normal(0, 4), rng.normal(0, 8)),
-        lean=rng.uniform(-12, 5),
-    )
+    spine = rng.uniform(0, 25), rng.normal(0, 4), rng.normal(0, 8)
+    return BodyPose(arms, legs, spine, lean=rng.uniform(-12, 5))
 
 
 def _crouching(rng: Rng) -> BodyPose:
     wide = rng.uniform(5, 32)
-    legs = [
-        Leg(rng.uniform(95, 122), wide, rng.uniform(-20, 0), rng.uniform(100, 138), -18)
-        for _ in range(2)
-    ]
+    legs = [_leg(rng, (95, 122), wide, (-20, 0), (100, 138), -18) for _ in range(2)]
     arms = [_reach(rng, (-0.1, -0.5, 0.6)), _busy_arm(rng)]
-    return BodyPose(
-        arms,
-        legs,
-        spine=(rng.uniform(5, 35), rng.normal(0, 5), rng.normal(0, 8)),
-        lean=rng.uniform(5, 28),
-    )
+    spine = rng.uniform(5, 35), rng.normal(0, 5), rng.normal(0, 8)
+    return BodyPose(arms, legs, spine, lean=rng.uniform(5, 28))
 
 
 def _kneeling(rng: Rng) -> BodyPose:
     legs = [
-        Leg(rng.uniform(75, 98), rng.uniform(2, 18), 0, rng.uniform(80, 105)),
-        Leg(rng.uniform(-10, 15), rng.uniform(0, 12), 0, rng.uniform(85, 105), 50),
+        _leg(rng, (75, 98), (2, 18), 0, (80, 105)),
+        _leg(rng, (-10, 15), (0, 12), 0, (85, 105), 50),
     ]
     legs = legs if rng.random() < 0.5 else legs[::-1]
     return BodyPose([_busy_arm(rng), _busy_arm(rng)], legs, spine=_spine(rng, 10))
@@ -240,44 +210,27 @@ def _bending(rng: Rng) -> BodyPose:
         for _ in range(2)
     ]
     hang = lean + bend
-    arms = [
-        Arm(
-            rng.uniform(0.6, 1.1) * hang, rng.uniform(0, 15), rng.uniform(0, 30), rng.uniform(0, 45)
-        )
-        for _ in range(2)
-    ]
+    arms = [_arm(rng, (0.6, 1.1), (0, 15), (0, 30), (0, 45)) for _ in range(2)]
+    for arm in arms:
+        arm.flexion *= hang
     if rng.random() < 0.3:
         arms[rng.integers(2)] = _reach(rng, (0.02, -0.66, 0.06), (0.95, 0.0, -0.35), 0.03)
-    return BodyPose(
-        arms,
-        legs,
-        spine=(bend, rng.normal(0, 6), rng.normal(0, 10)),
-        neck=(-0.4 * hang, 0, 0),
-        lean=lean,
-    )
+    spine = bend, rng.normal(0, 6), rng.normal(0, 10)
+    return BodyPose(arms, legs, spine, neck=(-0.4 * hang, 0, 0), lean=lean)
 
 
 def _jumping(rng: Rng) -> BodyPose:
-    legs = [
-        Leg(rng.uniform(-15, 70), rng.uniform(2, 32), rng.uniform(-15, 0), rng.uniform(10, 100), 30)
-        for _ in range(2)
-    ]
-    arms = [
-        Arm(rng.uniform(20, 165), rng.uniform(5, 60), rng.uniform(-60, 20), rng.uniform(0, 80))
-        for _ in range(2)
-    ]
+    legs = [_leg(rng, (-15, 70), (2, 32), (-15, 0), (10, 100), 30) for _ in range(2)]
+    arms = [_arm(rng, (20, 165), (5, 60), (-60, 20), (0, 80)) for _ in range(2)]
     return BodyPose(arms, legs, spine=(rng.uniform(-18, 15), rng.normal(0, 8), rng.normal(0, 10)))
 
 
 def _kicking(rng: Rng) -> BodyPose:
     legs = [
-        Leg(rng.uniform(35, 105), rng.uniform(-5, 25), -8, rng.uniform(0, 60), 25),
-        Leg(rng.uniform(-8, 8), rng.uniform(2, 10), -8, rng.uniform(5, 30)),
+        _leg(rng, (35, 105), (-5, 25), -8, (0, 60), 25),
+        _leg(rng, (-8, 8), (2, 10), -8, (5, 30)),
     ]
-    arms = [
-        Arm(rng.uniform(-50, 10), rng.uniform(25, 80), 0, rng.uniform(5, 60)),
-        Arm(rng.uniform(10, 70), rng.uniform(20, 70), 10, rng.uniform(5, 70)),
-    ]
+    arms = [_arm(rng, (-50, 10), (25, 80), 0, (5, 60)), _arm(rng, (10, 70), (20, 70), 10, (5, 70))]
     if rng.random() < 0.5:
         arms, legs = arms[::-1], legs[::-1]
     return BodyPose(arms, legs, spine=_spine(rng, 12), lean=rng.uniform(-20, 8))
@@ -286,13 +239,10 @@ def _kicking(rng: Rng) -> BodyPose:
 def _swinging(rng: Rng) -> BodyPose:
     """Tennis, throwing, batting: a lunge, a twisted trunk, one arm extended."""
     legs = [
-        Leg(rng.uniform(15, 65), rng.uniform(8, 28), -15, rng.uniform(15, 70)),
-        Leg(rng.uniform(-25, 10), rng.uniform(5, 25), -15, rng.uniform(5, 45), 15),
+        _leg(rng, (15, 65), (8, 28), -15, (15, 70)),
+        _leg(rng, (-25, 10), (5, 25), -15, (5, 45), 15),
     ]
-    hand = Arm(
-        rng.uniform(-30, 150), rng.uniform(40, 110), rng.uniform(-90, 20), rng.uniform(10, 100)
-    )
-    arms = [hand, _busy_arm(rng)]
+    arms = [_arm(rng, (-30, 150), (40, 110), (-90, 20), (10, 100)), _busy_arm(rng)]
     if rng.random() < 0.35:
         arms[1] = _reach(rng, (-0.25, -0.1, 0.6), (0.4, -0.9, 0.0))
     if rng.random() < 0.5:
@@ -309,10 +259,7 @@ def _riding(rng: Rng) -> BodyPose:
         Leg(bend + rng.uniform(-8, 8), rng.uniform(4, 25), -5, bend + rng.uniform(0, 25), -12)
         for _ in range(2)
     ]
-    arms = [
-        Arm(rng.uniform(10, 60), rng.uniform(15, 75), rng.uniform(-10, 40), rng.uniform(15, 95))
-        for _ in range(2)
-    ]
+    arms = [_arm(rng, (10, 60), (15, 75), (-10, 40), (15, 95)) for _ in range(2)]
     return BodyPose(arms, legs, spine=_spine(rng, 12), lean=rng.uniform(5, 35))
 
 

@@ -1,7 +1,5 @@
 """Surroundings of `figures`: backgrounds, limb-like clutter, occluders and camera effects."""
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 
@@ -70,7 +68,8 @@ def _filled(
     """Draw a vertical gradient with noise."""
     ramp = np.linspace(0, 1, size[1], dtype=np.float32)[:, None, None]
     column = (np.asarray(top) * (1 - ramp) + np.asarray(bottom) * ramp).astype(np.float32)
-    return column * (1 + rough * _noise(rng, size, float(rng.uniform(0.8, 6))))[..., None]
+    noise = 1 + rough * _noise(rng, size, float(rng.uniform(0.8, 6)))
+    return np.stack([column[..., i] * noise for i in range(3)], axis=2)
 
 
 def _outdoors(rng: Rng, size: tuple[int, int]) -> np.ndarray:
@@ -99,10 +98,8 @@ def _outdoors(rng: Rng, size: tuple[int, int]) -> np.ndarray:
         _tree(rng, image, horizon)
     if rng.random() < 0.3:
         for x in np.linspace(-w, 2 * w, int(rng.integers(3, 9))):
-            line = tuple(color * rng.uniform(0.7, 1.4))
-            cv2.line(
-                image, (w // 2, horizon), (int(x), h), line, int(rng.integers(1, 4)), cv2.LINE_AA
-            )
+            line, thick = tuple(color * rng.uniform(0.7, 1.4)), int(rng.integers(1, 4))
+            cv2.line(image, (w // 2, horizon), (int(x), h), line, thick, cv2.LINE_AA)
     return image
 
 
@@ -115,9 +112,8 @@ def _skyline(rng: Rng, image: np.ndarray, horizon: int) -> None:
         wide, high = int(rng.integers(w // 16, w // 4)), int(horizon * rng.uniform(0.1, 0.8))
         color = tuple(base * rng.uniform(0.7, 1.25))
         if green:
-            cv2.ellipse(
-                image, (x + wide // 2, horizon), (wide, high), 0, 180, 360, color, -1, cv2.LINE_AA
-            )
+            crown = (x + wide // 2, horizon), (wide, high)
+            cv2.ellipse(image, *crown, 0, 180, 360, color, -1, cv2.LINE_AA)
         else:
             cv2.rectangle(image, (x, horizon - high), (x + wide, horizon), color, -1)
             _windows(rng, image, (x, horizon - high, wide, high))
@@ -135,29 +131,17 @@ def _windows(rng: Rng, image: np.ndarray, box: tuple[int, int, int, int]) -> Non
 
 def _tree(rng: Rng, image: np.ndarray, horizon: int) -> None:
     h, w = image.shape[:2]
-    foot = (
-        int(rng.integers(0, w)),
-        int(rng.integers(horizon, max(horizon + 1, (horizon + h) // 2))),
-    )
+    x = int(rng.integers(0, w))
+    y = int(rng.integers(horizon, max(horizon + 1, (horizon + h) // 2)))
     high, wide = int(h * rng.uniform(0.25, 0.8)), int(rng.integers(4, 20))
     bark = tuple(rng.uniform((60, 45, 30), (130, 105, 85)))
-    cv2.line(
-        image, foot, (foot[0] + int(rng.normal(0, wide)), foot[1] - high), bark, wide, cv2.LINE_AA
-    )
+    top = (x + int(rng.normal(0, wide)), y - high)
+    cv2.line(image, (x, y), top, bark, wide, cv2.LINE_AA)
     for _ in range(rng.integers(6, 22)):
-        x, y = (
-            foot[0] + int(rng.normal(0, high * 0.2)),
-            foot[1] - high + int(rng.normal(0, high * 0.15)),
-        )
-        radius = int(high * rng.uniform(0.04, 0.15))
-        cv2.circle(
-            image,
-            (x, y),
-            max(radius, 2),
-            tuple(rng.uniform((35, 70, 20), (95, 145, 65))),
-            -1,
-            cv2.LINE_AA,
-        )
+        center = (x + int(rng.normal(0, high * 0.2)), y - high + int(rng.normal(0, high * 0.15)))
+        radius = max(int(high * rng.uniform(0.04, 0.15)), 2)
+        leaves = tuple(rng.uniform((35, 70, 20), (95, 145, 65)))
+        cv2.circle(image, center, radius, leaves, -1, cv2.LINE_AA)
 
 
 def _indoors(rng: Rng, size: tuple[int, int]) -> np.ndarray:
@@ -171,16 +155,9 @@ def _indoors(rng: Rng, size: tuple[int, int]) -> np.ndarray:
     for _ in range(rng.integers(1, 6)):
         x, y = int(rng.integers(-w // 8, w)), int(rng.integers(0, edge))
         wide, high = int(rng.integers(w // 12, w // 3)), int(rng.integers(h // 12, h // 2))
-        cv2.rectangle(
-            image, (x, y), (x + wide, min(y + high, edge)), tuple(paints.sample_color(rng)), -1
-        )
-        cv2.rectangle(
-            image,
-            (x, y),
-            (x + wide, min(y + high, edge)),
-            tuple(wall * 0.5),
-            int(rng.integers(1, 4)),
-        )
+        corners = (x, y), (x + wide, min(y + high, edge))
+        cv2.rectangle(image, *corners, tuple(paints.sample_color(rng)), -1)
+        cv2.rectangle(image, *corners, tuple(wall * 0.5), int(rng.integers(1, 4)))
     if rng.random() < 0.35:
         step = int(rng.integers(10, 50))
         for x in range(int(rng.integers(0, step)), w, step):
@@ -191,13 +168,11 @@ def _indoors(rng: Rng, size: tuple[int, int]) -> np.ndarray:
 
 def _texture(rng: Rng, size: tuple[int, int]) -> np.ndarray:
     """Draw blotches of two or three colors."""
-    image = _filled(
-        rng, size, paints.sample_color(rng), paints.sample_color(rng), rng.uniform(0, 0.3)
-    )
+    top, bottom = paints.sample_color(rng), paints.sample_color(rng)
+    image = _filled(rng, size, top, bottom, rng.uniform(0, 0.3))
     for _ in range(rng.integers(1, 3)):
-        weight = np.clip(
-            _noise(rng, size, float(rng.uniform(1, 8))) * rng.uniform(1, 5) + 0.5, 0, 1
-        )[..., None]
+        noise = _noise(rng, size, float(rng.uniform(1, 8))) * rng.uniform(1, 5)
+        weight = np.clip(noise + 0.5, 0, 1)[..., None]
         image += weight * (paints.sample_color(rng).astype(np.float32) - image) * np.float32(0.8)
     return image
 
@@ -263,19 +238,8 @@ def _clutter(rng: Rng) -> list[Part]:
         cones.append([0, -0.6, 0, *rng.normal(0, 0.05, 2), 0, 0.06, 0.045, 0])
         for _ in range(rng.integers(2, 7)):
             y = rng.uniform(-0.2, 0.1)
-            cones.append(
-                [
-                    0,
-                    y,
-                    0,
-                    rng.normal(0, 0.3),
-                    y + rng.uniform(0.1, 0.5),
-                    rng.normal(0, 0.2),
-                    0.035,
-                    0.012,
-                    0,
-                ]
-            )
+            tip = rng.normal(0, 0.3), y + rng.uniform(0.1, 0.5), rng.normal(0, 0.2)
+            cones.append([0, y, 0, *tip, 0.035, 0.012, 0])
     paint = paints.cloth(rng, paints.sample_color(rng), 0.3)
     if rng.random() < 0.3:
         paint = paints.plain(rng, np.array(paints.SKINS[rng.integers(len(paints.SKINS))]), 0.05)
@@ -283,21 +247,14 @@ def _clutter(rng: Rng) -> list[Part]:
 
 
 def _clutter_camera(rng: Rng, size: tuple[int, int]) -> Camera:
-    turn = (
-        rotation("x", rng.uniform(-5, 20))
-        @ np.diag([1.0, -1.0, -1.0])
-        @ rotation("y", rng.uniform(0, 360))
-    )
+    pitch, yaw = rng.uniform(-5, 20), rng.uniform(0, 360)
+    turn = rotation("x", pitch) @ np.diag([1.0, -1.0, -1.0]) @ rotation("y", yaw)
     center = (rng.uniform(0, size[0]), rng.uniform(0.2, 1) * size[1])
     return Camera(turn, np.zeros(3), rng.uniform(60, 260), center, 4.0)
 
 
 def occluder(
-    rng: Rng,
-    size: tuple[int, int],
-    light: Light,
-    target: tuple[float, float, float],
-    fine: int = 2,
+    rng: Rng, size: tuple[int, int], light: Light, target: tuple[float, float, float], fine: int = 2
 ) -> Layer | None:
     """Draw an object in front of a person at `target` (x, y, length in pixels); None if it is
     outside the image."""
@@ -308,13 +265,13 @@ def occluder(
         camera = Camera(camera.turn, camera.pivot, length * rng.uniform(0.35, 0.8), center, 4.0)
         return render(_clutter(rng), camera, light, size, fine)
     mask = np.zeros((size[1], size[0]), np.uint8)
-    OCCLUDERS[rng.integers(len(OCCLUDERS))](rng, mask, center, length)
+    draw = [_box, _pole, _table, _plant, _rail][rng.integers(5)]
+    draw(rng, mask, center, length)
     if not mask.any():
         return None
     top = paints.sample_color(rng)
-    color = _filled(rng, size, top, top * rng.uniform(0.6, 1.0), rng.uniform(0.05, 0.3)).clip(
-        0, 255
-    )
+    color = _filled(rng, size, top, top * rng.uniform(0.6, 1.0), rng.uniform(0.05, 0.3))
+    color = color.clip(0, 255)
     alpha = mask.astype(np.float32) / 255
     depth = np.where(mask > 127, 0, np.inf).astype(np.float32)
     return Layer(0, 0, color * alpha[..., None], alpha, mask > 127, depth)
@@ -338,15 +295,8 @@ def _table(rng: Rng, mask: np.ndarray, center: tuple[float, float], length: floa
     half, drop = int(length * rng.uniform(0.35, 0.8)), int(length * rng.uniform(0.35, 0.6))
     thick = max(2, int(length * rng.uniform(0.03, 0.12)))
     cv2.line(mask, (x - half, y), (x + half, y), 255, thick, cv2.LINE_AA)
-    for side in (-0.9, 0.9):
-        cv2.line(
-            mask,
-            (x + int(side * half), y),
-            (x + int(side * half), y + drop),
-            255,
-            max(2, thick // 2),
-            cv2.LINE_AA,
-        )
+    for leg in (x - int(0.9 * half), x + int(0.9 * half)):
+        cv2.line(mask, (leg, y), (leg, y + drop), 255, max(2, thick // 2), cv2.LINE_AA)
 
 
 def _plant(rng: Rng, mask: np.ndarray, center: tuple[float, float], length: float) -> None:
@@ -367,24 +317,14 @@ def _rail(rng: Rng, mask: np.ndarray, center: tuple[float, float], length: float
         cv2.line(mask, (0, level), (w, level + int(rng.normal(0, 6))), 255, thick, cv2.LINE_AA)
 
 
-OCCLUDERS: tuple[Callable[[Rng, np.ndarray, tuple[float, float], float], None], ...] = (
-    _box,
-    _pole,
-    _table,
-    _plant,
-    _rail,
-)
-
-
 def apply_camera_effects(rng: Rng, image: np.ndarray) -> np.ndarray:
     """Convert float32 (H, W, 3) to uint8, with random exposure, color cast, vignette, blur, noise
     and JPEG compression."""
     h, w = image.shape[:2]
     gain = np.clip(rng.normal(1.05, 0.16), 0.6, 1.45) * np.clip(rng.normal(1, 0.04, 3), 0.9, 1.1)
     contrast = np.clip(rng.normal(1.0, 0.12), 0.7, 1.3)
-    image = (image * gain.astype(np.float32) - 110) * np.float32(contrast) + np.float32(
-        110 + rng.normal(0, 6)
-    )
+    gray = np.float32(110 + rng.normal(0, 6))
+    image = (image * gain.astype(np.float32) - 110) * np.float32(contrast) + gray
     if rng.random() < 0.25:
         ys, xs = np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j].astype(np.float32)
         image *= (1 - rng.uniform(0.1, 0.3) * (xs**2 + ys**2))[..., None].astype(np.float32)
@@ -394,8 +334,7 @@ def apply_camera_effects(rng: Rng, image: np.ndarray) -> np.ndarray:
         image = image + rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(1, 9))
     pixels = np.clip(image, 0, 255).astype(np.uint8)
     if rng.random() < 0.25:
-        _, code = cv2.imencode(
-            ".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 75))]
-        )
+        quality = int(rng.integers(25, 75))
+        _, code = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
         pixels = cv2.imdecode(code, cv2.IMREAD_COLOR)
     return pixels

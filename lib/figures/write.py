@@ -81,8 +81,7 @@ def is_complete(root: Path, sizes: dict[str, int], seed: int, half: bool = False
             complete = False
             continue
         try:
-            with open(path, encoding="utf-8") as file:
-                found = json.load(file)["info"]["figures"]
+            found = json.loads(path.read_text(encoding="utf-8"))["info"]["figures"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: not a figures data set; choose another folder, or move that file"
@@ -95,10 +94,7 @@ def is_complete(root: Path, sizes: dict[str, int], seed: int, half: bool = False
                 f"{path}: contains different figures ({have}; requested: {want}); delete {root} to "
                 "create them again, or choose another folder"
             )
-        folder = root / "images" / split
-        complete &= (
-            folder.is_dir() and sum(name.endswith(".jpg") for name in os.listdir(folder)) >= size
-        )
+        complete &= len(list((root / "images" / split).glob("*.jpg"))) >= size
     return complete
 
 
@@ -157,9 +153,7 @@ def _results(function: Callable, tasks: list, workers: int) -> Iterator[tuple]:
     # Spawn, because the threads of the caller (torch, OpenCV) do not survive a fork.
     context = multiprocessing.get_context("spawn")
     chunk = max(1, min(16, len(tasks) // (4 * workers)))
-    with context.Pool(
-        min(workers, len(tasks)), initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
+    with context.Pool(min(workers, len(tasks)), cv2.setNumThreads, (1,)) as pool:
         yield from pool.imap_unordered(function, tasks, chunksize=chunk)
 
 
