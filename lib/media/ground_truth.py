@@ -57,11 +57,7 @@ class GroundTruth:
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        skeleton: Skeleton,
-        report: Report,
-        categories: Sequence[str] = (),
+        self, path: str | Path, skeleton: Skeleton, report: Report, categories: Sequence[str] = ()
     ) -> None:
         self.path = path
         try:

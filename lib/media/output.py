@@ -96,11 +96,7 @@ class ResultsWriter:
         file.write(b"[")
 
     def add(
-        self,
-        frame: Frame,
-        poses: Poses,
-        track_ids: Sequence[int],
-        categories: Sequence[int] = (),
+        self, frame: Frame, poses: Poses, track_ids: Sequence[int], categories: Sequence[int]
     ) -> None:
         """Add the people of one frame, with their track ids and categories if known."""
         for index, pose in enumerate(poses):

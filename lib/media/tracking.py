@@ -35,10 +35,7 @@ class Tracker:
     """
 
     def __init__(
-        self,
-        skeleton: Skeleton,
-        max_missed: int = 15,
-        joint_threshold: float = 0.2,
+        self, skeleton: Skeleton, max_missed: int = 15, joint_threshold: float = 0.2
     ) -> None:
         self._sigmas = skeleton.sigmas
         self.max_missed = max_missed
