@@ -43,11 +43,10 @@ from lib.keypoints.skeletons import SKELETONS, Skeleton
 from lib.media.boxes import BoxFile
 from lib.media.detectors import build_detector
 from lib.media.ground_truth import GroundTruth
-from lib.media.output import DrawingWriter, ResultsWriter, Style
+from lib.media.output import DrawingWriter, ResultsWriter
 from lib.media.people import (
     BoxSource,
     annotated_items,
-    boxes_from_annotations,
     boxes_from_detector,
     boxes_from_file,
     predict_frames,
@@ -263,7 +262,7 @@ def choose_box_source(
             build_detector(args.detector, weights, threshold, classes, device)
         )
     if annotated is not None and args.detector is None:
-        return boxes_from_annotations(annotated)
+        return boxes_from_file(annotated)
     if not args.detector:
         logger.info(
             "=> no boxes: each whole image is treated as one person; use --detector NAME or "
@@ -282,8 +281,10 @@ def write_all(
     problems: ErrorReporter,
 ) -> None:
     """Write all results. After Ctrl-C or an error, finished results are kept."""
-    style = Style(args.threshold, args.scores, args.draw_boxes)
-    pictures = None if args.no_pictures else DrawingWriter(folder / "pictures", skeleton, style)
+    pictures = None
+    if not args.no_pictures:
+        options = (args.threshold, args.scores, args.draw_boxes)
+        pictures = DrawingWriter(folder / "pictures", skeleton, *options)
     follow = None if args.no_track else VideoTracker(skeleton, args.threshold, args.smooth)
     accuracy = Accuracy(skeleton) if annotated is not None else None
     is_in_order = not args.boxes and args.detector is None

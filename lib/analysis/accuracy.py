@@ -77,19 +77,18 @@ class Accuracy:
         pairs = {n: n for n in range(len(annotated))} if is_in_order else match(poses, annotated)
         worst: tuple[float, _Row, Pose, AnnotatedPerson] | None = None
         for index, person in enumerate(annotated):
-            errors = np.full(len(self._skeleton), np.nan)
-            pose = poses[pairs[index]] if index in pairs else None
-            if pose is not None:
-                distances = np.linalg.norm(pose.keypoints - person.joints, axis=1)
-                errors[person.visible] = distances[person.visible]
-            row = _Row(
-                name, person.annotation_id, float(np.sqrt(person.box[2] * person.box[3])), errors
-            )
-            if person.visible.any():
-                self._rows.append(row)
-            if pose is None or not person.visible.any():
+            if not person.visible.any():
                 continue
-            relative = float(np.nanmean(errors)) / row.size
+            errors = np.full(len(self._skeleton), np.nan)
+            size = float(np.sqrt(person.box[2] * person.box[3]))
+            row = _Row(name, person.annotation_id, size, errors)
+            self._rows.append(row)
+            if index not in pairs:
+                continue
+            pose = poses[pairs[index]]
+            distances = np.linalg.norm(pose.keypoints - person.joints, axis=1)
+            errors[person.visible] = distances[person.visible]
+            relative = float(np.nanmean(errors)) / size
             if worst is None or relative > worst[0]:
                 worst = relative, row, pose, person
         self._image_count += 1
@@ -111,12 +110,9 @@ class Accuracy:
         sizes = np.array([row.size for row in self._rows])
         rows = []
         for row in self._rows:
-            has_errors = np.isfinite(row.errors).any()
-            mean = float(np.nanmean(row.errors)) if has_errors else np.nan
-            values = [*row.errors, mean]
-            rows.append(
-                [row.name, row.annotation_id, *map(_format, values), _format(mean / row.size, 4)]
-            )
+            mean = np.nanmean(row.errors) if np.isfinite(row.errors).any() else np.nan
+            numbers = [*map(_format, [*row.errors, mean]), _format(mean / row.size, 4)]
+            rows.append([row.name, row.annotation_id, *numbers])
         _write_csv(folder / "errors.csv", ["file", "person", *names, "mean", "relative"], rows)
         summary = [
             _summary(name, errors[:, n], errors[:, n] / sizes) for n, name in enumerate(names)
@@ -148,8 +144,8 @@ class Accuracy:
         center = (points.min(0) + points.max(0)) / 2
         half = max(float(np.ptp(points, axis=0).max()) * 0.56, 4.0)
         zoom = CELL_SIZE / (2 * half)
-        matrix = np.array([[zoom, 0, 0], [0, zoom, 0]])
-        matrix[:, 2] = CELL_SIZE / 2 - center * zoom
+        offset = CELL_SIZE / 2 - center * zoom
+        matrix = np.column_stack([zoom * np.eye(2), offset])
         # Large images are shrunk first, because bilinear sampling would skip pixels.
         shrink = min(1.0, 2 * zoom)
         if shrink < 1:
@@ -157,8 +153,8 @@ class Accuracy:
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             matrix[:, :2] *= image_size[0] / size[0]
         cell = cv2.warpAffine(image, matrix, (CELL_SIZE, CELL_SIZE), flags=cv2.INTER_LINEAR)
-        annotated = person.joints * zoom + (CELL_SIZE / 2 - center * zoom)
-        predicted = pose.keypoints * zoom + (CELL_SIZE / 2 - center * zoom)
+        annotated = person.joints * zoom + offset
+        predicted = pose.keypoints * zoom + offset
         limbs, pairs = self._skeleton.limbs, self._skeleton.flip_pairs
         draw_person(cell, annotated, visible, limbs, pairs, color=GROUND_TRUTH_COLOR)
         draw_person(cell, predicted, visible, limbs, pairs)
@@ -181,11 +177,8 @@ def match(poses: Poses, annotated: list[AnnotatedPerson]) -> dict[int, int]:
         return {}
     ious = np.stack([box_iou(person.box, poses.box) for person in annotated])
     rows, columns = linear_sum_assignment(-ious)
-    return {
-        int(row): int(column)
-        for row, column in zip(rows, columns, strict=True)
-        if ious[row, column] >= MIN_IOU
-    }
+    keep = ious[rows, columns] >= MIN_IOU
+    return dict(zip(rows[keep].tolist(), columns[keep].tolist(), strict=True))
 
 
 def _summary(name: str, errors: np.ndarray, relative: np.ndarray) -> list[str]:
@@ -193,12 +186,8 @@ def _summary(name: str, errors: np.ndarray, relative: np.ndarray) -> list[str]:
     if not has_error.any():
         return [name, "0", "", "", ""]
     known = errors[has_error]
-    values = (
-        _format(known.mean()),
-        _format(np.median(known)),
-        _format(relative[has_error].mean(), 4),
-    )
-    return [name, str(len(known)), *values]
+    mean, median = _format(known.mean()), _format(np.median(known))
+    return [name, str(len(known)), mean, median, _format(relative[has_error].mean(), 4)]
 
 
 def _format(value: float, digits: int = 2) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from yacs.config import CfgNode
@@ -16,11 +17,7 @@ from lib.dataset.top_down import Augmentation, TopDownDataset
 from lib.keypoints.geometry import Crop
 from lib.utils.errors import InputError
 
-__all__ = [
-    "DATASETS",
-    "build_dataset",
-    "crop_of",
-]
+__all__ = ["DATASETS", "build_dataset", "crop_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +48,6 @@ def _coco(
     )
 
 
-def _crowdpose(cfg: CfgNode, split: str, is_train: bool) -> Source:
-    return _coco(cfg, split, is_train, CrowdPoseKeypoints)
-
-
 def _figures(cfg: CfgNode, split: str, is_train: bool) -> Source:
     root = cfg.DATASET.ROOT
     # The annotations are written last; if they are missing, the data set is incomplete.
@@ -78,7 +71,7 @@ def _mpii(cfg: CfgNode, split: str, is_train: bool) -> Source:
 # DATASET.DATASET -> function that loads a split. Any other name is read as COCO format.
 DATASETS: dict[str, Callable[[CfgNode, str, bool], Source]] = {
     "coco": _coco,
-    "crowdpose": _crowdpose,
+    "crowdpose": partial(_coco, cls=CrowdPoseKeypoints),
     "figures": _figures,
     "mpii": _mpii,
 }

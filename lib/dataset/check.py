@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.dataset.coco_json import Annotation, Image, read_coco
+from lib.dataset.coco_json import LAYOUT, Annotation, CocoFile, Image
 from lib.dataset.image import read_image
 from lib.dataset.table import Table
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.errors import InputError
+from lib.utils.reading import read_json
 
 MAX_OUTSIDE = 0.1  # distance a joint may lie outside its box, as a fraction of the box size
 # Thresholds of ``swapped_pairs``:
@@ -46,7 +47,7 @@ def check_annotations(path: str) -> tuple[list[Finding], np.ndarray]:
     Returns:
         The findings, and the annotated (M, 2) widths and heights of the images.
     """
-    content = read_coco(path)
+    content = read_json(path, CocoFile, LAYOUT)
     images, people = content.images, content.annotations
     found = _duplicates(images, people)
     by_id = {image.id: image for image in images}
@@ -58,9 +59,9 @@ def check_annotations(path: str) -> tuple[list[Finding], np.ndarray]:
         elif not person.iscrowd:
             found += _box_findings(location, person, image)
         flags = person.keypoints[2::3]
-        if any(flag not in (0, 1, 2) for flag in flags):
-            flag = next(flag for flag in flags if flag not in (0, 1, 2))
-            message = f"visibility flag {flag}; must be 0, 1 or 2"
+        invalid = [flag for flag in flags if flag not in (0, 1, 2)]
+        if invalid:
+            message = f"visibility flag {invalid[0]}; must be 0, 1 or 2"
             found.append(Finding("invalid visibility flag", location, message))
         labelled = sum(flag > 0 for flag in flags)
         if person.num_keypoints is not None and person.num_keypoints != labelled:
@@ -72,7 +73,7 @@ def check_annotations(path: str) -> tuple[list[Finding], np.ndarray]:
 def _duplicates(images: list[Image], people: list[Annotation]) -> list[Finding]:
     names = {
         "image listed twice": [f"image {image.id}" for image in images],
-        "file listed twice": [image.file_name or image.filename for image in images],
+        "file listed twice": [image.name for image in images],
         "annotation listed twice": [f"annotation {p.id}" for p in people if p.id is not None],
     }
     return [
@@ -98,12 +99,10 @@ def _box_findings(location: str, person: Annotation, image: Image) -> list[Findi
 def check_people(table: Table, skeleton: Skeleton, has_boxes: bool = True) -> list[Finding]:
     """Find joints far outside their box, pairs that look swapped, and joints never labelled.
 
-    Args:
-        has_boxes: False if the boxes are not annotated; joints are then not compared with them.
+    Without ``has_boxes`` (the boxes are not annotated), joints are not compared with them.
     """
     found = []
-    labelled = table.visible.sum(0)
-    for name, count in zip(skeleton.names, labelled, strict=True):
+    for name, count in zip(skeleton.names, table.visible.sum(0), strict=True):
         if not count:
             message = "no person has this joint, so the network cannot learn it"
             found.append(Finding("joint never labelled", name, message))
@@ -139,17 +138,15 @@ def swapped_pairs(table: Table, skeleton: Skeleton) -> list[tuple[int, int]]:
     distance = (table.joints[:, left, 0] - table.joints[:, right, 0]) / table.size[:, :1]
     has_both = (table.visible[:, left] > 0) & (table.visible[:, right] > 0)
     side = np.where(has_both & (np.abs(distance) > MIN_DISTANCE), np.sign(distance), 0)
-    both = (side != 0).T.astype(np.float64) @ (side != 0)
+    has_side = (side != 0).astype(np.float64)
+    both = has_side.T @ has_side
     agreement = (side.T @ side + both) / 2
     usually_agree = (both < MIN_PEOPLE) | (agreement >= MIN_AGREEMENT * both)
     np.fill_diagonal(usually_agree, False)
-    disagreeing = np.zeros_like(side)
-    agreeing = np.zeros_like(side)
-    for pair in range(len(pairs)):
-        product = side[:, pair : pair + 1] * side * usually_agree[pair]
-        disagreeing[:, pair] = (product < 0).sum(1)
-        agreeing[:, pair] = (product > 0).sum(1)
-    return [(int(r), int(p)) for r, p in np.argwhere((disagreeing >= 2) & (agreeing == 0))]
+    # For each pair, the number of comparable pairs, and how many more of them agree than disagree.
+    compared = has_side * (has_side @ usually_agree)
+    balance = side * (side @ usually_agree)
+    return [(int(r), int(p)) for r, p in np.argwhere((compared >= 2) & (balance == -compared))]
 
 
 def check_images(
@@ -157,7 +154,7 @@ def check_images(
     sizes: np.ndarray | None,
     rows: np.ndarray,
     workers: int,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None],
 ) -> list[Finding]:
     """Find images that are missing, broken, or not of the annotated size.
 

@@ -8,7 +8,6 @@ lib/dataset/coco.py of leoxiaobin/deep-high-resolution-net.pytorch.
 import contextlib
 import io
 import logging
-from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,16 +18,17 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lib.dataset.coco_json import (
+    LAYOUT,
     Annotation,
+    CocoFile,
     ImageArrays,
     UnreadCocoFile,
+    check_keypoint_count,
     image_arrays,
-    keypoint_count_error,
-    people_arrays,
-    read_coco,
+    people_of,
 )
 from lib.dataset.table import Table
-from lib.keypoints.geometry import PIXEL_STD, box_to_center_scale
+from lib.keypoints.geometry import PIXEL_STD, box_to_center_scale, is_valid_box
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton, chosen_categories
 from lib.nms import oks_nms_groups
@@ -92,19 +92,16 @@ class CocoKeypoints:
         default_file, default_folder = self._names(split)
         if annotations:  # only COCO's own test splits share an image folder
             default_folder = f"images/{split}"
-        file, folder = (
-            Path(root) / (given.replace("{split}", split) or default)
-            for given, default in ((annotations, default_file), (images, default_folder))
-        )
+        file = Path(root) / (annotations.replace("{split}", split) or default_file)
+        folder = Path(root) / (images.replace("{split}", split) or default_folder)
         self.annotation_file = str(file)
         self._suppression = (oks_threshold, visible_threshold, soft_nms)
         self._aspect_ratio = aspect_ratio
 
-        content = read_coco(file) if detections is None else read_coco(file, UnreadCocoFile)
+        content = read_json(file, CocoFile if detections is None else UnreadCocoFile, LAYOUT)
         if not content.images or not content.categories:
             raise InputError(f"{file}: `images` or `categories` is empty")
-        image_folder = _folder_or_archive(str(folder), data_format)
-        listed = image_arrays(content.images, image_folder, data_format, str(file))
+        listed = image_arrays(content.images, str(folder), data_format, str(file))
         self.has_ground_truth = bool(content.annotations)
         self._categories = chosen_categories(content.categories, categories, str(file))
         if detections is None:
@@ -123,11 +120,16 @@ class CocoKeypoints:
         if not annotations:
             raise InputError(f"{self.annotation_file}: split {self.split} has no annotations")
         joints = len(self.skeleton)
-        people = people_arrays(annotations, self._categories, joints, self.annotation_file)
-        image = images.rows(people.image_id, self.annotation_file)
-        box, overlaps = _clip_boxes(people.box, images.width[image], images.height[image])
-        has_joints = people.keypoints.any((1, 2))
-        keep = overlaps & (people.area > 0) & has_joints
+        people = people_of(annotations, self._categories, joints, self.annotation_file)
+        ids = np.array([a.image_id for a in people], np.int64)
+        image = images.rows(ids, self.annotation_file)
+        given = np.array([a.bbox for a in people], np.float32).reshape(-1, 4)
+        box, overlaps = _clip_boxes(given, images.width[image], images.height[image])
+        area = np.array([1.0 if a.area is None else a.area for a in people], np.float32)
+        keypoints = np.array([a.keypoints for a in people], np.float32).reshape(-1, joints, 3)
+        category = np.array([a.category_id for a in people], np.int64)
+        has_joints = keypoints.any((1, 2))
+        keep = overlaps & (area > 0) & has_joints
         logger.info(
             "=> %s: %d people; skipped %d without joints and %d with an empty box or one outside "
             "the image",
@@ -138,22 +140,8 @@ class CocoKeypoints:
         )
         if not keep.any():
             raise InputError(f"{self.annotation_file}: no person has both joints and a valid box")
-        rows = np.flatnonzero(keep)
-        rows = rows[np.argsort(image[rows], kind="stable")]
-        center, scale = box_to_center_scale(box[rows], self._aspect_ratio)
-        keypoints = people.keypoints[rows]
-        return Table(
-            image=image[rows],
-            center=center,
-            scale=scale,
-            size=box[rows, 2:].astype(np.float32),
-            joints=np.ascontiguousarray(keypoints[..., :2]),
-            visible=np.minimum(keypoints[..., 2], 1),
-            score=np.ones(len(rows), np.float32),
-            category=people.category[rows].astype(np.int32),
-            paths=images.paths,
-            image_ids=images.ids,
-        )
+        score = np.ones(len(people), np.float32)
+        return self._table(images, keep, image, box, keypoints, score, category)
 
     def _detected(self, path: str, threshold: float, images: ImageArrays) -> Table:
         """Build the table of detected boxes with a sufficient score, sorted by image."""
@@ -180,29 +168,40 @@ class CocoKeypoints:
                 f"{path}: no valid box of category {', '.join(map(str, self._categories))} has a "
                 f"score of {threshold} or more"
             )
-        values, image = values[keep], image[keep]
-        order = np.argsort(image, kind="stable")
-        center, scale = box_to_center_scale(values[order, 2:6], self._aspect_ratio)
-        joints = len(self.skeleton)
+        no_joints = np.zeros((len(values), len(self.skeleton), 3), np.float32)
+        score, category = values[:, 1], values[:, 6]
+        return self._table(images, keep, image, values[:, 2:6], no_joints, score, category)
+
+    def _table(
+        self,
+        images: ImageArrays,
+        keep: np.ndarray,
+        image: np.ndarray,
+        box: np.ndarray,
+        keypoints: np.ndarray,
+        score: np.ndarray,
+        category: np.ndarray,
+    ) -> Table:
+        """Build the table of the people that the mask ``keep`` selects, sorted by image."""
+        rows = np.flatnonzero(keep)
+        rows = rows[np.argsort(image[rows], kind="stable")]
+        center, scale = box_to_center_scale(box[rows], self._aspect_ratio)
         return Table(
-            image=image[order],
+            image=image[rows],
             center=center,
             scale=scale,
-            size=values[order, 4:6].astype(np.float32),
-            joints=np.zeros((len(order), joints, 2), np.float32),
-            visible=np.zeros((len(order), joints), np.float32),
-            score=values[order, 1].astype(np.float32),
-            category=values[order, 6].astype(np.int32),
+            size=box[rows, 2:].astype(np.float32),
+            joints=np.ascontiguousarray(keypoints[rows, :, :2]),
+            visible=np.minimum(keypoints[rows, :, 2], 1),
+            score=score[rows].astype(np.float32),
+            category=category[rows].astype(np.int32),
             paths=images.paths,
             image_ids=images.ids,
         )
 
-    def evaluate(self, poses: Poses, output_dir: str) -> tuple[OrderedDict, float]:
-        """Rescore the poses, apply OKS-NMS, write a COCO results file, and compute AP and AR.
-
-        Args:
-            poses: predictions for the boxes of ``table``.
-            output_dir: the file is ``results/keypoints_<split>_results_0.json`` in this folder.
+    def evaluate(self, poses: Poses, output_dir: str) -> tuple[dict, float]:
+        """Rescore the poses of the boxes of ``table``, apply OKS-NMS, write a COCO results file
+        (``results/keypoints_<split>_results_0.json``), and compute AP and AR.
 
         Returns:
             Metrics by name, and the metric that selects the best checkpoint (AP). Without ground
@@ -212,30 +211,21 @@ class CocoKeypoints:
         scores, kept = self._suppress(poses)
         rows = poses.row[kept]
         people = poses.with_scores()[kept].astype(np.float64).reshape(len(kept), -1)
-        results = [
-            {
-                "image_id": image_id,
-                "category_id": category,
-                "keypoints": person,
-                "score": score,
-                "center": center,
-                "scale": scale,
-            }
-            for image_id, category, person, score, center, scale in zip(
-                table.image_ids[poses.image[kept]].tolist(),
-                table.category[rows].tolist(),
-                people.tolist(),
-                scores[kept].tolist(),
-                table.center[rows].tolist(),
-                table.scale[rows].tolist(),
-                strict=True,
-            )
-        ]
+        columns = {
+            "image_id": table.image_ids[poses.image[kept]].tolist(),
+            "category_id": table.category[rows].tolist(),
+            "keypoints": people.tolist(),
+            "score": scores[kept].tolist(),
+            "center": table.center[rows].tolist(),
+            "scale": table.scale[rows].tolist(),
+        }
+        entries = zip(*columns.values(), strict=True)
+        results = [dict(zip(columns, entry, strict=True)) for entry in entries]
         path = Path(output_dir) / "results" / f"keypoints_{self.split}_results_0.json"
         write_atomically(path, encode_json(results))
         logger.info("=> wrote %d people to %s", len(results), path)
         if not self.has_ground_truth:
-            return OrderedDict(Null=0.0), 0.0
+            return {"Null": 0.0}, 0.0
         return self._score(results)
 
     def rows_to_draw(self, poses: Poses, threshold: float = 0.1) -> np.ndarray:
@@ -264,7 +254,7 @@ class CocoKeypoints:
         )
         return scores, kept
 
-    def _score(self, results: list[dict]) -> tuple[OrderedDict, float]:
+    def _score(self, results: list[dict]) -> tuple[dict, float]:
         """Compute AP and AR with pycocotools, and log its summary."""
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
@@ -275,7 +265,7 @@ class CocoKeypoints:
         for line in printed.getvalue().splitlines():
             if line.startswith(" Average"):
                 logger.info(line)
-        values = OrderedDict(zip(STATS, map(float, evaluation.stats), strict=True))
+        values = dict(zip(STATS, map(float, evaluation.stats), strict=True))
         return values, values["AP"]
 
     def _evaluation(self, results: list[dict]) -> COCOeval:
@@ -293,7 +283,7 @@ class CocoKeypoints:
         Raises:
             InputError: if an entry is not in COCO format.
         """
-        content = read_coco(self.annotation_file)
+        content = read_json(self.annotation_file, CocoFile, LAYOUT)
         wanted = [
             (number, annotation)
             for number, annotation in enumerate(content.annotations)
@@ -324,10 +314,9 @@ class CocoKeypoints:
 
     def _entry(self, number: int, annotation: Annotation) -> dict:
         """Convert annotation ``number`` to a pycocotools dict without an id."""
-        keypoints, joints = annotation.keypoints, len(self.skeleton)
-        if len(keypoints) not in (0, 3 * joints):
-            problem = keypoint_count_error(annotation, number, joints)
-            raise InputError(f"{self.annotation_file}: {problem}")
+        keypoints = annotation.keypoints
+        if keypoints:
+            check_keypoint_count(annotation, number, len(self.skeleton), self.annotation_file)
         count = annotation.num_keypoints
         return {
             "image_id": annotation.image_id,
@@ -345,17 +334,11 @@ class CocoKeypoints:
         return width * height if annotation.area is None else annotation.area
 
 
-def _folder_or_archive(folder: str, data_format: str) -> str:
-    """Return the image folder, or for ``zip`` ``folder.zip@`` (see lib.dataset.image)."""
-    return f"{folder}.zip@" if data_format == "zip" else folder
-
-
 def _overlaps_image(boxes: np.ndarray, width: np.ndarray, height: np.ndarray) -> np.ndarray:
     """Return flags (N,) of the boxes (N, 4) that have an area and overlap their image."""
-    has_area = (boxes[:, 2:] > 0).all(1)
     overlaps = (boxes[:, :2] + boxes[:, 2:] > 0).all(1)
     overlaps &= (boxes[:, 0] < width) & (boxes[:, 1] < height)
-    return has_area & overlaps & (np.abs(boxes) < 1e6).all(1)
+    return overlaps & is_valid_box(boxes)
 
 
 def _clip_boxes(

@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
+from lib.dataset.image import image_paths
 from lib.keypoints.skeletons import Category
 from lib.utils.errors import InputError
-from lib.utils.reading import read_json
 
-T = TypeVar("T")
 LAYOUT = "COCO annotations"
 # The bounds of the array dtypes: a number that overflows is an error naming its entry.
 _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
@@ -28,6 +26,11 @@ class Image(msgspec.Struct, gc=False):
     file_name: str = ""
     filename: str = ""  # the spelling in the ATRW annotations
     crowdIndex: float | None = None  # CrowdPose only
+
+    @property
+    def name(self) -> str:
+        """The file name, in either spelling; '' if there is none."""
+        return self.file_name or self.filename
 
 
 class Annotation(msgspec.Struct, gc=False):
@@ -57,27 +60,20 @@ class UnreadCocoFile(CocoFile):
     annotations: list[msgspec.Raw] = []
 
 
-def read_coco(path: str | Path, kind: type[T] = CocoFile) -> T:
-    """Read an annotation file as ``kind``; raises InputError as ``read_json`` does."""
-    return read_json(path, kind, LAYOUT)
-
-
-def keypoint_count_error(annotation: Annotation, number: int, joints: int) -> str:
-    """Return the error message for an annotation with the wrong number of keypoint values."""
-    return (
-        f"annotations[{number}] of image {annotation.image_id} has {len(annotation.keypoints)} "
-        f"keypoint values; {joints} joints need {3 * joints}"
-    )
+def check_keypoint_count(annotation: Annotation, number: int, joints: int, source: str) -> None:
+    """Raise an InputError if an annotation of the file ``source`` lacks keypoint values."""
+    if len(annotation.keypoints) != 3 * joints:
+        raise InputError(
+            f"{source}: annotations[{number}] of image {annotation.image_id} has "
+            f"{len(annotation.keypoints)} keypoint values; {joints} joints need {3 * joints}"
+        )
 
 
 def check_image_ids(ids: np.ndarray, names: np.ndarray, source: str) -> None:
     """Raise an InputError if two images have the same id but different files.
 
-    Annotations refer to images by id, so such images could not be told apart.
-
-    Args:
-        ids, names: (M,) ids and file names of the images.
-        source: annotation file, for the error message.
+    Annotations refer to images by id, so such images could not be told apart. ``ids`` and ``names``
+    are (M,); ``source`` is the annotation file.
     """
     order = np.argsort(ids, kind="stable")
     ids, names = ids[order], names[order]
@@ -123,43 +119,30 @@ def image_arrays(
     """Convert the images of an annotation file to arrays.
 
     Args:
-        folder: folder or archive of the image files.
+        folder: folder of the image files.
         data_format: ``jpg``, ``png`` or ``zip``.
         source: annotation file, for error messages.
 
     Raises:
         InputError: if an image has no file name, or two files share an id.
     """
-    names = [image.file_name or image.filename for image in images]
+    names = [image.name for image in images]
     if not all(names):
         raise InputError(f"{source}: images[{names.index('')}] has no file_name")
-    if data_format == "png":
-        names = [str(Path(name).with_suffix(".png")) for name in names]
     arrays = ImageArrays(
         ids=np.array([image.id for image in images], np.int64),
         width=np.array([image.width for image in images], np.int32),
         height=np.array([image.height for image in images], np.int32),
-        paths=np.array([f"{folder}/{name}".encode() for name in names]),
+        paths=image_paths(folder, names, data_format),
     )
     check_image_ids(arrays.ids, arrays.paths, source)
     return arrays
 
 
-class PeopleArrays(NamedTuple):
-    """N people: ``box`` is (N, 4) x, y, width, height; ``keypoints`` is (N, K, 3) x, y, visibility;
-    the others are (N,)."""
-
-    category: np.ndarray
-    image_id: np.ndarray
-    box: np.ndarray
-    area: np.ndarray
-    keypoints: np.ndarray
-
-
-def people_arrays(
+def people_of(
     annotations: Sequence[Annotation], categories: Sequence[int], joints: int, source: str
-) -> PeopleArrays:
-    """Convert the annotations of ``categories`` to arrays, in file order, without crowds.
+) -> list[Annotation]:
+    """Return the annotations of ``categories``, in file order, without crowds.
 
     Raises:
         InputError: if an annotation of the file ``source`` does not have ``joints`` keypoints.
@@ -168,13 +151,6 @@ def people_arrays(
     for number, annotation in enumerate(annotations):
         if annotation.iscrowd or annotation.category_id not in categories:
             continue
-        if len(annotation.keypoints) != 3 * joints:
-            raise InputError(f"{source}: {keypoint_count_error(annotation, number, joints)}")
+        check_keypoint_count(annotation, number, joints, source)
         people.append(annotation)
-    return PeopleArrays(
-        category=np.array([a.category_id for a in people], np.int64),
-        image_id=np.array([a.image_id for a in people], np.int64),
-        box=np.array([a.bbox for a in people], np.float32).reshape(-1, 4),
-        area=np.array([1.0 if a.area is None else a.area for a in people], np.float32),
-        keypoints=np.array([a.keypoints for a in people], np.float32).reshape(-1, joints, 3),
-    )
+    return people

@@ -8,7 +8,6 @@ pycocotools with a different area and without area ranges; it need not be instal
 import contextlib
 import io
 import logging
-from collections import OrderedDict
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
@@ -34,23 +33,21 @@ class CrowdPoseKeypoints(CocoKeypoints):
     def _area(self, annotation: Annotation) -> float:
         return AREA_RATIO * annotation.bbox[2] * annotation.bbox[3]
 
-    def _score(self, results: list[dict]) -> tuple[OrderedDict, float]:
+    def _score(self, results: list[dict]) -> tuple[dict, float]:
         """Compute AP and AR over all images, and AP over easy, medium and hard (crowded) ones."""
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = self._evaluation(results)
             evaluation.params.areaRng = [[0, 1e10]]
             evaluation.params.areaRngLbl = ["all"]
             precision, recall = _run(evaluation)
-            values = OrderedDict(
-                {
-                    "AP": _mean(precision),
-                    "Ap .5": _mean(precision[0]),
-                    "AP .75": _mean(precision[5]),
-                    "AR": _mean(recall),
-                    "AR .5": _mean(recall[0]),
-                    "AR .75": _mean(recall[5]),
-                }
-            )
+            values = {
+                "AP": _mean(precision),
+                "Ap .5": _mean(precision[0]),
+                "AP .75": _mean(precision[5]),
+                "AR": _mean(recall),
+                "AR .5": _mean(recall[0]),
+                "AR .75": _mean(recall[5]),
+            }
             for name, images in self._images_by_difficulty().items():
                 evaluation.params.imgIds = images
                 # As in the published code, entries of -1 (no ground truth) count in this mean.

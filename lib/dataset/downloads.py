@@ -67,37 +67,30 @@ class PublicDataset:
 
 
 def _coco() -> PublicDataset:
-    def images(name: str) -> Archive:
-        path = f"images/{name}.zip"
-        return Archive(path, {"*.jpg": f"images/{name}"}, f"{COCO}/zips/{name}.zip")
-
     def annotations(name: str, members: str) -> Archive:
         return Archive(f"{name}.zip", {members: "annotations"}, f"{COCO}/annotations/{name}.zip")
 
-    def boxes(name: str) -> dict[str, str]:
-        return {f"person_detection_results/COCO_{name}_person.json": BOXES}
+    def split(annotations: str, archive: Archive, images: str, boxes: str = "") -> Split:
+        folder = f"images/{images}"
+        image_archive = Archive(f"{folder}.zip", {"*.jpg": folder}, f"{COCO}/zips/{images}.zip")
+        optional = {f"person_detection_results/COCO_{boxes}_person.json": BOXES} if boxes else {}
+        return Split(
+            f"annotations/{annotations}.json", folder, archive, image_archive, (), optional
+        )
 
     trainval = annotations("annotations_trainval2017", "person_keypoints_*2017.json")
+    info = annotations("image_info_test2017", "image_info_test-dev2017.json")
     splits = {
-        name: Split(
-            f"annotations/person_keypoints_{name}.json",
-            f"images/{name}",
-            trainval,
-            images(name),
-            optional_files=boxes("val2017_detections_AP_H_56") if name == "val2017" else {},
-        )
-        for name in ("train2017", "val2017")
+        "train2017": split("person_keypoints_train2017", trainval, "train2017"),
+        "val2017": split(
+            "person_keypoints_val2017", trainval, "val2017", "val2017_detections_AP_H_56"
+        ),
+        "test-dev2017": split(
+            "image_info_test-dev2017", info, "test2017", "test-dev2017_detections_AP_H_609"
+        ),
     }
-    splits["test-dev2017"] = Split(
-        "annotations/image_info_test-dev2017.json",
-        "images/test2017",
-        annotations("image_info_test2017", "image_info_test-dev2017.json"),
-        images("test2017"),
-        optional_files=boxes("test-dev2017_detections_AP_H_609"),
-    )
-    return PublicDataset(
-        "https://cocodataset.org/#termsofuse", splits, default=("train2017", "val2017")
-    )
+    terms = "https://cocodataset.org/#termsofuse"
+    return PublicDataset(terms, splits, default=("train2017", "val2017"))
 
 
 def _mpii() -> PublicDataset:
@@ -110,14 +103,9 @@ def _mpii() -> PublicDataset:
     name = "mpii_human_pose_v1.tar.gz"
     url = f"https://datasets.d2.mpi-inf.mpg.de/andriluka14cvpr/{name}"
     images = Archive(name, {"*.jpg": "images"}, url)
+    other_files = {"valid": ("annot/gt_valid.mat",)}
     splits = {
-        name: Split(
-            f"annot/{name}.json",
-            "images",
-            annotations,
-            images,
-            other_files=("annot/gt_valid.mat",) if name == "valid" else (),
-        )
+        name: Split(f"annot/{name}.json", "images", annotations, images, other_files.get(name, ()))
         for name in names
     }
     terms = "research use only, http://human-pose.mpi-inf.mpg.de"
@@ -128,26 +116,20 @@ def _crowdpose() -> PublicDataset:
     names = ("train", "val", "trainval", "test")
     boxes = "det_for_crowd_test_0.1_0.5.json"
     members = {f"mmpose_crowdpose_{name}.json": f"json/crowdpose_{name}.json" for name in names}
-    annotations = Archive(
-        "crowdpose_annotations.tar",
-        {**members, boxes: "annotations"},
-        f"{MMPOSE}/crowdpose_annotations.tar",
-    )
+    members[boxes] = "annotations"
+    name = "crowdpose_annotations.tar"
+    annotations = Archive(name, members, f"{MMPOSE}/{name}")
     instructions = "images.zip (Google Drive link on https://github.com/Jeff-sjtu/CrowdPose)"
     images = Archive("images.zip", {"*.jpg": "images"}, instructions=instructions)
+    other_files = {"test": (f"annotations/{boxes}",)}
     splits = {
         name: Split(
-            f"json/crowdpose_{name}.json",
-            "images",
-            annotations,
-            images,
-            other_files=(f"annotations/{boxes}",) if name == "test" else (),
+            f"json/crowdpose_{name}.json", "images", annotations, images, other_files.get(name, ())
         )
         for name in names
     }
-    return PublicDataset(
-        "https://github.com/Jeff-sjtu/CrowdPose", splits, default=("trainval", "test")
-    )
+    terms = "https://github.com/Jeff-sjtu/CrowdPose"
+    return PublicDataset(terms, splits, default=("trainval", "test"))
 
 
 def _atrw() -> PublicDataset:
@@ -220,10 +202,8 @@ def image_names(annotations: Path) -> list[str]:
 
 def missing_images(folder: Path, names: list[str]) -> list[str]:
     """Return the names whose file in ``folder`` is missing or empty."""
-    existing: set[str] = set()
-    if folder.is_dir():
-        with os.scandir(folder) as entries:
-            existing = {entry.name for entry in entries if entry.is_file() and entry.stat().st_size}
+    entries = os.scandir(folder) if folder.is_dir() else ()
+    existing = {entry.name for entry in entries if entry.is_file() and entry.stat().st_size}
     return [name for name in names if name not in existing]
 
 

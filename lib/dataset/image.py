@@ -4,6 +4,7 @@ import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -57,6 +58,18 @@ def read_image(path: str, apply_exif: bool = False) -> np.ndarray:
     return image
 
 
+def image_paths(folder: str, names: Sequence[str], data_format: str) -> np.ndarray:
+    """Return the paths (M,) bytes of images as ``read_image`` takes them, UTF-8.
+
+    Args:
+        data_format: ``jpg``; ``png`` replaces the names' suffix; ``zip`` reads ``folder``.zip.
+    """
+    if data_format == "png":
+        names = [str(Path(name).with_suffix(".png")) for name in names]
+    place = f"{folder}.zip@" if data_format == "zip" else folder
+    return np.array([f"{place}/{name}".encode() for name in names])
+
+
 def check_size(size: tuple[int, int], name: str) -> None:
     """Raise an InputError if an image of ``size`` (width, height) is too large for OpenCV."""
     width, height = size
@@ -74,12 +87,8 @@ def _read_bytes(path: str) -> bytes:
             return _read_member(f"{archive}.zip", member.lstrip("/"))
         return Path(path).read_bytes()
     except FileNotFoundError:
-        what = (
-            f"{archive}.zip: there is no such archive"
-            if mark
-            else f"{path}: there is no such image"
-        )
-        raise InputError(what) from None
+        name, kind = (f"{archive}.zip", "archive") if mark else (path, "image")
+        raise InputError(f"{name}: there is no such {kind}") from None
     except (OSError, *_BROKEN_ARCHIVE) as error:
         raise InputError(f"{path}: cannot read the image: {error}") from None
 

@@ -1,6 +1,5 @@
 """Samplers and data loaders."""
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -128,20 +127,13 @@ class _Loader(DataLoader):
     """A DataLoader that removes PyTorch's traceback from the workers' InputErrors."""
 
     def __iter__(self) -> Iterator[Any]:
-        with _plain_errors():
+        try:
             yield from super().__iter__()
-
-
-@contextlib.contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Remove the traceback that PyTorch prepends to the message of a worker's InputError."""
-    try:
-        yield
-    except InputError as error:
-        _, mark, message = str(error).rpartition(f"{InputError.__name__}: ")
-        if not mark:
-            raise
-        raise InputError(message.strip()) from None
+        except InputError as error:  # PyTorch prepends the traceback to a worker's message
+            _, mark, message = str(error).rpartition(f"{InputError.__name__}: ")
+            if not mark:
+                raise
+            raise InputError(message.strip()) from None
 
 
 class _Images(Dataset):
@@ -164,22 +156,19 @@ class _Images(Dataset):
 
 
 def _group_images(images: np.ndarray, counts: np.ndarray, batch_size: int) -> list[list[int]]:
-    """Group image indices into lists with about ``batch_size`` people each.
+    """Group indices of images into lists with about ``batch_size`` people each.
 
-    Args:
-        images: indices to group.
-        counts: number of people in each image of the data set.
+    ``counts`` are the numbers of people in all images of the data set.
     """
-    groups: list[list[int]] = [[]]
+    groups: list[list[int]] = []
     people = 0
     for number in images.tolist():
-        count = counts[number]
-        if groups[-1] and people + count > batch_size:
+        people += counts[number]
+        if not groups or people > batch_size:
             groups.append([])
-            people = 0
+            people = counts[number]
         groups[-1].append(number)
-        people += count
-    return groups if len(images) else []
+    return groups
 
 
 def _concatenate(parts: list[Batch]) -> Batch:

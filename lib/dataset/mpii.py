@@ -7,7 +7,6 @@ lib/dataset/mpii.py of leoxiaobin/deep-high-resolution-net.pytorch. Coordinates 
 
 import io
 import logging
-from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
 
@@ -15,11 +14,12 @@ import msgspec
 import numpy as np
 from scipy.io import loadmat, savemat
 
+from lib.dataset.image import image_paths
 from lib.dataset.table import Table
 from lib.keypoints.geometry import PIXEL_STD
 from lib.keypoints.metrics import PCKH_COLUMNS, pckh
 from lib.keypoints.poses import Poses
-from lib.keypoints.skeletons import MPII, Skeleton
+from lib.keypoints.skeletons import MPII
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
 from lib.utils.reading import read_json
@@ -47,17 +47,15 @@ class MpiiKeypoints:
     Args:
         root: folder of the data set.
         split: ``train``, ``valid``, ``trainval`` or ``test``.
-        skeleton: joints of the annotations.
         data_format: ``jpg``, ``png`` or ``zip``.
 
     Raises:
         InputError: if a file is missing or malformed.
     """
 
-    def __init__(
-        self, root: str, split: str, skeleton: Skeleton = MPII, data_format: str = "jpg"
-    ) -> None:
-        self.skeleton = skeleton
+    skeleton = MPII
+
+    def __init__(self, root: str, split: str, data_format: str = "jpg") -> None:
         self.split = split
         self.has_ground_truth = "test" not in split
         self._folder = Path(root) / "annot"
@@ -65,14 +63,14 @@ class MpiiKeypoints:
         people = read_json(path, list[_Person], "MPII annotations")
         if not people:
             raise InputError(f"{path}: lists no people")
-        images = Path(root) / ("images.zip@" if data_format == "zip" else "images")
-        if data_format == "png":
-            for person in people:
-                person.image = str(Path(person.image).with_suffix(".png"))
-        self.table = self._table(people, path, images)
+        names, image = np.unique([p.image for p in people], return_inverse=True)
+        paths = image_paths(str(Path(root) / "images"), names, data_format)
+        self.table = self._table(people, path, image.astype(np.int32), paths)
         logger.info("=> %s: %d people", path, len(people))
 
-    def _table(self, people: list[_Person], path: Path, folder: Path) -> Table:
+    def _table(
+        self, people: list[_Person], path: Path, image: np.ndarray, paths: np.ndarray
+    ) -> Table:
         center = np.array([p.center for p in people], np.float64)
         scale = np.array([p.scale for p in people], np.float64)
         size = np.repeat(scale[:, None] * PIXEL_STD, 2, 1)
@@ -81,9 +79,8 @@ class MpiiKeypoints:
         center[has_box, 1] += 15 * scale[has_box]
         scale[has_box] *= 1.25
         joints, visible = self._joints(people, path)
-        names, image = np.unique([p.image for p in people], return_inverse=True)
         return Table(
-            image=image.astype(np.int32),
+            image=image,
             center=(center - 1).astype(np.float32),
             scale=np.repeat(scale[:, None], 2, 1).astype(np.float32),
             size=size.astype(np.float32),
@@ -91,16 +88,15 @@ class MpiiKeypoints:
             visible=visible,
             score=np.ones(len(people), np.float32),
             category=np.ones(len(people), np.int32),
-            paths=np.array([f"{folder}/{name}".encode() for name in names]),
-            image_ids=np.arange(len(names), dtype=np.int64),
+            paths=paths,
+            image_ids=np.arange(len(paths), dtype=np.int64),
         )
 
     def _joints(self, people: list[_Person], path: Path) -> tuple[np.ndarray, np.ndarray]:
         count = len(self.skeleton)
         if not self.has_ground_truth:
-            return np.zeros((len(people), count, 2), np.float32), np.zeros(
-                (len(people), count), np.float32
-            )
+            shape = len(people), count
+            return np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32)
         for number, person in enumerate(people):
             if len(person.joints) != count or len(person.joints_vis) != count:
                 raise InputError(
@@ -110,12 +106,10 @@ class MpiiKeypoints:
         joints = np.array([p.joints for p in people], np.float32) - 1
         return joints, np.array([p.joints_vis for p in people], np.float32)
 
-    def evaluate(self, poses: Poses, output_dir: str) -> tuple[OrderedDict, float]:
+    def evaluate(self, poses: Poses, output_dir: str) -> tuple[dict, float]:
         """Write ``pred.mat`` as the HRNet code does, and compute PCKh.
 
-        Args:
-            poses: predictions for all rows of ``table``, in order.
-            output_dir: folder for ``pred.mat``.
+        ``poses`` are the predictions for all rows of ``table``, in order.
 
         Returns:
             Metrics by name in percent, and the metric that selects the best checkpoint (mean
@@ -128,7 +122,7 @@ class MpiiKeypoints:
         savemat(buffer, {"preds": predicted})
         write_atomically(Path(output_dir) / "pred.mat", buffer.getvalue())
         if not self.has_ground_truth:
-            return OrderedDict(Null=0.0), 0.0
+            return {"Null": 0.0}, 0.0
         values = pckh(predicted, *self.ground_truth)
         return values, values["Mean"]
 

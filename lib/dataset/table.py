@@ -1,6 +1,6 @@
 """The people of a data set as a few arrays."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -48,9 +48,8 @@ class Table:
 
     def select(self, rows: np.ndarray) -> "Table":
         """Return a table of the people in ``rows`` (indices or a mask) with the same images."""
-        per_person = {"image", "center", "scale", "size", "joints", "visible", "score", "category"}
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Table(**{k: v[rows] if k in per_person else v for k, v in values.items()})
+        per_person = {f.name for f in fields(self)} - {"paths", "image_ids"}
+        return replace(self, **{name: getattr(self, name)[rows] for name in per_person})
 
 
 def is_well_centered(table: Table) -> np.ndarray:

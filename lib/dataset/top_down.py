@@ -62,13 +62,7 @@ class TopDownDataset(Dataset):
         image_index: int64, row of the image in ``source.table``.
 
     A training sample depends only on (seed, epoch, row). The order of samples, the number of
-    workers and resuming a run do not change it.
-
-    Args:
-        source: the people.
-        crop: size and type of the crops.
-        augmentation: None for evaluation.
-        seed: seed of the augmentation.
+    workers and resuming a run do not change it. ``augmentation`` is None for evaluation.
     """
 
     def __init__(

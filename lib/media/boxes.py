@@ -99,7 +99,6 @@ class BoxFile:
         threshold: float = 0.0,
         categories: Sequence[int] = (),
     ) -> None:
-        self._categories = categories
         # The key is the frame number in a video, None for an image.
         self._by_name: dict[int | None, SuffixMap[list]] = defaultdict(SuffixMap)
         self._by_id: dict[int, list] = defaultdict(list)
@@ -116,26 +115,26 @@ class BoxFile:
             raise InputError(f"{path}: contains no boxes; the layout is {LAYOUT}")
         for index, entry in enumerate(entries):
             try:
-                box, score = _box(entry)
-                name = entry.get("file_name") or files.get(str(entry.get("image_id")))
-                self._add(entry, name, (*box, score), threshold)
+                self._add(entry, files, threshold, categories)
             except ValueError as error:
                 report(f"{path}: entry {index} is skipped: {error}")
 
-    def _add(self, entry: dict, name: str | None, row: tuple, threshold: float) -> None:
-        if not isinstance(name, str) and not isinstance(entry.get("image_id"), int):
+    def _add(
+        self, entry: Any, files: dict[str, str], threshold: float, categories: Sequence[int]
+    ) -> None:
+        box, score = _box(entry)
+        image_id, frame, category = map(entry.get, ("image_id", "frame", "category_id"))
+        name = entry.get("file_name") or files.get(str(image_id))
+        if not isinstance(name, str) and not isinstance(image_id, int):
             raise ValueError("it has neither a file_name nor an integer image_id")
-        frame, category = entry.get("frame"), entry.get("category_id")
         if frame is not None and not isinstance(frame, int):
             raise ValueError(f"frame {frame} must be an integer")
-        if row[4] < threshold or entry.get("iscrowd"):
+        is_other = categories and category is not None and category not in categories
+        if is_other or score < threshold or entry.get("iscrowd"):
             return
-        if self._categories and category is not None and category not in self._categories:
-            return
-        if isinstance(name, str):
-            self._by_name[frame].setdefault(name, []).append(row)
-        else:
-            self._by_id[entry["image_id"]].append(row)
+        by_name = isinstance(name, str)
+        rows = self._by_name[frame].setdefault(name, []) if by_name else self._by_id[image_id]
+        rows.append((*box, score))
 
     def boxes_of(self, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
         """Return the boxes (N, 4) x, y, width, height and scores (N,) of a frame."""

@@ -58,9 +58,8 @@ def build_detector(
         settings.threshold = settings.threshold if threshold is None else threshold
         numbers = _class_numbers(settings.classes or _coco_classes(), classes)
         return ONNX_DETECTORS[settings.kind](settings, numbers, torch.device(device))
-    return TorchvisionDetector(
-        name, weights, 0.5 if threshold is None else threshold, classes, device
-    )
+    threshold = 0.5 if threshold is None else threshold
+    return TorchvisionDetector(name, weights, threshold, classes, device)
 
 
 def _coco_classes() -> list[str]:
@@ -75,10 +74,10 @@ class TorchvisionDetector:
     def __init__(
         self,
         name: str,
-        weights: str = "",
-        threshold: float = 0.5,
-        classes: Sequence[str] = (),
-        device: torch.device | str = "cpu",
+        weights: str,
+        threshold: float,
+        classes: Sequence[str],
+        device: torch.device | str,
     ) -> None:
         known = torchvision.models.list_models(module=detection)
         if name not in known:

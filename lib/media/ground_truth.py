@@ -12,7 +12,7 @@ from lib.dataset.coco_json import LAYOUT, Annotation, CocoFile, check_image_ids
 from lib.keypoints.geometry import is_valid_box
 from lib.keypoints.skeletons import Skeleton, chosen_categories
 from lib.media.boxes import SuffixMap
-from lib.media.video import Report
+from lib.media.video import Frame, Report
 from lib.utils.errors import InputError
 from lib.utils.reading import read_any_json
 
@@ -57,11 +57,7 @@ class GroundTruth:
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        skeleton: Skeleton,
-        report: Report,
-        categories: Sequence[str] = (),
+        self, path: str | Path, skeleton: Skeleton, report: Report, categories: Sequence[str] = ()
     ) -> None:
         self.path = path
         try:
@@ -72,7 +68,7 @@ class GroundTruth:
             ) from None
         self.categories = chosen_categories(content.categories, categories, str(path))
         self._ids: SuffixMap[int] = SuffixMap()
-        names = [image.file_name or image.filename for image in content.images]
+        names = [image.name for image in content.images]
         ids = [image.id for image in content.images]
         check_image_ids(np.array(ids), np.array(names), str(path))
         for name, image_id in zip(names, ids, strict=True):
@@ -114,6 +110,11 @@ class GroundTruth:
     def image_id(self, path: str) -> int | None:
         """Return the id of the image at ``path``, found as in ``SuffixMap``, or None."""
         return self._ids.find(path)
+
+    def boxes_of(self, frame: Frame) -> tuple[np.ndarray, None]:
+        """Return the boxes (N, 4) of the people of a frame, and None, since they have no scores."""
+        boxes = [person.box for person in self.people(frame.image_id)]
+        return np.array(boxes).reshape(-1, 4), None
 
     def people(self, image_id: int) -> list[AnnotatedPerson]:
         """Return the annotated people of an image."""

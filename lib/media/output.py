@@ -1,7 +1,6 @@
 """Writers of images and videos with drawn skeletons, and of JSON results."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,43 +15,47 @@ from lib.utils.reading import encode_json
 KEPT_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))  # other formats become JPEG
 
 
-@dataclass
-class Style:
-    """Style of drawing.
+class DrawingWriter:
+    """Writer of images and videos with drawn skeletons, named as the inputs, to ``folder``.
 
-    Attributes:
+    ``close`` finishes the current video.
+
+    Args:
         threshold: joints with a lower score are not drawn.
         scores: draw the score of each joint.
         boxes: draw the box of each person.
     """
 
-    threshold: float
-    scores: bool = False
-    boxes: bool = False
-
-
-class DrawingWriter:
-    """Writer of images and videos with drawn skeletons, named as the inputs, to ``folder``.
-
-    ``close`` finishes the current video.
-    """
-
-    def __init__(self, folder: Path, skeleton: Skeleton, style: Style) -> None:
+    def __init__(
+        self, folder: Path, skeleton: Skeleton, threshold: float, scores: bool, boxes: bool
+    ) -> None:
         self._folder = folder
         self._skeleton = skeleton
-        self._style = style
+        self._threshold, self._scores, self._boxes = threshold, scores, boxes
         self._video: VideoFile | None = None
         self._item: Item | None = None
 
     def write(self, frame: Frame, poses: Poses, track_ids: Sequence[int]) -> None:
         """Draw people into the frame and write it."""
-        draw_people(frame.image, poses, track_ids, self._skeleton, self._style)
+        self._draw(frame.image, poses, track_ids)
         try:
             if frame.item != self._item:
                 self._item = frame.item
                 self.close()
         finally:  # if a video cannot be finished, the next item still keeps its first frame
             self._write(frame)
+
+    def _draw(self, image: np.ndarray, poses: Poses, track_ids: Sequence[int]) -> None:
+        """Draw people; those with track ids get a labelled box."""
+        limbs, pairs = self._skeleton.limbs, self._skeleton.flip_pairs
+        for index, pose in enumerate(poses):
+            if track_ids:
+                draw_box(image, pose.box, str(track_ids[index]), track_color(track_ids[index]))
+            elif self._boxes:
+                draw_box(image, pose.box)
+            scores = pose.scores if self._scores else None
+            is_drawn = pose.scores > self._threshold
+            draw_person(image, pose.keypoints, is_drawn, limbs, pairs, scores)
 
     def _write(self, frame: Frame) -> None:
         if not frame.rate:
@@ -77,29 +80,6 @@ class DrawingWriter:
             video.close()
 
 
-def draw_people(
-    image: np.ndarray,
-    poses: Poses,
-    track_ids: Sequence[int],
-    skeleton: Skeleton,
-    style: Style,
-) -> None:
-    """Draw people into ``image`` (H, W, 3) uint8 RGB; those with track ids get a labelled box."""
-    for index, pose in enumerate(poses):
-        if track_ids:
-            draw_box(image, pose.box, str(track_ids[index]), track_color(track_ids[index]))
-        elif style.boxes:
-            draw_box(image, pose.box)
-        draw_person(
-            image,
-            pose.keypoints,
-            pose.scores > style.threshold,
-            skeleton.limbs,
-            skeleton.flip_pairs,
-            pose.scores if style.scores else None,
-        )
-
-
 class ResultsWriter:
     """Writer of people to a JSON list in COCO's results layout.
 
@@ -116,11 +96,7 @@ class ResultsWriter:
         file.write(b"[")
 
     def add(
-        self,
-        frame: Frame,
-        poses: Poses,
-        track_ids: Sequence[int],
-        categories: Sequence[int] = (),
+        self, frame: Frame, poses: Poses, track_ids: Sequence[int], categories: Sequence[int]
     ) -> None:
         """Add the people of one frame, with their track ids and categories if known."""
         for index, pose in enumerate(poses):

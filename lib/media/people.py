@@ -30,19 +30,9 @@ def boxes_from_detector(detector: Detector) -> BoxSource:
     return lambda frames: detector([frame.image for frame in frames])
 
 
-def boxes_from_file(file: BoxFile) -> BoxSource:
-    """Return a ``BoxSource`` that looks boxes up in a file."""
+def boxes_from_file(file: BoxFile | GroundTruth) -> BoxSource:
+    """Return a ``BoxSource`` that looks boxes up in a file of boxes or annotations."""
     return lambda frames: [file.boxes_of(frame) for frame in frames]
-
-
-def boxes_from_annotations(annotations: GroundTruth) -> BoxSource:
-    """Return a ``BoxSource`` that looks boxes up in annotations."""
-
-    def find(frames: list[Frame]) -> list[tuple[np.ndarray, None]]:
-        people = [annotations.people(frame.image_id) for frame in frames]
-        return [(np.array([p.box for p in group]).reshape(-1, 4), None) for group in people]
-
-    return find
 
 
 def annotated_items(items: list[Item], annotations: GroundTruth, report: Report) -> list[Item]:

@@ -20,23 +20,17 @@ def run_pipeline(
     speed. Each queue holds at most ``depth`` results. An exception in a thread is re-raised
     here, after all earlier results. Closing the iterator stops the threads.
     """
-    queues = [queue.Queue(depth) for _ in range(len(stages) + 1)]
     stop = threading.Event()
-    threads = [threading.Thread(target=_read, args=(items, queues[0], stop), daemon=True)]
-    threads += [
-        threading.Thread(target=_work, args=(stage, *pair, stop), daemon=True)
-        for stage, *pair in zip(stages, queues[:-1], queues[1:], strict=True)
-    ]
+    threads = []
+    for stage in (None, *stages):
+        output = queue.Queue(depth)
+        arguments = (stage, items, output, stop)
+        threads.append(threading.Thread(target=_work, args=arguments, daemon=True))
+        items = _results(output, stop)
     for thread in threads:
         thread.start()
     try:
-        while True:
-            kind, value = queues[-1].get()
-            if kind is _END:
-                if value is not None:
-                    raise value
-                return
-            yield value
+        yield from items
     finally:
         stop.set()
         for thread in threads:
@@ -65,36 +59,38 @@ def batches(
         yield batch
 
 
-def _read(items: Iterable[Any], output: queue.Queue, stop: threading.Event) -> None:
-    iterator = iter(items)
+def _work(
+    stage: Callable[[Any], Any] | None,
+    items: Iterable[Any],
+    output: queue.Queue,
+    stop: threading.Event,
+) -> None:
+    """Put the results of ``stage`` (None: the items) and then an error or None as their end."""
     error = None
     try:
-        for item in iterator:
-            if not _put(output, (None, item), stop):
+        for item in items:
+            if not _put(output, (None, stage(item) if stage else item), stop):
                 break
     except BaseException as raised:  # the caller's thread raises it
         error = raised
     finally:
-        if hasattr(iterator, "close"):
-            iterator.close()
+        if hasattr(items, "close"):
+            items.close()
     _put(output, (_END, error), stop)
 
 
-def _work(
-    stage: Callable[[Any], Any], source: queue.Queue, output: queue.Queue, stop: threading.Event
-) -> None:
+def _results(source: queue.Queue, stop: threading.Event) -> Iterator[Any]:
+    """Yield what ``_work`` put into a queue, until it ends or ``stop`` is set."""
     while not stop.is_set():
         try:
             kind, value = source.get(timeout=_POLL_INTERVAL)
         except queue.Empty:
             continue
-        if kind is not _END:
-            try:
-                value = stage(value)
-            except BaseException as raised:
-                kind, value = _END, raised
-        if not _put(output, (kind, value), stop) or kind is _END:
+        if kind is _END:
+            if value is not None:
+                raise value
             return
+        yield value
 
 
 def _put(output: queue.Queue, value: Any, stop: threading.Event) -> bool:

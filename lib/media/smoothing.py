@@ -30,8 +30,6 @@ class OneEuro:
         self._beta = beta
         self._speed_cutoff = speed_cutoff
         self._coords: np.ndarray | None = None
-        self._velocity: np.ndarray | None = None
-        self._was_visible: np.ndarray | None = None
 
     def __call__(
         self, keypoints: np.ndarray, size: float, is_visible: np.ndarray, frames: int = 1
@@ -51,15 +49,14 @@ class OneEuro:
         coords = np.array(keypoints, np.float64)
         if self._coords is None:
             self._coords, self._velocity = coords, np.zeros_like(coords)
-            self._was_visible = np.array(is_visible, bool)
-            return coords.copy()
+            self._was_visible = np.zeros(len(coords), bool)
         period = frames / self._rate
         raw_velocity = (coords - self._coords) / period / max(size, 1e-6)
-        alpha = self._alpha(np.float64(self._speed_cutoff), period)
+        alpha = _alpha(np.float64(self._speed_cutoff), period)
         velocity = self._velocity + alpha * (raw_velocity - self._velocity)
         # The norm, not each axis: different cutoffs for x and y would distort the path.
         speed = np.linalg.norm(velocity, axis=1, keepdims=True)
-        alpha = self._alpha(self._min_cutoff + self._beta * speed, period)
+        alpha = _alpha(self._min_cutoff + self._beta * speed, period)
         smoothed = self._coords + alpha * (coords - self._coords)
         continues = (self._was_visible & is_visible)[:, None]
         self._coords = np.where(continues, smoothed, coords)
@@ -67,12 +64,7 @@ class OneEuro:
         self._was_visible = np.array(is_visible, bool)
         return self._coords.copy()
 
-    @staticmethod
-    def _alpha(cutoff: np.ndarray, period: float) -> np.ndarray:
-        """Return the smoothing factor of a first-order low-pass filter.
 
-        Args:
-            cutoff: in Hz.
-            period: time between samples in seconds.
-        """
-        return 1 / (1 + 1 / (2 * np.pi * cutoff * period))
+def _alpha(cutoff: np.ndarray, period: float) -> np.ndarray:
+    """Return the factor of a first-order low-pass filter: ``cutoff`` in Hz, ``period`` in s."""
+    return 1 / (1 + 1 / (2 * np.pi * cutoff * period))

@@ -12,6 +12,8 @@ from lib.media.smoothing import OneEuro
 from lib.media.video import Frame, Item
 from lib.nms import oks_iou
 
+MIN_SIMILARITY = 0.25  # of a match
+
 
 @dataclass
 class _Track:
@@ -28,20 +30,14 @@ class Tracker:
 
     Args:
         skeleton: joints, with sigmas for OKS.
-        threshold: minimum similarity of a match.
         max_missed: number of consecutive frames after which a track without a match ends.
         joint_threshold: joints with a lower score do not count in OKS.
     """
 
     def __init__(
-        self,
-        skeleton: Skeleton,
-        threshold: float = 0.25,
-        max_missed: int = 15,
-        joint_threshold: float = 0.2,
+        self, skeleton: Skeleton, max_missed: int = 15, joint_threshold: float = 0.2
     ) -> None:
         self._sigmas = skeleton.sigmas
-        self._threshold = threshold
         self.max_missed = max_missed
         self._joint_threshold = joint_threshold
         self._tracks: list[_Track] = []
@@ -55,7 +51,7 @@ class Tracker:
         if self._tracks and len(poses):
             similarity = self._similarity(poses)
             for row, column in zip(*linear_sum_assignment(-similarity), strict=True):
-                if similarity[row, column] >= self._threshold:
+                if similarity[row, column] >= MIN_SIMILARITY:
                     track = self._tracks[row]
                     track.pose, track.missed = poses[int(column)], 0
                     track_ids[column] = track.track_id
@@ -96,8 +92,6 @@ class VideoTracker:
         self._threshold = threshold
         self._smooth = smooth
         self._item: Item | None = None
-        self._tracker = Tracker(skeleton, joint_threshold=threshold)
-        self._filters: dict[int, tuple[OneEuro, int]] = {}
 
     def __call__(self, frame: Frame, poses: Poses) -> list[int]:
         """Return the people's track ids, none for images. Keypoints are smoothed in place."""
@@ -106,7 +100,7 @@ class VideoTracker:
         if frame.item != self._item:
             self._item = frame.item
             self._tracker = Tracker(self._skeleton, joint_threshold=self._threshold)
-            self._filters = {}
+            self._filters: dict[int, tuple[OneEuro, int]] = {}
         track_ids = self._tracker(poses)
         if not self._smooth:
             return track_ids

@@ -17,17 +17,8 @@ from lib.utils.files import make_folder
 
 IMAGE, VIDEO, CAMERA = "image", "video", "camera"  # kinds of items
 IMAGE_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".bmp",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".gif",
-    ".ppm",
-    ".pgm",
-    ".jp2",
+    *(".jpg", ".jpeg", ".png", ".bmp", ".webp"),
+    *(".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2"),
 )
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm"),
@@ -92,11 +83,9 @@ def find_items(inputs: Iterable[str], report: Report) -> list[Item]:
     for text in inputs:
         try:
             for path, kind in _paths(text):
-                name = Path(path).name
-                if kind == CAMERA:
-                    name = "camera" + re.sub(r"\W+", "_", path)
-                name = _unique(name, names)
-                items.append(Item(path, name, kind))
+                is_camera = kind == CAMERA
+                name = "camera" + re.sub(r"\W+", "_", path) if is_camera else Path(path).name
+                items.append(Item(path, _unique(name, names), kind))
         except InputError as error:
             report(str(error))
     return items
@@ -106,21 +95,19 @@ def _paths(text: str) -> list[tuple[str, str]]:
     """Return the paths and kinds of the items of one input."""
     path = Path(text)
     if path.is_dir():
-        found = [str(p) for p in sorted(path.iterdir()) if _kind(p) and p.is_file()]
-        if not found:
-            raise InputError(f"--input: {text}: the folder contains no images or videos")
+        found, problem = map(str, path.iterdir()), "the folder contains no images or videos"
     elif path.exists():
         return [(text, _kind(path) or IMAGE)]
     elif text.isdecimal() or "://" in text:
         return [(text, CAMERA)]
     elif glob.has_magic(text):
-        found = sorted(p for p in glob.glob(text, recursive=True) if os.path.isfile(p))
-        found = [p for p in found if _kind(Path(p))]
-        if not found:
-            raise InputError(f"--input: {text}: no image or video matches")
+        found, problem = glob.iglob(text, recursive=True), "no image or video matches"
     else:
         raise InputError(f"--input: {text}: there is no such file or folder")
-    return [(p, _kind(Path(p))) for p in found]
+    kinds = [(p, kind) for p in sorted(found) if (kind := _kind(Path(p))) and os.path.isfile(p)]
+    if not kinds:
+        raise InputError(f"--input: {text}: {problem}")
+    return kinds
 
 
 def _kind(path: Path) -> str:
@@ -146,14 +133,11 @@ def numeric_names(items: list[Item]) -> dict[str, int]:
 
     The result is empty unless all items are images with different numeric names.
     """
-    stems = [Path(item.name).stem for item in items]
-    are_numbers = all(s.isdecimal() and len(s) < 18 for s in stems)
-    if not are_numbers or any(item.kind != IMAGE for item in items):
+    stems = {item.name: Path(item.name).stem for item in items if item.kind == IMAGE}
+    if len(stems) < len(items) or not all(s.isdecimal() and len(s) < 18 for s in stems.values()):
         return {}
-    numbers = [int(stem) for stem in stems]
-    if len(set(numbers)) < len(numbers):
-        return {}
-    return {item.name: number for item, number in zip(items, numbers, strict=True)}
+    numbers = {name: int(stem) for name, stem in stems.items()}
+    return numbers if len(set(numbers.values())) == len(items) else {}
 
 
 def count_frames(items: Iterable[Item]) -> int | None:
@@ -185,15 +169,12 @@ def read_frames(items: Iterable[Item], report: Report, is_upright: bool = True) 
     for item in items:
         try:
             if item.kind == IMAGE:
-                yield Frame(item, _read_rgb(item.path, is_upright))
+                image = read_image(item.path, is_upright)
+                yield Frame(item, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
             else:
                 yield from _video_frames(item)
         except InputError as error:
             report(str(error))
-
-
-def _read_rgb(path: str, is_upright: bool) -> np.ndarray:
-    return cv2.cvtColor(read_image(path, is_upright), cv2.COLOR_BGR2RGB)
 
 
 def _video_frames(item: Item) -> Iterator[Frame]:
