@@ -62,7 +62,7 @@ class TopDown(Task):
         return Losses(total, accuracy, joints)
 
     def predict(self, outputs: Outputs, batch: Batch) -> Poses:
-        keypoints, scores = self._decode(outputs)
+        keypoints, scores = self.backend.decode(outputs)
         return Poses(
             image=batch["image_index"],
             keypoints=self.crop.to_image(keypoints, batch["center"], batch["scale"]),
@@ -73,17 +73,12 @@ class TopDown(Task):
             row=batch["index"],
         )
 
-    def _decode(self, outputs: Outputs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return keypoints (N, K, 2) in crop pixels and scores (N, K)."""
-        keypoints, scores = outputs if self.backend.decodes else self.codec.decode(outputs)
-        return keypoints.float(), scores.float()
-
     @torch.no_grad()
     def draw(self, batch: Batch, outputs: Outputs, kinds: Collection[str]) -> dict[str, np.ndarray]:
         images = batch["image"][:MAX_DRAWN].permute(0, 2, 3, 1).cpu().numpy()
         joints = batch["joints"][:MAX_DRAWN].cpu().numpy()
         is_visible = batch["visible"][:MAX_DRAWN].cpu().numpy() > 0
-        keypoints = self._decode(outputs)[0][:MAX_DRAWN].cpu().numpy()
+        keypoints = self.backend.decode(outputs)[0][:MAX_DRAWN].cpu().numpy()
         annotated = self._skeletons(images, joints, is_visible)
         # Only annotated joints are drawn, as in the HRNet repository, so that both images show the
         # same joints. Without any annotated joint, all are drawn.
