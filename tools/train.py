@@ -203,12 +203,7 @@ def validation_due(cfg: CfgNode, epoch: int) -> bool:
 
 
 def score_epoch(
-    cfg: CfgNode,
-    task: Task,
-    batches: TestLoader,
-    recorder: Recorder,
-    output_dir: Path,
-    epoch: int,
+    cfg: CfgNode, task: Task, batches: TestLoader, recorder: Recorder, output_dir: Path, epoch: int
 ) -> float:
     """Validate, log the scores as a table, and return the score that selects the best network."""
     _, values, score = score_test_set(cfg, task, batches, recorder, output_dir, epoch)
@@ -221,14 +216,10 @@ def build_network(cfg: CfgNode) -> torch.nn.Module:
     """Build the network and load MODEL.PRETRAINED."""
     network = build_model(cfg)
     if cfg.MODEL.PRETRAINED:
-        report = load_pretrained(network, cfg.MODEL.PRETRAINED, pretrained_layers(cfg))
+        layers = list(cfg.MODEL.EXTRA.get("PRETRAINED_LAYERS", ["*"]))  # name prefixes; * means all
+        report = load_pretrained(network, cfg.MODEL.PRETRAINED, layers)
         logger.info("=> %s", report)
     return network
-
-
-def pretrained_layers(cfg: CfgNode) -> list[str]:
-    """Return the name prefixes of the layers to load from MODEL.PRETRAINED; "*" means all."""
-    return list(cfg.MODEL.EXTRA.get("PRETRAINED_LAYERS", ["*"]))
 
 
 def resume(

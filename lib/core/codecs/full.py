@@ -35,7 +35,7 @@ class FullCodec(HeatmapCodec):
             size = output.shape[2:]
             if size not in pooled:
                 pooled[size] = functional.adaptive_avg_pool2d(target.heatmaps, size)
-            total = total + 2 * weight * self._loss(output, pooled[size], target.weight)
+            total = total + 2 * weight * self.criterion(output, pooled[size], target.weight)
         return total
 
 
