@@ -70,6 +70,7 @@ class HeatmapCodec(Codec):
         shift: in the flip test, shift flipped heatmaps one pixel to the right, for alignment.
         joint_weights: loss weights of the K joints; None for equal weights.
         criterion: loss function of heatmaps, target heatmaps and weights.
+        uses_weight: weight the loss of the joints by the target's weights.
         stride: crop pixels per heatmap pixel along x and y.
     """
 
@@ -81,6 +82,7 @@ class HeatmapCodec(Codec):
     shift: bool = True
     joint_weights: tuple[float, ...] | None = None
     criterion: Loss = joints_mse
+    uses_weight: bool = True
 
     def __post_init__(self) -> None:
         (width, height), (columns, rows) = self.image_size, self.heatmap_size
@@ -121,7 +123,8 @@ class HeatmapCodec(Codec):
         outputs = as_outputs(outputs)
         for output in outputs:
             self._check_size(output)
-        return sum(self.criterion(output, target.heatmaps, target.weight) for output in outputs)
+        weight = target.weight if self.uses_weight else None
+        return sum(self.criterion(output, target.heatmaps, weight) for output in outputs)
 
     def flip(self, outputs: RawOutputs) -> torch.Tensor:
         """Flip back heatmaps (N, K, H, W) of mirrored crops."""
@@ -207,9 +210,9 @@ def build(
 
     ``default_refine`` is the refinement used if TEST.REFINE is empty.
     """
-    if cfg.LOSS.USE_OHKM and not 0 < cfg.LOSS.TOPK <= len(skeleton):
+    uses_ohkm = cfg.LOSS.USE_OHKM
+    if uses_ohkm and not 0 < cfg.LOSS.TOPK <= len(skeleton):
         raise InputError(f"LOSS.TOPK: must be from 1 to {len(skeleton)}, the number of joints")
-    loss: Loss = partial(joints_ohkm_mse, topk=cfg.LOSS.TOPK) if cfg.LOSS.USE_OHKM else joints_mse
     return codec_class(
         cfg.MODEL.IMAGE_SIZE,
         cfg.MODEL.HEATMAP_SIZE,
@@ -218,7 +221,6 @@ def build(
         refine=build_refine(cfg, default_refine),
         shift=cfg.TEST.SHIFT_HEATMAP,
         joint_weights=skeleton.joint_weights if cfg.LOSS.USE_DIFFERENT_JOINTS_WEIGHT else None,
-        criterion=loss
-        if cfg.LOSS.USE_TARGET_WEIGHT
-        else lambda x, target, _: loss(x, target, None),
+        criterion=partial(joints_ohkm_mse, topk=cfg.LOSS.TOPK) if uses_ohkm else joints_mse,
+        uses_weight=cfg.LOSS.USE_TARGET_WEIGHT,
     )
