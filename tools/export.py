@@ -60,7 +60,7 @@ def main() -> None:
         draft = Path(folder) / target.name
         for suffix, content in files.items():
             draft.with_suffix(suffix).write_bytes(content)
-        check(cfg, skeleton, draft, TorchBackend(network, codec, color_rgb, flip_test))
+        check(cfg, skeleton, draft, network_backend(cfg, network, codec))
     for suffix, content in files.items():
         write_atomically(target.with_suffix(suffix), content)
     print(summary(target, files, description))
