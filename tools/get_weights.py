@@ -83,7 +83,7 @@ def get(weights: Weights, root: Path) -> None:
     if weights.experiment:
         prefix = "" if root == ROOT else str(root)
         print(f"   to test it: {weights.test_command(prefix)}")
-    elif weights.kind == zoo.DETECTOR:
+    elif weights.kind == zoo.DETECTOR_KIND:
         print(f"   to use it: python tools/demo.py ... --detector {weights.name}")
     else:
         print(f"   type: {weights.kind}")
