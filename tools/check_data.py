@@ -21,18 +21,11 @@ import _init_paths  # noqa: F401
 import numpy as np
 from cli import experiment_parser, parse_experiment, run
 from tqdm import tqdm
-from yacs.config import CfgNode
 
 from lib.core.codecs import build_codec
 from lib.core.sheets import write_sample_sheet
 from lib.dataset import build_dataset
-from lib.dataset.check import (
-    Finding,
-    check_annotations,
-    check_images,
-    check_people,
-    shared_images,
-)
+from lib.dataset.check import Finding, check_annotations, check_images, check_people, shared_images
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.top_down import TopDownDataset
 from lib.utils.charts import write_charts
@@ -46,6 +39,9 @@ MAX_PRINTED = 5  # findings of each kind on the terminal
 
 def main() -> None:
     args, cfg = parse_experiment(check_parser())
+    cfg.defrost()
+    cfg.TEST.USE_GT_BBOX = True  # detected boxes are not part of the data set
+    cfg.freeze()
     log_to(console_handler())
     for option in ("images", "samples"):
         value = getattr(args, option)
@@ -57,7 +53,7 @@ def main() -> None:
     for split in dict.fromkeys((cfg.DATASET.TRAIN_SET, cfg.DATASET.TEST_SET)):
         try:
             is_train = split == cfg.DATASET.TRAIN_SET
-            dataset = build_dataset(with_annotated_boxes(cfg), split, is_train)
+            dataset = build_dataset(cfg, split, is_train)
         except InputError as error:
             findings[split] = [Finding("cannot be used", split, str(error), True)]
             continue
@@ -86,26 +82,12 @@ def main() -> None:
 
 def check_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__)
-    parser.add_argument(
-        "--images", type=int, metavar="N", help="read only N evenly spaced images (default: all)"
-    )
-    parser.add_argument(
-        "--samples",
-        type=int,
-        default=12,
-        metavar="N",
-        help="samples to draw (default: %(default)s)",
-    )
+    add = parser.add_argument
+    text = "read only N evenly spaced images (default: all)"
+    add("--images", type=int, metavar="N", help=text)
+    text = "samples to draw (default: %(default)s)"
+    add("--samples", type=int, default=12, metavar="N", help=text)
     return parser
-
-
-def with_annotated_boxes(cfg: CfgNode) -> CfgNode:
-    """Return the experiment with annotated boxes; detected ones are not part of the data set."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.TEST.USE_GT_BBOX = True
-    cfg.freeze()
-    return cfg
 
 
 def summary(dataset: TopDownDataset) -> str:

@@ -11,8 +11,8 @@ import torch
 from yacs.config import CfgNode
 
 from lib.config import load_config
-from lib.core.recorder import KINDS, Recorder
-from lib.core.task import Task
+from lib.core.recorder import Recorder
+from lib.core.top_down import TopDown
 from lib.core.validate import validate
 from lib.dataset.loading import TestLoader
 from lib.keypoints.poses import Poses
@@ -24,15 +24,21 @@ from lib.utils.logs import buffer_log, experiment_folders, experiment_name, star
 logger = logging.getLogger(__name__)
 
 
+def command_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser whose help shows ``description``, the docstring of the command, as it is."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
 def experiment_parser(description: str, default_cfg: Path | None = None) -> argparse.ArgumentParser:
     """Return a parser with the original HRNet's options: ``--cfg``, folders and ``KEY VALUE ...``.
 
     ``--cfg`` is optional if there is a ``default_cfg``.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
+    parser = command_parser(description)
+    add = parser.add_argument
+    add(
         "--cfg",
         required=default_cfg is None,
         default=default_cfg,
@@ -40,61 +46,35 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
         help="YAML file of the experiment"
         + (" (default: the built-in network's)" if default_cfg else ""),
     )
-    parser.add_argument(
-        "--modelDir",
-        default="",
-        metavar="DIR",
-        help="root folder for results (overrides OUTPUT_DIR)",
-    )
-    parser.add_argument(
-        "--logDir",
-        default="",
-        metavar="DIR",
-        help="root folder for TensorBoard logs of training and tests (overrides LOG_DIR)",
-    )
-    parser.add_argument(
-        "--dataDir",
-        default="",
-        metavar="DIR",
-        help="prefix for data and weight paths",
-    )
-    parser.add_argument(
-        "--prevModelDir",
-        default="",
-        metavar="DIR",
-        help="ignored; accepted for compatibility with HRNet's tools",
-    )
-    parser.add_argument("--seed", metavar="N", help="random seed (overrides SEED)")
-    parser.add_argument(
-        "--deterministic",
-        action="store_true",
-        help="use only deterministic cuDNN algorithms",
-    )
-    parser.add_argument("--gpu-ids", nargs="+", metavar="N", help="GPUs to use (overrides GPUS)")
-    parser.add_argument(
-        "--work-dir",
-        metavar="DIR",
-        help="write results and logs directly to DIR",
-    )
+    folders = {
+        "--modelDir": "root folder for results (overrides OUTPUT_DIR)",
+        "--logDir": "root folder for TensorBoard logs of training and tests (overrides LOG_DIR)",
+        "--dataDir": "prefix for data and weight paths",
+        "--prevModelDir": "ignored; accepted for compatibility with HRNet's tools",
+    }
+    for name, text in folders.items():
+        add(name, default="", metavar="DIR", help=text)
+    add("--seed", metavar="N", help="random seed (overrides SEED)")
+    add("--deterministic", action="store_true", help="use only deterministic cuDNN algorithms")
+    add("--gpu-ids", nargs="+", metavar="N", help="GPUs to use (overrides GPUS)")
+    add("--work-dir", metavar="DIR", help="write results and logs directly to DIR")
     for name in ("--cfg-options", "--options"):
-        parser.add_argument(name, nargs="*", dest="cfg_options", help=argparse.SUPPRESS)
-    parser.add_argument(
-        "opts",
-        nargs="*",
-        metavar="KEY VALUE",
-        help="settings that override the YAML, such as TRAIN.LR 1e-4",
-    )
+        add(name, nargs="*", dest="cfg_options", help=argparse.SUPPRESS)
+    text = "settings that override the YAML, such as TRAIN.LR 1e-4"
+    add("opts", nargs="*", metavar="KEY VALUE", help=text)
     return parser
+
+
+def protect_numbers(words: Sequence[str]) -> list[str]:
+    """Put a space before negative numbers such as -1e-3, which argparse takes for options."""
+    return [f" {word}" if re.match(r"-\.?\d", word) else word for word in words]
 
 
 def parse_experiment(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> tuple[argparse.Namespace, CfgNode]:
     """Parse ``argv`` (default: the command line) and load the configuration."""
-    argv = sys.argv[1:] if argv is None else argv
-    # argparse treats -1e-3 as an option unless a space precedes it.
-    words = [f" {word}" if re.match(r"-\.?\d", word) else word for word in argv]
-    args = parser.parse_intermixed_args(words)
+    args = parser.parse_intermixed_args(protect_numbers(sys.argv[1:] if argv is None else argv))
     if args.cfg_options is not None:
         raise InputError(
             "--cfg-options, --options: not supported; put settings at the end as KEY VALUE, with "
@@ -184,7 +164,7 @@ def set_cudnn(cfg: CfgNode) -> None:
 
 def score_test_set(
     cfg: CfgNode,
-    task: Task,
+    task: TopDown,
     batches: TestLoader,
     recorder: Recorder,
     output_dir: Path,
@@ -209,14 +189,13 @@ def score_test_set(
 def image_kinds(cfg: CfgNode) -> list[str]:
     """Return the kinds of batch images to draw: those enabled in DEBUG, and TensorBoard's."""
     debug = cfg.DEBUG
-    flags = (
-        debug.SAVE_BATCH_IMAGES_GT,
-        debug.SAVE_BATCH_IMAGES_PRED,
-        debug.SAVE_HEATMAPS_GT,
-        debug.SAVE_HEATMAPS_PRED,
-    )
-    wanted = [kind for kind, flag in zip(KINDS, flags, strict=True) if flag and debug.DEBUG]
-    return [*wanted, "gt_pred"]
+    flags = {
+        "gt": debug.SAVE_BATCH_IMAGES_GT,
+        "pred": debug.SAVE_BATCH_IMAGES_PRED,
+        "hm_gt": debug.SAVE_HEATMAPS_GT,
+        "hm_pred": debug.SAVE_HEATMAPS_PRED,
+    }
+    return [*(kind for kind, flag in flags.items() if flag and debug.DEBUG), "gt_pred"]
 
 
 def _log_to_file(message: str) -> None:

@@ -12,14 +12,13 @@ import argparse
 import contextlib
 import io
 import logging
-import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import _init_paths
-from cli import parse_experiment, run
+from cli import command_parser, parse_experiment, protect_numbers, run
 from test import test, test_parser
 
 from lib.config import load_config
@@ -52,19 +51,12 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--cfg", required=True, nargs="+", metavar="FILE", help="YAML files of the experiments"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the table to FILE as well")
-    parser.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML files"
-    )
-    # argparse treats -1e-3 as an option unless a space precedes it.
-    words = [f" {word}" if re.match(r"-\.?\d", word) else word for word in sys.argv[1:]]
-    args = parser.parse_args(words)
+    parser = command_parser(__doc__)
+    add = parser.add_argument
+    add("--cfg", required=True, nargs="+", metavar="FILE", help="YAML files of the experiments")
+    add("--out", type=Path, metavar="FILE", help="write the table to FILE as well")
+    add("opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML files")
+    args = parser.parse_args(protect_numbers(sys.argv[1:]))
     # argparse assigns everything after --cfg to it.
     files = [name for name in args.cfg if name.endswith((".yaml", ".yml"))]
     args.opts = [name.strip() for name in (*args.cfg, *args.opts) if name not in files]

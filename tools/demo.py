@@ -24,13 +24,7 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401
 import torch
-from cli import (
-    experiment_parser,
-    model_file,
-    parse_experiment,
-    run,
-    set_cudnn,
-)
+from cli import experiment_parser, model_file, parse_experiment, run, set_cudnn
 from tqdm import tqdm
 from yacs.config import CfgNode
 
@@ -166,11 +160,7 @@ def demo_parser() -> argparse.ArgumentParser:
         help="draw joints with a score above P (default: 0.2)",
     )
     add("--scores", action="store_true", help="write scores next to the joints")
-    add(
-        "--draw-boxes",
-        action="store_true",
-        help="draw boxes in images (default: only in videos)",
-    )
+    add("--draw-boxes", action="store_true", help="draw boxes in images (default: only in videos)")
     add("--no-pictures", action="store_true", help="do not write images or videos")
     add("--smooth", action="store_true", help="smooth the joints in videos")
     add("--no-track", action="store_true", help="do not track people in videos")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401
 import torch
-from cli import run
+from cli import command_parser, run
 from yacs.config import CfgNode
 
 from lib.config import load_config, skeleton_of
@@ -60,31 +60,22 @@ def main() -> None:
         draft = Path(folder) / target.name
         for suffix, content in files.items():
             draft.with_suffix(suffix).write_bytes(content)
-        check(cfg, skeleton, draft, TorchBackend(network, codec, color_rgb, flip_test))
+        check(cfg, skeleton, draft, network_backend(cfg, network, codec))
     for suffix, content in files.items():
         write_atomically(target.with_suffix(suffix), content)
     print(summary(target, files, description))
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
-    parser.add_argument(
-        "--weights", required=True, type=Path, metavar="FILE", help="checkpoint to export"
-    )
-    parser.add_argument("--to", required=True, choices=[*EXPORTERS, WEIGHTS], help="output format")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="output file (default: next to the weights)"
-    )
-    parser.add_argument("--raw", action="store_true", help="export the network without decoding")
-    parser.add_argument(
-        "--single", action="store_true", help="fix the batch size to 1 (faster for Dite-HRNet)"
-    )
-    parser.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML"
-    )
+    parser = command_parser(__doc__)
+    add = parser.add_argument
+    add("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
+    add("--weights", required=True, type=Path, metavar="FILE", help="checkpoint to export")
+    add("--to", required=True, choices=[*EXPORTERS, WEIGHTS], help="output format")
+    add("--out", type=Path, metavar="FILE", help="output file (default: next to the weights)")
+    add("--raw", action="store_true", help="export the network without decoding")
+    add("--single", action="store_true", help="fix the batch size to 1 (faster for Dite-HRNet)")
+    add("opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML")
     return parser.parse_intermixed_args()
 
 

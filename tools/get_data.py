@@ -14,7 +14,7 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import _init_paths
@@ -31,51 +31,28 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="name", metavar="NAME", required=True)
-    figures = commands.add_parser(
-        "figures", help="draw the built-in data set of people; needs no download"
-    )
-    default = _init_paths.ROOT / "data" / "figures"
-    figures.add_argument(
-        "--root", type=Path, default=default, help="output folder (default: data/figures)"
-    )
-    figures.add_argument(
-        "--train", type=int, default=SIZES["train"], help="training images (default: %(default)s)"
-    )
-    figures.add_argument(
-        "--val", type=int, default=SIZES["val"], help="validation images (default: %(default)s)"
-    )
-    figures.add_argument(
-        "--seed", type=int, default=0, help="seed of the drawings (default: %(default)s)"
-    )
-    figures.add_argument(
-        "--half", action="store_true", help="half the width and height, in about half the time"
-    )
-    figures.add_argument("--workers", type=int, help="number of processes (default: CPU count)")
-    figures.add_argument(
-        "--sheet", type=Path, metavar="FILE", help="write only a sheet of samples to FILE"
-    )
+    text = "draw the built-in data set of people; needs no download"
+    add = add_command(commands, "figures", text)
+    for name, images in (("train", "training images"), ("val", "validation images")):
+        add(f"--{name}", type=int, default=SIZES[name], help=f"{images} (default: %(default)s)")
+    add("--seed", type=int, default=0, help="seed of the drawings (default: %(default)s)")
+    add("--half", action="store_true", help="half the width and height, in about half the time")
+    add("--workers", type=int, help="number of processes (default: CPU count)")
+    add("--sheet", type=Path, metavar="FILE", help="write only a sheet of samples to FILE")
     for name, data_set in DOWNLOADS.items():
-        add_download(commands, name, list(data_set.splits), data_set.default)
+        splits, default = list(data_set.splits), " ".join(data_set.default)
+        add = add_command(commands, name, f"splits: {', '.join(splits)}; default: {default}")
+        text = f"splits to download (default: {default})"
+        add("--split", nargs="+", choices=splits, default=data_set.default, help=text)
     return parser.parse_args(argv)
 
 
-def add_download(commands, name: str, splits: list[str], default: Sequence[str]) -> None:
-    command = commands.add_parser(
-        name, help=f"splits: {', '.join(splits)}; default: {' '.join(default)}"
-    )
-    command.add_argument(
-        "--root",
-        type=Path,
-        default=_init_paths.ROOT / "data" / name,
-        help=f"output folder (default: data/{name})",
-    )
-    command.add_argument(
-        "--split",
-        nargs="+",
-        choices=splits,
-        default=default,
-        help=f"splits to download (default: {' '.join(default)})",
-    )
+def add_command(commands, name: str, text: str) -> Callable[..., argparse.Action]:
+    """Add the command of a data set; returns its ``add_argument``."""
+    add = commands.add_parser(name, help=text).add_argument
+    folder = _init_paths.ROOT / "data" / name
+    add("--root", type=Path, default=folder, help=f"output folder (default: data/{name})")
+    return add
 
 
 class ProgressBar:

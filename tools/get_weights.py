@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import _init_paths  # noqa: F401
-from cli import run
+from cli import command_parser, run
 
 from lib.config import load_config
 from lib.utils import zoo
@@ -41,23 +41,14 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="name shown by --list")
-    parser.add_argument(
-        "--cfg",
-        metavar="FILE",
-        help="download the ImageNet backbone and trained weights of an experiment",
-    )
-    parser.add_argument("--list", action="store_true", help="list available and downloaded weights")
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=ROOT,
-        metavar="DIR",
-        help="folder that contains models/ (default: the repository)",
-    )
+    parser = command_parser(__doc__)
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help="name shown by --list")
+    text = "download the ImageNet backbone and trained weights of an experiment"
+    add("--cfg", metavar="FILE", help=text)
+    add("--list", action="store_true", help="list available and downloaded weights")
+    text = "folder that contains models/ (default: the repository)"
+    add("--root", type=Path, default=ROOT, metavar="DIR", help=text)
     args = parser.parse_args()
     if not (args.names or args.cfg or args.list):
         parser.error("give names of weights, --cfg FILE or --list")
@@ -92,7 +83,7 @@ def get(weights: Weights, root: Path) -> None:
     if weights.experiment:
         prefix = "" if root == ROOT else str(root)
         print(f"   to test it: {weights.test_command(prefix)}")
-    elif weights.kind == zoo.DETECTOR:
+    elif weights.kind == zoo.DETECTOR_KIND:
         print(f"   to use it: python tools/demo.py ... --detector {weights.name}")
     else:
         print(f"   type: {weights.kind}")

@@ -11,7 +11,7 @@ import json
 import math
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ PUBLISHED = {
 # Published MFLOPs are truncated or rounded to one decimal. WideHRNet's have two or three digits,
 # and their G is 10^3 * 2^20 or 2^30.
 TOLERANCE, RELATIVE_TOLERANCE = 0.1, 0.03
+Hook = Callable[[nn.Module, tuple[Any, ...], Any], None]
 ROOT = "Global"  # PyTorch's name for the whole network
 
 
@@ -104,21 +105,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
-    parser.add_argument(
-        "--shape",
-        type=int,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        help="input size in pixels (default: MODEL.IMAGE_SIZE)",
-    )
-    parser.add_argument(
-        "--layers", action="store_true", help="list every layer instead of top-level modules"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML"
-    )
+    add = parser.add_argument
+    add("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
+    text = "input size in pixels (default: MODEL.IMAGE_SIZE)"
+    add("--shape", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help=text)
+    add("--layers", action="store_true", help="list every layer instead of top-level modules")
+    add("--json", action="store_true", help="print JSON instead of a table")
+    add("opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML")
     return parser.parse_args(argv)
 
 
@@ -245,11 +238,7 @@ def lightweight_flops(network: LightweightHRNet, image: torch.Tensor) -> int:
         elif isinstance(module, nn.AdaptiveAvgPool2d):
             counts[module] = x.shape[1] * (x.shape[2] + 1) * (x.shape[3] + 1)
 
-    handles = [module.register_forward_hook(count) for module in network.modules()]
-    with torch.no_grad():
-        network(image)
-    for handle in handles:
-        handle.remove()
+    run_with_hooks(network, image, count, network.modules())
     return sum(counts.values())
 
 
@@ -273,13 +262,19 @@ def mmcv_flops(network: nn.Module, image: torch.Tensor) -> int:
 
     # HRFormer's published attention projects its output by a function, which mmcv does not count.
     uncounted = {m.out_proj for m in network.modules() if isinstance(m, WindowAttention)}
-    counted = (module for module in network.modules() if module not in uncounted)
-    handles = [module.register_forward_hook(count) for module in counted]
+    run_with_hooks(network, image, count, (m for m in network.modules() if m not in uncounted))
+    return sum(counts)
+
+
+def run_with_hooks(
+    network: nn.Module, image: torch.Tensor, hook: Hook, modules: Iterable[nn.Module]
+) -> None:
+    """Run the network and call ``hook`` with each of ``modules``, its arguments and its output."""
+    handles = [module.register_forward_hook(hook) for module in modules]
     with torch.no_grad():
         network(image)
     for handle in handles:
         handle.remove()
-    return sum(counts)
 
 
 def published_lines(summary: Mapping[str, Any]) -> list[str]:

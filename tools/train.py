@@ -34,7 +34,7 @@ from lib.core.backends import network_backend
 from lib.core.codecs import build_codec
 from lib.core.optim import build_optimizer, build_schedule
 from lib.core.recorder import Recorder
-from lib.core.task import Task
+from lib.core.top_down import TopDown
 from lib.core.train import train_epoch
 from lib.dataset import build_dataset
 from lib.dataset.loading import TestLoader, train_loader
@@ -204,7 +204,7 @@ def validation_due(cfg: CfgNode, epoch: int) -> bool:
 
 def score_epoch(
     cfg: CfgNode,
-    task: Task,
+    task: TopDown,
     batches: TestLoader,
     recorder: Recorder,
     output_dir: Path,
@@ -221,14 +221,10 @@ def build_network(cfg: CfgNode) -> torch.nn.Module:
     """Build the network and load MODEL.PRETRAINED."""
     network = build_model(cfg)
     if cfg.MODEL.PRETRAINED:
-        report = load_pretrained(network, cfg.MODEL.PRETRAINED, pretrained_layers(cfg))
+        layers = list(cfg.MODEL.EXTRA.get("PRETRAINED_LAYERS", ["*"]))  # name prefixes; * means all
+        report = load_pretrained(network, cfg.MODEL.PRETRAINED, layers)
         logger.info("=> %s", report)
     return network
-
-
-def pretrained_layers(cfg: CfgNode) -> list[str]:
-    """Return the name prefixes of the layers to load from MODEL.PRETRAINED; "*" means all."""
-    return list(cfg.MODEL.EXTRA.get("PRETRAINED_LAYERS", ["*"]))
 
 
 def resume(

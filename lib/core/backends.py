@@ -1,8 +1,8 @@
 """Backends that run a network, in PyTorch or from an exported file, behind one interface."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from lib.utils.errors import InputError
 Network = Callable[[Tensor], RawOutputs]
 
 
-class Backend(Protocol):
+class Backend(ABC):
     """Interface of a backend.
 
     A call takes uint8 RGB crops (N, 3, H, W) on the CPU and returns keypoints (N, K, 2) in crop
@@ -41,14 +41,29 @@ class Backend(Protocol):
 
     def train(self, mode: bool) -> None:
         """Set training or evaluation mode. Exported files cannot be trained."""
+        if mode:
+            raise InputError("an exported file cannot be trained")
 
     def training_outputs(self, crops: Tensor, autocast: bool = False) -> Outputs:
-        """Return the network's outputs for crops, with gradients."""
+        """Return float32 outputs with gradients and without the flip test.
 
+        ``autocast`` runs the network in bfloat16 where PyTorch considers it safe.
+        """
+        raise InputError("an exported file cannot be trained")
+
+    @abstractmethod
     def outputs(self, crops: Tensor) -> Outputs:
-        """Return the network's outputs for crops, or keypoints and scores if ``decodes``."""
+        """Return float32 outputs with the flip test, or keypoints and scores if ``decodes``."""
 
-    def __call__(self, crops: Tensor) -> tuple[Tensor, Tensor]: ...
+    def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        """Return keypoints (N, K, 2) in crop pixels and scores (N, K), float32 on ``device``."""
+        keypoints, scores = outputs if self.decodes else self.codec.decode(outputs)
+        return keypoints.float(), scores.float()
+
+    @torch.inference_mode()
+    def __call__(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        keypoints, scores = self.decode(self.outputs(crops))
+        return keypoints.cpu(), scores.cpu()
 
 
 def predict(network: Network, codec: Codec, images: Tensor, flip_test: bool) -> Outputs:
@@ -62,7 +77,7 @@ def predict(network: Network, codec: Codec, images: Tensor, flip_test: bool) -> 
     return as_outputs(outputs)
 
 
-class TorchBackend:
+class TorchBackend(Backend):
     """Normalisation, network, flip test and decoding in PyTorch.
 
     Args:
@@ -95,35 +110,24 @@ class TorchBackend:
             raise InputError("precision: this device does not support bfloat16; use float32")
 
     def train(self, mode: bool) -> None:
-        """Set the network to training or evaluation mode."""
         if isinstance(self._network, nn.Module):
             self._network.train(mode)
-        elif mode:
-            raise InputError("an exported file cannot be trained")
+        else:
+            super().train(mode)
 
     def training_outputs(self, crops: Tensor, autocast: bool = False) -> Outputs:
-        """Return float32 outputs with gradients and without the flip test.
-
-        ``autocast`` runs the network in bfloat16 where PyTorch considers it safe.
-        """
         images = normalize(crops.to(self.device), self._is_rgb)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
             return as_float(self._network(images))
 
     @torch.inference_mode()
     def outputs(self, crops: Tensor) -> Outputs:
-        """Return float32 outputs on the device, with the flip test."""
         images = normalize(crops.to(self.device), self._is_rgb)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_half):
             return as_float(predict(self._network, self.codec, images, self._flip_test))
 
-    @torch.inference_mode()
-    def __call__(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        keypoints, scores = self.codec.decode(self.outputs(crops))
-        return keypoints.float().cpu(), scores.float().cpu()
 
-
-class DecodingBackend:
+class DecodingBackend(Backend):
     """An exported file that includes normalisation, flip test and decoding."""
 
     def __init__(self, runner: Callable[[Tensor], Outputs], codec: Codec) -> None:
@@ -132,20 +136,8 @@ class DecodingBackend:
         self.decodes = True
         self._runner = runner
 
-    def train(self, mode: bool) -> None:
-        if mode:
-            raise InputError("an exported file cannot be trained")
-
-    def training_outputs(self, crops: Tensor, autocast: bool = False) -> Outputs:
-        raise InputError("an exported file cannot be trained")
-
     def outputs(self, crops: Tensor) -> Outputs:
-        """Return keypoints (N, K, 2) in crop pixels and scores (N, K)."""
         return self._runner(crops)
-
-    def __call__(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        keypoints, scores = self._runner(crops)
-        return keypoints, scores
 
 
 def build_backend(

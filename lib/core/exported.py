@@ -166,13 +166,11 @@ class OpenVinoRunner(Runner):
             raise InputError(f"{path}: its weights file {weights.name} is missing")
         self._core = openvino.Core()
         self._model = _open(path, lambda: self._core.read_model(path))
-        stored = self._model.get_rt_info([METADATA_KEY]).astype(str) if self._has_key() else None
+        has_key = self._model.has_rt_info([METADATA_KEY])
+        stored = self._model.get_rt_info([METADATA_KEY]).astype(str) if has_key else None
         self.description = Description.from_json(path, stored)
         self._settings = openvino_settings(precision)
         self._requests: dict[bool, Any] = {}  # key: dynamic batch
-
-    def _has_key(self) -> bool:
-        return self._model.has_rt_info([METADATA_KEY])
 
     def _run(self, x: Tensor) -> Outputs:
         dynamic_batch = len(x) > 1

@@ -99,19 +99,18 @@ class Predictor:
         """
         if not isinstance(image, (list, tuple)):
             return self._predict([image], [boxes], [box_scores])[0]
-        all_boxes = [None] * len(image) if boxes is None else boxes
-        if len(all_boxes) != len(image):
-            raise InputError(
-                f"boxes: got {len(all_boxes)} lists of boxes for {len(image)} images; give "
-                "one list (or None) for each image"
-            )
-        scores = [None] * len(image) if box_scores is None else box_scores
-        if len(scores) != len(image):
-            raise InputError(
-                f"box_scores: got {len(scores)} lists of scores for {len(image)} images; give one "
-                "list (or None) for each image"
-            )
-        return self._predict(image, all_boxes, scores)
+        for name, lists in (("boxes", boxes), ("box_scores", box_scores)):
+            if lists is not None and len(lists) != len(image):
+                raise InputError(
+                    f"{name}: got {len(lists)} lists of {name.removeprefix('box_')} for "
+                    f"{len(image)} images; give one list (or None) for each image"
+                )
+        nothing = [None] * len(image)
+        return self._predict(
+            image,
+            nothing if boxes is None else boxes,
+            nothing if box_scores is None else box_scores,
+        )
 
     @torch.inference_mode()
     def _predict(
@@ -145,7 +144,8 @@ class Predictor:
         scores = list(map(_check_scores, box_scores, counts))
         missing = [index for index, given in enumerate(chosen) if given is None]
         if self._detector is None:
-            found = [(_whole_image_box(bgr_images[index]), np.ones(1)) for index in missing]
+            sizes = [bgr_images[index].shape[1::-1] for index in missing]
+            found = [(np.array([[0, 0, *size]], np.float64), np.ones(1)) for size in sizes]
         elif missing:
             rgb = [cv2.cvtColor(bgr_images[index], cv2.COLOR_BGR2RGB) for index in missing]
             found = self._detector(rgb)
@@ -211,19 +211,12 @@ def _check_scores(scores: Sequence[float] | None, count: int) -> np.ndarray:
     return values
 
 
-def _whole_image_box(image: np.ndarray) -> np.ndarray:
-    """Return a box (1, 4) around the whole image."""
-    return np.array([[0.0, 0.0, image.shape[1], image.shape[0]]])
-
-
 def _as_bgr(image: Image) -> np.ndarray:
     if not isinstance(image, np.ndarray):
-        bgr = read_image(str(image), apply_exif=True)
-    elif image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        return read_image(str(image), apply_exif=True)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise InputError(
             f"an image must be a (height, width, 3) uint8 array, not {image.shape} {image.dtype}"
         )
-    else:
-        check_size(image.shape[1::-1], "an image")
-        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return bgr
+    check_size(image.shape[1::-1], "an image")
+    return cv2.cvtColor(image, cv2.COLOR_RGB2BGR)

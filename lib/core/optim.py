@@ -28,12 +28,9 @@ def _adamw(params: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
 
 
 def _sgd(params: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
+    train = cfg.TRAIN
     return torch.optim.SGD(
-        params,
-        lr=cfg.TRAIN.LR,
-        momentum=cfg.TRAIN.MOMENTUM,
-        weight_decay=cfg.TRAIN.WD,
-        nesterov=cfg.TRAIN.NESTEROV,
+        params, train.LR, train.MOMENTUM, weight_decay=train.WD, nesterov=train.NESTEROV
     )
 
 

@@ -47,18 +47,7 @@ class Recorder:
         self, epoch: int, step: int, steps: int, stats: EpochStats, lr: float
     ) -> None:
         """Log a training step in the HRNet repository's format, and to TensorBoard."""
-        logger.info(
-            "Epoch: [%d][%d/%d]\tTime %.3fs\tSpeed %.1f samples/s\tData %.3fs\tLoss %.5f\t"
-            "Accuracy %.3f",
-            epoch,
-            step,
-            steps,
-            stats.seconds,
-            stats.speed,
-            stats.data_seconds,
-            stats.loss,
-            stats.accuracy,
-        )
+        logger.info("Epoch: [%d][%d/%d]\t%s", epoch, step, steps, _step_text(stats))
         global_step = epoch * steps + step
         self._writer.add_scalar("train_loss", stats.loss, global_step)
         self._writer.add_scalar("train_acc", stats.accuracy, global_step)
@@ -68,16 +57,7 @@ class Recorder:
 
     def log_test_step(self, step: int, steps: int, stats: EpochStats) -> None:
         """Log a step of validation or testing."""
-        loss_text = f"\tLoss {stats.loss:.5f}\tAccuracy {stats.accuracy:.3f}"
-        logger.info(
-            "Test: [%d/%d]\tTime %.3fs\tSpeed %.1f samples/s\tData %.3fs%s",
-            step,
-            steps,
-            stats.seconds,
-            stats.speed,
-            stats.data_seconds,
-            loss_text if stats.has_loss else "",
-        )
+        logger.info("Test: [%d/%d]\t%s", step, steps, _step_text(stats))
 
     def add_epoch(self, epoch: int, stats: EpochStats, lr: float) -> None:
         """Add a row with the means of a training epoch to the history."""
@@ -124,7 +104,7 @@ class Recorder:
     def save_images(
         self, phase: str, step: int, global_step: int, images: dict[str, np.ndarray]
     ) -> None:
-        """Write the images that ``Task.draw`` made of a batch.
+        """Write the images that ``TopDown.draw`` made of a batch.
 
         They are named as in the HRNet repository: ``<phase>_<step>_{gt,pred,hm_gt,hm_pred}.jpg``.
         ``gt_pred`` goes to TensorBoard, at ``global_step``.
@@ -134,6 +114,14 @@ class Recorder:
                 write_image(self._output_dir / f"{phase}_{step}_{kind}.jpg", images[kind])
         if "gt_pred" in images:
             self._writer.add_image(f"{phase}_gt_pred", images["gt_pred"], global_step)
+
+
+def _step_text(stats: EpochStats) -> str:
+    text = f"Time {stats.seconds:.3f}s\tSpeed {stats.speed:.1f} samples/s"
+    text += f"\tData {stats.data_seconds:.3f}s"
+    if stats.has_loss:
+        text += f"\tLoss {stats.loss:.5f}\tAccuracy {stats.accuracy:.3f}"
+    return text
 
 
 def _tag(name: str) -> str:

@@ -12,24 +12,18 @@ from lib.dataset.top_down import TopDownDataset
 from lib.keypoints.poses import Poses
 from lib.utils.drawing import draw_person, image_grid, mosaic, write_image
 
+THRESHOLD = 0.2  # joints with a lower score are not drawn
+WIDTH = 1610  # maximum width of a sheet of predictions in pixels
+MIN_HEIGHT = 256  # smaller samples are enlarged to about this height
+
 
 def write_prediction_sheet(
-    dataset: TopDownDataset,
-    poses: Poses,
-    path: str | Path,
-    count: int = 24,
-    threshold: float = 0.2,
-    width: int = 1610,
-    height: int = 300,
+    dataset: TopDownDataset, poses: Poses, path: str | Path, count: int = 24, height: int = 300
 ) -> None:
     """Write a sheet of up to ``count`` images, evenly spaced over the data set, with skeletons.
 
-    The skeletons are those of ``poses`` selected by the data set's ``rows_to_draw``.
-
-    Args:
-        threshold: joints with a lower score are not drawn.
-        width: maximum width of the sheet in pixels.
-        height: height of the images in pixels, before each row is scaled to the sheet's width.
+    The skeletons are those of ``poses`` selected by the data set's ``rows_to_draw``. ``height`` is
+    that of the images in pixels, before each row is scaled to the sheet's width.
     """
     table, skeleton = dataset.table, dataset.skeleton
     images = np.unique(table.image)
@@ -39,26 +33,21 @@ def write_prediction_sheet(
     for image in chosen:
         rgb = np.ascontiguousarray(read_image(table.paths[image].decode())[..., ::-1])
         # Very wide images are squeezed into the width of the sheet, to limit memory.
-        size = (int(np.clip(rgb.shape[1] * height / len(rgb), 1, width)), height)
+        size = (int(np.clip(rgb.shape[1] * height / len(rgb), 1, WIDTH)), height)
         zoom = size[0] / rgb.shape[1], size[1] / rgb.shape[0]
         small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
         for pose in drawn[drawn.image == image]:
-            is_drawn, limbs = pose.scores > threshold, skeleton.limbs
+            is_drawn, limbs = pose.scores > THRESHOLD, skeleton.limbs
             draw_person(small, pose.keypoints * zoom, is_drawn, limbs, skeleton.flip_pairs)
         cells.append(small)
-    write_image(path, mosaic(cells, width))
+    write_image(path, mosaic(cells, WIDTH))
 
 
-def write_sample_sheet(
-    dataset: TopDownDataset, codec: Codec, path: str | Path, count: int = 12, min_height: int = 256
-) -> None:
+def write_sample_sheet(dataset: TopDownDataset, codec: Codec, path: Path, count: int) -> None:
     """Write a sheet of ``count`` samples, evenly spaced over the data set.
 
     Each sample is drawn twice: with its labelled joints, and with the target heatmaps of all its
     joints as an overlay.
-
-    Args:
-        min_height: small crops are enlarged to about this height.
     """
     rows = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
     samples = [dataset[0, int(row)] for row in rows]
@@ -67,7 +56,7 @@ def write_sample_sheet(
     # Joints that are not labelled have targets, too, with weight 0 in the loss.
     overlays = (maps * (visible > 0)[..., None, None]).amax(1).clamp(0, 1).numpy()
     width, height = dataset.crop.size
-    zoom = max(1, round(min_height / height))
+    zoom = max(1, round(MIN_HEIGHT / height))
     size = (width * zoom, height * zoom)
     cells = []
     for sample, overlay in zip(samples, overlays, strict=True):

@@ -84,14 +84,9 @@ def to_onnx(module: nn.Module, example: Tensor, description: Description) -> dic
     return {".onnx": proto.SerializeToString()}
 
 
-def has_exporter() -> bool:
-    """Return True if this version of PyTorch can export all networks of the project to ONNX."""
-    return tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
-
-
 def onnx_graph(module: nn.Module, example: Tensor, dynamic_batch: bool, name: str = "images"):
     """Export to an ``onnx.ModelProto``, for batches of any size if ``dynamic_batch``."""
-    if not has_exporter():
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
         raise InputError(f"exporting: ONNX needs PyTorch 2.6 or newer; this is {torch.__version__}")
     for package in ("onnx", "onnxscript"):
         import_optional(package, "exporting")
@@ -157,9 +152,5 @@ def quiet() -> Iterator[None]:
 
 Exporter = Callable[[nn.Module, Tensor, Description], dict[str, bytes]]
 ONNX, TORCHSCRIPT, OPENVINO = "onnx", "torchscript", "openvino"
-EXPORTERS: dict[str, Exporter] = {
-    ONNX: to_onnx,
-    TORCHSCRIPT: to_torchscript,
-    OPENVINO: to_openvino,
-}
+EXPORTERS: dict[str, Exporter] = {ONNX: to_onnx, TORCHSCRIPT: to_torchscript, OPENVINO: to_openvino}
 MAIN_SUFFIX = {ONNX: ".onnx", TORCHSCRIPT: ".ts", OPENVINO: ".xml"}

@@ -28,6 +28,7 @@ class FullCodec(HeatmapCodec):
         """
         outputs = as_outputs(outputs)
         self._check_size(outputs[-1])
+        joint_weight = target.weight if self.uses_weight else None
         pooled = {target.heatmaps.shape[2:]: target.heatmaps}
         total = 0
         for index, output in enumerate(outputs):
@@ -35,7 +36,7 @@ class FullCodec(HeatmapCodec):
             size = output.shape[2:]
             if size not in pooled:
                 pooled[size] = functional.adaptive_avg_pool2d(target.heatmaps, size)
-            total = total + 2 * weight * self._loss(output, pooled[size], target.weight)
+            total = total + 2 * weight * self.criterion(output, pooled[size], joint_weight)
         return total
 
 

@@ -1,10 +1,11 @@
 """Gaussian heatmaps, the representation of SimpleBaseline and HRNet.
 
-Formulas: lib/dataset/JointsDataset.py, lib/core/inference.py and lib/core/evaluate.py of
-leoxiaobin/deep-high-resolution-net.pytorch.
+Formulas: lib/dataset/JointsDataset.py, lib/core/loss.py, lib/core/inference.py and
+lib/core/evaluate.py of leoxiaobin/deep-high-resolution-net.pytorch.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -12,7 +13,6 @@ import torch
 from yacs.config import CfgNode
 
 from lib.core.codecs.codec import Codec, RawOutputs, as_outputs, permute_joints, scaled
-from lib.core.codecs.losses import joints_mse, joints_ohkm_mse
 from lib.core.codecs.refinement import Refine, build_refine, quarter_step
 from lib.keypoints.geometry import flip_permutation
 from lib.keypoints.metrics import pck
@@ -29,38 +29,64 @@ class Target(NamedTuple):
     weight: torch.Tensor
 
 
+def joints_mse(
+    heatmaps: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None
+) -> torch.Tensor:
+    """Return half the mean squared error of heatmaps.
+
+    Args:
+        heatmaps, target: (N, K, H, W).
+        weight: (N, K), multiplied with heatmaps and target; None for equal weights.
+    """
+    return 0.5 * _squared_error(heatmaps, target, weight).mean()
+
+
+def joints_ohkm_mse(
+    heatmaps: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None, topk: int
+) -> torch.Tensor:
+    """Return ``joints_mse`` over the ``topk`` joints with the highest loss of each person."""
+    per_joint = 0.5 * _squared_error(heatmaps, target, weight).mean(dim=(2, 3))
+    return per_joint.topk(topk, dim=1).values.mean()
+
+
+def _squared_error(
+    heatmaps: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None
+) -> torch.Tensor:
+    difference = heatmaps - target
+    if weight is not None:
+        difference = difference * weight[:, :, None, None]
+    return difference.square()
+
+
+@dataclass(eq=False)
 class HeatmapCodec(Codec):
     """A Gaussian for each joint, decoded at the maximum of the last output.
 
-    Args:
+    Attributes:
         image_size, heatmap_size: (width, height) of the network's input and output.
         sigma: standard deviation of the Gaussian in heatmap pixels.
         flip_pairs: pairs of left and right joints.
         refine: sub-pixel refinement of the maxima, from lib.core.codecs.refinement, or None.
         shift: in the flip test, shift flipped heatmaps one pixel to the right, for alignment.
         joint_weights: loss weights of the K joints; None for equal weights.
-        loss: function of heatmaps, target heatmaps and weights.
+        criterion: loss function of heatmaps, target heatmaps and weights.
+        uses_weight: weight the loss of the joints by the target's weights.
+        stride: crop pixels per heatmap pixel along x and y.
     """
 
-    def __init__(
-        self,
-        image_size: tuple[int, int],
-        heatmap_size: tuple[int, int],
-        sigma: float,
-        flip_pairs: tuple[tuple[int, int], ...],
-        refine: Refine | None = quarter_step,
-        shift: bool = True,
-        joint_weights: tuple[float, ...] | None = None,
-        loss: Loss = joints_mse,
-    ) -> None:
-        self.heatmap_size = tuple(heatmap_size)
-        self.stride = (image_size[0] / heatmap_size[0], image_size[1] / heatmap_size[1])
-        self.sigma = sigma
-        self.refine = refine
-        self.shift = shift
-        self._flip_pairs = flip_pairs
-        self._joint_weights = joint_weights
-        self._loss = loss
+    image_size: tuple[int, int]
+    heatmap_size: tuple[int, int]
+    sigma: float
+    flip_pairs: tuple[tuple[int, int], ...]
+    refine: Refine | None = quarter_step
+    shift: bool = True
+    joint_weights: tuple[float, ...] | None = None
+    criterion: Loss = joints_mse
+    uses_weight: bool = True
+
+    def __post_init__(self) -> None:
+        (width, height), (columns, rows) = self.image_size, self.heatmap_size
+        self.stride = (width / columns, height / rows)
 
     def encode(self, joints: torch.Tensor, visible: torch.Tensor) -> Target:
         """Return heatmaps for joints (N, K, 2) in crop pixels and visibility flags (N, K).
@@ -76,8 +102,8 @@ class HeatmapCodec(Codec):
         rows = self._gaussian(y, height)
         columns = self._gaussian(x, width) * (weight > 0.5)[..., None]
         heatmaps = rows[..., :, None] * columns[..., None, :]
-        if self._joint_weights is not None:
-            weight = weight * weight.new_tensor(self._joint_weights)
+        if self.joint_weights is not None:
+            weight = weight * weight.new_tensor(self.joint_weights)
         return Target(heatmaps, weight)
 
     def _overlaps(self, coords: torch.Tensor, length: int) -> torch.Tensor:
@@ -97,12 +123,13 @@ class HeatmapCodec(Codec):
         outputs = as_outputs(outputs)
         for output in outputs:
             self._check_size(output)
-        return sum(self._loss(output, target.heatmaps, target.weight) for output in outputs)
+        weight = target.weight if self.uses_weight else None
+        return sum(self.criterion(output, target.heatmaps, weight) for output in outputs)
 
     def flip(self, outputs: RawOutputs) -> torch.Tensor:
         """Flip back heatmaps (N, K, H, W) of mirrored crops."""
         heatmaps = last_output(outputs)
-        order = flip_permutation(heatmaps.shape[1], self._flip_pairs)
+        order = flip_permutation(heatmaps.shape[1], self.flip_pairs)
         heatmaps = heatmaps.flip(3)
         if self.shift:
             heatmaps = torch.cat([heatmaps[..., :1], heatmaps[..., :-1]], dim=3)
@@ -178,32 +205,22 @@ def build(
     skeleton: Skeleton,
     codec_class: type[HeatmapCodec] = HeatmapCodec,
     default_refine: str = "quarter",
-    shift: bool | None = None,
 ) -> HeatmapCodec:
     """Build the codec of an experiment from MODEL.*, LOSS.* and TEST.*.
 
-    Args:
-        default_refine: refinement used if TEST.REFINE is empty.
-        shift: None: TEST.SHIFT_HEATMAP.
+    ``default_refine`` is the refinement used if TEST.REFINE is empty.
     """
-    if cfg.LOSS.USE_OHKM and not 0 < cfg.LOSS.TOPK <= len(skeleton):
+    uses_ohkm = cfg.LOSS.USE_OHKM
+    if uses_ohkm and not 0 < cfg.LOSS.TOPK <= len(skeleton):
         raise InputError(f"LOSS.TOPK: must be from 1 to {len(skeleton)}, the number of joints")
-    loss: Loss = partial(joints_ohkm_mse, topk=cfg.LOSS.TOPK) if cfg.LOSS.USE_OHKM else joints_mse
-    if not cfg.LOSS.USE_TARGET_WEIGHT:
-        loss = partial(_unweighted, loss)
     return codec_class(
         cfg.MODEL.IMAGE_SIZE,
         cfg.MODEL.HEATMAP_SIZE,
         cfg.MODEL.SIGMA,
         skeleton.flip_pairs,
         refine=build_refine(cfg, default_refine),
-        shift=cfg.TEST.SHIFT_HEATMAP if shift is None else shift,
+        shift=cfg.TEST.SHIFT_HEATMAP,
         joint_weights=skeleton.joint_weights if cfg.LOSS.USE_DIFFERENT_JOINTS_WEIGHT else None,
-        loss=loss,
+        criterion=partial(joints_ohkm_mse, topk=cfg.LOSS.TOPK) if uses_ohkm else joints_mse,
+        uses_weight=cfg.LOSS.USE_TARGET_WEIGHT,
     )
-
-
-def _unweighted(
-    loss: Loss, heatmaps: torch.Tensor, target: torch.Tensor, _: torch.Tensor
-) -> torch.Tensor:
-    return loss(heatmaps, target, None)

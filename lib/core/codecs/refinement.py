@@ -10,9 +10,8 @@ All functions take heatmaps (N, K, H, W), their maxima (N, K, 2) as x, y and the
 ``dark_step_1d`` does the same for vectors.
 """
 
-import functools
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 
 import cv2
 import torch
@@ -150,7 +149,7 @@ def _gain(scores: torch.Tensor, highest: torch.Tensor) -> torch.Tensor:
     return torch.where((scores > 0) & (highest > 0), scores / highest, 0)
 
 
-@functools.lru_cache(maxsize=16)
+@lru_cache(maxsize=16)
 def _blur_matrix(
     length: int, kernel: int, device: torch.device, dtype: torch.dtype
 ) -> torch.Tensor:

@@ -11,6 +11,7 @@ whose outputs are the values of a Gaussian with a peak of 1.
 """
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -39,10 +40,11 @@ class Target(NamedTuple):
         return _outer_product(self.x, self.y)
 
 
+@dataclass(eq=False)
 class SimCCCodec(Codec):
     """One distribution for each axis.
 
-    Args:
+    Attributes:
         image_size: (width, height) of the crop.
         ratio: number of bins per pixel.
         sigma: standard deviations of the target's Gaussians along x and y, in bins. None: one-hot
@@ -57,36 +59,25 @@ class SimCCCodec(Codec):
         blur: kernel sizes along x and y of the DARK refinement. None: no refinement.
         joint_weights: loss weights of the K joints; None for equal weights.
         uses_weight: weight the loss of the joints by the target's weights.
+        bins: numbers of bins along x and y.
     """
 
-    def __init__(
-        self,
-        image_size: tuple[int, int],
-        ratio: float,
-        sigma: tuple[float, float] | None,
-        flip_pairs: tuple[tuple[int, int], ...],
-        round_centers: bool = False,
-        beta: float | None = None,
-        smoothing: float = 0.1,
-        mean_over_bins: bool = False,
-        shift: bool = True,
-        blur: tuple[int, int] | None = None,
-        joint_weights: tuple[float, ...] | None = None,
-        uses_weight: bool = True,
-    ) -> None:
-        self.image_size = tuple(image_size)
-        self.ratio = ratio
-        self.bins = (int(image_size[0] * ratio), int(image_size[1] * ratio))
-        self.sigma = sigma
-        self.round_centers = round_centers
-        self.beta = beta
-        self.smoothing = smoothing
-        self.mean_over_bins = mean_over_bins or sigma is not None
-        self.shift = shift
-        self.blur = blur
-        self._flip_pairs = flip_pairs
-        self._joint_weights = joint_weights
-        self._uses_weight = uses_weight
+    image_size: tuple[int, int]
+    ratio: float
+    sigma: tuple[float, float] | None
+    flip_pairs: tuple[tuple[int, int], ...]
+    round_centers: bool = False
+    beta: float | None = None
+    smoothing: float = 0.1
+    mean_over_bins: bool = False
+    shift: bool = True
+    blur: tuple[int, int] | None = None
+    joint_weights: tuple[float, ...] | None = None
+    uses_weight: bool = True
+
+    def __post_init__(self) -> None:
+        self.bins = (int(self.image_size[0] * self.ratio), int(self.image_size[1] * self.ratio))
+        self.mean_over_bins = self.mean_over_bins or self.sigma is not None
 
     def encode(self, joints: torch.Tensor, visible: torch.Tensor) -> Target:
         """Return distributions for joints (N, K, 2) in crop pixels and visibility flags (N, K).
@@ -98,8 +89,8 @@ class SimCCCodec(Codec):
         (is_inside_x, x), (is_inside_y, y) = (encode_axis(joints[..., i], i) for i in (0, 1))
         weight = visible * is_inside_x * is_inside_y
         has_target = (weight > 0.5)[..., None]
-        if self._joint_weights is not None:
-            weight = weight * weight.new_tensor(self._joint_weights)
+        if self.joint_weights is not None:
+            weight = weight * weight.new_tensor(self.joint_weights)
         return Target(x * has_target, y * has_target, weight)
 
     def _gaussian(self, coords: torch.Tensor, i: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,14 +138,14 @@ class SimCCCodec(Codec):
                 logits, expected = self.beta * logits, (self.beta * expected).softmax(2)
             divergence = functional.kl_div(logits.log_softmax(2), expected, reduction="none")
             joint = divergence.mean(2) if self.mean_over_bins else divergence.sum(2)
-            if self._uses_weight:
+            if self.uses_weight:
                 joint = joint * target.weight
             total = total + (joint.mean() if self.mean_over_bins else joint.sum() / len(joint))
         return total
 
     def flip(self, outputs: RawOutputs) -> Outputs:
         """Flip back the outputs of mirrored crops."""
-        order = flip_permutation(outputs[0].shape[1], self._flip_pairs)
+        order = flip_permutation(outputs[0].shape[1], self.flip_pairs)
         x, y = (permute_joints(logits, order) for logits in outputs)
         x = x.flip(2)
         if self.shift:

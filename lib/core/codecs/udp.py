@@ -22,12 +22,10 @@ class UdpCodec(HeatmapCodec):
     heatmaps need no shift.
     """
 
-    def __init__(self, image_size, heatmap_size, sigma, flip_pairs, shift=False, **rest) -> None:
-        super().__init__(image_size, heatmap_size, sigma, flip_pairs, shift=shift, **rest)
-        self.stride = tuple(
-            (image - 1) / (length - 1)
-            for image, length in zip(image_size, heatmap_size, strict=True)
-        )
+    def __post_init__(self) -> None:
+        (width, height), (columns, rows) = self.image_size, self.heatmap_size
+        self.stride = ((width - 1) / (columns - 1), (height - 1) / (rows - 1))
+        self.shift = False
 
     def _gaussian(self, coords: torch.Tensor, length: int) -> torch.Tensor:
         value = torch.exp(-distances(coords, length).square() / (2 * self.sigma**2))
@@ -41,4 +39,4 @@ def build(cfg: CfgNode, skeleton: Skeleton) -> HeatmapCodec:
     """
     if min(cfg.MODEL.HEATMAP_SIZE) < 2:
         raise InputError("MODEL.HEATMAP_SIZE: width and height must be at least 2 for udp")
-    return heatmap.build(cfg, skeleton, UdpCodec, "udp", shift=False)
+    return heatmap.build(cfg, skeleton, UdpCodec, "udp")

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from lib.core.codecs import build_codec
-from lib.core.codecs.heatmap import HeatmapCodec, Target, maxima
-from lib.core.codecs.losses import joints_mse, joints_ohkm_mse
+from lib.core.codecs.heatmap import HeatmapCodec, Target, joints_mse, joints_ohkm_mse, maxima
 from lib.core.codecs.refinement import quarter_step
 from lib.keypoints.geometry import to_image
 from lib.keypoints.skeletons import COCO, MPII
