@@ -329,11 +329,7 @@ class DynamicStem(nn.Module):
 
 
 def build(cfg: CfgNode) -> LightweightHRNet:
-    """Build the backbone from MODEL.EXTRA.
-
-    Raises:
-        InputError: if a setting is invalid. The message names its key.
-    """
+    """Build the backbone from MODEL.EXTRA; raises InputError if a setting is invalid."""
     plan = read_plan(cfg)
     is_valid = all(number % 8 == 0 and number >= 16 for number in plan.channels)
     settings.require(
