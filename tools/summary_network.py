@@ -195,7 +195,8 @@ def published_count(
             "counted_mflops": lightweight_flops(network, image) / 2**20,
             "counted_convention": LIGHTWEIGHT_CONVENTION,
         }
-    if not isinstance(network, (PoseHRNet, PoseResNet)) or type(network.head) is not HeatmapHead:
+    is_original = type(network) in (PoseHRNet, PoseResNet)  # TransPose is a subclass of these
+    if not is_original or type(network.head) is not HeatmapHead:
         return {
             "counted_mflops": mmcv_flops(network, image) / 1e6,
             "counted_convention": MMCV_CONVENTION,

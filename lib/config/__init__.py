@@ -24,6 +24,7 @@ from lib.utils.errors import InputError
 __all__ = ["load_config", "skeleton_of"]
 
 BASE_KEY = "_BASE_"
+SCALARS = {bool: "true or false", int: "an integer", float: "a number"}
 
 
 def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
@@ -178,19 +179,13 @@ def _coerce(value: Any, default: Any, where: str) -> Any:
             return str(value)
         raise InputError(f"{where} must be a string, not {value!r}; put it in quotes")
     parsed = _parse(value)
-    if isinstance(default, bool):
-        if isinstance(parsed, bool):
-            return parsed
-        raise InputError(f"{where} must be true or false, not {value!r}")
-    if isinstance(default, int):
-        if isinstance(parsed, int) and not isinstance(parsed, bool):
-            return parsed
-        raise InputError(f"{where} must be an integer, not {value!r}")
-    if isinstance(default, float):
-        if isinstance(parsed, (int, float)) and not isinstance(parsed, bool):
-            return float(parsed)
-        raise InputError(f"{where} must be a number, not {value!r}")
-    return _coerce_sequence(parsed, default, where)
+    kind = type(default)
+    if kind not in SCALARS:
+        return _coerce_sequence(parsed, default, where)
+    accepted = (int, float) if kind is float else kind
+    if isinstance(parsed, accepted) and isinstance(parsed, bool) == (kind is bool):
+        return kind(parsed)
+    raise InputError(f"{where} must be {SCALARS[kind]}, not {value!r}")
 
 
 def _coerce_sequence(value: Any, default: list | tuple, where: str) -> list | tuple:

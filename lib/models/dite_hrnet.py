@@ -55,16 +55,6 @@ class KernelAttention(nn.Sequential):
         self.flatten = nn.Flatten()
 
 
-class KernelBank(nn.Module):
-    """Parameter ``weight`` with K kernels: (K, out, in / groups, k, k)."""
-
-    def __init__(self, *shape: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(shape))
-        for kernel in self.weight:
-            nn.init.kaiming_uniform_(kernel)
-
-
 class DynamicConv(nn.Module):
     """Dynamic convolution: each image has its own weighted sum of K kernels."""
 
@@ -80,7 +70,11 @@ class DynamicConv(nn.Module):
         super().__init__()
         self.attention = KernelAttention(in_channels, num_kernels)
         shape = (num_kernels, out_channels, in_channels // groups, kernel, kernel)
-        self.aggregation = KernelBank(*shape)
+        # The nested name is that of the published parameters.
+        self.aggregation = nn.Module()
+        self.aggregation.weight = nn.Parameter(torch.empty(shape))
+        for weight in self.aggregation.weight:
+            nn.init.kaiming_uniform_(weight)
         self.stride = stride
         self.padding = kernel // 2
         self.groups = groups
@@ -329,11 +323,7 @@ class DynamicStem(nn.Module):
 
 
 def build(cfg: CfgNode) -> LightweightHRNet:
-    """Build the backbone from MODEL.EXTRA.
-
-    Raises:
-        InputError: if a setting is invalid. The message names its key.
-    """
+    """Build the backbone from MODEL.EXTRA; raises InputError if a setting is invalid."""
     plan = read_plan(cfg)
     is_valid = all(number % 8 == 0 and number >= 16 for number in plan.channels)
     settings.require(

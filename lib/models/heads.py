@@ -23,7 +23,7 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.layers.blocks import SMALL_STD, heatmap_layer
+from lib.models.layers.blocks import SMALL_STD
 from lib.models.network import PoseNetwork
 from lib.utils.errors import InputError
 
@@ -53,27 +53,50 @@ class Head(nn.Module):
             nn.init.zeros_(layer.bias)
 
 
-class HeatmapHead(Head):
-    """Deconvolutions and a convolution on the map at index ``level`` -> heatmaps (N, K, H, W)."""
+class Deconvolutions(nn.Sequential):
+    """Deconvolutions on the map at ``network.main_level``: maps -> (N, out_channels, H, W).
+
+    Each doubles the size; without any, the map is returned. ``stride`` is that of the output.
+
+    Args:
+        network: the backbone.
+        filters: output channels of each deconvolution.
+        kernels: kernel size of each deconvolution.
+        bias: whether the deconvolutions have a bias.
+    """
 
     def __init__(
-        self,
-        level: int,
-        in_channels: int,
-        num_joints: int,
-        deconv_layers: nn.Sequential,
-        final_kernel: int = 1,
+        self, network: PoseNetwork, filters: Sequence[int], kernels: Sequence[int], bias: bool
     ) -> None:
         super().__init__()
-        self.level = level
+        self.level = network.main_level
+        self.stride = network.feature_strides[self.level] >> len(filters)
+        self.out_channels = network.feature_channels[self.level]
+        for channels, kernel in zip(filters, kernels, strict=True):
+            padding = DECONV_PADDING[kernel]
+            deconv = nn.ConvTranspose2d(self.out_channels, channels, kernel, 2, *padding, bias=bias)
+            self.extend([deconv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)])
+            self.out_channels = channels
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        return super().forward(features[self.level])
+
+
+class HeatmapHead(Head):
+    """Deconvolutions and a convolution with an odd kernel size -> heatmaps (N, K, H, W)."""
+
+    def __init__(self, deconv_layers: Deconvolutions, num_joints: int, final_kernel: int) -> None:
+        super().__init__()
         self.deconv_layers = deconv_layers
-        self.final_layer = heatmap_layer(in_channels, num_joints, final_kernel)
+        self.final_layer = nn.Conv2d(
+            deconv_layers.out_channels, num_joints, final_kernel, padding=final_kernel // 2
+        )
 
     def output_layers(self) -> list[nn.Module]:
         return [self.final_layer]
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        return self.final_layer(self.deconv_layers(features[self.level]))
+        return self.final_layer(self.deconv_layers(features))
 
 
 class SimCCHead(HeatmapHead):
@@ -86,15 +109,13 @@ class SimCCHead(HeatmapHead):
 
     def __init__(
         self,
-        level: int,
-        in_channels: int,
+        deconv_layers: Deconvolutions,
         num_joints: int,
-        deconv_layers: nn.Sequential,
         final_kernel: int,
         num_pixels: int,
         bins: tuple[int, int],
     ) -> None:
-        super().__init__(level, in_channels, num_joints, deconv_layers, final_kernel)
+        super().__init__(deconv_layers, num_joints, final_kernel)
         self.mlp_head_x = nn.Linear(num_pixels, bins[0])
         self.mlp_head_y = nn.Linear(num_pixels, bins[1])
 
@@ -104,32 +125,23 @@ class SimCCHead(HeatmapHead):
 
 
 class SRHead(Head):
-    """Super-resolution head: the map at index ``level`` -> heatmaps ``scale`` times as large.
+    """Super-resolution head: deconvolutions and upscaling -> heatmaps at input resolution.
 
     Each joint is computed from its own channels.
     """
 
-    def __init__(
-        self,
-        level: int,
-        in_channels: int,
-        num_joints: int,
-        deconv_layers: nn.Sequential,
-        scale: int,
-    ) -> None:
+    def __init__(self, deconv_layers: Deconvolutions, num_joints: int) -> None:
         super().__init__()
-        self.level = level
-        self.scale = scale
         self.deconv_layers = deconv_layers
-        self.kp_encoder = joint_encoder(in_channels, num_joints, EMBEDDING)
-        self.heatmap_head = grouped_conv(num_joints, EMBEDDING, scale, SR_KERNEL)
+        self.kp_encoder = joint_encoder(deconv_layers.out_channels, num_joints, EMBEDDING)
+        self.heatmap_head = grouped_conv(num_joints, EMBEDDING, deconv_layers.stride, SR_KERNEL)
 
     def output_layers(self) -> list[nn.Module]:
         return [self.heatmap_head]
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        x = self.kp_encoder(self.deconv_layers(features[self.level]))
-        return functional.pixel_shuffle(self.heatmap_head(x), self.scale)
+        x = self.kp_encoder(self.deconv_layers(features))
+        return functional.pixel_shuffle(self.heatmap_head(x), self.deconv_layers.stride)
 
 
 class ConvNeXtBlock(nn.Module):
@@ -217,9 +229,7 @@ class SRPoseHead(Head):
 
     def init_weights(self, init: Init) -> None:
         """Keep PyTorch's initialisation, as published, but use small weights in output layers."""
-        for layer in self.output_layers():
-            nn.init.normal_(layer.weight, std=SMALL_STD)
-            nn.init.zeros_(layer.bias)
+        super().init_weights(lambda _: None)
 
     def forward(self, features: list[Tensor]) -> Tensor | list[Tensor]:
         maps = features[::-1]
@@ -260,31 +270,8 @@ def grouped_conv(num_joints: int, embedding: int, scale: int, kernel: int) -> nn
 
     s is ``scale``.
     """
-    return nn.Conv2d(
-        num_joints * embedding,
-        num_joints * scale**2,
-        kernel,
-        padding=kernel // 2,
-        groups=num_joints,
-    )
-
-
-def deconvolutions(
-    in_channels: int, filters: Sequence[int], kernels: Sequence[int], bias: bool
-) -> nn.Sequential:
-    """Stack n = len(filters) deconvolutions: (N, C, H, W) -> (N, filters[-1], 2^n H, 2^n W)."""
-    layers: list[nn.Module] = []
-    for channels, kernel in zip(filters, kernels, strict=True):
-        padding, output_padding = DECONV_PADDING[kernel]
-        layers += [
-            nn.ConvTranspose2d(
-                in_channels, channels, kernel, 2, padding, output_padding, bias=bias
-            ),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
-        ]
-        in_channels = channels
-    return nn.Sequential(*layers)
+    in_channels, out_channels, padding = num_joints * embedding, num_joints * scale**2, kernel // 2
+    return nn.Conv2d(in_channels, out_channels, kernel, padding=padding, groups=num_joints)
 
 
 def build(cfg: CfgNode, network: PoseNetwork) -> Head:
@@ -298,22 +285,20 @@ def build(cfg: CfgNode, network: PoseNetwork) -> Head:
     return HEADS[name](cfg, network)
 
 
-def _build_deconvolutions(cfg: CfgNode, network: PoseNetwork) -> tuple[nn.Sequential, int, int]:
-    """Return the deconvolutions with their output channels and output stride."""
-    channels = network.feature_channels[network.main_level]
-    stride = network.feature_strides[network.main_level]
+def _build_deconvolutions(cfg: CfgNode, network: PoseNetwork) -> Deconvolutions:
     extra = "MODEL.EXTRA"
     length_key = f"{extra}.NUM_DECONV_LAYERS"
     if not settings.get(cfg, length_key, 0):
-        return nn.Sequential(), channels, stride
+        return Deconvolutions(network, (), (), bias=False)
     length = settings.positive_int(cfg, length_key)
     kernels_key = f"{extra}.NUM_DECONV_KERNELS"
     kernels = settings.positive_ints(cfg, kernels_key, length, length_key)
     settings.require(set(kernels) <= set(DECONV_PADDING), kernels_key, "of 2, 3 and 4", kernels)
     filters = settings.positive_ints(cfg, f"{extra}.NUM_DECONV_FILTERS", length, length_key)
+    stride = network.feature_strides[network.main_level]
     settings.require(stride >> length, length_key, f"at most {stride.bit_length() - 1}", length)
     bias = bool(settings.get(cfg, f"{extra}.DECONV_WITH_BIAS", False))
-    return deconvolutions(channels, filters, kernels, bias), filters[-1], stride >> length
+    return Deconvolutions(network, filters, kernels, bias)
 
 
 def _final_kernel(cfg: CfgNode) -> int:
@@ -325,32 +310,28 @@ def _num_joints(cfg: CfgNode) -> int:
 
 
 def _build_heatmap(cfg: CfgNode, network: PoseNetwork) -> HeatmapHead:
-    layers, channels, _ = _build_deconvolutions(cfg, network)
-    kernel = _final_kernel(cfg)
-    return HeatmapHead(network.main_level, channels, _num_joints(cfg), layers, kernel)
+    layers = _build_deconvolutions(cfg, network)
+    return HeatmapHead(layers, _num_joints(cfg), _final_kernel(cfg))
 
 
 def _build_simcc(cfg: CfgNode, network: PoseNetwork) -> SimCCHead:
-    layers, channels, stride = _build_deconvolutions(cfg, network)
+    layers = _build_deconvolutions(cfg, network)
     width, height = settings.get(cfg, "MODEL.IMAGE_SIZE")
     ratio = settings.get(cfg, "MODEL.SIMDR_SPLIT_RATIO")
     is_valid = ratio <= 8 and min(width, height) * ratio >= 2
     expected = "at most 8 and give at least two bins"
     settings.require(is_valid, "MODEL.SIMDR_SPLIT_RATIO", expected, ratio)
     return SimCCHead(
-        network.main_level,
-        channels,
-        _num_joints(cfg),
         layers,
+        _num_joints(cfg),
         _final_kernel(cfg),
-        num_pixels=(width // stride) * (height // stride),
+        num_pixels=(width // layers.stride) * (height // layers.stride),
         bins=(int(width * ratio), int(height * ratio)),
     )
 
 
 def _build_sr(cfg: CfgNode, network: PoseNetwork) -> SRHead:
-    layers, channels, stride = _build_deconvolutions(cfg, network)
-    return SRHead(network.main_level, channels, _num_joints(cfg), layers, stride)
+    return SRHead(_build_deconvolutions(cfg, network), _num_joints(cfg))
 
 
 def _build_srpose(cfg: CfgNode, network: PoseNetwork) -> SRPoseHead:
@@ -373,9 +354,6 @@ HEADS: dict[str, Callable[[CfgNode, PoseNetwork], Head]] = {
 }
 
 
-MULTI_LEVEL = ("srpose",)
-
-
 def uses_all_levels(cfg: CfgNode) -> bool:
     """Return True if the experiment's head uses all maps of the backbone, not only one."""
-    return settings.get(cfg, "MODEL.HEAD", "heatmap") in MULTI_LEVEL
+    return settings.get(cfg, "MODEL.HEAD", "heatmap") == "srpose"

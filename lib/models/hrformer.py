@@ -5,9 +5,10 @@ Prediction (NeurIPS 2021). Parameter names and arithmetic follow
 pose/mmpose/models/backbones/hrt.py in HRNet/HRFormer.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -18,9 +19,9 @@ from yacs.config import CfgNode
 from lib.models import settings
 from lib.models.heads import uses_all_levels
 from lib.models.layers.blocks import Bottleneck
-from lib.models.layers.branches import ExchangeModule, StemmedNetwork, Transition, fuse_layers
+from lib.models.layers.branches import BranchedNetwork, ExchangeModule, Transition, fuse_layers
 from lib.models.layers.lightweight import separable_layers
-from lib.models.pose_hrnet import conv_bn
+from lib.models.pose_hrnet import conv_bn, upsample
 
 NUM_STAGES = 3
 LAYER1_BLOCKS, LAYER1_CHANNELS = 2, 64
@@ -157,7 +158,7 @@ class TransformerBlock(nn.Module):
         return x * (kept / keep).to(x.dtype)
 
 
-class HRFormer(StemmedNetwork):
+class HRFormer(BranchedNetwork):
     """HRFormer backbone: a stem, two bottlenecks and stages of two, three and four branches.
 
     Args:
@@ -179,67 +180,37 @@ class HRFormer(StemmedNetwork):
             outputs = [len(channels)] * plan.num_modules[stage]
             if stage == NUM_STAGES - 1:
                 outputs[-1] = num_outputs
-            self.add_module(f"stage{stage + 2}", exchange_modules(plan, outputs, stage + 2, rates))
+            modules = (
+                exchange_module(plan, channels, number, [*islice(rates, plan.num_blocks)])
+                for number in outputs
+            )
+            self.add_module(f"stage{stage + 2}", nn.Sequential(*modules))
             before = channels
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Run the backbone on images (N, 3, H, W); H and W must be multiples of 32."""
         # Attention and depthwise convolutions are both faster with channels last.
-        x = x.contiguous(memory_format=torch.channels_last)
-        branches = self.stage2(self.transition1([self.stem(x)]))
-        branches = self.stage3(self.transition2(branches))
-        return self.stage4(self.transition3(branches))
-
-
-def exchange_modules(
-    plan: Plan, outputs: Sequence[int], num_branches: int, rates: Iterator[float]
-) -> nn.Sequential:
-    """Build the modules of a stage.
-
-    Args:
-        plan: architecture settings.
-        outputs: number of output branches of each module.
-        num_branches: number of input branches.
-        rates: iterator over the ``drop_path`` rates of all blocks of the network.
-    """
-    return nn.Sequential(
-        *(
-            exchange_module(plan, num_branches, [*itertools.islice(rates, plan.num_blocks)], number)
-            for number in outputs
-        )
-    )
+        return super().features(x.contiguous(memory_format=torch.channels_last))
 
 
 def exchange_module(
-    plan: Plan, num_branches: int, drop_paths: Sequence[float], num_outputs: int
+    plan: Plan, channels: Sequence[int], num_outputs: int, drop_paths: Sequence[float]
 ) -> ExchangeModule:
-    """Build transformer blocks on each branch and their fusion into ``num_outputs`` branches."""
+    """Build transformer blocks on each branch and their fusion into ``num_outputs`` branches.
+
+    ``drop_paths`` are the rates of a branch's blocks.
+    """
     branches = nn.ModuleList(
         nn.Sequential(*(TransformerBlock(plan, branch, rate) for rate in drop_paths))
-        for branch in range(num_branches)
+        for branch in range(len(channels))
     )
-    channels = plan.channels[:num_branches]
-    return ExchangeModule(branches, fuse_layers(channels, num_outputs, separable_layers, upsample))
-
-
-def upsample(in_channels: int, out_channels: int, doublings: int) -> nn.Sequential:
-    """A 1x1 convolution and upsampling: (N, C, H, W) -> (N, out_channels, 2^n H, 2^n W).
-
-    n is ``doublings``.
-    """
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.Upsample(scale_factor=2**doublings, mode="bilinear"),
-    )
+    make_upsample = functools.partial(upsample, mode="bilinear")
+    fusion = fuse_layers(channels, num_outputs, separable_layers, make_upsample)
+    return ExchangeModule(branches, fusion)
 
 
 def build(cfg: CfgNode) -> HRFormer:
-    """Build the backbone from MODEL.EXTRA.
-
-    Raises:
-        InputError: if a setting is invalid. The message names its key.
-    """
+    """Build the backbone from MODEL.EXTRA; raises InputError if a setting is invalid."""
     extra, length = "MODEL.EXTRA", NUM_STAGES + 1
     channels = settings.positive_ints(cfg, f"{extra}.NUM_CHANNELS", length, "the network")
     num_heads = settings.positive_ints(cfg, f"{extra}.NUM_HEADS", length, "the network")
@@ -249,9 +220,7 @@ def build(cfg: CfgNode) -> HRFormer:
     drop_path = settings.get(cfg, f"{extra}.DROP_PATH")
     expected = "at least 0 and below 1"
     settings.require(0 <= drop_path < 1, f"{extra}.DROP_PATH", expected, drop_path)
-    size = settings.get(cfg, "MODEL.IMAGE_SIZE", (256, 256))
-    is_valid = all(side % 32 == 0 for side in size)
-    settings.require(is_valid, "MODEL.IMAGE_SIZE", "multiples of 32 for hrformer", list(size))
+    settings.require_image_size(cfg, 32)
     plan = Plan(
         num_modules=settings.positive_ints(cfg, f"{extra}.NUM_MODULES", NUM_STAGES, "the network"),
         num_blocks=settings.positive_int(cfg, f"{extra}.NUM_BLOCKS"),

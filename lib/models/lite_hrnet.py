@@ -112,11 +112,7 @@ class NaiveLayers(nn.ModuleList):
 
 
 def build(cfg: CfgNode) -> LightweightHRNet:
-    """Build the backbone from MODEL.EXTRA.
-
-    Raises:
-        InputError: if a setting is invalid. The message names its key.
-    """
+    """Build the backbone from MODEL.EXTRA; raises InputError if a setting is invalid."""
     plan = read_plan(cfg)
     kind = settings.choice(cfg, "MODEL.EXTRA.MODULE_TYPE", ("LITE", "NAIVE"))
     ratio = settings.positive_int(cfg, "MODEL.EXTRA.REDUCE_RATIO")

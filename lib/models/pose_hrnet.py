@@ -6,9 +6,10 @@ leoxiaobin/deep-high-resolution-net.pytorch.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 from yacs.config import CfgNode
 
 from lib.models import settings
@@ -16,8 +17,8 @@ from lib.models.heads import uses_all_levels
 from lib.models.layers.blocks import BasicBlock, Block, Bottleneck, residual_layers
 from lib.models.layers.branches import (
     STEM_CHANNELS,
+    BranchedNetwork,
     ExchangeModule,
-    StemmedNetwork,
     Transition,
     fuse_layers,
 )
@@ -41,45 +42,35 @@ class Stage:
         return tuple(channels * self.block.expansion for channels in self.num_channels)
 
 
-class PoseHRNet(StemmedNetwork):
-    """HRNet backbone: a stem, ``layer1`` at stride 4 and three stages with several branches.
+class PoseHRNet(BranchedNetwork):
+    """HRNet backbone: a stem, ``layer1`` at stride 4 and stages with several branches.
 
     Args:
-        stages: settings of ``layer1`` and of the three stages.
+        stages: settings of ``layer1`` and of the other stages.
         multi_scale_output: return every branch of the last stage, not only the finest.
         stem_channels: channels of the two convolutions of the stem.
     """
 
     def __init__(
         self,
-        stages: tuple[Stage, Stage, Stage, Stage],
+        stages: Sequence[Stage],
         multi_scale_output: bool = False,
         stem_channels: int = STEM_CHANNELS,
     ) -> None:
-        stage1, stage2, stage3, stage4 = stages
-        super().__init__(stage1.block, stage1.num_channels[0], stage1.num_blocks[0], stem_channels)
-        num_outputs = len(stage4.num_channels) if multi_scale_output else 1
-        self.feature_channels = stage4.out_channels[:num_outputs]
+        first, last = stages[0], stages[-1]
+        super().__init__(first.block, first.num_channels[0], first.num_blocks[0], stem_channels)
+        self.num_stages = len(stages)
+        num_outputs = len(last.num_channels) if multi_scale_output else 1
+        self.feature_channels = last.out_channels[:num_outputs]
         self.feature_strides = tuple(4 << i for i in range(num_outputs))
-        self.transition1 = transition(stage1, stage2)
-        self.stage2 = exchange_modules(stage2)
-        self.transition2 = transition(stage2, stage3)
-        self.stage3 = exchange_modules(stage3)
-        self.transition3 = transition(stage3, stage4)
-        self.stage4 = exchange_modules(stage4, num_outputs)
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        """Run the backbone on images (N, 3, H, W); H and W must be multiples of 32."""
-        branches = self.stage2(self.transition1([self.stem(x)]))
-        branches = self.stage3(self.transition2(branches))
-        return self.stage4(self.transition3(branches))
-
-
-def exchange_modules(stage: Stage, num_outputs: int | None = None) -> nn.Sequential:
-    """Build the modules of a stage; the last one outputs only ``num_outputs`` branches if given."""
-    outputs = [len(stage.num_channels)] * stage.num_modules
-    outputs[-1] = num_outputs or outputs[-1]
-    return nn.Sequential(*(exchange_module(stage, number) for number in outputs))
+        for i, (before, stage) in enumerate(itertools.pairwise(stages), start=1):
+            transition = Transition(before.out_channels, stage.out_channels, conv_bn)
+            self.add_module(f"transition{i}", transition)
+            outputs = [len(stage.num_channels)] * stage.num_modules
+            if stage is last:
+                outputs[-1] = num_outputs
+            modules = (exchange_module(stage, number) for number in outputs)
+            self.add_module(f"stage{i + 1}", nn.Sequential(*modules))
 
 
 def exchange_module(stage: Stage, num_outputs: int) -> ExchangeModule:
@@ -92,11 +83,6 @@ def exchange_module(stage: Stage, num_outputs: int) -> ExchangeModule:
     return ExchangeModule(branches, fuse_layers(channels, num_outputs, conv_bn, upsample))
 
 
-def transition(before: Stage, after: Stage) -> Transition:
-    """Build the layers that connect two stages."""
-    return Transition(before.out_channels, after.out_channels, conv_bn)
-
-
 def conv_bn(in_channels: int, out_channels: int, stride: int, with_relu: bool) -> nn.Sequential:
     """A 3x3 convolution with batch norm: (N, C, H, W) -> (N, out_channels, H/stride, W/stride)."""
     return nn.Sequential(
@@ -106,7 +92,9 @@ def conv_bn(in_channels: int, out_channels: int, stride: int, with_relu: bool) -
     )
 
 
-def upsample(in_channels: int, out_channels: int, doublings: int) -> nn.Sequential:
+def upsample(
+    in_channels: int, out_channels: int, doublings: int, mode: str = "nearest"
+) -> nn.Sequential:
     """A 1x1 convolution and upsampling: (N, C, H, W) -> (N, out_channels, 2^n H, 2^n W).
 
     n is ``doublings``.
@@ -114,16 +102,12 @@ def upsample(in_channels: int, out_channels: int, doublings: int) -> nn.Sequenti
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 1, bias=False),
         nn.BatchNorm2d(out_channels),
-        nn.Upsample(scale_factor=2.0**doublings, mode="nearest"),
+        nn.Upsample(scale_factor=2.0**doublings, mode=mode),
     )
 
 
 def build(cfg: CfgNode) -> PoseHRNet:
-    """Build the backbone from MODEL.EXTRA.
-
-    Raises:
-        InputError: if a setting is invalid. The message names its key.
-    """
+    """Build the backbone from MODEL.EXTRA; raises InputError if a setting is invalid."""
     stages = tuple(read_stage(cfg, f"STAGE{number}") for number in (1, 2, 3, 4))
     for number, (before, after) in enumerate(itertools.pairwise(stages), start=2):
         if len(after.num_channels) < len(before.num_channels):
@@ -131,9 +115,7 @@ def build(cfg: CfgNode) -> PoseHRNet:
                 f"MODEL.EXTRA.STAGE{number}.NUM_BRANCHES must be at least "
                 f"{len(before.num_channels)} as in STAGE{number - 1}, not {len(after.num_channels)}"
             )
-    size = settings.get(cfg, "MODEL.IMAGE_SIZE", (256, 256))
-    is_valid = all(side % 32 == 0 for side in size)
-    settings.require(is_valid, "MODEL.IMAGE_SIZE", "multiples of 32 for pose_hrnet", list(size))
+    settings.require_image_size(cfg, 32)
     stem_channels = settings.positive_int(cfg, "MODEL.EXTRA.STEM_INPLANES", STEM_CHANNELS)
     return PoseHRNet(stages, uses_all_levels(cfg), stem_channels)
 

@@ -4,6 +4,8 @@ Xiao, Wu, Wei: Simple Baselines for Human Pose Estimation and Tracking (ECCV 201
 and arithmetic follow lib/models/pose_resnet.py in leoxiaobin/deep-high-resolution-net.pytorch.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
@@ -25,45 +27,40 @@ class PoseResNet(PoseNetwork):
     """ResNet backbone of SimpleBaseline; the deconvolutions are in the head.
 
     Args:
-        depth: a key of DEPTHS.
+        block: block type.
+        num_blocks: number of blocks in each stage.
     """
 
-    feature_strides = (4, 8, 16, 32)
     main_level = -1
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, block: Block, num_blocks: Sequence[int]) -> None:
         super().__init__()
-        block, num_blocks = DEPTHS[depth]
-        self.feature_channels = tuple(block.expansion * c for c in (64, 128, 256, 512))
-        c1, c2, c3, _ = self.feature_channels
+        self.num_stages = len(num_blocks)
+        self.feature_strides = (4, 8, 16, 32)[: self.num_stages]
+        self.feature_channels = tuple(block.expansion * 64 << i for i in range(self.num_stages))
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = residual_layers(block, 64, 64, num_blocks[0])
-        self.layer2 = residual_layers(block, c1, 128, num_blocks[1], stride=2)
-        self.layer3 = residual_layers(block, c2, 256, num_blocks[2], stride=2)
-        self.layer4 = residual_layers(block, c3, 512, num_blocks[3], stride=2)
+        in_channels = (64, *self.feature_channels)
+        for i, count in enumerate(num_blocks):
+            layers = residual_layers(block, in_channels[i], 64 << i, count, stride=2 if i else 1)
+            self.add_module(f"layer{i + 1}", layers)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Return the outputs of the four stages for images (N, 3, H, W).
+        """Return the outputs of the stages for images (N, 3, H, W).
 
-        H and W must be multiples of 32.
+        H and W must be multiples of the last stride.
         """
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        c1 = self.layer1(x)
-        c2 = self.layer2(c1)
-        c3 = self.layer3(c2)
-        return [c1, c2, c3, self.layer4(c3)]
+        maps = []
+        for i in range(self.num_stages):
+            x = getattr(self, f"layer{i + 1}")(x)
+            maps.append(x)
+        return maps
 
 
 def build(cfg: CfgNode) -> PoseResNet:
-    """Build the backbone from MODEL.EXTRA.
-
-    Raises:
-        InputError: if a setting is invalid. The message names its key.
-    """
-    size = settings.get(cfg, "MODEL.IMAGE_SIZE", (256, 256))
-    is_valid = all(side % 32 == 0 for side in size)
-    settings.require(is_valid, "MODEL.IMAGE_SIZE", "multiples of 32 for pose_resnet", list(size))
-    return PoseResNet(settings.choice(cfg, "MODEL.EXTRA.NUM_LAYERS", DEPTHS))
+    """Build the backbone from MODEL.EXTRA; raises InputError if a setting is invalid."""
+    settings.require_image_size(cfg, 32)
+    return PoseResNet(*DEPTHS[settings.choice(cfg, "MODEL.EXTRA.NUM_LAYERS", DEPTHS)])

@@ -54,6 +54,14 @@ def choice(cfg: CfgNode, key: str, options: Collection[Any], default: Any = _REQ
     return value
 
 
+def require_image_size(cfg: CfgNode, divisor: int) -> None:
+    """Raise InputError unless the sides of MODEL.IMAGE_SIZE are multiples of ``divisor``."""
+    size = get(cfg, "MODEL.IMAGE_SIZE", (256, 256))
+    is_valid = all(side % divisor == 0 for side in size)
+    expected = f"multiples of {divisor} for {cfg.MODEL.NAME}"
+    require(is_valid, "MODEL.IMAGE_SIZE", expected, list(size))
+
+
 def require(is_valid: bool, key: str, expected: str, value: Any) -> None:
     """Raise InputError unless ``is_valid``; the message says that ``key`` must be ``expected``."""
     if not is_valid:

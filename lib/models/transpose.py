@@ -14,11 +14,9 @@ from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.models import settings
-from lib.models.layers.blocks import Block, residual_layers
-from lib.models.layers.branches import StemmedNetwork
-from lib.models.network import PoseNetwork
-from lib.models.pose_hrnet import Stage, exchange_modules, read_stage, transition
-from lib.models.pose_resnet import DEPTHS
+from lib.models.layers.blocks import Block
+from lib.models.pose_hrnet import PoseHRNet, Stage, read_stage
+from lib.models.pose_resnet import DEPTHS, PoseResNet
 
 TEMPERATURE = 10000
 DROPOUT = 0.1
@@ -99,37 +97,28 @@ class EncoderMixin(nn.Module):
         return self.global_encoder(self.reduce(x), self.pos_embedding)
 
 
-class TransPoseR(EncoderMixin, PoseNetwork):
+class TransPoseR(EncoderMixin, PoseResNet):
     """TransPose-R backbone: the first two stages of a ResNet and the encoder at stride 8.
 
     Args:
         block: block type of the ResNet.
-        num_blocks: number of blocks in each stage of the ResNet.
+        num_blocks: number of blocks in each of the two stages.
         plan: settings of the encoder.
     """
 
-    feature_strides = (4, 8)
-    main_level = -1
-
     def __init__(self, block: Block, num_blocks: Sequence[int], plan: EncoderPlan) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        narrow, wide = 64 * block.expansion, 128 * block.expansion
-        self.layer1 = residual_layers(block, 64, 64, num_blocks[0])
-        self.layer2 = residual_layers(block, narrow, 128, num_blocks[1], stride=2)
+        super().__init__(block, num_blocks)
+        narrow, wide = self.feature_channels
         self.add_encoder(plan, wide)
         self.feature_channels = (narrow, plan.channels)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the maps of layer1 and the encoder for images (N, 3, H, W) of the fixed size."""
-        x = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
-        return [x, self.encode(self.layer2(x))]
+        fine, coarse = super().features(x)
+        return [fine, self.encode(coarse)]
 
 
-class TransPoseH(EncoderMixin, StemmedNetwork):
+class TransPoseH(EncoderMixin, PoseHRNet):
     """TransPose-H backbone: an HRNet without its last stage and the encoder at stride 4.
 
     Args:
@@ -137,20 +126,14 @@ class TransPoseH(EncoderMixin, StemmedNetwork):
         plan: settings of the encoder.
     """
 
-    def __init__(self, stages: tuple[Stage, Stage, Stage], plan: EncoderPlan) -> None:
-        stage1, stage2, stage3 = stages
-        super().__init__(stage1.block, stage1.num_channels[0], stage1.num_blocks[0])
-        self.transition1 = transition(stage1, stage2)
-        self.stage2 = exchange_modules(stage2)
-        self.transition2 = transition(stage2, stage3)
-        self.stage3 = exchange_modules(stage3, 1)
-        self.add_encoder(plan, stage3.out_channels[0])
+    def __init__(self, stages: Sequence[Stage], plan: EncoderPlan) -> None:
+        super().__init__(stages)
+        self.add_encoder(plan, self.feature_channels[0])
         self.feature_channels = (plan.channels,)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the encoder's map for images (N, 3, H, W) of the fixed size."""
-        branches = self.stage2(self.transition1([self.stem(x)]))
-        return [self.encode(self.stage3(self.transition2(branches))[0])]
+        return [self.encode(super().features(x)[0])]
 
 
 def sine_positions(height: int, width: int, channels: int) -> Tensor:
@@ -176,10 +159,8 @@ def read_encoder(cfg: CfgNode, stride: int) -> EncoderPlan:
     num_heads = settings.positive_int(cfg, f"{extra}.N_HEAD")
     is_valid = channels % num_heads == 0
     settings.require(is_valid, f"{extra}.N_HEAD", f"a divisor of {channels}", num_heads)
+    settings.require_image_size(cfg, 16)
     width, height = settings.get(cfg, "MODEL.IMAGE_SIZE")
-    is_valid = width % 16 == 0 and height % 16 == 0
-    expected = f"multiples of 16 for {cfg.MODEL.NAME}"
-    settings.require(is_valid, "MODEL.IMAGE_SIZE", expected, [width, height])
     return EncoderPlan(
         channels=channels,
         num_heads=num_heads,
@@ -191,20 +172,12 @@ def read_encoder(cfg: CfgNode, stride: int) -> EncoderPlan:
 
 
 def build_r(cfg: CfgNode) -> TransPoseR:
-    """Build TransPose-R from MODEL.EXTRA.
-
-    Raises:
-        InputError: if a setting is invalid. The message names its key.
-    """
+    """Build TransPose-R from MODEL.EXTRA; raises InputError if a setting is invalid."""
     block, num_blocks = DEPTHS[settings.choice(cfg, "MODEL.EXTRA.NUM_LAYERS", DEPTHS)]
-    return TransPoseR(block, num_blocks, read_encoder(cfg, stride=8))
+    return TransPoseR(block, num_blocks[:2], read_encoder(cfg, stride=8))
 
 
 def build_h(cfg: CfgNode) -> TransPoseH:
-    """Build TransPose-H from MODEL.EXTRA.
-
-    Raises:
-        InputError: if a setting is invalid. The message names its key.
-    """
+    """Build TransPose-H from MODEL.EXTRA; raises InputError if a setting is invalid."""
     stages = tuple(read_stage(cfg, f"STAGE{number}") for number in (1, 2, 3))
     return TransPoseH(stages, read_encoder(cfg, stride=4))

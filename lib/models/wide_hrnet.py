@@ -79,11 +79,7 @@ def make_divisible(channels: int, divisor: int = 8) -> int:
 
 
 def build(cfg: CfgNode) -> LightweightHRNet:
-    """Build the backbone from MODEL.EXTRA.
-
-    Raises:
-        InputError: if a setting is invalid. The message names its key.
-    """
+    """Build the backbone from MODEL.EXTRA; raises InputError if a setting is invalid."""
     plan = read_plan(cfg)
     expand_ratio = settings.positive_int(cfg, "MODEL.EXTRA.EXPAND_RATIO")
     has_se = settings.get(cfg, "MODEL.EXTRA.WITH_SE")

@@ -1,17 +1,16 @@
 """Extraction of selected files from zip and tar archives."""
 
 import fnmatch
-import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from lib.utils.errors import InputError
-from lib.utils.files import make_folder
+from lib.utils.files import atomic_file
 from lib.utils.logs import progress
 
 # Raised when reading a damaged, truncated or encrypted archive.
@@ -43,7 +42,9 @@ def unpack(archive: Path, targets: Mapping[str, Path]) -> int:
         if target is not None:
             count += 1
             if not (target.exists() and target.stat().st_size):
-                _write(target, _chunks(content, archive))
+                # A data set has a hundred thousand files, and they can be extracted again.
+                with atomic_file(target, sync=False) as file:
+                    file.writelines(_chunks(content, archive))
     return count
 
 
@@ -88,21 +89,3 @@ def _chunks(content: Callable[[], BinaryIO], archive: Path) -> Iterator[bytes]:
 
 def _damaged(archive: Path, error: Exception) -> InputError:
     return InputError(f"{archive}: damaged or not an archive ({error}); delete it and get it again")
-
-
-def _write(target: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file atomically, but without the fsync of ``lib.utils.files``.
-
-    A data set has a hundred thousand files, and they can be extracted again.
-    """
-    make_folder(target.parent)
-    partial_file = target.with_name(f".{target.name}.partial")
-    try:
-        with partial_file.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-        os.replace(partial_file, target)
-    except OSError as error:
-        raise InputError(f"{target}: cannot write: {error.strerror}") from None
-    finally:
-        partial_file.unlink(missing_ok=True)

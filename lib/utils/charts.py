@@ -1,6 +1,5 @@
 """Histograms and bar charts."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +19,6 @@ def write_charts(
         histograms: title -> values.
         bars: title -> (names, heights).
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns, rows = max(len(histograms), 1), 1 + len(bars)
@@ -39,6 +37,4 @@ def write_charts(
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
         axes.set(title=title)
         axes.grid(alpha=0.3, axis="y")
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))

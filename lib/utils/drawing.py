@@ -1,6 +1,5 @@
 """Drawing of skeletons, boxes, heatmaps, image grids and training curves. Colors are RGB."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -254,7 +253,6 @@ def write_curves(path: str | Path, history: Sequence[dict[str, float]]) -> None:
         history: a dict per epoch with ``epoch``, ``train_loss``, ``train_acc`` and, after a
             validation, its metrics.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4))
@@ -279,6 +277,4 @@ def write_curves(path: str | Path, history: Sequence[dict[str, float]]) -> None:
     for axes in (losses, scores):
         axes.grid(alpha=0.3)
         axes.legend()
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))

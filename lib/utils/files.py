@@ -11,10 +11,11 @@ from lib.utils.errors import InputError
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
+def atomic_file(path: str | Path, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a binary file for writing that replaces ``path`` only if the block succeeds.
 
-    Missing folders are created. Of several processes only the main one writes.
+    Missing folders are created. Of several processes only the main one writes. With ``sync`` the
+    file is on the disk at the end, and not only in the system's memory.
 
     Raises:
         InputError: if the file cannot be written.
@@ -30,8 +31,9 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
         raise InputError(f"{path}: cannot write: {error.strerror or error}") from error

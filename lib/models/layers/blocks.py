@@ -6,6 +6,7 @@ Their parameter names are those of the published HRNet checkpoints
 convolution, as in torchvision.
 """
 
+import functools
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -81,41 +82,19 @@ def residual_layers(
     return nn.Sequential(block(in_channels, channels, stride), *rest)
 
 
-def heatmap_layer(in_channels: int, num_joints: int, kernel: int) -> nn.Conv2d:
-    """Convolution from (N, in_channels, H, W) to heatmaps (N, num_joints, H, W).
+def init_convolutions(network: nn.Module, method: str) -> None:
+    """Initialise convolutions in place, with biases of 0, using torch's global generator.
 
-    ``kernel`` must be odd.
-    """
-    return nn.Conv2d(in_channels, num_joints, kernel, padding=kernel // 2)
-
-
-def init_normal(network: nn.Module) -> None:
-    """Initialise in place as SimpleBaseline and HRNet do.
-
-    Convolution weights are drawn from a normal distribution with std 0.001, using torch's global
-    generator. Biases are 0 and batch norms start as the identity.
+    With the method ``normal`` the weights have std 0.001, as in SimpleBaseline and HRNet. With
+    ``kaiming`` they follow the Kaiming normal scheme (He et al. 2015): followed by a batch norm,
+    weights with std 0.001 change direction at every early step of Adam, so training from scratch is
+    several times as fast with this scheme. Gates (see ``mark_gate``) still use std 0.001. With
+    large random weights they would multiply the features by noise, and a gate with a softmax would
+    hardly learn. Small weights make all gate values nearly equal.
     """
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.normal_(module.weight, std=SMALL_STD)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
-
-
-def init_kaiming(network: nn.Module) -> None:
-    """Initialise convolutions in place with the Kaiming normal scheme (He et al. 2015).
-
-    Followed by a batch norm, weights with std 0.001 change direction at every early step of Adam,
-    so training from scratch is several times as fast with this scheme. Gates (see ``mark_gate``)
-    still use std 0.001. With large random weights they would multiply the features by noise, and
-    a gate with a softmax would hardly learn. Small weights make all gate values nearly equal.
-    """
-    for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            if getattr(module, "is_gate", False):
+            if method == "normal" or getattr(module, "is_gate", False):
                 nn.init.normal_(module.weight, std=SMALL_STD)
             else:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -129,13 +108,12 @@ def mark_gate(conv: nn.Conv2d) -> nn.Conv2d:
     return conv
 
 
-INITS = {"normal": init_normal, "kaiming": init_kaiming}
-
-
 def init_method(cfg: CfgNode) -> Callable[[nn.Module], None] | None:
     """Return the function for MODEL.INIT, or None if MODEL.INIT_WEIGHTS is False."""
-    method = settings.choice(cfg, "MODEL.INIT", INITS, default="normal")
-    return INITS[method] if settings.get(cfg, "MODEL.INIT_WEIGHTS", True) else None
+    method = settings.choice(cfg, "MODEL.INIT", ("normal", "kaiming"), default="normal")
+    if not settings.get(cfg, "MODEL.INIT_WEIGHTS", True):
+        return None
+    return functools.partial(init_convolutions, method=method)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:

@@ -17,8 +17,13 @@ ConvFactory = Callable[[int, int, int, bool], nn.Module]
 UpsampleFactory = Callable[[int, int, int], nn.Module]
 
 
-class StemmedNetwork(PoseNetwork):
-    """Base class with HRNet's first layers: two strided convolutions and residual blocks."""
+class BranchedNetwork(PoseNetwork):
+    """Base class with HRNet's first layers: two strided convolutions and residual blocks.
+
+    A subclass adds the modules ``transition1``, ``stage2``, ``transition2``, ``stage3``, ...
+    """
+
+    num_stages = 4  # layer1 is the first
 
     def __init__(
         self, block: Block, channels: int, num_blocks: int, stem_channels: int = STEM_CHANNELS
@@ -31,11 +36,17 @@ class StemmedNetwork(PoseNetwork):
         self.relu = nn.ReLU(inplace=True)
         self.layer1 = residual_layers(block, stem_channels, channels, num_blocks)
 
-    def stem(self, x: Tensor) -> Tensor:
-        """Apply the stem: images (N, 3, H, W) -> (N, C, H/4, W/4)."""
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Run the backbone on images (N, 3, H, W).
+
+        H and W must be multiples of the stride of the coarsest branch, 32 with four stages.
+        """
         x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        return self.layer1(x)
+        branches = [self.layer1(self.relu(self.bn2(self.conv2(x))))]
+        for i in range(1, self.num_stages):
+            branches = getattr(self, f"transition{i}")(branches)
+            branches = getattr(self, f"stage{i + 1}")(branches)
+        return branches
 
 
 class Transition(nn.ModuleList):

@@ -51,13 +51,7 @@ class ConvBN(nn.Sequential):
         if conv is None and kernel == stride == groups == 1:
             conv = PointwiseConv(in_channels, out_channels)
         self.conv = conv or nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel,
-            stride,
-            kernel // 2,
-            groups=groups,
-            bias=False,
+            in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
         )
         self.bn = nn.BatchNorm2d(out_channels)
         if activation is nn.ReLU:
@@ -325,10 +319,7 @@ def read_plan(cfg: CfgNode) -> Plan:
     channels = settings.positive_ints(cfg, f"{extra}.NUM_CHANNELS", NUM_STAGES + 1, "the network")
     is_even = all(number % 2 == 0 for number in channels)
     settings.require(is_even, f"{extra}.NUM_CHANNELS", "even numbers", list(channels))
-    size = settings.get(cfg, "MODEL.IMAGE_SIZE", (256, 256))
-    is_valid = all(side % 32 == 0 for side in size)
-    expected = f"multiples of 32 for {cfg.MODEL.NAME}"
-    settings.require(is_valid, "MODEL.IMAGE_SIZE", expected, list(size))
+    settings.require_image_size(cfg, 32)
     return Plan(
         num_modules=settings.positive_ints(cfg, f"{extra}.NUM_MODULES", NUM_STAGES, "the network"),
         num_blocks=settings.positive_int(cfg, f"{extra}.NUM_BLOCKS"),
