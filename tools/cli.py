@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 
 from lib.config import load_config
 from lib.core.recorder import Recorder
-from lib.core.top_down import TopDown
+from lib.core.task import Task
 from lib.core.validate import validate
 from lib.dataset.loading import TestLoader
 from lib.keypoints.poses import Poses
@@ -164,7 +164,7 @@ def set_cudnn(cfg: CfgNode) -> None:
 
 def score_test_set(
     cfg: CfgNode,
-    task: TopDown,
+    task: Task,
     batches: TestLoader,
     recorder: Recorder,
     output_dir: Path,

@@ -34,7 +34,7 @@ from lib.core.backends import network_backend
 from lib.core.codecs import build_codec
 from lib.core.optim import build_optimizer, build_schedule
 from lib.core.recorder import Recorder
-from lib.core.top_down import TopDown
+from lib.core.task import Task
 from lib.core.train import train_epoch
 from lib.dataset import build_dataset
 from lib.dataset.loading import TestLoader, train_loader
@@ -203,12 +203,7 @@ def validation_due(cfg: CfgNode, epoch: int) -> bool:
 
 
 def score_epoch(
-    cfg: CfgNode,
-    task: TopDown,
-    batches: TestLoader,
-    recorder: Recorder,
-    output_dir: Path,
-    epoch: int,
+    cfg: CfgNode, task: Task, batches: TestLoader, recorder: Recorder, output_dir: Path, epoch: int
 ) -> float:
     """Validate, log the scores as a table, and return the score that selects the best network."""
     _, values, score = score_test_set(cfg, task, batches, recorder, output_dir, epoch)

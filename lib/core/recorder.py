@@ -104,7 +104,7 @@ class Recorder:
     def save_images(
         self, phase: str, step: int, global_step: int, images: dict[str, np.ndarray]
     ) -> None:
-        """Write the images that ``TopDown.draw`` made of a batch.
+        """Write the images that ``Task.draw`` made of a batch.
 
         They are named as in the HRNet repository: ``<phase>_<step>_{gt,pred,hm_gt,hm_pred}.jpg``.
         ``gt_pred`` goes to TensorBoard, at ``global_step``.

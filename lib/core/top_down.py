@@ -1,7 +1,6 @@
 """Top-down pose estimation: the network predicts one person in a crop around their box."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from yacs.config import CfgNode
 from lib.config import skeleton_of
 from lib.core.backends import Backend
 from lib.core.codecs.codec import Outputs
+from lib.core.task import Losses, Task
 from lib.dataset import crop_of
 from lib.dataset.loading import Batch
 from lib.dataset.top_down import crop_image
@@ -23,26 +23,8 @@ MAX_PAIRS = 8  # pairs of annotated and predicted crops in one grid
 COLUMNS = 8
 
 
-@dataclass
-class Losses:
-    """Loss and accuracy of one batch, as scalar tensors.
-
-    Attributes:
-        total: the loss to minimise.
-        accuracy: PCK, averaged over the joint types annotated in the batch.
-        joints: number of these joint types.
-    """
-
-    total: torch.Tensor
-    accuracy: torch.Tensor
-    joints: torch.Tensor
-
-
-class TopDown:
-    """The top-down task: computes outputs, losses and ``Poses`` from batches.
-
-    Training, evaluation and ``Predictor`` use a network only through this class. Its batches are on
-    ``device``.
+class TopDown(Task):
+    """The top-down task.
 
     Args:
         backend: runs the network.
@@ -62,22 +44,15 @@ class TopDown:
         self._is_training = False
 
     def train(self, mode: bool = True) -> None:
-        """Set training mode, or evaluation mode if ``mode`` is False."""
         self._is_training = mode
         self.backend.train(mode)
 
-    def eval(self) -> None:
-        """Set evaluation mode."""
-        self.train(False)
-
     def forward(self, batch: Batch) -> Outputs:
-        """Return the network's outputs, in evaluation mode with the flip test."""
         if self._is_training:
             return self.backend.training_outputs(batch["image"], self._autocast)
         return self.backend.outputs(batch["image"])
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses | None:
-        """Return the loss and accuracy, or None for an exported file that includes decoding."""
         if self.backend.decodes:
             return None
         target = self.codec.encode(batch["joints"], batch["visible"])
@@ -87,7 +62,6 @@ class TopDown:
         return Losses(total, accuracy, joints)
 
     def predict(self, outputs: Outputs, batch: Batch) -> Poses:
-        """Return the people of a batch in image pixels, as tensors on ``device``."""
         keypoints, scores = self.backend.decode(outputs)
         return Poses(
             image=batch["image_index"],
@@ -101,15 +75,6 @@ class TopDown:
 
     @torch.no_grad()
     def draw(self, batch: Batch, outputs: Outputs, kinds: Collection[str]) -> dict[str, np.ndarray]:
-        """Draw RGB images of a batch.
-
-        Args:
-            kinds: ``gt`` and ``pred`` for annotated and predicted keypoints, ``hm_gt`` and
-                ``hm_pred`` for heatmaps, ``gt_pred`` for pairs of both keypoints.
-
-        Returns:
-            An image (H, W, 3) uint8 for each kind, except those that the outputs do not allow.
-        """
         images = batch["image"][:MAX_DRAWN].permute(0, 2, 3, 1).cpu().numpy()
         joints = batch["joints"][:MAX_DRAWN].cpu().numpy()
         is_visible = batch["visible"][:MAX_DRAWN].cpu().numpy() > 0
@@ -150,13 +115,6 @@ class TopDown:
         box_scores: Sequence[np.ndarray],
         batch_size: int,
     ) -> Iterator[Batch]:
-        """Yield batches for ``forward`` and ``predict``.
-
-        Args:
-            images: (H, W, 3) uint8 BGR.
-            boxes: for each image, the boxes (N, 4) of its people.
-            box_scores: for each image, the scores (N,) of its boxes.
-        """
         counts = [len(one) for one in boxes]
         image_index = np.repeat(np.arange(len(images)), counts)
         box = np.concatenate([*boxes, np.zeros((0, 4))])
@@ -184,6 +142,6 @@ def _heatmaps(images: np.ndarray, maps: torch.Tensor) -> np.ndarray:
     return heatmap_rows(images, maps[:MAX_DRAWN].float().cpu().numpy())
 
 
-def build_task(cfg: CfgNode, backend: Backend, autocast: bool = False) -> TopDown:
-    """Build the task of an experiment; ``backend`` runs its network."""
+def build_top_down(cfg: CfgNode, backend: Backend, autocast: bool = False) -> TopDown:
+    """Build the top-down task of an experiment; ``backend`` runs its network."""
     return TopDown(backend, skeleton_of(cfg), crop_of(cfg), autocast)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lib.core.codecs.codec import Outputs
-from lib.core.top_down import Losses, TopDown
+from lib.core.task import Losses, Task
 from lib.dataset.loading import Batch, to_device
 from lib.utils import distributed
 from lib.utils.errors import InputError
@@ -98,7 +98,7 @@ class Meter:
 
 
 def train_epoch(
-    task: TopDown,
+    task: Task,
     loader: DataLoader,
     optimizer: torch.optim.Optimizer,
     lr_at: Callable[[int, int], float],

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lib.core.top_down import TopDown
+from lib.core.task import Task
 from lib.core.train import EpochStats, Meter, Observer
 from lib.dataset.loading import TestLoader, to_device
 from lib.keypoints.poses import Poses
@@ -26,7 +26,7 @@ class Validation:
 
 @torch.inference_mode()
 def validate(
-    task: TopDown, loader: TestLoader, print_freq: int = 100, observe: Observer | None = None
+    task: Task, loader: TestLoader, print_freq: int = 100, observe: Observer | None = None
 ) -> Validation:
     """Predict all people of a split once.
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from lib.core.backends import TorchBackend
-from lib.core.top_down import Losses, TopDown
+from lib.core.task import Losses
+from lib.core.top_down import TopDown
 from lib.core.train import EpochStats, Meter, train_epoch
 from lib.keypoints.geometry import normalize
 from lib.utils.errors import InputError

@@ -1,0 +1,93 @@
+"""Interface through which the training and evaluation loops use a pose-estimation task."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lib.core.codecs.codec import Outputs
+from lib.dataset.loading import Batch
+from lib.keypoints.poses import Poses
+from lib.keypoints.skeletons import Skeleton
+
+
+@dataclass
+class Losses:
+    """Loss and accuracy of one batch, as scalar tensors.
+
+    Attributes:
+        total: the loss to minimise.
+        accuracy: PCK, averaged over the joint types annotated in the batch.
+        joints: number of these joint types.
+    """
+
+    total: torch.Tensor
+    accuracy: torch.Tensor
+    joints: torch.Tensor
+
+
+class Task(ABC):
+    """Interface of a task, which computes outputs, losses and ``Poses`` from batches.
+
+    Training and evaluation use a network only through this interface.
+
+    Attributes:
+        skeleton: joints of the predicted people.
+        device: device of the batches.
+    """
+
+    skeleton: Skeleton
+    device: torch.device
+
+    @abstractmethod
+    def train(self, mode: bool = True) -> None:
+        """Set training mode, or evaluation mode if ``mode`` is False."""
+
+    def eval(self) -> None:
+        """Set evaluation mode."""
+        self.train(False)
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Outputs:
+        """Return the network's outputs for a batch on ``device``.
+
+        In evaluation mode they include the flip test.
+        """
+
+    @abstractmethod
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses | None:
+        """Return the loss and accuracy, or None for an exported file that includes decoding."""
+
+    @abstractmethod
+    def predict(self, outputs: Outputs, batch: Batch) -> Poses:
+        """Return the people of a batch in image pixels, as tensors on ``device``."""
+
+    @abstractmethod
+    def draw(self, batch: Batch, outputs: Outputs, kinds: Collection[str]) -> dict[str, np.ndarray]:
+        """Draw RGB images of a batch.
+
+        Args:
+            kinds: ``gt`` and ``pred`` for annotated and predicted keypoints, ``hm_gt`` and
+                ``hm_pred`` for heatmaps, ``gt_pred`` for pairs of both keypoints.
+
+        Returns:
+            An image (H, W, 3) uint8 for each kind, except those that the outputs do not allow.
+        """
+
+    @abstractmethod
+    def batches(
+        self,
+        images: Sequence[np.ndarray],
+        boxes: Sequence[np.ndarray],
+        box_scores: Sequence[np.ndarray],
+        batch_size: int,
+    ) -> Iterator[Batch]:
+        """Yield batches for ``forward`` and ``predict``.
+
+        Args:
+            images: (H, W, 3) uint8 BGR.
+            boxes: for each image, the boxes (N, 4) of its people.
+            box_scores: for each image, the scores (N,) of its boxes.
+        """
