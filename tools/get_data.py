@@ -36,7 +36,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name, images in (("train", "training images"), ("val", "validation images")):
         add(f"--{name}", type=int, default=SIZES[name], help=f"{images} (default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the drawings (default: %(default)s)")
-    add("--half", action="store_true", help="half the width and height, in about half the time")
     add("--workers", type=int, help="number of processes (default: CPU count)")
     add("--sheet", type=Path, metavar="FILE", help="write only a sheet of samples to FILE")
     for name, data_set in DOWNLOADS.items():
@@ -83,7 +82,7 @@ def make_figures(args: argparse.Namespace) -> None:
         print(f"wrote {args.sheet}")
         return
     sizes = {"train": args.train, "val": args.val}
-    write_figures(args.root, sizes, args.seed, args.workers, progress=ProgressBar(), half=args.half)
+    write_figures(args.root, sizes, args.seed, args.workers, progress=ProgressBar())
     print(f"figures: {args.train} train and {args.val} val images in {args.root}")
 
 

@@ -44,7 +44,6 @@ from lib.utils.logs import experiment_folders
 
 EXPERIMENT = _init_paths.ROOT / "experiments" / "figures" / "hrnet" / "quickstart.yaml"
 IMAGES = {"train": 3200, "val": 150}
-HALF = True  # half-size images suffice for such small crops, and are drawn in half the time
 NUM_MEASURED = 48  # images drawn to measure the machine
 
 
@@ -109,7 +108,6 @@ def measure(opts: list[str], start: float) -> Timings:
             sizes,
             workers=1,
             progress=lambda *_: times.append(time.perf_counter()),
-            half=HALF,
         )
         small = ["DATASET.ROOT", folder, "TRAIN.WARMUP_ITERS", "0"]
         cfg = load_config(EXPERIMENT, [*opts, *small])
@@ -157,7 +155,7 @@ def estimate(cfg: CfgNode, folder: Path, timings: Timings) -> str:
     root, epochs = Path(cfg.DATASET.ROOT), epochs_left(cfg, folder)
     people = {split: timings.people * count for split, count in IMAGES.items()}
     testing = people["val"] * timings.testing
-    missing = sum(n for split, n in IMAGES.items() if not is_complete(root, {split: n}, 0, HALF))
+    missing = sum(n for split, n in IMAGES.items() if not is_complete(root, {split: n}, seed=0))
     validations = -(-epochs // cfg.TRAIN.EVAL_INTERVAL) if cfg.TRAIN.EVAL_INTERVAL else 0
     training = epochs * people["train"] * timings.training + validations * testing
     parts = {
@@ -181,9 +179,9 @@ def epochs_left(cfg: CfgNode, folder: Path) -> int:
 def draw(root: Path, split: str) -> None:
     """Draw a split of the figures in ``root`` unless it exists."""
     sizes = {split: IMAGES[split]}
-    if not is_complete(root, sizes, 0, HALF):
+    if not is_complete(root, sizes, seed=0):
         say(f"drawing {sizes[split]} images of people: {root / 'images' / split}")
-        write_figures(root, sizes, progress=ProgressBar(), half=HALF)
+        write_figures(root, sizes, progress=ProgressBar())
 
 
 def test_built_in(root: Path, folder: Path) -> float:

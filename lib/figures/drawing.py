@@ -6,7 +6,6 @@ An image depends only on (seed, split, index). Visibility flags are derived from
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from lib.figures import scenery
@@ -62,12 +61,8 @@ class Person:
     length: float
 
 
-def draw_scene(
-    seed: int, split: str, index: int, half: bool = False
-) -> tuple[np.ndarray, list[dict]]:
+def draw_scene(seed: int, split: str, index: int) -> tuple[np.ndarray, list[dict]]:
     """Draw one image of `figures`.
-
-    `half` draws the same scene at half the width and height, in half the time.
 
     Returns:
         The image, uint8 (H, W, 3) RGB, and COCO annotations without ids. Box and area are those of
@@ -75,45 +70,26 @@ def draw_scene(
         visible pixels they have no annotation.
     """
     rng = np.random.default_rng([seed, SPLITS[split], index])
-    # At half size, the resize at the end smooths the edges.
-    fine = 1 if half else 2
     size = scenery.sample_size(rng)
     light = sample_light(rng)
-    image = scenery.background(rng, size, light, fine)
+    image = scenery.background(rng, size, light)
     people = sample_people(rng, size)
     owner = np.zeros((size[1], size[0]), np.int16)
     drawn = []
     for number, person in enumerate(people, 1):
         _shadow(rng, image, person)
-        layer = render(person.parts, person.camera, light, size, fine)
+        layer = render(person.parts, person.camera, light, size)
         if layer is not None:
             _composite(image, owner, layer, number)
             drawn.append((person, layer, number))
         if rng.random() < 0.1:
             target = (*person.camera.center, person.length)
-            occluder = scenery.occluder(rng, size, light, target, fine)
+            occluder = scenery.occluder(rng, size, light, target)
             if occluder is not None:
                 _composite(image, owner, occluder, -1)
     found = [annotate(person, layer, owner, number) for person, layer, number in drawn]
     annotations = [annotation for annotation in found if annotation is not None]
-    image = scenery.apply_camera_effects(rng, image)
-    if half:
-        image = cv2.resize(image, (size[0] // 2, size[1] // 2), interpolation=cv2.INTER_AREA)
-        annotations = [_halved(annotation) for annotation in annotations]
-    return image, annotations
-
-
-def _halved(annotation: dict) -> dict:
-    """Convert an annotation to an image of half the width and height."""
-    points = np.reshape(annotation["keypoints"], (-1, 3))
-    is_labelled = points[:, 2] > 0
-    # Pixel centers have integer coordinates at both sizes.
-    points[is_labelled, :2] = np.round((points[is_labelled, :2] - 0.5) / 2, 2)
-    return annotation | {
-        "bbox": [v / 2 for v in annotation["bbox"]],
-        "area": annotation["area"] / 4,
-        "keypoints": [v for x, y, flag in points.tolist() for v in (x, y, int(flag))],
-    }
+    return scenery.apply_camera_effects(rng, image), annotations
 
 
 def sample_people(rng: np.random.Generator, size: tuple[int, int]) -> list[Person]:

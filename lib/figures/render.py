@@ -111,12 +111,9 @@ def sample_noise(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def render(
-    parts: list[Part], camera: Camera, light: "Light", size: tuple[int, int], fine: int = 2
+    parts: list[Part], camera: Camera, light: "Light", size: tuple[int, int]
 ) -> Layer | None:
-    """Render parts for an image of `size` (width, height); None if they are outside of it.
-
-    `fine` is 2 for 2 x 2 rays per pixel, which smooth the edges, or 1.
-    """
+    """Render parts for an image of `size` (width, height); None if they are outside of it."""
     cones = np.concatenate([part.cones for part in parts])
     a, scale_a = camera.project(cones[:, 0:3])
     b, scale_b = camera.project(cones[:, 3:6])
@@ -127,6 +124,7 @@ def render(
     x1, y1 = np.minimum(np.ceil(high).astype(int) + 2, size)
     if x1 - x0 < 2 or y1 - y0 < 2:
         return None
+    fine = 2
     camera = camera.zoom(fine, (float(x0), float(y0)))
     shape = ((y1 - y0) * fine, (x1 - x0) * fine)
     color, hit, body, depth = _draw(parts, cones, camera, light, shape)
@@ -136,9 +134,8 @@ def render(
         return None
     color = cv2.resize(color, size_out, interpolation=cv2.INTER_AREA)
     body_mask = cv2.resize(body, size_out, interpolation=cv2.INTER_AREA) >= 0.5
-    if fine == 2:
-        depth = np.minimum(depth[::2], depth[1::2])
-        depth = np.minimum(depth[:, ::2], depth[:, 1::2]) / fine
+    depth = np.minimum(depth[::2], depth[1::2])
+    depth = np.minimum(depth[:, ::2], depth[:, 1::2]) / fine
     return Layer(int(x0), int(y0), color, alpha, body_mask, depth)
 
 

@@ -27,7 +27,7 @@ def sample_size(rng: Rng) -> tuple[int, int]:
     return SIZES[rng.choice(len(SIZES), p=SIZE_SHARES)]
 
 
-def background(rng: Rng, size: tuple[int, int], light: Light, fine: int = 2) -> np.ndarray:
+def background(rng: Rng, size: tuple[int, int], light: Light) -> np.ndarray:
     """Draw a background, float32 (H, W, 3): outdoors, indoors, a texture or a studio; the first
     three with clutter, perhaps out of focus."""
     scene = [_outdoors, _indoors, _texture, _studio][rng.choice(4, p=[0.38, 0.3, 0.16, 0.16])]
@@ -37,7 +37,7 @@ def background(rng: Rng, size: tuple[int, int], light: Light, fine: int = 2) -> 
     for _ in range(rng.integers(0, 7)):
         _shape(rng, image)
     for _ in range(rng.integers(0, 4)):
-        layer = render(_clutter(rng), _clutter_camera(rng, size), light, size, fine)
+        layer = render(_clutter(rng), _clutter_camera(rng, size), light, size)
         if layer is not None:
             blend(image, layer)
     if rng.random() < 0.35:
@@ -254,7 +254,7 @@ def _clutter_camera(rng: Rng, size: tuple[int, int]) -> Camera:
 
 
 def occluder(
-    rng: Rng, size: tuple[int, int], light: Light, target: tuple[float, float, float], fine: int = 2
+    rng: Rng, size: tuple[int, int], light: Light, target: tuple[float, float, float]
 ) -> Layer | None:
     """Draw an object in front of a person at `target` (x, y, length in pixels); None if it is
     outside the image."""
@@ -263,7 +263,7 @@ def occluder(
     if rng.random() < 0.3:
         camera = _clutter_camera(rng, size)
         camera = Camera(camera.turn, camera.pivot, length * rng.uniform(0.35, 0.8), center, 4.0)
-        return render(_clutter(rng), camera, light, size, fine)
+        return render(_clutter(rng), camera, light, size)
     mask = np.zeros((size[1], size[0]), np.uint8)
     draw = [_box, _pole, _table, _plant, _rail][rng.integers(5)]
     draw(rng, mask, center, length)

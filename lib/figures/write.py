@@ -28,7 +28,6 @@ def write_figures(
     workers: int | None = None,
     quality: int = 90,
     progress: Progress | None = None,
-    half: bool = False,
 ) -> None:
     """Write `figures` to `root`, unless it exists.
 
@@ -43,24 +42,23 @@ def write_figures(
         workers: number of processes, by default the number of CPUs; does not affect the result.
         quality: JPEG quality, 1 to 100.
         progress: called as progress(done, total) after every image.
-        half: draw the images at half the width and height, in half the time.
 
     Raises:
         InputError: if `root` contains a different data set, or cannot be written.
     """
     root, sizes = Path(root), dict(SIZES if sizes is None else sizes)
     _check_request(sizes, seed, workers, quality)
-    if is_complete(root, sizes, seed, half):
+    if is_complete(root, sizes, seed):
         return
     try:
         for split in sizes:
             (root / "images" / split).mkdir(parents=True, exist_ok=True)
         (root / "annotations").mkdir(exist_ok=True)
         _check_space(root, sum(sizes.values()))
-        write = partial(_write_image, root, seed, quality, half)
+        write = partial(_write_image, root, seed, quality)
         rows = _draw_all(write, sizes, workers or os.cpu_count() or 1, progress)
         for split, size in sizes.items():
-            content = _coco(rows[split], _recipe(split, size, seed, half))
+            content = _coco(rows[split], _recipe(split, size, seed))
             write_atomically(_annotation_file(root, split), json.dumps(content).encode())
     except OSError as error:
         raise InputError(
@@ -68,7 +66,7 @@ def write_figures(
         ) from error
 
 
-def is_complete(root: Path, sizes: dict[str, int], seed: int, half: bool = False) -> bool:
+def is_complete(root: Path, sizes: dict[str, int], seed: int) -> bool:
     """Return True if `root` contains exactly this data set, False if it is missing or incomplete.
 
     Raises:
@@ -86,7 +84,7 @@ def is_complete(root: Path, sizes: dict[str, int], seed: int, half: bool = False
             raise InputError(
                 f"{path}: not a figures data set; choose another folder, or move that file"
             ) from error
-        recipe = _recipe(split, size, seed, half)
+        recipe = _recipe(split, size, seed)
         if found != recipe:
             have = " ".join(f"{key} {value}" for key, value in found.items())
             want = " ".join(f"{key} {value}" for key, value in recipe.items())
@@ -125,9 +123,8 @@ def _annotation_file(root: Path, split: str) -> Path:
     return root / "annotations" / f"person_keypoints_{split}.json"
 
 
-def _recipe(split: str, size: int, seed: int, half: bool) -> dict:
-    recipe = {"version": VERSION, "split": split, "images": size, "seed": seed}
-    return recipe | ({"half": True} if half else {})
+def _recipe(split: str, size: int, seed: int) -> dict:
+    return {"version": VERSION, "split": split, "images": size, "seed": seed}
 
 
 def _draw_all(
@@ -158,11 +155,11 @@ def _results(function: Callable, tasks: list, workers: int) -> Iterator[tuple]:
 
 
 def _write_image(
-    root: Path, seed: int, quality: int, half: bool, task: tuple[str, int]
+    root: Path, seed: int, quality: int, task: tuple[str, int]
 ) -> tuple[str, int, int, int, list[dict]]:
     """Draw and write one image; returns its split, index, width, height and annotations."""
     split, index = task
-    image, annotations = draw_scene(seed, split, index, half)
+    image, annotations = draw_scene(seed, split, index)
     # Not imwrite, because it hides the reason of a failure.
     _, code = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     (root / "images" / split / _file_name(index)).write_bytes(code.tobytes())

@@ -88,22 +88,6 @@ def test_annotations_are_consistent_with_the_picture():
     assert 0.6 < np.mean(np.array(flags) == 2) < 0.95
 
 
-def test_half_size_shows_the_same_scene():
-    for index in range(3):
-        image, people = draw_scene(1, "val", index)
-        half, half_people = draw_scene(1, "val", index, half=True)
-        small = cv2.resize(image, half.shape[1::-1], interpolation=cv2.INTER_AREA)
-        assert half.shape == (image.shape[0] // 2, image.shape[1] // 2, 3)
-        assert np.abs(small.astype(int) - half).mean() < 5
-        assert len(half_people) == len(people) > 0
-        for person, other in zip(people, half_people, strict=True):
-            np.testing.assert_allclose(np.array(person["bbox"]) / 2, other["bbox"], atol=1.5)
-            joints, others = joints_of(person), joints_of(other)
-            both = (joints[:, 2] > 0) & (others[:, 2] > 0)
-            expected = (joints[both, :2] - 0.5) / 2
-            np.testing.assert_allclose(others[both, :2], expected, atol=0.01)
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_left_is_the_persons_left(seed):
     """From the front it is on the right of the image, from behind on the left."""
@@ -229,8 +213,6 @@ def test_another_seed_or_size_is_refused_with_the_way_out(written, sizes, seed):
     with pytest.raises(InputError, match=r"contains different figures.*delete") as error:
         write_figures(written, sizes, seed, workers=1)
     assert "\n" not in str(error.value)
-    with pytest.raises(InputError, match=r"contains different figures.*half True"):
-        write_figures(written, TINY, 4, workers=1, half=True)
 
 
 def test_a_killed_run_does_not_look_complete_and_is_redone(tmp_path, monkeypatch):
