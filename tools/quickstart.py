@@ -43,7 +43,7 @@ from lib.utils.devices import (
 from lib.utils.logs import experiment_folders
 
 EXPERIMENT = _init_paths.ROOT / "experiments" / "figures" / "hrnet" / "quickstart.yaml"
-IMAGES = {"train": 3200, "val": 150}
+IMAGES = {"train": 2800, "val": 150}
 NUM_MEASURED = 48  # images drawn to measure the machine
 
 
