@@ -8,7 +8,7 @@
 Without --cfg it uses the built-in network (models/hrpose/, COCO's 17 joints). --input takes images,
 videos, folders, camera numbers, and patterns such as 'photos/*.jpg'.
 
-Writes drawn images and videos, and results.json in COCO's results layout, to
+Writes the images and videos with skeletons, and results.json in COCO's results layout, to
 output/demo/<experiment>/. With --annotations it also writes keypoint errors and a sheet of the
 worst images. See docs/demo.md for details.
 """
@@ -150,14 +150,15 @@ def demo_parser() -> argparse.ArgumentParser:
         metavar="CLASS",
         help="classes to detect (default: person)",
     )
-    add("--annotations", metavar="FILE", help="COCO annotations: use their boxes, report errors")
+    text = "COCO annotations: measure keypoint errors; use their boxes unless others are given"
+    add("--annotations", metavar="FILE", help=text)
     add("--batch", type=int, default=8, metavar="N", help="frames per batch (default: 8)")
     add(
         "--threshold",
         type=float,
         default=0.2,
         metavar="P",
-        help="draw joints with a score above P (default: 0.2)",
+        help="draw and track only joints with a score above P (default: 0.2)",
     )
     add("--scores", action="store_true", help="write scores next to the joints")
     add("--draw-boxes", action="store_true", help="draw boxes in images (default: only in videos)")

@@ -111,7 +111,7 @@ def test_parser() -> argparse.ArgumentParser:
         "--precision",
         default="float32",
         metavar="P",
-        help="float32 (default) or bfloat16 (for weights and OpenVINO files)",
+        help="float32 (default) or bfloat16 (PyTorch checkpoints and OpenVINO files only)",
     )
     return parser
 

@@ -4,8 +4,8 @@
   python tools/train.py --cfg FILE GPUS '(0,1)' TRAIN.BATCH_SIZE_PER_GPU 16
 
 Results go to output/<dataset>/<network>/<experiment>/, TensorBoard logs to
-log/<dataset>/<network>/<experiment>_<time>/. Without a GPU it runs on the CPU. A run
-resumes if the output folder has a checkpoint; AUTO_RESUME False starts over.
+log/<dataset>/<network>/<experiment>_<time>/. Without a GPU it runs on the CPU. With
+AUTO_RESUME True, as in the experiments here, a run resumes if the output folder has a checkpoint.
 """
 
 import argparse
@@ -288,7 +288,7 @@ def save_state(
     best: float,
     is_validated: bool,
 ) -> None:
-    """Write checkpoint.pth, under the original's names.
+    """Write checkpoint.pth; most keys are those of the HRNet repository.
 
     ``is_validated`` is False if the last epoch still has to be validated.
     """

@@ -78,7 +78,7 @@ def predict(network: Network, codec: Codec, images: Tensor, flip_test: bool) -> 
 
 
 class TorchBackend(Backend):
-    """Normalisation, network, flip test and decoding in PyTorch.
+    """A network, with normalisation, flip test and decoding in PyTorch.
 
     Args:
         network: maps normalised crops to outputs, on ``device``.
@@ -105,8 +105,8 @@ class TorchBackend(Backend):
         self._flip_test = flip_test
         self.device = torch.device(device)
         check_precision(precision)
-        self._is_half = precision == "bfloat16"
-        if self._is_half and not has_bfloat16(self.device):
+        self._is_bfloat16 = precision == "bfloat16"
+        if self._is_bfloat16 and not has_bfloat16(self.device):
             raise InputError("precision: this device does not support bfloat16; use float32")
 
     def train(self, mode: bool) -> None:
@@ -123,7 +123,7 @@ class TorchBackend(Backend):
     @torch.inference_mode()
     def outputs(self, crops: Tensor) -> Outputs:
         images = normalize(crops.to(self.device), self._is_rgb)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_half):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_bfloat16):
             return as_float(predict(self._network, self.codec, images, self._flip_test))
 
 

@@ -70,7 +70,7 @@ class Task(ABC):
 
         Args:
             kinds: ``gt`` and ``pred`` for annotated and predicted keypoints, ``hm_gt`` and
-                ``hm_pred`` for heatmaps, ``gt_pred`` for pairs of both keypoints.
+                ``hm_pred`` for heatmaps, ``gt_pred`` for both, side by side.
 
         Returns:
             An image (H, W, 3) uint8 for each kind, except those that the outputs do not allow.

@@ -1,4 +1,4 @@
-"""Data sets in COCO format: COCO itself, the figures, and the user's own.
+"""Data sets in COCO format: COCO itself, the built-in `figures`, and the user's own.
 
 By default the files are where COCO has them: ``annotations/person_keypoints_<split>.json``
 (``image_info_<split>.json`` for test splits) and ``images/<split>/``. Filtering and scoring follow
@@ -131,7 +131,7 @@ class CocoKeypoints:
         has_joints = keypoints.any((1, 2))
         keep = overlaps & (area > 0) & has_joints
         logger.info(
-            "=> %s: %d people; skipped %d without joints and %d with an empty box or one outside "
+            "=> %s: %d people; skipped %d without joints and %d with no area or a box outside "
             "the image",
             self.annotation_file,
             keep.sum(),
@@ -236,7 +236,7 @@ class CocoKeypoints:
     def _suppress(self, poses: Poses) -> tuple[np.ndarray, np.ndarray]:
         """Return person scores (P,), and the rows kept by OKS-NMS within each image.
 
-        A score is the mean score of the visible joints times the box score.
+        A score is the mean score of the joints above TEST.IN_VIS_THRE times the box score.
         """
         oks_threshold, visible_threshold, soft_nms = self._suppression
         joint_scores = poses.scores.astype(np.float64)
@@ -344,7 +344,10 @@ def _overlaps_image(boxes: np.ndarray, width: np.ndarray, height: np.ndarray) ->
 def _clip_boxes(
     boxes: np.ndarray, width: np.ndarray, height: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Clip boxes (N, 4) to their images; also return flags (N,) of those that overlap theirs.
+    """Clip boxes (N, 4) to their images; also return flags (N,) of those that can be used.
+
+    The top left corner is moved into the image, and the box is cut at the right and bottom edge.
+    Boxes beyond those two edges cannot be used.
 
     As in the published code, the last pixel of a box is at x + width - 1.
     """

@@ -53,13 +53,13 @@ class TopDownDataset(Dataset):
         image: uint8 (3, H, W), RGB.
         joints: float32 (K, 2), x, y in crop pixels; 0 if not annotated.
         visible: float32 (K,), 1 if the joint is annotated.
-        center, scale: float32 (2,), the cropped box: centre in pixels, and size / 200 pixels, of
-            the image or, if the sample is flipped, of the mirrored image.
+        center, scale: float32 (2,), the cropped box: its centre in pixels, and its size in pixels
+            / 200. In a mirrored sample, they refer to the mirrored image.
         rotation: float32, degrees.
         box: float32 (4,), annotated or detected x, y, width, height in image pixels.
         score: float32, detection score.
         index: int64, row in ``source.table``.
-        image_index: int64, row of the image in ``source.table``.
+        image_index: int64, index of the image in ``source.table.paths``.
 
     A training sample depends only on (seed, epoch, row). The order of samples, the number of
     workers and resuming a run do not change it. ``augmentation`` is None for evaluation.
@@ -137,7 +137,7 @@ class TopDownDataset(Dataset):
         center, scale = view.center, view.scale
         has_enough_joints = visible.sum() > settings.half_body_joints
         if has_enough_joints and rng.random() < settings.half_body_probability:
-            # Normal, not uniform, as in the published code: the upper body is chosen in 69 %.
+            # As in the published code, normal and not uniform: the upper body is chosen in 69 %.
             prefers_upper = rng.standard_normal() < 0.5
             upper_body, aspect_ratio = self.skeleton.upper_body, self.crop.aspect_ratio
             half = half_body_box(joints, visible, upper_body, prefers_upper, aspect_ratio)

@@ -1,4 +1,4 @@
-"""Poses: people with keypoints, the common result type of all networks and files."""
+"""Poses: people with keypoints, the common result type of all networks, in PyTorch or exported."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -31,7 +31,7 @@ class Poses:
     ``poses[3]`` is one person, a ``Pose``; a slice, indices or a mask select a ``Poses``. A task
     returns tensors on its device; ``numpy()`` converts them to arrays.
 
-    image: (P,) int64, row of the image in the data set's table, or index of the input image.
+    image: (P,) int64, index of the image in the data set's table, or index of the input image.
     keypoints: (P, K, 2) float32, x and y in image pixels.
     scores: (P, K) float32, keypoint scores.
     score: (P,) float32, person score: the mean of the keypoint scores.

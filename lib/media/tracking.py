@@ -31,7 +31,7 @@ class Tracker:
     Args:
         skeleton: joints, with sigmas for OKS.
         max_missed: number of consecutive frames after which a track without a match ends.
-        joint_threshold: joints with a lower score do not count in OKS.
+        joint_threshold: joints with a lower score in the new frame do not count in OKS.
     """
 
     def __init__(

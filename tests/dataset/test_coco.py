@@ -92,9 +92,7 @@ def test_people_that_cannot_be_used_are_left_out_and_counted(tmp_path, content, 
         table = coco(tmp_path).table
     assert len(table) == 1
     np.testing.assert_array_equal(table.joints[0].ravel()[:2], kept["keypoints"][:2])
-    assert (
-        "1 people; skipped 1 without joints and 2 with an empty box or one outside" in caplog.text
-    )
+    assert "1 people; skipped 1 without joints and 2 with no area or a box outside" in caplog.text
     assert len(table.image_ids) == 3
 
 
