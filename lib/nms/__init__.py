@@ -119,9 +119,16 @@ def oks_iou(
     own_area = arguments.check_array("area", area, (), "one number, in square pixels")
     arguments.check_areas(own_area.reshape(1))
     row = np.empty(len(people.areas))
-    pairs = (joints_of_person, people.keypoints, float(own_area), people.areas)
     with np.errstate(all="ignore"):
-        kernels().oks_row(*pairs, people.variances, people.min_score, row)
+        kernels().oks_row(
+            joints_of_person,
+            people.keypoints,
+            float(own_area),
+            people.areas,
+            people.variances,
+            people.min_score,
+            row,
+        )
     return row
 
 

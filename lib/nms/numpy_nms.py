@@ -92,9 +92,10 @@ def oks_groups(
             best, rest = remaining[0], remaining[1:]
             kept[count] = best
             count += 1
-            overlap = np.empty(len(rest))
-            pairs = (keypoints[best], keypoints[rest], areas[best], areas[rest])
-            oks_row(*pairs, variances, min_score, overlap)
+            others, overlap = keypoints[rest], np.empty(len(rest))
+            oks_row(
+                keypoints[best], others, areas[best], areas[rest], variances, min_score, overlap
+            )
             remaining = rest[~(overlap > threshold)]
     return count
 
@@ -125,9 +126,10 @@ def soft_oks_groups(
             best, rest = rest[index], np.delete(rest, index)
             kept[count] = best
             count += 1
-            overlap = np.empty(len(rest))
-            pairs = (keypoints[best], keypoints[rest], areas[best], areas[rest])
-            oks_row(*pairs, variances, min_score, overlap)
+            others, overlap = keypoints[rest], np.empty(len(rest))
+            oks_row(
+                keypoints[best], others, areas[best], areas[rest], variances, min_score, overlap
+            )
             lowered = scores[rest] * np.exp(-(overlap**2) / threshold)
             lowered[np.isnan(lowered)] = -np.inf
             scores[rest] = np.where(np.isnan(overlap), scores[rest], lowered)
