@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import io
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -99,10 +100,26 @@ def score(path: str, opts: list[str]) -> float:
     raise InputError(f"{path}: the test set has no ground truth")
 
 
-def run_tool(tool: str, path: str, opts: list[str]) -> None:
-    """Run a tool in a new process, which frees its memory and threads."""
-    words = [sys.executable, str(TOOLS / tool), "--cfg", path, *opts]
-    if subprocess.run(words).returncode:
+def run_tool(
+    tool: str, path: str, opts: list[str], processes: int = 1, quiet: bool = False
+) -> None:
+    """Run a tool in a new process, which frees its memory and threads.
+
+    Args:
+        processes: number of processes, which share the cores; several are run by torchrun.
+        quiet: show the output only if the tool fails.
+    """
+    words = [str(TOOLS / tool), "--cfg", path, *opts]
+    environment = dict(os.environ)
+    if processes > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+        words = [*launcher, str(processes), *words]
+        environment["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // processes, 1))
+    pipe = subprocess.PIPE if quiet else None
+    ended = subprocess.run([sys.executable, *words], env=environment, stdout=pipe, stderr=pipe)
+    if ended.returncode:
+        if quiet:
+            sys.stderr.buffer.write(ended.stdout + ended.stderr)
         raise InputError(f"tools/{tool} --cfg {path} failed")
 
 

@@ -2,6 +2,7 @@
 
   python tools/train.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml
   python tools/train.py --cfg FILE GPUS '(0,1)' TRAIN.BATCH_SIZE_PER_GPU 16
+  torchrun --nproc_per_node=2 tools/train.py --cfg FILE
 
 Results go to output/<dataset>/<network>/<experiment>/, TensorBoard logs to
 log/<dataset>/<network>/<experiment>_<time>/. Without a GPU it runs on the CPU. With
@@ -57,6 +58,12 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
+    with distributed.process_group():
+        train()
+
+
+def train() -> None:
+    """Train the experiment given on the command line."""
     args, cfg = parse_experiment(train_parser())
     output_dir, log_dir = open_experiment(cfg, args, "train")
     seed_everything(cfg.SEED)
@@ -65,7 +72,8 @@ def main() -> None:
     train_batches, test_batches = build_loaders(cfg, devices)
     network = build_network(cfg)
     codec = build_codec(cfg, skeleton_of(cfg))
-    backend = network_backend(cfg, to_devices(network, devices), codec, devices[0])
+    trained_network = distributed.data_parallel(to_devices(network, devices))
+    backend = network_backend(cfg, trained_network, codec, devices[0])
     task = build_task(cfg, backend, use_bfloat16(cfg, devices))
     optimizer = build_optimizer(cfg, network)
     scale = lr_scale(args, train_batches.batch_size) if args.autoscale_lr else 1.0
@@ -94,7 +102,7 @@ def main() -> None:
     for epoch in range(begin, cfg.TRAIN.END_EPOCH):
         # Seeds dropout, so that a resumed run draws the same numbers.
         seed_everything(cfg.SEED + 1 + epoch)
-        trained = train_epoch(
+        stats = train_epoch(
             task,
             train_batches,
             optimizer,
@@ -104,7 +112,8 @@ def main() -> None:
             augment=lambda images, step, epoch=epoch: photometric(images, (seed, epoch, step)),
             observe=partial(record_step, cfg, task, recorder, lr_at, len(train_batches), epoch),
         )
-        recorder.add_epoch(epoch, trained, lr_at(epoch, 0))
+        distributed.average(network.buffers())  # batch norm statistics
+        recorder.add_epoch(epoch, stats, lr_at(epoch, 0))
         best = finish_epoch(epoch, best)
 
     checkpoint.save(network.state_dict(), output_dir / "final_state.pth")

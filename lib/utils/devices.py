@@ -22,8 +22,11 @@ RANK_STRIDE = 1_000_003  # difference between the seeds of consecutive ranks
 def choose_devices(gpus: Sequence[int]) -> list[torch.device]:
     """Return the GPUs of ``gpus`` that exist, or the CPU if there are none; logs what is missing.
 
-    On the CPU this calls ``keep_memory``.
+    In a distributed run each process uses one GPU, whatever ``gpus`` is. On the CPU this calls
+    ``keep_memory``.
     """
+    if distributed.world_size() > 1:
+        gpus = [distributed.local_rank()]
     available = torch.cuda.device_count()
     chosen = [torch.device("cuda", gpu) for gpu in gpus if 0 <= gpu < available]
     if not chosen:

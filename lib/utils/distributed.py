@@ -3,11 +3,32 @@
 Without an initialized process group there is one process, with rank 0.
 """
 
+import contextlib
+import os
 import sys
+import warnings
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+
+@contextlib.contextmanager
+def process_group() -> Iterator[None]:
+    """Within the block, join the processes that torchrun started. Does nothing without torchrun."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank())
+    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def rank() -> int:
@@ -20,6 +41,11 @@ def world_size() -> int:
     """Return the number of processes."""
     dist = _initialized()
     return dist.get_world_size() if dist else 1
+
+
+def local_rank() -> int:
+    """Return the rank of this process among those on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def is_main() -> bool:
@@ -42,6 +68,33 @@ def all_reduce_sum(value: "torch.Tensor") -> "torch.Tensor":
         value = value.clone()
         _initialized().all_reduce(value)
     return value
+
+
+def average(tensors: "Iterable[torch.Tensor]") -> None:
+    """Average floating-point tensors over all processes, in place; others are left unchanged."""
+    if world_size() == 1:
+        return
+    for tensor in tensors:
+        if tensor.is_floating_point():
+            tensor.copy_(all_reduce_sum(tensor) / world_size())
+
+
+def data_parallel(model: "torch.nn.Module") -> "torch.nn.Module":
+    """Wrap a network so that training averages the gradients of all processes.
+
+    Batch norm statistics are computed by each process; see ``average``.
+    """
+    if world_size() == 1:
+        return model
+    from torch.nn.parallel import DistributedDataParallel
+
+    warnings.filterwarnings("ignore", "Grad strides do not match")  # harmless, in channels-last
+    with warnings.catch_warnings():
+        # Newer releases of PyTorch have other names for broadcast_buffers.
+        warnings.simplefilter("ignore", FutureWarning)
+        # Buffers are not broadcast: it would also happen in evaluation, where processes have
+        # different numbers of batches and would wait for each other forever.
+        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def _initialized() -> Any:

@@ -87,7 +87,13 @@ def console_handler() -> logging.Handler:
 
 
 def progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:
-    """Iterate over ``items`` with a progress bar on a terminal; without one elsewhere."""
+    """Iterate over ``items`` with a progress bar on a terminal; without one elsewhere.
+
+    Of several processes only the main one shows it.
+    """
+    if not distributed.is_main():  # the redirected log would be printed, too
+        yield from items
+        return
     with logging_redirect_tqdm():
         # disable=None: no bar if standard error is not a terminal.
         yield from tqdm(

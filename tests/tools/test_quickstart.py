@@ -33,11 +33,13 @@ def quickstart(tool, command, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "EXPERIMENT", tmp_path / "quickstart.yaml")
     monkeypatch.setattr(module, "IMAGES", {"train": 4, "val": 2})
     monkeypatch.setattr(module, "NUM_MEASURED", 4)
+    monkeypatch.setattr(module, "MEASURED_EPOCHS", 1)
     monkeypatch.setattr("os.cpu_count", lambda: 1)  # no processes for drawing
 
-    def in_this_process(name, path, opts):
+    def in_this_process(name, path, opts, processes=1, quiet=False):
         name = name.removesuffix(".py")
-        run.ran.append(f"{name} {Path(path).stem}")
+        if not quiet:  # the measurement is quiet
+            run.ran.append(f"{name} {Path(path).stem}")
         ended = command(name, "--cfg", path, *opts)
         assert ended.code == 0, ended
 
@@ -77,7 +79,7 @@ def test_it_draws_tests_trains_tests_and_goes_on_after_an_end(quickstart, tmp_pa
     drawn = {path: path.stat().st_mtime_ns for path in (tmp_path / "figures").rglob("*.j*")}
     assert len(drawn) == 4 + 2 + 2
 
-    assert quickstart().code == 0  # two epochs: one is left
+    assert quickstart("TRAIN.END_EPOCH", "2").code == 0
     assert quickstart.ran == WHOLE
     assert "1 epoch" in quickstart.said
     assert len(history(quickstart.folder)) == 2
@@ -119,6 +121,19 @@ def test_the_estimate_adds_up_what_is_left(quickstart, tmp_path):
     torch.save({"epoch": 10, "state_dict": {}, "optimizer": {}}, tmp_path / "checkpoint.pth")
     text = module.estimate(cfg, tmp_path, speed)
     assert re.search(r"^ +training +0 s$", text, re.M)
+
+
+def test_a_slow_machine_trains_for_as_many_epochs_as_fit(quickstart, tmp_path):
+    module = quickstart.module
+    cfg = load_config(module.EXPERIMENT, ["TRAIN.END_EPOCH", "14"])
+    speed = module.Timings(
+        start=10, image=5, training=3, testing=7, testing_built_in=11, people=2
+    )  # 24 s an epoch, 140 s for the rest
+    for seconds, epochs in ((1000, 14), (140 + 6 * 24, 6), (0, module.MIN_EPOCHS)):
+        assert module.choose_epochs(cfg, tmp_path, speed, seconds) == epochs
+    torch.save({}, tmp_path / "checkpoint.pth")  # a started run keeps its number
+    (tmp_path / "config_train.yaml").write_text("TRAIN: {END_EPOCH: 9}")
+    assert module.choose_epochs(cfg, tmp_path, speed, 1000) == 9
 
 
 def test_a_wrong_setting_is_one_line(quickstart):

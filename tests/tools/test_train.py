@@ -271,6 +271,22 @@ def test_a_broken_image_in_a_worker_is_one_line_from_the_real_command_in_any_fol
     assert ended.stderr == f"error: {name}: {reason}\n"
 
 
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
+def test_two_processes_train_together_and_one_resumes(root, command):
+    path = write(root, AUTO_RESUME=True, TRAIN={"END_EPOCH": 2, "BATCH_SIZE_PER_GPU": 1})
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    words = [sys.executable, "-m", *launcher, str(TRAIN), "--cfg", str(path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("Epoch: [0][0/3]") == 1, "only the main process logs"
+    folder = output(root)
+    assert len(list(folder.glob("*_train.log"))) == 1
+    assert [row["epoch"] for row in history(folder)] == ["0", "1"]
+    assert command("train", "--cfg", path, "TRAIN.END_EPOCH", "3").code == 0
+    assert len(history(folder)) == 3
+
+
 def test_a_yaml_that_cannot_be_read_is_one_line(root, command):
     path = root.parent / "bad.yaml"
     assert is_one_line(command("train", "--cfg", path), "bad.yaml", "No such file")
