@@ -224,6 +224,21 @@ def experiment(path: Path, root: Path, dataset: str = "coco", **sections: dict) 
     return path
 
 
+def scenes(path: Path, root: Path, dataset: str = "coco", **sections: dict) -> Path:
+    """Write a YAML for a very narrow HigherHRNet on whole images, with ``sections`` merged."""
+    content = yaml.safe_load(experiment(path, root, dataset).read_text())
+    del content["DATASET"]["PROB_HALF_BODY"]
+    content["MODEL"] |= {"TARGET_TYPE": "tags", "HEAD": "higher"}
+    content["MODEL"] |= {"IMAGE_SIZE": [128, 128], "HEATMAP_SIZE": [32, 32]}
+    content["MODEL"]["EXTRA"]["DECONV"] = {"NUM_CHANNELS": [8], "NUM_BASIC_BLOCKS": 1}
+    content["TRAIN"]["BATCH_SIZE_PER_GPU"] = 2
+    content["TEST"] = {"FLIP_TEST": False}
+    for name, values in sections.items():
+        content.setdefault(name, {}).update(values)
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
 def randomize_weights(network: nn.Module) -> nn.Module:
     """Set weights, always the same, whose outputs are of order 1 and have clear maxima.
 

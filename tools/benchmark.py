@@ -2,7 +2,8 @@
 
 Each is compared with a simpler reference in the same run: NumPy, pycocotools or plain PyTorch.
 
-  python tools/benchmark.py data                   loading and post-processing of samples
+  python tools/benchmark.py data                   loading of samples and
+post-processing of outputs
   python tools/benchmark.py nms                    NMS of 104,125 detections, as in COCO val
   python tools/benchmark.py load                   reading a train2017-sized annotation file
   python tools/benchmark.py forward --cfg FILE     forward pass: PyTorch, with folded batch norms,
@@ -10,7 +11,7 @@ Each is compared with a simpler reference in the same run: NumPy, pycocotools or
   python tools/benchmark.py predict --cfg FILE     image to keypoints, with each backend
 
 data, nms and load measure CPU time on one thread, so other work on the machine has little effect.
-forward and predict measure wall-clock time on all threads. Each time is that of the fastest run.
+forward and predict measure wall-clock time on all threads. All times are those of the fastest run.
 The exit code is 1 if results differ from the reference.
 """
 

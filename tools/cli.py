@@ -1,4 +1,4 @@
-"""Command line of an experiment, and other code that the commands share."""
+"""Command-line parsing for experiments, and other code shared by the commands."""
 
 import argparse
 import logging
@@ -14,7 +14,7 @@ from lib.config import load_config
 from lib.core.recorder import Recorder
 from lib.core.task import Task
 from lib.core.validate import validate
-from lib.dataset.loading import TestLoader
+from lib.dataset.loading import SceneLoader, TestLoader
 from lib.keypoints.poses import Poses
 from lib.utils import zoo
 from lib.utils.errors import InputError
@@ -165,7 +165,7 @@ def set_cudnn(cfg: CfgNode) -> None:
 def score_test_set(
     cfg: CfgNode,
     task: Task,
-    batches: TestLoader,
+    batches: TestLoader | SceneLoader,
     recorder: Recorder,
     output_dir: Path,
     epoch: int = 0,

@@ -9,8 +9,8 @@ Without --cfg it uses the built-in network (models/hrpose/, COCO's 17 joints). -
 videos, folders, camera numbers, and patterns such as 'photos/*.jpg'.
 
 Writes the images and videos with skeletons, and results.json in COCO's results layout, to
-output/demo/<experiment>/. With --annotations it also writes keypoint errors and a sheet of the
-worst images. See docs/demo.md for details.
+output/demo/<experiment>/. With --annotations it also writes keypoint errors and a contact
+sheet of the worst images. See docs/demo.md for details.
 """
 
 import argparse
@@ -107,7 +107,9 @@ def main() -> None:
     total = count_frames(items)
     size = 1 if total is None else args.batch  # a camera's frame must not wait for a batch to fill
     found = predict_frames(frames, box_source, predictor, size)
-    write_all(args, folder, skeleton, found, total, annotated, problems)
+    # Predictions are in the order of the annotations if these are the only source of boxes.
+    is_in_order = not (args.boxes or args.detector or is_bottom_up(cfg))
+    write_all(args, folder, skeleton, found, total, annotated, is_in_order, problems)
     if problems.count:
         sys.exit(1)
 
@@ -210,6 +212,11 @@ def is_built_in(args: argparse.Namespace) -> bool:
     return args.cfg is built_in.EXPERIMENT
 
 
+def is_bottom_up(cfg: CfgNode) -> bool:
+    """Return True if the network finds everybody in a whole image."""
+    return cfg.MODEL.TARGET_TYPE == "tags"
+
+
 def choose_weights(args: argparse.Namespace, cfg: CfgNode) -> Path:
     """Return --weights, or the built-in weights, or those of the experiment."""
     if args.weights:
@@ -241,7 +248,15 @@ def choose_box_source(
     annotated: GroundTruth | None,
     problems: ErrorReporter,
 ) -> BoxSource:
-    """Return the source of boxes that the options select."""
+    """Return the source of boxes that the options select.
+
+    Raises:
+        InputError: boxes are given for a bottom-up network, which finds people by itself.
+    """
+    if is_bottom_up(cfg):
+        if args.boxes or args.detector not in (None, "none"):
+            raise InputError("--boxes, --detector: this network finds people without boxes")
+        return whole_images
     threshold = args.detector_threshold
     if args.boxes:
         people = (PERSON,) if cfg.DATASET.DATASET in SKELETONS else ()
@@ -269,6 +284,7 @@ def write_all(
     found: Iterator[tuple[Frame, Poses]],
     total: int | None,
     annotated: GroundTruth | None,
+    is_in_order: bool,
     problems: ErrorReporter,
 ) -> None:
     """Write all results. After Ctrl-C or an error, finished results are kept."""
@@ -278,7 +294,6 @@ def write_all(
         pictures = DrawingWriter(folder / "pictures", skeleton, *options)
     follow = None if args.no_track else VideoTracker(skeleton, args.threshold, args.smooth)
     accuracy = Accuracy(skeleton) if annotated is not None else None
-    is_in_order = not args.boxes and args.detector is None
     start, count, empty, failure = time.monotonic(), 0, 0, None
     with atomic_file(folder / "results.json") as file:
         results = ResultsWriter(file, annotated.categories[0] if annotated else PERSON)

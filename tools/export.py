@@ -43,6 +43,8 @@ BATCHES = (1, 3)
 def main() -> None:
     args = parse_args()
     cfg = load_config(args.cfg, args.opts)
+    if cfg.MODEL.TARGET_TYPE == "tags":
+        raise InputError("MODEL.TARGET_TYPE: bottom-up networks (tags) cannot be exported yet")
     target = target_file(args)
     skeleton = skeleton_of(cfg)
     make_folder(target.parent)

@@ -1,7 +1,7 @@
 """Download a data set, or draw the built-in one, into the folder that the experiments expect.
 
   python tools/get_data.py figures                      draw the built-in data set in data/figures
-  python tools/get_data.py figures --sheet sheet.png    write only a sheet of samples
+  python tools/get_data.py figures --sheet sheet.png    write only a contact sheet of samples
   python tools/get_data.py coco                         download COCO to data/coco
   python tools/get_data.py coco --split val2017         download only one split
   python tools/get_data.py mpii|crowdpose|atrw          download another data set
@@ -37,7 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         add(f"--{name}", type=int, default=SIZES[name], help=f"{images} (default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the drawings (default: %(default)s)")
     add("--workers", type=int, help="number of processes (default: CPU count)")
-    add("--sheet", type=Path, metavar="FILE", help="write only a sheet of samples to FILE")
+    add("--sheet", type=Path, metavar="FILE", help="write only a contact sheet of samples to FILE")
     for name, data_set in DOWNLOADS.items():
         splits, default = list(data_set.splits), " ".join(data_set.default)
         add = add_command(commands, name, f"splits: {', '.join(splits)}; default: {default}")

@@ -5,9 +5,9 @@
       TEST.MODEL_FILE models/pytorch/pose_coco/hrnet_w32_coco_256x192-c78dce93_20200708.pth
 
 Prints the scores as a Markdown table, with the published scores if the weights are listed in
-models/zoo.yaml (tools/get_weights.py downloads them). Writes the results and a sheet of predictions
-to output/<dataset>/<network>/<experiment>/. Without TEST.MODEL_FILE it tests model_best.pth in that
-folder.
+models/zoo.yaml (tools/get_weights.py downloads them). Writes the results and a contact sheet
+of predictions to output/<dataset>/<network>/<experiment>/. Without TEST.MODEL_FILE it tests
+model_best.pth in that folder.
 
 TEST.MODEL_FILE may also be an exported file (.onnx, .xml, .ts) from tools/export.py.
 """
@@ -38,7 +38,8 @@ from lib.core.published import published_lines
 from lib.core.recorder import Recorder
 from lib.core.sheets import write_prediction_sheet
 from lib.dataset import build_dataset
-from lib.dataset.loading import TestLoader
+from lib.dataset.bottom_up import SceneDataset
+from lib.dataset.loading import test_loader
 from lib.dataset.top_down import TopDownDataset
 from lib.keypoints.geometry import PIXEL_STD
 from lib.keypoints.poses import Poses
@@ -73,7 +74,7 @@ def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     logger.info("=> testing %s in %s", weights, args.precision)
 
     dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
-    batches = TestLoader(
+    batches = test_loader(
         dataset,
         cfg.TEST.BATCH_SIZE_PER_GPU * len(devices),
         choose_workers(cfg.WORKERS),
@@ -132,24 +133,26 @@ def check_options(args: argparse.Namespace, weights: str) -> None:
         )
 
 
-def write_people(dataset: TopDownDataset, poses: Poses, path: Path) -> None:
+def write_people(dataset: TopDownDataset | SceneDataset, poses: Poses, path: Path) -> None:
     """Write all people as a JSON list.
 
-    Each has the image, the crop's centre and size in pixels, the box score, and the keypoints
-    (K, 3) as x, y in image pixels and score.
+    Each has the image, the keypoints (K, 3) as x, y in image pixels and score, and for a top-down
+    network the crop's centre and size in pixels and the box score, else the person's score.
     """
     table = dataset.table
-    people = [
-        {
-            "image": table.path(pose.row),
+    people = []
+    for pose, person in zip(poses, poses.with_scores(), strict=True):
+        entry = {
+            "image": table.paths[pose.image].decode(),
             "image_id": int(table.image_ids[pose.image]),
-            "center": table.center[pose.row].tolist(),
-            "size": (table.scale[pose.row] * PIXEL_STD).tolist(),
-            "score": pose.box_score,
-            "keypoints": person.tolist(),
         }
-        for pose, person in zip(poses, poses.with_scores(), strict=True)
-    ]
+        if pose.row >= 0:
+            entry["center"] = table.center[pose.row].tolist()
+            entry["size"] = (table.scale[pose.row] * PIXEL_STD).tolist()
+            entry["score"] = pose.box_score
+        else:
+            entry["score"] = pose.score
+        people.append({**entry, "keypoints": person.tolist()})
     write_atomically(path, json.dumps(people).encode())
     logger.info("=> keypoints of %d people: %s", len(people), path)
 

@@ -38,7 +38,7 @@ from lib.core.recorder import Recorder
 from lib.core.task import Task
 from lib.core.train import train_epoch
 from lib.dataset import build_dataset
-from lib.dataset.loading import TestLoader, train_loader
+from lib.dataset.loading import SceneLoader, TestLoader, test_loader, train_loader
 from lib.dataset.photometric import photometric_of
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint, load_pretrained
@@ -140,14 +140,14 @@ def train_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--autoscale-lr",
         action="store_true",
-        help="multiply TRAIN.LR by the total batch size / that of the YAML file",
+        help="scale TRAIN.LR by the ratio of the total batch size to the YAML file's",
     )
     return parser
 
 
 def build_loaders(
     cfg: CfgNode, devices: list[torch.device]
-) -> tuple[DataLoader, TestLoader | None]:
+) -> tuple[DataLoader, TestLoader | SceneLoader | None]:
     """Build the training loader and, if TRAIN.EVAL_INTERVAL is not 0, the test loader."""
     workers = choose_workers(cfg.WORKERS)
     pin_memory = cfg.PIN_MEMORY and devices[0].type == "cuda"
@@ -156,7 +156,7 @@ def build_loaders(
     if cfg.TRAIN.EVAL_INTERVAL:
         test_set = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
         batch_size = cfg.TEST.BATCH_SIZE_PER_GPU * len(devices)
-        test_batches = TestLoader(test_set, batch_size, workers, pin_memory)
+        test_batches = test_loader(test_set, batch_size, workers, pin_memory)
     batch_size = cfg.TRAIN.BATCH_SIZE_PER_GPU * len(devices)
     train_batches = train_loader(
         train_set, batch_size, workers, cfg.TRAIN.SHUFFLE, pin_memory, len(devices)
@@ -212,7 +212,12 @@ def validation_due(cfg: CfgNode, epoch: int) -> bool:
 
 
 def score_epoch(
-    cfg: CfgNode, task: Task, batches: TestLoader, recorder: Recorder, output_dir: Path, epoch: int
+    cfg: CfgNode,
+    task: Task,
+    batches: TestLoader | SceneLoader,
+    recorder: Recorder,
+    output_dir: Path,
+    epoch: int,
 ) -> float:
     """Validate, log the scores as a table, and return the score that selects the best network."""
     _, values, score = score_test_set(cfg, task, batches, recorder, output_dir, epoch)

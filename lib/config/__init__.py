@@ -9,14 +9,15 @@ import ast
 import copy
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from yacs.config import CfgNode
 
-from lib.config.default import IGNORED, default_config
+from lib.config import higher_hrnet
+from lib.config.default import BOTTOM_UP_ONLY, IGNORED, TOP_DOWN_ONLY, default_config
 from lib.config.joints import resolve_joints, skeleton_of
 from lib.config.networks import EXTRA
 from lib.utils.errors import InputError
@@ -43,6 +44,8 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     """
     layers = _read_layers(Path(path))
     layers.append(("command line", _options_tree(opts)))
+    if _network_name(layers, "") == higher_hrnet.NAME:
+        layers = [(source, higher_hrnet.translate(tree, source)) for source, tree in layers]
     cfg = default_config()
     network = _network_name(layers, cfg.MODEL.NAME)
     if network in EXTRA:
@@ -51,6 +54,7 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         _merge(cfg, tree, source, "", open_extra=network not in EXTRA)
     _resolve_paths(cfg)
     _check(cfg, str(path))
+    _check_task(cfg, str(path))
     resolve_joints(cfg)
     cfg.freeze()
     return cfg
@@ -192,8 +196,9 @@ def _coerce_sequence(value: Any, default: list | tuple, where: str) -> list | tu
     is_number = isinstance(value, int) and not isinstance(value, bool)
     items = [value] if is_number else value  # GPUS 0 means GPUS (0,)
     kind = type(default[0]) if default else object
-    if not isinstance(items, (list, tuple)) or not all(isinstance(i, kind) for i in items):
-        kinds = {int: "integers", str: "strings"}.get(kind, "values")
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(items, (list, tuple)) or not all(isinstance(i, accepted) for i in items):
+        kinds = {int: "integers", str: "strings", float: "numbers"}.get(kind, "values")
         raise InputError(f"{where} must be a list of {kinds}, not {value!r}")
     return type(default)(items)
 
@@ -219,10 +224,8 @@ def _check(cfg: CfgNode, source: str) -> None:
 
     def require(is_valid: bool, key: str, expected: str) -> None:
         if not is_valid:
-            node = cfg
-            for name in key.split("."):
-                node = node[name]
-            raise InputError(f"{source}: {key} must be {expected}, not {node!r}")
+            value = _value(cfg, key)
+            raise InputError(f"{source}: {key} must be {expected}, not {value!r}")
 
     for key in ("IMAGE_SIZE", "HEATMAP_SIZE"):
         size = cfg.MODEL[key]
@@ -261,3 +264,36 @@ def _check(cfg: CfgNode, source: str) -> None:
     require(is_valid, "TEST.OKS_THRE", expected)
     formats = ("jpg", "png", "zip")
     require(cfg.DATASET.DATA_FORMAT in formats, "DATASET.DATA_FORMAT", "jpg, png or zip")
+    _check_scenes(cfg, require)
+
+
+def _check_scenes(cfg: CfgNode, require: Callable[[bool, str, str], None]) -> None:
+    """Check the settings of bottom-up experiments."""
+    data, test = cfg.DATASET, cfg.TEST
+    require(data.MAX_NUM_PEOPLE > 0, "DATASET.MAX_NUM_PEOPLE", "at least 1")
+    require(data.SCALE_TYPE in ("short", "long"), "DATASET.SCALE_TYPE", "short or long")
+    require(0 < data.MIN_SCALE <= data.MAX_SCALE, "DATASET.MIN_SCALE", "above 0, to MAX_SCALE")
+    require(0 <= data.MAX_TRANSLATE < 100, "DATASET.MAX_TRANSLATE", "from 0 to below 100")
+    scales = test.SCALE_FACTOR
+    is_valid = len(scales) > 0 and all(0 < scale <= 4 for scale in scales)
+    require(is_valid, "TEST.SCALE_FACTOR", "a list of numbers above 0, at most 4")
+    is_valid = len(scales) == 1 or 1 in scales
+    require(is_valid, "TEST.SCALE_FACTOR", "a list that contains 1, whose tags are used")
+
+
+def _check_task(cfg: CfgNode, source: str) -> None:
+    """Raise InputError if a key of the other task is set."""
+    is_bottom_up = cfg.MODEL.TARGET_TYPE == "tags"
+    defaults = default_config()
+    for key in TOP_DOWN_ONLY if is_bottom_up else BOTTOM_UP_ONLY:
+        if _value(cfg, key) != _value(defaults, key):
+            task = "top-down networks, not for" if is_bottom_up else "bottom-up networks, with"
+            raise InputError(
+                f"{source}: {key} is only for {task} MODEL.TARGET_TYPE tags; remove it"
+            )
+
+
+def _value(cfg: CfgNode, key: str) -> Any:
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg

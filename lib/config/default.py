@@ -30,11 +30,11 @@ _C.MODEL.INIT_WEIGHTS = True  # initialise with MODEL.INIT; False keeps PyTorch'
 _C.MODEL.INIT = "normal"  # normal (std 0.001, as in the papers) or kaiming (faster from scratch)
 _C.MODEL.PRETRAINED = ""  # checkpoint to start from, loaded where it fits; '' trains from scratch
 _C.MODEL.NUM_JOINTS = 0  # keypoints per person; 0 uses the data set's number
-_C.MODEL.HEAD = "heatmap"  # a key of lib.models.heads.HEADS: heatmap, sr, srpose or simcc
+_C.MODEL.HEAD = "heatmap"  # a key of lib.models.heads.HEADS: heatmap, sr, srpose, simcc, higher
 _C.MODEL.TARGET_TYPE = "gaussian"  # a key of lib.core.codecs.CODECS
 _C.MODEL.SIMDR_SPLIT_RATIO = 2.0  # simcc: bins per input pixel
 _C.MODEL.IMAGE_SIZE = [256, 256]  # network input
-_C.MODEL.HEATMAP_SIZE = [64, 64]  # network output
+_C.MODEL.HEATMAP_SIZE = [64, 64]  # network output; the coarser one of two
 _C.MODEL.SIGMA = 2.0  # std of the target Gaussian, in heatmap pixels; in bins for simcc
 _C.MODEL.SIMDR_SIGMA = []  # simcc with Gaussian targets: std along x and y, in bins; [] uses SIGMA
 _C.MODEL.EXTRA = CN()  # settings of the chosen network; see lib/config/networks.py
@@ -47,6 +47,11 @@ _C.LOSS.LABEL_SMOOTHING = 0.1  # simcc with one-hot targets: label smoothing
 _C.LOSS.MEAN_OVER_BINS = False  # simcc: average the loss over bins (leeyegy/SimCC norm_*.yaml)
 _C.LOSS.BETA = 10.0  # rtm_simcc: factor on outputs and targets before the softmax
 _C.LOSS.USE_DIFFERENT_JOINTS_WEIGHT = False  # weight each joint as the data set defines
+# tags: loss weights of each output, with HigherHRNet's names.
+_C.LOSS.HEATMAPS_LOSS_FACTOR = [1.0, 1.0]
+_C.LOSS.PUSH_LOSS_FACTOR = [0.001, 0.001]  # keeps the tags of different people apart
+_C.LOSS.PULL_LOSS_FACTOR = [0.001, 0.001]  # keeps the tags of one person together
+_C.LOSS.AE_LOSS_TYPE = "exp"  # tags: form of the push loss, exp or max (a hinge)
 
 _C.DATASET = CN()
 _C.DATASET.ROOT = ""
@@ -61,6 +66,13 @@ _C.DATASET.ROT_FACTOR = 30.0  # std of random rotation, degrees; 60 % of samples
 _C.DATASET.PROB_HALF_BODY = 0.0  # half-body augmentation: probability
 _C.DATASET.NUM_JOINTS_HALF_BODY = 8  # half-body augmentation: only with more visible joints
 _C.DATASET.PROB_SHIFT = 0.0  # probability of shifting a training box, by up to a fifth of its size
+# tags: random transform of whole images, with HigherHRNet's names.
+_C.DATASET.MAX_ROTATION = 30.0  # degrees
+_C.DATASET.MIN_SCALE = 0.75  # side of the square that is cut out, relative to the image's
+_C.DATASET.MAX_SCALE = 1.5
+_C.DATASET.SCALE_TYPE = "short"  # the side of the image that MIN_SCALE refers to, short or long
+_C.DATASET.MAX_TRANSLATE = 40.0  # shift for a square of 200 pixels, in pixels
+_C.DATASET.MAX_NUM_PEOPLE = 30  # tags: people per image whose tags are trained or grouped
 # Photometric augmentation of training samples, by probability (lib/dataset/photometric.py).
 _C.DATASET.PROB_COLOR = 0.0  # random exposure, contrast, gamma, white balance, saturation and hue
 _C.DATASET.PROB_GRAY = 0.0  # grayscale
@@ -114,6 +126,17 @@ _C.TEST.IMAGE_THRE = 0.1  # drop boxes with a lower detection score
 _C.TEST.SOFT_NMS = False  # keep the 20 poses per image that soft NMS ranks highest
 _C.TEST.OKS_THRE = 0.5  # NMS: poses with a higher OKS are duplicates
 _C.TEST.IN_VIS_THRE = 0.0  # exclude joints with a lower score from the score of a person
+# tags: grouping of joints into people, with HigherHRNet's names (REFINE_PEOPLE: its REFINE).
+_C.TEST.SCALE_FACTOR = [1.0]  # sizes of the image at which heatmaps are computed and averaged
+_C.TEST.PROJECT2IMAGE = True  # enlarge heatmaps and tags to the network's input first
+_C.TEST.NMS_KERNEL = 5  # side of the window in which a peak is the maximum
+_C.TEST.NMS_PADDING = 2  # half of NMS_KERNEL
+_C.TEST.DETECTION_THRESHOLD = 0.1  # joints with a lower score are dropped
+_C.TEST.TAG_THRESHOLD = 1.0  # maximum distance between the tags of a joint and its person
+_C.TEST.USE_DETECTION_VAL = True  # match by rounded tag distance, then by score
+_C.TEST.IGNORE_TOO_MUCH = False  # with MAX_NUM_PEOPLE people, start no new ones
+_C.TEST.ADJUST = True  # sub-pixel positions
+_C.TEST.REFINE_PEOPLE = True  # fill in the joints that were not found
 _C.TEST.COCO_BBOX_FILE = ""  # detections: a JSON list of image_id, category_id, bbox, score
 _C.TEST.MODEL_FILE = ""  # weights to test; '': model_best.pth or final_state.pth of the output
 
@@ -136,6 +159,23 @@ IGNORED = frozenset(
         "TEST.NMS_THRE",
         "TEST.BBOX_THRE",
     }
+)
+
+
+# Keys of one task only: they must keep their defaults in the other.
+TOP_DOWN_ONLY = (
+    *("LOSS.USE_OHKM", "LOSS.USE_DIFFERENT_JOINTS_WEIGHT", "DATASET.SELECT_DATA"),
+    *("DATASET.SCALE_FACTOR", "DATASET.ROT_FACTOR", "DATASET.PROB_HALF_BODY"),
+    *("DATASET.PROB_SHIFT", "TEST.POST_PROCESS", "TEST.REFINE", "TEST.BLUR_KERNEL"),
+    *("TEST.SHIFT_HEATMAP", "TEST.SOFT_NMS", "TEST.COCO_BBOX_FILE"),
+)
+BOTTOM_UP_ONLY = (
+    *("LOSS.HEATMAPS_LOSS_FACTOR", "LOSS.PUSH_LOSS_FACTOR", "LOSS.PULL_LOSS_FACTOR"),
+    *("LOSS.AE_LOSS_TYPE", "DATASET.MAX_ROTATION", "DATASET.MIN_SCALE", "DATASET.MAX_SCALE"),
+    *("DATASET.SCALE_TYPE", "DATASET.MAX_TRANSLATE", "DATASET.MAX_NUM_PEOPLE"),
+    *("TEST.SCALE_FACTOR", "TEST.PROJECT2IMAGE", "TEST.NMS_KERNEL", "TEST.NMS_PADDING"),
+    *("TEST.DETECTION_THRESHOLD", "TEST.TAG_THRESHOLD", "TEST.USE_DETECTION_VAL"),
+    *("TEST.IGNORE_TOO_MUCH", "TEST.ADJUST", "TEST.REFINE_PEOPLE"),
 )
 
 

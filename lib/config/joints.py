@@ -36,9 +36,10 @@ class _File(msgspec.Struct):
 def resolve_joints(cfg: CfgNode) -> None:
     """Complete the joint settings of an experiment in place.
 
-    A MODEL.NUM_JOINTS of 0 becomes the data set's number. For a data set in COCO format that is not
-    in SKELETONS, empty values of DATASET.JOINT_NAMES, FLIP_PAIRS, SIGMAS and LIMBS are filled in.
-    The configuration can then be used without the annotations.
+    If MODEL.NUM_JOINTS is 0, it is set to the data set's number of joints.
+    For a data set in COCO
+    format that is not in SKELETONS, empty values of DATASET.JOINT_NAMES, FLIP_PAIRS, SIGMAS and
+    LIMBS are filled in. The configuration can then be used without the annotations.
 
     Raises:
         InputError: if the data set is unknown, or its joints are missing or inconsistent.

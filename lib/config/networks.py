@@ -34,6 +34,13 @@ _POSE_HRNET.STAGE1 = _stage(1, [64], "BOTTLENECK")
 _POSE_HRNET.STAGE2 = _stage(1, [32, 64])
 _POSE_HRNET.STAGE3 = _stage(4, [32, 64, 128])
 _POSE_HRNET.STAGE4 = _stage(3, [32, 64, 128, 256])
+# HEAD higher: what follows each of the deconvolutions, with HigherHRNet's names.
+_POSE_HRNET.DECONV = CN()
+_POSE_HRNET.DECONV.NUM_DECONVS = 1
+_POSE_HRNET.DECONV.NUM_CHANNELS = [32]
+_POSE_HRNET.DECONV.KERNEL_SIZE = [4]
+_POSE_HRNET.DECONV.NUM_BASIC_BLOCKS = 4
+_POSE_HRNET.DECONV.CAT_OUTPUT = [True]  # deconvolve the previous output, too
 
 
 def _lightweight() -> CN:

@@ -1,5 +1,25 @@
 """Training and evaluation. ``build_task`` builds the task of an experiment."""
 
-from lib.core.top_down import build_top_down as build_task
+from collections.abc import Callable
 
-__all__ = ["build_task"]
+from yacs.config import CfgNode
+
+from lib.core.backends import Backend
+from lib.core.bottom_up import build_bottom_up
+from lib.core.task import Task
+from lib.core.top_down import build_top_down
+
+__all__ = ["TASKS", "build_task"]
+
+# Task of a MODEL.TARGET_TYPE; all others are top-down.
+TASKS: dict[str, Callable[[CfgNode, Backend, bool], Task]] = {"tags": build_bottom_up}
+
+
+def build_task(cfg: CfgNode, backend: Backend, autocast: bool = False) -> Task:
+    """Build the task of an experiment.
+
+    Args:
+        backend: runs the network.
+        autocast: train in bfloat16 where PyTorch considers it safe.
+    """
+    return TASKS.get(cfg.MODEL.TARGET_TYPE, build_top_down)(cfg, backend, autocast)

@@ -69,7 +69,7 @@ class Backend(ABC):
 def predict(network: Network, codec: Codec, images: Tensor, flip_test: bool) -> Outputs:
     """Run the network on normalised crops (N, 3, H, W).
 
-    With ``flip_test``, the result is the average with the outputs for the mirrored crops.
+    With ``flip_test``, the outputs are averaged with those for the mirrored crops.
     """
     outputs = network(images)
     if flip_test:

@@ -105,7 +105,7 @@ def _setting(cfg: CfgNode, key: str) -> Any:
 
 
 class Runner:
-    """Base class of runners. Calling one with an input on the CPU returns the outputs there."""
+    """Base class of runners, which map an input tensor on the CPU to output tensors on the CPU."""
 
     description: Description
 

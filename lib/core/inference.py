@@ -37,12 +37,13 @@ class Predictor:
         detector: finds people in images given without boxes. It takes a list of (H, W, 3) uint8
             RGB images and returns a tuple (boxes, scores) for each: boxes (N, 4) as x, y, width,
             height, and scores (N,). See lib.media.detectors.
-        precision: float32, or bfloat16 where device and backend support it.
+        precision: ``float32`` or ``bfloat16``.
         backend: a backend (lib/core/backends.py) to use instead of building one from ``weights``.
 
     Raises:
-        InputError: ``weights`` or ``backend`` without ``cfg``; ``cfg`` without weights or
-            TEST.MODEL_FILE; or a file that cannot be read or does not match the experiment.
+        InputError: ``weights`` or ``backend`` without ``cfg``, or both at once; ``cfg`` without
+            weights, backend or TEST.MODEL_FILE; a file that cannot be read or does not match the
+            experiment; or bfloat16 without support by the device or backend.
     """
 
     def __init__(
@@ -65,6 +66,8 @@ class Predictor:
         backend = backend or build_backend(cfg, self.skeleton, weights, device, precision)
         self._task = build_task(cfg, backend)
         self._task.eval()
+        if detector is not None and not self._task.uses_boxes:
+            raise InputError("detector: this network finds people by itself; remove the detector")
         self._detector = detector
         self._batch_size = cfg.TEST.BATCH_SIZE_PER_GPU
 
@@ -79,7 +82,7 @@ class Predictor:
         boxes: Boxes | Sequence[Boxes | None] | None = None,
         box_scores: Sequence[float] | Sequence[Sequence[float] | None] | None = None,
     ) -> Poses | list[Poses]:
-        """Predict the people in ``boxes``, in their order.
+        """Predict the keypoints of the person in each box, in the order of ``boxes``.
 
         The people of all images share batches of TEST.BATCH_SIZE_PER_GPU.
 
@@ -88,6 +91,7 @@ class Predictor:
                 uint8 RGB array; or a list or tuple of these.
             boxes: (N, 4) x, y, width, height in pixels; a list of these for several images. For
                 None, the detector finds the boxes; without a detector, the whole image is one box.
+                A bottom-up network (MODEL.TARGET_TYPE tags) finds everybody without boxes.
             box_scores: (N,) scores of the boxes; a list of these for several images. Default: 1.
 
         Returns:
@@ -119,6 +123,8 @@ class Predictor:
         boxes: Sequence[Boxes | None],
         box_scores: Sequence[np.ndarray | None],
     ) -> list[Poses]:
+        if not self._task.uses_boxes and any(given is not None for given in boxes):
+            raise InputError("boxes: this network finds people without boxes; remove them")
         bgr_images = [_as_bgr(image) for image in images]
         checked_boxes, scores = self._choose_boxes(bgr_images, boxes, box_scores)
         predicted = [Poses.empty(len(self.skeleton))]
@@ -166,7 +172,7 @@ def _experiment(
     if cfg is None:
         if weights is not None or backend is not None:
             raise InputError(
-                "cfg: required with weights or backend, the experiment of their network"
+                "cfg: required with weights or backend; pass the experiment that they belong to"
             )
         return load_config(built_in.EXPERIMENT), built_in.WEIGHTS
     if weights is None and backend is None:

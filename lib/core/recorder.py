@@ -46,7 +46,7 @@ class Recorder:
     def log_train_step(
         self, epoch: int, step: int, steps: int, stats: EpochStats, lr: float
     ) -> None:
-        """Log a training step in the HRNet repository's format, and to TensorBoard."""
+        """Log a training step, in a format like the HRNet repository's, and to TensorBoard."""
         logger.info("Epoch: [%d][%d/%d]\t%s", epoch, step, steps, _step_text(stats))
         global_step = epoch * steps + step
         self._writer.add_scalar("train_loss", stats.loss, global_step)

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 
 from lib.core.codecs.codec import Codec
+from lib.core.codecs.tags import TagCodec
+from lib.dataset.bottom_up import SceneDataset
 from lib.dataset.image import read_image
 from lib.dataset.top_down import TopDownDataset
 from lib.keypoints.poses import Poses
@@ -18,7 +20,11 @@ MIN_HEIGHT = 256  # smaller samples are enlarged to about this height
 
 
 def write_prediction_sheet(
-    dataset: TopDownDataset, poses: Poses, path: str | Path, count: int = 24, height: int = 300
+    dataset: TopDownDataset | SceneDataset,
+    poses: Poses,
+    path: str | Path,
+    count: int = 24,
+    height: int = 300,
 ) -> None:
     """Write a sheet of up to ``count`` images, evenly spaced over the data set, with skeletons.
 
@@ -43,13 +49,43 @@ def write_prediction_sheet(
     write_image(path, mosaic(cells, WIDTH))
 
 
-def write_sample_sheet(dataset: TopDownDataset, codec: Codec, path: Path, count: int) -> None:
+def _scene_cells(dataset: SceneDataset, codec: TagCodec, rows: np.ndarray) -> list[np.ndarray]:
+    """Draw training samples of whole images, each with its labels and with its targets.
+
+    In the second image, regions without a loss are dark.
+    """
+    skeleton, cells = dataset.skeleton, []
+    for row in rows:
+        sample = dataset[0, int(row)]
+        rgb = np.ascontiguousarray(sample["image"].permute(1, 2, 0).numpy())
+        masks = [sample[f"mask{number}"][None] for number in range(len(codec.sizes))]
+        targets = codec.encode(sample["joints"][None], sample["visible"][None], masks)
+        overlay = targets[-1].heatmaps[0].amax(0).numpy()
+        size = rgb.shape[1::-1]
+        alpha, mask = (
+            cv2.resize(part, size)[..., None] for part in (overlay, masks[-1][0].numpy())
+        )
+        shaded = rgb * (1 - alpha) * (0.2 + 0.4 * mask) + alpha * (255, 230, 0)
+        zoom = size[0] / codec.sizes[0][0]
+        for person, flags in zip(sample["joints"][0], sample["visible"], strict=True):
+            joints, limbs = person.numpy() * zoom, skeleton.limbs
+            draw_person(rgb, joints, flags.numpy() > 0, limbs, skeleton.flip_pairs)
+        cells += [rgb, shaded.astype(np.uint8)]
+    return cells
+
+
+def write_sample_sheet(
+    dataset: TopDownDataset | SceneDataset, codec: Codec | TagCodec, path: Path, count: int
+) -> None:
     """Write a sheet of ``count`` samples, evenly spaced over the data set.
 
     Each sample is drawn twice: with its labelled joints, and with the target heatmaps of all its
     joints as an overlay.
     """
     rows = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
+    if isinstance(dataset, SceneDataset):
+        write_image(path, image_grid(_scene_cells(dataset, codec, rows), columns=6))
+        return
     samples = [dataset[0, int(row)] for row in rows]
     joints, visible = (torch.stack([s[name] for s in samples]) for name in ("joints", "visible"))
     maps = codec.encode(joints, visible).heatmaps

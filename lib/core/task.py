@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -34,10 +35,12 @@ class Task(ABC):
     Training and evaluation use a network only through this interface.
 
     Attributes:
+        uses_boxes: False if a task finds people without boxes.
         skeleton: joints of the predicted people.
         device: device of the batches.
     """
 
+    uses_boxes: ClassVar[bool] = True
     skeleton: Skeleton
     device: torch.device
 
@@ -58,7 +61,11 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Outputs, batch: Batch) -> Losses | None:
-        """Return the loss and accuracy, or None for an exported file that includes decoding."""
+        """Return the loss and accuracy, or None if they are unknown.
+
+        They are unknown for an exported file that includes decoding, and for a bottom-up network in
+        evaluation.
+        """
 
     @abstractmethod
     def predict(self, outputs: Outputs, batch: Batch) -> Poses:
@@ -88,6 +95,6 @@ class Task(ABC):
 
         Args:
             images: (H, W, 3) uint8 BGR.
-            boxes: for each image, the boxes (N, 4) of its people.
+            boxes: for each image, the boxes (N, 4) of its people; ignored without ``uses_boxes``.
             box_scores: for each image, the scores (N,) of its boxes.
         """

@@ -7,7 +7,7 @@ import torch
 
 from lib.core.task import Task
 from lib.core.train import EpochStats, Meter, Observer
-from lib.dataset.loading import TestLoader, to_device
+from lib.dataset.loading import SceneLoader, TestLoader, to_device
 from lib.keypoints.poses import Poses
 from lib.utils import distributed
 from lib.utils.logs import progress
@@ -26,7 +26,10 @@ class Validation:
 
 @torch.inference_mode()
 def validate(
-    task: Task, loader: TestLoader, print_freq: int = 100, observe: Observer | None = None
+    task: Task,
+    loader: TestLoader | SceneLoader,
+    print_freq: int = 100,
+    observe: Observer | None = None,
 ) -> Validation:
     """Predict all people of a split once.
 

@@ -8,16 +8,17 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from lib.config import skeleton_of
+from lib.dataset.bottom_up import SceneAugmentation, SceneDataset
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.crowdpose import CrowdPoseKeypoints
 from lib.dataset.mpii import MpiiKeypoints
 from lib.dataset.source import Source
 from lib.dataset.table import is_well_centered
 from lib.dataset.top_down import Augmentation, TopDownDataset
-from lib.keypoints.geometry import Crop
+from lib.keypoints.geometry import PIXEL_STD, Crop
 from lib.utils.errors import InputError
 
-__all__ = ["DATASETS", "build_dataset", "crop_of"]
+__all__ = ["DATASETS", "build_dataset", "crop_of", "output_sizes"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,8 @@ logger = logging.getLogger(__name__)
 def _coco(
     cfg: CfgNode, split: str, is_train: bool, cls: type[CocoKeypoints] = CocoKeypoints
 ) -> Source:
-    uses_detector = not is_train and not cfg.TEST.USE_GT_BBOX
+    is_bottom_up = cfg.MODEL.TARGET_TYPE == "tags"
+    uses_detector = not is_train and not cfg.TEST.USE_GT_BBOX and not is_bottom_up
     if uses_detector and not cfg.TEST.COCO_BBOX_FILE:
         raise InputError(
             "TEST.COCO_BBOX_FILE: no file of detected boxes is given; set it, or set "
@@ -45,6 +47,7 @@ def _coco(
         annotations=cfg.DATASET.ANNOTATIONS,
         images=cfg.DATASET.IMAGES,
         categories=cfg.DATASET.CATEGORIES,
+        whole_images=is_bottom_up,
     )
 
 
@@ -65,6 +68,8 @@ def _mpii(cfg: CfgNode, split: str, is_train: bool) -> Source:
             "DATASET.ANNOTATIONS: only for data sets in COCO format, not for mpii; set "
             "DATASET.DATASET to a name of your own"
         )
+    if cfg.MODEL.TARGET_TYPE == "tags":
+        raise InputError("DATASET.DATASET: mpii has no test on whole images; use COCO's format")
     return MpiiKeypoints(cfg.DATASET.ROOT, split, data_format=cfg.DATASET.DATA_FORMAT)
 
 
@@ -77,8 +82,10 @@ DATASETS: dict[str, Callable[[CfgNode, str, bool], Source]] = {
 }
 
 
-def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset:
+def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset | SceneDataset:
     """Build the dataset of one split of DATASET.DATASET; augmented if ``is_train``.
+
+    With MODEL.TARGET_TYPE ``tags`` its samples are whole images, else crops of single people.
 
     Raises:
         InputError: if files are missing or broken, a setting does not fit the data set, or the
@@ -103,6 +110,8 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset:
             "has left and right joints",
             name,
         )
+    if cfg.MODEL.TARGET_TYPE == "tags":
+        return _scenes(cfg, source, is_train)
     if is_train and cfg.DATASET.SELECT_DATA:
         source.table = source.table.select(is_well_centered(source.table))
         if not len(source.table):
@@ -116,6 +125,40 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset:
         shift_probability=cfg.DATASET.PROB_SHIFT,
     )
     return TopDownDataset(source, crop_of(cfg), augmentation if is_train else None, cfg.SEED)
+
+
+def _scenes(cfg: CfgNode, source: Source, is_train: bool) -> SceneDataset:
+    """Build the dataset of whole images of ``source``."""
+    width, height = cfg.MODEL.IMAGE_SIZE
+    if width != height:
+        raise InputError(
+            f"MODEL.IMAGE_SIZE: must be square for MODEL.TARGET_TYPE tags, not {width}x{height}"
+        )
+    data = cfg.DATASET
+    augmentation = SceneAugmentation(
+        flip=data.FLIP,
+        max_rotation=data.MAX_ROTATION,
+        min_scale=data.MIN_SCALE,
+        max_scale=data.MAX_SCALE,
+        relative_to_long=data.SCALE_TYPE == "long",
+        max_shift=data.MAX_TRANSLATE / PIXEL_STD,
+    )
+    return SceneDataset(
+        source,
+        width,
+        output_sizes(cfg),
+        augmentation if is_train else None,
+        cfg.SEED,
+        cfg.TEST.SCALE_FACTOR,
+    )
+
+
+def output_sizes(cfg: CfgNode) -> list[tuple[int, int]]:
+    """Return the (width, height) of each output of a bottom-up network in training."""
+    width, height = cfg.MODEL.HEATMAP_SIZE
+    extra = cfg.MODEL.EXTRA.get("DECONV", {}) if cfg.MODEL.HEAD == "higher" else {}
+    steps = extra.get("NUM_DECONVS", 0)
+    return [(width << i, height << i) for i in range(1 + steps)]
 
 
 def crop_of(cfg: CfgNode) -> Crop:

@@ -19,8 +19,8 @@ from lib.utils.reading import read_json
 MAX_OUTSIDE = 0.1  # distance a joint may lie outside its box, as a fraction of the box size
 # Thresholds of ``swapped_pairs``:
 MIN_DISTANCE = 0.15  # between a left and a right joint, as a fraction of the box width
-MIN_AGREEMENT = 0.9  # fraction of people in which two pairs must have the same left-right order
-MIN_PEOPLE = 20  # needed to measure that fraction
+MIN_AGREEMENT = 0.9  # two pairs with the same left-right order in this fraction of people agree
+MIN_PEOPLE = 20  # with fewer people, two pairs are assumed to agree
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,10 @@ def check_annotations(path: str) -> tuple[list[Finding], np.ndarray]:
             found.append(Finding("invalid visibility flag", location, message))
         labelled = sum(flag > 0 for flag in flags)
         if person.num_keypoints is not None and person.num_keypoints != labelled:
-            message = f"num_keypoints is {person.num_keypoints:g}, but labelled joints: {labelled}"
+            message = (
+                f"num_keypoints is {person.num_keypoints:g}, but the number of labelled joints is "
+                f"{labelled}"
+            )
             found.append(Finding("wrong num_keypoints", location, message))
     return found, np.array([(image.width, image.height) for image in images])
 

@@ -24,11 +24,14 @@ from lib.dataset.coco_json import (
     ImageArrays,
     UnreadCocoFile,
     check_keypoint_count,
+    clip_boxes,
     image_arrays,
+    overlaps_image,
     people_of,
 )
+from lib.dataset.scenes import SceneAnnotation, SceneFile, Scenes, read_scenes
 from lib.dataset.table import Table
-from lib.keypoints.geometry import PIXEL_STD, box_to_center_scale, is_valid_box
+from lib.keypoints.geometry import PIXEL_STD, box_to_center_scale
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton, chosen_categories
 from lib.nms import oks_nms_groups
@@ -65,11 +68,16 @@ class CocoKeypoints:
         annotations: annotation file, relative to ``root``; ``{split}`` is replaced by the split.
             '' for COCO's own name.
         images: image folder, relative to ``root``, likewise.
-        categories: category names; empty for all categories that share the same joints.
+        whole_images: for bottom-up networks: ``scenes`` has the annotations of whole images, and
+            predictions are not rescored.
+        categories: category names; empty for all categories with the joint names of
+            the first one that has any.
 
     Raises:
         InputError: if a file is missing or not in COCO format, or no usable person is left.
     """
+
+    _masks_boxes = True  # of unlabelled people without a segmentation, for bottom-up networks
 
     def __init__(
         self,
@@ -86,6 +94,7 @@ class CocoKeypoints:
         annotations: str = "",
         images: str = "",
         categories: Sequence[str] = (),
+        whole_images: bool = False,
     ) -> None:
         self.skeleton = skeleton
         self.split = split
@@ -98,13 +107,17 @@ class CocoKeypoints:
         self._suppression = (oks_threshold, visible_threshold, soft_nms)
         self._aspect_ratio = aspect_ratio
 
-        content = read_json(file, CocoFile if detections is None else UnreadCocoFile, LAYOUT)
+        layout = CocoFile if detections is None else UnreadCocoFile
+        content = read_json(file, SceneFile if whole_images else layout, LAYOUT)
         if not content.images or not content.categories:
             raise InputError(f"{file}: `images` or `categories` is empty")
         listed = image_arrays(content.images, str(folder), data_format, str(file))
         self.has_ground_truth = bool(content.annotations)
         self._categories = chosen_categories(content.categories, categories, str(file))
-        if detections is None:
+        self.scenes: Scenes | None = None
+        if whole_images:
+            self.table = self._whole_images(content.annotations, listed)
+        elif detections is None:
             self.table = self._annotated(content.annotations, listed)
         else:
             self.table = self._detected(detections, score_threshold, listed)
@@ -115,6 +128,31 @@ class CocoKeypoints:
             return f"annotations/image_info_{split}.json", "images/test2017"
         return f"annotations/person_keypoints_{split}.json", f"images/{split}"
 
+    def _whole_images(self, annotations: list[SceneAnnotation], images: ImageArrays) -> Table:
+        """Build the table of all labelled people, and set ``scenes``."""
+        if len(self._categories) > 1:
+            raise InputError(
+                "DATASET.CATEGORIES: a bottom-up network finds one category; name it here"
+            )
+        joints = len(self.skeleton)
+        source, uses_boxes = self.annotation_file, self._masks_boxes
+        self.scenes = read_scenes(annotations, self._categories, joints, images, source, uses_boxes)
+        people = self.scenes.people
+        regions = sum(map(len, self.scenes.unlabelled))
+        logger.info(
+            "=> %s: %d images, %d people, %d regions without labels",
+            source,
+            len(images.ids),
+            len(people),
+            regions,
+        )
+        image = images.rows(np.array([a.image_id for a in people], np.int64), source)
+        box = np.array([a.bbox for a in people], np.float32).reshape(-1, 4)
+        keypoints = np.array([a.keypoints for a in people], np.float32).reshape(-1, joints, 3)
+        category = np.array([a.category_id for a in people], np.int64)
+        keep, score = np.ones(len(people), bool), np.ones(len(people), np.float32)
+        return self._table(images, keep, image, box, keypoints, score, category)
+
     def _annotated(self, annotations: list[Annotation], images: ImageArrays) -> Table:
         """Build the table of annotated people, sorted by image."""
         if not annotations:
@@ -124,7 +162,7 @@ class CocoKeypoints:
         ids = np.array([a.image_id for a in people], np.int64)
         image = images.rows(ids, self.annotation_file)
         given = np.array([a.bbox for a in people], np.float32).reshape(-1, 4)
-        box, overlaps = _clip_boxes(given, images.width[image], images.height[image])
+        box, overlaps = clip_boxes(given, images.width[image], images.height[image])
         area = np.array([1.0 if a.area is None else a.area for a in people], np.float32)
         keypoints = np.array([a.keypoints for a in people], np.float32).reshape(-1, joints, 3)
         category = np.array([a.category_id for a in people], np.int64)
@@ -153,7 +191,7 @@ class CocoKeypoints:
         ]
         values = np.array(found, np.float64).reshape(-1, 7)
         image = images.rows(values[:, 0].astype(np.int64), path)
-        keep = _overlaps_image(values[:, 2:6], images.width[image], images.height[image])
+        keep = overlaps_image(values[:, 2:6], images.width[image], images.height[image])
         logger.info(
             "=> %s: using %d of %d boxes, with scores of at least %g; skipped %d empty boxes or "
             "boxes outside the image",
@@ -210,15 +248,19 @@ class CocoKeypoints:
         table = self.table
         scores, kept = self._suppress(poses)
         rows = poses.row[kept]
-        people = poses.with_scores()[kept].astype(np.float64).reshape(len(kept), -1)
+        people = poses.with_scores()[kept].astype(np.float64)
+        people = people.reshape(len(kept), 3 * len(self.skeleton))
         columns = {
             "image_id": table.image_ids[poses.image[kept]].tolist(),
-            "category_id": table.category[rows].tolist(),
             "keypoints": people.tolist(),
             "score": scores[kept].tolist(),
-            "center": table.center[rows].tolist(),
-            "scale": table.scale[rows].tolist(),
         }
+        if self.scenes is not None:
+            columns["category_id"] = [int(self._categories[0])] * len(kept)
+        else:
+            columns["category_id"] = table.category[rows].tolist()
+            columns["center"] = table.center[rows].tolist()
+            columns["scale"] = table.scale[rows].tolist()
         entries = zip(*columns.values(), strict=True)
         results = [dict(zip(columns, entry, strict=True)) for entry in entries]
         path = Path(output_dir) / "results" / f"keypoints_{self.split}_results_0.json"
@@ -236,8 +278,11 @@ class CocoKeypoints:
     def _suppress(self, poses: Poses) -> tuple[np.ndarray, np.ndarray]:
         """Return person scores (P,), and the rows kept by OKS-NMS within each image.
 
-        A score is the mean score of the joints above TEST.IN_VIS_THRE times the box score.
+        A person's score is the box score times the mean score of the joints whose score is above
+        TEST.IN_VIS_THRE.
         """
+        if self.scenes is not None:  # HigherHRNet's code does neither
+            return poses.score.astype(np.float64), np.arange(len(poses))
         oks_threshold, visible_threshold, soft_nms = self._suppression
         joint_scores = poses.scores.astype(np.float64)
         is_counted = joint_scores > visible_threshold
@@ -271,7 +316,8 @@ class CocoKeypoints:
     def _evaluation(self, results: list[dict]) -> COCOeval:
         """Prepare a ``COCOeval`` of the results; not run yet. pycocotools prints to stdout."""
         ground_truth = self.ground_truth
-        evaluation = COCOeval(ground_truth, ground_truth.loadRes(results), "keypoints")
+        detected = ground_truth.loadRes(results) if results else _nobody(ground_truth)
+        evaluation = COCOeval(ground_truth, detected, "keypoints")
         evaluation.params.kpt_oks_sigmas = np.array(self.skeleton.sigmas)
         evaluation.params.catIds = self._categories
         return evaluation
@@ -334,24 +380,9 @@ class CocoKeypoints:
         return width * height if annotation.area is None else annotation.area
 
 
-def _overlaps_image(boxes: np.ndarray, width: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """Return flags (N,) of the boxes (N, 4) that have an area and overlap their image."""
-    overlaps = (boxes[:, :2] + boxes[:, 2:] > 0).all(1)
-    overlaps &= (boxes[:, 0] < width) & (boxes[:, 1] < height)
-    return overlaps & is_valid_box(boxes)
-
-
-def _clip_boxes(
-    boxes: np.ndarray, width: np.ndarray, height: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Clip boxes (N, 4) to their images; also return flags (N,) of those that can be used.
-
-    The top left corner is moved into the image, and the box is cut at the right and bottom edge.
-    Boxes beyond those two edges cannot be used.
-
-    As in the published code, the last pixel of a box is at x + width - 1.
-    """
-    low = np.maximum(boxes[:, :2], 0)
-    last = np.stack([width, height], 1) - 1
-    high = np.minimum(last, low + np.maximum(boxes[:, 2:] - 1, 0))
-    return np.concatenate([low, high - low], 1), (high >= low).all(1)
+def _nobody(ground_truth: COCO) -> COCO:
+    """Return results without people; ``loadRes`` takes none."""
+    detected = COCO()
+    detected.dataset = {**ground_truth.dataset, "annotations": []}
+    detected.createIndex()
+    return detected

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from lib.dataset.image import image_paths
+from lib.keypoints.geometry import is_valid_box
 from lib.keypoints.skeletons import Category
 from lib.utils.errors import InputError
 
@@ -154,3 +155,26 @@ def people_of(
         check_keypoint_count(annotation, number, joints, source)
         people.append(annotation)
     return people
+
+
+def overlaps_image(boxes: np.ndarray, width: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """Return a mask (N,), True for boxes (N, 4) that have an area and overlap their image."""
+    overlaps = (boxes[:, :2] + boxes[:, 2:] > 0).all(1)
+    overlaps &= (boxes[:, 0] < width) & (boxes[:, 1] < height)
+    return overlaps & is_valid_box(boxes)
+
+
+def clip_boxes(
+    boxes: np.ndarray, width: np.ndarray, height: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clip boxes (N, 4) to their images; also return a mask (N,), True for usable boxes.
+
+    The top left corner is moved into the image, and the box is cut at the right and bottom edge.
+    Boxes beyond those two edges cannot be used.
+
+    As in the published code, the last pixel of a box is at x + width - 1.
+    """
+    low = np.maximum(boxes[:, :2], 0)
+    last = np.stack([width, height], 1) - 1
+    high = np.minimum(last, low + np.maximum(boxes[:, 2:] - 1, 0))
+    return np.concatenate([low, high - low], 1), (high >= low).all(1)

@@ -27,6 +27,8 @@ class CrowdPoseKeypoints(CocoKeypoints):
     ``split`` is train, val, trainval or test; all have ground truth.
     """
 
+    _masks_boxes = False  # as in HigherHRNet's code; its annotations have no segmentations
+
     def _names(self, split: str) -> tuple[str, str]:
         return f"json/crowdpose_{split}.json", "images"
 

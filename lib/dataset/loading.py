@@ -6,8 +6,9 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
+from lib.dataset.bottom_up import SceneDataset
 from lib.dataset.top_down import TopDownDataset
 from lib.utils import distributed
 from lib.utils.errors import InputError
@@ -18,7 +19,7 @@ Batch = dict[str, torch.Tensor]
 class EpochSampler(Sampler):
     """Sampler that yields (epoch, row) once for each sample, in an order given by (seed, epoch).
 
-    The epoch is part of the key so that persistent workers know it. In distributed training each
+    The epoch is part of each index so that persistent workers know it. In distributed training each
     process takes every ``world_size``-th row, so that their batches together equal the batch of one
     process. Rows beyond a multiple of ``world_size`` are dropped.
     """
@@ -46,7 +47,7 @@ class EpochSampler(Sampler):
 
 
 def train_loader(
-    dataset: TopDownDataset,
+    dataset: TopDownDataset | SceneDataset,
     batch_size: int,
     workers: int,
     shuffle: bool = True,
@@ -123,6 +124,45 @@ class TestLoader:
             yield rest
 
 
+class SceneLoader:
+    """Loader of test batches of one image each, for bottom-up networks.
+
+    In distributed evaluation each process loads a share of the images.
+    """
+
+    has_joints = False  # there is no loss at the sizes of whole images
+
+    def __init__(self, dataset: SceneDataset, workers: int, pin_memory: bool = False) -> None:
+        self.dataset = dataset
+        share = range(distributed.rank(), len(dataset), distributed.world_size())
+        self._loader = _Loader(
+            Subset(dataset, share),
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0,
+            worker_init_fn=_limit_threads,
+        )
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._loader)
+
+
+def test_loader(
+    dataset: TopDownDataset | SceneDataset, batch_size: int, workers: int, pin_memory: bool = False
+) -> TestLoader | SceneLoader:
+    """Return a loader of test batches: of ``batch_size`` people, or of one whole image."""
+    if isinstance(dataset, SceneDataset):
+        return SceneLoader(dataset, workers, pin_memory)
+    return TestLoader(dataset, batch_size, workers, pin_memory)
+
+
+test_loader.__test__ = False  # keeps pytest from collecting this function
+
+
 class _Loader(DataLoader):
     """A DataLoader that removes PyTorch's traceback from the workers' InputErrors."""
 
@@ -137,7 +177,7 @@ class _Loader(DataLoader):
 
 
 class _Images(Dataset):
-    """Dataset whose items are the batches of all people in one image."""
+    """Dataset with one item per image: a batch of all people in it."""
 
     def __init__(self, dataset: TopDownDataset) -> None:
         self._dataset = dataset
@@ -156,7 +196,9 @@ class _Images(Dataset):
 
 
 def _group_images(images: np.ndarray, counts: np.ndarray, batch_size: int) -> list[list[int]]:
-    """Group indices of images into lists with about ``batch_size`` people each.
+    """Group indices of images into lists with at most ``batch_size`` people each.
+
+    An image with more people forms its own list.
 
     ``counts`` are the numbers of people in all images of the data set.
     """

@@ -30,8 +30,8 @@ LENGTHS = (60.0, 400.0)  # range of a person's longer side in pixels, before tru
 
 LIMBS = tuple((a + 1, b + 1) for a, b in COCO.limbs)  # 1-based, as in COCO files
 
-# Normal of each facial landmark in the head's frame, and the limit of its depth component up to
-# which the landmark is visible.
+# For each facial landmark its normal in the head's frame, and the depth component of the unit
+# normal (positive: away from the camera) up to which the landmark is visible.
 FACING = {
     "nose": ((0.0, -0.2, 1.0), 0.2),
     "left_eye": ((0.35, 0.0, 1.0), -0.05),
@@ -48,7 +48,7 @@ class Person:
     parts: surfaces to render.
     camera: transform from the body frame to pixels.
     joints: (17, 3) x, y and depth in pixels.
-    surface_depth: (17,) maximum depth of the body surface in front of each joint, in pixels.
+    surface_depth: (17,) maximum distance in depth between a joint and the body surface, in pixels.
     facing: (17,) see `_facing`.
     length: longer side in pixels, before truncation.
     """
@@ -93,7 +93,7 @@ def draw_scene(seed: int, split: str, index: int) -> tuple[np.ndarray, list[dict
 
 
 def sample_people(rng: np.random.Generator, size: tuple[int, int]) -> list[Person]:
-    """Draw one to eight people, many of them in groups, sorted from far (small) to near."""
+    """Sample one to eight people, many of them in groups, sorted from far (small) to near."""
     people: list[Person] = []
     for _ in range(1 + rng.choice(len(PEOPLE), p=PEOPLE)):
         low, high = np.log(LENGTHS)
@@ -115,7 +115,7 @@ def sample_people(rng: np.random.Generator, size: tuple[int, int]) -> list[Perso
 
 
 def _sample_yaw(rng: np.random.Generator) -> float:
-    """Draw a yaw in degrees; the front is more frequent than side and back, as in photographs."""
+    """Sample a yaw in degrees; the front is more frequent than side and back, as in photographs."""
     chance = rng.random()
     if chance < 0.5:
         return float(rng.normal(0, 40))
@@ -130,7 +130,7 @@ def pose_person(
     center: tuple[float, float] | None = None,
     family: str | None = None,
 ) -> Person:
-    """Draw a random person.
+    """Sample a person in a random pose.
 
     Args:
         size: (width, height) of the image.
@@ -171,11 +171,11 @@ def pose_person(
 def _sample_center(
     rng: np.random.Generator, size: tuple[int, int], half: np.ndarray
 ) -> tuple[float, float]:
-    """Draw a center for a person of half size `half`: mostly inside the image, else truncated."""
+    """Sample a center for a person of half size `half`: mostly inside the image, else truncated."""
     low, high = half, size - half
     if rng.random() >= 0.85:
         low, high = 0.05 * np.array(size), 0.95 * np.array(size)
-    # In order also for a person larger than the image.
+    # In ascending order: for a person larger than the image, low is greater than high.
     x, y = rng.uniform(np.minimum(low, high), np.maximum(low, high))
     return float(x), float(y)
 

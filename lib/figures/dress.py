@@ -83,7 +83,7 @@ def dress(rng: Rng, body: Proportions, skeleton: Skeleton3D, is_seated: bool = F
     """Build the parts of a person in random clothes, with carried objects and perhaps a seat."""
     outfit = sample_outfit(rng, body.kind)
     colors = paints.sample_wardrobe(
-        rng, dressed=outfit.bottom == "skirt", bare=outfit.top == "bare"
+        rng, may_be_dress=outfit.bottom == "skirt", has_bare_trunk=outfit.top == "bare"
     )
     parts = _trunk(rng, body, skeleton, outfit, colors)
     for side in SIDES:

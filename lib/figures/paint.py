@@ -13,7 +13,7 @@ from lib.figures.render import Paint, sample_noise
 
 Rng = np.random.Generator
 
-SKINS = (
+SKIN_COLORS = (
     (245, 214, 190),
     (235, 196, 165),
     (222, 176, 140),
@@ -22,7 +22,7 @@ SKINS = (
     (120, 80, 55),
     (84, 56, 42),
 )
-HAIRS = (
+HAIR_COLORS = (
     (28, 22, 20),
     (45, 32, 24),
     (80, 54, 34),
@@ -32,14 +32,14 @@ HAIRS = (
     (150, 70, 36),
     (160, 160, 160),
 )
-# Area of the trunk covered by a decal, relative to the chest joint and in adult heights: x min, x
-# max, y min, y max.
+# Area of the trunk covered by a decal, relative to the chest joint, in units of an adult's
+# height: x min, x max, y min, y max.
 DECAL = (-0.13, 0.13, -0.19, 0.12)
 
 
-def sample_color(rng: Rng, plain: float = 0.4) -> np.ndarray:
-    """Draw a color of cloth; with probability `plain` black, gray, white, navy or beige."""
-    if rng.random() < plain:
+def sample_color(rng: Rng, basic_probability: float = 0.4) -> np.ndarray:
+    """Sample a color of cloth, with this probability a black, gray, white, navy, beige or brown."""
+    if rng.random() < basic_probability:
         basics = (
             (35, 35, 38),
             (70, 72, 76),
@@ -54,30 +54,36 @@ def sample_color(rng: Rng, plain: float = 0.4) -> np.ndarray:
     return 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value))
 
 
-def sample_wardrobe(rng: Rng, dressed: bool, bare: bool) -> dict[str, Paint]:
-    """Draw paints for all parts of a person; if `dressed`, top and bottom may be one dress, and if
-    `bare`, the trunk is bare."""
-    skin = np.array(SKINS[rng.integers(len(SKINS))]) + rng.normal(0, 7, 3)
-    hair = np.array(HAIRS[rng.integers(len(HAIRS))]) + rng.normal(0, 6, 3)
+def sample_wardrobe(rng: Rng, may_be_dress: bool, has_bare_trunk: bool) -> dict[str, Paint]:
+    """Sample paints for all parts of a person.
+
+    With `may_be_dress`, top and bottom may share one paint, as in a dress.
+    """
+    skin = np.array(SKIN_COLORS[rng.integers(len(SKIN_COLORS))]) + rng.normal(0, 7, 3)
+    hair = np.array(HAIR_COLORS[rng.integers(len(HAIR_COLORS))]) + rng.normal(0, 6, 3)
     bare_skin = plain(rng, skin, 0.04)
     bottom_color = sample_color(rng, 0.65)
-    bottom = cloth(rng, bottom_color, fancy=0.25)
+    bottom = cloth(rng, bottom_color, pattern_probability=0.25)
     top_color = sample_color(rng)
-    top = bottom if dressed and rng.random() < 0.45 else cloth(rng, top_color, fancy=0.5)
+    top = (
+        bottom
+        if may_be_dress and rng.random() < 0.45
+        else cloth(rng, top_color, pattern_probability=0.5)
+    )
     glove = rng.random() < 0.06
     return {
         "skin": bare_skin,
         "hand": plain(rng, sample_color(rng), 0.05) if glove else bare_skin,
         "face": face(rng, skin, hair),
         "hair": plain(rng, hair, 0.3, stretch=5.0),
-        "hat": cloth(rng, sample_color(rng), fancy=0.25),
-        "top": bare_skin if bare else top,
-        "trunk": bare_trunk(rng, skin) if bare else trunk(rng, top, skin),
+        "hat": cloth(rng, sample_color(rng), pattern_probability=0.25),
+        "top": bare_skin if has_bare_trunk else top,
+        "trunk": bare_trunk(rng, skin) if has_bare_trunk else trunk(rng, top, skin),
         "bottom": bottom,
         "pelvis": bottom,
         "shin": socks(rng, bare_skin),
         "shoe": bare_skin if rng.random() < 0.07 else shoe(rng),
-        "carried": cloth(rng, sample_color(rng), fancy=0.5),
+        "carried": cloth(rng, sample_color(rng), pattern_probability=0.5),
     }
 
 
@@ -97,29 +103,31 @@ def plain(rng: Rng, color: np.ndarray, rough: float, stretch: float = 1.0) -> Pa
     return paint
 
 
-def cloth(rng: Rng, color: np.ndarray, fancy: float) -> Paint:
-    """Create cloth with folds; with probability `fancy` patterned in a second color."""
+def cloth(rng: Rng, color: np.ndarray, pattern_probability: float) -> Paint:
+    """Create cloth with folds; with this probability patterned in a second color."""
     base = plain(rng, color, rng.uniform(0.06, 0.22))
-    if rng.random() >= fancy:
+    if rng.random() >= pattern_probability:
         return base
     second = np.asarray(sample_color(rng), np.float32)
     style = rng.integers(6)
-    pitch = 2 * np.pi / rng.uniform(0.018, 0.075)
-    share = rng.uniform(-0.4, 0.4)
+    frequency = 2 * np.pi / rng.uniform(0.018, 0.075)
+    threshold = rng.uniform(-0.4, 0.4)
     shift = rng.uniform(0, 256, 2)
 
     def mask(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         if style == 0:
-            return np.sin(y * pitch) > share
+            return np.sin(y * frequency) > threshold
         if style == 1:
-            return np.sin((x + 0.5 * z) * pitch) > share
+            return np.sin((x + 0.5 * z) * frequency) > threshold
         if style == 2:
-            return (np.sin(y * pitch) > share) ^ (np.sin((x + 0.5 * z) * pitch) > share)
+            return (np.sin(y * frequency) > threshold) ^ (
+                np.sin((x + 0.5 * z) * frequency) > threshold
+            )
         if style == 3:
-            return (np.sin(y * pitch) > 0.6) | (np.sin((x + 0.5 * z) * pitch) > 0.6)
+            return (np.sin(y * frequency) > 0.6) | (np.sin((x + 0.5 * z) * frequency) > 0.6)
         if style == 4:
-            return sample_noise((x + z) * 400 + shift[0], y * 400 + shift[1]) > share
-        return np.sin(y * pitch) * np.sin((x + 0.4 * z) * pitch) > 0.45
+            return sample_noise((x + z) * 400 + shift[0], y * 400 + shift[1]) > threshold
+        return np.sin(y * frequency) * np.sin((x + 0.4 * z) * frequency) > 0.45
 
     def paint(points: np.ndarray, normal: np.ndarray) -> np.ndarray:
         color = base(points, normal)
@@ -192,7 +200,10 @@ def _apply_decal(
 
 
 def front_decal(rng: Rng, skin: np.ndarray) -> np.ndarray:
-    """Draw a front, uint8 (80, 68, 4): a neckline, perhaps a pocket, and one random style."""
+    """Paint a decal for the front of a top, uint8 (80, 68, 4).
+
+    It has a neckline, perhaps a pocket, and one random style.
+    """
     decal = np.zeros((80, 68, 4), np.uint8)
     ink = _opaque(sample_color(rng, 0.5))
     styles = ["none", "print", "buttons", "zip", "tie", "open", "straps"]
@@ -227,7 +238,7 @@ def front_decal(rng: Rng, skin: np.ndarray) -> np.ndarray:
 
 
 def back_decal(rng: Rng) -> np.ndarray:
-    """Draw a back, uint8 (80, 68, 4): a seam, a number, a yoke or a hood."""
+    """Paint a decal for the back of a top, uint8 (80, 68, 4): a seam, number, yoke or hood."""
     decal = np.zeros((80, 68, 4), np.uint8)
     ink = _opaque(sample_color(rng, 0.5))
     style = rng.choice(["seam", "number", "yoke", "hood"], p=[0.45, 0.25, 0.15, 0.15])
@@ -300,7 +311,7 @@ def face(rng: Rng, skin: np.ndarray, hair: np.ndarray) -> Paint:
 
 
 def socks(rng: Rng, bare_skin: Paint) -> Paint:
-    """Create a bare shin with a sock of random height; the origin is the ankle."""
+    """Create a shin, bare or with a sock of random height; the origin is the ankle."""
     height = float(rng.choice([-1.0, 0.04, 0.08, 0.19], p=[0.35, 0.3, 0.2, 0.15]))
     sock = plain(rng, sample_color(rng, 0.7), 0.06)
 

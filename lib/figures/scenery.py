@@ -199,7 +199,7 @@ def _shape(rng: Rng, image: np.ndarray) -> None:
     h, w = image.shape[:2]
     color = tuple(float(v) for v in paints.sample_color(rng))
     if rng.random() < 0.3:
-        color = tuple(float(v) for v in paints.SKINS[rng.integers(len(paints.SKINS))])
+        color = tuple(float(v) for v in paints.SKIN_COLORS[rng.integers(len(paints.SKIN_COLORS))])
     style = rng.choice(4, p=[0.25, 0.15, 0.2, 0.4])
     x, y = int(rng.integers(0, w)), int(rng.integers(0, h))
     reach = int(rng.integers(10, max(w, h) // 3))
@@ -242,7 +242,9 @@ def _clutter(rng: Rng) -> list[Part]:
             cones.append([0, y, 0, *tip, 0.035, 0.012, 0])
     paint = paints.cloth(rng, paints.sample_color(rng), 0.3)
     if rng.random() < 0.3:
-        paint = paints.plain(rng, np.array(paints.SKINS[rng.integers(len(paints.SKINS))]), 0.05)
+        paint = paints.plain(
+            rng, np.array(paints.SKIN_COLORS[rng.integers(len(paints.SKIN_COLORS))]), 0.05
+        )
     return [Part(np.array(cones, float), np.eye(3), np.zeros(3), paint)]
 
 

@@ -142,7 +142,7 @@ SKELETONS = {"coco": COCO, "crowdpose": CROWDPOSE, "figures": COCO, "mpii": MPII
 
 
 class Category(msgspec.Struct):
-    """A category of an annotation file; ``skeleton`` holds pairs of joint numbers."""
+    """A category of an annotation file; ``skeleton`` holds pairs of 1-based joint numbers."""
 
     id: int
     name: str = ""

@@ -30,7 +30,7 @@ class Tracker:
 
     Args:
         skeleton: joints, with sigmas for OKS.
-        max_missed: number of consecutive frames after which a track without a match ends.
+        max_missed: maximum number of consecutive frames that a track survives without a match.
         joint_threshold: joints with a lower score in the new frame do not count in OKS.
     """
 

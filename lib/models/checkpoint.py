@@ -49,8 +49,8 @@ def load_checkpoint(model: nn.Module, path_or_state_dict: str | Path | Mapping[s
     problems = _shape_problems(state, model_state) + _name_problems(state, model_state)
     if problems:
         raise InputError(
-            f"{source}: does not match {type(_unwrap_model(model)).__name__}; it is for another "
-            f"network or number of joints: {'; '.join(problems)}"
+            f"{source}: does not match {type(_unwrap_model(model)).__name__}; it is for a "
+            f"different network or number of joints: {'; '.join(problems)}"
         )
     _copy_into(model_state, state)
 
@@ -79,9 +79,9 @@ class PretrainedReport:
 def load_pretrained(
     model: nn.Module, path: str | Path, layers: Sequence[str] = ("*",)
 ) -> PretrainedReport:
-    """Load the entries of a checkpoint that match ``model`` as a start for training.
+    """Initialise ``model`` for training with the matching entries of a checkpoint.
 
-    Other parameters keep their values, such as a head for another number of joints.
+    Other parameters, such as a head for a different number of joints, keep their values.
 
     Args:
         model: the network, initialised.
@@ -90,8 +90,8 @@ def load_pretrained(
 
     Raises:
         InputError: if the file is missing or unreadable, if no entry matches, or if shapes differ
-            and less than half of the network would be loaded, as from a backbone of another width.
-            ``model`` is unchanged.
+            and less than half of the network would be loaded, as from a backbone of a different
+            width. ``model`` is unchanged.
     """
     if not Path(path).is_file():
         raise InputError(
@@ -111,7 +111,7 @@ def load_pretrained(
     problems = _shape_problems(shared, model_state)
     if problems and 2 * _num_entries(taken) < _num_entries(wanted):
         raise InputError(
-            f"MODEL.PRETRAINED: {source} is for another network: {'; '.join(problems)}; use "
+            f"MODEL.PRETRAINED: {source} is for a different network: {'; '.join(problems)}; use "
             "MODEL.EXTRA.PRETRAINED_LAYERS to load only some layers"
         )
     _copy_into(model_state, taken)
@@ -145,7 +145,8 @@ def half_state_dict(model: nn.Module) -> StateDict:
 def _read_state(
     model: nn.Module, path_or_state_dict: str | Path | Mapping[str, Any]
 ) -> tuple[str, StateDict, StateDict]:
-    """Return a name for the source, its entries under this network's names, and the network's."""
+    """Return a name for the source, its entries renamed to this network's keys, and the network's
+    own entries."""
     model_state = {_strip_wrapper_prefixes(key): value for key, value in model.state_dict().items()}
     if isinstance(path_or_state_dict, Mapping):
         source, content = "the state dict", path_or_state_dict

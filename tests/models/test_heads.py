@@ -55,6 +55,17 @@ def test_computes_what_the_published_network_computes(name):
     assert max(golden.errors(outputs)) < 1e-4
 
 
+def test_the_bottom_up_sr_head_computes_what_the_published_one_computes():
+    golden = golden_model("sr_head_hrnet_w32_bottom_up")
+    cfg = with_head("pose_hrnet", "sr")
+    cfg.MODEL.TARGET_TYPE = "tags"
+    network = build_with_weights(golden, cfg)
+    assert sum(p.numel() for p in network.parameters()) == golden.meta["params"]
+    with torch.inference_mode():
+        outputs = network(golden.image)
+    assert max(golden.errors([outputs])) < 1e-4
+
+
 PYRAMIDS = ("pose_hrnet", "pose_resnet", "hrformer", "transpose_r")
 
 
@@ -66,9 +77,15 @@ def test_every_backbone_takes_every_head_or_says_why_not(name, head):
         with pytest.raises(InputError, match=f"MODEL.HEAD: srpose needs maps of.*{name} has"):
             build_model(cfg)
         return
+    if head == "higher" and name != "pose_hrnet":
+        with pytest.raises(InputError, match=f"higher works only on pose_hrnet, not on {name}"):
+            build_model(cfg)
+        return
     network = build_model(cfg)
     outputs = network(torch.randn(2, 3, 96, 64))
-    if head == "heatmap":
+    if head == "higher":
+        assert [output.shape for output in outputs] == [(2, 10, 24, 16), (2, 5, 48, 32)]
+    elif head == "heatmap":
         assert outputs.shape == (2, 5, 24, 16)
     elif head == "sr":
         assert outputs.shape == (2, 5, 96, 64)
@@ -112,7 +129,7 @@ def test_training_only_parts_of_srpose_get_gradients_and_start_with_small_heatma
 
 
 def test_an_unknown_head_is_an_error_that_names_the_known_ones():
-    with pytest.raises(InputError, match=r"MODEL\.HEAD must be one of heatmap, simcc, sr, srpose"):
+    with pytest.raises(InputError, match=r"MODEL\.HEAD must be one of heatmap, higher, simcc, sr"):
         build_model(tiny("pose_hrnet", "simc"))
 
 

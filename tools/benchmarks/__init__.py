@@ -1,1 +1,1 @@
-"""Benchmarks behind the figures in docs/performance.md."""
+"""Benchmarks behind the numbers in docs/performance.md."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from yacs.config import CfgNode
 
-from lib.core.codecs import dark, full, heatmap, simcc, udp
+from lib.core.codecs import dark, full, heatmap, simcc, tags, udp
 from lib.core.codecs.codec import Codec
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.errors import InputError
@@ -26,12 +26,14 @@ CODECS: dict[str, Callable[[CfgNode, Skeleton], Codec]] = {
     "sa_simcc": simcc.build,
     "mm_simcc": simcc.build,
     "rtm_simcc": simcc.build,
+    "tags": tags.build,
 }
 
 # MODEL.HEAD -> supported MODEL.TARGET_TYPE
 HEAD_TARGET_TYPES = {
-    "heatmap": ("gaussian", "dark", "udp"),
-    "sr": ("full",),
+    "heatmap": ("gaussian", "dark", "udp", "tags"),
+    "higher": ("tags",),
+    "sr": ("full", "tags"),
     "srpose": ("full",),
     "simcc": ("simcc", "sa_simcc", "mm_simcc", "rtm_simcc"),
 }

@@ -1,9 +1,10 @@
-"""UDP: unbiased heatmaps, exactly aligned with the crop and with flipped heatmaps.
+"""UDP: unbiased heatmaps, which align exactly with the crop and stay aligned when mirrored.
 
 Huang et al.: The Devil Is in the Details: Delving Into Unbiased Data Processing for Human Pose
-Estimation. CVPR 2020. Same numbers as ``UDPHeatmap`` of mmpose 1.x, except for one difference:
-mmpose scales by the size W when decoding, but by W - 1 when encoding. Here both use W - 1. UDP's
-crop transform is in lib/keypoints/geometry.py.
+Estimation. CVPR 2020. Results match ``UDPHeatmap`` of mmpose 1.x, except for one difference: with
+the width W of the crop and w of the heatmap, mmpose encodes with the stride (W - 1) / (w - 1) but
+decodes with W / (w - 1), and likewise for the height. Here both use (W - 1) / (w - 1). UDP's crop
+transform is in lib/keypoints/geometry.py.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """Blocks shared by HRNet and its successors, which have branches of several resolutions.
 
-Branch i has shape (N, C_i, H / 2^i, W / 2^i).
+Branch i has shape (N, C_i, H / 2^i, W / 2^i), where H and W are the size of branch 0.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,0 +1,102 @@
+"""Experiments of HRNet/HigherHRNet-Human-Pose-Estimation, translated to this project's keys."""
+
+from typing import Any
+
+from lib.utils.errors import InputError
+
+NAME = "pose_higher_hrnet"
+
+DATASETS = {"coco_kpt": "coco", "crowd_pose_kpt": "crowdpose"}
+# Their keys -> ours. '' drops a key that has no effect here, or none there.
+RENAMED = {
+    "DATASET.INPUT_SIZE": "MODEL.IMAGE_SIZE",
+    "DATASET.OUTPUT_SIZE": "MODEL.HEATMAP_SIZE",
+    "DATASET.SIGMA": "MODEL.SIGMA",
+    "DATASET.TRAIN": "DATASET.TRAIN_SET",
+    "DATASET.TEST": "DATASET.TEST_SET",
+    "DATASET.DATASET_TEST": "",
+    "DATASET.NUM_JOINTS": "",
+    "TRAIN.IMAGES_PER_GPU": "TRAIN.BATCH_SIZE_PER_GPU",
+    "TEST.IMAGES_PER_GPU": "TEST.BATCH_SIZE_PER_GPU",
+    "TEST.REFINE": "TEST.REFINE_PEOPLE",
+    "FP16.ENABLED": "TRAIN.AMP",
+    "LOSS.NUM_STAGES": "",
+    "MODEL.SYNC_BN": "",
+    **dict.fromkeys(("VERBOSE", "DIST_BACKEND", "MULTIPROCESSING_DISTRIBUTED"), ""),
+    **dict.fromkeys(("FP16.STATIC_LOSS_SCALE", "FP16.DYNAMIC_LOSS_SCALE"), ""),
+    **dict.fromkeys(("DATASET.BASE_SIZE", "DATASET.BASE_SIGMA", "DATASET.INT_SIGMA"), ""),
+    **dict.fromkeys(("TEST.LOG_PROGRESS", "TEST.IGNORE_CENTER", "DEBUG.SAVE_TAGMAPS_PRED"), ""),
+}
+# Keys with only one value that is supported here.
+FIXED = {
+    "DATASET.SCALE_AWARE_SIGMA": False,
+    "DATASET.WITH_CENTER": False,
+    "LOSS.WITH_HEATMAPS_LOSS": [True, True],
+    "LOSS.WITH_AE_LOSS": [True, False],
+    "TEST.WITH_HEATMAPS": [True, True],
+    "TEST.WITH_AE": [True, False],
+}
+
+
+def translate(tree: dict, source: str) -> dict:
+    """Translate the content of a YAML file for ``pose_higher_hrnet``.
+
+    Keys that both have are kept. Our own experiments need no translation.
+
+    Raises:
+        InputError: a setting has no counterpart here; the message names ``source`` and the key.
+    """
+    ours: dict[str, Any] = {}
+    for key, value in _flat(tree):
+        if key in FIXED:
+            if _plain(value) != FIXED[key]:
+                raise InputError(f"{source}: {key} must be {FIXED[key]}, not {_plain(value)}")
+            continue
+        name = RENAMED.get(key, key)
+        if name:
+            _set(ours, name, _convert(key, value))
+    for name, value in {
+        "MODEL.NAME": "pose_hrnet",
+        "MODEL.HEAD": "higher",
+        "MODEL.TARGET_TYPE": "tags",
+        "DATASET.COLOR_RGB": True,
+    }.items():
+        _set(ours, name, value)
+    return ours
+
+
+def _convert(key: str, value: Any) -> Any:
+    if key == "DATASET.DATASET":
+        return DATASETS.get(value, value)
+    if key == "DATASET.FLIP":  # theirs is a probability
+        return float(value) > 0
+    if key == "DATASET.INPUT_SIZE":
+        return [int(value), int(value)]
+    if key == "DATASET.OUTPUT_SIZE":  # the others are twice as large each
+        first = int(_plain(value)[0])
+        return [first, first]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Parse values such as ``(True, False)``, which YAML reads as a string."""
+    if isinstance(value, str) and value.startswith("("):
+        return [word.strip() == "True" for word in value.strip("(),").split(",")]
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _flat(tree: dict, prefix: str = "") -> list[tuple[str, Any]]:
+    """Return (dotted key, value) of all settings; MODEL.EXTRA is kept whole."""
+    pairs = []
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        is_section = isinstance(value, dict) and key != "MODEL.EXTRA"
+        pairs += _flat(value, f"{key}.") if is_section else [(key, value)]
+    return pairs
+
+
+def _set(tree: dict, key: str, value: Any) -> None:
+    *parents, name = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+    tree[name] = value

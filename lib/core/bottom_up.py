@@ -1,0 +1,192 @@
+"""Bottom-up pose estimation: the network reads a whole image, and its joints are grouped."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+import torch
+from yacs.config import CfgNode
+
+from lib.config import skeleton_of
+from lib.core.backends import Backend
+from lib.core.codecs.codec import Outputs
+from lib.core.task import Losses, Task
+from lib.dataset.bottom_up import scene_batch
+from lib.dataset.loading import Batch
+from lib.keypoints.geometry import to_image
+from lib.keypoints.poses import Poses
+from lib.keypoints.skeletons import Skeleton
+from lib.utils.drawing import draw_person, heatmap_rows, image_grid
+
+MAX_DRAWN = 8  # images in one grid
+COLUMNS = 4
+
+
+class BottomUp(Task):
+    """The bottom-up task.
+
+    In evaluation, a batch is one image at one or several scales (``scene_batch``), and outputs are
+    heatmaps (1, K, H, W) and tags (1, K, H, W, T).
+
+    Args:
+        backend: runs the network; its codec is a ``TagCodec``.
+        size: side of the image that the network reads, in pixels.
+        scales: sizes at which an image is read, relative to ``size``.
+        autocast: train in bfloat16 where PyTorch considers it safe.
+    """
+
+    uses_boxes = False
+
+    def __init__(
+        self,
+        backend: Backend,
+        skeleton: Skeleton,
+        size: int,
+        scales: Sequence[float] = (1.0,),
+        autocast: bool = False,
+    ) -> None:
+        self.skeleton = skeleton
+        self.device = backend.device
+        self.backend = backend
+        self.codec = backend.codec
+        self._size = size
+        self._scales = tuple(scales)
+        self._autocast = autocast
+        self._is_training = False
+
+    def train(self, mode: bool = True) -> None:
+        self._is_training = mode
+        self.backend.train(mode)
+
+    def forward(self, batch: Batch) -> Outputs:
+        if self._is_training:
+            return self.backend.training_outputs(batch["image"], self._autocast)
+        codec = self.codec
+        base = tuple(batch["base"].flip(0).tolist())  # height, width
+        is_tagged = batch["is_tagged"].tolist()
+        total, tags = None, None
+        for number, has_tags in enumerate(is_tagged):
+            merged = codec.merge(self.backend.outputs(batch[f"image{number}"]))
+            if codec.project:
+                merged = codec.enlarge(merged, base)
+            elif total is not None:
+                merged = codec.enlarge(merged, total.shape[2:])
+            total = merged[0] if total is None else total + merged[0]
+            if has_tags:
+                tags = merged[1]
+        return total / len(is_tagged), tags
+
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses | None:
+        if not self._is_training:
+            return None
+        masks = [batch[f"mask{number}"] for number in range(len(self.codec.sizes))]
+        targets = self.codec.encode(batch["joints"], batch["visible"], masks)
+        total = self.codec.loss(outputs, targets)
+        with torch.no_grad():
+            accuracy, joints = self.codec.accuracy(outputs, targets)
+        return Losses(total, accuracy, joints)
+
+    def predict(self, outputs: Outputs, batch: Batch) -> Poses:
+        heatmaps = outputs[0]
+        parts = [Poses.empty(len(self.skeleton))]
+        for number, (people, scores) in enumerate(self._people(outputs)):
+            center, scale = (batch[name][number : number + 1].cpu() for name in ("center", "scale"))
+            size = (heatmaps.shape[3], heatmaps.shape[2])
+            xy = torch.from_numpy(people[None, :, :, :2].reshape(1, -1, 2))
+            keypoints = to_image(xy, center, scale, size).reshape(*people.shape[:2], 2).numpy()
+            count = len(people)
+            parts.append(
+                Poses(
+                    image=np.full(count, int(batch["image_index"][number])),
+                    keypoints=keypoints.astype(np.float32),
+                    scores=people[:, :, 2],
+                    score=scores.astype(np.float32),
+                    box=_boxes(keypoints, people[:, :, 2]),
+                    box_score=np.ones(count, np.float32),
+                    row=np.full(count, -1),
+                )
+            )
+        return Poses.concatenate(parts)
+
+    def _people(self, outputs: Outputs) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the people (P, K, 3 + T) of each image in heatmap pixels, and their scores (P,)."""
+        merged = self.codec.merge(outputs)
+        candidates = self.codec.candidates(merged)
+        heatmaps, tags = (part.float().cpu().numpy() for part in merged)
+        for number in range(len(heatmaps)):
+            own = type(candidates)(*(part[number : number + 1] for part in candidates))
+            yield self.codec.grouping.people(heatmaps[number], tags[number], own)
+
+    @torch.no_grad()
+    def draw(self, batch: Batch, outputs: Outputs, kinds: Collection[str]) -> dict[str, np.ndarray]:
+        if "image" in batch:
+            images = batch["image"][:MAX_DRAWN]
+        else:
+            images = batch[f"image{int(batch['is_tagged'].int().argmax())}"]
+        images = images.permute(0, 2, 3, 1).cpu().numpy()
+        merged = self.codec.merge(tuple(output[:MAX_DRAWN].float() for output in outputs))
+        predicted = self._skeletons(images, merged)
+        drawn: dict[str, np.ndarray] = {}
+        if "joints" in batch:
+            annotated = self._annotated(images, batch)
+            drawn["gt"] = image_grid(annotated, COLUMNS)
+            pairs = [image for pair in zip(annotated, predicted, strict=True) for image in pair]
+            drawn["gt_pred"] = image_grid(pairs, COLUMNS)
+            if "hm_gt" in kinds:
+                masks = [batch[f"mask{number}"] for number in range(len(self.codec.sizes))]
+                targets = self.codec.encode(batch["joints"], batch["visible"], masks)
+                drawn["hm_gt"] = _heatmaps(images, targets[-1].heatmaps)
+        else:
+            drawn["gt_pred"] = image_grid(predicted, COLUMNS)
+        drawn["pred"] = image_grid(predicted, COLUMNS)
+        if "hm_pred" in kinds:
+            drawn["hm_pred"] = _heatmaps(images, merged[0])
+        return {kind: image for kind, image in drawn.items() if kind in kinds}
+
+    def _skeletons(self, images: np.ndarray, merged: Outputs) -> list[np.ndarray]:
+        zoom = images.shape[2] / merged[0].shape[3]
+        drawn = [np.ascontiguousarray(image).copy() for image in images]
+        for image, (people, _) in zip(drawn, self._people(merged), strict=True):
+            for person in people:
+                self._draw(image, person[:, :2] * zoom, person[:, 2] > 0)
+        return drawn
+
+    def _annotated(self, images: np.ndarray, batch: Batch) -> list[np.ndarray]:
+        zoom = images.shape[2] / self.codec.sizes[0][0]
+        drawn = [np.ascontiguousarray(image).copy() for image in images]
+        joints = batch["joints"][: len(images), 0].cpu().numpy() * zoom
+        visible = batch["visible"][: len(images)].cpu().numpy() > 0
+        for image, people, flags in zip(drawn, joints, visible, strict=True):
+            for person, is_visible in zip(people, flags, strict=True):
+                self._draw(image, person, is_visible)
+        return drawn
+
+    def _draw(self, image: np.ndarray, person: np.ndarray, is_drawn: np.ndarray) -> None:
+        draw_person(image, person, is_drawn, self.skeleton.limbs, self.skeleton.flip_pairs)
+
+    def batches(
+        self,
+        images: Sequence[np.ndarray],
+        boxes: Sequence[np.ndarray],
+        box_scores: Sequence[np.ndarray],
+        batch_size: int,
+    ) -> Iterator[Batch]:
+        for index, image in enumerate(images):
+            yield scene_batch(image, index, self._size, self._scales, f"images[{index}]")
+
+
+def _boxes(keypoints: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return the boxes (P, 4) around the keypoints (P, K, 2) with a score above 0."""
+    found = (scores > 0)[..., None]
+    low = np.where(found, keypoints, np.inf).min(1, initial=np.inf)
+    high = np.where(found, keypoints, -np.inf).max(1, initial=-np.inf)
+    return np.concatenate([low, high - low], 1).astype(np.float32)
+
+
+def _heatmaps(images: np.ndarray, maps: torch.Tensor) -> np.ndarray:
+    return heatmap_rows(images, maps[:MAX_DRAWN].float().cpu().numpy())
+
+
+def build_bottom_up(cfg: CfgNode, backend: Backend, autocast: bool = False) -> BottomUp:
+    """Build the bottom-up task of an experiment; ``backend`` runs its network."""
+    size = int(cfg.MODEL.IMAGE_SIZE[0])
+    return BottomUp(backend, skeleton_of(cfg), size, cfg.TEST.SCALE_FACTOR, autocast)

@@ -1,0 +1,227 @@
+"""Bottom-up samples: whole images with everybody in them.
+
+Geometry as in lib/dataset/transforms and lib/utils/transforms.py of
+HRNet/HigherHRNet-Human-Pose-Estimation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from lib.dataset.image import read_image
+from lib.dataset.scenes import label_mask
+from lib.dataset.source import Source
+from lib.dataset.top_down import crop_image
+from lib.keypoints.geometry import (
+    PIXEL_STD,
+    crop_matrix,
+    flip_permutation,
+    transform_points,
+)
+from lib.utils.errors import InputError
+
+SIZE_STEP = 64  # sides of a network's input are multiples of it
+MAX_ASPECT = 16  # longer images would need too much memory
+
+Sample = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class SceneAugmentation:
+    """Random square cut-outs of images, as set by DATASET.*.
+
+    Attributes:
+        flip: mirror half of the samples.
+        max_rotation: in degrees.
+        min_scale, max_scale: range of the side of the square, relative to a side of the image.
+        relative_to_long: relative to the longer instead of the shorter side.
+        max_shift: shift of the square relative to its side.
+    """
+
+    flip: bool = True
+    max_rotation: float = 30.0
+    min_scale: float = 0.75
+    max_scale: float = 1.5
+    relative_to_long: bool = False
+    max_shift: float = 0.2
+
+
+class SceneDataset(Dataset):
+    """Dataset of the images of ``source``.
+
+    With ``augmentation``, ``dataset[epoch, n]`` is a training sample, a dict of tensors:
+
+        image: uint8 (3, H, W), RGB.
+        joints: float32 (S, P, K, 2), x, y in pixels of each of the S outputs, for as many people P
+            as the fullest image has.
+        visible: float32 (P, K), 1 if the joint is annotated.
+        mask0, mask1, ...: float32 (h, w) for each output, 0 where people are not labelled and
+            outside the image.
+        index, image_index: int64, index of the image in ``source.table.paths``.
+
+    It depends only on (seed, epoch, image). Without augmentation, ``dataset[n]`` is the batch of
+    ``scene_batch``.
+
+    Args:
+        size: side of the network's input in training; in tests, of the image's shorter side.
+        output_sizes: (width, height) of the network's outputs in training.
+        scales: sizes at which an image is tested, relative to ``size``.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        size: int,
+        output_sizes: Sequence[tuple[int, int]],
+        augmentation: SceneAugmentation | None = None,
+        seed: int = 0,
+        scales: Sequence[float] = (1.0,),
+    ) -> None:
+        self.source = source
+        self.skeleton = source.skeleton
+        self.table = source.table
+        self.size = size
+        self.output_sizes = tuple(output_sizes)
+        self.augmentation = augmentation
+        self.seed = seed
+        self.scales = tuple(scales)
+        count = len(self.table.paths)
+        is_annotated = source.scenes.is_annotated
+        self.images = np.flatnonzero(is_annotated) if augmentation else np.arange(count)
+        self._starts = np.searchsorted(self.table.image, np.arange(count + 1))
+        self.max_people = int(np.diff(self._starts).max(initial=1))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        epoch, number = key if isinstance(key, tuple) else (0, key)
+        index = int(self.images[number])
+        path = self.table.paths[index].decode()
+        image = read_image(path)
+        if self.augmentation is None:
+            return scene_batch(image, index, self.size, self.scales, path)
+        return self._sample(image, index, epoch)
+
+    def _sample(self, image: np.ndarray, index: int, epoch: int) -> Sample:
+        # Four numbers, so that the seed differs from those of top-down samples.
+        rng = np.random.default_rng((self.seed, epoch, index, 2))
+        height, width = image.shape[:2]
+        center, scale, rotation, is_mirrored = self._view(rng, width, height)
+        rows = slice(self._starts[index], self._starts[index + 1])
+        joints, visible = self.table.joints[rows], self.table.visible[rows]
+        order = list(range(len(self.skeleton)))
+        if is_mirrored:
+            order = flip_permutation(len(order), self.skeleton.flip_pairs)
+        labels = label_mask(
+            self.source.scenes.unlabelled[index], height, width, self.source.annotation_file
+        )
+        sample = {"image": _cut(image, center, scale, rotation, (self.size,) * 2, is_mirrored)}
+        moved = np.zeros((len(self.output_sizes), self.max_people, len(order), 2), np.float32)
+        for number, size in enumerate(self.output_sizes):
+            matrix = crop_matrix(center, scale, rotation, size)
+            own = transform_points(joints[:, order], matrix)
+            if is_mirrored:
+                own[..., 0] = size[0] - 1 - own[..., 0]
+            moved[number, : len(own)] = own
+            mask = cv2.warpAffine(labels * 255, matrix, size) > 127.5
+            mask = mask[:, ::-1] if is_mirrored else mask
+            sample[f"mask{number}"] = torch.from_numpy(mask.astype(np.float32))
+        flags = np.zeros((self.max_people, len(order)), np.float32)
+        flags[: len(visible)] = visible[:, order] > 0
+        sample["joints"] = torch.from_numpy(moved)
+        sample["visible"] = torch.from_numpy(flags)
+        sample["index"] = sample["image_index"] = torch.tensor(index, dtype=torch.int64)
+        return sample
+
+    def _view(
+        self, rng: np.random.Generator, width: int, height: int
+    ) -> tuple[np.ndarray, np.ndarray, float, bool]:
+        """Sample a square: center in pixels, scale, rotation in degrees, and whether to mirror."""
+        settings = self.augmentation
+        side = max(width, height) if settings.relative_to_long else min(width, height)
+        side *= rng.uniform(settings.min_scale, settings.max_scale)
+        rotation = settings.max_rotation * rng.uniform(-1, 1)
+        limit = int(settings.max_shift * side)
+        shift = rng.integers(-limit, limit, 2) if limit else np.zeros(2)
+        center = np.array([width / 2, height / 2]) + shift
+        is_mirrored = settings.flip and rng.random() < 0.5
+        return center, np.full(2, side / PIXEL_STD), rotation, is_mirrored
+
+
+def _cut(
+    image: np.ndarray,
+    center: np.ndarray,
+    scale: np.ndarray,
+    rotation: float,
+    size: tuple[int, int],
+    is_mirrored: bool,
+) -> torch.Tensor:
+    """Cut a rotated box out of a BGR image; returns uint8 (3, H, W) RGB, mirrored afterwards."""
+    crop = crop_image(image, crop_matrix(center, scale, rotation, size), size)
+    return torch.from_numpy(np.ascontiguousarray(crop[..., ::-1]) if is_mirrored else crop)
+
+
+def scene_size(
+    width: int, height: int, size: int, scale: float = 1.0, min_scale: float = 1.0
+) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
+    """Return the (width, height) at which a network reads an image, and the box it reads.
+
+    The shorter side becomes about ``size * scale``, the longer one a multiple of 64 at
+    ``min_scale``. Source: ``get_multi_scale_size`` in lib/utils/transforms.py.
+
+    Returns:
+        The size, the center (2,) and the scale (2,) of the box, as in lib.keypoints.geometry.
+    """
+    center = np.array([int(width / 2 + 0.5), int(height / 2 + 0.5)])
+    smallest = _next_step(min_scale * size)
+    short, long = sorted((width, height))
+    # As published, in this order of operations: the results are truncated.
+    resized_short = int(smallest * scale / min_scale)
+    resized_long = int(_next_step(smallest / short * long) * scale / min_scale)
+    box_long = resized_long / resized_short * short
+    if width < height:
+        return (resized_short, resized_long), center, np.array([short, box_long]) / PIXEL_STD
+    return (resized_long, resized_short), center, np.array([box_long, short]) / PIXEL_STD
+
+
+def _next_step(length: float) -> int:
+    return int((length + SIZE_STEP - 1) // SIZE_STEP * SIZE_STEP)
+
+
+def scene_batch(
+    image: np.ndarray, index: int, size: int, scales: Sequence[float] = (1.0,), name: str = "image"
+) -> Sample:
+    """Return a batch of one image (H, W, 3) BGR, for ``BottomUp.forward``.
+
+    image0, image1, ...: uint8 (1, 3, h, w), RGB, one for each of ``scales`` from large to small.
+    is_tagged: bool, whether each of them is the one whose tags are used.
+    base: int64 (2,), width and height at scale 1.
+    center, scale: float32 (1, 2), the box that the network reads.
+    index, image_index: int64 (1,).
+
+    Raises:
+        InputError: if the image is too long and narrow; the message begins with ``name``.
+    """
+    height, width = image.shape[:2]
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise InputError(
+            f"{name}: {width}x{height} pixels are too long and narrow to be read at once; cut it "
+            f"into parts that are at most {MAX_ASPECT} times as long as wide"
+        )
+    batch: Sample = {}
+    descending = sorted(scales, reverse=True)
+    for number, scale in enumerate(descending):
+        own, center, extent = scene_size(width, height, size, scale, min(scales))
+        batch[f"image{number}"] = _cut(image, center, extent, 0.0, own, False)[None]
+    base, *_ = scene_size(width, height, size, 1.0, min(scales))
+    batch["is_tagged"] = torch.tensor([s == 1 or len(scales) == 1 for s in descending])
+    batch["base"] = torch.tensor(base)
+    batch["center"] = torch.tensor(center[None], dtype=torch.float32)
+    batch["scale"] = torch.tensor(extent[None], dtype=torch.float32)
+    batch["index"] = batch["image_index"] = torch.tensor([index])
+    return batch

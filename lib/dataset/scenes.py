@@ -1,0 +1,130 @@
+"""Whole images of a COCO file: everybody in them, and the regions without labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from lib.dataset.coco_json import Annotation, CocoFile, ImageArrays, check_keypoint_count
+from lib.utils.errors import InputError
+
+
+class SceneAnnotation(Annotation, gc=False):
+    """An entry of ``annotations`` with its segmentation, as undecoded JSON."""
+
+    segmentation: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class SceneFile(CocoFile):
+    """An annotation file with segmentations."""
+
+    annotations: list[SceneAnnotation] = []  # noqa: RUF012 - msgspec copies it
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region of an image whose people are not labelled.
+
+    segmentation: JSON of polygons or of a run-length encoding; null to use the box.
+    box: x, y, width, height in pixels.
+    """
+
+    segmentation: bytes
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """What is annotated in the M images of a file.
+
+    people: annotations of labelled people, in file order.
+    unlabelled: regions of each image.
+    is_annotated: (M,), True for images with any annotation.
+    """
+
+    people: list[SceneAnnotation]
+    unlabelled: list[list[Region]]
+    is_annotated: np.ndarray
+
+
+def read_scenes(
+    annotations: Sequence[SceneAnnotation],
+    categories: Sequence[int],
+    joints: int,
+    images: ImageArrays,
+    source: str,
+    uses_boxes: bool,
+) -> Scenes:
+    """Sort the annotations of ``categories``.
+
+    As in HigherHRNet's code, people who are no crowd or have keypoints are labelled, and crowds and
+    people without keypoints are unlabelled regions.
+
+    Args:
+        joints: number of keypoints.
+        source: annotation file, for error messages.
+        uses_boxes: mask the boxes of unlabelled people without a segmentation.
+
+    Raises:
+        InputError: if an annotation has a wrong number of keypoints, or an unknown image.
+    """
+    wanted = [(n, a) for n, a in enumerate(annotations) if a.category_id in categories]
+    ids = np.array([a.image_id for _, a in wanted], np.int64)
+    rows = images.rows(ids, source) if len(ids) else ids
+    people: list[SceneAnnotation] = []
+    unlabelled: list[list[Region]] = [[] for _ in images.ids]
+    is_annotated = np.zeros(len(images.ids), bool)
+    is_annotated[rows] = True
+    for row, (number, annotation) in zip(rows, wanted, strict=True):
+        count = annotation.num_keypoints
+        if count is None:
+            count = sum(flag > 0 for flag in annotation.keypoints[2::3])
+        if not annotation.iscrowd or count > 0:
+            check_keypoint_count(annotation, number, joints, source)
+            people.append(annotation)
+        if annotation.iscrowd or count == 0:
+            segmentation = bytes(annotation.segmentation)
+            if uses_boxes or segmentation not in (b"null", b"[]"):
+                unlabelled[row].append(Region(segmentation, annotation.bbox))
+    return Scenes(people, unlabelled, is_annotated)
+
+
+def label_mask(regions: Sequence[Region], height: int, width: int, source: str) -> np.ndarray:
+    """Return the mask (height, width) of an image, uint8: 0 in ``regions``, else 1.
+
+    Raises:
+        InputError: if a segmentation is neither polygons nor a run-length encoding; the message
+            begins with ``source``.
+    """
+    mask = np.ones((height, width), np.uint8)
+    for region in regions:
+        content = msgspec.json.decode(region.segmentation)
+        if content in (None, []):
+            x, y, box_width, box_height = np.array(region.box).round().astype(int)
+            mask[max(y, 0) : max(y + box_height, 0), max(x, 0) : max(x + box_width, 0)] = 0
+        else:
+            mask[_decode(content, height, width, source) > 0] = 0
+    return mask
+
+
+def _decode(content: Any, height: int, width: int, source: str) -> np.ndarray:
+    """Decode a segmentation to a mask (height, width), above 0 inside."""
+    if isinstance(content, list) and all(map(_is_polygon, content)):
+        encoded = coco_mask.merge(coco_mask.frPyObjects(content, height, width))
+    elif isinstance(content, dict) and content.get("size") == [height, width]:
+        is_text = isinstance(content.get("counts"), str)
+        encoded = content if is_text else coco_mask.frPyObjects(content, height, width)
+    else:
+        raise InputError(
+            f"{source}: a segmentation is neither a list of polygons nor a run-length encoding of "
+            f"the size [{height}, {width}]"
+        )
+    return coco_mask.decode(encoded)
+
+
+def _is_polygon(points: Any) -> bool:
+    is_list = isinstance(points, list) and len(points) >= 6 and len(points) % 2 == 0
+    return is_list and all(isinstance(value, (int, float)) for value in points)
