@@ -11,9 +11,8 @@ from lib.utils.errors import InputError
 ROOT = Path(__file__).resolve().parents[2]
 ZOO = ROOT / "models" / "zoo.yaml"
 DETECTOR_FOLDER, DETECTOR_KIND = "models/detectors", "detector"
-# Kinds of weights that belong to no experiment, by folder; all other folders are UNSUPPORTED.
+# Kinds of weights that belong to no experiment, by folder.
 KINDS = {"models/pytorch/imagenet": "ImageNet backbone", DETECTOR_FOLDER: DETECTOR_KIND}
-UNSUPPORTED = "a network that is not supported yet"
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Weights:
     def kind(self) -> str:
         """Description of weights that belong to no experiment; '' for all others."""
         folder = Path(self.path).parent.as_posix()
-        return "" if self.experiment else KINDS.get(folder, UNSUPPORTED)
+        return "" if self.experiment else KINDS[folder]
 
     def test_command(self, root: str = "") -> str:
         """Return the command that evaluates these weights."""

@@ -8,7 +8,9 @@ import yaml
 
 from lib.config import load_config, skeleton_of
 from lib.core.codecs import build_codec
+from lib.core.codecs.tags import TagCodec
 from lib.models import build_model
+from lib.utils.errors import InputError
 from lib.utils.logs import experiment_folders
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,8 +139,12 @@ def test_every_experiment_loads_and_its_network_fits_its_sizes(path, quick_shape
     with torch.device("meta"), torch.no_grad():
         network = build_model(cfg).eval()
         outputs = network(torch.empty(1, 3, *cfg.MODEL.IMAGE_SIZE[::-1]))
-        coords, scores = codec.decode(outputs)  # raises unless the size is MODEL.HEATMAP_SIZE
-    assert (coords.shape, scores.shape) == ((1, cfg.MODEL.NUM_JOINTS, 2), coords.shape[:2])
+        if isinstance(codec, TagCodec):
+            heatmaps, _ = codec.merge(outputs)
+            assert heatmaps.shape == (1, cfg.MODEL.NUM_JOINTS, *codec.sizes[-1][::-1])
+        else:
+            coords, scores = codec.decode(outputs)  # raises unless the size is MODEL.HEATMAP_SIZE
+            assert (coords.shape, scores.shape) == ((1, cfg.MODEL.NUM_JOINTS, 2), coords.shape[:2])
     assert yaml.safe_load(cfg.dump())["MODEL"]["NAME"] == cfg.MODEL.NAME
 
 
@@ -251,6 +257,116 @@ def test_the_official_experiments_are_the_originals(name):
     assert (cfg.TRAIN.LR, cfg.TRAIN.OPTIMIZER, cfg.TRAIN.LR_FACTOR) == (0.001, "adam", 0.1)
     assert cfg.TEST.FLIP_TEST and cfg.TEST.POST_PROCESS and cfg.TEST.SHIFT_HEATMAP
     assert cfg.GPUS == (0, 1, 2, 3)
+
+
+# Size, output size, sigma, learning rate, warm-up, batch size per GPU, GPUs, NMS kernel.
+BOTTOM_UP = {
+    "coco/bottom_up/res50_512x512": (512, 128, 2, 0.0015, 500, 24, 8, 5),
+    "coco/bottom_up/w32_512x512": (512, 128, 2, 0.0015, 500, 24, 8, 5),
+    "coco/bottom_up/res50_sr_512x512": (512, 512, 8, 0.0015, 500, 24, 8, 5),
+    "coco/bottom_up/w32_sr_512x512": (512, 512, 8, 0.0015, 500, 24, 8, 11),
+    "coco/bottom_up/higher_w32_512x512": (512, 128, 2, 0.001, 0, 12, 4, 5),
+    "coco/bottom_up/higher_w32_640x640": (640, 160, 2, 0.001, 0, 12, 4, 5),
+    "coco/bottom_up/higher_w48_512x512": (512, 128, 2, 0.001, 0, 10, 4, 5),
+    "coco/bottom_up/higher_w48_640x640": (640, 160, 2, 0.001, 0, 10, 4, 5),
+    "crowdpose/bottom_up/higher_w32_512x512": (512, 128, 2, 0.001, 0, 12, 4, 5),
+    "crowdpose/bottom_up/w32_sr_512x512": (512, 512, 8, 0.0015, 500, 24, 8, 11),
+}
+
+
+@pytest.mark.parametrize("name", BOTTOM_UP)
+def test_the_bottom_up_experiments_have_the_published_recipes(name):
+    cfg = load_config(ROOT / "experiments" / f"{name}.yaml")
+    train, model = cfg.TRAIN, cfg.MODEL
+    assert BOTTOM_UP[name] == (
+        model.IMAGE_SIZE[0],
+        model.HEATMAP_SIZE[0],
+        model.SIGMA,
+        train.LR,
+        train.WARMUP_ITERS,
+        train.BATCH_SIZE_PER_GPU,
+        len(cfg.GPUS),
+        cfg.TEST.NMS_KERNEL,
+    )
+    assert (train.OPTIMIZER, train.LR_STEP, train.END_EPOCH) == ("adam", [200, 260], 300)
+
+
+HIGHER_HRNET_YAML = """
+GPUS: (0,)
+DATASET:
+  SIGMA: 2
+  DATASET: coco_kpt
+  DATASET_TEST: coco
+  FLIP: 0.5
+  INPUT_SIZE: 640
+  OUTPUT_SIZE: [160, 320]
+  MAX_NUM_PEOPLE: 30
+  MAX_ROTATION: 30
+  MAX_SCALE: 1.5
+  SCALE_TYPE: 'short'
+  MAX_TRANSLATE: 40
+  MIN_SCALE: 0.75
+  NUM_JOINTS: 17
+  ROOT: 'data/coco'
+  TEST: val2017
+  TRAIN: train2017
+DEBUG: {SAVE_TAGMAPS_PRED: True}
+FP16: {ENABLED: True, DYNAMIC_LOSS_SCALE: True}
+LOSS:
+  NUM_STAGES: 2
+  AE_LOSS_TYPE: exp
+  WITH_AE_LOSS: [True, False]
+  PUSH_LOSS_FACTOR: [0.001, 0.001]
+  PULL_LOSS_FACTOR: [0.001, 0.001]
+  WITH_HEATMAPS_LOSS: [True, True]
+  HEATMAPS_LOSS_FACTOR: [1.0, 1.0]
+MODEL:
+  EXTRA:
+    FINAL_CONV_KERNEL: 1
+    PRETRAINED_LAYERS: ['*']
+    STEM_INPLANES: 64
+    DECONV:
+      NUM_DECONVS: 1
+      NUM_CHANNELS: [32]
+      KERNEL_SIZE: [4]
+      NUM_BASIC_BLOCKS: 4
+      CAT_OUTPUT: [True]
+  INIT_WEIGHTS: True
+  NAME: pose_higher_hrnet
+  NUM_JOINTS: 17
+  SYNC_BN: False
+  TAG_PER_JOINT: True
+TEST:
+  FLIP_TEST: True
+  IMAGES_PER_GPU: 1
+  SCALE_FACTOR: [0.5, 1, 2]
+  DETECTION_THRESHOLD: 0.1
+  WITH_HEATMAPS: (True, True)
+  WITH_AE: (True, False)
+  PROJECT2IMAGE: True
+  NMS_KERNEL: 5
+  NMS_PADDING: 2
+TRAIN:
+  IMAGES_PER_GPU: 10
+  LR_STEP: [200, 260]
+"""
+
+
+def test_higherhrnets_own_yaml_runs_unchanged(tmp_path):
+    path = tmp_path / "theirs.yaml"
+    path.write_text(HIGHER_HRNET_YAML)
+    cfg = load_config(path)
+    model, data = cfg.MODEL, cfg.DATASET
+    assert (model.NAME, model.HEAD, model.TARGET_TYPE) == ("pose_hrnet", "higher", "tags")
+    assert (model.IMAGE_SIZE, model.HEATMAP_SIZE, model.SIGMA) == ([640, 640], [160, 160], 2)
+    assert (data.DATASET, data.TRAIN_SET, data.COLOR_RGB) == ("coco", "train2017", True)
+    assert (data.FLIP, cfg.TRAIN.BATCH_SIZE_PER_GPU, cfg.TRAIN.AMP) == (True, 10, True)
+    assert cfg.TEST.SCALE_FACTOR == [0.5, 1, 2]
+    with torch.device("meta"):
+        assert sum(p.numel() for p in build_model(cfg).parameters()) == 28_645_331
+    path.write_text(HIGHER_HRNET_YAML.replace("SIGMA: 2", "SCALE_AWARE_SIGMA: True"))
+    with pytest.raises(InputError, match=r"DATASET\.SCALE_AWARE_SIGMA must be False"):
+        load_config(path)
 
 
 # Learning rate, epochs, batch size per GPU, epochs between validations, sigma at 384x288.

@@ -8,7 +8,7 @@ import pytest
 from lib.config import load_config
 from lib.utils import zoo
 from lib.utils.errors import InputError
-from lib.utils.zoo import DETECTOR_FOLDER, ROOT, UNSUPPORTED
+from lib.utils.zoo import DETECTOR_FOLDER, ROOT
 
 ENTRIES = zoo.load_zoo()
 COCO = {"AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)"}
@@ -72,17 +72,6 @@ def test_detectors_are_torchvisions_with_all_their_weights():
     }
     assert len(detectors) >= 12
     assert detectors.items() <= expected.items()  # a newer torchvision may have more
-
-
-def test_what_nothing_loads_yet_are_the_published_bottom_up_networks():
-    waiting = [w for w in ENTRIES.values() if w.kind == UNSUPPORTED]
-    assert waiting
-    assert {w.name for w in waiting} == {n for n in ENTRIES if n.startswith("higherhrnet_")}
-    for weights in waiting:
-        name = weights.name.split("_")[2]
-        assert weights.path.startswith(f"models/pytorch/pose_{name}/higher_hrnet")
-        assert "AP" in weights.scores and set(weights.scores) <= SCORES[name]
-        assert all(0 < score < 1 for score in weights.scores.values())
 
 
 def test_a_missing_file_is_named_with_its_command(tmp_path):
