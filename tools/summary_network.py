@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lib.config import load_config
 from lib.models import build_model
 from lib.models.dite_hrnet import DynamicConv
-from lib.models.heads import HeatmapHead
+from lib.models.heads import HeatmapHead, uses_tags
 from lib.models.hrformer import WindowAttention
 from lib.models.layers.lightweight import LightweightHRNet, LightweightModule
 from lib.models.pose_hrnet import PoseHRNet
@@ -91,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with torch.device("meta"):
             network = build_model(cfg)
         width, height = cfg.MODEL.IMAGE_SIZE
-        summary = {"network": cfg.MODEL.NAME, **summarize(network, height, width)}
+        costs = summarize(network, height, width, is_bottom_up=uses_tags(cfg))
+        summary = {"network": cfg.MODEL.NAME, **costs}
         if not (args.opts or args.shape):
             name = f"{cfg.DATASET.DATASET}/{Path(args.cfg).stem}"
             published = PUBLISHED.get(name, (None, None))
@@ -115,7 +116,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def summarize(network: nn.Module, height: int, width: int) -> dict[str, Any]:
+def summarize(
+    network: nn.Module, height: int, width: int, is_bottom_up: bool = False
+) -> dict[str, Any]:
     """Return the cost of ``network`` for one image: in total, per part and per layer.
 
     Parameters of the network itself, outside any module, count only in the total.
@@ -151,7 +154,7 @@ def summarize(network: nn.Module, height: int, width: int) -> dict[str, Any]:
     return {
         "shape": [height, width],
         **cost(ROOT, network),
-        **published_count(network, image, macs),
+        **published_count(network, image, macs, is_bottom_up),
         "modules": {name: cost(name, part) for name, part in parts(network)},
         "layers": {name: layer for name, layer in layers.items() if any(layer.values())},
         "convention": CONVENTION,
@@ -187,7 +190,7 @@ def totals(counter: FlopCounterMode, prefix: str) -> dict[str, int]:
 
 
 def published_count(
-    network: nn.Module, image: torch.Tensor, macs: Mapping[str, int]
+    network: nn.Module, image: torch.Tensor, macs: Mapping[str, int], is_bottom_up: bool
 ) -> dict[str, Any]:
     """Count the FLOPs by the convention of the network's paper."""
     if isinstance(network, LightweightHRNet):
@@ -196,7 +199,7 @@ def published_count(
             "counted_convention": LIGHTWEIGHT_CONVENTION,
         }
     is_original = type(network) in (PoseHRNet, PoseResNet)  # TransPose is a subclass of these
-    if not is_original or type(network.head) is not HeatmapHead:
+    if not is_original or is_bottom_up or type(network.head) is not HeatmapHead:
         return {
             "counted_mflops": mmcv_flops(network, image) / 1e6,
             "counted_convention": MMCV_CONVENTION,

@@ -42,7 +42,7 @@ class Weights:
     def kind(self) -> str:
         """Description of weights that belong to no experiment; '' for all others."""
         folder = Path(self.path).parent.as_posix()
-        return "" if self.experiment else KINDS[folder]
+        return "" if self.experiment else KINDS.get(folder, "")
 
     def test_command(self, root: str = "") -> str:
         """Return the command that evaluates these weights."""

@@ -102,6 +102,7 @@ def tiny(name: str, head: str) -> CfgNode:
     """Configure a small network with a head, for crops of 64 x 96 pixels."""
     if name == "pose_hrnet":
         cfg = tiny_hrnet_cfg()
+        cfg.MODEL.EXTRA.DECONV = copy.deepcopy(EXTRA[name].DECONV)
     elif name in LIGHT:
         cfg = tiny_light_cfg(name)
     elif name == "pose_resnet":

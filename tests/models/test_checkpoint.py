@@ -134,7 +134,7 @@ def test_another_network_is_refused_with_counts_and_first_names():
     message = refusal(make(), plain(make("resnet")))
     assert "missing from it: conv2.weight, bn2.weight, bn2.bias, ..." in message
     assert "not in the network: layer2.0.conv1.weight" in message
-    assert "another network" in message
+    assert "a different network" in message
 
 
 def test_one_missing_and_one_unknown_entry_are_named():
@@ -264,7 +264,7 @@ def test_a_backbone_of_another_width_is_refused(tmp_path):
         stage = cfg.MODEL.EXTRA[f"STAGE{number}"]
         stage.NUM_CHANNELS = [6 * 2**branch for branch in range(number)]
     path = save(plain(build_model(cfg)), tmp_path)
-    with pytest.raises(InputError, match=r"MODEL\.PRETRAINED.*another network.*transition1\.0"):
+    with pytest.raises(InputError, match=r"MODEL\.PRETRAINED.*different network.*transition1\.0"):
         load_pretrained(target, path)
     assert_same_state(target, before)
 
@@ -273,7 +273,7 @@ def test_another_networks_file_is_refused_though_some_entries_fit(tmp_path):
     target = make("resnet")
     before = plain(target)
     path = save(plain(make()), tmp_path)  # bn1 and more have ResNet's names and shapes
-    with pytest.raises(InputError, match=r"MODEL\.PRETRAINED.*another network.*conv1\.weight"):
+    with pytest.raises(InputError, match=r"MODEL\.PRETRAINED.*different network.*conv1\.weight"):
         load_pretrained(target, path)
     assert_same_state(target, before)
 

@@ -84,11 +84,6 @@ def test_the_list_says_what_there_is_and_what_is_here(listed, root, command):
     [
         ("models/detectors/w.pth", {"box AP": 0.37}, "box AP 0.37 detector"),
         ("models/pytorch/imagenet/w.pth", {}, "ImageNet backbone"),
-        (
-            "models/pytorch/pose_coco/w.pth",
-            {"AP": 0.7},
-            "AP 0.7 a network that is not supported yet",
-        ),
     ],
 )
 def test_what_no_experiment_trained_is_said_to_be_what_it_is(

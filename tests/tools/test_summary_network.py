@@ -205,3 +205,21 @@ def test_counts_what_mmcvs_tool_and_a_whole_count_give(tool, name):
     for rows in (summary["modules"], summary["layers"]):
         assert sum(row["macs"] for row in rows.values()) == summary["macs"]
         assert all(row["macs"] >= 0 for row in rows.values())
+
+
+# GFLOPs and millions of parameters of SRPose's table: backbone and head.
+BOTTOM_UP = {
+    "res50_512x512": (29.20, 34.00),
+    "res50_sr_512x512": (30.86, 34.11),
+    "w32_512x512": (41.10, 28.54),
+    "w32_sr_512x512": (42.57, 28.63),
+}
+
+
+@pytest.mark.parametrize("name", BOTTOM_UP)
+def test_bottom_up_networks_cost_what_srposes_table_says(tool, capsys, name):
+    path = TOOLS.parent / "experiments" / "coco" / "bottom_up" / f"{name}.yaml"
+    assert tool.main(["--cfg", str(path), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    found = (summary["counted_mflops"] / 1e3, summary["parameters"] / 1e6)
+    assert [round(value, 2) for value in found] == list(BOTTOM_UP[name])

@@ -52,7 +52,7 @@ def test_trained_weights_belong_to_an_experiment_and_have_its_scores(weights):
 
 def test_backbones_are_what_experiments_start_from():
     texts = (path.read_text() for path in (ROOT / "experiments").rglob("*.yaml"))
-    expected = {name for text in texts for name in re.findall(r"PRETRAINED: (models/\S+)", text)}
+    expected = {name for text in texts for name in re.findall(r"PRETRAINED: (models/py\S+)", text)}
     backbones = {w.path for w in ENTRIES.values() if w.kind == "ImageNet backbone"}
     assert backbones == expected
 
