@@ -2,10 +2,10 @@
 
 Each is compared with a simpler reference in the same run: NumPy, pycocotools or plain PyTorch.
 
-  python tools/benchmark.py data                   loading of samples and
-post-processing of outputs
+  python tools/benchmark.py data                   loading of samples, post-processing of outputs
   python tools/benchmark.py nms                    NMS of 104,125 detections, as in COCO val
   python tools/benchmark.py load                   reading a train2017-sized annotation file
+  python tools/benchmark.py group                  grouping of a bottom-up network's joints
   python tools/benchmark.py forward --cfg FILE     forward pass: PyTorch, with folded batch norms,
                                                    with torch.compile, and exported
   python tools/benchmark.py predict --cfg FILE     image to keypoints, with each backend
@@ -19,12 +19,12 @@ import argparse
 import sys
 
 import _init_paths  # noqa: F401
-from benchmarks import data, forward, load, nms, predict
+from benchmarks import data, forward, grouping, load, nms, predict
 from benchmarks.measure import machine, one_thread, table
 from cli import run
 
 WITH_NETWORK = {"forward": forward, "predict": predict}
-WITHOUT_NETWORK = {"data": data, "nms": nms, "load": load}
+WITHOUT_NETWORK = {"data": data, "nms": nms, "load": load, "group": grouping}
 
 
 def main() -> None:

@@ -1,0 +1,52 @@
+"""Grouping of a bottom-up network's outputs into people."""
+
+import numpy as np
+import torch
+
+from benchmarks.measure import Row, fastest
+from lib.core.codecs.grouping import Grouping, find_candidates, joint_order
+from lib.keypoints.skeletons import COCO
+
+SIZE = 512
+
+
+def run(people: tuple[int, ...] = (1, 10, 30), repeats: int = 5) -> list[Row]:
+    """Time the way from heatmaps and tags of 512 x 512 pixels to people; reference: candidates."""
+    rows = []
+    grouping = Grouping(joint_order(COCO.names))
+    for count in people:
+        heatmaps, tags = scene(count)
+
+        def candidates(heatmaps=heatmaps, tags=tags):
+            return find_candidates(heatmaps, tags, grouping.max_people, grouping.kernel)
+
+        def whole(heatmaps=heatmaps, tags=tags, candidates=candidates):
+            return grouping.people(heatmaps[0].numpy(), tags[0].numpy(), candidates())
+
+        value, reference = (1e3 * seconds for seconds in fastest([whole, candidates], repeats))
+        remark = "reference: candidates alone"
+        is_complete = len(whole()[0]) == count
+        rows.append(Row(f"grouping of {count} people", "ms", value, reference, remark, is_complete))
+    return rows
+
+
+def scene(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return heatmaps (1, 17, H, W) and tags (1, 17, H, W, 1) of ``count`` people.
+
+    A tenth of the joints is missing; tags differ between people.
+    """
+    rng = np.random.default_rng(seed)
+    heatmaps = rng.uniform(0, 0.05, (17, SIZE, SIZE)).astype(np.float32)
+    tags = rng.normal(0, 0.1, (17, SIZE, SIZE)).astype(np.float32)
+    columns = -(-count // 5)
+    y, x = np.mgrid[-8:9, -8:9]
+    peak = np.exp(-(x**2 + y**2) / 18).astype(np.float32)
+    for person in range(count):
+        left, top = person % columns * (SIZE // columns), person // columns * (SIZE // 5)
+        for joint in range(17):
+            row, column = top + rng.integers(10, 90), left + rng.integers(10, SIZE // columns - 10)
+            window = np.s_[joint, row - 8 : row + 9, column - 8 : column + 9]
+            tags[window] = 2 * person + rng.normal(0, 0.05)
+            if rng.random() > 0.1:
+                heatmaps[window] = np.maximum(heatmaps[window], peak * rng.uniform(0.4, 1))
+    return torch.from_numpy(heatmaps)[None], torch.from_numpy(tags)[None, ..., None]
