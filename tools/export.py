@@ -20,6 +20,7 @@ from pathlib import Path
 import _init_paths  # noqa: F401
 import torch
 from cli import command_parser, run
+from torch import nn
 from yacs.config import CfgNode
 
 from lib.config import load_config, skeleton_of
@@ -43,8 +44,10 @@ BATCHES = (1, 3)
 def main() -> None:
     args = parse_args()
     cfg = load_config(args.cfg, args.opts)
-    if cfg.MODEL.TARGET_TYPE == "tags":
-        raise InputError("MODEL.TARGET_TYPE: bottom-up networks (tags) cannot be exported yet")
+    if cfg.MODEL.TARGET_TYPE == "tags" and args.to != WEIGHTS:
+        raise InputError(
+            "MODEL.TARGET_TYPE: only the weights of bottom-up networks can be exported yet (--to weights)"
+        )
     target = target_file(args)
     skeleton = skeleton_of(cfg)
     make_folder(target.parent)
@@ -101,14 +104,20 @@ def target_file(args: argparse.Namespace) -> Path:
 
 
 def write_weights(cfg: CfgNode, skeleton: Skeleton, weights: Path, target: Path) -> None:
-    """Write the weights in float16, and print how much the keypoints change."""
+    """Write the weights in float16, and print how much the keypoints of a top-down network change."""
     network = load_network(cfg, weights, torch.device("cpu"), fold=False)
     state = half_state_dict(network)
+    if cfg.MODEL.TARGET_TYPE != "tags":
+        print_change(cfg, skeleton, network, state)
+    checkpoint.save(state, target)
+    print(f"=> {target}: {target.stat().st_size / 2**20:.1f} MiB, weights in float16")
+
+
+def print_change(cfg: CfgNode, skeleton: Skeleton, network: nn.Module, state: dict) -> None:
+    """Print how much the keypoints change with the weights ``state``."""
     reference = network_backend(cfg, network, build_codec(cfg, skeleton))
     crops, source = real_crops(cfg, max(BATCHES))
     print(describe(source, difference(build_backend(cfg, skeleton, state), reference, crops)))
-    checkpoint.save(state, target)
-    print(f"=> {target}: {target.stat().st_size / 2**20:.1f} MiB, weights in float16")
 
 
 def check(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchBackend) -> None:

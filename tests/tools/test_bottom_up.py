@@ -62,7 +62,7 @@ def test_the_data_check_draws_scenes(path, root, command):
 def test_export_is_refused_in_one_line(path, root, command):
     weights = root.parent / "w.pth"
     ended = command("export", "--cfg", path, "--weights", weights, "--to", "onnx")
-    assert is_one_line(ended, "bottom-up networks (tags) cannot be exported yet")
+    assert is_one_line(ended, "only the weights of bottom-up networks can be")
 
 
 @pytest.mark.parametrize(
