@@ -46,7 +46,8 @@ def main() -> None:
     cfg = load_config(args.cfg, args.opts)
     if cfg.MODEL.TARGET_TYPE == "tags" and args.to != WEIGHTS:
         raise InputError(
-            "MODEL.TARGET_TYPE: only the weights of bottom-up networks can be exported yet (--to weights)"
+            "MODEL.TARGET_TYPE: only the weights of bottom-up networks can be exported yet "
+            "(--to weights)"
         )
     target = target_file(args)
     skeleton = skeleton_of(cfg)
@@ -104,7 +105,7 @@ def target_file(args: argparse.Namespace) -> Path:
 
 
 def write_weights(cfg: CfgNode, skeleton: Skeleton, weights: Path, target: Path) -> None:
-    """Write the weights in float16, and print how much the keypoints of a top-down network change."""
+    """Write the weights in float16; for a top-down network, print how much keypoints change."""
     network = load_network(cfg, weights, torch.device("cpu"), fold=False)
     state = half_state_dict(network)
     if cfg.MODEL.TARGET_TYPE != "tags":
