@@ -1,4 +1,7 @@
-"""Interface through which the training and evaluation loops use a pose-estimation task."""
+"""Interface through which the training and evaluation loops use a pose-estimation task.
+
+A task is registered in ``TASKS`` of lib/core/__init__.py.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence

@@ -1,4 +1,7 @@
-"""Keypoint accuracy: PCK and PCKh. (OKS is in ``lib.nms.oks_iou``.)"""
+"""Keypoint accuracy: PCK and PCKh. OKS is in ``lib.nms.oks_iou``.
+
+Metrics are called from ``evaluate`` of the data sets (lib/dataset/source.py).
+"""
 
 from collections import OrderedDict
 
