@@ -29,7 +29,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from lib.analysis.accuracy import Accuracy
-from lib.config import skeleton_of
+from lib.config import is_bottom_up, skeleton_of
 from lib.config.default import default_config
 from lib.core.inference import Predictor
 from lib.keypoints.poses import Poses
@@ -210,11 +210,6 @@ def check_options(args: argparse.Namespace) -> None:
 def is_built_in(args: argparse.Namespace) -> bool:
     """Return True if the built-in network is used, because --cfg is missing."""
     return args.cfg is built_in.EXPERIMENT
-
-
-def is_bottom_up(cfg: CfgNode) -> bool:
-    """Return True if the network finds everybody in a whole image."""
-    return cfg.MODEL.TARGET_TYPE == "tags"
 
 
 def choose_weights(args: argparse.Namespace, cfg: CfgNode) -> Path:

@@ -23,7 +23,7 @@ from cli import command_parser, run
 from torch import nn
 from yacs.config import CfgNode
 
-from lib.config import load_config, skeleton_of
+from lib.config import is_bottom_up, load_config, skeleton_of
 from lib.core.backends import TorchBackend, build_backend, load_network, network_backend
 from lib.core.codecs import build_codec
 from lib.core.exported import Description
@@ -44,7 +44,7 @@ BATCHES = (1, 3)
 def main() -> None:
     args = parse_args()
     cfg = load_config(args.cfg, args.opts)
-    if cfg.MODEL.TARGET_TYPE == "tags" and args.to != WEIGHTS:
+    if is_bottom_up(cfg) and args.to != WEIGHTS:
         raise InputError(
             "MODEL.TARGET_TYPE: only the weights of bottom-up networks can be exported yet "
             "(--to weights)"
@@ -108,7 +108,7 @@ def write_weights(cfg: CfgNode, skeleton: Skeleton, weights: Path, target: Path)
     """Write the weights in float16; for a top-down network, print how much keypoints change."""
     network = load_network(cfg, weights, torch.device("cpu"), fold=False)
     state = half_state_dict(network)
-    if cfg.MODEL.TARGET_TYPE != "tags":
+    if not is_bottom_up(cfg):
         print_change(cfg, skeleton, network, state)
     checkpoint.save(state, target)
     print(f"=> {target}: {target.stat().st_size / 2**20:.1f} MiB, weights in float16")

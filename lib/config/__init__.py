@@ -22,7 +22,7 @@ from lib.config.joints import resolve_joints, skeleton_of
 from lib.config.networks import EXTRA
 from lib.utils.errors import InputError
 
-__all__ = ["load_config", "skeleton_of"]
+__all__ = ["is_bottom_up", "load_config", "skeleton_of"]
 
 BASE_KEY = "_BASE_"
 SCALARS = {bool: "true or false", int: "an integer", float: "a number"}
@@ -58,6 +58,11 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     resolve_joints(cfg)
     cfg.freeze()
     return cfg
+
+
+def is_bottom_up(cfg: CfgNode) -> bool:
+    """Return True if the experiment's network finds everybody in a whole image, without boxes."""
+    return cfg.MODEL.TARGET_TYPE == "tags"
 
 
 def _read_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, dict]]:
@@ -283,11 +288,11 @@ def _check_scenes(cfg: CfgNode, require: Callable[[bool, str, str], None]) -> No
 
 def _check_task(cfg: CfgNode, source: str) -> None:
     """Raise InputError if a key of the other task is set."""
-    is_bottom_up = cfg.MODEL.TARGET_TYPE == "tags"
+    finds_everybody = is_bottom_up(cfg)
     defaults = default_config()
-    for key in TOP_DOWN_ONLY if is_bottom_up else BOTTOM_UP_ONLY:
+    for key in TOP_DOWN_ONLY if finds_everybody else BOTTOM_UP_ONLY:
         if _value(cfg, key) != _value(defaults, key):
-            task = "top-down networks, not for" if is_bottom_up else "bottom-up networks, with"
+            task = "top-down networks, not for" if finds_everybody else "bottom-up networks, with"
             raise InputError(
                 f"{source}: {key} is only for {task} MODEL.TARGET_TYPE tags; remove it"
             )

@@ -9,6 +9,7 @@ from yacs.config import CfgNode
 from lib.config import skeleton_of
 from lib.core.backends import Backend
 from lib.core.codecs.codec import Outputs
+from lib.core.codecs.tags import SceneTarget
 from lib.core.task import Losses, Task
 from lib.dataset.bottom_up import scene_batch
 from lib.dataset.loading import Batch
@@ -44,18 +45,9 @@ class BottomUp(Task):
         scales: Sequence[float] = (1.0,),
         autocast: bool = False,
     ) -> None:
-        self.skeleton = skeleton
-        self.device = backend.device
-        self.backend = backend
-        self.codec = backend.codec
+        super().__init__(backend, skeleton, autocast)
         self._size = size
         self._scales = tuple(scales)
-        self._autocast = autocast
-        self._is_training = False
-
-    def train(self, mode: bool = True) -> None:
-        self._is_training = mode
-        self.backend.train(mode)
 
     def forward(self, batch: Batch) -> Outputs:
         if self._is_training:
@@ -78,12 +70,15 @@ class BottomUp(Task):
     def loss(self, outputs: Outputs, batch: Batch) -> Losses | None:
         if not self._is_training:
             return None
-        masks = [batch[f"mask{number}"] for number in range(len(self.codec.sizes))]
-        targets = self.codec.encode(batch["joints"], batch["visible"], masks)
+        targets = self._targets(batch)
         total = self.codec.loss(outputs, targets)
         with torch.no_grad():
             accuracy, joints = self.codec.accuracy(outputs, targets)
         return Losses(total, accuracy, joints)
+
+    def _targets(self, batch: Batch) -> list[SceneTarget]:
+        masks = [batch[f"mask{number}"] for number in range(len(self.codec.sizes))]
+        return self.codec.encode(batch["joints"], batch["visible"], masks)
 
     def predict(self, outputs: Outputs, batch: Batch) -> Poses:
         heatmaps = outputs[0]
@@ -132,9 +127,7 @@ class BottomUp(Task):
             pairs = [image for pair in zip(annotated, predicted, strict=True) for image in pair]
             drawn["gt_pred"] = image_grid(pairs, COLUMNS)
             if "hm_gt" in kinds:
-                masks = [batch[f"mask{number}"] for number in range(len(self.codec.sizes))]
-                targets = self.codec.encode(batch["joints"], batch["visible"], masks)
-                drawn["hm_gt"] = _heatmaps(images, targets[-1].heatmaps)
+                drawn["hm_gt"] = _heatmaps(images, self._targets(batch)[-1].heatmaps)
         else:
             drawn["gt_pred"] = image_grid(predicted, COLUMNS)
         drawn["pred"] = image_grid(predicted, COLUMNS)

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from lib.core.backends import Backend
 from lib.core.codecs.codec import Outputs
 from lib.dataset.loading import Batch
 from lib.keypoints.poses import Poses
@@ -37,19 +38,30 @@ class Task(ABC):
 
     Training and evaluation use a network only through this interface.
 
+    Args:
+        backend: runs the network.
+        skeleton: joints of the predicted people.
+        autocast: train in bfloat16 where PyTorch considers it safe.
+
     Attributes:
         uses_boxes: False if a task finds people without boxes.
-        skeleton: joints of the predicted people.
         device: device of the batches.
     """
 
     uses_boxes: ClassVar[bool] = True
-    skeleton: Skeleton
-    device: torch.device
 
-    @abstractmethod
+    def __init__(self, backend: Backend, skeleton: Skeleton, autocast: bool = False) -> None:
+        self.skeleton = skeleton
+        self.device = backend.device
+        self.backend = backend
+        self.codec = backend.codec
+        self._autocast = autocast
+        self._is_training = False
+
     def train(self, mode: bool = True) -> None:
         """Set training mode, or evaluation mode if ``mode`` is False."""
+        self._is_training = mode
+        self.backend.train(mode)
 
     def eval(self) -> None:
         """Set evaluation mode."""

@@ -35,17 +35,8 @@ class TopDown(Task):
     def __init__(
         self, backend: Backend, skeleton: Skeleton, crop: Crop, autocast: bool = False
     ) -> None:
-        self.skeleton = skeleton
-        self.device = backend.device
-        self.backend = backend
-        self.codec = backend.codec
+        super().__init__(backend, skeleton, autocast)
         self.crop = crop
-        self._autocast = autocast
-        self._is_training = False
-
-    def train(self, mode: bool = True) -> None:
-        self._is_training = mode
-        self.backend.train(mode)
 
     def forward(self, batch: Batch) -> Outputs:
         if self._is_training:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from lib.config import skeleton_of
+from lib.config import is_bottom_up, skeleton_of
 from lib.dataset.bottom_up import SceneAugmentation, SceneDataset
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.crowdpose import CrowdPoseKeypoints
@@ -26,8 +26,7 @@ logger = logging.getLogger(__name__)
 def _coco(
     cfg: CfgNode, split: str, is_train: bool, cls: type[CocoKeypoints] = CocoKeypoints
 ) -> Source:
-    is_bottom_up = cfg.MODEL.TARGET_TYPE == "tags"
-    uses_detector = not is_train and not cfg.TEST.USE_GT_BBOX and not is_bottom_up
+    uses_detector = not is_train and not cfg.TEST.USE_GT_BBOX and not is_bottom_up(cfg)
     if uses_detector and not cfg.TEST.COCO_BBOX_FILE:
         raise InputError(
             "TEST.COCO_BBOX_FILE: no file of detected boxes is given; set it, or set "
@@ -47,7 +46,7 @@ def _coco(
         annotations=cfg.DATASET.ANNOTATIONS,
         images=cfg.DATASET.IMAGES,
         categories=cfg.DATASET.CATEGORIES,
-        whole_images=is_bottom_up,
+        whole_images=is_bottom_up(cfg),
     )
 
 
@@ -68,7 +67,7 @@ def _mpii(cfg: CfgNode, split: str, is_train: bool) -> Source:
             "DATASET.ANNOTATIONS: only for data sets in COCO format, not for mpii; set "
             "DATASET.DATASET to a name of your own"
         )
-    if cfg.MODEL.TARGET_TYPE == "tags":
+    if is_bottom_up(cfg):
         raise InputError("DATASET.DATASET: mpii has no test on whole images; use COCO's format")
     return MpiiKeypoints(cfg.DATASET.ROOT, split, data_format=cfg.DATASET.DATA_FORMAT)
 
@@ -110,7 +109,7 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset | 
             "has left and right joints",
             name,
         )
-    if cfg.MODEL.TARGET_TYPE == "tags":
+    if is_bottom_up(cfg):
         return _scenes(cfg, source, is_train)
     if is_train and cfg.DATASET.SELECT_DATA:
         source.table = source.table.select(is_well_centered(source.table))
