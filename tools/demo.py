@@ -5,8 +5,9 @@
       --weights models/pytorch/pose_coco/hrnet_w32_coco_256x192-c78dce93_20200708.pth \\
       --input photos/ --detector fasterrcnn_resnet50_fpn
 
-Without --cfg it uses the built-in network (models/hrpose/, COCO's 17 joints). --input takes images,
-videos, folders, camera numbers, and patterns such as 'photos/*.jpg'.
+Without --cfg it uses the built-in networks (models/hrpose/, COCO's 17 joints): one finds people,
+the other their keypoints. --input takes images, videos, folders, camera numbers, and patterns such
+as 'photos/*.jpg'.
 
 Writes the images and videos with skeletons, and results.json in COCO's results layout, to
 output/demo/<experiment>/. With --annotations it also writes keypoint errors and a contact
@@ -35,7 +36,7 @@ from lib.core.inference import Predictor
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import SKELETONS, Skeleton
 from lib.media.boxes import BoxFile
-from lib.media.detectors import build_detector
+from lib.media.detectors import BUILT_IN, build_detector
 from lib.media.ground_truth import GroundTruth
 from lib.media.output import DrawingWriter, ResultsWriter
 from lib.media.people import (
@@ -49,7 +50,7 @@ from lib.media.people import (
 )
 from lib.media.tracking import VideoTracker
 from lib.media.video import Frame, count_frames, find_items, read_frames, silence_opencv
-from lib.models import built_in
+from lib.models import shipped
 from lib.utils.devices import choose_devices, keep_memory
 from lib.utils.errors import InputError
 from lib.utils.files import atomic_file, make_folder
@@ -84,6 +85,8 @@ class ErrorReporter:
 def main() -> None:
     silence_opencv()
     args, cfg = parse_experiment(demo_parser())
+    if is_built_in(args) and not (args.boxes or args.detector or args.annotations):
+        args.detector = BUILT_IN
     check_options(args)
     name = experiment_name(cfg, args.cfg)
     folder = make_folder(args.output or args.work_dir or Path(cfg.OUTPUT_DIR) / "demo" / name)
@@ -115,7 +118,7 @@ def main() -> None:
 
 
 def demo_parser() -> argparse.ArgumentParser:
-    parser = experiment_parser(__doc__, built_in.EXPERIMENT)
+    parser = experiment_parser(__doc__, shipped.TOP_DOWN.experiment)
     add = parser.add_argument
     add(
         "--input",
@@ -136,7 +139,8 @@ def demo_parser() -> argparse.ArgumentParser:
     add(
         "--detector",
         metavar="NAME|FILE",
-        help="torchvision model, YAML of an ONNX detector, or none (whole images)",
+        help="hrpose (the built-in one, for people), torchvision model, YAML of an ONNX detector, "
+        "or none (whole images); default: hrpose without --cfg, else whole images",
     )
     add(
         "--detector-weights",
@@ -209,7 +213,7 @@ def check_options(args: argparse.Namespace) -> None:
 
 def is_built_in(args: argparse.Namespace) -> bool:
     """Return True if the built-in network is used, because --cfg is missing."""
-    return args.cfg is built_in.EXPERIMENT
+    return args.cfg is shipped.TOP_DOWN.experiment
 
 
 def choose_weights(args: argparse.Namespace, cfg: CfgNode) -> Path:
@@ -217,7 +221,7 @@ def choose_weights(args: argparse.Namespace, cfg: CfgNode) -> Path:
     if args.weights:
         return Path(args.weights)
     if is_built_in(args) and not cfg.TEST.MODEL_FILE:
-        return built_in.WEIGHTS
+        return shipped.TOP_DOWN.weights
     return model_file(cfg, experiment_folders(cfg, args.cfg)[0], args.cfg)
 
 
@@ -266,8 +270,8 @@ def choose_box_source(
         return boxes_from_file(annotated)
     if not args.detector:
         logger.info(
-            "=> no boxes: each whole image is treated as one person; use --detector NAME or "
-            "--boxes FILE to locate people"
+            "=> no boxes: each whole image is treated as one person; use --detector NAME (hrpose "
+            "for people) or --boxes FILE to locate people"
         )
     return whole_images
 

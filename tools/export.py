@@ -5,8 +5,10 @@
   python tools/export.py --cfg FILE --weights FILE --to weights
 
 The file turns uint8 RGB crops into keypoints (in crop pixels) and their scores. It includes
-normalisation, decoding, and the flip test if TEST.FLIP_TEST is set. With --raw it is the network
-alone, from normalised crops to its outputs. Predictor runs all these files (docs/export.md).
+normalisation, decoding, and the flip test if TEST.FLIP_TEST is set. The file of a bottom-up
+network turns a whole image into heatmaps, tags and candidates, which Predictor groups into people.
+With --raw the file is the network alone, from normalised images to its outputs. Predictor runs all
+these files (docs/export.md).
 
 --to weights writes only the weights, in float16. The file is half as large and loads like any
 checkpoint.
@@ -24,11 +26,20 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.config import is_bottom_up, load_config, skeleton_of
+from lib.core import build_task
 from lib.core.backends import TorchBackend, build_backend, load_network, network_backend
 from lib.core.codecs import build_codec
 from lib.core.exported import Description
-from lib.deploy.export import EXPORTERS, MAIN_SUFFIX, DecodingNetwork, export
-from lib.deploy.parity import Difference, difference, random_crops, real_crops
+from lib.deploy.export import EXPORTERS, MAIN_SUFFIX, decoding_network, export
+from lib.deploy.parity import (
+    Difference,
+    difference,
+    random_crops,
+    random_scene,
+    real_crops,
+    real_scenes,
+    scene_difference,
+)
 from lib.keypoints.skeletons import Skeleton
 from lib.models.checkpoint import half_state_dict
 from lib.utils import checkpoint
@@ -37,18 +48,13 @@ from lib.utils.files import make_folder, write_atomically
 
 WEIGHTS = "weights"
 TOLERANCE = 0.05  # crop pixels, of joints that are stable
-SCORE_TOLERANCE = 1e-3  # of the largest score
+SCORE_TOLERANCE = 1e-3  # of the largest score, heatmap value or tag
 BATCHES = (1, 3)
 
 
 def main() -> None:
     args = parse_args()
     cfg = load_config(args.cfg, args.opts)
-    if is_bottom_up(cfg) and args.to != WEIGHTS:
-        raise InputError(
-            "MODEL.TARGET_TYPE: only the weights of bottom-up networks can be exported yet "
-            "(--to weights)"
-        )
     target = target_file(args)
     skeleton = skeleton_of(cfg)
     make_folder(target.parent)
@@ -58,15 +64,15 @@ def main() -> None:
     network = load_network(cfg, args.weights, torch.device("cpu"))
     codec = build_codec(cfg, skeleton)
     description = Description.of(cfg, skeleton, decodes=not args.raw, dynamic_batch=not args.single)
-    color_rgb, flip_test = cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST
-    module = network if args.raw else DecodingNetwork(network, codec, color_rgb, flip_test).eval()
+    module = network if args.raw else decoding_network(cfg, network, codec)
     print(f"exporting {cfg.MODEL.NAME} for {args.to} ...", file=sys.stderr, flush=True)
     files = export(module, description, args.to)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / target.name
         for suffix, content in files.items():
             draft.with_suffix(suffix).write_bytes(content)
-        check(cfg, skeleton, draft, network_backend(cfg, network, codec))
+        compare = check_scenes if is_bottom_up(cfg) else check
+        compare(cfg, skeleton, draft, network_backend(cfg, network, codec))
     for suffix, content in files.items():
         write_atomically(target.with_suffix(suffix), content)
     print(summary(target, files, description))
@@ -142,6 +148,31 @@ def check(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchBackend)
                 )
 
 
+def check_scenes(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchBackend) -> None:
+    """Compare the file of a bottom-up network with PyTorch and print the differences.
+
+    Raises:
+        InputError: they are too large.
+    """
+    task = build_task(cfg, build_backend(cfg, skeleton, path))
+    expected = build_task(cfg, reference)
+    images, source = real_scenes(cfg, max(BATCHES))
+    scenes = [("random", random_scene(int(cfg.MODEL.IMAGE_SIZE[0])))]
+    scenes += [(f"{source}, image {number}", image) for number, image in enumerate(images, 1)]
+    for name, batch in scenes:
+        found = scene_difference(task, expected, batch)
+        print(
+            f"{name}: heatmaps {found.heatmaps:.1e}, tags {found.tags:.1e}, scores "
+            f"{found.scores:.1e}; {found.people} people, {found.expected} in PyTorch",
+            flush=True,
+        )
+        if not max(found.heatmaps, found.tags, found.scores) <= SCORE_TOLERANCE:
+            raise InputError(
+                f"{path.name}: its output differs from PyTorch's by more than {SCORE_TOLERANCE} of "
+                "the largest value; nothing was written"
+            )
+
+
 def describe(crops: str, found: Difference) -> str:
     text = f"{crops}: at most {found.stable_largest:.4f} pixels, scores {found.scores:.1e}"
     if (rest := found.joints - found.stable) > 0:
@@ -151,10 +182,15 @@ def describe(crops: str, found: Difference) -> str:
 
 def summary(target: Path, files: dict[str, bytes], description: Description) -> str:
     contents = "the network without decoding"
-    if description.decodes:
+    if description.decodes and description.dynamic_size:
+        flip = ", flip test" if description.settings["TEST.FLIP_TEST"] else ""
+        contents = f"includes normalisation{flip} and candidates"
+    elif description.decodes:
         flip = ", flip test" if description.settings["TEST.FLIP_TEST"] else ""
         contents = f"includes normalisation{flip} and decoding"
     batch = "dynamic batch" if description.dynamic_batch else "batch size 1"
+    if description.dynamic_size:
+        batch = "one image of any size"
     size = sum(map(len, files.values())) / 2**20
     return f"=> {target}: {size:.1f} MiB, {contents}, {batch}"
 

@@ -29,7 +29,7 @@ from lib.core.backends import build_backend
 from lib.dataset import build_dataset
 from lib.deploy.parity import random_crops
 from lib.figures.write import is_complete, write_figures
-from lib.models import build_model, built_in
+from lib.models import build_model, shipped
 from lib.utils import checkpoint
 from lib.utils.devices import choose_devices
 from lib.utils.logs import experiment_folders
@@ -112,13 +112,13 @@ def measure(opts: list[str]) -> Timings:
         cfg = load_config(EXPERIMENT, [*opts, "DATASET.ROOT", folder])
         people = len(build_dataset(cfg, cfg.DATASET.TRAIN_SET, is_train=True))
         start, epoch = measure_training(opts, Path(folder))
-    built_in_cfg = load_config(built_in.EXPERIMENT)
+    built_in_cfg = load_config(shipped.TOP_DOWN.experiment)
     return Timings(
         start=start,
         image=(times[-1] - times[0]) / (len(times) - 1) / (os.cpu_count() or 1),
         training=epoch / people,
         testing=measure_testing(cfg, build_model(cfg).state_dict()),
-        testing_built_in=measure_testing(built_in_cfg, built_in.WEIGHTS),
+        testing_built_in=measure_testing(built_in_cfg, shipped.TOP_DOWN.weights),
         people=people / NUM_MEASURED,
     )
 
@@ -220,11 +220,11 @@ def draw(root: Path, split: str) -> None:
 def test_built_in(root: Path, folder: Path) -> float:
     """Return the built-in network's AP on the validation split; writes images to ``folder``."""
     settings = {
-        "TEST.MODEL_FILE": built_in.WEIGHTS,
+        "TEST.MODEL_FILE": shipped.TOP_DOWN.weights,
         "DATASET.ROOT": root,
     }
     words = [str(word) for pair in settings.items() for word in pair]
-    return score(str(built_in.EXPERIMENT), ["--work-dir", str(folder), *words])
+    return score(str(shipped.TOP_DOWN.experiment), ["--work-dir", str(folder), *words])
 
 
 def summary(folder: Path, own: float, built_in_score: float) -> str:

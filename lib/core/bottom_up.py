@@ -17,6 +17,7 @@ from lib.keypoints.geometry import to_image
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.drawing import draw_person, heatmap_rows, image_grid
+from lib.utils.errors import InputError
 
 MAX_DRAWN = 8  # images in one grid
 COLUMNS = 4
@@ -26,13 +27,17 @@ class BottomUp(Task):
     """The bottom-up task.
 
     In evaluation, a batch is one image at one or several scales (``scene_batch``), and outputs are
-    heatmaps (1, K, H, W) and tags (1, K, H, W, T).
+    heatmaps (1, K, H, W) and tags (1, K, H, W, T), followed by the candidates if an exported file
+    has found them.
 
     Args:
         backend: runs the network; its codec is a ``TagCodec``.
         size: side of the image that the network reads, in pixels.
         scales: sizes at which an image is read, relative to ``size``.
         autocast: train in bfloat16 where PyTorch considers it safe.
+
+    Raises:
+        InputError: an exported file cannot read images at several scales.
     """
 
     uses_boxes = False
@@ -48,10 +53,17 @@ class BottomUp(Task):
         super().__init__(backend, skeleton, autocast)
         self._size = size
         self._scales = tuple(scales)
+        if backend.decodes and self._scales != (1.0,):
+            raise InputError(
+                "TEST.SCALE_FACTOR: an exported file reads an image at one scale, [1]; export with "
+                "--raw for several"
+            )
 
     def forward(self, batch: Batch) -> Outputs:
         if self._is_training:
             return self.backend.training_outputs(batch["image"], self._autocast)
+        if self.backend.decodes:
+            return self.backend.outputs(batch["image0"])
         codec = self.codec
         base = tuple(batch["base"].flip(0).tolist())  # height, width
         is_tagged = batch["is_tagged"].tolist()
@@ -104,8 +116,7 @@ class BottomUp(Task):
 
     def _people(self, outputs: Outputs) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the people (P, K, 3 + T) of each image in heatmap pixels, and their scores (P,)."""
-        merged = self.codec.merge(outputs)
-        candidates = self.codec.candidates(merged)
+        merged, candidates = self.codec.merge(outputs), self.codec.candidates(outputs)
         heatmaps, tags = (part.float().cpu().numpy() for part in merged)
         for number in range(len(heatmaps)):
             own = type(candidates)(*(part[number : number + 1] for part in candidates))

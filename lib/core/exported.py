@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
+from lib.config import is_bottom_up
 from lib.core.codecs.codec import Outputs, as_outputs
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.devices import has_bfloat16
@@ -21,14 +22,16 @@ from lib.utils.errors import InputError
 METADATA_KEY = "hrpose"
 PRECISIONS = ("float32", "bfloat16")
 
-NETWORK_KEYS = (
-    *("MODEL.NAME", "MODEL.HEAD", "MODEL.TARGET_TYPE", "MODEL.NUM_JOINTS"),
-    *("MODEL.IMAGE_SIZE", "MODEL.HEATMAP_SIZE", "MODEL.SIMDR_SPLIT_RATIO"),
-)
+NETWORK_KEYS = ("MODEL.NAME", "MODEL.HEAD", "MODEL.TARGET_TYPE", "MODEL.NUM_JOINTS")
+CROP_KEYS = ("MODEL.IMAGE_SIZE", "MODEL.HEATMAP_SIZE", "MODEL.SIMDR_SPLIT_RATIO")
 DECODING_KEYS = (
     *("MODEL.SIGMA", "MODEL.SIMDR_SIGMA", "DATASET.COLOR_RGB"),
     *("TEST.FLIP_TEST", "TEST.SHIFT_HEATMAP"),
     *("TEST.POST_PROCESS", "TEST.REFINE", "TEST.BLUR_KERNEL"),
+)
+SCENE_DECODING_KEYS = (
+    *("DATASET.COLOR_RGB", "DATASET.MAX_NUM_PEOPLE"),
+    *("TEST.FLIP_TEST", "TEST.PROJECT2IMAGE", "TEST.NMS_KERNEL"),
 )
 
 
@@ -38,11 +41,14 @@ class Description:
 
     Attributes:
         decodes: if True, the file maps uint8 RGB crops (N, 3, H, W) to keypoints (N, K, 2) in crop
-            pixels and scores (N, K). If False, it maps normalised crops to the network's outputs.
+            pixels and scores (N, K), or whole images to the outputs of
+            ``lib.deploy.export.SceneNetwork``. If False, it maps normalised images to the
+            network's outputs.
         dynamic_batch: if True, N may be any number, else it must be 1.
         joints: names of the K joints.
         flip_pairs: flip pairs of the built-in flip test, empty without one.
         settings: the experiment's settings that the file depends on.
+        dynamic_size: if True, H and W may be any multiples of 64, as for whole images.
     """
 
     decodes: bool
@@ -50,17 +56,25 @@ class Description:
     joints: list[str]
     flip_pairs: list[list[int]]
     settings: dict[str, Any]
+    dynamic_size: bool = False
 
     @classmethod
     def of(
         cls, cfg: CfgNode, skeleton: Skeleton, decodes: bool, dynamic_batch: bool
     ) -> "Description":
-        """Describe a file to be written for the experiment ``cfg``."""
-        keys = NETWORK_KEYS + (DECODING_KEYS if decodes else ())
+        """Describe a file to be written for the experiment ``cfg``.
+
+        Files of bottom-up networks have a dynamic size and never a dynamic batch.
+        """
+        is_scene = is_bottom_up(cfg)
+        keys = NETWORK_KEYS + (() if is_scene else CROP_KEYS)
+        if decodes:
+            keys += SCENE_DECODING_KEYS if is_scene else DECODING_KEYS
         settings = {key: _setting(cfg, key) for key in keys}
         has_flip_test = decodes and cfg.TEST.FLIP_TEST
         pairs = [list(pair) for pair in skeleton.flip_pairs] if has_flip_test else []
-        return cls(decodes, dynamic_batch, list(skeleton.names), pairs, settings)
+        dynamic_batch = dynamic_batch and not is_scene
+        return cls(decodes, dynamic_batch, list(skeleton.names), pairs, settings, is_scene)
 
     @classmethod
     def from_json(cls, path: Path, text: str | None) -> "Description":
@@ -176,7 +190,8 @@ class OpenVinoRunner(Runner):
         dynamic_batch = len(x) > 1
         if dynamic_batch not in self._requests:
             model = self._model.clone()
-            model.reshape([-1 if dynamic_batch else 1, *x.shape[1:]])
+            if not self.description.dynamic_size:
+                model.reshape([-1 if dynamic_batch else 1, *x.shape[1:]])
             compiled = self._core.compile_model(model, "CPU", self._settings)
             self._requests[dynamic_batch] = compiled.create_infer_request()
         outputs = self._requests[dynamic_batch].infer({0: x.numpy()})

@@ -1,6 +1,7 @@
 """Keypoints of the people in users' images."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -13,10 +14,13 @@ from lib.core import build_task
 from lib.core.backends import Backend, build_backend
 from lib.dataset.image import check_size, read_image
 from lib.dataset.loading import to_device
-from lib.keypoints.geometry import is_valid_box
+from lib.keypoints.geometry import clip_corners, is_valid_box
 from lib.keypoints.poses import Poses
-from lib.models import built_in
+from lib.models import shipped
 from lib.utils.errors import InputError
+
+BOX_MARGIN = 0.07  # of the longer side; people are larger than the box around their keypoints
+PERSON_THRESHOLD = 0.1  # lowest score of a person, the mean of the joints' scores
 
 Image = str | Path | np.ndarray
 Boxes = Sequence[Sequence[float]] | np.ndarray
@@ -26,7 +30,8 @@ Detector = Callable[[list[np.ndarray]], list[tuple[np.ndarray, np.ndarray]]]
 class Predictor:
     """Predictor of the keypoints of people in images.
 
-    ``Predictor()`` uses the built-in network (models/hrpose/) for COCO's 17 joints.
+    ``Predictor()`` uses the built-in networks (models/hrpose/) for COCO's 17 joints, and finds
+    people by itself.
 
     Args:
         cfg: configuration from ``load_config``. Default: that of the built-in network.
@@ -36,7 +41,8 @@ class Predictor:
         device: default: the first GPU, else the CPU.
         detector: finds people in images given without boxes. It takes a list of (H, W, 3) uint8
             RGB images and returns a tuple (boxes, scores) for each: boxes (N, 4) as x, y, width,
-            height, and scores (N,). See lib.media.detectors.
+            height, and scores (N,). See lib.media.detectors. Default without ``cfg``: the built-in
+            bottom-up network.
         precision: ``float32`` or ``bfloat16``.
         backend: a backend (lib/core/backends.py) to use instead of building one from ``weights``.
 
@@ -55,6 +61,8 @@ class Predictor:
         precision: str = "float32",
         backend: Backend | None = None,
     ) -> None:
+        if cfg is None and detector is None:
+            detector = PoseDetector(device, precision)
         cfg, weights = _experiment(cfg, weights, backend)
         self.skeleton = skeleton_of(cfg)
         if len(self.skeleton) != cfg.MODEL.NUM_JOINTS:
@@ -163,6 +171,43 @@ class Predictor:
         return chosen, scores
 
 
+class PoseDetector:
+    """Detector of people that uses the built-in bottom-up network; loaded when first called.
+
+    Boxes are those around the keypoints, enlarged by ``BOX_MARGIN``. Scores are the people's.
+
+    Args:
+        device, precision: as for ``Predictor``.
+        threshold: people with a lower score are dropped.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str | None = None,
+        precision: str = "float32",
+        threshold: float = PERSON_THRESHOLD,
+    ) -> None:
+        self._device = device
+        self._precision = precision
+        self._threshold = threshold
+
+    def __call__(self, images: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        found = []
+        for image, poses in zip(images, self._predictor(list(images)), strict=True):
+            box = poses.box.astype(np.float64)
+            margin = BOX_MARGIN * box[:, 2:].max(1, keepdims=True, initial=0)
+            corners = np.concatenate([box[:, :2] - margin, box[:, :2] + box[:, 2:] + margin], axis=1)
+            is_kept = poses.score >= self._threshold
+            found.append(clip_corners(corners[is_kept], poses.score[is_kept], image))
+        return found
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        cfg = load_config(shipped.BOTTOM_UP.experiment)
+        weights = shipped.BOTTOM_UP.weights
+        return Predictor(cfg, weights, self._device, precision=self._precision)
+
+
 def _experiment(
     cfg: CfgNode | None, weights: str | Path | dict | None, backend: Backend | None
 ) -> tuple[CfgNode, str | Path | dict | None]:
@@ -174,7 +219,7 @@ def _experiment(
             raise InputError(
                 "cfg: required with weights or backend; pass the experiment that they belong to"
             )
-        return load_config(built_in.EXPERIMENT), built_in.WEIGHTS
+        return load_config(shipped.TOP_DOWN.experiment), shipped.TOP_DOWN.weights
     if weights is None and backend is None:
         weights = cfg.TEST.MODEL_FILE
         if not weights:

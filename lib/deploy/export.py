@@ -12,17 +12,20 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from yacs.config import CfgNode
 
+from lib.config import is_bottom_up
 from lib.core.backends import predict
 from lib.core.codecs.codec import Codec
+from lib.core.codecs.tags import TagCodec
 from lib.core.exported import METADATA_KEY, Description, import_optional
+from lib.dataset.bottom_up import SIZE_STEP
 from lib.keypoints.geometry import normalize
 from lib.utils.errors import InputError
-
-INPUT_NAMES = {True: "crops", False: "images"}  # key: the export includes decoding
 
 
 class DecodingNetwork(nn.Module):
@@ -44,9 +47,42 @@ class DecodingNetwork(nn.Module):
         return self._codec.decode(outputs)
 
 
+class SceneNetwork(nn.Module):
+    """A bottom-up network with normalisation, flip test and search for candidates.
+
+    It maps a whole uint8 RGB image (1, 3, H, W) to heatmaps (1, K, H, W), tags (1, K, H, W, T), and
+    the highest peaks of the heatmaps: x, y (1, K, M, 2), scores (1, K, M) and tags (1, K, M, T).
+    With TEST.PROJECT2IMAGE False, heatmaps and tags have the size of the network's finest output.
+    """
+
+    def __init__(self, network: nn.Module, codec: TagCodec, is_rgb: bool, flip_test: bool) -> None:
+        super().__init__()
+        self.network = network
+        self._codec = codec
+        self._is_rgb = is_rgb
+        self._flip_test = flip_test
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        codec = self._codec
+        normalised = normalize(images, self._is_rgb)
+        merged = codec.merge(predict(self.network, codec, normalised, self._flip_test))
+        if codec.project:
+            merged = codec.enlarge(merged, tuple(images.shape[2:]))
+        return (*merged, *codec.candidates(merged))
+
+
+def decoding_network(cfg: CfgNode, network: nn.Module, codec: Codec | TagCodec) -> nn.Module:
+    """Add to a network what an export with decoding includes."""
+    kind = SceneNetwork if is_bottom_up(cfg) else DecodingNetwork
+    return kind(network, codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST).eval()
+
+
 def example_input(description: Description) -> Tensor:
     """Return a random input for a file: two crops with a dynamic batch, else one."""
-    width, height = description.settings["MODEL.IMAGE_SIZE"]
+    if description.dynamic_size:
+        width, height = 3 * SIZE_STEP, 2 * SIZE_STEP
+    else:
+        width, height = description.settings["MODEL.IMAGE_SIZE"]
     shape = (2 if description.dynamic_batch else 1, 3, height, width)
     generator = torch.Generator().manual_seed(0)
     if description.decodes:
@@ -77,15 +113,26 @@ def export(module: nn.Module, description: Description, file_format: str) -> dic
 
 def to_onnx(module: nn.Module, example: Tensor, description: Description) -> dict[str, bytes]:
     """Export to ONNX; the result is as that of ``export``."""
-    name = INPUT_NAMES[description.decodes]
-    proto = onnx_graph(module, example, description.dynamic_batch, name)
+    name = "crops" if description.decodes and not description.dynamic_size else "images"
+    dimensions = {}
+    if description.dynamic_batch:
+        dimensions[0] = torch.export.Dim("batch")
+    if description.dynamic_size:
+        dimensions[2] = SIZE_STEP * torch.export.Dim("rows", min=1, max=256)
+        dimensions[3] = SIZE_STEP * torch.export.Dim("columns", min=1, max=256)
+    proto = onnx_graph(module, example, dimensions, name)
     helper = import_optional("onnx", "exporting").helper
     helper.set_model_props(proto, {METADATA_KEY: description.to_json()})
     return {".onnx": proto.SerializeToString()}
 
 
-def onnx_graph(module: nn.Module, example: Tensor, dynamic_batch: bool, name: str = "images"):
-    """Export to an ``onnx.ModelProto``, for batches of any size if ``dynamic_batch``."""
+def onnx_graph(
+    module: nn.Module, example: Tensor, dynamic: dict[int, Any] | None = None, name: str = "images"
+):
+    """Export to an ``onnx.ModelProto``.
+
+    ``dynamic`` maps dimensions of the input that may vary to a ``torch.export.Dim``.
+    """
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
         raise InputError(f"exporting: ONNX needs PyTorch 2.6 or newer; this is {torch.__version__}")
     for package in ("onnx", "onnxscript"):
@@ -98,7 +145,7 @@ def onnx_graph(module: nn.Module, example: Tensor, dynamic_batch: bool, name: st
             verbose=False,
             optimize=False,  # takes minutes for Dite-HRNet, and runtimes optimise the graph anyway
             input_names=[name],
-            dynamic_shapes=({0: torch.export.Dim("batch")},) if dynamic_batch else None,
+            dynamic_shapes=(dynamic,) if dynamic else None,
         )
     proto = program.model_proto
     for node in proto.graph.node:

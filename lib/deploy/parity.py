@@ -1,4 +1,4 @@
-"""Parity checks: differences between a backend's keypoints and PyTorch's, on the same crops."""
+"""Parity checks: differences between a backend's results and PyTorch's, on the same images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,11 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from lib.core.backends import Backend, TorchBackend
+from lib.core.bottom_up import BottomUp
 from lib.core.codecs.codec import Outputs
 from lib.dataset import build_dataset, crop_of
+from lib.dataset.bottom_up import scene_batch
+from lib.dataset.loading import Batch
 from lib.dataset.top_down import crop_image
 from lib.figures.drawing import draw_scene
 from lib.keypoints.geometry import box_to_center_scale
@@ -64,6 +67,37 @@ def difference(backend: Backend, reference: TorchBackend, crops: Tensor) -> Diff
     )
 
 
+@dataclass(frozen=True)
+class SceneDifference:
+    """Differences between an exported bottom-up network and the reference, on one image.
+
+    Attributes:
+        heatmaps, tags: largest difference, divided by the largest magnitude.
+        scores: largest difference between the candidates' scores, divided by the largest score.
+        people, expected: number of people with the file and with the reference.
+    """
+
+    heatmaps: float
+    tags: float
+    scores: float
+    people: int
+    expected: int
+
+
+def scene_difference(task: BottomUp, reference: BottomUp, batch: Batch) -> SceneDifference:
+    """Compare two bottom-up tasks on the image of ``scene_batch``."""
+    outputs, expected = task.forward(batch), reference.forward(batch)
+    found, candidates = task.codec.merge(outputs), task.codec.candidates(outputs)
+    pairs = (
+        *zip(found, reference.codec.merge(expected), strict=True),
+        (candidates.score, reference.codec.candidates(expected).score),
+    )
+    tiny = torch.finfo(torch.float32).tiny
+    differences = [float((a - b).abs().max() / b.abs().max().clamp(min=tiny)) for a, b in pairs]
+    counts = (len(task.predict(outputs, batch)), len(reference.predict(expected, batch)))
+    return SceneDifference(*differences, *counts)
+
+
 def stable_joints(reference: TorchBackend, outputs: Outputs, keypoints: Tensor) -> Tensor:
     """Return (N, K), True for joints that noise does not move."""
     generator = torch.Generator().manual_seed(0)
@@ -102,6 +136,25 @@ def real_crops(cfg: CfgNode, count: int) -> tuple[Tensor, str]:
         return crops, f"{cfg.DATASET.DATASET} {cfg.DATASET.TEST_SET}"
     except InputError:
         return drawn_crops(cfg, count), "drawn figures"
+
+
+def random_scene(size: int) -> Batch:
+    """Return a reproducible random image for a network that reads images of ``size``."""
+    generator = np.random.default_rng(1)
+    return scene_batch(generator.integers(0, 256, (size, size, 3), np.uint8), 0, size)
+
+
+def real_scenes(cfg: CfgNode, count: int) -> tuple[list[Batch], str]:
+    """Return whole images and the name of their source, as ``real_crops`` does."""
+    try:
+        dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
+        rows = np.linspace(0, len(dataset) - 1, count).astype(int)
+        return [dataset[int(row)] for row in rows], f"{cfg.DATASET.DATASET} {cfg.DATASET.TEST_SET}"
+    except InputError:
+        images = [draw_scene(0, "val", index)[0][..., ::-1] for index in range(count)]
+        size = int(cfg.MODEL.IMAGE_SIZE[0])
+        batches = [scene_batch(np.ascontiguousarray(image), 0, size) for image in images]
+        return batches, "drawn figures"
 
 
 def drawn_crops(cfg: CfgNode, count: int) -> Tensor:

@@ -26,6 +26,11 @@ HEAD_POINTS = {
     "right_ear": (-0.35, 0.0, -0.05),
 }
 
+# Annotators of photographs mark these joints closer to the outline of the body than their centers:
+# how far outward and up, in half widths of the shoulders or of the hips. Measured on 60 photographs
+# as the mean error of a network that was trained on the centers.
+OUTWARD = {"shoulder": (0.15, 0.1), "hip": (0.5, -0.1)}
+
 
 @dataclass(frozen=True)
 class Proportions:
@@ -118,6 +123,17 @@ def forward_kinematics(body: Proportions, pose: BodyPose) -> Skeleton3D:
         _add_arm(skeleton, body, pose.arms[i], name, mirror)
         _add_leg(skeleton, body, pose.legs[i], name, mirror)
     return skeleton
+
+
+def landmarks(body: Proportions, skeleton: Skeleton3D) -> np.ndarray:
+    """Return the points (17, 3) at which COCO's annotators would mark the joints."""
+    points = {name: skeleton.joints[name] for name in JOINTS}
+    for part, frame, unit in (("shoulder", "chest", body.shoulder), ("hip", "pelvis", body.hip)):
+        out, up = OUTWARD[part]
+        for side, sign in zip(SIDES, (1.0, -1.0), strict=True):
+            offset = unit * np.array([sign * out, up, 0.0])
+            points[f"{side}_{part}"] = points[f"{side}_{part}"] + skeleton.frames[frame] @ offset
+    return np.array(list(points.values()))
 
 
 def _limb_rotation(limb: Arm | Leg) -> np.ndarray:

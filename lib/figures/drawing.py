@@ -14,6 +14,7 @@ from lib.figures.body import (
     NUM_FACE_JOINTS,
     Skeleton3D,
     forward_kinematics,
+    landmarks,
     rotation,
     sample_proportions,
 )
@@ -154,7 +155,7 @@ def pose_person(
         center = _sample_center(rng, size, half)
     center = (float(center[0]), float(center[1]))
     camera = Camera(turn, pivot, float(scale), center, rng.uniform(2.5, 7.0))
-    joints, pixels = camera.project(np.array([skeleton.joints[name] for name in JOINTS]))
+    joints, pixels = camera.project(landmarks(body, skeleton))
     surface_depth = [0.13 * body.head] * NUM_FACE_JOINTS + [
         SURFACE_DEPTH[name.split("_")[1]] * body.girth for name in JOINTS[NUM_FACE_JOINTS:]
     ]

@@ -198,3 +198,23 @@ def normalize(images: torch.Tensor, is_rgb: bool = True) -> torch.Tensor:
     std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1) * 255
     # In place: allocating temporaries would cost more than the arithmetic.
     return images.float().sub_(mean).div_(std)
+
+
+def clip_corners(
+    corners: np.ndarray, scores: np.ndarray, image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clip boxes to an image, sort them by descending score and drop the empty ones.
+
+    Args:
+        corners: (N, 4) x1, y1, x2, y2.
+        scores: (N,).
+
+    Returns:
+        Boxes (M, 4) x, y, width, height, and scores (M,).
+    """
+    limits = np.array([*image.shape[1::-1], *image.shape[1::-1]], np.float64)
+    corners = np.clip(np.asarray(corners, np.float64), 0, limits)
+    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    rows = np.argsort(-scores, kind="stable")
+    rows = rows[is_valid_box(boxes[rows])]
+    return boxes[rows], np.asarray(scores, np.float64)[rows]

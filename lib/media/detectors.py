@@ -15,12 +15,13 @@ import torch
 import torchvision
 from torchvision.models import detection
 
-from lib.core.inference import Detector
-from lib.media.boxes import clip_boxes
+from lib.core.inference import PERSON_THRESHOLD, Detector, PoseDetector
+from lib.keypoints.geometry import clip_corners
 from lib.media.onnx_detector import ONNX_DETECTORS, read_settings
 from lib.utils.errors import InputError
 from lib.utils.zoo import DETECTOR_FOLDER, download_hint
 
+BUILT_IN = "hrpose"  # name of the detector that uses the built-in bottom-up network
 PERSON = "person"
 PLACEHOLDER_CLASSES = ("__background__", "N/A")  # in torchvision's list of classes
 # The COCO_V1 weights of these models need batch norms with eps 0. torchvision's builders set it
@@ -40,18 +41,27 @@ def build_detector(
     """Build a detector.
 
     Args:
-        name: a detection model of torchvision, or the path of a YAML that describes a YOLOX or
-            RT-DETR model in an ONNX file (docs/demo.md).
+        name: ``hrpose`` for the built-in bottom-up network, a detection model of torchvision, or
+            the path of a YAML that describes a YOLOX or RT-DETR model in an ONNX file
+            (docs/demo.md).
         weights: a local file or, for torchvision, the name of published weights such as COCO_V1.
             Empty, for torchvision: the file in models/detectors/, else torchvision's download.
             Empty, for ONNX: the file named in the YAML.
-        threshold: boxes with a lower score are dropped. None: THRESHOLD of the YAML, else 0.5.
+        threshold: boxes with a lower score are dropped. None: THRESHOLD of the YAML, 0.1 for
+            ``hrpose``, else 0.5.
         classes: names or numbers of the classes to keep. Empty: person.
 
     Raises:
         InputError: the detector is unknown, or its weights are missing; the message says where to
             get them.
     """
+    if name == BUILT_IN:
+        if weights or list(classes) not in ([], [PERSON]):
+            raise InputError(
+                "--detector-weights, --detector-classes: the detector hrpose finds only people, "
+                "with its own weights"
+            )
+        return PoseDetector(device, threshold=PERSON_THRESHOLD if threshold is None else threshold)
     if Path(name).suffix in (".yaml", ".yml"):
         settings = read_settings(name)
         settings.model = weights or settings.model
@@ -82,8 +92,8 @@ class TorchvisionDetector:
         known = torchvision.models.list_models(module=detection)
         if name not in known:
             raise InputError(
-                f"--detector: unknown detector {name!r}; must be the YAML file of an ONNX "
-                f"detector or a torchvision model: {', '.join(known)}"
+                f"--detector: unknown detector {name!r}; must be {BUILT_IN}, the YAML file of an "
+                f"ONNX detector or a torchvision model: {', '.join(known)}"
             )
         enum = torchvision.models.get_model_weights(name)
         self._classes = _class_numbers(enum.DEFAULT.meta["categories"], classes)
@@ -119,7 +129,7 @@ class TorchvisionDetector:
     def _select(self, output: dict, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         labels, scores = output["labels"].cpu().numpy(), output["scores"].cpu().numpy()
         keep = np.isin(labels, self._classes) & (scores >= self._threshold)
-        return clip_boxes(output["boxes"].cpu().numpy()[keep], scores[keep], image)
+        return clip_corners(output["boxes"].cpu().numpy()[keep], scores[keep], image)
 
 
 def _class_numbers(names: Sequence[str], classes: Sequence[str]) -> list[int]:

@@ -78,9 +78,9 @@ def to_channels_last(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def to_devices(model: torch.nn.Module, devices: list[torch.device]) -> torch.nn.Module:
-    """Move ``model`` to its device, or to several with DataParallel; channels-last on a CPU."""
+    """Move ``model`` to its device, or to several with DataParallel; channels-last on a single one."""
     model = model.to(devices[0])
-    if devices[0].type == "cpu":
+    if len(devices) == 1:
         to_channels_last(model)
     return torch.nn.DataParallel(model, device_ids=devices) if len(devices) > 1 else model
 

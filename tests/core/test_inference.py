@@ -9,10 +9,11 @@ import torch
 
 from lib.config import load_config
 from lib.core.backends import TorchBackend, build_backend
-from lib.core.inference import Predictor
+from lib.core.inference import PoseDetector, Predictor
 from lib.core.validate import validate
+from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import COCO
-from lib.models import built_in
+from lib.models import shipped
 from lib.utils.errors import InputError
 from tests import tiny
 from tests.core.runs import parts, same_keypoints, task
@@ -217,13 +218,36 @@ def test_a_wrong_array_is_an_error_that_says_what_an_image_is(run, image):
 
 
 def test_without_arguments_the_built_in_network_is_used(tmp_path, run, monkeypatch):
-    monkeypatch.setattr(built_in, "EXPERIMENT", tmp_path / "tiny.yaml")
-    monkeypatch.setattr(built_in, "WEIGHTS", tmp_path / "weights.pth")
+    tiny = shipped.ShippedNetwork(tmp_path / "tiny.yaml", tmp_path / "weights.pth")
+    monkeypatch.setattr(shipped, "TOP_DOWN", tiny)
+    boxes = np.array([[1.0, 2, 30, 40], [5, 5, 20, 20]])
+    monkeypatch.setattr(PoseDetector, "__call__", lambda *_: [(boxes, np.array([0.5, 0.25]))])
     path = run.data.table.path(0)
-    (found,), (expected,) = (
-        predictor(path) for predictor in (Predictor(), Predictor(run.cfg, tmp_path / "weights.pth"))
-    )
+    found = Predictor()(path)
+    expected = Predictor(run.cfg, tmp_path / "weights.pth")(path, boxes, [0.5, 0.25])
     np.testing.assert_array_equal(found.keypoints, expected.keypoints)
+    np.testing.assert_array_equal(found.box_score, [0.5, 0.25])
+
+
+def test_the_pose_detector_encloses_people_and_drops_uncertain_ones(monkeypatch):
+    keypoints = np.zeros((2, 17, 2), np.float32)
+    keypoints[0] += np.linspace(20, 60, 17)[:, None] * (1, 0.5)
+    box = np.array([[20, 10, 40, 20], [0, 0, 5, 5]], np.float32)
+    people = Poses(
+        image=np.zeros(2),
+        keypoints=keypoints,
+        scores=np.ones((2, 17), np.float32),
+        score=np.array([0.5, 0.05], np.float32),
+        box=box,
+        box_score=np.ones(2, np.float32),
+        row=np.full(2, -1),
+    )
+    detector = PoseDetector()
+    monkeypatch.setattr(PoseDetector, "_predictor", staticmethod(lambda images: [people]))
+    ((boxes, scores),) = detector([np.zeros((100, 62, 3), np.uint8)])
+    # A margin of 0.07 of the longer side on each side, but not beyond the width of 62.
+    np.testing.assert_allclose(boxes, [[17.2, 7.2, 44.8, 25.6]])
+    np.testing.assert_allclose(scores, [0.5])
 
 
 def test_without_weights_the_experiments_model_file_is_used(tmp_path, run):

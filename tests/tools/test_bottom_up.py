@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lib.config import load_config
+from lib.deploy.parity import SceneDifference
 from lib.models import build_model
 from tests import tiny
 from tests.tools.runs import history, is_one_line, output
@@ -59,10 +60,26 @@ def test_the_data_check_draws_scenes(path, root, command):
     assert (root.parent / "check" / "samples.jpg").exists()
 
 
-def test_export_is_refused_in_one_line(path, root, command):
+def test_an_exported_file_is_checked_and_tested_like_weights(path, root, command):
     weights = root.parent / "w.pth"
-    ended = command("export", "--cfg", path, "--weights", weights, "--to", "onnx")
-    assert is_one_line(ended, "only the weights of bottom-up networks can be")
+    torch.save(tiny.randomize_weights(build_model(load_config(path))).state_dict(), weights)
+    ended = command("export", "--cfg", path, "--weights", weights, "--to", "torchscript")
+    assert ended.code == 0, ended
+    assert ended.out.splitlines()[0].startswith("random: heatmaps ")
+    assert "includes normalisation and candidates, one image of any size" in ended.out
+    ended = command("test", "--cfg", path, "TEST.MODEL_FILE", root.parent / "w.ts")
+    assert ended.code == 0 and "=> AP " in ended.out, ended
+
+
+def test_a_file_that_answers_otherwise_is_not_kept(path, root, command, tool, monkeypatch):
+    module = tool("export")
+    weights = root.parent / "w.pth"
+    torch.save(tiny.randomize_weights(build_model(load_config(path))).state_dict(), weights)
+    wrong = SceneDifference(heatmaps=0.01, tags=0.0, scores=0.0, people=1, expected=1)
+    monkeypatch.setattr(module, "scene_difference", lambda *_: wrong)
+    ended = command(module, "--cfg", path, "--weights", weights, "--to", "torchscript")
+    assert ended.code == 1 and "nothing was written" in ended.err
+    assert not (root.parent / "w.ts").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from lib.config import load_config
-from lib.core.inference import Predictor
+from lib.core.inference import PoseDetector, Predictor
 from lib.media.smoothing import OneEuro
-from lib.models import build_model, built_in
+from lib.models import build_model, shipped
 from tests import tiny
 from tests.tools.runs import is_one_line, leftovers, output, write
 
@@ -266,12 +266,16 @@ def test_wrong_options_are_one_line(demo, images, options, message):
 @pytest.fixture
 def built_in_network(demo, root, monkeypatch):
     """Replace the built-in network by a tiny one, and return its weights."""
-    monkeypatch.setattr(built_in, "EXPERIMENT", demo.experiment)
-    monkeypatch.setattr(built_in, "WEIGHTS", root.parent / "weights.pth")
+    tiny = shipped.ShippedNetwork(demo.experiment, root.parent / "weights.pth")
+    monkeypatch.setattr(shipped, "TOP_DOWN", tiny)
     return root.parent / "weights.pth"
 
 
 def test_the_input_alone_is_enough(demo, built_in_network, command, images, monkeypatch, root):
+    def whole(self, images):
+        return [(np.array([[0.0, 0, *image.shape[1::-1]]]), np.ones(1)) for image in images]
+
+    monkeypatch.setattr(PoseDetector, "__call__", whole)
     ended = command("demo", "--input", images, "--device", "cpu")
     assert ended.code == 0 and str(built_in_network) in ended.out, ended
     found = root.parent / "output" / "demo" / "tiny" / "results.json"

@@ -5,6 +5,7 @@ import torch
 
 from lib.config import load_config
 from lib.core.inference import Predictor
+from lib.deploy.export import DecodingNetwork
 from lib.models import build_model
 from tests.tools import runs
 
@@ -37,12 +38,12 @@ def test_the_file_is_checked_and_lies_beside_the_weights(command, start, root):
 def test_a_file_that_answers_otherwise_is_not_kept(command, tool, start, root, monkeypatch):
     module = tool("export")
 
-    class Wrong(module.DecodingNetwork):
+    class Wrong(DecodingNetwork):
         def forward(self, crops):
             coords, scores = super().forward(crops)
             return coords + 1, scores
 
-    monkeypatch.setattr(module, "DecodingNetwork", Wrong)
+    monkeypatch.setattr("lib.deploy.export.DecodingNetwork", Wrong)
     ended = command(module, *start, "--to", "torchscript")
     assert ended.code == 1
     assert ended.err.splitlines()[-1].startswith("error: weights.ts: its output differs")

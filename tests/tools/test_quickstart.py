@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lib.config import load_config
-from lib.models import build_model, built_in
+from lib.models import build_model, shipped
 from tests import tiny
 from tests.tools.runs import history, is_one_line, output
 
@@ -28,8 +28,8 @@ def quickstart(tool, command, tmp_path, monkeypatch):
     torch.manual_seed(0)
     network = build_model(load_config(tmp_path / "built_in.yaml"))
     torch.save(network.state_dict(), tmp_path / "built_in.pth")
-    monkeypatch.setattr(built_in, "EXPERIMENT", tmp_path / "built_in.yaml")
-    monkeypatch.setattr(built_in, "WEIGHTS", tmp_path / "built_in.pth")
+    tiny = shipped.ShippedNetwork(tmp_path / "built_in.yaml", tmp_path / "built_in.pth")
+    monkeypatch.setattr(shipped, "TOP_DOWN", tiny)
     monkeypatch.setattr(module, "EXPERIMENT", tmp_path / "quickstart.yaml")
     monkeypatch.setattr(module, "IMAGES", {"train": 4, "val": 2})
     monkeypatch.setattr(module, "NUM_MEASURED", 4)

@@ -168,7 +168,7 @@ def make_variants(
     @functools.cache
     def graph() -> bytes:
         with torch.no_grad():
-            return onnx_graph(folded, images, False).SerializeToString()
+            return onnx_graph(folded, images).SerializeToString()
 
     makers: dict[str, Callable[[], Callable[[Tensor], Any]]] = {
         "plain": lambda: network,

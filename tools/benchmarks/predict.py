@@ -18,7 +18,7 @@ from lib.core.codecs import build_codec
 from lib.core.exported import Description
 from lib.core.inference import Predictor
 from lib.dataset.image import read_image
-from lib.deploy.export import MAIN_SUFFIX, ONNX, OPENVINO, TORCHSCRIPT, DecodingNetwork, export
+from lib.deploy.export import MAIN_SUFFIX, ONNX, OPENVINO, TORCHSCRIPT, decoding_network, export
 from lib.deploy.parity import difference, real_crops
 from lib.figures.drawing import draw_scene
 from lib.utils.devices import has_bfloat16, keep_memory
@@ -80,7 +80,7 @@ def make_backends(cfg: CfgNode, weights: dict, folder: Path) -> dict[str, Backen
     skeleton = skeleton_of(cfg)
     codec = build_codec(cfg, skeleton)
     folded = load_network(cfg, weights, CPU)
-    module = DecodingNetwork(folded, codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST).eval()
+    module = decoding_network(cfg, folded, codec)
     description = Description.of(cfg, skeleton, decodes=True, dynamic_batch=False)
 
     @cache

@@ -153,10 +153,12 @@ def find_candidates(heatmaps: Tensor, tags: Tensor, count: int, kernel: int) -> 
     """
     width = heatmaps.shape[3]
     peaks = heatmaps * (heatmaps == window_maxima(heatmaps, kernel))
-    count = min(count, heatmaps[0, 0].numel())
+    if count > heatmaps[0, 0].numel():  # not min(): exporters would keep it in the graph
+        count = heatmaps[0, 0].numel()
     score, index = peaks.flatten(2).topk(count, dim=2)
     tag = tags.flatten(2, 3).gather(2, index[..., None].expand(-1, -1, -1, tags.shape[4]))
-    xy = torch.stack([index % width, index // width], dim=3).to(heatmaps.dtype)
+    y = index // width
+    xy = torch.stack([index - y * width, y], dim=3).to(heatmaps.dtype)
     return Candidates(xy, score, tag)
 
 

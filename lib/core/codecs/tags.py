@@ -142,11 +142,11 @@ class TagCodec:
 
         Returns:
             Heatmaps (N, K, H, W), the mean over the outputs at the size of the finest, and tags
-            (N, K, H, W, 1). Outputs that are already merged are returned as they are.
+            (N, K, H, W, 1). Those that are already merged are returned as they are.
         """
         outputs = as_outputs(outputs)
-        if outputs[-1].dim() == 5:
-            return outputs
+        if is_merged(outputs):
+            return outputs[:2]
         size = outputs[-1].shape[2:]
         resized = [resize(output, size) for output in outputs]
         count = self.num_joints
@@ -159,14 +159,21 @@ class TagCodec:
         resized = [resize(tag, size) for tag in tags.unbind(4)]
         return resize(heatmaps, size), torch.stack(resized, dim=4)
 
-    def candidates(self, merged: Outputs) -> Candidates:
-        """Find the peaks of merged outputs."""
-        heatmaps, tags = merged
+    def candidates(self, outputs: Outputs) -> Candidates:
+        """Find the peaks of outputs; an exported file's outputs already have them."""
+        if is_merged(outputs) and len(outputs) > 2:
+            return Candidates(*outputs[2:])
+        heatmaps, tags = self.merge(outputs)
         return find_candidates(heatmaps, tags, self.grouping.max_people, self.grouping.kernel)
 
     def maps(self, outputs: RawOutputs) -> Tensor:
         """Return heatmaps (N, K, h, w) of the outputs for drawing."""
         return self.merge(outputs)[0]
+
+
+def is_merged(outputs: Outputs) -> bool:
+    """Return True for heatmaps and tags (N, K, H, W, T), not raw outputs of a network."""
+    return len(outputs) > 1 and outputs[1].dim() == 5
 
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:

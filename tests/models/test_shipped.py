@@ -1,35 +1,55 @@
-"""The built-in network: complete, small, documented, and able to find drawn people."""
+"""The built-in networks: complete, small, documented, and able to find drawn people."""
 
 import hashlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from lib.config import load_config, skeleton_of
-from lib.core.inference import Predictor
+from lib.core.inference import PoseDetector, Predictor
 from lib.figures.drawing import draw_scene
 from lib.keypoints.skeletons import COCO
-from lib.models import build_model, built_in
+from lib.media.boxes import box_iou
+from lib.models import build_model, shipped
 from lib.models.checkpoint import load_checkpoint
 
 MAX_BYTES = 8_000_000
 
+each_network = pytest.mark.parametrize("network", [shipped.TOP_DOWN, shipped.BOTTOM_UP])
 
-def test_the_built_in_weights_fit_their_experiment_and_are_small():
-    cfg = load_config(built_in.EXPERIMENT)
+
+@each_network
+def test_the_built_in_weights_fit_their_experiment_and_are_small(network):
+    cfg = load_config(network.experiment)
     assert skeleton_of(cfg) == COCO
-    load_checkpoint(build_model(cfg), built_in.WEIGHTS)
-    assert built_in.WEIGHTS.stat().st_size <= MAX_BYTES
-    state = torch.load(built_in.WEIGHTS, weights_only=True)
+    load_checkpoint(build_model(cfg), network.weights)
+    assert network.weights.stat().st_size <= MAX_BYTES
+    state = torch.load(network.weights, weights_only=True)
     assert all(value.isfinite().all() for value in state.values())
     assert any(value.dtype == torch.float16 for value in state.values())
 
 
-def test_the_model_card_has_the_hash_of_the_weights():
+@each_network
+def test_the_model_card_has_the_hash_of_the_weights(network):
     card = Path(__file__).resolve().parents[2] / "docs" / "models.md"
-    digest = hashlib.sha256(built_in.WEIGHTS.read_bytes()).hexdigest()
+    digest = hashlib.sha256(network.weights.read_bytes()).hexdigest()
     assert digest in card.read_text(encoding="utf-8")
+
+
+def test_people_are_found_without_boxes():
+    """Most people who are neither small nor mostly hidden have a box that overlaps theirs."""
+    detector = PoseDetector()
+    overlaps = []
+    for index in range(6):
+        image, people = draw_scene(0, "val", index)
+        ((boxes, _),) = detector([image])
+        for person in people:
+            if person["num_keypoints"] >= 12 and person["area"] > 48**2:
+                overlaps.append(box_iou(np.array(person["bbox"]), boxes).max(initial=0))
+    assert len(overlaps) > 5
+    assert np.mean(np.array(overlaps) > 0.5) > 0.7
 
 
 def test_it_finds_the_joints_of_drawn_people():

@@ -1,0 +1,87 @@
+"""Exported bottom-up networks: whole images of any size in, people out."""
+
+import numpy as np
+import pytest
+import torch
+
+from lib.config import load_config, skeleton_of
+from lib.core import build_task
+from lib.core.backends import build_backend, load_network, network_backend
+from lib.core.codecs import build_codec
+from lib.core.exported import Description
+from lib.core.inference import Predictor
+from lib.deploy.export import EXPORTERS, MAIN_SUFFIX, decoding_network, export
+from lib.deploy.parity import random_scene, real_scenes, scene_difference
+from lib.models import build_model
+from lib.utils.errors import InputError
+from tests import tiny
+from tests.deploy.exports import skip_without_graphs
+
+TINY = 1e-4
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """Return a tiny bottom-up experiment and a folder with its random weights, ``w.pth``."""
+    cfg = load_config(tiny.scenes(tmp_path / "scenes.yaml", tmp_path / "data"))
+    network = build_model(cfg)
+    tiny.randomize_weights(network)
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    return cfg, tmp_path
+
+
+def write(cfg, folder, kind="torchscript", decodes=True):
+    """Export the network of ``folder`` and return the file."""
+    network = load_network(cfg, folder / "w.pth", torch.device("cpu"))
+    codec, skeleton = build_codec(cfg, skeleton_of(cfg)), skeleton_of(cfg)
+    module = decoding_network(cfg, network, codec) if decodes else network
+    description = Description.of(cfg, skeleton, decodes, dynamic_batch=True)
+    for suffix, content in export(module, description, kind).items():
+        (folder / f"scene{suffix}").write_bytes(content)
+    return folder / f"scene{MAIN_SUFFIX[kind]}"
+
+
+@pytest.mark.parametrize("decodes", [True, False])
+@pytest.mark.parametrize("kind", list(EXPORTERS))
+def test_a_file_answers_as_pytorch_for_images_of_any_size(scene, kind, decodes):
+    if kind != "torchscript":
+        skip_without_graphs()
+    cfg, folder = scene
+    skeleton = skeleton_of(cfg)
+    path = write(cfg, folder, kind, decodes)
+    task = build_task(cfg, build_backend(cfg, skeleton, path))
+    network = load_network(cfg, folder / "w.pth", torch.device("cpu"))
+    reference = build_task(cfg, network_backend(cfg, network, build_codec(cfg, skeleton)))
+    images, source = real_scenes(cfg, 2)
+    assert source == "drawn figures"
+    shapes = {tuple(batch["image0"].shape) for batch in images}
+    assert len(shapes) == 2  # one is upright
+    for batch in (random_scene(128), *images):
+        found = scene_difference(task, reference, batch)
+        # Not the people: with random weights, rounding decides who they are.
+        assert max(found.heatmaps, found.tags, found.scores) < TINY
+
+
+def test_predictor_finds_people_with_a_file(scene):
+    cfg, folder = scene
+    image = np.random.default_rng(0).integers(0, 256, (90, 150, 3), np.uint8)
+    found = Predictor(cfg, write(cfg, folder), "cpu")(image)
+    assert len(found) > 0 and found.keypoints.shape[1:] == (17, 2)
+
+
+def test_a_file_with_candidates_reads_one_scale(scene):
+    cfg, folder = scene
+    path = write(cfg, folder)
+    cfg = load_config(folder / "scenes.yaml", ["TEST.SCALE_FACTOR", "[1.0, 2.0]"])
+    with pytest.raises(InputError, match=r"TEST\.SCALE_FACTOR: an exported file reads"):
+        Predictor(cfg, path, "cpu")
+
+
+def test_a_file_belongs_to_its_flip_test_but_to_any_size(scene):
+    cfg, folder = scene
+    path = write(cfg, folder)
+    larger = ["MODEL.IMAGE_SIZE", "[256, 256]", "MODEL.HEATMAP_SIZE", "[64, 64]"]
+    Predictor(load_config(folder / "scenes.yaml", larger), path, "cpu")
+    cfg = load_config(folder / "scenes.yaml", ["TEST.FLIP_TEST", "True"])
+    with pytest.raises(InputError, match=r"was exported with TEST\.FLIP_TEST"):
+        Predictor(cfg, path, "cpu")
