@@ -196,7 +196,9 @@ class PoseDetector:
         for image, poses in zip(images, self._predictor(list(images)), strict=True):
             box = poses.box.astype(np.float64)
             margin = BOX_MARGIN * box[:, 2:].max(1, keepdims=True, initial=0)
-            corners = np.concatenate([box[:, :2] - margin, box[:, :2] + box[:, 2:] + margin], axis=1)
+            corners = np.concatenate(
+                [box[:, :2] - margin, box[:, :2] + box[:, 2:] + margin], axis=1
+            )
             is_kept = poses.score >= self._threshold
             found.append(clip_corners(corners[is_kept], poses.score[is_kept], image))
         return found

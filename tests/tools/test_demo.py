@@ -266,8 +266,8 @@ def test_wrong_options_are_one_line(demo, images, options, message):
 @pytest.fixture
 def built_in_network(demo, root, monkeypatch):
     """Replace the built-in network by a tiny one, and return its weights."""
-    tiny = shipped.ShippedNetwork(demo.experiment, root.parent / "weights.pth")
-    monkeypatch.setattr(shipped, "TOP_DOWN", tiny)
+    small = shipped.ShippedNetwork(demo.experiment, root.parent / "weights.pth")
+    monkeypatch.setattr(shipped, "TOP_DOWN", small)
     return root.parent / "weights.pth"
 
 
