@@ -78,7 +78,7 @@ def to_channels_last(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def to_devices(model: torch.nn.Module, devices: list[torch.device]) -> torch.nn.Module:
-    """Move ``model`` to its device, or to several with DataParallel; channels-last on one device."""
+    """Move ``model`` to its device, or to several with DataParallel; channels-last on one."""
     model = model.to(devices[0])
     if len(devices) == 1:
         to_channels_last(model)
