@@ -8,7 +8,8 @@ VENV := .venv
 VPY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
-PIP := $(VPY) -m pip install --quiet --disable-pip-version-check
+# Without --no-compile, pip byte-compiles all of PyTorch; Python does so itself for what it imports.
+PIP := $(VPY) -m pip install --quiet --no-compile --disable-pip-version-check
 
 .PHONY: nms setup quickstart test lint clean
 

@@ -264,7 +264,7 @@ def choose_box_source(
     if args.detector and args.detector != "none":
         weights, classes = args.detector_weights, args.detector_classes or ()
         return boxes_from_detector(
-            build_detector(args.detector, weights, threshold, classes, device)
+            build_detector(args.detector, weights, threshold, classes, device, args.precision)
         )
     if annotated is not None and args.detector is None:
         return boxes_from_file(annotated)

@@ -56,6 +56,8 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args.cfg, args.opts)
     target = target_file(args)
+    if is_bottom_up(cfg) and args.to != WEIGHTS:
+        check_scene_options(args, cfg)
     skeleton = skeleton_of(cfg)
     make_folder(target.parent)
     if args.to == WEIGHTS:
@@ -108,6 +110,17 @@ def target_file(args: argparse.Namespace) -> Path:
     if target.suffix != suffix:
         raise InputError(f"--out: must end in {suffix} for --to {args.to}: {target}")
     return target
+
+
+def check_scene_options(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """Raise an InputError for options that do not fit the export of a bottom-up network."""
+    if args.single:
+        raise InputError("--single: files of bottom-up networks always read one image; omit it")
+    if list(cfg.TEST.SCALE_FACTOR) != [1] and not args.raw:
+        raise InputError(
+            "TEST.SCALE_FACTOR: a file with decoding reads an image at one scale; set it to [1] or "
+            "use --raw"
+        )
 
 
 def write_weights(cfg: CfgNode, skeleton: Skeleton, weights: Path, target: Path) -> None:
@@ -166,7 +179,7 @@ def check_scenes(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchB
             f"{found.scores:.1e}; {found.people} people, {found.expected} in PyTorch",
             flush=True,
         )
-        if not max(found.heatmaps, found.tags, found.scores) <= SCORE_TOLERANCE:
+        if not found.largest <= SCORE_TOLERANCE:
             raise InputError(
                 f"{path.name}: its output differs from PyTorch's by more than {SCORE_TOLERANCE} of "
                 "the largest value; nothing was written"
@@ -182,12 +195,10 @@ def describe(crops: str, found: Difference) -> str:
 
 def summary(target: Path, files: dict[str, bytes], description: Description) -> str:
     contents = "the network without decoding"
-    if description.decodes and description.dynamic_size:
+    if description.decodes:
         flip = ", flip test" if description.settings["TEST.FLIP_TEST"] else ""
-        contents = f"includes normalisation{flip} and candidates"
-    elif description.decodes:
-        flip = ", flip test" if description.settings["TEST.FLIP_TEST"] else ""
-        contents = f"includes normalisation{flip} and decoding"
+        last = "candidates" if description.dynamic_size else "decoding"
+        contents = f"includes normalisation{flip} and {last}"
     batch = "dynamic batch" if description.dynamic_batch else "batch size 1"
     if description.dynamic_size:
         batch = "one image of any size"

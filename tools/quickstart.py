@@ -68,7 +68,7 @@ def main() -> None:
         cfg = load_config(EXPERIMENT, opts)
     say(estimate(cfg, folder, timings))
     draw(root, "val")
-    say("testing the built-in network")
+    say("testing the built-in top-down network")
     built_in_score = test_built_in(root, folder / "built_in")
     say(f"AP {built_in_score:.3f}; predictions: {folder / 'built_in' / 'predictions.jpg'}")
     draw(root, "train")
@@ -234,11 +234,11 @@ def summary(folder: Path, own: float, built_in_score: float) -> str:
     return f"""done
    AP on {IMAGES["val"]} images of the validation split:
      {own:.3f}  the network just trained
-     {built_in_score:.3f}  the built-in network
+     {built_in_score:.3f}  the built-in top-down network
    predictions: {folder / "predictions.jpg"}, {folder / "built_in" / "predictions.jpg"}
    training curves: {folder / "curves.png"}
    next steps:
-     {python} tools/demo.py --input YOUR_PHOTO.jpg   # find people with the built-in network
+     {python} tools/demo.py --input YOUR_PHOTO.jpg   # find people with the built-in networks
      {python} tools/check_data.py --cfg YOUR.yaml    # your own keypoints: docs/own_data.md
      {python} tools/get_weights.py --list            # published networks"""
 

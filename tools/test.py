@@ -30,7 +30,7 @@ from cli import (
 )
 from yacs.config import CfgNode
 
-from lib.config import skeleton_of
+from lib.config import is_bottom_up, skeleton_of
 from lib.core import build_task
 from lib.core.backends import build_backend
 from lib.core.exported import check_precision, is_exported
@@ -80,7 +80,7 @@ def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
         choose_workers(cfg.WORKERS),
         cfg.PIN_MEMORY and devices[0].type == "cuda",
     )
-    if "hm_pred" in image_kinds(cfg) and backend.decodes:
+    if "hm_pred" in image_kinds(cfg) and backend.decodes and not is_bottom_up(cfg):
         logger.info("=> DEBUG.SAVE_HEATMAPS_PRED: skipped, %s does not output heatmaps", weights)
     recorder = Recorder(output_dir, log_dir)
     task = build_task(cfg, backend)

@@ -32,7 +32,8 @@ class Backend(ABC):
         device: device of the tensors that ``outputs`` returns.
         codec: codec of the network's outputs.
         decodes: True if ``outputs`` returns keypoints and scores, as most exported files do, and
-            not the network's raw outputs.
+            not the network's raw outputs. For a bottom-up network it returns heatmaps, tags and
+            candidates; such a backend cannot be called.
     """
 
     device: torch.device

@@ -168,7 +168,8 @@ class OpenVinoRunner(Runner):
     """Runner with OpenVINO on the CPU, on as many threads as PyTorch.
 
     The graph is compiled once for a batch of one and once for a dynamic batch, each when first
-    needed. With a fixed batch size, networks with many small layers run twice as fast.
+    needed. With a fixed batch size, networks with many small layers run twice as fast. Files with a
+    dynamic size are compiled as they are.
     """
 
     def __init__(self, path: Path, precision: str, device: torch.device) -> None:

@@ -34,7 +34,7 @@ class Predictor:
     people by itself.
 
     Args:
-        cfg: configuration from ``load_config``. Default: that of the built-in network.
+        cfg: configuration from ``load_config``. Default: that of the built-in top-down network.
         weights: a state dict or the path of a checkpoint, in any layout that ``load_checkpoint``
             reads, or the path of a file written by ``tools/export.py``. Default: TEST.MODEL_FILE
             of ``cfg``; without ``cfg``, the built-in weights.

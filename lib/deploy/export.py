@@ -1,8 +1,9 @@
-"""Export of networks to ONNX, TorchScript or OpenVINO files that run without this project.
+"""Export of networks to ONNX, TorchScript or OpenVINO files.
 
-An export with decoding takes uint8 crops and includes normalisation, flip test and decoding. Each
-file stores a ``Description`` (lib/core/exported.py): ONNX in its metadata, OpenVINO in its
-``rt_info``, TorchScript as an extra file.
+An export with decoding takes uint8 images and includes normalisation, flip test and decoding. Files
+of top-down networks need nothing else; those of bottom-up networks leave the grouping to
+lib/core/codecs/grouping.py. Each file stores a ``Description`` (lib/core/exported.py): ONNX in its
+metadata, OpenVINO in its ``rt_info``, TorchScript as an extra file.
 """
 
 import contextlib
@@ -47,20 +48,13 @@ class DecodingNetwork(nn.Module):
         return self._codec.decode(outputs)
 
 
-class SceneNetwork(nn.Module):
+class SceneNetwork(DecodingNetwork):
     """A bottom-up network with normalisation, flip test and search for candidates.
 
     It maps a whole uint8 RGB image (1, 3, H, W) to heatmaps (1, K, H, W), tags (1, K, H, W, T), and
     the highest peaks of the heatmaps: x, y (1, K, M, 2), scores (1, K, M) and tags (1, K, M, T).
     With TEST.PROJECT2IMAGE False, heatmaps and tags have the size of the network's finest output.
     """
-
-    def __init__(self, network: nn.Module, codec: TagCodec, is_rgb: bool, flip_test: bool) -> None:
-        super().__init__()
-        self.network = network
-        self._codec = codec
-        self._is_rgb = is_rgb
-        self._flip_test = flip_test
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         codec = self._codec

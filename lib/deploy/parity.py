@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 from lib.core.backends import Backend, TorchBackend
 from lib.core.bottom_up import BottomUp
 from lib.core.codecs.codec import Outputs
+from lib.core.codecs.grouping import Candidates
 from lib.dataset import build_dataset, crop_of
 from lib.dataset.bottom_up import scene_batch
 from lib.dataset.loading import Batch
@@ -74,14 +75,22 @@ class SceneDifference:
     Attributes:
         heatmaps, tags: largest difference, divided by the largest magnitude.
         scores: largest difference between the candidates' scores, divided by the largest score.
+        misplaced: largest difference between a candidate's score or tag and the file's own heatmap
+            or tag map at its position.
         people, expected: number of people with the file and with the reference.
     """
 
     heatmaps: float
     tags: float
     scores: float
+    misplaced: float
     people: int
     expected: int
+
+    @property
+    def largest(self) -> float:
+        """Largest of the differences; NaN if one is NaN."""
+        return float(np.max([self.heatmaps, self.tags, self.scores, self.misplaced]))
 
 
 def scene_difference(task: BottomUp, reference: BottomUp, batch: Batch) -> SceneDifference:
@@ -94,8 +103,20 @@ def scene_difference(task: BottomUp, reference: BottomUp, batch: Batch) -> Scene
     )
     tiny = torch.finfo(torch.float32).tiny
     differences = [float((a - b).abs().max() / b.abs().max().clamp(min=tiny)) for a, b in pairs]
+    misplaced = _misplaced(found, candidates)
     counts = (len(task.predict(outputs, batch)), len(reference.predict(expected, batch)))
-    return SceneDifference(*differences, *counts)
+    return SceneDifference(*differences, misplaced, *counts)
+
+
+def _misplaced(merged: Outputs, candidates: Candidates) -> float:
+    """Return how much candidates differ from merged outputs at their positions."""
+    heatmaps, tags = merged
+    x, y = candidates.xy.long().unbind(-1)
+    index = (y * heatmaps.shape[3] + x).clamp(0, heatmaps[0, 0].numel() - 1)
+    score = heatmaps.flatten(2).gather(2, index)
+    tag = tags.flatten(2, 3).gather(2, index[..., None].expand_as(candidates.tag))
+    wrong = (score - candidates.score).abs() + (tag - candidates.tag).abs().amax(-1)
+    return float((wrong * (candidates.score > 0)).max())
 
 
 def stable_joints(reference: TorchBackend, outputs: Outputs, keypoints: Tensor) -> Tensor:

@@ -26,9 +26,9 @@ HEAD_POINTS = {
     "right_ear": (-0.35, 0.0, -0.05),
 }
 
-# Annotators of photographs mark these joints closer to the outline of the body than their centers:
-# how far outward and up, in half widths of the shoulders or of the hips. Measured on 60 photographs
-# as the mean error of a network that was trained on the centers.
+# Annotators of photographs mark shoulders and hips closer to the outline of the body than the
+# centers of these joints. OUTWARD is how far outward and up, in half widths of the shoulders or
+# hips. It comes from the median errors, on 60 photographs, of a network trained on the centers.
 OUTWARD = {"shoulder": (0.15, 0.1), "hip": (0.5, -0.1)}
 
 

@@ -3,7 +3,7 @@
 A detector is any callable that takes a list of (H, W, 3) uint8 RGB images and returns a tuple
 (boxes, scores) for each: boxes (N, 4) as x, y, width, height in pixels, and scores (N,). The
 detectors here sort the boxes by descending score. All images of a call share one forward pass,
-except with ONNX files of a fixed batch size.
+except with ONNX files of a fixed batch size and with ``hrpose``, which reads one image at a time.
 """
 
 from collections.abc import Sequence
@@ -37,6 +37,7 @@ def build_detector(
     threshold: float | None = None,
     classes: Sequence[str] = (),
     device: torch.device | str = "cpu",
+    precision: str = "float32",
 ) -> Detector:
     """Build a detector.
 
@@ -50,6 +51,7 @@ def build_detector(
         threshold: boxes with a lower score are dropped. None: THRESHOLD of the YAML, 0.1 for
             ``hrpose``, else 0.5.
         classes: names or numbers of the classes to keep. Empty: person.
+        precision: float32 or bfloat16; only for ``hrpose``.
 
     Raises:
         InputError: the detector is unknown, or its weights are missing; the message says where to
@@ -61,7 +63,8 @@ def build_detector(
                 "--detector-weights, --detector-classes: the detector hrpose finds only people, "
                 "with its own weights"
             )
-        return PoseDetector(device, threshold=PERSON_THRESHOLD if threshold is None else threshold)
+        threshold = PERSON_THRESHOLD if threshold is None else threshold
+        return PoseDetector(device, precision, threshold)
     if Path(name).suffix in (".yaml", ".yml"):
         settings = read_settings(name)
         settings.model = weights or settings.model

@@ -15,7 +15,7 @@ from lib.utils.logs import experiment_folders
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = [
     *sorted(path for path in (ROOT / "experiments").rglob("*.yaml") if path.name != "base.yaml"),
-    ROOT / "models" / "hrpose" / "top_down.yaml",
+    *sorted((ROOT / "models" / "hrpose").glob("*.yaml")),
 ]
 SHARED = ("mmpose.yaml", "lightweight.yaml")
 RUNNABLE = [path for path in EXPERIMENTS if path.name not in SHARED]

@@ -41,12 +41,13 @@ def write(cfg, folder, kind="torchscript", decodes=True):
     return folder / f"scene{MAIN_SUFFIX[kind]}"
 
 
-@pytest.mark.parametrize("decodes", [True, False])
+@pytest.mark.parametrize(("decodes", "flip_test"), [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("kind", list(EXPORTERS))
-def test_a_file_answers_as_pytorch_for_images_of_any_size(scene, kind, decodes):
+def test_a_file_answers_as_pytorch_for_images_of_any_size(scene, kind, decodes, flip_test):
     if kind != "torchscript":
         skip_without_graphs()
-    cfg, folder = scene
+    _, folder = scene
+    cfg = load_config(folder / "scenes.yaml", ["TEST.FLIP_TEST", str(flip_test)])
     skeleton = skeleton_of(cfg)
     path = write(cfg, folder, kind, decodes)
     task = build_task(cfg, build_backend(cfg, skeleton, path))
@@ -59,7 +60,23 @@ def test_a_file_answers_as_pytorch_for_images_of_any_size(scene, kind, decodes):
     for batch in (random_scene(128), *images):
         found = scene_difference(task, reference, batch)
         # Not the people: with random weights, rounding decides who they are.
-        assert max(found.heatmaps, found.tags, found.scores) < TINY
+        assert found.largest < TINY
+
+
+def test_candidates_with_swapped_coordinates_are_noticed(scene, monkeypatch):
+    cfg, folder = scene
+    task = build_task(cfg, build_backend(cfg, skeleton_of(cfg), folder / "w.pth"))
+    batch = random_scene(128)  # square, so that swapped coordinates are inside
+    assert scene_difference(task, task, batch).misplaced == 0
+    right = task.codec.candidates
+
+    def swapped(outputs):
+        candidates = right(outputs)
+        return candidates._replace(xy=candidates.xy.flip(-1))
+
+    monkeypatch.setattr(task.codec, "candidates", swapped)
+    found = scene_difference(task, task, batch)
+    assert found.largest == found.misplaced > 0.1
 
 
 def test_predictor_finds_people_with_a_file(scene):

@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 
 from lib.figures import drawing as figures
 from lib.figures import write as figures_write
-from lib.figures.body import forward_kinematics, sample_proportions
+from lib.figures.body import forward_kinematics, landmarks, sample_proportions
 from lib.figures.drawing import JOINTS, annotate, draw_scene, pose_person
 from lib.figures.poses import FAMILIES, sample_pose
 from lib.figures.render import cast_rays, render, sample_light
@@ -96,6 +96,19 @@ def test_left_is_the_persons_left(seed):
         left, right = JOINTS.index(f"left_{name}"), JOINTS.index(f"right_{name}")
         assert front[left, 0] > front[right, 0] + 5
         assert back[left, 0] < back[right, 0] - 5
+
+
+def test_shoulders_and_hips_are_labelled_outside_their_centers():
+    rng = np.random.default_rng(0)
+    body, pose = sample_proportions(rng), sample_pose(rng, "standing")
+    skeleton = forward_kinematics(body, pose)
+    points = dict(zip(JOINTS, landmarks(body, skeleton), strict=True))
+    for part, frame in (("shoulder", "chest"), ("hip", "pelvis")):
+        for side, sign in (("left", 1), ("right", -1)):
+            name = f"{side}_{part}"
+            moved = skeleton.frames[frame].T @ (points[name] - skeleton.joints[name])
+            assert sign * moved[0] > 0
+    np.testing.assert_array_equal(points["left_knee"], skeleton.joints["left_knee"])
 
 
 def test_a_face_is_labelled_from_the_front_and_not_from_behind():

@@ -378,3 +378,11 @@ def test_every_described_detector_can_be_read():
     for file in files:
         assert read_settings(file).model.startswith("models/detectors/")
         assert "https://" in file.read_text()
+
+
+def test_the_built_in_detector_takes_a_threshold_but_no_weights():
+    assert build_detector("hrpose")._threshold == 0.1
+    assert build_detector("hrpose", threshold=0.3, classes=["person"])._threshold == 0.3
+    for options in ({"weights": "w.pth"}, {"classes": ["dog"]}):
+        with pytest.raises(InputError, match="the detector hrpose finds only people"):
+            build_detector("hrpose", **options)

@@ -71,11 +71,25 @@ def test_an_exported_file_is_checked_and_tested_like_weights(path, root, command
     assert ended.code == 0 and "=> AP " in ended.out, ended
 
 
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--single"], "--single: files of bottom-up networks always read one image"),
+        (["TEST.SCALE_FACTOR", "[0.5, 1]"], "TEST.SCALE_FACTOR: a file with decoding reads"),
+    ],
+)
+def test_exports_that_do_not_fit_are_one_line(path, root, command, options, part):
+    ended = command("export", "--cfg", path, "--weights", "w.pth", "--to", "onnx", *options)
+    assert is_one_line(ended, part)
+
+
 def test_a_file_that_answers_otherwise_is_not_kept(path, root, command, tool, monkeypatch):
     module = tool("export")
     weights = root.parent / "w.pth"
     torch.save(tiny.randomize_weights(build_model(load_config(path))).state_dict(), weights)
-    wrong = SceneDifference(heatmaps=0.01, tags=0.0, scores=0.0, people=1, expected=1)
+    wrong = SceneDifference(
+        heatmaps=0.01, tags=0.0, scores=0.0, misplaced=0.0, people=1, expected=1
+    )
     monkeypatch.setattr(module, "scene_difference", lambda *_: wrong)
     ended = command(module, "--cfg", path, "--weights", weights, "--to", "torchscript")
     assert ended.code == 1 and "nothing was written" in ended.err

@@ -283,6 +283,17 @@ def test_the_input_alone_is_enough(demo, built_in_network, command, images, monk
     assert json.loads(found.read_text()) == results(demo)
 
 
+def test_annotated_boxes_come_before_the_built_in_detector(
+    demo, built_in_network, command, images, annotations, root
+):
+    words = ["--input", images, "--annotations", annotations, "--device", "cpu", "--no-pictures"]
+    ended = command("demo", *words)
+    assert ended.code == 0, ended
+    found = json.loads((root.parent / "output" / "demo" / "tiny" / "results.json").read_text())
+    known = json.loads(annotations.read_text())["annotations"]
+    assert [person["bbox"] for person in found] == [person["bbox"] for person in known]
+
+
 def test_weights_alone_are_one_line(demo, built_in_network, command, images):
     ended = command("demo", "--input", images, "--weights", built_in_network)
     assert is_one_line(ended, "--weights: needs --cfg")

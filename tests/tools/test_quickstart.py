@@ -70,7 +70,7 @@ def test_it_draws_tests_trains_tests_and_goes_on_after_an_end(quickstart, tmp_pa
     estimate, *_, summary = re.split(r"^(?=this will take|done)", quickstart.said, flags=re.M)[1:]
     for part in ("drawing", "the built-in network", "training", "testing"):
         assert re.search(rf"^ +{part} +\d+ s$", estimate, re.M), estimate
-    assert len(re.findall(r"^ +[\d.]+  the (built-in )?network", summary, re.M)) == 2
+    assert len(re.findall(r"^ +[\d.]+  the (built-in top-down )?network", summary, re.M)) == 2
     for name in ("predictions.jpg", "built_in/predictions.jpg", "curves.png"):
         assert str(quickstart.folder / name) in summary
         assert (quickstart.folder / name).exists()
