@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 from lib.config import load_config, skeleton_of
 from lib.core import build_task
 from lib.core.backends import Backend, build_backend
+from lib.dataset.bottom_up import MAX_ASPECT
 from lib.dataset.image import check_size, read_image
 from lib.dataset.loading import to_device
 from lib.keypoints.geometry import clip_corners, is_valid_box
@@ -174,7 +175,8 @@ class Predictor:
 class PoseDetector:
     """Detector of people that uses the built-in bottom-up network; loaded when first called.
 
-    Boxes are those around the keypoints, enlarged by ``BOX_MARGIN``. Scores are the people's.
+    Boxes are those around the keypoints, enlarged by ``BOX_MARGIN``. Scores are the people's. An
+    image that is too long and narrow to be read at once is one box, with the score 1.
 
     Args:
         device, precision: as for ``Predictor``.
@@ -192,16 +194,18 @@ class PoseDetector:
         self._threshold = threshold
 
     def __call__(self, images: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        found = []
-        for image, poses in zip(images, self._predictor(list(images)), strict=True):
-            box = poses.box.astype(np.float64)
-            margin = BOX_MARGIN * box[:, 2:].max(1, keepdims=True, initial=0)
-            corners = np.concatenate(
-                [box[:, :2] - margin, box[:, :2] + box[:, 2:] + margin], axis=1
-            )
-            is_kept = poses.score >= self._threshold
-            found.append(clip_corners(corners[is_kept], poses.score[is_kept], image))
-        return found
+        return [self._find(image) for image in images]
+
+    def _find(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        height, width = image.shape[:2]
+        if max(height, width) > MAX_ASPECT * min(height, width):
+            return np.array([[0.0, 0.0, width, height]]), np.ones(1)
+        poses = self._predictor(image)
+        box = poses.box.astype(np.float64)
+        margin = BOX_MARGIN * box[:, 2:].max(1, keepdims=True, initial=0)
+        corners = np.concatenate([box[:, :2] - margin, box[:, :2] + box[:, 2:] + margin], axis=1)
+        is_kept = poses.score >= self._threshold
+        return clip_corners(corners[is_kept], poses.score[is_kept], image)
 
     @cached_property
     def _predictor(self) -> Predictor:

@@ -243,11 +243,14 @@ def test_the_pose_detector_encloses_people_and_drops_uncertain_ones(monkeypatch)
         row=np.full(2, -1),
     )
     detector = PoseDetector()
-    monkeypatch.setattr(PoseDetector, "_predictor", staticmethod(lambda images: [people]))
+    monkeypatch.setattr(PoseDetector, "_predictor", staticmethod(lambda image: people))
     ((boxes, scores),) = detector([np.zeros((100, 62, 3), np.uint8)])
     # A margin of 0.07 of the longer side on each side, but not beyond the width of 62.
     np.testing.assert_allclose(boxes, [[17.2, 7.2, 44.8, 25.6]])
     np.testing.assert_allclose(scores, [0.5])
+    ((boxes, scores),) = detector([np.zeros((10, 200, 3), np.uint8)])
+    np.testing.assert_allclose(boxes, [[0, 0, 200, 10]])
+    np.testing.assert_allclose(scores, [1])
 
 
 def test_without_weights_the_experiments_model_file_is_used(tmp_path, run):
