@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 from lib.config import load_config, skeleton_of
 from lib.core import build_task
 from lib.core.backends import Backend, build_backend
-from lib.dataset.bottom_up import MAX_ASPECT
+from lib.dataset.bottom_up import is_too_long
 from lib.dataset.image import check_size, read_image
 from lib.dataset.loading import to_device
 from lib.keypoints.geometry import clip_corners, is_valid_box
@@ -198,7 +198,7 @@ class PoseDetector:
 
     def _find(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         height, width = image.shape[:2]
-        if max(height, width) > MAX_ASPECT * min(height, width):
+        if is_too_long(width, height):
             return np.array([[0.0, 0.0, width, height]]), np.ones(1)
         poses = self._predictor(image)
         box = poses.box.astype(np.float64)

@@ -166,6 +166,11 @@ def _cut(
     return torch.from_numpy(np.ascontiguousarray(crop[..., ::-1]) if is_mirrored else crop)
 
 
+def is_too_long(width: int, height: int) -> bool:
+    """Return True if an image is too long and narrow to be read at once."""
+    return max(width, height) > MAX_ASPECT * min(width, height)
+
+
 def scene_size(
     width: int, height: int, size: int, scale: float = 1.0, min_scale: float = 1.0
 ) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
@@ -208,7 +213,7 @@ def scene_batch(
         InputError: if the image is too long and narrow; the message begins with ``name``.
     """
     height, width = image.shape[:2]
-    if max(height, width) > MAX_ASPECT * min(height, width):
+    if is_too_long(width, height):
         raise InputError(
             f"{name}: {width}x{height} pixels are too long and narrow to be read at once; cut it "
             f"into parts that are at most {MAX_ASPECT} times as long as wide"
