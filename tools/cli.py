@@ -1,7 +1,9 @@
 """Command-line parsing for experiments, and other code shared by the commands."""
 
 import argparse
+import difflib
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +25,19 @@ from lib.utils.logs import buffer_log, experiment_folders, experiment_name, star
 
 logger = logging.getLogger(__name__)
 
+LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
+# Settings of mmpose with the same meaning here, for --cfg-options.
+MMPOSE_SETTINGS = {
+    "model.pretrained": "MODEL.PRETRAINED",
+    "load_from": "MODEL.PRETRAINED",
+    "resume_from": "TRAIN.CHECKPOINT",
+    "optimizer.lr": "TRAIN.LR",
+    "total_epochs": "TRAIN.END_EPOCH",
+    "evaluation.interval": "TRAIN.EVAL_INTERVAL",
+    "data.samples_per_gpu": "TRAIN.BATCH_SIZE_PER_GPU",
+    "data.workers_per_gpu": "WORKERS",
+}
+
 
 def command_parser(description: str) -> argparse.ArgumentParser:
     """Return a parser whose help shows ``description``, the docstring of the command, as it is."""
@@ -32,18 +47,18 @@ def command_parser(description: str) -> argparse.ArgumentParser:
 
 
 def experiment_parser(description: str, default_cfg: Path | None = None) -> argparse.ArgumentParser:
-    """Return a parser with the original HRNet's options: ``--cfg``, folders and ``KEY VALUE ...``.
+    """Return a parser with the options of the original HRNet (``--cfg``, folders, ``KEY VALUE``)
+    and of mmpose.
 
-    ``--cfg`` is optional if there is a ``default_cfg``.
+    The experiment is required unless there is a ``default_cfg``.
     """
     parser = command_parser(description)
     add = parser.add_argument
     add(
         "--cfg",
-        required=default_cfg is None,
         default=default_cfg,
         metavar="FILE",
-        help="YAML file of the experiment"
+        help="YAML file of the experiment; may also be the first argument, without --cfg"
         + (" (default: the built-in network's)" if default_cfg else ""),
     )
     folders = {
@@ -56,13 +71,45 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
         add(name, default="", metavar="DIR", help=text)
     add("--seed", metavar="N", help="random seed (overrides SEED)")
     add("--deterministic", action="store_true", help="use only deterministic cuDNN algorithms")
-    add("--gpu-ids", nargs="+", metavar="N", help="GPUs to use (overrides GPUS)")
+    gpus = parser.add_mutually_exclusive_group()
+    gpus.add_argument("--gpus", metavar="N", help="use the first N GPUs (overrides GPUS)")
+    gpus.add_argument("--gpu-ids", nargs="+", metavar="N", help="GPUs to use (overrides GPUS)")
     add("--work-dir", metavar="DIR", help="write results and logs directly to DIR")
-    for name in ("--cfg-options", "--options"):
-        add(name, nargs="*", dest="cfg_options", help=argparse.SUPPRESS)
+    add(
+        *("--cfg-options", "--options"),
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="settings in mmpose's form; the same as KEY VALUE",
+    )
     text = "settings that override the YAML, such as TRAIN.LR 1e-4"
     add("opts", nargs="*", metavar="KEY VALUE", help=text)
     return parser
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add the options of mmpose's launchers."""
+    parser.add_argument(
+        "--launcher",
+        choices=LAUNCHERS,
+        default="none",
+        help="pytorch: started by torchrun, which is also detected without this option; slurm and "
+        "mpi are not supported yet",
+    )
+    # Set by old versions of torch.distributed.launch; the environment says the same.
+    parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
+
+
+def check_launcher(launcher: str) -> None:
+    """Raise InputError if the command was not started by ``launcher``."""
+    if launcher in ("slurm", "mpi"):
+        raise InputError(
+            f"--launcher: {launcher} is not supported yet; use tools/dist_train.sh or torchrun"
+        )
+    if launcher == "pytorch" and "WORLD_SIZE" not in os.environ:
+        raise InputError(
+            "--launcher: pytorch needs torchrun, such as torchrun --nproc_per_node=2 "
+            "tools/train.py --cfg FILE --launcher pytorch"
+        )
 
 
 def protect_numbers(words: Sequence[str]) -> list[str]:
@@ -75,14 +122,13 @@ def parse_experiment(
 ) -> tuple[argparse.Namespace, CfgNode]:
     """Parse ``argv`` (default: the command line) and load the configuration."""
     args = parser.parse_intermixed_args(protect_numbers(sys.argv[1:] if argv is None else argv))
-    if args.cfg_options is not None:
-        raise InputError(
-            "--cfg-options, --options: not supported; put settings at the end as KEY VALUE, with "
-            "the keys of the YAML: TRAIN.LR 1e-4 MODEL.SIGMA 3"
-        )
-    args.opts = [*args.opts, *_split_gpu_ids(args), *getattr(args, "late_opts", [])]
+    for name in ("gpu_ids", "cfg_options", "eval"):
+        _return_settings(args, name)
+    args.opts = [*args.opts, *getattr(args, "late_opts", [])]
+    take_experiment(parser, args)
     if args.work_dir and (args.modelDir or args.logDir):
         raise InputError("--work-dir: cannot be combined with --modelDir and --logDir")
+    check_launcher(getattr(args, "launcher", "none"))
     words = [word.strip() if re.match(r" -", word) else word for word in args.opts]
     words = [*_option_settings(args), *words]
     folders = (("OUTPUT_DIR", args.modelDir), ("LOG_DIR", args.logDir), ("DATA_DIR", args.dataDir))
@@ -92,14 +138,45 @@ def parse_experiment(
     return args, load_config(args.cfg, args.settings)
 
 
-def _split_gpu_ids(args: argparse.Namespace) -> list[str]:
-    """Keep only the leading numbers in ``args.gpu_ids`` and return the rest, which are settings."""
-    words = args.gpu_ids or []
-    count = next((i for i, word in enumerate(words) if not word.isdecimal()), len(words))
-    if words and not count:
-        raise InputError(f"--gpu-ids: must be device numbers, as in --gpu-ids 0 1, not {words[0]}")
-    args.gpu_ids = words[:count]
-    return words[count:]
+KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
+
+
+def take_experiment(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Take the experiment and, if ``args.takes_checkpoint``, the weights from ``args.opts``.
+
+    Both may precede the settings: ``FILE.yaml WEIGHTS KEY VALUE ...``.
+    """
+    words = args.opts
+    if words and Path(words[0]).suffix in (".yaml", ".yml", ".py"):
+        if args.cfg and args.cfg != parser.get_default("cfg"):
+            raise InputError(f"--cfg: the experiment is given twice, as {args.cfg} and {words[0]}")
+        args.cfg = words.pop(0)
+    if args.cfg is None:
+        parser.error("the experiment is missing: --cfg FILE")
+    if Path(args.cfg).suffix == ".py":
+        raise InputError(
+            f"{args.cfg}: is a Python file; experiments are YAML files{_similar(args.cfg)}"
+        )
+    if getattr(args, "takes_checkpoint", False) and words and not KEY.fullmatch(words[0]):
+        args.opts = ["TEST.MODEL_FILE", *words]
+
+
+def _similar(path: str) -> str:
+    """Return the end of an error message that names the experiment most like mmpose's ``path``."""
+    data, name = next(((d, d) for d in ("mpii", "crowdpose") if d in path), ("coco", "coco"))
+    stem = Path(path).stem.replace(f"_{name}_", "_")
+    known = {p.stem: p for p in zoo.ROOT.glob(f"experiments/{data}/*/*.yaml")}
+    close = difflib.get_close_matches(stem, known, n=1)
+    return f", such as {known[close[0]].relative_to(zoo.ROOT)}" if close else ""
+
+
+def _return_settings(args: argparse.Namespace, name: str) -> None:
+    """Move settings that argparse took for values of the option ``name`` to ``args.opts``."""
+    words = getattr(args, name, None) or []
+    count = next((i for i, word in enumerate(words) if KEY.fullmatch(word)), len(words))
+    if words:
+        setattr(args, name, words[:count])
+    args.opts += words[count:]
 
 
 def _option_settings(args: argparse.Namespace) -> list[str]:
@@ -109,13 +186,32 @@ def _option_settings(args: argparse.Namespace) -> list[str]:
         settings.append(("SEED", args.seed))
     if args.deterministic:
         settings += [("CUDNN.DETERMINISTIC", "True"), ("CUDNN.BENCHMARK", "False")]
-    if args.gpu_ids:
-        settings.append(("GPUS", f"({','.join(args.gpu_ids)},)"))
+    gpu_ids = args.gpu_ids or []
+    if args.gpus is not None:
+        gpu_ids = list(map(str, range(int(args.gpus)))) if args.gpus.isdecimal() else [args.gpus]
+    if not all(map(str.isdecimal, gpu_ids)):
+        option = "--gpu-ids" if args.gpu_ids else "--gpus"
+        raise InputError(f"{option}: must be a number, as in {option} 1, not {' '.join(gpu_ids)}")
+    if gpu_ids or args.gpus:
+        settings.append(("GPUS", f"({','.join([*gpu_ids, ''])})"))
     if getattr(args, "resume_from", None):
         settings += [("TRAIN.CHECKPOINT", args.resume_from), ("AUTO_RESUME", "False")]
     if getattr(args, "no_validate", False):
         settings.append(("TRAIN.EVAL_INTERVAL", "0"))
+    settings += map(_mmpose_setting, args.cfg_options or [])
     return [word for pair in settings for word in pair]
+
+
+def _mmpose_setting(word: str) -> tuple[str, str]:
+    """Convert ``KEY=VALUE`` to a setting; some of mmpose's keys are translated."""
+    key, sign, value = word.partition("=")
+    name = MMPOSE_SETTINGS.get(key, key)
+    if not sign or not KEY.fullmatch(name):
+        raise InputError(
+            f"--cfg-options: must be KEY=VALUE with a key of this project, such as TRAIN.LR=1e-4, "
+            f"or {', '.join(MMPOSE_SETTINGS)}; not {word}"
+        )
+    return name, "" if value == "None" else value
 
 
 def open_experiment(cfg: CfgNode, args: argparse.Namespace, phase: str) -> tuple[Path, Path]:
@@ -140,11 +236,12 @@ def open_experiment(cfg: CfgNode, args: argparse.Namespace, phase: str) -> tuple
 def model_file(cfg: CfgNode, output_dir: Path, experiment: str) -> Path:
     """Find the weights to use.
 
-    TEST.MODEL_FILE if it is set, else the first that exists of: weights that training left in
-    ``output_dir``, and the .pth file next to the YAML ``experiment``, as for the built-in network.
+    TEST.MODEL_FILE if it is set (a URL is downloaded), else the first that exists of: weights that
+    training left in ``output_dir``, and the .pth file next to the YAML ``experiment``, as for the
+    built-in network.
     """
     if cfg.TEST.MODEL_FILE:
-        return Path(cfg.TEST.MODEL_FILE)
+        return zoo.local_file(cfg.TEST.MODEL_FILE)
     trained = [output_dir / name for name in ("model_best.pth", "final_state.pth")]
     for path in (*trained, Path(experiment).with_suffix(".pth")):
         if path.exists():

@@ -13,12 +13,14 @@ TEST.MODEL_FILE may also be an exported file (.onnx, .xml, .ts) from tools/expor
 """
 
 import argparse
-import json
 import logging
+import pickle
 from pathlib import Path
 
 import _init_paths  # noqa: F401
+import numpy as np
 from cli import (
+    add_launcher,
     experiment_parser,
     image_kinds,
     model_file,
@@ -43,17 +45,19 @@ from lib.dataset.loading import test_loader
 from lib.dataset.top_down import TopDownDataset
 from lib.keypoints.geometry import PIXEL_STD
 from lib.keypoints.poses import Poses
+from lib.utils import distributed
 from lib.utils.devices import choose_devices, choose_workers, seed_everything
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
 from lib.utils.logs import markdown_table
+from lib.utils.reading import encode_json
 
 logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    args, cfg = parse_experiment(test_parser())
-    test(args, cfg)
+    with distributed.process_group():
+        test(*parse_experiment(test_parser()))
 
 
 def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
@@ -74,6 +78,11 @@ def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     logger.info("=> testing %s in %s", weights, args.precision)
 
     dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
+    if args.eval and set(args.eval) != {dataset.source.metric}:
+        raise InputError(
+            f"--eval: {cfg.DATASET.DATASET} is evaluated by {dataset.source.metric}, not by "
+            f"{' '.join(args.eval)}"
+        )
     batches = test_loader(
         dataset,
         cfg.TEST.BATCH_SIZE_PER_GPU * len(devices),
@@ -87,7 +96,7 @@ def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     poses, values, _ = score_test_set(cfg, task, batches, recorder, output_dir)
     recorder.close()
     if args.out:
-        write_people(dataset, poses, Path(args.out))
+        write_outputs(dataset, poses, Path(args.out))
     sheet = output_dir / "predictions.jpg"
     write_prediction_sheet(dataset, poses, sheet)
     rows, remarks = published_lines(cfg, weights, list(values))
@@ -104,16 +113,24 @@ def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
 
 def test_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__)
-    parser.add_argument(
-        "--fuse-conv-bn", action="store_true", help="fold batch norms into convolutions (faster)"
+    parser.set_defaults(takes_checkpoint=True)
+    add_launcher(parser)
+    add = parser.add_argument
+    add("--fuse-conv-bn", action="store_true", help="fold batch norms into convolutions (faster)")
+    add(
+        "--out", metavar="FILE", help="write all keypoints to FILE.json or FILE.pkl, as mmpose does"
     )
-    parser.add_argument("--out", metavar="FILE", help="write all keypoints to this JSON file")
-    parser.add_argument(
+    add(
         "--precision",
         default="float32",
         metavar="P",
         help="float32 (default) or bfloat16 (PyTorch checkpoints and OpenVINO files only)",
     )
+    text = "mAP or PCKh; every data set here has one metric, which is always computed"
+    add("--eval", nargs="+", metavar="METRIC", help=text)
+    # Results of several processes are always gathered over the network.
+    add("--gpu_collect", "--gpu-collect", action="store_true", help=argparse.SUPPRESS)
+    add("--tmpdir", metavar="DIR", help=argparse.SUPPRESS)
     return parser
 
 
@@ -124,8 +141,8 @@ def check_options(args: argparse.Namespace, weights: str) -> None:
         InputError: an option is invalid, or does not work with the weights.
     """
     check_precision(args.precision, weights)
-    if args.out and (Path(args.out).suffix != ".json" or Path(args.out).is_dir()):
-        raise InputError(f"--out: must be a file that ends in .json, not {args.out}")
+    if args.out and (Path(args.out).suffix not in (".json", ".pkl") or Path(args.out).is_dir()):
+        raise InputError(f"--out: must be a file that ends in .json or .pkl, not {args.out}")
     if args.fuse_conv_bn and is_exported(weights):
         raise InputError(
             f"--fuse-conv-bn: {weights} is an exported file, which has its batch norms folded "
@@ -133,28 +150,34 @@ def check_options(args: argparse.Namespace, weights: str) -> None:
         )
 
 
-def write_people(dataset: TopDownDataset | SceneDataset, poses: Poses, path: Path) -> None:
-    """Write all people as a JSON list.
+def write_outputs(dataset: TopDownDataset | SceneDataset, poses: Poses, path: Path) -> None:
+    """Write all people as mmpose's ``--out`` does: a list with one entry per image.
 
-    Each has the image, the keypoints (K, 3) as x, y in image pixels and score, and for a top-down
-    network the crop's centre and size in pixels and the box score, else the person's score.
+    For a top-down network it has ``preds`` (P, K, 3), x, y in image pixels and score; ``boxes``
+    (P, 6), the crop's centre, size / 200 and area in pixels, and the box score; ``image_paths``,
+    ``bbox_ids`` and ``output_heatmap`` (None). For a bottom-up network it has ``preds``,
+    ``scores``, ``image_paths`` and ``output_heatmap``.
     """
     table = dataset.table
-    people = []
-    for pose, person in zip(poses, poses.with_scores(), strict=True):
-        entry = {
-            "image": table.paths[pose.image].decode(),
-            "image_id": int(table.image_ids[pose.image]),
-        }
-        if pose.row >= 0:
-            entry["center"] = table.center[pose.row].tolist()
-            entry["size"] = (table.scale[pose.row] * PIXEL_STD).tolist()
-            entry["score"] = pose.box_score
+    people = poses.with_scores()
+    entries = []
+    for image in np.unique(poses.image):
+        rows = np.flatnonzero(poses.image == image)
+        entry = {"preds": people[rows], "image_paths": [table.paths[image].decode()] * len(rows)}
+        if isinstance(dataset, SceneDataset):
+            entry["image_paths"] = entry["image_paths"][:1]
+            entry["scores"] = poses.score[rows].tolist()
         else:
-            entry["score"] = pose.score
-        people.append({**entry, "keypoints": person.tolist()})
-    write_atomically(path, json.dumps(people).encode())
-    logger.info("=> keypoints of %d people: %s", len(people), path)
+            crops = poses.row[rows]
+            size = table.scale[crops]
+            area = np.prod(size * PIXEL_STD, 1)
+            columns = (table.center[crops], size, area, poses.box_score[rows])
+            entry["boxes"] = np.column_stack(columns).astype(np.float32)
+            entry["bbox_ids"] = crops.tolist()
+        entries.append({**entry, "output_heatmap": None})
+    content = pickle.dumps(entries) if path.suffix == ".pkl" else encode_json(entries)
+    write_atomically(path, content)
+    logger.info("=> keypoints of %d people: %s", len(poses), path)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ AUTO_RESUME True, as in the experiments here, a run resumes if the output folder
 import argparse
 import logging
 import math
+import warnings
 from functools import partial
 from pathlib import Path
 
 import _init_paths  # noqa: F401
 import torch
 from cli import (
+    add_launcher,
     experiment_parser,
     image_kinds,
     open_experiment,
@@ -26,10 +28,11 @@ from cli import (
     score_test_set,
     set_cudnn,
 )
+from summary_network import summarize, table
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
-from lib.config import load_config, skeleton_of
+from lib.config import is_bottom_up, load_config, skeleton_of
 from lib.core import build_task
 from lib.core.backends import network_backend
 from lib.core.codecs import build_codec
@@ -42,7 +45,7 @@ from lib.dataset.loading import SceneLoader, TestLoader, test_loader, train_load
 from lib.dataset.photometric import photometric_of
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint, load_pretrained
-from lib.utils import checkpoint, distributed
+from lib.utils import checkpoint, distributed, zoo
 from lib.utils.devices import (
     choose_devices,
     choose_workers,
@@ -71,6 +74,7 @@ def train() -> None:
     devices = choose_devices(cfg.GPUS)
     train_batches, test_batches = build_loaders(cfg, devices)
     network = build_network(cfg)
+    describe_network(cfg, network, log_dir)
     codec = build_codec(cfg, skeleton_of(cfg))
     trained_network = distributed.data_parallel(to_devices(network, devices))
     backend = network_backend(cfg, trained_network, codec, devices[0])
@@ -135,6 +139,7 @@ def report_best(best: float, weights: Path) -> None:
 
 def train_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__)
+    add_launcher(parser)
     parser.add_argument("--resume-from", metavar="FILE", help="resume from this checkpoint")
     parser.add_argument("--no-validate", action="store_true", help="never validate")
     parser.add_argument(
@@ -231,9 +236,36 @@ def build_network(cfg: CfgNode) -> torch.nn.Module:
     network = build_model(cfg)
     if cfg.MODEL.PRETRAINED:
         layers = list(cfg.MODEL.EXTRA.get("PRETRAINED_LAYERS", ["*"]))  # name prefixes; * means all
-        report = load_pretrained(network, cfg.MODEL.PRETRAINED, layers)
+        report = load_pretrained(network, zoo.local_file(cfg.MODEL.PRETRAINED), layers)
         logger.info("=> %s", report)
     return network
+
+
+def describe_network(cfg: CfgNode, network: torch.nn.Module, log_dir: Path) -> None:
+    """Log the network's cost, with a table of its modules in the log file, and write its graph to
+    TensorBoard if TRAIN.LOG_GRAPH is set.
+
+    Raises:
+        InputError: TRAIN.LOG_GRAPH needs a package that is not installed.
+    """
+    if not distributed.is_main():
+        return
+    width, height = cfg.MODEL.IMAGE_SIZE
+    with torch.device("meta"):
+        costs = summarize(build_model(cfg), height, width, is_bottom_up(cfg))
+    millions, billions = costs["parameters"] / 1e6, costs["macs"] / 1e9
+    name = cfg.MODEL.NAME
+    logger.info("=> %s: %.2f M parameters, %.2f GMACs per image", name, millions, billions)
+    logging.getLogger("config").info(table({"network": name, **costs}, by_layer=False))
+    if cfg.TRAIN.LOG_GRAPH:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise InputError("TRAIN.LOG_GRAPH: needs the package tensorboard") from None
+        image = torch.zeros(1, 3, height, width)
+        with SummaryWriter(str(log_dir)) as writer, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # add_graph uses the deprecated torch.jit.trace
+            writer.add_graph(network.eval(), image, use_strict_trace=False)
 
 
 def resume(

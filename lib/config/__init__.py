@@ -20,6 +20,7 @@ from lib.config import higher_hrnet
 from lib.config.default import BOTTOM_UP_ONLY, IGNORED, TOP_DOWN_ONLY, default_config
 from lib.config.joints import resolve_joints, skeleton_of
 from lib.config.networks import EXTRA
+from lib.utils.download import is_url
 from lib.utils.errors import InputError
 
 __all__ = ["is_bottom_up", "load_config", "skeleton_of"]
@@ -217,7 +218,7 @@ def _resolve_paths(cfg: CfgNode) -> None:
     base = Path(cfg.DATA_DIR)
     cfg.DATASET.ROOT = str(base / cfg.DATASET.ROOT)
     for section, name in (("MODEL", "PRETRAINED"), ("TEST", "MODEL_FILE")):
-        if cfg[section][name]:
+        if cfg[section][name] and not is_url(cfg[section][name]):
             cfg[section][name] = str(base / cfg[section][name])
     boxes = cfg.TEST.COCO_BBOX_FILE
     if boxes and not Path(boxes).exists():

@@ -112,6 +112,7 @@ _C.TRAIN.RESUME = False  # resume from checkpoint.pth in the output folder; it m
 _C.TRAIN.CHECKPOINT = ""  # resume from this file, unless AUTO_RESUME finds checkpoint.pth
 _C.TRAIN.BATCH_SIZE_PER_GPU = 32
 _C.TRAIN.SHUFFLE = True
+_C.TRAIN.LOG_GRAPH = False  # write the network's graph to TensorBoard; needs its package
 _C.TRAIN.AMP = False  # bfloat16 autocast, on devices with hardware support
 
 _C.TEST = CN()

@@ -9,7 +9,7 @@ from yacs.config import CfgNode
 
 from lib.config import is_bottom_up, skeleton_of
 from lib.dataset.bottom_up import SceneAugmentation, SceneDataset
-from lib.dataset.coco import CocoKeypoints
+from lib.dataset.coco import AtrwKeypoints, CocoKeypoints
 from lib.dataset.crowdpose import CrowdPoseKeypoints
 from lib.dataset.mpii import MpiiKeypoints
 from lib.dataset.source import Source
@@ -32,6 +32,11 @@ def _coco(
             "TEST.COCO_BBOX_FILE: no file of detected boxes is given; set it, or set "
             "TEST.USE_GT_BBOX True to use the annotated boxes"
         )
+    if not is_train and not is_bottom_up(cfg):
+        boxes = (
+            f"detected boxes ({cfg.TEST.COCO_BBOX_FILE})" if uses_detector else "annotated boxes"
+        )
+        logger.info("=> testing in %s", boxes)
     return cls(
         cfg.DATASET.ROOT,
         split,
@@ -74,6 +79,7 @@ def _mpii(cfg: CfgNode, split: str, is_train: bool) -> Source:
 
 # DATASET.DATASET -> function that loads a split. Any other name is read as COCO format.
 DATASETS: dict[str, Callable[[CfgNode, str, bool], Source]] = {
+    "atrw": partial(_coco, cls=AtrwKeypoints),
     "coco": _coco,
     "crowdpose": partial(_coco, cls=CrowdPoseKeypoints),
     "figures": _figures,

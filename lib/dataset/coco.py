@@ -1,7 +1,8 @@
 """Data sets in COCO format: COCO itself, the built-in `figures`, and the user's own.
 
 By default the files are where COCO has them: ``annotations/person_keypoints_<split>.json``
-(``image_info_<split>.json`` for test splits) and ``images/<split>/``. Filtering and scoring follow
+(``image_info_<split>.json`` for test splits) and ``images/<split>/`` or, as mmpose has them,
+``<split>/``. Filtering and scoring follow
 lib/dataset/coco.py of leoxiaobin/deep-high-resolution-net.pytorch.
 """
 
@@ -36,7 +37,7 @@ from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton, chosen_categories
 from lib.nms import oks_nms_groups
 from lib.utils.errors import InputError
-from lib.utils.files import write_atomically
+from lib.utils.files import first_existing, write_atomically
 from lib.utils.reading import encode_json, read_json
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class CocoKeypoints:
         InputError: if a file is missing or not in COCO format, or no usable person is left.
     """
 
+    metric = "mAP"
     _masks_boxes = True  # of unlabelled people without a segmentation, for bottom-up networks
 
     def __init__(
@@ -98,11 +100,13 @@ class CocoKeypoints:
     ) -> None:
         self.skeleton = skeleton
         self.split = split
-        default_file, default_folder = self._names(split)
+        files, folders = self._names(split)
         if annotations:  # only COCO's own test splits share an image folder
-            default_folder = f"images/{split}"
-        file = Path(root) / (annotations.replace("{split}", split) or default_file)
-        folder = Path(root) / (images.replace("{split}", split) or default_folder)
+            files, folders = [annotations.replace("{split}", split)], [f"images/{split}"]
+        if images:
+            folders = [images.replace("{split}", split)]
+        file = first_existing(root, files)
+        folder = first_existing(root, folders, ".zip" if data_format == "zip" else "")
         self.annotation_file = str(file)
         self._suppression = (oks_threshold, visible_threshold, soft_nms)
         self._aspect_ratio = aspect_ratio
@@ -122,11 +126,15 @@ class CocoKeypoints:
         else:
             self.table = self._detected(detections, score_threshold, listed)
 
-    def _names(self, split: str) -> tuple[str, str]:
-        """Return the default annotation file and image folder."""
+    def _names(self, split: str) -> tuple[list[str], list[str]]:
+        """Return the possible annotation files and image folders, preferred ones first."""
         if "test" in split:  # all of COCO's test splits share one image folder
-            return f"annotations/image_info_{split}.json", "images/test2017"
-        return f"annotations/person_keypoints_{split}.json", f"images/{split}"
+            published = f"image_info_{split}", f"person_keypoints_{split.replace('dev2', 'dev-2')}"
+            return [f"annotations/{name}.json" for name in published], [
+                "images/test2017",
+                "test2017",
+            ]
+        return [f"annotations/person_keypoints_{split}.json"], [f"images/{split}", split]
 
     def _whole_images(self, annotations: list[SceneAnnotation], images: ImageArrays) -> Table:
         """Build the table of all labelled people, and set ``scenes``."""
@@ -378,6 +386,14 @@ class CocoKeypoints:
         """Return the area used by OKS, in square pixels; the box area if none is annotated."""
         _, _, width, height = annotation.bbox
         return width * height if annotation.area is None else annotation.area
+
+
+class AtrwKeypoints(CocoKeypoints):
+    """One split of ATRW (Amur tigers): ``annotations/keypoint_<split>.json``."""
+
+    def _names(self, split: str) -> tuple[list[str], list[str]]:
+        prefix = "image_info" if "test" in split else "keypoint"
+        return [f"annotations/{prefix}_{split}.json"], [f"images/{split}"]
 
 
 def _nobody(ground_truth: COCO) -> COCO:

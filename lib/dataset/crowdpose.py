@@ -24,13 +24,15 @@ EASY, HARD = 0.2, 0.8  # crowd index limits; the evaluator has 0.2 where the pap
 class CrowdPoseKeypoints(CocoKeypoints):
     """One split of CrowdPose: ``json/crowdpose_<split>.json`` and ``images/``.
 
-    ``split`` is train, val, trainval or test; all have ground truth.
+    mmpose's ``annotations/mmpose_crowdpose_<split>.json`` is found as well. ``split`` is train,
+    val, trainval or test; all have ground truth.
     """
 
     _masks_boxes = False  # as in HigherHRNet's code; its annotations have no segmentations
 
-    def _names(self, split: str) -> tuple[str, str]:
-        return f"json/crowdpose_{split}.json", "images"
+    def _names(self, split: str) -> tuple[list[str], list[str]]:
+        files = [f"json/crowdpose_{split}.json", f"annotations/mmpose_crowdpose_{split}.json"]
+        return files, ["images"]
 
     def _area(self, annotation: Annotation) -> float:
         return AREA_RATIO * annotation.bbox[2] * annotation.bbox[3]

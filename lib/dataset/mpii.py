@@ -1,6 +1,7 @@
 """MPII Human Pose, with the JSON annotations of the HRNet repository; evaluated by PCKh.
 
-Files: ``annot/<split>.json``, ``annot/gt_<split>.mat``, ``images/``. Boxes and scoring follow
+Files: ``annot/<split>.json``, ``annot/gt_<split>.mat``, ``images/``; or, as mmpose has them,
+``annotations/mpii_<split>.json`` and ``annotations/mpii_gt_val.mat``. Boxes and scoring follow
 lib/dataset/mpii.py of leoxiaobin/deep-high-resolution-net.pytorch. Coordinates in the files are
 1-based; here they are 0-based.
 """
@@ -21,7 +22,7 @@ from lib.keypoints.metrics import PCKH_COLUMNS, pckh
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import MPII
 from lib.utils.errors import InputError
-from lib.utils.files import write_atomically
+from lib.utils.files import first_existing, write_atomically
 from lib.utils.reading import read_json
 
 logger = logging.getLogger(__name__)
@@ -53,13 +54,16 @@ class MpiiKeypoints:
         InputError: if a file is missing or malformed.
     """
 
+    metric = "PCKh"
     skeleton = MPII
 
     def __init__(self, root: str, split: str, data_format: str = "jpg") -> None:
         self.split = split
         self.has_ground_truth = "test" not in split
-        self._folder = Path(root) / "annot"
-        path = self._folder / f"{split}.json"
+        short = split.replace("valid", "val")  # mmpose's name
+        path = first_existing(root, [f"annot/{split}.json", f"annotations/mpii_{short}.json"])
+        matrices = [f"annot/gt_{split}.mat", f"annotations/mpii_gt_{short}.mat"]
+        self._ground_truth_file = first_existing(root, matrices)
         people = read_json(path, list[_Person], "MPII annotations")
         if not people:
             raise InputError(f"{path}: lists no people")
@@ -138,7 +142,7 @@ class MpiiKeypoints:
         Raises:
             InputError: if the file is missing, broken, or does not match the split.
         """
-        path = self._folder / f"gt_{self.split}.mat"
+        path = self._ground_truth_file
         try:
             file = loadmat(io.BytesIO(path.read_bytes()))
             names = tuple(str(np.ravel(name)[0]) for name in np.ravel(file["dataset_joints"]))

@@ -13,9 +13,11 @@ class Source(Protocol):
     """One split of a data set: its people, their skeleton, and the evaluation.
 
     Attributes:
+        metric: name of the metric in mmpose's commands, mAP or PCKh.
         ground_truth: what ``evaluate`` compares with; only if ``has_ground_truth``.
     """
 
+    metric: str
     skeleton: Skeleton
     table: Table
     split: str

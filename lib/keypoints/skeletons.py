@@ -137,8 +137,41 @@ CROWDPOSE = Skeleton(
     joint_weights=(1, 1, 1.2, 1.2, 1.5, 1.5, 1, 1, 1.2, 1.2, 1.5, 1.5, 1, 1),
 )
 
+# ATRW (Amur tigers): lib/dataset/atrw.py and cocoeval_atrw.py of
+# gurpreet-ai/hrnet_keypoint_detection. mmpose has other sigmas.
+ATRW = Skeleton(
+    names=(
+        "left_ear",
+        "right_ear",
+        "nose",
+        "right_shoulder",
+        "right_front_paw",
+        "left_shoulder",
+        "left_front_paw",
+        "right_hip",
+        "right_knee",
+        "right_back_paw",
+        "left_hip",
+        "left_knee",
+        "left_back_paw",
+        "tail",
+        "center",
+    ),
+    flip_pairs=((0, 1), (5, 3), (6, 4), (10, 7), (11, 8), (12, 9)),
+    sigmas=(
+        *(0.024, 0.072, 0.072, 0.018, 0.062, 0.023, 0.056),
+        *(0.026, 0.038, 0.028, 0.029, 0.048, 0.023, 0.06, 0.047),
+    ),
+    limbs=(
+        *((0, 2), (1, 2), (2, 14), (5, 6), (5, 14), (3, 4), (3, 14)),
+        *((13, 14), (9, 8), (8, 7), (7, 13), (12, 11), (11, 10), (10, 13)),
+    ),
+    upper_body=tuple(range(7)),
+    joint_weights=(1.2, 1, 1, 1.3, 1, 1.2, 1, 2, 1.3, 1.2, 1.4, 1.2, 1.2, 1, 1),
+)
+
 # DATASET.DATASET -> skeleton.
-SKELETONS = {"coco": COCO, "crowdpose": CROWDPOSE, "figures": COCO, "mpii": MPII}
+SKELETONS = {"atrw": ATRW, "coco": COCO, "crowdpose": CROWDPOSE, "figures": COCO, "mpii": MPII}
 
 
 class Category(msgspec.Struct):

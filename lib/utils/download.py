@@ -46,6 +46,11 @@ class _ResumeError(_TransientError):
         return "the partial file does not match the server's file"
 
 
+def is_url(text: str) -> bool:
+    """Return True if ``text`` is an address that ``download`` takes."""
+    return text.startswith(("http://", "https://"))
+
+
 def download(
     url: str,
     path: str | Path,
@@ -70,7 +75,7 @@ def download(
             have the file, the connection keeps failing, or the disk is full.
     """
     path = Path(path)
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+    if not is_url(url):
         raise InputError(f"{url}: the URL must begin with http:// or https://")
     if path.exists():
         check_hash(path, sha256, "a different file exists already; move it away to download this")

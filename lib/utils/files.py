@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,6 +49,15 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], Non
             content(file)
         else:
             file.write(content)
+
+
+def first_existing(root: str | Path, names: Sequence[str], suffix: str = "") -> Path:
+    """Return the path of the first of ``names`` that exists in ``root``, or of the first name.
+
+    ``suffix`` is appended to find it, but not returned.
+    """
+    paths = [Path(root) / name for name in names]
+    return next((path for path in paths if Path(f"{path}{suffix}").exists()), paths[0])
 
 
 def make_folder(path: str | Path) -> Path:

@@ -61,8 +61,8 @@ def read_any_json(path: str | Path, what: str) -> Any:
 
 
 def encode_json(value: Any) -> bytes:
-    """Encode plain values and NumPy scalars as JSON."""
-    return msgspec.json.encode(value, enc_hook=lambda x: x.item())
+    """Encode plain values, NumPy scalars and arrays as JSON."""
+    return msgspec.json.encode(value, enc_hook=lambda x: x.tolist())
 
 
 def _read(path: str | Path, what: str) -> bytes:

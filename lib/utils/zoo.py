@@ -1,11 +1,13 @@
 """Published weights with a direct download link, as listed in ``models/zoo.yaml``."""
 
+import hashlib
+import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
-from lib.utils.download import file_hash
+from lib.utils.download import download, file_hash, is_url
 from lib.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +63,24 @@ def load_zoo() -> dict[str, Weights]:
     except (yaml.YAMLError, TypeError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{ZOO}: not a list of weights: {reason}") from None
+
+
+def local_file(path: str | Path) -> Path:
+    """Return the path of a weights file; a URL is downloaded to ``models/`` first.
+
+    Raises:
+        InputError: the download failed.
+    """
+    url = str(path)
+    if not is_url(url):
+        return Path(path)
+    listed = next((weights for weights in _listed() if weights.url == url), None)
+    if listed:
+        return download(url, ROOT / listed.path, listed.sha256)
+    # The digest tells apart files of the same name, such as epoch_210.pth.
+    digest = hashlib.sha256(url.encode()).hexdigest()[:8]
+    name = Path(urllib.parse.urlsplit(url).path).name or "weights"
+    return download(url, ROOT / "models" / "downloads" / f"{digest}-{name}")
 
 
 def find_weights(path: str | Path) -> Weights | None:

@@ -330,3 +330,56 @@ def test_the_lightweight_experiments_are_the_published_ones(dataset, family):
         if family == "lite":
             assert ("NAIVE" if "naive" in name else "LITE") == extra.MODULE_TYPE, name
             assert extra.NUM_CHANNELS[0] == (30 if name.startswith("naive") else 40), name
+
+
+def test_the_published_tiger_experiment_runs_unchanged(tmp_path):
+    """Its YAML has no joints: DATASET.DATASET atrw stands for them. It differs in no setting."""
+    theirs = tmp_path / "w48_384x288.yaml"
+    stages = original_yaml(48).partition("    STAGE2:")[2].partition("LOSS:")[0]
+    theirs.write_text(f"""GPUS: (0,1)
+OUTPUT_DIR: '/root/hrnet/code/output'
+DATASET:
+  COLOR_RGB: true
+  DATASET: 'atrw'
+  DATA_FORMAT: jpg
+  FLIP: true
+  NUM_JOINTS_HALF_BODY: 7
+  PROB_HALF_BODY: 0.5
+  ROOT: '/root/hrnet/code/deep-high-resolution-net.pytorch-master/data/atrw/'
+  ROT_FACTOR: 45
+  SCALE_FACTOR: 0.35
+  TEST_SET: 'val'
+  TRAIN_SET: 'train'
+MODEL:
+  INIT_WEIGHTS: true
+  NAME: pose_hrnet
+  NUM_JOINTS: 15
+  PRETRAINED: '/root/hrnet/hrnet_w48-8ef0771d.pth'
+  TARGET_TYPE: gaussian
+  IMAGE_SIZE: [256, 192]
+  HEATMAP_SIZE: [64, 48]
+  SIGMA: 3
+  EXTRA:
+    FINAL_CONV_KERNEL: 1
+    STAGE2:{stages}
+LOSS: {{USE_TARGET_WEIGHT: true}}
+TRAIN: {{BATCH_SIZE_PER_GPU: 24, END_EPOCH: 120, OPTIMIZER: adam, LR: 0.0005, LR_STEP: [90, 110]}}
+TEST:
+  BATCH_SIZE_PER_GPU: 128
+  BBOX_THRE: 1.0
+  IMAGE_THRE: 0.0
+  IN_VIS_THRE: 0.2
+  NMS_THRE: 1.0
+  OKS_THRE: 0.9
+  USE_GT_BBOX: true
+  FLIP_TEST: true
+  POST_PROCESS: true
+  SHIFT_HEATMAP: true
+""")
+    own = load_config(ROOT / "experiments" / "atrw" / "w48_384x288.yaml")
+    options = ["OUTPUT_DIR", own.OUTPUT_DIR, "DATASET.ROOT", own.DATASET.ROOT]
+    cfg = load_config(theirs, [*options, "MODEL.PRETRAINED", own.MODEL.PRETRAINED])
+    for section in ("DATASET", "MODEL", "LOSS", "TRAIN", "TEST"):
+        assert cfg[section] == own[section], section
+    skeleton = skeleton_of(cfg)
+    assert len(skeleton) == 15 and len(skeleton.upper_body) == 7

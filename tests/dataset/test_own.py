@@ -116,7 +116,7 @@ def test_tigers_score_as_in_their_own_evaluator(tmp_path):
     (tmp_path / "annotations").mkdir()
     file = tmp_path / "annotations" / "keypoint_val.json"
     file.write_bytes(golden_annotations("atrw_synthetic"))
-    experiment = ROOT / "experiments/atrw/hrnet/w48_384x288.yaml"
+    experiment = ROOT / "experiments/atrw/w48_384x288.yaml"
     cfg = load_config(experiment, ["DATASET.ROOT", str(tmp_path)])
     source = build_dataset(cfg, "val", is_train=False).source
     packed = GOLDEN / "eval" / "atrw_synthetic_detections.json.gz"
@@ -127,8 +127,8 @@ def test_tigers_score_as_in_their_own_evaluator(tmp_path):
 
 
 def test_the_tigers_input_is_wider_than_high():
-    for name in ("w48_384x288", "w32_256x192"):
-        cfg = load_config(ROOT / f"experiments/atrw/hrnet/{name}.yaml")
+    for name in ("w48_384x288", "hrnet/w32_256x192"):
+        cfg = load_config(ROOT / f"experiments/atrw/{name}.yaml")
         assert (cfg.MODEL.IMAGE_SIZE, cfg.MODEL.HEATMAP_SIZE) == ([256, 192], [64, 48])
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.tools.runs import history, is_one_line, leftovers, output, write
+from tests.tools.runs import history, is_one_line, leftovers, output, random_weights, write
 from tests.utils.event_files import read_events
 
 TRAIN = Path(__file__).resolve().parents[2] / "tools" / "train.py"
@@ -285,6 +285,38 @@ def test_two_processes_train_together_and_one_resumes(root, command):
     assert [row["epoch"] for row in history(folder)] == ["0", "1"]
     assert command("train", "--cfg", path, "TRAIN.END_EPOCH", "3").code == 0
     assert len(history(folder)) == 3
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
+def test_two_processes_test_as_one(root, command):
+    path, weights = write(root), random_weights(root)
+    words = ["bash", str(TRAIN.with_name("dist_test.sh")), str(path), str(weights), "2"]
+    folder = Path(sys.executable).parent
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{folder}:{os.environ['PATH']}"}
+    environment["PORT"] = "0"
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    results = output(root) / "results" / "keypoints_val2017_results_0.json"
+    written = results.read_bytes()
+    results.unlink()
+    assert command("test", path, weights).code == 0
+    assert results.read_bytes() == written
+
+
+def test_the_log_has_the_cost_of_the_network(root, command):
+    ended = command("train", "--cfg", write(root), "TRAIN.END_EPOCH", "0")
+    assert "M parameters" in ended.out and "stage2" not in ended.out
+    (log,) = output(root).glob("*_train.log")
+    assert "stage2" in log.read_text()
+
+
+def test_the_graph_goes_to_tensorboard(root, command, monkeypatch):
+    path = write(root, TRAIN={"LOG_GRAPH": True, "END_EPOCH": 0})
+    assert command("train", "--cfg", path).code == 0
+    files = list((root.parent / "log").rglob("events.*"))
+    assert any(b"stage2" in file.read_bytes() for file in files)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert is_one_line(command("train", "--cfg", path), "TRAIN.LOG_GRAPH", "tensorboard")
 
 
 def test_a_yaml_that_cannot_be_read_is_one_line(root, command):
