@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
 # Test with N processes, one per GPU (or on the CPU): tools/dist_test.sh CFG WEIGHTS N [OPTIONS]
-# Environment: PORT (default 29500) of the connection between the processes.
 set -euo pipefail
 if [ $# -lt 3 ]; then
     echo "usage: $0 CFG WEIGHTS N [OPTIONS]" >&2
     exit 2
 fi
-exec python -m torch.distributed.run --nproc_per_node="$3" --master_port="${PORT:-29500}" \
+exec python -m torch.distributed.run --standalone --nproc_per_node="$3" \
     "$(dirname "$0")/test.py" "$1" "$2" --launcher pytorch "${@:4}"
