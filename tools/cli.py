@@ -1,12 +1,13 @@
 """Command-line parsing for experiments, and other code shared by the commands."""
 
 import argparse
+import contextlib
 import difflib
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -20,8 +21,9 @@ from lib.dataset.loading import SceneLoader, TestLoader
 from lib.keypoints.poses import Poses
 from lib.utils import zoo
 from lib.utils.errors import InputError
-from lib.utils.files import make_folder, write_atomically
+from lib.utils.files import locked, make_folder, write_atomically
 from lib.utils.logs import buffer_log, experiment_folders, experiment_name, start_log
+from lib.utils.signals import Stopped
 
 logger = logging.getLogger(__name__)
 
@@ -214,10 +216,13 @@ def _mmpose_setting(word: str) -> tuple[str, str]:
     return name, "" if value == "None" else value
 
 
-def open_experiment(cfg: CfgNode, args: argparse.Namespace, phase: str) -> tuple[Path, Path]:
-    """Start the log and save the configuration in the output folder.
+@contextlib.contextmanager
+def open_experiment(
+    cfg: CfgNode, args: argparse.Namespace, phase: str
+) -> Iterator[tuple[Path, Path]]:
+    """Lock the output folder, start the log and save the configuration there.
 
-    Returns the output folder and the TensorBoard folder.
+    Yields the output folder and the TensorBoard folder.
     """
     name = experiment_name(cfg, args.cfg)
     if args.work_dir:
@@ -226,11 +231,12 @@ def open_experiment(cfg: CfgNode, args: argparse.Namespace, phase: str) -> tuple
     else:
         output_dir, log_dir = experiment_folders(cfg, args.cfg)
     make_folder(output_dir)
-    start_log(output_dir, name, phase)
-    logger.info("=> %s: writing results to %s", name, output_dir)
-    logging.getLogger("config").info(cfg)
-    write_atomically(output_dir / f"config_{phase}.yaml", cfg.dump().encode())
-    return output_dir, log_dir
+    with locked(output_dir, phase):
+        start_log(output_dir, name, phase)
+        logger.info("=> %s: writing results to %s", name, output_dir)
+        logging.getLogger("config").info(cfg)
+        write_atomically(output_dir / f"config_{phase}.yaml", cfg.dump().encode())
+        yield output_dir, log_dir
 
 
 def model_file(cfg: CfgNode, output_dir: Path, experiment: str) -> Path:
@@ -304,9 +310,14 @@ def _log_to_file(message: str) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command, with exit code 1 and one line of error on bad input, and 130 on Ctrl-C."""
+    """Run a command: exit code 1 and one line of error on bad input; on a signal, 128 plus its
+    number: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1."""
     try:
         main()
+    except Stopped as stop:
+        _log_to_file(str(stop))
+        print(stop, file=sys.stderr)
+        sys.exit(stop.exit_code)
     except InputError as error:
         _log_to_file(f"error: {error}")
         sys.exit(f"error: {error}")

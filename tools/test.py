@@ -19,6 +19,7 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401
 import numpy as np
+import torch
 from cli import (
     add_launcher,
     experiment_parser,
@@ -66,7 +67,17 @@ def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     devices = choose_devices(cfg.GPUS)
     if args.precision != "float32" and len(devices) > 1:  # DataParallel would autocast to float16
         raise InputError("--precision: bfloat16 needs a single GPU, such as GPUS 0")
-    output_dir, log_dir = open_experiment(cfg, args, "valid")
+    with open_experiment(cfg, args, "valid") as (output_dir, log_dir):
+        return _test(args, cfg, devices, output_dir, log_dir)
+
+
+def _test(
+    args: argparse.Namespace,
+    cfg: CfgNode,
+    devices: list[torch.device],
+    output_dir: Path,
+    log_dir: Path,
+) -> dict[str, float]:
     seed_everything(cfg.SEED)
     set_cudnn(cfg)
 

@@ -12,8 +12,10 @@ AUTO_RESUME True, as in the experiments here, a run resumes if the output folder
 import argparse
 import logging
 import math
+import signal
+import time
 import warnings
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import _init_paths  # noqa: F401
@@ -34,28 +36,32 @@ from yacs.config import CfgNode
 
 from lib.config import is_bottom_up, load_config, skeleton_of
 from lib.core import build_task
+from lib.core.averaging import AveragedWeights
 from lib.core.backends import network_backend
 from lib.core.codecs import build_codec
+from lib.core.guard import StepGuard
 from lib.core.optim import build_optimizer, build_schedule
 from lib.core.recorder import Recorder
-from lib.core.task import Task
-from lib.core.train import train_epoch
+from lib.core.state import Position, TrainingState
+from lib.core.train import Meter, train_epoch
 from lib.dataset import build_dataset
 from lib.dataset.loading import SceneLoader, TestLoader, test_loader, train_loader
 from lib.dataset.photometric import photometric_of
 from lib.models import build_model
-from lib.models.checkpoint import load_checkpoint, load_pretrained
-from lib.utils import checkpoint, distributed, zoo
+from lib.models.checkpoint import load_pretrained
+from lib.utils import distributed, signals, zoo
 from lib.utils.devices import (
     choose_devices,
     choose_workers,
     has_bfloat16,
     rank_seed,
     seed_everything,
+    step_seed,
     to_devices,
 )
 from lib.utils.errors import InputError
 from lib.utils.logs import markdown_table
+from lib.utils.signals import Stopped
 
 logger = logging.getLogger(__name__)
 
@@ -68,61 +74,163 @@ def main() -> None:
 def train() -> None:
     """Train the experiment given on the command line."""
     args, cfg = parse_experiment(train_parser())
-    output_dir, log_dir = open_experiment(cfg, args, "train")
-    seed_everything(cfg.SEED)
-    set_cudnn(cfg)
-    devices = choose_devices(cfg.GPUS)
-    train_batches, test_batches = build_loaders(cfg, devices)
-    network = build_network(cfg)
-    describe_network(cfg, network, log_dir)
-    codec = build_codec(cfg, skeleton_of(cfg))
-    trained_network = distributed.data_parallel(to_devices(network, devices))
-    backend = network_backend(cfg, trained_network, codec, devices[0])
-    task = build_task(cfg, backend, use_bfloat16(cfg, devices))
-    optimizer = build_optimizer(cfg, network)
-    scale = lr_scale(args, train_batches.batch_size) if args.autoscale_lr else 1.0
-    lr_at = build_schedule(cfg, len(train_batches), scale)
-    photometric, seed = photometric_of(cfg), rank_seed(cfg.SEED)
-    begin, best, is_validated = resume(cfg, output_dir, network, optimizer)
-    recorder = Recorder(output_dir, log_dir)
-    recorder.resume(begin)
-    save = partial(save_state, output_dir, cfg, network, optimizer)
+    with open_experiment(cfg, args, "train") as (output_dir, log_dir):
+        Training(cfg, args, output_dir, log_dir).run()
 
-    def finish_epoch(epoch: int, best: float) -> float:
-        """Validate if due, save, and return the best score so far."""
-        recorder.save()
-        if validation_due(cfg, epoch):
-            save(epoch + 1, best, is_validated=False)  # keeps the epoch if validation fails
-            score = score_epoch(cfg, task, test_batches, recorder, output_dir, epoch)
-            if score >= best:
-                best = score
-                checkpoint.save(network.state_dict(), output_dir / "model_best.pth")
-            recorder.save()
-        save(epoch + 1, best, is_validated=True)
-        return best
 
-    if not is_validated:
-        best = finish_epoch(begin - 1, best)
-    for epoch in range(begin, cfg.TRAIN.END_EPOCH):
-        # Seeds dropout, so that a resumed run draws the same numbers.
-        seed_everything(cfg.SEED + 1 + epoch)
-        stats = train_epoch(
-            task,
-            train_batches,
-            optimizer,
-            lr_at,
-            epoch,
-            print_freq=cfg.PRINT_FREQ,
-            augment=lambda images, step, epoch=epoch: photometric(images, (seed, epoch, step)),
-            observe=partial(record_step, cfg, task, recorder, lr_at, len(train_batches), epoch),
+class Training:
+    """A training run.
+
+    Raises:
+        InputError: a setting or file cannot be used.
+    """
+
+    def __init__(
+        self, cfg: CfgNode, args: argparse.Namespace, output_dir: Path, log_dir: Path
+    ) -> None:
+        self.cfg = cfg
+        self.output_dir = output_dir
+        seed_everything(cfg.SEED)
+        set_cudnn(cfg)
+        devices = choose_devices(cfg.GPUS)
+        self.train_batches, self.test_batches = build_loaders(cfg, devices)
+        network = build_network(cfg)
+        describe_network(cfg, network, log_dir)
+        codec = build_codec(cfg, skeleton_of(cfg))
+        trained_network = distributed.data_parallel(to_devices(network, devices))
+        backend = network_backend(cfg, trained_network, codec, devices[0])
+        self.task = build_task(cfg, backend, use_bfloat16(cfg, devices))
+        self.network = network
+        self.optimizer = build_optimizer(cfg, network)
+        self.guard = StepGuard(self.optimizer, self.train_batches.dataset.image_files)
+        self.average = AveragedWeights(network, cfg.TRAIN.EMA)
+        batch_size = self.train_batches.batch_size
+        scale = lr_scale(args, batch_size) if args.autoscale_lr else 1.0
+        self.lr_at = build_schedule(cfg, len(self.train_batches), scale)
+        self.photometric = photometric_of(cfg)
+        self.state = TrainingState(
+            cfg,
+            output_dir,
+            network,
+            self.optimizer,
+            self.average,
+            batch_size * distributed.world_size(),
+            len(self.train_batches.dataset),
         )
-        distributed.average(network.buffers())  # batch norm statistics
-        recorder.add_epoch(epoch, stats, lr_at(epoch, 0))
-        best = finish_epoch(epoch, best)
+        self.recorder = Recorder(output_dir, log_dir)
+        self.saved_at = time.monotonic()
 
-    checkpoint.save(network.state_dict(), output_dir / "final_state.pth")
-    recorder.close()
-    report_best(best, output_dir / "model_best.pth")
+    def run(self) -> None:
+        """Train from the start, or from the checkpoint that the settings select, to the end."""
+        position = self.resume()
+        with signals.deferred():
+            self.recorder.resume(position.epoch)
+            if not position.is_validated:
+                position = self.finish_epoch(position.epoch - 1, position.best)
+            while position.epoch < self.cfg.TRAIN.END_EPOCH:
+                self.train_epoch(position)
+                position = self.finish_epoch(position.epoch, position.best)
+        self.state.save_weights("final_state.pth")
+        self.recorder.close()
+        report_best(position.best, self.output_dir / "model_best.pth")
+
+    def resume(self) -> Position:
+        """Load the checkpoint that TRAIN.* and AUTO_RESUME select, if any."""
+        train, path = self.cfg.TRAIN, self.output_dir / "checkpoint.pth"
+        if not (self.cfg.AUTO_RESUME and path.exists()):
+            if not (train.RESUME or train.CHECKPOINT):
+                return Position(train.BEGIN_EPOCH)
+            path = Path(train.CHECKPOINT or path)
+        position = self.state.load(path)
+        if position.epoch >= train.END_EPOCH:
+            logger.info(
+                "=> all %d epochs are done; increase TRAIN.END_EPOCH to train longer",
+                train.END_EPOCH,
+            )
+        last = position.epoch - 1
+        position.is_validated |= not validation_due(self.cfg, last)
+        if not position.is_validated:
+            logger.info("=> validating epoch %d first: its validation was interrupted", last)
+        return position
+
+    def train_epoch(self, position: Position) -> None:
+        """Train the rest of an epoch."""
+        epoch, seed = position.epoch, rank_seed(self.cfg.SEED)
+        stats = train_epoch(
+            self.task,
+            self.train_batches,
+            self.optimizer,
+            self.lr_at,
+            epoch,
+            print_freq=self.cfg.PRINT_FREQ,
+            augment=lambda images, step: self.photometric(images, (seed, epoch, step)),
+            guard=self.guard,
+            average=self.average,
+            # Seeds dropout, so that a resumed run draws the same numbers.
+            before_step=lambda step: seed_everything(step_seed(self.cfg.SEED, epoch, step)),
+            after_step=lambda step, meter: self.save_if_due(position, step, meter),
+            observe=lambda *seen: self.record_step(epoch, *seen),
+            first_step=position.step,
+            meter_state=position.meter,
+        )
+        distributed.average(self.network.buffers())  # batch norm statistics
+        distributed.average(self.average.average.values())
+        self.recorder.add_epoch(epoch, stats, self.lr_at(epoch, 0))
+
+    def save_if_due(self, position: Position, step: int, meter: Meter) -> None:
+        """Save after a step if a signal has arrived or TRAIN.CHECKPOINT_EVERY minutes are over."""
+        minutes = self.cfg.TRAIN.CHECKPOINT_EVERY
+        is_due = bool(minutes) and time.monotonic() - self.saved_at > 60 * minutes
+        is_stopping = signals.received() is not None
+        if distributed.world_size() > 1:  # all must agree, which takes time
+            if step % self.cfg.PRINT_FREQ:
+                return
+            is_stopping = distributed.any_of(is_stopping)
+            is_due = distributed.any_of(is_due)
+        if not (is_due or is_stopping):
+            return
+        here = replace(position, step=step + 1, meter=meter.state(), is_validated=True)
+        self.state.save(here)
+        self.saved_at = time.monotonic()
+        if is_stopping:
+            self.recorder.close()
+            where = f"after epoch {position.epoch}, step {step}"
+            received = signals.received() or signal.SIGTERM  # by another process
+            raise Stopped(received, f" {where}; run the same command again to resume")
+
+    def finish_epoch(self, epoch: int, best: float) -> Position:
+        """Validate if due and save; returns the position after ``epoch``."""
+        self.recorder.save()
+        following = Position(epoch + 1, best=best)
+        if validation_due(self.cfg, epoch):
+            # Keeps the epoch if its validation fails.
+            self.state.save(replace(following, is_validated=False))
+            if self.score(epoch) >= following.best:
+                following.best = self.last_score
+                self.state.save_weights("model_best.pth")
+            self.recorder.save()
+        self.state.save(following)
+        self.saved_at = time.monotonic()
+        if (received := signals.received()) is not None:
+            raise Stopped(received, f" after epoch {epoch}; run the same command again to resume")
+        return following
+
+    def score(self, epoch: int) -> float:
+        """Validate, log the scores as a table, and return the score that selects the best."""
+        with self.average.applied():
+            _, values, self.last_score = score_test_set(
+                self.cfg, self.task, self.test_batches, self.recorder, self.output_dir, epoch
+            )
+        table = markdown_table(values, values.values(), self.cfg.MODEL.NAME)
+        logger.info("Epoch %d:\n%s", epoch, table)
+        return self.last_score
+
+    def record_step(self, epoch: int, step: int, stats, batch, outputs) -> None:
+        """Record the statistics since the last call, and images of the batch."""
+        steps = len(self.train_batches)
+        self.recorder.log_train_step(epoch, step, steps, stats, self.lr_at(epoch, step))
+        drawn = self.task.draw(batch, outputs, image_kinds(self.cfg))
+        self.recorder.save_images("train", step, epoch * steps + step, drawn)
 
 
 def report_best(best: float, weights: Path) -> None:
@@ -201,34 +309,12 @@ def lr_scale(args: argparse.Namespace, batch_size: int) -> float:
     return batch_size / own_size
 
 
-def record_step(cfg, task, recorder, lr_at, steps, epoch, step, stats, batch, outputs) -> None:
-    """Record the statistics since the last call, and images of the batch."""
-    recorder.log_train_step(epoch, step, steps, stats, lr_at(epoch, step))
-    drawn = task.draw(batch, outputs, image_kinds(cfg))
-    recorder.save_images("train", step, epoch * steps + step, drawn)
-
-
 def validation_due(cfg: CfgNode, epoch: int) -> bool:
     """Return True if a validation follows ``epoch``: every TRAIN.EVAL_INTERVAL and the last."""
     if not cfg.TRAIN.EVAL_INTERVAL:
         return False
     is_last = epoch + 1 == cfg.TRAIN.END_EPOCH
     return is_last or (epoch + 1) % cfg.TRAIN.EVAL_INTERVAL == 0
-
-
-def score_epoch(
-    cfg: CfgNode,
-    task: Task,
-    batches: TestLoader | SceneLoader,
-    recorder: Recorder,
-    output_dir: Path,
-    epoch: int,
-) -> float:
-    """Validate, log the scores as a table, and return the score that selects the best network."""
-    _, values, score = score_test_set(cfg, task, batches, recorder, output_dir, epoch)
-    table = markdown_table(values, values.values(), cfg.MODEL.NAME)
-    logger.info("Epoch %d:\n%s", epoch, table)
-    return score
 
 
 def build_network(cfg: CfgNode) -> torch.nn.Module:
@@ -266,87 +352,6 @@ def describe_network(cfg: CfgNode, network: torch.nn.Module, log_dir: Path) -> N
         with SummaryWriter(str(log_dir)) as writer, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # add_graph uses the deprecated torch.jit.trace
             writer.add_graph(network.eval(), image, use_strict_trace=False)
-
-
-def resume(
-    cfg: CfgNode, output_dir: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, float, bool]:
-    """Load the checkpoint that TRAIN.* and AUTO_RESUME select, if any.
-
-    Returns the first epoch, the best score so far, and False if the previous epoch still has to be
-    validated.
-    """
-    path = output_dir / "checkpoint.pth"
-    if not (cfg.AUTO_RESUME and path.exists()):
-        if not (cfg.TRAIN.RESUME or cfg.TRAIN.CHECKPOINT):
-            return cfg.TRAIN.BEGIN_EPOCH, -math.inf, True
-        path = Path(cfg.TRAIN.CHECKPOINT or path)
-    state = checkpoint.read(path)
-    try:
-        load_checkpoint(network, state["state_dict"])
-        load_optimizer(optimizer, state["optimizer"])
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    best = state.get("best_perf", state.get("perf", -math.inf))
-    if not (output_dir / "model_best.pth").exists():
-        best = -math.inf  # there is no file that a worse network could replace
-    logger.info("=> %s: resuming at epoch %d, best score so far %.4f", path, state["epoch"], best)
-    if state["epoch"] >= cfg.TRAIN.END_EPOCH:
-        logger.info(
-            "=> all %d epochs are done; increase TRAIN.END_EPOCH to train longer",
-            cfg.TRAIN.END_EPOCH,
-        )
-    is_validated = state.get("validated", True)
-    if not is_validated and validation_due(cfg, state["epoch"] - 1):
-        logger.info(
-            "=> validating epoch %d first: its validation was interrupted", state["epoch"] - 1
-        )
-    return state["epoch"], best, is_validated
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Load an optimizer's state, but keep the experiment's settings such as learning rates.
-
-    Raises:
-        InputError: the state belongs to another optimizer.
-    """
-    own = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    # Only Adam has betas and only SGD has momentum; load_state_dict does not check either.
-    kinds = {"betas", "momentum"}
-    try:
-        is_alike = own[0].keys() & kinds == state["param_groups"][0].keys() & kinds
-        if is_alike:
-            optimizer.load_state_dict(state)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise InputError(f"the optimizer state does not fit: {error}") from None
-    if not is_alike:
-        raise InputError("was written with another optimizer than TRAIN.OPTIMIZER")
-    for group, settings in zip(optimizer.param_groups, own, strict=True):
-        group.update(settings)
-
-
-def save_state(
-    output_dir: Path,
-    cfg: CfgNode,
-    network: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    epoch: int,
-    best: float,
-    is_validated: bool,
-) -> None:
-    """Write checkpoint.pth; most keys are those of the HRNet repository.
-
-    ``is_validated`` is False if the last epoch still has to be validated.
-    """
-    state = {
-        "epoch": epoch,
-        "model": cfg.MODEL.NAME,
-        "state_dict": network.state_dict(),
-        "best_perf": best,
-        "optimizer": optimizer.state_dict(),
-        "validated": is_validated,
-    }
-    checkpoint.save(state, output_dir / "checkpoint.pth")
 
 
 if __name__ == "__main__":

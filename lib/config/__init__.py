@@ -239,7 +239,8 @@ def _check(cfg: CfgNode, source: str) -> None:
     for section in ("TRAIN", "TEST"):
         require(cfg[section].BATCH_SIZE_PER_GPU > 0, f"{section}.BATCH_SIZE_PER_GPU", "at least 1")
     name = cfg.EXPERIMENT.replace("{name}", "")
-    require(not set("/\\{}") & set(name), "EXPERIMENT", "a folder name")
+    is_name = not set("/\\{}\0") & set(name) and cfg.EXPERIMENT not in (".", "..")
+    require(is_name, "EXPERIMENT", "a folder name")
     require(cfg.MODEL.NUM_JOINTS >= 0, "MODEL.NUM_JOINTS", "0 (use the data set's) or more")
     expected = "above 0 and below 1000, in heatmap pixels (simcc: bins)"
     require(0 < cfg.MODEL.SIGMA < 1e3, "MODEL.SIGMA", expected)
@@ -263,6 +264,9 @@ def _check(cfg: CfgNode, source: str) -> None:
     for name in ("COLOR", "GRAY", "BLUR", "NOISE", "JPEG", "ERASE"):
         probability = cfg.DATASET[f"PROB_{name}"]
         require(0 <= probability <= 1, f"DATASET.PROB_{name}", "from 0 to 1")
+    require(cfg.TRAIN.CHECKPOINT_EVERY >= 0, "TRAIN.CHECKPOINT_EVERY", "0 minutes or more")
+    require(cfg.TRAIN.KEEP > 0, "TRAIN.KEEP", "at least 1")
+    require(0 <= cfg.TRAIN.EMA < 1, "TRAIN.EMA", "0 (off) or a decay below 1, such as 0.999")
     require(len(set(cfg.GPUS)) == len(cfg.GPUS), "GPUS", "distinct device numbers")
     expected = "above 0 with SOFT_NMS" if cfg.TEST.SOFT_NMS else "0 or more"
     threshold = cfg.TEST.OKS_THRE

@@ -20,18 +20,30 @@ def _adam(params: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
         logger.info(
             "=> adam ignores TRAIN.WD %g, as in the published runs; adamw uses it", cfg.TRAIN.WD
         )
-    return torch.optim.Adam(params, lr=cfg.TRAIN.LR)
+    return torch.optim.Adam(params, lr=cfg.TRAIN.LR, fused=_is_fused(params))
 
 
 def _adamw(params: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(params, lr=cfg.TRAIN.LR, weight_decay=cfg.TRAIN.WD)
+    return torch.optim.AdamW(
+        params, lr=cfg.TRAIN.LR, weight_decay=cfg.TRAIN.WD, fused=_is_fused(params)
+    )
 
 
 def _sgd(params: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     train = cfg.TRAIN
     return torch.optim.SGD(
-        params, train.LR, train.MOMENTUM, weight_decay=train.WD, nesterov=train.NESTEROV
+        params,
+        train.LR,
+        train.MOMENTUM,
+        weight_decay=train.WD,
+        nesterov=train.NESTEROV,
+        fused=_is_fused(params),
     )
+
+
+def _is_fused(groups: list[dict]) -> bool | None:
+    """Return True on a GPU, where ``StepGuard`` needs a fused optimizer, else PyTorch's default."""
+    return True if groups[0]["params"][0].is_cuda else None
 
 
 OPTIMIZERS = {"adam": _adam, "adamw": _adamw, "sgd": _sgd}

@@ -1,7 +1,6 @@
 """One epoch of training."""
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lib.core.averaging import AveragedWeights
 from lib.core.codecs.codec import Outputs
+from lib.core.guard import StepGuard
 from lib.core.task import Losses, Task
 from lib.dataset.loading import Batch, to_device
 from lib.utils import distributed
-from lib.utils.errors import InputError
 from lib.utils.logs import progress
 
 logger = logging.getLogger(__name__)
@@ -57,21 +57,50 @@ class Meter:
 
     def restart(self) -> None:
         """Set all sums to 0 and restart the clock."""
-        self._sums = torch.zeros(3, device=self._device)
+        # Of the loss, the accuracy, the joints and the samples of steps with a finite loss.
+        self._sums = torch.zeros(4, device=self._device)
         self._samples = 0
         self._has_loss = True
         self._start = time.perf_counter()
         self._data_seconds = 0.0
 
-    def add(self, losses: Losses | None, samples: int, data_seconds: float) -> None:
-        """Add a batch of ``samples`` samples and the time spent waiting for it."""
+    def add(
+        self,
+        losses: Losses | None,
+        samples: int,
+        data_seconds: float,
+        is_counted: Tensor | None = None,
+    ) -> None:
+        """Add a batch of ``samples`` samples and the time spent waiting for it.
+
+        ``is_counted`` is False if its loss must not be counted, because it is not finite.
+        """
         if losses is None:
             self._has_loss = False
         else:
             loss, joints = losses.total.detach(), losses.joints
-            self._sums += torch.stack([loss * samples, losses.accuracy * joints, joints])
+            count = torch.full_like(loss, samples)
+            values = torch.stack([loss * samples, losses.accuracy * joints, joints, count])
+            if is_counted is not None:
+                values = torch.where(is_counted, values, 0.0)
+            self._sums += values
         self._samples += samples
         self._data_seconds += data_seconds
+
+    def state(self) -> dict:
+        """Return the sums of all processes, for a checkpoint; each must call this."""
+        count = torch.tensor([self._samples], dtype=torch.float64, device=self._device)
+        *sums, samples = distributed.all_reduce_sum(
+            torch.cat([self._sums.double(), count])
+        ).tolist()
+        seconds = time.perf_counter() - self._start
+        return {"sums": sums, "numbers": [int(samples), seconds, self._data_seconds]}
+
+    def load(self, state: dict) -> None:
+        """Continue from the sums that ``state`` returned."""
+        self._sums = torch.tensor(state["sums"], device=self._device)
+        self._samples, seconds, self._data_seconds = state["numbers"]
+        self._start = time.perf_counter() - seconds
 
     def read(self) -> EpochStats:
         """Return the statistics of this process. Waits for the device."""
@@ -79,16 +108,13 @@ class Meter:
 
     def read_all(self) -> EpochStats:
         """Return the statistics of all processes, each of which must call this."""
-        count = torch.tensor([self._samples], dtype=torch.float64, device=self._device)
-        *sums, samples = distributed.all_reduce_sum(
-            torch.cat([self._sums.double(), count])
-        ).tolist()
-        return self._stats(sums, int(samples))
+        state = self.state()
+        return self._stats(state["sums"], state["numbers"][0])
 
     def _stats(self, sums: list[float], samples: int) -> EpochStats:
-        loss, correct, joints = sums
+        loss, correct, joints, counted = sums
         return EpochStats(
-            loss=loss / max(samples, 1),
+            loss=loss / max(counted, 1),
             accuracy=correct / max(joints, 1),
             samples=samples,
             seconds=time.perf_counter() - self._start,
@@ -106,6 +132,12 @@ def train_epoch(
     print_freq: int = 100,
     observe: Observer | None = None,
     augment: Callable[[Tensor, int], Tensor] | None = None,
+    guard: StepGuard | None = None,
+    average: AveragedWeights | None = None,
+    before_step: Callable[[int], None] | None = None,
+    after_step: Callable[[int, Meter], None] | None = None,
+    first_step: int = 0,
+    meter_state: dict | None = None,
 ) -> EpochStats:
     """Train the network of ``task`` in place for one epoch.
 
@@ -114,18 +146,31 @@ def train_epoch(
         lr_at: maps (epoch, step) to the learning rate.
         print_freq: number of steps between calls of ``observe``.
         augment: maps the images (N, 3, H, W) of a batch and the step to augmented images.
+        guard: takes the steps; pass the same one for all epochs, so that it counts across them.
+        average: follows the weights.
+        before_step, after_step: called with the step, and ``after_step`` with the epoch's meter.
+        first_step: number of steps that an interrupted run has already taken in this epoch.
+        meter_state: statistics of these steps, from ``Meter.state``.
 
     Raises:
-        InputError: the loss is NaN or Inf.
+        InputError: the loss or the gradients of ten steps in a row are NaN or infinite.
     """
     task.train()
     loader.sampler.epoch = epoch
+    loader.sampler.first = first_step * loader.batch_size
+    guard = guard or StepGuard(optimizer, loader.dataset.image_files)
     epoch_meter, print_meter = Meter(task.device), Meter(task.device)
+    if meter_state is not None:
+        epoch_meter.load(meter_state)
     step_end = time.perf_counter()
-    for step, batch in enumerate(progress(loader, len(loader), f"Epoch {epoch}")):
+    batches = progress(loader, len(loader) - first_step, f"Epoch {epoch}")
+    for step, batch in enumerate(batches, first_step):
         data_seconds = time.perf_counter() - step_end
         for group in optimizer.param_groups:
             group["lr"] = lr_at(epoch, step)
+        if before_step is not None:
+            before_step(step)
+        index = batch["index"]
         batch = to_device(batch, task.device)
         if augment is not None:
             batch["image"] = augment(batch["image"], step)
@@ -133,24 +178,19 @@ def train_epoch(
         losses = task.loss(outputs, batch)
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
-        optimizer.step()
+        is_taken = guard.step(losses.total.detach(), index)
+        if average is not None:
+            average.update()
         for meter in (epoch_meter, print_meter):
-            meter.add(losses, len(batch["index"]), data_seconds)
+            meter.add(losses, len(index), data_seconds, is_taken)
+        if step % print_freq == 0 or task.device.type == "cpu":
+            guard.check(f"epoch {epoch}, step {step}")
         if step % print_freq == 0:
-            stats = print_meter.read()
-            _check_finite(stats.loss, epoch, step)
             if observe is not None:
-                observe(step, stats, batch, outputs)
+                observe(step, print_meter.read(), batch, outputs)
             print_meter.restart()
+        if after_step is not None:
+            after_step(step, epoch_meter)
         step_end = time.perf_counter()
-    stats = epoch_meter.read_all()
-    _check_finite(stats.loss, epoch, len(loader) - 1)
-    return stats
-
-
-def _check_finite(loss: float, epoch: int, step: int) -> None:
-    if not math.isfinite(loss):
-        raise InputError(
-            f"epoch {epoch}, step {step}: the loss is {loss}; try a lower TRAIN.LR or a warm-up "
-            "(TRAIN.WARMUP_ITERS)"
-        )
+    guard.check(f"epoch {epoch}")
+    return epoch_meter.read_all()

@@ -9,7 +9,7 @@ from lib.core.task import Task
 from lib.core.train import EpochStats, Meter, Observer
 from lib.dataset.loading import SceneLoader, TestLoader, to_device
 from lib.keypoints.poses import Poses
-from lib.utils import distributed
+from lib.utils import distributed, signals
 from lib.utils.logs import progress
 
 
@@ -37,12 +37,14 @@ def validate(
 
     Raises:
         InputError: a prediction is NaN or Inf.
+        Stopped: a signal arrived.
     """
     task.eval()
     predicted: list[Poses] = []
     total_meter, print_meter = Meter(task.device), Meter(task.device)
     step_end = time.perf_counter()
     for step, batch in enumerate(progress(loader, len(loader), "Test")):
+        signals.check()
         data_seconds = time.perf_counter() - step_end
         batch = to_device(batch, task.device)
         outputs = task.forward(batch)

@@ -107,6 +107,10 @@ class SceneDataset(Dataset):
             return scene_batch(image, index, self.size, self.scales, path)
         return self._sample(image, index, epoch)
 
+    def image_files(self, indices: Sequence[int]) -> list[str]:
+        """Return the files of the images ``indices``."""
+        return [self.table.paths[index].decode() for index in indices]
+
     def _sample(self, image: np.ndarray, index: int, epoch: int) -> Sample:
         # Four numbers, so that the seed differs from those of top-down samples.
         rng = np.random.default_rng((self.seed, epoch, index, 2))

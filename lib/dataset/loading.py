@@ -14,6 +14,7 @@ from lib.utils import distributed
 from lib.utils.errors import InputError
 
 Batch = dict[str, torch.Tensor]
+WORKER_TIMEOUT = 600  # seconds to wait for a batch
 
 
 class EpochSampler(Sampler):
@@ -21,7 +22,8 @@ class EpochSampler(Sampler):
 
     The epoch is part of each index so that persistent workers know it. In distributed training each
     process takes every ``world_size``-th row, so that their batches together equal the batch of one
-    process. Rows beyond a multiple of ``world_size`` are dropped.
+    process. Rows beyond a multiple of ``world_size`` are dropped. ``first`` is the number of this
+    process's rows to skip, because an interrupted run has already used them in this epoch.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class EpochSampler(Sampler):
         self._rank = rank
         self._world_size = world_size
         self.epoch = 0
+        self.first = 0
 
     def __len__(self) -> int:
         return self._size // self._world_size
@@ -43,7 +46,8 @@ class EpochSampler(Sampler):
             # Four numbers, so that the seed differs from the samples' (seed, epoch, row).
             np.random.default_rng((self._seed, self.epoch, self._size, 1)).shuffle(order)
         order = order[: len(self) * self._world_size]
-        return iter([(self.epoch, int(row)) for row in order[self._rank :: self._world_size]])
+        own = order[self._rank :: self._world_size][self.first :]
+        return iter([(self.epoch, int(row)) for row in own])
 
 
 def train_loader(
@@ -73,8 +77,6 @@ def train_loader(
         sampler=sampler,
         num_workers=workers,
         pin_memory=pin_memory,
-        persistent_workers=workers > 0,
-        worker_init_fn=_limit_threads,
     )
 
 
@@ -103,8 +105,6 @@ class TestLoader:
             collate_fn=_concatenate,
             num_workers=workers,
             pin_memory=pin_memory,
-            persistent_workers=workers > 0,
-            worker_init_fn=_limit_threads,
         )
 
     def __len__(self) -> int:
@@ -140,8 +140,6 @@ class SceneLoader:
             batch_size=None,
             num_workers=workers,
             pin_memory=pin_memory,
-            persistent_workers=workers > 0,
-            worker_init_fn=_limit_threads,
         )
 
     def __len__(self) -> int:
@@ -164,7 +162,18 @@ test_loader.__test__ = False  # keeps pytest from collecting this function
 
 
 class _Loader(DataLoader):
-    """A DataLoader that removes PyTorch's traceback from the workers' InputErrors."""
+    """A DataLoader that reports errors of its workers in one line."""
+
+    def __init__(self, dataset: Dataset, num_workers: int, **options: Any) -> None:
+        timeout = WORKER_TIMEOUT if num_workers else 0
+        super().__init__(
+            dataset,
+            num_workers=num_workers,
+            timeout=timeout,
+            persistent_workers=num_workers > 0,
+            worker_init_fn=_limit_threads,
+            **options,
+        )
 
     def __iter__(self) -> Iterator[Any]:
         try:
@@ -174,6 +183,19 @@ class _Loader(DataLoader):
             if not mark:
                 raise
             raise InputError(message.strip()) from None
+        except RuntimeError as error:
+            text = str(error)
+            if "DataLoader worker" in text and ("killed" in text or "exited" in text):
+                raise InputError(
+                    "a data-loading process was killed, usually because the memory is full; use "
+                    "fewer with WORKERS (0 loads in the main process), or a smaller batch"
+                ) from None
+            if "DataLoader timed out" in text:
+                raise InputError(
+                    f"a data-loading process has not answered for {WORKER_TIMEOUT} seconds; check "
+                    "the disk, or use WORKERS 0 to see what it waits for"
+                ) from None
+            raise
 
 
 class _Images(Dataset):

@@ -1,5 +1,6 @@
 """Top-down samples: a crop around one person, with random geometric augmentation in training."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -81,6 +82,10 @@ class TopDownDataset(Dataset):
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, torch.Tensor]:
         epoch, row = key if isinstance(key, tuple) else (0, key)
         return self._sample(row, read_image(self.table.path(row)), epoch)
+
+    def image_files(self, rows: Sequence[int]) -> list[str]:
+        """Return the image files of the samples ``rows``."""
+        return [self.table.path(row) for row in rows]
 
     def people_in_one_image(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
         """Return a batch of the samples ``rows``, which share one image; it is read only once."""

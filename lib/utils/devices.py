@@ -109,6 +109,12 @@ def rank_seed(seed: int) -> int:
     return seed + distributed.rank() * RANK_STRIDE
 
 
+def step_seed(seed: int, epoch: int, step: int) -> int:
+    """Return the seed of a training step."""
+    # Four numbers, so that it differs from the seeds of samples, (seed, epoch, row).
+    return int(np.random.SeedSequence((seed, epoch, step, 3)).generate_state(1)[0])
+
+
 def seed_everything(seed: int) -> None:
     """Seed the global generators of Python, NumPy and PyTorch, differently for each rank."""
     seed = rank_seed(seed)

@@ -70,6 +70,11 @@ def all_reduce_sum(value: "torch.Tensor") -> "torch.Tensor":
     return value
 
 
+def any_of(flag: bool) -> bool:
+    """Return True if ``flag`` is True in any process."""
+    return any(gather(flag))
+
+
 def average(tensors: "Iterable[torch.Tensor]") -> None:
     """Average floating-point tensors over all processes, in place; others are left unchanged."""
     if world_size() == 1:

@@ -2,12 +2,18 @@
 
 import contextlib
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from lib.utils import distributed
 from lib.utils.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 @contextlib.contextmanager
@@ -58,6 +64,41 @@ def first_existing(root: str | Path, names: Sequence[str], suffix: str = "") -> 
     """
     paths = [Path(root) / name for name in names]
     return next((path for path in paths if Path(f"{path}{suffix}").exists()), paths[0])
+
+
+@contextlib.contextmanager
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """Hold ``<folder>/<name>.lock`` within the block, so that no other run uses the folder.
+
+    The operating system releases the lock if the process is killed. Of several processes only the
+    main one holds it.
+
+    Raises:
+        InputError: another run holds the lock; the message says which.
+    """
+    path = folder / f"{name}.lock"
+    if not distributed.is_main() or fcntl is None:
+        yield
+        return
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(
+                f"{folder}: in use by {file.read().strip() or 'another run'}; wait until it has "
+                "ended, or choose another folder with EXPERIMENT or --work-dir"
+            ) from None
+        except OSError:  # a file system without locks
+            yield
+            return
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def make_folder(path: str | Path) -> Path:

@@ -1,10 +1,14 @@
 """Tests of resuming tools/train.py after an interrupt or an error."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
 
 from lib.dataset.coco import CocoKeypoints
+from lib.utils.files import locked
 from tests.tools.runs import history, is_one_line, output, write
 
 
@@ -28,7 +32,7 @@ def interrupt(*_, **__) -> None:
 
 
 def before_saving(module, patch) -> None:
-    patch.setattr(module, "save_state", interrupt)
+    patch.setattr(module.TrainingState, "save", interrupt)
 
 
 def within_validation(module, patch) -> None:
@@ -37,14 +41,14 @@ def within_validation(module, patch) -> None:
 
 def after_validation(module, patch) -> None:
     """Interrupt between writing model_best.pth and checkpoint.pth."""
-    save = module.save_state
+    original = module.TrainingState.save
 
-    def save_state(*args, is_validated):
-        if is_validated:
+    def save(self, position):
+        if position.is_validated:
             raise KeyboardInterrupt
-        save(*args, is_validated=is_validated)
+        original(self, position)
 
-    patch.setattr(module, "save_state", save_state)
+    patch.setattr(module.TrainingState, "save", save)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -100,6 +104,90 @@ def test_a_killed_run_goes_on_to_the_same_bits(root, tool, command, monkeypatch,
     before = (output(root, "parted") / "model_best.pth").read_bytes()
     assert "all 3 epochs are done" in command(module, "--cfg", parted).out
     assert (output(root, "parted") / "model_best.pth").read_bytes() == before
+
+
+NAMES = {"TRAIN": {"END_EPOCH": 3, "BATCH_SIZE_PER_GPU": 1, "EMA": 0.9, "WARMUP_ITERS": 3}}
+
+
+def stop_at(module, epoch: int, step: int, monkeypatch, number=signal.SIGTERM) -> None:
+    """Send a signal to this process within a step."""
+    original = module.step_seed
+
+    def step_seed(seed, at, number_of_step):
+        if (at, number_of_step) == (epoch, step):
+            os.kill(os.getpid(), number)
+        return original(seed, at, number_of_step)
+
+    monkeypatch.setattr(module, "step_seed", step_seed)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_run_stopped_within_an_epoch_resumes_to_the_same_bits(
+    root, tool, command, monkeypatch, optimizer
+):
+    options = {"TRAIN": {**NAMES["TRAIN"], "OPTIMIZER": optimizer, "KEEP": 2}}
+    whole, parted = (write(root, name, AUTO_RESUME=True, **options) for name in ("whole", "parted"))
+    assert command("train", "--cfg", whole).code == 0
+    module = tool("train")
+    stops = [(0, 0, signal.SIGTERM), (1, 1, signal.SIGUSR1), (1, 4, signal.SIGINT), (2, 5, 15)]
+    for epoch, step, number in stops:
+        with monkeypatch.context() as patch:
+            stop_at(module, epoch, step, patch, number)
+            ended = command(module, "--cfg", parted)
+        assert ended.code == 128 + number and ended.err.count("\n") == 1, ended
+        assert "run the same command again to resume" in ended.err
+    ended = command(module, "--cfg", parted)
+    assert ended.code == 0 and "resuming at epoch 2, step 6" in ended.out
+    folders = [output(root, name) for name in ("whole", "parted")]
+    for name in ("final_state.pth", "model_best.pth"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+    rows = [history(folder) for folder in folders]
+    for a, b in zip(*rows, strict=True):
+        for key in ("epoch", "lr", "train_loss", "train_acc", "valid_loss", "AP"):
+            assert float(a[key]) == float(b[key]), key
+    kept = sorted(path.name for path in folders[1].glob("checkpoint*"))
+    assert kept == ["checkpoint.pth", "checkpoint_2.pth", "checkpoint_3.pth"]
+    average, weights = (
+        torch.load(folders[1] / "checkpoint.pth", weights_only=True)[key]
+        for key in ("average", "state_dict")
+    )
+    final = torch.load(folders[1] / "final_state.pth", weights_only=True)
+    assert all(torch.equal(final[key], value) for key, value in average.items())
+    assert any(not torch.equal(final[key], value) for key, value in weights.items())
+
+
+def test_a_changed_setting_is_logged_and_a_changed_seed_restarts_the_epoch(
+    root, tool, command, monkeypatch
+):
+    path = write(root, AUTO_RESUME=True, **NAMES)
+    module = tool("train")
+    with monkeypatch.context() as patch:
+        stop_at(module, 0, 2, patch)
+        assert command(module, "--cfg", path).code == 143
+    ended = command(module, "--cfg", path, "SEED", "5", "MODEL.SIGMA", "1.5", "WORKERS", "0")
+    assert ended.code == 0 and "resuming at epoch 0, best" in ended.out
+    (line,) = [line for line in ended.out.splitlines() if "have changed since" in line]
+    assert line.endswith("have changed since: MODEL.SIGMA 1 -> 1.5; SEED 3 -> 5")
+
+
+def test_checkpoints_within_an_epoch_are_written_by_the_clock(root, command, monkeypatch):
+    path = write(root, **NAMES)
+    seen = []
+    monkeypatch.setattr(
+        "lib.core.state.TrainingState.save", lambda self, position: seen.append(position.step)
+    )
+    ended = command("train", "--cfg", path, "TRAIN.CHECKPOINT_EVERY", "1e-9", "TRAIN.END_EPOCH", 1)
+    assert ended.code == 0 and seen == [1, 2, 3, 4, 5, 6, 0, 0]
+
+
+def test_one_run_at_a_time_uses_a_folder(root, command):
+    path = write(root)
+    output(root).mkdir(parents=True)
+    with locked(output(root), "train"):
+        ended = command("train", "--cfg", path)
+        assert is_one_line(ended, str(output(root)), f"process {os.getpid()}", "EXPERIMENT")
+    assert command("train", "--cfg", path).code == 0
+    assert not list(output(root).glob("*.lock"))
 
 
 def test_a_run_of_the_original_is_gone_on_with(root, command):

@@ -1,0 +1,96 @@
+"""Protection of the weights from losses and gradients that are NaN or infinite."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lib.utils import distributed
+from lib.utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+MAX_SKIPPED = 10  # steps in a row
+MAX_NAMED = 10  # image files in an error message
+
+
+class StepGuard:
+    """Guard that takes only optimizer steps whose loss and gradients are finite.
+
+    The decision is made on the device, so that the CPU does not wait for a GPU at every step: the
+    optimizer must be ``fused`` there. Skipped steps are counted by ``check``.
+
+    Args:
+        files_of: maps indices of samples (``batch["index"]``) to image files.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, files_of: Callable[[Sequence[int]], list[str]]
+    ) -> None:
+        self._optimizer = optimizer
+        self._files_of = files_of
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._unread: list[tuple[Tensor, Tensor]] = []  # flags of steps, indices of their samples
+        self._skipped: list[Tensor] = []  # indices of the samples of the last steps in a row
+
+    def step(self, loss: Tensor, index: Tensor) -> Tensor:
+        """Take a step unless it would spoil the weights; returns True on the device if taken."""
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        total = torch.nn.utils.get_total_norm(gradients)
+        if distributed.world_size() > 1:  # the gradients are averaged, the loss is not
+            loss = distributed.all_reduce_sum(loss)
+        is_finite = total.isfinite() & loss.isfinite()
+        if is_finite.device.type == "cpu":
+            if is_finite:
+                self._optimizer.step()
+        else:
+            self._optimizer.grad_scale = None
+            self._optimizer.found_inf = (~is_finite).float()
+            self._optimizer.step()
+        self._unread.append((is_finite, index))
+        return is_finite
+
+    def check(self, where: str) -> None:
+        """Log the steps skipped since the last call; waits for the device.
+
+        Raises:
+            InputError: ten steps in a row were skipped; the message names their images.
+        """
+        if not self._unread:
+            return
+        flags = torch.stack([flag for flag, _ in self._unread]).tolist()
+        skipped = 0
+        for is_finite, (_, index) in zip(flags, self._unread, strict=True):
+            self._skipped = [] if is_finite else [*self._skipped, index]
+            skipped += not is_finite
+            if len(self._skipped) == MAX_SKIPPED:
+                raise InputError(self._message(where))
+        self._unread = []
+        if skipped:
+            logger.warning(
+                "%s: skipped %d steps: the loss or the gradients were NaN or infinite",
+                where,
+                skipped,
+            )
+
+    def _message(self, where: str) -> str:
+        files = list(dict.fromkeys(self._files_of(torch.cat(self._skipped).tolist())))
+        named = ", ".join(files[:MAX_NAMED])
+        more = f" and {len(files) - MAX_NAMED} more" if len(files) > MAX_NAMED else ""
+        logging.getLogger("config").info("images of the skipped steps: %s", ", ".join(files))
+        return (
+            f"{where}: the loss or the gradients of {MAX_SKIPPED} steps in a row are NaN or "
+            f"infinite; no such step was taken. Check the annotations of {named}{more}, or try a "
+            "lower TRAIN.LR or a warm-up (TRAIN.WARMUP_ITERS)"
+        )
+
+
+def check_weights(network: torch.nn.Module, path: object) -> None:
+    """Raise InputError if a weight is NaN or infinite, before it is written to ``path``."""
+    floats = [v for v in network.state_dict().values() if v.is_floating_point()]
+    if not torch.stack([value.isfinite().all() for value in floats]).all():
+        raise InputError(
+            f"{path}: not written, because the weights contain NaN or infinite values; the file "
+            "from before is kept. Try a lower TRAIN.LR or a warm-up (TRAIN.WARMUP_ITERS)"
+        )

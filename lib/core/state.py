@@ -1,0 +1,234 @@
+"""The state of a training run on disk: ``checkpoint.pth``, from which it resumes exactly."""
+
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from yacs.config import CfgNode
+
+from lib.core.averaging import AveragedWeights
+from lib.core.guard import check_weights
+from lib.models.checkpoint import load_checkpoint
+from lib.utils import checkpoint, distributed
+from lib.utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+# Settings that may change between a checkpoint and its resumption without a remark.
+FREE_KEYS = (
+    *("OUTPUT_DIR", "LOG_DIR", "DATA_DIR", "GPUS", "WORKERS", "PRINT_FREQ", "AUTO_RESUME"),
+    *("PIN_MEMORY", "CUDNN", "DEBUG", "TEST", "MODEL.PRETRAINED", "TRAIN.END_EPOCH"),
+    *("TRAIN.RESUME", "TRAIN.CHECKPOINT", "TRAIN.CHECKPOINT_EVERY", "TRAIN.KEEP"),
+    *("TRAIN.EVAL_INTERVAL", "TRAIN.LOG_GRAPH"),
+)
+
+
+@dataclass
+class Position:
+    """Position of a run: ``step`` steps of epoch ``epoch`` are done.
+
+    Attributes:
+        meter: statistics of these steps, from ``Meter.state``.
+        best: the best score so far.
+        is_validated: False if the epoch before still has to be validated.
+    """
+
+    epoch: int
+    step: int = 0
+    meter: dict | None = None
+    best: float = -math.inf
+    is_validated: bool = True
+
+
+class TrainingState:
+    """Saves and loads the state of a run.
+
+    Args:
+        batch_size: samples in a batch of all processes together.
+        samples: samples of the training set.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        folder: Path,
+        network: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        average: AveragedWeights,
+        batch_size: int,
+        samples: int,
+    ) -> None:
+        self._cfg = cfg
+        self._folder = folder
+        self._network = network
+        self._optimizer = optimizer
+        self._average = average
+        self._batch_size = batch_size
+        self._samples = samples
+
+    def save(self, position: Position) -> None:
+        """Write ``checkpoint.pth``; most keys are those of the HRNet repository.
+
+        With several processes, each must call this.
+
+        Raises:
+            InputError: the weights are not finite, or the file cannot be written.
+        """
+        path = self._folder / "checkpoint.pth"
+        check_weights(self._network, path)
+        state = {
+            "epoch": position.epoch,
+            "model": self._cfg.MODEL.NAME,
+            "state_dict": self._network.state_dict(),
+            "best_perf": position.best,
+            "optimizer": self._optimizer.state_dict(),
+            "validated": position.is_validated,
+            "average": self._average.average,
+            "samples_done": position.step * self._batch_size,
+            "samples": self._samples,
+            "meter": position.meter,
+            "settings": self._cfg.dump(),
+        }
+        if position.step:  # batch norm statistics differ between processes within an epoch
+            buffers = {key: value.cpu() for key, value in self._network.named_buffers()}
+            state["buffers"] = distributed.gather(buffers)
+        checkpoint.save(state, path)
+        if not position.step and self._cfg.TRAIN.KEEP > 1 and distributed.is_main():
+            self._keep(path, position.epoch)
+
+    def _keep(self, path: Path, epoch: int) -> None:
+        """Keep the checkpoint of this epoch too, and remove the oldest beyond TRAIN.KEEP."""
+        kept = path.with_name(f"checkpoint_{epoch}.pth")
+        kept.unlink(missing_ok=True)
+        os.link(path, kept)
+        files = {int(p.stem.rpartition("_")[2]): p for p in path.parent.glob("checkpoint_*.pth")}
+        for number in sorted(files)[: -self._cfg.TRAIN.KEEP]:
+            files[number].unlink()
+
+    def save_weights(self, name: str) -> None:
+        """Write the weights alone: the averaged ones, if there are any."""
+        with self._average.applied():
+            check_weights(self._network, self._folder / name)
+            checkpoint.save(self._network.state_dict(), self._folder / name)
+
+    def load(self, path: Path) -> Position:
+        """Load a checkpoint and return its position.
+
+        Raises:
+            InputError: the file cannot be read, or is of another experiment.
+        """
+        state = checkpoint.read(path)
+        with _naming(path):
+            load_checkpoint(self._network, state["state_dict"])
+            load_optimizer(self._optimizer, state["optimizer"])
+            self._load_average(state.get("average") or state["state_dict"])
+        self._log_changes(path, state.get("settings"))
+        best = float(state.get("best_perf", state.get("perf", -math.inf)))
+        if not (self._folder / "model_best.pth").exists():
+            best = -math.inf  # there is no file that a worse network could replace
+        position = Position(state["epoch"], best=best, is_validated=state.get("validated", True))
+        if samples_done := state.get("samples_done", 0):
+            self._locate(position, state, samples_done)
+        where = f"epoch {position.epoch}" + (f", step {position.step}" if position.step else "")
+        logger.info("=> %s: resuming at %s, best score so far %.4f", path, where, best)
+        return position
+
+    def _load_average(self, weights: Mapping[str, Any]) -> None:
+        if self._average.average:
+            with self._average.applied():
+                load_checkpoint(self._network, weights)
+                for key, value in self._network.state_dict().items():
+                    self._average.average[key].copy_(value)
+
+    def _locate(self, position: Position, state: dict, samples_done: int) -> None:
+        """Set the position within the epoch, if the samples are the same and in the same order."""
+        seed = _settings(state["settings"]).get("SEED")
+        if state["samples"] != self._samples or seed != self._cfg.SEED:
+            logger.warning("=> SEED or the training set changed: the epoch starts again")
+            return
+        position.step = samples_done // self._batch_size
+        position.meter = state["meter"] if distributed.is_main() else None
+        buffers = state.get("buffers", [])
+        if len(buffers) == distributed.world_size():
+            own = dict(self._network.named_buffers())
+            for key, value in buffers[distributed.rank()].items():
+                own[key].copy_(value)
+
+    def _log_changes(self, path: Path, text: str | None) -> None:
+        """Log the settings that differ from those of the checkpoint."""
+        if text is None:
+            return
+        old, new = _settings(text), _settings(self._cfg.dump())
+        changes = [
+            f"{key} {old.get(key)} -> {new.get(key)}"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key) and not _is_free(key)
+        ]
+        if changes:
+            logger.warning("=> %s: settings have changed since: %s", path, "; ".join(changes))
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Load an optimizer's state, but keep the experiment's settings such as learning rates.
+
+    Raises:
+        InputError: the state belongs to another optimizer or network.
+    """
+    own = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    # Only Adam has betas and only SGD has momentum; load_state_dict does not check either.
+    kinds = {"betas", "momentum"}
+    try:
+        if own[0].keys() & kinds != state["param_groups"][0].keys() & kinds:
+            raise InputError("was written with another optimizer than TRAIN.OPTIMIZER")
+        _check_shapes(optimizer, state["state"])
+        optimizer.load_state_dict(state)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise InputError(f"the optimizer state does not fit: {error}") from None
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
+
+
+def _check_shapes(optimizer: torch.optim.Optimizer, states: Mapping[int, Mapping]) -> None:
+    """Raise ValueError if a moment has another shape than its parameter."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, state in states.items():
+        for name, value in state.items():
+            is_tensor = isinstance(value, torch.Tensor) and value.dim() > 0
+            if is_tensor and value.shape != parameters[number].shape:
+                shapes = f"{tuple(value.shape)}, not {tuple(parameters[number].shape)}"
+                raise ValueError(f"{name} of parameter {number} has the shape {shapes}")
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Add the file to the message of an InputError."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """Return the settings of ``CfgNode.dump``, by dotted key."""
+    flat: dict[str, Any] = {}
+
+    def add(prefix: str, tree: Mapping) -> None:
+        for name, value in tree.items():
+            if isinstance(value, Mapping):
+                add(f"{prefix}{name}.", value)
+            else:
+                flat[f"{prefix}{name}"] = value
+
+    add("", yaml.safe_load(text))
+    return flat
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)

@@ -1,0 +1,54 @@
+"""Signals that end a run after its current step, with everything saved."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # Ctrl-C, and what schedulers send before a time limit
+_received: list[signal.Signals] = []
+
+
+class Stopped(Exception):
+    """A run ended early because of a signal."""
+
+    def __init__(self, received: signal.Signals, message: str = "") -> None:
+        super().__init__(f"stopped by {received.name}{message}")
+        self.signal = received
+        self.exit_code = 128 + received  # as shells report it: 130, 143 and 138
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Within the block, a signal is only noted; see ``received``.
+
+    A second Ctrl-C ends the run at once. Outside the main thread this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(number: int, _: object) -> None:
+        if _received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        _received.append(signal.Signals(number))
+
+    numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+    previous = [signal.signal(number, note) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
+        _received.clear()
+
+
+def received() -> signal.Signals | None:
+    """Return the first signal that arrived in the ``deferred`` block, or None."""
+    return _received[0] if _received else None
+
+
+def check() -> None:
+    """Raise ``Stopped`` if a signal has arrived."""
+    if _received:
+        raise Stopped(_received[0])
