@@ -167,7 +167,7 @@ def test_a_changed_setting_is_logged_and_a_changed_seed_restarts_the_epoch(
     ended = command(module, "--cfg", path, "SEED", "5", "MODEL.SIGMA", "1.5", "WORKERS", "0")
     assert ended.code == 0 and "resuming at epoch 0, best" in ended.out
     (line,) = [line for line in ended.out.splitlines() if "have changed since" in line]
-    assert line.endswith("have changed since: MODEL.SIGMA 1 -> 1.5; SEED 3 -> 5")
+    assert line.endswith("have changed since: MODEL.SIGMA 1.0 -> 1.5; SEED 3 -> 5")
 
 
 def test_checkpoints_within_an_epoch_are_written_by_the_clock(root, command, monkeypatch):
