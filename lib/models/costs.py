@@ -241,20 +241,8 @@ def summarize(
     Layers used only in training are left out. FLOPs follow the convention of the network's own
     repository. Parameters of the network itself, outside any module, count only in the total.
     """
-    image = torch.zeros(1, 3, height, width, device=next(network.parameters()).device)
     network.eval()
-    flops = FlopCounterMode(display=False)
-    outputs = FlopCounterMode(
-        display=False, custom_mapping=dict.fromkeys(flops.flop_registry, _count_outputs)
-    )
-    with flops, outputs:
-        calls = record_calls(network, image)
-    prefix = type(network).__name__
-    # PyTorch counts a multiply-accumulate as two operations.
-    macs = {name: total // 2 for name, total in _totals(flops, prefix).items()}
-    activations = _totals(outputs, prefix)
-    for counts in (macs, activations):
-        _fill_containers(counts, network)
+    calls, macs, activations = _count_operations(network, height, width)
     unused = training_layers(network)
     left_out = {id(p) for layer in unused.values() for p in layer.parameters()}
 
@@ -293,6 +281,26 @@ def summarize(
         "modules": {name: cost(name, part) for name, part in _parts(network)},
         "layers": {name: layer for name, layer in layers.items() if _has_cost(layer)},
     }
+
+
+def _count_operations(
+    network: PoseNetwork, height: int, width: int
+) -> tuple[list[Call], dict[str, int], dict[str, int]]:
+    """Return the calls, and multiply-accumulates and output elements by name of the module."""
+    image = torch.zeros(1, 3, height, width, device=next(network.parameters()).device)
+    flops = FlopCounterMode(display=False)
+    outputs = FlopCounterMode(
+        display=False, custom_mapping=dict.fromkeys(flops.flop_registry, _count_outputs)
+    )
+    with flops, outputs:
+        calls = record_calls(network, image)
+    prefix = type(network).__name__
+    # PyTorch counts a multiply-accumulate as two operations.
+    macs = {name: total // 2 for name, total in _totals(flops, prefix).items()}
+    activations = _totals(outputs, prefix)
+    for counts in (macs, activations):
+        _fill_containers(counts, network)
+    return calls, macs, activations
 
 
 def _has_cost(layer: Mapping[str, Any]) -> bool:
