@@ -1,102 +1,125 @@
-"""Report the parameters, FLOPs and memory of an experiment's network.
+"""Report the parameters, FLOPs and memory of an experiment's network, beside published figures.
 
     python tools/summary_network.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml
     python tools/summary_network.py --cfg FILE --shape 384 288 --layers MODEL.NUM_JOINTS 16
+    python tools/summary_network.py --cfg FILE --out-file layers      # layers.csv and layers.html
 
 The network runs on PyTorch's meta device, without weights or computation.
 """
 
 import argparse
+import csv
+import html
+import io
 import json
-import math
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import _init_paths  # noqa: F401
+import _init_paths
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+import yaml
+from yacs.config import CfgNode
 
 from lib.config import load_config
 from lib.models import build_model
-from lib.models.dite_hrnet import DynamicConv
-from lib.models.heads import HeatmapHead, uses_tags
-from lib.models.hrformer import WindowAttention
-from lib.models.layers.lightweight import LightweightHRNet, LightweightModule
-from lib.models.pose_hrnet import PoseHRNet
-from lib.models.pose_resnet import PoseResNet
+from lib.models.costs import (
+    CONVENTIONS,
+    count_flops,
+    inference_parameters,
+    record_calls,
+    summarize,
+)
+from lib.models.heads import uses_tags
+from lib.models.network import PoseNetwork
 from lib.utils.errors import InputError
+from lib.utils.files import write_atomically
 
+PUBLISHED = _init_paths.ROOT / "models" / "published.yaml"
+EXPERIMENTS = _init_paths.ROOT / "experiments"
 CONVENTION = (
     "GMACs are 10^9 multiply-accumulates of convolutions and matrix products for one image, "
     "without normalisation, activation functions and sums. Activations are the output elements of "
     "convolutions and matrix products. Memory includes activations and parameters, 4 bytes each."
 )
-HRNET_CONVENTION = (
-    "HRNet's convention: multiply-accumulates, with 2^30 in a GFLOP. Deconvolutions of stride 2 "
-    "count four times."
+COLUMNS = (  # of the files with one row per layer
+    *("layer", "type", "input", "output", "parameters"),
+    *("macs", "flops", "activations", "memory_mib"),
 )
-LIGHTWEIGHT_CONVENTION = (
-    "Convention of Lite-HRNet and later repositories, with 2^20 in an M: multiply-accumulates and "
-    "biases of convolutions, 2 per element of a batch norm, 1 per element of a ReLU or global "
-    "average pooling (with one extra row and column), 1 per pixel of upsampling."
-)
-MMCV_CONVENTION = (
-    "Convention of mmcv's tool, which SRPose and HRFormer use: multiply-accumulates and biases of "
-    "convolution modules, multiply-accumulates of linear modules, 2 per element of a batch or "
-    "layer norm, 1 per element of a ReLU, pooling or upsampling. Attention and other functional "
-    "operations are not counted."
-)
-# MFLOPs and millions of parameters as published in the repositories.
-PUBLISHED = {
-    "coco/litehrnet_18_256x192": (205.2, 1.1),
-    "coco/litehrnet_30_256x192": (319.2, 1.8),
-    "coco/litehrnet_18_384x288": (461.6, 1.1),
-    "coco/litehrnet_30_384x288": (717.8, 1.8),
-    "mpii/litehrnet_18_256x256": (273.4, 1.1),
-    "mpii/litehrnet_30_256x256": (425.3, 1.8),
-    "coco/naive_litehrnet_18_256x192": (194.8, 0.7),
-    "coco/wider_naive_litehrnet_18_256x192": (311.1, 1.3),
-    "mpii/naive_litehrnet_18_256x256": (259.6, 0.7),
-    "mpii/wider_naive_litehrnet_18_256x256": (418.7, 1.3),
-    "coco/ditehrnet_18_256x192": (209.8, 1.1),
-    "coco/ditehrnet_30_256x192": (329.8, 1.8),
-    "coco/ditehrnet_18_384x288": (471.8, 1.1),
-    "coco/ditehrnet_30_384x288": (741.7, 1.8),
-    "mpii/ditehrnet_18_256x256": (279.5, 1.1),
-    "mpii/ditehrnet_30_256x256": (439.5, 1.8),
-    "mpii/widehrnet_18_256x256": (960, 2.7),
-    "mpii/widehrnet_18_se_256x256": (970, 4.4),
-    "coco/widehrnet_18_se_256x192": (900, 4.4),
-    "coco/widehrnet_18_se_384x288": (1600, 4.4),
-    "coco/widehrnet_30_se_256x192": (1210, 7.19),
-}
-# Published MFLOPs are truncated or rounded to one decimal. WideHRNet's have two or three digits,
-# and their G is 10^3 * 2^20 or 2^30.
-TOLERANCE, RELATIVE_TOLERANCE = 0.1, 0.03
-Hook = Callable[[nn.Module, tuple[Any, ...], Any], None]
-ROOT = "Global"  # PyTorch's name for the whole network
+
+
+@dataclass(frozen=True)
+class Published:
+    """Published costs of an experiment's network, such as 28.5M and 7.1G; '' if not published.
+
+    source: repository.
+    convention: how the source counts FLOPs; a key of ``CONVENTIONS``.
+    reason: why the count here differs; '' if it does not.
+    """
+
+    source: str
+    convention: str
+    flops: str
+    parameters: str = ""
+    reason: str = ""
+
+    def counted(self, parameters: int, flops: int) -> tuple[str, str]:
+        """Format numbers of parameters and FLOPs in the units of the published ones."""
+        giga = CONVENTIONS[self.convention].giga
+        unit = self.flops[-1]
+        return quantity(parameters, "M", 1e9), quantity(flops, unit, giga)
+
+    def agrees(self, parameters: int, flops: int) -> bool:
+        """Return True if the published figures are these numbers, rounded or truncated."""
+        agree = is_rounded(self.flops, flops, CONVENTIONS[self.convention].giga)
+        return agree and (not self.parameters or is_rounded(self.parameters, parameters, 1e9))
+
+
+def load_published() -> dict[str, list[Published]]:
+    """Read models/published.yaml; returns the published costs by experiment."""
+    try:
+        sources = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{PUBLISHED}: cannot read published costs: {error.strerror}") from None
+    found: dict[str, list[Published]] = {}
+    for group in sources.values():
+        shared = {key: group[key] for key in ("source", "convention")}
+        for experiment, figures in group["experiments"].items():
+            found.setdefault(experiment, []).append(Published(**{**shared, **figures}))
+    return found
+
+
+def quantity(value: float, unit: str, giga: float) -> str:
+    """Format a number of FLOPs or parameters in M or G, such as 7.12G."""
+    digits = 1 if unit == "M" and giga == CONVENTIONS["lightweight"].giga else 2
+    return f"{value / giga * (1000 if unit == 'M' else 1):.{digits}f}{unit}"
+
+
+def is_rounded(published: str, count: float, giga: float) -> bool:
+    """Return True if a published figure, such as 7.1G, is ``count``, rounded or truncated."""
+    figure, unit = published[:-1], published[-1]
+    step = 10 ** -len(figure.partition(".")[2])
+    difference = count / giga * (1000 if unit == "M" else 1) - float(figure)
+    return -step / 2 <= difference < step
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
-        if args.shape and min(args.shape) < 1:
-            raise InputError(f"--shape: must be height and width in pixels, not {args.shape}")
-        size = [] if args.shape is None else ["MODEL.IMAGE_SIZE", str([*reversed(args.shape)])]
+        size = split_shape(args)
         cfg = load_config(args.cfg, [*args.opts, *size])
         with torch.device("meta"):
             network = build_model(cfg)
         width, height = cfg.MODEL.IMAGE_SIZE
         costs = summarize(network, height, width, is_bottom_up=uses_tags(cfg))
         summary = {"network": cfg.MODEL.NAME, **costs}
-        if not (args.opts or args.shape):
-            name = f"{cfg.DATASET.DATASET}/{Path(args.cfg).stem}"
-            published = PUBLISHED.get(name, (None, None))
-            summary |= zip(("published_mflops", "published_mparameters"), published, strict=True)
+        published = find_published(args, cfg)
+        summary["published"] = compare_published(network, height, width, published)
+        if args.out_file:
+            write_layers(summary, args.out_file)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -108,200 +131,103 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
-    text = "input size in pixels (default: MODEL.IMAGE_SIZE)"
-    add("--shape", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help=text)
+    text = "input size in pixels; one number for a square (default: MODEL.IMAGE_SIZE)"
+    add("--shape", nargs="+", metavar=("HEIGHT", "WIDTH"), help=text)
     add("--layers", action="store_true", help="list every layer instead of top-level modules")
     add("--json", action="store_true", help="print JSON instead of a table")
+    text = "write a table of all layers to NAME.csv and NAME.html"
+    add("--out-file", metavar="NAME", help=text)
     add("opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML")
     return parser.parse_args(argv)
 
 
-def summarize(
-    network: nn.Module, height: int, width: int, is_bottom_up: bool = False
-) -> dict[str, Any]:
-    """Return the cost of ``network`` for one image: in total, per part and per layer.
-
-    Parameters of the network itself, outside any module, count only in the total.
-    """
-    image = torch.zeros(1, 3, height, width, device=next(network.parameters()).device)
-    network.eval()
-    flops = FlopCounterMode(display=False)
-    outputs = FlopCounterMode(
-        display=False, custom_mapping=dict.fromkeys(flops.flop_registry, count_outputs)
-    )
-    with torch.no_grad(), flops, outputs:
-        network(image)
-    prefix = type(network).__name__
-    # PyTorch counts a multiply-accumulate as two operations.
-    macs = {name: total // 2 for name, total in totals(flops, prefix).items()}
-    activations = totals(outputs, prefix)
-    for counts in (macs, activations):
-        fill_containers(counts, network)
-
-    def cost(name: str, module: nn.Module, own_only: bool = False) -> dict[str, Any]:
-        """Return the cost of a module, without its children if ``own_only``."""
-        children = [f"{name}.{child}" for child, _ in module.named_children()] if own_only else []
-        parameters = sum(p.numel() for p in module.parameters(recurse=not own_only))
-        outputs = activations.get(name, 0) - sum(activations.get(child, 0) for child in children)
-        return {
-            "parameters": parameters,
-            "macs": macs.get(name, 0) - sum(macs.get(child, 0) for child in children),
-            "activations": outputs,
-            "memory_mib": 4 * (parameters + outputs) / 2**20,
-        }
-
-    layers = {name: cost(name, m, own_only=True) for name, m in network.named_modules() if name}
-    return {
-        "shape": [height, width],
-        **cost(ROOT, network),
-        **published_count(network, image, macs, is_bottom_up),
-        "modules": {name: cost(name, part) for name, part in parts(network)},
-        "layers": {name: layer for name, layer in layers.items() if any(layer.values())},
-        "convention": CONVENTION,
-    }
-
-
-def fill_containers(counts: dict[str, int], network: nn.Module) -> None:
-    """Add the sums for modules that are never called themselves, such as ModuleList."""
-    for name, module in reversed([*network.named_modules()]):
-        children = [f"{name}.{child}" for child, _ in module.named_children()]
-        if name and name not in counts and children:
-            counts[name] = sum(counts.get(child, 0) for child in children)
-
-
-def parts(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the parts of the backbone and of the head."""
-    for name, part in network.named_children():
-        if name != "head":
-            yield name, part
-    for name, part in network.head.named_children():
-        yield f"head.{name}", part
-
-
-def count_outputs(*args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    """Count an operation's output elements; a formula for ``FlopCounterMode``."""
-    return math.prod(out_shape)
-
-
-def totals(counter: FlopCounterMode, prefix: str) -> dict[str, int]:
-    """Return the counter's totals by module name."""
-    counts = counter.get_flop_counts()
-    return {name.removeprefix(f"{prefix}."): sum(ops.values()) for name, ops in counts.items()}
-
-
-def published_count(
-    network: nn.Module, image: torch.Tensor, macs: Mapping[str, int], is_bottom_up: bool
-) -> dict[str, Any]:
-    """Count the FLOPs by the convention of the network's paper."""
-    if isinstance(network, LightweightHRNet):
-        return {
-            "counted_mflops": lightweight_flops(network, image) / 2**20,
-            "counted_convention": LIGHTWEIGHT_CONVENTION,
-        }
-    is_original = type(network) in (PoseHRNet, PoseResNet)  # TransPose is a subclass of these
-    if not is_original or is_bottom_up or type(network.head) is not HeatmapHead:
-        return {
-            "counted_mflops": mmcv_flops(network, image) / 1e6,
-            "counted_convention": MMCV_CONVENTION,
-        }
-    # The original counts a deconvolution's kernel per output pixel instead of per input pixel.
-    excess = sum(
-        macs.get(name, 0) * (math.prod(module.stride) - 1)
-        for name, module in network.named_modules()
-        if isinstance(module, nn.ConvTranspose2d)
-    )
-    return {
-        "hrnet_gflops": (macs.get(ROOT, 0) + excess) / 2**30,
-        "counted_convention": HRNET_CONVENTION,
-    }
-
-
-def lightweight_flops(network: LightweightHRNet, image: torch.Tensor) -> int:
-    """Count as tools/torchstat of HRNet/Lite-HRNet and ZiyiZhang27/Dite-HRNet.
-
-    Only the last call of each module counts, and functional operations do not.
-    """
-    counts: dict[nn.Module, int] = {}
-
-    def count(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        x = args[0]
-        if isinstance(module, LightweightModule):
-            # The published code upsamples every coarser branch to every finer resolution.
-            pixels = [math.prod(row.shape[2:]) for row in output]
-            counts[module] = sum(n * (len(pixels) - 1 - i) for i, n in enumerate(pixels))
-        elif isinstance(module, DynamicConv):
-            kernel = module.aggregation.weight[0]
-            counts[module] = kernel.numel() * math.prod(output.shape[2:])
-        elif isinstance(module, nn.Conv2d):
-            per_pixel = module.weight.numel() + (0 if module.bias is None else len(module.bias))
-            counts[module] = per_pixel * math.prod(output.shape[2:])
-        elif isinstance(module, nn.BatchNorm2d):
-            counts[module] = 2 * x.numel()
-        elif isinstance(module, nn.ReLU):
-            counts[module] = x.numel()
-        elif isinstance(module, nn.AdaptiveAvgPool2d):
-            counts[module] = x.shape[1] * (x.shape[2] + 1) * (x.shape[3] + 1)
-
-    run_with_hooks(network, image, count, network.modules())
-    return sum(counts.values())
-
-
-def mmcv_flops(network: nn.Module, image: torch.Tensor) -> int:
-    """Count as ``get_model_complexity_info`` of mmcv 1.x, for one image."""
-    counts: list[int] = []
-
-    def count(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            positions = args[0] if isinstance(module, nn.ConvTranspose2d) else output
-            counts.append(module.weight.numel() * math.prod(positions.shape[2:]))
-            counts.append(0 if module.bias is None else output.numel())
-        elif isinstance(module, nn.Linear):
-            counts.append(args[0].numel() * output.shape[-1])
-        elif isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
-            counts.append(2 * output.numel())
-        elif isinstance(module, (nn.ReLU, nn.Upsample)):
-            counts.append(output.numel())
-        elif isinstance(module, nn.MaxPool2d):
-            counts.append(args[0].numel())
-
-    # HRFormer's published attention projects its output by a function, which mmcv does not count.
-    uncounted = {m.out_proj for m in network.modules() if isinstance(m, WindowAttention)}
-    run_with_hooks(network, image, count, (m for m in network.modules() if m not in uncounted))
-    return sum(counts)
-
-
-def run_with_hooks(
-    network: nn.Module, image: torch.Tensor, hook: Hook, modules: Iterable[nn.Module]
-) -> None:
-    """Run the network and call ``hook`` with each of ``modules``, its arguments and its output."""
-    handles = [module.register_forward_hook(hook) for module in modules]
-    with torch.no_grad():
-        network(image)
-    for handle in handles:
-        handle.remove()
-
-
-def published_lines(summary: Mapping[str, Any]) -> list[str]:
-    """Format the published figures of the experiment, if there are any."""
-    published = summary.get("published_mflops")
-    if published is None:
+def split_shape(args: argparse.Namespace) -> list[str]:
+    """Return ``args.shape`` as a setting, and move the settings after its numbers to the others."""
+    if args.shape is None:
         return []
-    tolerance = TOLERANCE if published % 1 else RELATIVE_TOLERANCE * published
-    differs = abs(summary["counted_mflops"] - published) > tolerance
-    return [
-        f"published: {published:g}M{', which this count does not reproduce' if differs else ''}",
-        f"published parameters: {summary['published_mparameters']:g}M, truncated or rounded",
-    ]
+    words = args.shape
+    count = next((i for i, word in enumerate(words) if not word.isdecimal()), len(words))
+    numbers = [int(word) for word in words[:count]]
+    if len(numbers) not in (1, 2) or min(numbers) < 1:
+        expected = "must be height and width in pixels, or one number for a square"
+        raise InputError(f"--shape: {expected}, not {' '.join(words[: max(count, 1)])}")
+    args.opts = [*words[count:], *args.opts]
+    return ["MODEL.IMAGE_SIZE", str([numbers[-1], numbers[0]])]
 
 
-def table(summary: dict[str, Any], by_layer: bool) -> str:
-    """Format the summary as text, without modules that have no parameters and no MACs."""
+def find_published(args: argparse.Namespace, cfg: CfgNode) -> list[Published]:
+    """Return the published costs of the experiment, unless options change it."""
+    file = Path(args.cfg).resolve()
+    if args.opts or not file.is_relative_to(EXPERIMENTS):
+        return []
+    found = load_published().get(file.relative_to(EXPERIMENTS).with_suffix("").as_posix(), [])
+    has_own_size = found and load_config(args.cfg).MODEL.IMAGE_SIZE == cfg.MODEL.IMAGE_SIZE
+    return found if has_own_size else []
+
+
+def compare_published(
+    network: PoseNetwork, height: int, width: int, published: Sequence[Published]
+) -> list[dict[str, Any]]:
+    """Compare published costs with those counted here by the convention of each source."""
+    if not published:
+        return []
+    parameters = inference_parameters(network)
+    calls = record_calls(network, torch.zeros(1, 3, height, width, device="meta"))
+    rows = []
+    for entry in published:
+        costs = (parameters, sum(count_flops(calls, entry.convention).values()))
+        counted = zip(("counted_parameters", "counted_flops"), entry.counted(*costs), strict=True)
+        rows.append({**vars(entry), **dict(counted), "agrees": entry.agrees(*costs)})
+    return rows
+
+
+def write_layers(summary: Mapping[str, Any], name: str) -> None:
+    """Write the costs of all layers, and their sum, to ``name``.csv and ``name``.html."""
+    rows = [COLUMNS]
+    for layer, cost in [*summary["layers"].items(), ("total", summary)]:
+        shapes = [" x ".join(map(str, cost.get(key, []))) for key in ("input", "output")]
+        numbers = [cost.get(key, 0) for key in COLUMNS[4:-1]]
+        rows.append((layer, cost.get("type", ""), *shapes, *numbers, f"{cost['memory_mib']:.4f}"))
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    write_atomically(f"{name}.csv", file.getvalue().encode())
+    write_atomically(f"{name}.html", html_page(summary, rows).encode())
+
+
+def html_page(summary: Mapping[str, Any], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a web page with a table of ``rows``, of which the first is the head."""
+
+    def line(cells: Sequence[Any], tag: str) -> str:
+        return "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells)
+
+    title = html.escape(heading(summary))
+    style = "body{font-family:sans-serif}td:nth-child(n+5){text-align:right}td,th{padding:0 .6em}"
+    notes = (CONVENTION, CONVENTIONS[summary["convention"]].text)
+    return "\n".join(
+        [
+            f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{style}</style>',
+            f"<h1>{title}</h1>",
+            f"<table><tr>{line(rows[0], 'th')}</tr>",
+            *(f"<tr>{line(row, 'td')}</tr>" for row in rows[1:]),
+            "</table>",
+            *(f"<p>{html.escape(note)}</p>" for note in notes),
+            "",
+        ]
+    )
+
+
+def heading(summary: Mapping[str, Any]) -> str:
     height, width = summary["shape"]
+    return f"{summary['network']}, input {height} x {width} (height x width)"
+
+
+def table(summary: Mapping[str, Any], by_layer: bool) -> str:
+    """Format the summary as text, without modules that have no parameters and no MACs."""
     costs = summary["layers" if by_layer else "modules"]
     rows = [(name, cost) for name, cost in costs.items() if cost["parameters"] or cost["macs"]]
     rows.append(("total", summary))
     width_of_names = max(16, *(len(name) + 2 for name, _ in rows))
-    lines = [f"{summary['network']}, input {height} x {width} (height x width)", ""]
+    lines = [heading(summary), ""]
     lines.append(
         f"{'module':<{width_of_names}}{'parameters':>14}{'GMACs':>10}{'activations':>14}{'MiB':>9}"
     )
@@ -310,16 +236,42 @@ def table(summary: dict[str, Any], by_layer: bool) -> str:
         f"{cost['activations']:>14,}{cost['memory_mib']:>9.2f}"
         for name, cost in rows
     ]
-    if "hrnet_gflops" in summary:
-        counted = f"{summary['hrnet_gflops']:.2f} GFLOPs"
-    else:
-        counted = f"{summary['counted_mflops']:.1f}M"
-    lines += ["", *textwrap.wrap(summary["convention"], 80), ""]
-    if summary["counted_convention"] is MMCV_CONVENTION:
-        lines.append(f"mmcv's count: {counted}")
-    else:
-        lines += [f"count by its repository's convention: {counted}", *published_lines(summary)]
-    return "\n".join([*lines, *textwrap.wrap(summary["counted_convention"], 80)])
+    name = summary["convention"]
+    unit = "M" if name == "lightweight" else "G"
+    flops = quantity(summary["flops"], unit, CONVENTIONS[name].giga)
+    notes = [
+        CONVENTION,
+        *training_note(summary["training_only"]),
+        f"FLOPs: {flops}. {CONVENTIONS[name].text}",
+    ]
+    for entry in summary["published"]:
+        notes += published_notes(entry, is_other=entry["convention"] != name)
+    return "\n".join([*lines, *(f"\n{textwrap.fill(note, 80)}" for note in notes)])
+
+
+def training_note(layers: Mapping[str, int]) -> Iterator[str]:
+    """Yield a note that names the layers used only in training, if there are any."""
+    if layers:
+        yield (
+            f"Not included, because used only in training: {', '.join(layers)} "
+            f"({sum(layers.values()):,} parameters)."
+        )
+
+
+def published_notes(entry: Mapping[str, Any], is_other: bool) -> Iterator[str]:
+    """Yield the published costs, those counted here, and why they differ."""
+    figures, counted = (
+        ", ".join(f"{entry[key]} {name}" for key, name in keys if entry[key])
+        for keys in (
+            [("parameters", "parameters"), ("flops", "FLOPs")],
+            [("counted_parameters", "parameters"), ("counted_flops", "FLOPs")],
+        )
+    )
+    yield f"Published in {entry['source']}: {figures}. Counted here in the same way: {counted}."
+    if not entry["agrees"]:
+        yield f"Reason for the difference: {entry['reason'] or 'not known'}."
+    if is_other:
+        yield CONVENTIONS[entry["convention"]].text
 
 
 if __name__ == "__main__":
