@@ -22,6 +22,7 @@ from typing import Any
 import _init_paths
 import torch
 import yaml
+from cli import take_experiment
 from yacs.config import CfgNode
 
 from lib.config import load_config
@@ -107,9 +108,8 @@ def is_rounded(published: str, count: float, giga: float) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
     try:
-        size = split_shape(args)
+        args, size = parse_args(argv)
         cfg = load_config(args.cfg, [*args.opts, *size])
         with torch.device("meta"):
             network = build_model(cfg)
@@ -127,10 +127,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """Return the arguments, and the input size as a setting."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
+    text = "YAML file of the experiment; may also be the first argument, without --cfg"
+    add("--cfg", metavar="FILE", help=text)
     text = "input size in pixels; one number for a square (default: MODEL.IMAGE_SIZE)"
     add("--shape", nargs="+", metavar=("HEIGHT", "WIDTH"), help=text)
     add("--layers", action="store_true", help="list every layer instead of top-level modules")
@@ -138,7 +140,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "write a table of all layers to NAME.csv and NAME.html"
     add("--out-file", metavar="NAME", help=text)
     add("opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML")
-    return parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    size = split_shape(args)
+    take_experiment(parser, args)
+    return args, size
 
 
 def split_shape(args: argparse.Namespace) -> list[str]:

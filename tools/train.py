@@ -30,7 +30,7 @@ from cli import (
     score_test_set,
     set_cudnn,
 )
-from summary_network import summarize, table
+from summary_network import table
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
@@ -49,6 +49,7 @@ from lib.dataset.loading import SceneLoader, TestLoader, test_loader, train_load
 from lib.dataset.photometric import photometric_of
 from lib.models import build_model
 from lib.models.checkpoint import load_pretrained
+from lib.models.costs import summarize
 from lib.utils import distributed, signals, zoo
 from lib.utils.devices import (
     choose_devices,
@@ -342,7 +343,9 @@ def describe_network(cfg: CfgNode, network: torch.nn.Module, log_dir: Path) -> N
     millions, billions = costs["parameters"] / 1e6, costs["macs"] / 1e9
     name = cfg.MODEL.NAME
     logger.info("=> %s: %.2f M parameters, %.2f GMACs per image", name, millions, billions)
-    logging.getLogger("config").info(table({"network": name, **costs}, by_layer=False))
+    logging.getLogger("config").info(
+        table({"network": name, "published": [], **costs}, by_layer=False)
+    )
     if cfg.TRAIN.LOG_GRAPH:
         try:
             from torch.utils.tensorboard import SummaryWriter
