@@ -14,6 +14,12 @@ if workers > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
+@pytest.fixture(autouse=True)
+def trusted(monkeypatch):
+    """Trust TorchScript files: the tests write them."""
+    monkeypatch.setenv("HRPOSE_TRUST_TORCHSCRIPT", "1")
+
+
 @pytest.fixture
 def quick_shapes(monkeypatch):
     """Networks for the meta device: weights stay as PyTorch makes them, and batch norms only check

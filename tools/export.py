@@ -29,7 +29,7 @@ from lib.config import is_bottom_up, load_config, skeleton_of
 from lib.core import build_task
 from lib.core.backends import TorchBackend, build_backend, load_network, network_backend
 from lib.core.codecs import build_codec
-from lib.core.exported import Description
+from lib.core.exported import Description, trust_torchscript
 from lib.deploy.export import EXPORTERS, MAIN_SUFFIX, decoding_network, export
 from lib.deploy.parity import (
     Difference,
@@ -146,6 +146,7 @@ def check(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchBackend)
     Raises:
         InputError: they are too large.
     """
+    trust_torchscript()
     backend = build_backend(cfg, skeleton, path)
     real, source = real_crops(cfg, max(BATCHES))
     random = random_crops(cfg.MODEL.IMAGE_SIZE, max(BATCHES))
@@ -167,6 +168,7 @@ def check_scenes(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchB
     Raises:
         InputError: they are too large.
     """
+    trust_torchscript()
     task = build_task(cfg, build_backend(cfg, skeleton, path))
     expected = build_task(cfg, reference)
     images, source = real_scenes(cfg, max(BATCHES))

@@ -273,7 +273,13 @@ def build_loaders(
         test_batches = test_loader(test_set, batch_size, workers, pin_memory)
     batch_size = cfg.TRAIN.BATCH_SIZE_PER_GPU * len(devices)
     train_batches = train_loader(
-        train_set, batch_size, workers, cfg.TRAIN.SHUFFLE, pin_memory, len(devices)
+        train_set,
+        batch_size,
+        workers,
+        cfg.TRAIN.SHUFFLE,
+        pin_memory,
+        len(devices),
+        cfg.DATASET.MAX_BROKEN,
     )
     return train_batches, test_batches
 

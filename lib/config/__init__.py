@@ -22,6 +22,7 @@ from lib.config.joints import resolve_joints, skeleton_of
 from lib.config.networks import EXTRA
 from lib.utils.download import is_url
 from lib.utils.errors import InputError
+from lib.utils.files import check_path, read_regular
 
 __all__ = ["is_bottom_up", "load_config", "skeleton_of"]
 
@@ -43,6 +44,13 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         InputError: if a file cannot be read, a key does not exist or a value is invalid. The
             message names the file (or the command line), the key and the expected value.
     """
+    try:
+        return _load_config(path, opts)
+    except RecursionError:
+        raise InputError(f"{path}: is nested too deeply, or refers to itself") from None
+
+
+def _load_config(path: str | Path, opts: Sequence[str]) -> CfgNode:
     layers = _read_layers(Path(path))
     layers.append(("command line", _options_tree(opts)))
     if _network_name(layers, "") == higher_hrnet.NAME:
@@ -68,6 +76,7 @@ def is_bottom_up(cfg: CfgNode) -> bool:
 
 def _read_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, dict]]:
     """Return (file, content) of the file and its bases, starting with the outermost base."""
+    check_path(path)
     if path.resolve() in seen:
         raise InputError(f"{path}: circular {BASE_KEY}: the file is its own base")
     tree = _read_yaml(path)
@@ -81,7 +90,7 @@ def _read_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, dic
 
 def _read_yaml(path: Path) -> dict:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.safe_load(read_regular(path).decode())
     except OSError as error:
         raise InputError(f"{path}: cannot read the experiment: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or an invalid date
@@ -264,6 +273,7 @@ def _check(cfg: CfgNode, source: str) -> None:
     for name in ("COLOR", "GRAY", "BLUR", "NOISE", "JPEG", "ERASE"):
         probability = cfg.DATASET[f"PROB_{name}"]
         require(0 <= probability <= 1, f"DATASET.PROB_{name}", "from 0 to 1")
+    require(0 <= cfg.DATASET.MAX_BROKEN < 1, "DATASET.MAX_BROKEN", "at least 0 and below 1")
     require(cfg.TRAIN.CHECKPOINT_EVERY >= 0, "TRAIN.CHECKPOINT_EVERY", "0 minutes or more")
     require(cfg.TRAIN.KEEP > 0, "TRAIN.KEEP", "at least 1")
     require(0 <= cfg.TRAIN.EMA < 1, "TRAIN.EMA", "0 (off) or a decay below 1, such as 0.999")

@@ -59,6 +59,7 @@ _C.DATASET.DATASET = "mpii"  # a key of lib.dataset.DATASETS, or any name for yo
 _C.DATASET.TRAIN_SET = "train"
 _C.DATASET.TEST_SET = "valid"
 _C.DATASET.DATA_FORMAT = "jpg"  # jpg, png or zip (images/<set>.zip instead of a folder)
+_C.DATASET.MAX_BROKEN = 0.01  # share of broken images that training replaces by others
 _C.DATASET.SELECT_DATA = False  # train only on people whose joints are well centred in their box
 _C.DATASET.FLIP = True  # mirror half of the training samples
 _C.DATASET.SCALE_FACTOR = 0.25  # std of the random scale, clipped at one std

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from lib.utils.errors import InputError
 
 METADATA_KEY = "hrpose"
 PRECISIONS = ("float32", "bfloat16")
+TRUST = "HRPOSE_TRUST_TORCHSCRIPT"  # environment variable
 
 NETWORK_KEYS = ("MODEL.NAME", "MODEL.HEAD", "MODEL.TARGET_TYPE", "MODEL.NUM_JOINTS")
 CROP_KEYS = ("MODEL.IMAGE_SIZE", "MODEL.HEATMAP_SIZE", "MODEL.SIMDR_SPLIT_RATIO")
@@ -212,22 +214,41 @@ def openvino_settings(precision: str) -> dict[str, Any]:
 
 
 class TorchScriptRunner(Runner):
-    """Runner with PyTorch on the CPU, the device that the file was traced on."""
+    """Runner with PyTorch on the CPU, the device that the file was traced on.
+
+    A TorchScript file is a program, which can for example write files. It is opened only if the
+    environment variable HRPOSE_TRUST_TORCHSCRIPT is 1.
+    """
 
     def __init__(self, path: Path, precision: str, device: torch.device) -> None:
+        if os.environ.get(TRUST) != "1":
+            raise InputError(
+                f"{path}: a TorchScript file can run any code that PyTorch has; if you trust it, "
+                f"set the environment variable {TRUST}=1, or export to ONNX or OpenVINO instead"
+            )
         extra = {METADATA_KEY: ""}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # newer versions of PyTorch deprecate TorchScript
             self._module = _open(
                 path, lambda: torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
             )
+        self._path = path
         stored = extra[METADATA_KEY]
         text = stored.decode(errors="replace") if isinstance(stored, bytes) else stored
         self.description = Description.from_json(path, text)
 
     @torch.inference_mode()
     def _run(self, x: Tensor) -> Outputs:
-        return as_outputs(self._module(x))
+        try:
+            return as_outputs(self._module(x))
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1:]
+            raise InputError(f"{self._path}: cannot run: {' '.join(reason)}") from None
+
+
+def trust_torchscript() -> None:
+    """Let this process open TorchScript files; for programs that wrote these files themselves."""
+    os.environ[TRUST] = "1"
 
 
 RUNNERS: dict[str, Callable[[Path, str, torch.device], Runner]] = {

@@ -113,6 +113,10 @@ class Predictor:
         if not isinstance(image, (list, tuple)):
             return self._predict([image], [boxes], [box_scores])[0]
         for name, lists in (("boxes", boxes), ("box_scores", box_scores)):
+            if lists is not None and not isinstance(lists, (Sequence, np.ndarray)):
+                raise InputError(
+                    f"{name}: must be a list with an entry for each image, not {lists}"
+                )
             if lists is not None and len(lists) != len(image):
                 raise InputError(
                     f"{name}: got {len(lists)} lists of {name.removeprefix('box_')} for "
@@ -235,11 +239,8 @@ def _experiment(
 
 def _check_boxes(boxes: Boxes) -> np.ndarray:
     """Return ``boxes`` as (N, 4) float64, or raise an InputError."""
-    try:
-        values = np.asarray(boxes, np.float64)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"boxes must be an (N, 4) array of x, y, width, height: {error}") from None
-    if values.size % 4 or (values.ndim > 1 and values.shape[-1] != 4):
+    values = _as_array(boxes, "boxes must be an (N, 4) array of x, y, width, height")
+    if not values.ndim or values.size % 4 or (values.ndim > 1 and values.shape[-1] != 4):
         raise InputError(f"boxes must be (N, 4): x, y, width, height; not {values.shape}")
     values = values.reshape(-1, 4)
     is_valid = is_valid_box(values)
@@ -260,7 +261,7 @@ def _check_scores(scores: Sequence[float] | None, count: int) -> np.ndarray:
     """
     if scores is None:
         return np.ones(count)
-    values = np.asarray(scores, np.float64).reshape(-1)
+    values = _as_array(scores, "box_scores must be numbers").reshape(-1)
     if len(values) != count:
         raise InputError(
             f"box_scores: got {len(values)} scores for {count} boxes; give one for each box"
@@ -268,8 +269,22 @@ def _check_scores(scores: Sequence[float] | None, count: int) -> np.ndarray:
     return values
 
 
+def _as_array(values: object, expected: str) -> np.ndarray:
+    """Return ``values`` as float64, or raise an InputError that begins with ``expected``."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+    try:
+        return np.asarray(values, np.float64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"{expected}: {error}") from None
+
+
 def _as_bgr(image: Image) -> np.ndarray:
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu().numpy()
     if not isinstance(image, np.ndarray):
+        if not isinstance(image, (str, Path)):
+            raise InputError(f"an image must be a path or an array, not a {type(image).__name__}")
         return read_image(str(image), apply_exif=True)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise InputError(

@@ -24,7 +24,15 @@ logger = logging.getLogger(__name__)
 # Settings that may change between a checkpoint and its resumption without a remark.
 FREE_KEYS = (
     *("OUTPUT_DIR", "LOG_DIR", "DATA_DIR", "GPUS", "WORKERS", "PRINT_FREQ", "AUTO_RESUME"),
-    *("PIN_MEMORY", "CUDNN", "DEBUG", "TEST", "MODEL.PRETRAINED", "TRAIN.END_EPOCH"),
+    *(
+        "PIN_MEMORY",
+        "CUDNN",
+        "DEBUG",
+        "TEST",
+        "MODEL.PRETRAINED",
+        "TRAIN.END_EPOCH",
+        "DATASET.MAX_BROKEN",
+    ),
     *("TRAIN.RESUME", "TRAIN.CHECKPOINT", "TRAIN.CHECKPOINT_EVERY", "TRAIN.KEEP"),
     *("TRAIN.EVAL_INTERVAL", "TRAIN.LOG_GRAPH"),
 )

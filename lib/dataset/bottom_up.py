@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from lib.dataset.broken import read_or_replace
 from lib.dataset.image import read_image
 from lib.dataset.scenes import label_mask
 from lib.dataset.source import Source
@@ -101,11 +102,15 @@ class SceneDataset(Dataset):
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         epoch, number = key if isinstance(key, tuple) else (0, key)
         index = int(self.images[number])
-        path = self.table.paths[index].decode()
-        image = read_image(path)
         if self.augmentation is None:
-            return scene_batch(image, index, self.size, self.scales, path)
-        return self._sample(image, index, epoch)
+            path = self.table.paths[index].decode()
+            return scene_batch(read_image(path), index, self.size, self.scales, path)
+        image, used = read_or_replace(self._path, number, len(self))
+        sample = self._sample(image, int(self.images[used]), epoch)
+        return {**sample, "replaces": torch.tensor(-1 if used == number else index)}
+
+    def _path(self, number: int) -> str:
+        return self.table.paths[self.images[number]].decode()
 
     def image_files(self, indices: Sequence[int]) -> list[str]:
         """Return the files of the images ``indices``."""

@@ -1,6 +1,7 @@
 """Reading images from files and zip archives."""
 
 import os
+import re
 import struct
 import zipfile
 import zlib
@@ -11,10 +12,12 @@ import cv2
 import numpy as np
 
 from lib.utils.errors import InputError
+from lib.utils.files import check_path, read_regular
 
 ZIP_MARK = ".zip@"
 # OpenCV 4 cannot warp images with a longer side; OpenCV 5 crashes on images above 2^31 bytes.
 MAX_SIDE, MAX_PIXELS = 32766, (2**31 - 1) // 3
+MAX_BYTES = 1 << 28  # of an image file
 PNG = b"\x89PNG\r\n\x1a\n"
 
 # Raised by zipfile for a file that is not a zip archive, damaged or truncated data, encryption, and
@@ -63,9 +66,15 @@ def image_paths(folder: str, names: Sequence[str], data_format: str) -> np.ndarr
 
     Args:
         data_format: ``jpg``; ``png`` replaces the names' suffix; ``zip`` reads ``folder``.zip.
+
+    Raises:
+        InputError: if a name leads out of the folder.
     """
     if data_format == "png":
         names = [str(Path(name).with_suffix(".png")) for name in names]
+    for name in names:
+        if name.startswith(("/", "\\")) or (".." in name and ".." in re.split(r"[/\\]", name)):
+            raise InputError(f"{folder}: the image name {name} leads out of this folder")
     place = f"{folder}.zip@" if data_format == "zip" else folder
     return np.array([f"{place}/{name}".encode() for name in names])
 
@@ -85,7 +94,7 @@ def _read_bytes(path: str) -> bytes:
     try:
         if mark:
             return _read_member(f"{archive}.zip", member.lstrip("/"))
-        return Path(path).read_bytes()
+        return read_regular(path, MAX_BYTES)
     except FileNotFoundError:
         name, kind = (f"{archive}.zip", "archive") if mark else (path, "image")
         raise InputError(f"{name}: there is no such {kind}") from None
@@ -97,12 +106,18 @@ def _read_member(archive: str, member: str) -> bytes:
     # Forked processes share the file position, so each process opens the archive itself.
     key = (os.getpid(), archive)
     if key not in _archives:
+        check_path(archive)
         _archives[key] = zipfile.ZipFile(archive)
     for name in (member, f"{Path(archive).stem}/{member}"):
         try:
-            return _archives[key].read(name)
+            info = _archives[key].getinfo(name)
         except KeyError:
             continue
+        if info.file_size > MAX_BYTES:
+            raise InputError(
+                f"{archive}: {name} has {info.file_size} bytes; the limit is {MAX_BYTES}"
+            )
+        return _archives[key].read(info)
     raise InputError(f"{archive}: the archive has no {member}")
 
 

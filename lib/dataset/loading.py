@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from lib.dataset.bottom_up import SceneDataset
+from lib.dataset.broken import BrokenImages
 from lib.dataset.top_down import TopDownDataset
 from lib.utils import distributed
 from lib.utils.errors import InputError
@@ -57,12 +58,13 @@ def train_loader(
     shuffle: bool = True,
     pin_memory: bool = False,
     devices: int = 1,
+    max_broken: float = 0.0,
 ) -> DataLoader:
     """Return a loader of training batches; set ``loader.sampler.epoch`` before each epoch.
 
     The last batch is dropped if it would leave one of ``devices`` with a single sample, because
     batch norm over a 1x1 map cannot compute a variance from it. In distributed training each
-    process loads its own share.
+    process loads its own share. Broken images are replaced, up to a share of ``max_broken``.
     """
     sampler = EpochSampler(
         len(dataset), shuffle, dataset.seed, distributed.rank(), distributed.world_size()
@@ -72,6 +74,7 @@ def train_loader(
     leaves_one = rest > 0 and (share == 1 or rest % share == 1)
     return _Loader(
         dataset,
+        broken=BrokenImages(dataset, max_broken),
         batch_size=batch_size,
         drop_last=leaves_one and len(sampler) > batch_size,
         sampler=sampler,
@@ -164,7 +167,10 @@ test_loader.__test__ = False  # keeps pytest from collecting this function
 class _Loader(DataLoader):
     """A DataLoader that reports errors of its workers in one line."""
 
-    def __init__(self, dataset: Dataset, num_workers: int, **options: Any) -> None:
+    def __init__(
+        self, dataset: Dataset, num_workers: int, broken: BrokenImages | None = None, **options: Any
+    ) -> None:
+        self._broken = broken
         timeout = WORKER_TIMEOUT if num_workers else 0
         super().__init__(
             dataset,
@@ -177,7 +183,10 @@ class _Loader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         try:
-            yield from super().__iter__()
+            for batch in super().__iter__():
+                if self._broken is not None:
+                    self._broken.count(batch.pop("replaces"))
+                yield batch
         except InputError as error:  # PyTorch prepends the traceback to a worker's message
             _, mark, message = str(error).rpartition(f"{InputError.__name__}: ")
             if not mark:

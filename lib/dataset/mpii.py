@@ -22,7 +22,7 @@ from lib.keypoints.metrics import PCKH_COLUMNS, pckh
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import MPII
 from lib.utils.errors import InputError
-from lib.utils.files import first_existing, write_atomically
+from lib.utils.files import first_existing, read_regular, write_atomically
 from lib.utils.reading import read_json
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class MpiiKeypoints:
         """
         path = self._ground_truth_file
         try:
-            file = loadmat(io.BytesIO(path.read_bytes()))
+            file = loadmat(io.BytesIO(read_regular(path)))
             names = tuple(str(np.ravel(name)[0]) for name in np.ravel(file["dataset_joints"]))
             corners = file["headboxes_src"].astype(np.float64)
             joints = file["pos_gt_src"].transpose(2, 0, 1).astype(np.float64)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from lib.dataset.broken import read_or_replace
 from lib.dataset.image import read_image
 from lib.dataset.source import Source
 from lib.keypoints.geometry import (
@@ -61,6 +62,8 @@ class TopDownDataset(Dataset):
         score: float32, detection score.
         index: int64, row in ``source.table``.
         image_index: int64, index of the image in ``source.table.paths``.
+        replaces: int64, in training: row of a sample with a broken image that this one replaces,
+            else -1.
 
     A training sample depends only on (seed, epoch, row). The order of samples, the number of
     workers and resuming a run do not change it. ``augmentation`` is None for evaluation.
@@ -81,7 +84,11 @@ class TopDownDataset(Dataset):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, torch.Tensor]:
         epoch, row = key if isinstance(key, tuple) else (0, key)
-        return self._sample(row, read_image(self.table.path(row)), epoch)
+        if self.augmentation is None:
+            return self._sample(row, read_image(self.table.path(row)), epoch)
+        image, used = read_or_replace(self.table.path, row, len(self))
+        sample = self._sample(used, image, epoch)
+        return {**sample, "replaces": torch.tensor(-1 if used == row else row)}
 
     def image_files(self, rows: Sequence[int]) -> list[str]:
         """Return the image files of the samples ``rows``."""

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from lib.utils.errors import InputError
-from lib.utils.files import write_atomically
+from lib.utils.files import check_path, write_atomically
 from lib.utils.zoo import download_hint
 
 EXPORT_SUFFIXES = (".onnx", ".xml", ".ts", ".torchscript")  # written by tools/export.py
@@ -43,6 +44,9 @@ def read(path: Path) -> dict[str, Any]:
             f"{path}: contains no training state (epoch, state_dict, optimizer), so training "
             "cannot resume from it"
         )
+    epoch = state["epoch"]
+    if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
+        raise InputError(f"{path}: its epoch must be a number from 0, not {epoch!r}")
     return state
 
 
@@ -58,6 +62,9 @@ def read_file(path: Path) -> Any:
             f"{path}: is an exported network, not a checkpoint; run it with Predictor or "
             "tools/demo.py"
         )
+    check_path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: is a pipe or device, not a file")
     try:
         with path.open("rb") as file:
             start = file.read(24)
@@ -68,10 +75,26 @@ def read_file(path: Path) -> Any:
     if not start.startswith(MAGIC_BYTES):
         reason = f"it begins with {start!r}" if start else "it is empty"
         raise InputError(f"{path}: not a PyTorch checkpoint: {reason}; download it again")
+    _check_integrity(path)
     try:
         return _load(path)
     except Exception as error:  # a damaged file can raise anything
         raise InputError(f"{path}: {_read_error(error)}") from None
+
+
+def _check_integrity(path: Path) -> None:
+    """Raise InputError if a checksum in the archive is wrong: PyTorch does not check them."""
+    if not zipfile.is_zipfile(path):  # a plain pickle of old versions has none
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
+        raise InputError(f"{path}: damaged ({error}); download or copy it again") from None
+    if broken is not None:
+        raise InputError(
+            f"{path}: damaged: the checksum of {broken} is wrong; download or copy it again"
+        )
 
 
 def _load(path: Path) -> Any:

@@ -1,5 +1,9 @@
 """The exception for errors that the user can fix."""
 
+import re
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
 
 class InputError(Exception):
     """Invalid input: a file, setting or value that cannot be used.
@@ -7,3 +11,14 @@ class InputError(Exception):
     The message is one line that says what is wrong, where (file, key, image id), and how to fix it.
     The commands in ``tools/`` print it without a traceback and exit with code 1.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def printable(text: str, kept: str = "") -> str:
+    """Replace control characters, except ``kept``, by escapes such as ``\\x1b``.
+
+    A file name could otherwise send commands to the terminal.
+    """
+    return _CONTROL.sub(lambda m: m[0] if m[0] in kept else repr(m[0])[1:-1], text)

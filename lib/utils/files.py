@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -55,6 +56,29 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], Non
             content(file)
         else:
             file.write(content)
+
+
+def read_regular(path: str | Path, max_bytes: int | None = None) -> bytes:
+    """Read a file, unless it is a pipe or device, which could block or never end.
+
+    Raises:
+        InputError: it is no regular file, or has more than ``max_bytes``.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    check_path(path)
+    info = path.stat()
+    if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):
+        raise InputError(f"{path}: is a pipe or device, not a file")
+    if max_bytes is not None and info.st_size > max_bytes:
+        raise InputError(f"{path}: has {info.st_size} bytes; the limit is {max_bytes}")
+    return path.read_bytes()
+
+
+def check_path(path: str | Path) -> None:
+    """Raise InputError if the path contains a NUL character, which no file name can."""
+    if "\0" in str(path):
+        raise InputError(f"{path}: a file name must not contain NUL characters")
 
 
 def first_existing(root: str | Path, names: Sequence[str], suffix: str = "") -> Path:

@@ -13,7 +13,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from yacs.config import CfgNode
 
 from lib.utils import distributed
-from lib.utils.errors import InputError
+from lib.utils.errors import InputError, printable
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ def start_log(folder: Path, name: str, phase: str) -> Path:
         raise InputError(f"{path}: cannot write: {error.strerror}") from None
     # Ignore errors of the log itself. On a full disk, for example, writing results reports it.
     logging.raiseExceptions = False
-    file.setFormatter(logging.Formatter("%(asctime)-15s %(message)s"))
+    file.setFormatter(_Formatter("%(asctime)-15s %(message)s"))
     console = console_handler()
     # The settings are a hundred lines; they only go to the file.
     console.addFilter(lambda record: record.name != "config")
@@ -82,8 +82,15 @@ def log_to(*handlers: logging.Handler) -> None:
 def console_handler() -> logging.Handler:
     """Return a handler that prints plain messages to standard output."""
     console = logging.StreamHandler(sys.stdout)
-    console.setFormatter(logging.Formatter("%(message)s"))
+    console.setFormatter(_Formatter("%(message)s"))
     return console
+
+
+class _Formatter(logging.Formatter):
+    """Formatter that escapes control characters, which may be in names of files and joints."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), kept="\n\t")
 
 
 def progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:

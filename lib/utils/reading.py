@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from lib.utils.errors import InputError
+from lib.utils.files import read_regular
 
 T = TypeVar("T")
 
@@ -67,7 +68,7 @@ def encode_json(value: Any) -> bytes:
 
 def _read(path: str | Path, what: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return read_regular(path)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file ({what})") from None
     except OSError as error:

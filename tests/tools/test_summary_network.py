@@ -130,7 +130,7 @@ def test_bad_input_is_one_line_and_exit_code_1(tool, experiment, capsys, options
 
 
 def test_the_experiment_may_be_the_first_argument(tool, capsys):
-    path = str(Path("experiments") / "figures" / "hrnet" / "quickstart.yaml")
+    path = str(COCO.parent / "figures" / "hrnet" / "quickstart.yaml")
     for words in ([path, "--shape", "64", "32"], ["--shape", "64", "32", path]):
         assert tool.main(words) == 0
         assert "input 64 x 32" in capsys.readouterr().out

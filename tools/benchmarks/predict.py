@@ -15,7 +15,7 @@ from benchmarks.measure import Row, fastest, wall_clock
 from lib.config import load_config, skeleton_of
 from lib.core.backends import Backend, build_backend, load_network, network_backend
 from lib.core.codecs import build_codec
-from lib.core.exported import Description
+from lib.core.exported import Description, trust_torchscript
 from lib.core.inference import Predictor
 from lib.dataset.image import read_image
 from lib.deploy.export import MAIN_SUFFIX, ONNX, OPENVINO, TORCHSCRIPT, decoding_network, export
@@ -89,6 +89,7 @@ def make_backends(cfg: CfgNode, weights: dict, folder: Path) -> dict[str, Backen
             (folder / kind).with_suffix(suffix).write_bytes(content)
         return (folder / kind).with_suffix(MAIN_SUFFIX[kind])
 
+    trust_torchscript()
     makers = {
         PLAIN: lambda: build_backend(cfg, skeleton, weights, fold=False),
         FOLDED: lambda: network_backend(cfg, folded, codec),

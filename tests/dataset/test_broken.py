@@ -1,0 +1,70 @@
+"""Broken images in training."""
+
+import logging
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from lib.config import load_config
+from lib.dataset import build_dataset, loading
+from lib.dataset.loading import train_loader
+from lib.utils.errors import InputError
+from tests import tiny
+
+
+@pytest.fixture(params=["experiment", "scenes"])
+def dataset(request, tmp_path):
+    """Five images of two people, the second broken: crops, or whole images."""
+    tiny.write_coco(tmp_path, images=5)
+    cfg = load_config(getattr(tiny, request.param)(tmp_path / "tiny.yaml", tmp_path))
+    (tmp_path / "images" / "val2017" / "000000000002.jpg").write_bytes(b"\xff\xd8 no image")
+    return build_dataset(cfg, "val2017", is_train=True)
+
+
+def indices(loader) -> list[int]:
+    return torch.cat([batch["index"] for batch in loader]).tolist()
+
+
+def test_a_broken_image_is_replaced_by_the_next_and_logged_once(dataset, caplog):
+    loader = train_loader(dataset, 2, 0, shuffle=False, max_broken=0.2)
+    with caplog.at_level(logging.WARNING):
+        first, second = indices(loader), indices(loader)
+    is_scene = len(dataset) == 5
+    expected = [0, 2, 2, 3] if is_scene else [0, 1, 4, 4, *range(4, 10)]
+    assert first == second == expected
+    (record,) = caplog.records
+    assert "000000000002.jpg" in record.getMessage()
+
+
+def test_too_many_broken_images_are_an_error(dataset):
+    loader = train_loader(dataset, 2, 0, shuffle=False, max_broken=0.1)
+    with pytest.raises(InputError, match=r"000000000002\.jpg: .*1 of 5 images are broken.*0\.1\)"):
+        indices(loader)
+
+
+class _Failing(torch.utils.data.Dataset):
+    def __init__(self, action) -> None:
+        self._action = action
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, _) -> torch.Tensor:
+        self._action()
+        return torch.zeros(1)
+
+
+def test_a_killed_worker_is_one_line():
+    loader = loading._Loader(_Failing(lambda: os.kill(os.getpid(), signal.SIGKILL)), 1)
+    with pytest.raises(InputError, match="process was killed, usually .*WORKERS"):
+        list(loader)
+
+
+def test_a_worker_that_hangs_is_one_line(monkeypatch):
+    monkeypatch.setattr(loading, "WORKER_TIMEOUT", 0.5)
+    loader = loading._Loader(_Failing(lambda: time.sleep(2)), 1)
+    with pytest.raises(InputError, match=r"has not answered for 0\.5 seconds.*WORKERS 0"):
+        list(loader)
