@@ -10,13 +10,14 @@ the other their keypoints. --input takes images, videos, folders, camera numbers
 as 'photos/*.jpg'.
 
 Writes the images and videos with skeletons, and results.json in COCO's results layout, to
-output/demo/<experiment>/. With --annotations it also writes keypoint errors and a contact
-sheet of the worst images. See docs/demo.md for details.
+output/demo/<experiment>/; with --show, also to a window. With --annotations it also writes
+keypoint errors and a contact sheet of the worst images. See docs/demo.md for details.
 """
 
 import argparse
 import contextlib
 import logging
+import math
 import re
 import sys
 import time
@@ -26,7 +27,6 @@ from pathlib import Path
 import _init_paths  # noqa: F401
 import torch
 from cli import experiment_parser, model_file, parse_experiment, run, set_cudnn
-from tqdm import tqdm
 from yacs.config import CfgNode
 
 from lib.analysis.accuracy import Accuracy
@@ -38,7 +38,15 @@ from lib.keypoints.skeletons import SKELETONS, Skeleton
 from lib.media.boxes import BoxFile
 from lib.media.detectors import BUILT_IN, build_detector
 from lib.media.ground_truth import GroundTruth
-from lib.media.output import DrawingWriter, ResultsWriter
+from lib.media.live import FrameRate, Window, check_windows
+from lib.media.output import (
+    COLORS,
+    PeopleDrawer,
+    Pictures,
+    PictureWriter,
+    ResultsWriter,
+    TableWriter,
+)
 from lib.media.people import (
     BoxSource,
     annotated_items,
@@ -49,7 +57,14 @@ from lib.media.people import (
     whole_images,
 )
 from lib.media.tracking import VideoTracker
-from lib.media.video import Frame, count_frames, find_items, read_frames, silence_opencv
+from lib.media.video import (
+    ErrorReporter,
+    Frame,
+    count_frames,
+    find_items,
+    read_frames,
+    silence_opencv,
+)
 from lib.models import shipped
 from lib.utils.devices import choose_devices, keep_memory
 from lib.utils.errors import InputError
@@ -59,27 +74,10 @@ from lib.utils.logs import experiment_folders, experiment_name, progress, start_
 logger = logging.getLogger(__name__)
 
 PERSON = 1  # COCO's category
+MIN_RATE = 0.01  # frames per second; OpenCV does not write videos of much lower rates
+TABLE = "pose-data.csv"  # its name in HRNet's demo/inference.py
 
 SETTINGS = default_config()
-
-
-class ErrorReporter:
-    """Count errors and report each in one line on standard error, without stopping."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self, message: str) -> None:
-        self.count += 1
-        tqdm.write(f"error: {message}", file=sys.stderr)
-
-    @contextlib.contextmanager
-    def caught(self) -> Iterator[None]:
-        """Report an InputError raised in the block and continue."""
-        try:
-            yield
-        except InputError as error:
-            self(str(error))
 
 
 def main() -> None:
@@ -104,11 +102,11 @@ def main() -> None:
     weights = choose_weights(args, cfg)
     predictor = Predictor(cfg, weights, device, precision=args.precision)
     logger.info("=> %s: results go to %s", weights, folder)
-    frames = set_image_ids(
-        read_frames(items, problems, is_upright=annotated is None), items, annotated
-    )
-    total = count_frames(items)
-    size = 1 if total is None else args.batch  # a camera's frame must not wait for a batch to fill
+    frames = read_frames(items, problems, annotated is None, args.inference_fps)
+    frames = set_image_ids(frames, items, annotated)
+    total = count_frames(items, args.inference_fps)
+    # A frame that somebody watches must not wait for a batch to fill.
+    size = 1 if total is None or args.show else args.batch
     found = predict_frames(frames, box_source, predictor, size)
     # Predictions are in the order of the annotations if these are the only source of boxes.
     is_in_order = not (args.boxes or args.detector or is_bottom_up(cfg))
@@ -168,6 +166,20 @@ def demo_parser() -> argparse.ArgumentParser:
     )
     add("--scores", action="store_true", help="write scores next to the joints")
     add("--draw-boxes", action="store_true", help="draw boxes in images (default: only in videos)")
+    text = "colors of skeletons: left and right side (default), or one for each person"
+    add("--color-by", choices=COLORS, default=COLORS[0], help=text)
+    add("--show", action="store_true", help="show the frames in a window; q or Esc ends the run")
+    text = "write the measured frames per second into the pictures"
+    add("--show-fps", "--showFps", action="store_true", help=text)
+    add(
+        "--inference-fps",
+        "--inferenceFps",
+        type=float,
+        default=math.inf,
+        metavar="N",
+        help="process at most N frames per second of a video (default: all)",
+    )
+    add("--csv", action="store_true", help="also write the keypoints to pose-data.csv")
     add("--no-pictures", action="store_true", help="do not write images or videos")
     add("--smooth", action="store_true", help="smooth the joints in videos")
     add("--no-track", action="store_true", help="do not track people in videos")
@@ -204,11 +216,17 @@ def check_options(args: argparse.Namespace) -> None:
         raise InputError("--smooth: needs tracking; omit --no-track")
     if args.batch < 1:
         raise InputError(f"--batch: must be 1 or more, not {args.batch}")
+    if not args.inference_fps >= MIN_RATE:
+        raise InputError(f"--inference-fps: must be {MIN_RATE} or more, not {args.inference_fps:g}")
     if args.detector_threshold is not None and args.detector in (None, "none") and not args.boxes:
         raise InputError("--detector-threshold: needs --detector or --boxes")
     for word in ("detector_weights", "detector_classes"):
         if getattr(args, word) and args.detector in (None, "none"):
             raise InputError(f"--{word.replace('_', '-')}: needs --detector")
+    if args.show_fps and args.no_pictures and not args.show:
+        raise InputError("--show-fps: needs --show, or omit --no-pictures")
+    if args.show:
+        check_windows()
 
 
 def is_built_in(args: argparse.Namespace) -> bool:
@@ -286,54 +304,62 @@ def write_all(
     is_in_order: bool,
     problems: ErrorReporter,
 ) -> None:
-    """Write all results. After Ctrl-C or an error, finished results are kept."""
-    pictures = None
-    if not args.no_pictures:
-        options = (args.threshold, args.scores, args.draw_boxes)
-        pictures = DrawingWriter(folder / "pictures", skeleton, *options)
+    """Write and show all results. After Ctrl-C or an error, finished results are kept."""
+    pictures = build_pictures(args, folder, skeleton, problems)
     follow = None if args.no_track else VideoTracker(skeleton, args.threshold, args.smooth)
     accuracy = Accuracy(skeleton) if annotated is not None else None
-    start, count, empty, failure = time.monotonic(), 0, 0, None
-    with atomic_file(folder / "results.json") as file:
+    start, failure = time.monotonic(), None
+    with contextlib.ExitStack() as files:
+        file = files.enter_context(atomic_file(folder / "results.json"))
         results = ResultsWriter(file, annotated.categories[0] if annotated else PERSON)
+        table = None
+        if args.csv:
+            table = TableWriter(files.enter_context(atomic_file(folder / TABLE)), skeleton)
         try:
             with contextlib.closing(found):
                 for frame, poses in progress(found, total, "frames"):
-                    count += 1
-                    empty += not len(poses)
                     numbers = follow(frame, poses) if follow else []
                     known = annotated.people(frame.image_id) if annotated else []
                     categories = [one.category_id for one in known] if is_in_order else []
                     results.add(frame, poses, numbers, categories)
+                    if table is not None:
+                        table.add(frame, poses, numbers)
                     if accuracy is not None:
                         accuracy.add(frame.item.name, frame.image, poses, known, is_in_order)
-                    if pictures is not None:
-                        with problems.caught():
-                            pictures.write(frame, poses, numbers)
+                    if not pictures.add(frame, poses, numbers):
+                        break
         except BaseException as error:
-            if not count:
+            if not results.frames:
                 raise
             failure = error
         results.close()
-    if pictures is not None:
-        with problems.caught():
-            pictures.close()
+    pictures.close()
     seconds = time.monotonic() - start
-    rate = count / max(seconds, 1e-9)
     logger.info(
         "=> %d people in %d frames (%d without people), %.1f s, %.1f frames/s: %s",
-        results.count,
-        count,
-        empty,
+        results.people,
+        results.frames,
+        results.empty_frames,
         seconds,
-        rate,
+        results.frames / max(seconds, 1e-9),
         folder / "results.json",
     )
-    if accuracy is not None and count:
+    if accuracy is not None and results.frames:
         logger.info(accuracy.write(folder))
-        logger.info("=> errors.csv, errors_by_joint.csv and worst.jpg: %s", folder)
+        logger.info("=> tables of errors and worst.jpg: %s", folder)
     if failure is not None:
         raise failure
+
+
+def build_pictures(
+    args: argparse.Namespace, folder: Path, skeleton: Skeleton, problems: ErrorReporter
+) -> Pictures:
+    """Return the output of drawn frames that the options select."""
+    rate = FrameRate() if args.show_fps else None
+    options = (args.threshold, args.scores, args.draw_boxes, args.color_by, rate)
+    writer = None if args.no_pictures else PictureWriter(folder / "pictures")
+    window = Window() if args.show else None
+    return Pictures(PeopleDrawer(skeleton, *options), writer, window, problems)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ class Accuracy:
                 push(self._worst, (worst[0], self._image_count, cell))
 
     def write(self, folder: Path) -> str:
-        """Write ``errors.csv`` (one row per person), ``errors_by_joint.csv`` and ``worst.jpg``.
+        """Write the tables of errors and ``worst.jpg``, which docs/demo.md describes.
 
         Returns:
             A Markdown table of the errors by joint, and the number of people not found.
@@ -120,6 +120,7 @@ class Accuracy:
         summary.append(_summary("all", errors.ravel(), (errors / sizes[:, None]).ravel()))
         head = ["joint", "people", "mean", "median", "relative"]
         _write_csv(folder / "errors_by_joint.csv", head, summary)
+        self._write_squared_errors(folder / "error_per_image_per_keypoint.txt", errors)
         if self._worst:
             cells = [cell for _, _, cell in sorted(self._worst, reverse=True)]
             write_image(folder / "worst.jpg", image_grid(cells, columns=4))
@@ -130,6 +131,22 @@ class Accuracy:
             f"{len(errors)} annotated people, {missed} of them not found; errors in pixels"
         )
         return "\n".join(lines)
+
+    def _write_squared_errors(self, path: Path, errors: np.ndarray) -> None:
+        """Write the file of demo/inference.py of gurpreet-ai/hrnet_keypoint_detection.
+
+        For each person and joint it has the mean of the squared errors in x and in y, and in the
+        last line their means over all people. ``errors`` are distances (P, K).
+        """
+        squared = errors**2 / 2
+        head = ["FILENAME", *(f"KP_{n}" for n in range(1, errors.shape[1] + 1))]
+        rows = [
+            [row.name, *map(_format, values)]
+            for row, values in zip(self._rows, squared, strict=True)
+        ]
+        known = (values[np.isfinite(values)] for values in squared.T)
+        total = [_format(values.mean()) if len(values) else "" for values in known]
+        _write_csv(path, head, [*rows, ["TOTAL ERROR", *total]])
 
     def _draw_cell(
         self, image: np.ndarray, relative: float, row: _Row, pose: Pose, person: AnnotatedPerson

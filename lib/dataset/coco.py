@@ -272,7 +272,13 @@ class CocoKeypoints:
         entries = zip(*columns.values(), strict=True)
         results = [dict(zip(columns, entry, strict=True)) for entry in entries]
         path = Path(output_dir) / "results" / f"keypoints_{self.split}_results_0.json"
-        write_atomically(path, encode_json(results))
+        written = results
+        if self.has_ground_truth:
+            # Not for scoring, here or by COCO's server: pycocotools would take the areas for AP (M)
+            # and AP (L) from the bbox instead of the keypoints.
+            boxes = poses.box[kept].astype(np.float64).round(2).tolist()
+            written = [entry | {"bbox": box} for entry, box in zip(results, boxes, strict=True)]
+        write_atomically(path, encode_json(written))
         logger.info("=> wrote %d people to %s", len(results), path)
         if not self.has_ground_truth:
             return {"Null": 0.0}, 0.0

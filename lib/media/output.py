@@ -1,6 +1,8 @@
-"""Writers of images and videos with drawn skeletons, and of JSON results."""
+"""Drawing of people, and writers of images and videos, JSON results and tables."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -8,54 +10,78 @@ import numpy as np
 
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
-from lib.media.video import Frame, Item, VideoFile
-from lib.utils.drawing import draw_box, draw_person, track_color, write_image
+from lib.media.live import FrameRate, Window
+from lib.media.video import ErrorReporter, Frame, Item, VideoFile
+from lib.utils.drawing import MIDDLE, draw_box, draw_person, draw_text, track_color, write_image
 from lib.utils.reading import encode_json
 
+COLORS = ("side", "person")  # values of color_by
 KEPT_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))  # other formats become JPEG
 
 
-class DrawingWriter:
-    """Writer of images and videos with drawn skeletons, named as the inputs, to ``folder``.
-
-    ``close`` finishes the current video.
+class PeopleDrawer:
+    """Function that draws people into frames.
 
     Args:
         threshold: joints with a lower score are not drawn.
         scores: draw the score of each joint.
-        boxes: draw the box of each person.
+        boxes: draw the box of each person, not only of tracked ones.
+        color_by: ``side`` for the colors of ``side_colors``, or ``person`` for one color each.
+        rate: draw the frames per second that it measures.
     """
 
     def __init__(
-        self, folder: Path, skeleton: Skeleton, threshold: float, scores: bool, boxes: bool
+        self,
+        skeleton: Skeleton,
+        threshold: float,
+        scores: bool = False,
+        boxes: bool = False,
+        color_by: str = COLORS[0],
+        rate: FrameRate | None = None,
     ) -> None:
-        self._folder = folder
         self._skeleton = skeleton
         self._threshold, self._scores, self._boxes = threshold, scores, boxes
+        self._by_person = color_by == "person"
+        self._rate = rate
+
+    def __call__(self, image: np.ndarray, poses: Poses, track_ids: Sequence[int]) -> None:
+        """Draw people in place; those with track ids get a labelled box and keep their color."""
+        limbs, pairs = self._skeleton.limbs, self._skeleton.flip_pairs
+        numbers = track_ids or range(1, len(poses) + 1)
+        for number, pose in zip(numbers, poses, strict=True):
+            color = track_color(number) if self._by_person else None
+            if track_ids:
+                draw_box(image, pose.box, str(number), track_color(number))
+            elif self._boxes:
+                draw_box(image, pose.box, color=color or MIDDLE)
+            scores = pose.scores if self._scores else None
+            is_drawn = pose.scores > self._threshold
+            draw_person(image, pose.keypoints, is_drawn, limbs, pairs, scores, color)
+        if self._rate is not None:
+            height = max(10, max(image.shape[:2]) / 50)
+            position = (round(height), round(2 * height))
+            draw_text(image, f"{self._rate():.1f} frames/s", position, height)
+
+
+class PictureWriter:
+    """Writer of images and videos, named as the inputs, to ``folder``.
+
+    ``close`` finishes the current video.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._video: VideoFile | None = None
         self._item: Item | None = None
 
-    def write(self, frame: Frame, poses: Poses, track_ids: Sequence[int]) -> None:
-        """Draw people into the frame and write it."""
-        self._draw(frame.image, poses, track_ids)
+    def write(self, frame: Frame) -> None:
+        """Write a frame."""
         try:
             if frame.item != self._item:
                 self._item = frame.item
                 self.close()
         finally:  # if a video cannot be finished, the next item still keeps its first frame
             self._write(frame)
-
-    def _draw(self, image: np.ndarray, poses: Poses, track_ids: Sequence[int]) -> None:
-        """Draw people; those with track ids get a labelled box."""
-        limbs, pairs = self._skeleton.limbs, self._skeleton.flip_pairs
-        for index, pose in enumerate(poses):
-            if track_ids:
-                draw_box(image, pose.box, str(track_ids[index]), track_color(track_ids[index]))
-            elif self._boxes:
-                draw_box(image, pose.box)
-            scores = pose.scores if self._scores else None
-            is_drawn = pose.scores > self._threshold
-            draw_person(image, pose.keypoints, is_drawn, limbs, pairs, scores)
 
     def _write(self, frame: Frame) -> None:
         if not frame.rate:
@@ -65,7 +91,8 @@ class DrawingWriter:
             return
         if not frame.number:
             name = f"{frame.item.name.removesuffix('.mp4')}.mp4"
-            self._video = VideoFile(self._folder / name, frame.rate, frame.image.shape[1::-1])
+            size = frame.image.shape[1::-1]
+            self._video = VideoFile(self._folder / name, frame.output_rate, size)
         if self._video is not None:  # None if it could not be opened, which has been reported
             self._video.write(frame.image)
 
@@ -80,6 +107,44 @@ class DrawingWriter:
             video.close()
 
 
+class Pictures:
+    """Output of frames with drawn people: to files, to a window, to both or to none.
+
+    Args:
+        report: called with a message for each picture or video that cannot be written.
+    """
+
+    def __init__(
+        self,
+        draw: PeopleDrawer,
+        writer: PictureWriter | None,
+        window: Window | None,
+        report: ErrorReporter,
+    ) -> None:
+        self._draw = draw
+        self._writer = writer
+        self._window = window
+        self._report = report
+
+    def add(self, frame: Frame, poses: Poses, track_ids: Sequence[int]) -> bool:
+        """Draw, write and show a frame. Return False if the user ends the run in the window."""
+        if self._writer is None and self._window is None:
+            return True
+        self._draw(frame.image, poses, track_ids)
+        if self._writer is not None:
+            with self._report.caught():
+                self._writer.write(frame)
+        return self._window is None or self._window.show(frame)
+
+    def close(self) -> None:
+        """Finish the current video and close the window."""
+        if self._window is not None:
+            self._window.close()
+        if self._writer is not None:
+            with self._report.caught():
+                self._writer.close()
+
+
 class ResultsWriter:
     """Writer of people to a JSON list in COCO's results layout.
 
@@ -87,18 +152,23 @@ class ResultsWriter:
 
     Args:
         category: category id of people without a category of their own.
+
+    Attributes:
+        people, frames, empty_frames: numbers of people, frames, and frames without people so far.
     """
 
     def __init__(self, file: BinaryIO, category: int) -> None:
         self._file = file
         self._category = category
-        self.count = 0
+        self.people = self.frames = self.empty_frames = 0
         file.write(b"[")
 
     def add(
         self, frame: Frame, poses: Poses, track_ids: Sequence[int], categories: Sequence[int]
     ) -> None:
         """Add the people of one frame, with their track ids and categories if known."""
+        self.frames += 1
+        self.empty_frames += not len(poses)
         for index, pose in enumerate(poses):
             table = np.column_stack([pose.keypoints.round(2), pose.scores.round(4)])
             entry = {
@@ -114,9 +184,36 @@ class ResultsWriter:
             if track_ids:
                 entry["track_id"] = track_ids[index]
             # One write call, so that an interrupt does not leave half an entry.
-            self._file.write((b",\n" if self.count else b"\n") + encode_json(entry))
-            self.count += 1
+            self._file.write((b",\n" if self.people else b"\n") + encode_json(entry))
+            self.people += 1
 
     def close(self) -> None:
         """Finish the list."""
         self._file.write(b"\n]\n")
+
+
+class TableWriter:
+    """Writer of people to a CSV table with the columns of HRNet's demo/inference.py.
+
+    A row is one person: ``frame``, then x and y of each joint as integers. That code forgets the
+    frame number and writes all people of a frame in one row. The columns ``file_name`` and
+    ``track_id`` at the end are additions.
+    """
+
+    def __init__(self, file: BinaryIO, skeleton: Skeleton) -> None:
+        self._file = file
+        joints = [f"{name}_{axis}" for name in skeleton.names for axis in "xy"]
+        self._write([["frame", *joints, "file_name", "track_id"]])
+
+    def add(self, frame: Frame, poses: Poses, track_ids: Sequence[int]) -> None:
+        """Add the people of one frame, with their track ids if known."""
+        numbers = track_ids or [""] * len(poses)
+        self._write(
+            [frame.number, *pose.keypoints.astype(int).ravel(), frame.item.name, number]
+            for pose, number in zip(poses, numbers, strict=True)
+        )
+
+    def _write(self, rows: Iterable[Sequence]) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        self._file.write(text.getvalue().encode())

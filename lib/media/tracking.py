@@ -63,6 +63,10 @@ class Tracker:
         self._tracks = [track for track in self._tracks if track.missed <= self.max_missed]
         return track_ids
 
+    def track_ids(self) -> set[int]:
+        """Return the ids of the tracks that may still be matched."""
+        return {track.track_id for track in self._tracks}
+
     def _similarity(self, poses: Poses) -> np.ndarray:
         """Return the similarity (tracks, people) of all pairs."""
         keypoints = poses.with_scores()
@@ -112,6 +116,6 @@ class VideoTracker:
             pose.keypoints[:] = smooth(pose.keypoints, size, is_visible, frame.number - last)
             self._filters[track_id] = smooth, frame.number
         # Filters are kept as long as the tracker keeps the tracks of missing people.
-        max_missed = self._tracker.max_missed
-        self._filters |= {i: f for i, f in previous.items() if frame.number - f[1] <= max_missed}
+        kept = self._tracker.track_ids()
+        self._filters |= {i: previous[i] for i in previous if i in kept}
         return track_ids

@@ -1,15 +1,18 @@
 """Reading of images, videos, cameras and streams, and writing of videos."""
 
+import contextlib
 import glob
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from lib.dataset.image import check_size, read_image
 from lib.utils.errors import InputError
@@ -53,8 +56,9 @@ class Frame:
         item: the input it belongs to.
         image: (H, W, 3) uint8 RGB.
         number: index in the video, from 0.
-        rate: frames per second, 0 for an image.
+        rate: frames per second of the video, 0 for an image.
         image_id: id in the results.
+        output_rate: frames per second of the frames that ``read_frames`` yields.
     """
 
     item: Item
@@ -62,11 +66,32 @@ class Frame:
     number: int = 0
     rate: float = 0.0
     image_id: int = 0
+    output_rate: float = 0.0
+
+
+class ErrorReporter:
+    """Count errors and report each in one line on standard error, without stopping."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, message: str) -> None:
+        self.count += 1
+        tqdm.write(f"error: {message}", file=sys.stderr)
+
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[None]:
+        """Report an InputError raised in the block and continue."""
+        try:
+            yield
+        except InputError as error:
+            self(str(error))
 
 
 def silence_opencv() -> None:
-    """Keep OpenCV and FFmpeg from writing to standard error; this module reports errors itself."""
+    """Keep OpenCV, FFmpeg and Qt from writing to standard error; errors are reported otherwise."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("QT_LOGGING_RULES", "*=false")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
@@ -85,7 +110,7 @@ def find_items(inputs: Iterable[str], report: Report) -> list[Item]:
             for path, kind in _paths(text):
                 is_camera = kind == CAMERA
                 name = "camera" + re.sub(r"\W+", "_", path) if is_camera else Path(path).name
-                items.append(Item(path, _unique(name, names), kind))
+                items.append(Item(path, unique_name(name, names), kind))
         except InputError as error:
             report(str(error))
     return items
@@ -97,20 +122,20 @@ def _paths(text: str) -> list[tuple[str, str]]:
     if path.is_dir():
         found, problem = map(str, path.iterdir()), "the folder contains no images or videos"
     elif path.exists():
-        return [(text, _kind(path) or IMAGE)]
+        return [(text, kind_of(path) or IMAGE)]
     elif text.isdecimal() or "://" in text:
         return [(text, CAMERA)]
     elif glob.has_magic(text):
         found, problem = glob.iglob(text, recursive=True), "no image or video matches"
     else:
         raise InputError(f"--input: {text}: there is no such file or folder")
-    kinds = [(p, kind) for p in sorted(found) if (kind := _kind(Path(p))) and os.path.isfile(p)]
+    kinds = [(p, kind) for p in sorted(found) if (kind := kind_of(Path(p))) and os.path.isfile(p)]
     if not kinds:
         raise InputError(f"--input: {text}: {problem}")
     return kinds
 
 
-def _kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
     """Return the kind of a file by its suffix, or '' for a hidden or other file."""
     suffix = path.suffix.lower()
     if path.name.startswith("."):
@@ -118,7 +143,7 @@ def _kind(path: Path) -> str:
     return IMAGE if suffix in IMAGE_SUFFIXES else VIDEO if suffix in VIDEO_SUFFIXES else ""
 
 
-def _unique(name: str, names: set[str]) -> str:
+def unique_name(name: str, names: set[str]) -> str:
     """Make ``name`` unique by appending a number if needed, and add it to ``names``."""
     path, number, unique = Path(name), 1, name
     while unique in names:
@@ -140,10 +165,10 @@ def numeric_names(items: list[Item]) -> dict[str, int]:
     return numbers if len(set(numbers.values())) == len(items) else {}
 
 
-def count_frames(items: Iterable[Item]) -> int | None:
-    """Return the number of frames of ``items``, or None if there is a camera among them.
+def count_frames(items: Iterable[Item], max_rate: float = math.inf) -> int | None:
+    """Return the number of frames that ``read_frames`` yields, or None if there is a camera.
 
-    For videos it is the number stored in the file.
+    For videos it follows from the number stored in the file.
     """
     total = 0
     for item in items:
@@ -153,18 +178,23 @@ def count_frames(items: Iterable[Item]) -> int | None:
             total += 1
         else:
             capture = cv2.VideoCapture(item.path)
-            total += max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+            stored = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+            total += _output_number(stored - 1, min(1.0, max_rate / _rate(capture))) + 1
             capture.release()
     return total
 
 
-def read_frames(items: Iterable[Item], report: Report, is_upright: bool = True) -> Iterator[Frame]:
+def read_frames(
+    items: Iterable[Item], report: Report, is_upright: bool = True, max_rate: float = math.inf
+) -> Iterator[Frame]:
     """Yield the frames of ``items``.
 
     Args:
         report: called with a message for each item that cannot be read completely. Reading goes on
             with the next item.
         is_upright: rotate images by their EXIF orientation.
+        max_rate: maximum number of frames per second of a video or camera. Of a faster one, the
+            first frame at or after each multiple of 1 / max_rate seconds is taken.
     """
     for item in items:
         try:
@@ -172,18 +202,30 @@ def read_frames(items: Iterable[Item], report: Report, is_upright: bool = True) 
                 image = read_image(item.path, is_upright)
                 yield Frame(item, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
             else:
-                yield from _video_frames(item)
+                yield from _video_frames(item, max_rate)
         except InputError as error:
             report(str(error))
 
 
-def _video_frames(item: Item) -> Iterator[Frame]:
+def _rate(capture: cv2.VideoCapture) -> float:
+    """Return the frames per second of a video or camera."""
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    return rate if math.isfinite(rate) and 0 < rate <= 1000 else DEFAULT_RATE
+
+
+def _output_number(number: int, share: float) -> int:
+    """Return the number of the last frame up to ``number`` if a ``share`` of all is taken."""
+    return math.floor(number * share + 1e-9)  # more than the rounding error of the product
+
+
+def _video_frames(item: Item, max_rate: float) -> Iterator[Frame]:
     capture = cv2.VideoCapture(int(item.path) if item.path.isdecimal() else item.path)
     try:
         if not capture.isOpened():
             raise InputError(_open_error(item))
-        rate = capture.get(cv2.CAP_PROP_FPS)
-        rate = rate if math.isfinite(rate) and 0 < rate <= 1000 else DEFAULT_RATE
+        rate = _rate(capture)
+        output_rate = min(rate, max_rate)
+        share = output_rate / rate
         total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if item.kind == VIDEO else 0
         number = 0
         while True:
@@ -191,7 +233,9 @@ def _video_frames(item: Item) -> Iterator[Frame]:
             if not has_frame:
                 break
             check_size(bgr.shape[1::-1], item.path)
-            yield Frame(item, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), number, rate)
+            if _output_number(number, share) > _output_number(number - 1, share):
+                image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+                yield Frame(item, image, number, rate, output_rate=output_rate)
             number += 1
     finally:
         capture.release()

@@ -135,9 +135,13 @@ def _font_scale(height: float) -> tuple[float, int]:
 
 
 def track_color(number: int) -> Color:
-    """Return a bright color for a track number; consecutive numbers have very different colors."""
+    """Return a bright color for a person's number.
+
+    Consecutive numbers have very different colors.
+    """
     hue = number * 67 % 180
-    red, green, blue = cv2.cvtColor(np.uint8([[[hue, 190, 255]]]), cv2.COLOR_HSV2RGB)[0, 0]
+    saturation = (190, 110, 255)[number // 8 % 3]  # after eight numbers, the hues are nearly equal
+    red, green, blue = cv2.cvtColor(np.uint8([[[hue, saturation, 255]]]), cv2.COLOR_HSV2RGB)[0, 0]
     return int(red), int(green), int(blue)
 
 

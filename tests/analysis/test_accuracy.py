@@ -57,6 +57,29 @@ def test_errors_are_distances_in_pixels_of_annotated_joints(tmp_path):
     assert "| nose | 2 | 7.50 | 7.50 |" in table and "2 annotated people, 0 of them" in table
 
 
+def test_squared_errors_are_written_as_the_tiger_demo_does(tmp_path):
+    first, second, missed = (
+        annotated_person(1, 10),
+        annotated_person(2, 80),
+        annotated_person(3, 10),
+    )
+    second.visible[0] = False
+    boxes = [first.box, second.box]
+    poses = found(first, second, shifts=((3, 4), (0, 1)), boxes=boxes)
+    accuracy = Accuracy(COCO)
+    accuracy.add("a.jpg", IMAGE, poses, [first, second], is_in_order=True)
+    accuracy.add("b.jpg", IMAGE, Poses.empty(17), [missed], is_in_order=False)
+    accuracy.write(tmp_path)
+    lines = (tmp_path / "error_per_image_per_keypoint.txt").read_text().splitlines()
+    assert lines == [
+        "FILENAME," + ",".join(f"KP_{n}" for n in range(1, 18)),
+        "a.jpg," + "12.50," * 15 + ",",  # (9 + 16) / 2; the last two joints are not annotated
+        "a.jpg,," + "0.50," * 14 + ",",
+        "b.jpg" + "," * 17,
+        "TOTAL ERROR,12.50," + "6.50," * 14 + ",",
+    ]
+
+
 def test_people_found_are_matched_by_their_boxes_and_others_are_missed(tmp_path):
     first, second = annotated_person(1, 10), annotated_person(2, 80)
     boxes = [(120, 90, 10, 10), np.add(second.box, (3, 2, 0, 0))]

@@ -291,10 +291,13 @@ def test_the_truth_as_an_answer_scores_1_and_is_written_as_cocos_server_wants_it
     results = json.loads(path.read_text())
     assert len(results) == 6
     first = results[0]
-    assert set(first) == {"image_id", "category_id", "keypoints", "score", "center", "scale"}
+    keys = {"image_id", "category_id", "keypoints", "score", "center", "scale", "bbox"}
+    assert set(first) == keys
     assert (first["image_id"], first["category_id"], first["score"]) == (1, 1, 1.0)
     np.testing.assert_allclose(first["keypoints"], answer[0].ravel())
     np.testing.assert_allclose(first["center"], source.table.center[0])
+    boxes = [entry["bbox"] for entry in results]
+    np.testing.assert_allclose(boxes, poses_of(source.table, answer).box, atol=0.005)
     assert path.stat().st_mode & 0o777 == 0o644
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 

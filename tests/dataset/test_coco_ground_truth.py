@@ -5,6 +5,8 @@ import re
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO as Pycoco
+from pycocotools.cocoeval import COCOeval
 
 from lib.dataset.coco import CocoKeypoints
 from lib.keypoints.skeletons import COCO
@@ -118,3 +120,29 @@ def test_text_that_is_not_utf8_is_an_error_only_where_it_is_read(tmp_path, conte
     save()
     with pytest.raises(InputError, match=r"val2017\.json: .*text b'caf\\xe9' is not UTF-8"):
         coco(tmp_path, detections=detections)
+
+
+def test_boxes_in_the_written_results_do_not_enter_the_scores(tmp_path, content):
+    for person in content["annotations"]:
+        person.update(area=1800, bbox=[8, 12, 30, 30])  # small; the joints' extents are medium
+    tiny.save_coco(tmp_path, content)
+    source = coco(tmp_path)
+    answer = perfect(content)
+    answer[::2, :, :2] += 20  # matches nobody
+    answer[::2, :, 2] = 1.5  # and comes first
+    values, _ = source.evaluate(poses_of(source.table, answer), str(tmp_path))
+    entries = json.loads((tmp_path / "results/keypoints_val2017_results_0.json").read_text())
+    without = [{key: entry[key] for key in entry if key != "bbox"} for entry in entries]
+    boxed, plain = reference_stats(source, entries), reference_stats(source, without)
+    assert list(values.values()) == plain
+    assert boxed[0] == plain[0] and boxed[3] != plain[3]  # AP and AP (M)
+
+
+def reference_stats(source: CocoKeypoints, entries: list[dict]) -> list[float]:
+    """Return the scores of results by pycocotools."""
+    truth = Pycoco(source.annotation_file)
+    reference = COCOeval(truth, truth.loadRes(entries), "keypoints")
+    reference.evaluate()
+    reference.accumulate()
+    reference.summarize()
+    return list(reference.stats)

@@ -5,7 +5,9 @@ import numpy as np
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import COCO
 from lib.media.boxes import box_iou
-from lib.media.tracking import Tracker
+from lib.media.smoothing import OneEuro
+from lib.media.tracking import Tracker, VideoTracker
+from lib.media.video import Frame, Item
 from tests.poses import people
 
 
@@ -60,6 +62,20 @@ def test_somebody_else_gets_another_number_and_nobody_is_no_trouble():
     assert tracker(people_at(400)) == [2]
     unseen = people_at(400, scores=0.0)  # no joint counts, so only the box is compared
     assert tracker(unseen) == [2]
+
+
+def test_smoothing_goes_on_after_a_gap_when_only_every_tenth_frame_is_given():
+    follow = VideoTracker(COCO, 0.2, smooth=True)
+    video, expected = Item("a.mp4", "a.mp4", "video"), OneEuro(30.0)
+    for number, x in ((0, 10), (10, 14), (20, None), (30, 22)):
+        poses = people_at(*(() if x is None else (x,)))
+        plain = poses.keypoints.copy()
+        follow(Frame(video, np.zeros((9, 9, 3), np.uint8), number, 30.0), poses)
+        if x is not None:
+            steps = {0: 1, 10: 10, 30: 20}[number]
+            wanted = expected(plain[0], np.sqrt(5000), np.ones(17, bool), steps)
+            np.testing.assert_allclose(poses.keypoints[0], wanted, atol=1e-3)
+    assert np.abs(poses.keypoints - plain).max() > 0.1
 
 
 def test_overlap_is_intersection_over_union():

@@ -102,6 +102,32 @@ def test_a_video_keeps_its_frames_rate_and_colours(tmp_path):
         assert frame.image[12, 32, 0] > 200 > frame.image[12, 32, 2]
 
 
+@pytest.mark.parametrize(
+    ("rate", "max_rate", "numbers"),
+    [
+        (10, 10, list(range(20))),
+        (10, 40, list(range(20))),
+        (10, 5, list(range(0, 20, 2))),
+        (10, 4, [0, 3, 5, 8, 10, 13, 15, 18]),
+        (10, 0.6, [0, 17]),
+        (29.97, 29.97, list(range(20))),
+        (29.97, 9.99, list(range(0, 20, 3))),
+    ],
+)
+def test_only_so_many_frames_a_second_are_read(tmp_path, rate, max_rate, numbers):
+    writer = VideoFile(tmp_path / "a.mp4", rate, (64, 48))
+    for number in range(20):
+        writer.write(grey_frame(number))
+    writer.close()
+    frames, problems = read(tmp_path / "a.mp4", max_rate=max_rate)
+    assert [frame.number for frame in frames] == numbers and not problems
+    assert count_frames([frames[0].item], max_rate) == len(numbers)
+    for frame in frames:
+        assert frame.rate == pytest.approx(rate)
+        assert frame.output_rate == pytest.approx(min(rate, max_rate))
+        np.testing.assert_allclose(frame.image[20, 20], 20 + 8 * frame.number, atol=8)
+
+
 def test_a_video_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path):
     with pytest.raises(InputError, match=r"a\.abc: OpenCV cannot write a video of 64 x 48"):
         VideoFile(tmp_path / "a.abc", 10, (64, 48))

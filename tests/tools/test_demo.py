@@ -2,6 +2,7 @@
 
 import csv
 import json
+from argparse import Namespace
 
 import cv2
 import numpy as np
@@ -229,6 +230,45 @@ def test_an_interrupt_keeps_what_is_finished(demo, tool, command, tmp_path, monk
     assert not leftovers(demo.folder)
 
 
+@pytest.fixture
+def window(monkeypatch):
+    """Replace OpenCV's windows. Returns the images shown; q is pressed at the third."""
+    shown = []
+    monkeypatch.setattr(cv2, "currentUIFramework", lambda: "QT")
+    monkeypatch.setattr("lib.media.live.subprocess.run", lambda *a, **k: Namespace(returncode=0))
+    monkeypatch.setattr(cv2, "imshow", lambda title, image: shown.append(image))
+    monkeypatch.setattr(cv2, "waitKey", lambda delay: ord("q") if len(shown) == 3 else -1)
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda *words: 1.0)
+    monkeypatch.setattr(cv2, "destroyAllWindows", lambda: shown.append(None))
+    return shown
+
+
+def test_q_in_the_window_ends_the_run_and_keeps_what_is_finished(demo, window, tmp_path):
+    path = write_video(tmp_path / "a.mp4")
+    ended = demo("--input", path, "--show", "--showFps", "--csv")
+    assert ended.code == 0 and ended.err == "" and "3 people in 3 frames" in ended.out, ended
+    assert [image is None for image in window] == [False, False, False, True]
+    assert [entry["frame"] for entry in results(demo)] == [0, 1, 2]
+    assert len((demo.folder / "pose-data.csv").read_text().splitlines()) == 4
+    video = cv2.VideoCapture(str(demo.folder / "pictures" / "a.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert not leftovers(demo.folder)
+
+
+def test_without_windows_nothing_is_done(demo, images, monkeypatch):
+    monkeypatch.setattr(cv2, "currentUIFramework", lambda: "")
+    assert is_one_line(demo("--input", images, "--show"), "--show", "pip install opencv-python")
+    assert not demo.folder.exists()
+
+
+def test_a_lower_rate_takes_fewer_frames_and_is_that_of_the_video(demo, tmp_path):
+    path = write_video(tmp_path / "a.mp4")
+    assert demo("--input", path, "--inferenceFps", "8").code == 0
+    assert [entry["frame"] for entry in results(demo)] == [0, 3, 5, 8, 10]
+    video = cv2.VideoCapture(str(demo.folder / "pictures" / "a.mp4"))
+    assert (video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)) == (5, 8)
+
+
 def test_an_image_too_large_is_one_line_and_the_rest_goes_on(demo, images):
     tiny.write_huge_png(images / "000000000003.png")
     ended = demo("--input", images)
@@ -256,6 +296,8 @@ def test_a_word_in_capitals_may_be_a_file(demo, images):
         (("--smooth", "--no-track"), "--smooth: needs tracking"),
         (("--batch", "0"), "--batch: must be 1 or more"),
         (("--device", "abc"), "--device: abc is not available"),
+        (("--inference-fps", "0"), "--inference-fps: must be 0.01 or more"),
+        (("--show-fps", "--no-pictures"), "--show-fps: needs --show"),
     ],
 )
 def test_wrong_options_are_one_line(demo, images, options, message):

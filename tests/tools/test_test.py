@@ -55,9 +55,23 @@ def test_results_have_the_layout_of_cocos_server(trained):
     entries = json.loads(results.read_text())
     assert len(entries) == 4
     for entry in entries:
-        assert set(entry) == {"image_id", "category_id", "keypoints", "score", "center", "scale"}
+        keys = {"image_id", "category_id", "keypoints", "score", "center", "scale", "bbox"}
+        assert set(entry) == keys
         assert isinstance(entry["image_id"], int) and entry["category_id"] == 1
         assert len(entry["keypoints"]) == 51 and len(entry["center"]) == len(entry["scale"]) == 2
+
+
+def test_results_are_boxes_for_the_demo(root, trained, command):
+    results = trained / "results" / "keypoints_val2017_results_0.json"
+    words = ["--input", root / "images" / "val2017", "--boxes", results, "--no-pictures"]
+    ended = command("demo", "--cfg", write(root), *words, "--output", root.parent / "found")
+    assert ended.code == 0 and ended.err == "", ended
+    found = json.loads((root.parent / "found" / "results.json").read_text())
+    tested = json.loads(results.read_text())
+    assert len(found) == len(tested) == 4
+    for one, other in zip(found, tested, strict=True):
+        assert (one["image_id"], one["bbox"]) == (other["image_id"], other["bbox"])
+        np.testing.assert_allclose(one["keypoints"], other["keypoints"], atol=0.02)
 
 
 def test_given_weights_are_tested_instead(root, trained, command):

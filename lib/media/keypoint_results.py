@@ -1,0 +1,175 @@
+"""Keypoint results in COCO's format, for the images and videos that they belong to."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from lib.config import skeleton_of
+from lib.config.default import default_config
+from lib.config.joints import resolve_joints
+from lib.dataset.coco_json import LAYOUT, UnreadCocoFile
+from lib.keypoints.poses import Poses
+from lib.keypoints.skeletons import SKELETONS, Category, Skeleton, categories_with_joints
+from lib.media.video import IMAGE, Frame, Item, Report, kind_of, unique_name
+from lib.utils.errors import InputError
+from lib.utils.reading import read_any_json, read_json
+
+RESULTS = (
+    'keypoint results: a list of {"image_id": 1, "keypoints": [x, y, score, ...], "score": 0.9}; '
+    'entries may have "file_name", "frame", "track_id" and "bbox"'
+)
+
+
+class _Entry(msgspec.Struct):
+    keypoints: list[float]
+    image_id: int | None = None
+    score: float = 1.0
+    bbox: tuple[float, float, float, float] | None = None
+    file_name: str = ""
+    frame: int | None = None
+    track_id: int | None = None
+
+
+class KeypointResults:
+    """People from a JSON file of keypoint results.
+
+    Args:
+        annotations: COCO annotation file with the file names of the images and the names of the
+            joints; '' for none.
+        report: called with a message for invalid entries, which are skipped.
+        threshold: people with a lower ``score`` are left out.
+
+    Attributes:
+        skeleton: that of the annotations' category, else the one of SKELETONS with as many joints.
+        has_file_names: True if the entries name their images.
+        weak: number of people left out for their score.
+
+    Raises:
+        InputError: a file is missing or has another layout, or the joints are not known.
+    """
+
+    def __init__(
+        self, path: str | Path, annotations: str, report: Report, threshold: float = 0.0
+    ) -> None:
+        content = read_any_json(path, RESULTS)
+        if not isinstance(content, list):
+            raise InputError(f"{path}: contains no {RESULTS}")
+        known = read_json(annotations, UnreadCocoFile, LAYOUT) if annotations else None
+        names = {image.id: image.name for image in known.images} if known else {}
+        # By file name, and then by frame number; None for an image.
+        self._people: dict[str, dict] = defaultdict(lambda: defaultdict(list))
+        self.has_file_names = False
+        self.weak = joints = 0
+        problems = []
+        for index, value in enumerate(content):
+            try:
+                entry = _read_entry(value, joints)
+            except ValueError as error:
+                problems.append(f"entry {index}: {error}")
+                continue
+            joints = len(entry.keypoints) // 3
+            name = entry.file_name or names.get(entry.image_id) or f"{entry.image_id:012d}.jpg"
+            self.has_file_names |= bool(entry.file_name)
+            rows = self._people[name][entry.frame]  # an image is drawn even if all are left out
+            if entry.score < threshold:
+                self.weak += 1
+            else:
+                rows.append(entry)
+        if not joints:
+            raise InputError(f"{path}: has no valid entry; {', '.join(problems[:1]) or RESULTS}")
+        if problems:
+            report(f"{path}: skipped {len(problems)} of {len(content)} entries; {problems[0]}")
+        self.skeleton = _skeleton(joints, annotations, known.categories if known else [], str(path))
+
+    def items(self, folder: str | Path, report: Report) -> list[Item]:
+        """Return the images and videos of the results that exist, and report the others.
+
+        A file is looked for by its name in the results, and then by the last part of its name.
+        """
+        items, missing, taken = [], [], set()
+        self._names: dict[Item, str] = {}
+        for name in self._people:
+            paths = [Path(folder) / name, Path(folder) / Path(name).name]
+            path = next((path for path in paths if path.is_file()), None)
+            if path is None:
+                missing.append(name)
+                continue
+            item = Item(str(path), unique_name(path.name, taken), kind_of(path) or IMAGE)
+            self._names[item] = name
+            items.append(item)
+        if missing:
+            report(
+                f"{folder}: {len(missing)} of the {len(self._people)} files of the results are not "
+                f"there, such as {missing[0]}"
+            )
+        return items
+
+    def people_of(self, frame: Frame) -> tuple[Poses, list[int]]:
+        """Return the people of a frame, and their track ids, empty if a person has none."""
+        frames = self._people[self._names[frame.item]]
+        entries = frames.get(frame.number if frame.rate else None)
+        if not entries:
+            return Poses.empty(len(self.skeleton)), []
+        table = np.array([entry.keypoints for entry in entries], np.float32)
+        table = table.reshape(len(entries), -1, 3)
+        low, high = table[..., :2].min(1), table[..., :2].max(1)
+        boxes = np.concatenate([low, high - low], axis=1)
+        for box, entry in zip(boxes, entries, strict=True):
+            box[:] = box if entry.bbox is None else entry.bbox
+        count = len(entries)
+        poses = Poses(
+            image=np.zeros(count, np.int64),
+            keypoints=table[..., :2],
+            scores=table[..., 2],
+            score=np.array([entry.score for entry in entries], np.float32),
+            box=boxes,
+            box_score=np.ones(count, np.float32),
+            row=np.full(count, -1),
+        )
+        track_ids = [entry.track_id for entry in entries if entry.track_id is not None]
+        return poses, track_ids if len(track_ids) == count else []
+
+
+def _read_entry(value: Any, joints: int) -> _Entry:
+    """Convert an entry, or raise a ValueError. ``joints`` is their number, 0 if not known yet."""
+    entry = msgspec.convert(value, _Entry)  # raises a ValueError
+    count = len(entry.keypoints)
+    if not count or count % 3 or (joints and count != 3 * joints):
+        wanted = 3 * joints if joints else "x, y and score of each joint"
+        raise ValueError(f"has {count} keypoint values, not {wanted}")
+    if not np.isfinite([*entry.keypoints, entry.score, *(entry.bbox or ())]).all():
+        raise ValueError("contains NaN or Inf")
+    if not entry.file_name and entry.image_id is None:
+        raise ValueError("has neither a file_name nor an image_id")
+    return entry
+
+
+def _skeleton(joints: int, annotations: str, categories: Sequence[Category], path: str) -> Skeleton:
+    """Return the skeleton of the annotations' category, else the known one with ``joints`` joints.
+
+    Raises:
+        InputError: neither exists.
+    """
+    chosen = categories_with_joints(categories)
+    if chosen and chosen[0].keypoints:
+        cfg = default_config()
+        cfg.DATASET.DATASET, cfg.DATASET.ANNOTATIONS = "", annotations
+        resolve_joints(cfg)
+        skeleton = skeleton_of(cfg)
+        if len(skeleton) != joints:
+            raise InputError(
+                f"{path}: the results have {joints} joints, but the annotations {annotations} "
+                f"name {len(skeleton)}"
+            )
+        return skeleton
+    known = {len(skeleton): skeleton for skeleton in SKELETONS.values()}
+    if joints not in known:
+        raise InputError(
+            f"{path}: the results have {joints} joints; give --annotations, a COCO annotation file "
+            "that names them"
+        )
+    return known[joints]

@@ -1,0 +1,82 @@
+"""Draw keypoint results in COCO's format into their images and videos.
+
+  python tools/draw.py output/coco/pose_hrnet/w32_256x192/results/keypoints_val2017_results_0.json
+  python tools/draw.py results.json --images photos/ --annotations photos/annotations.json
+
+The results may come from any program. An image is found by `file_name` in the results, else by its
+name in the annotations, else by COCO's name for its `image_id`, such as 000000000785.jpg.
+Replaces visualization/plot_coco.py of the original HRNet. See docs/demo.md for details.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import _init_paths  # noqa: F401
+from cli import command_parser, run
+
+from lib.media.keypoint_results import KeypointResults
+from lib.media.output import COLORS, PeopleDrawer, Pictures, PictureWriter
+from lib.media.video import ErrorReporter, count_frames, read_frames, silence_opencv
+from lib.utils.files import make_folder
+from lib.utils.logs import progress
+
+
+def main() -> None:
+    silence_opencv()
+    args = parse_args()
+    problems = ErrorReporter()
+    results = KeypointResults(args.results, args.annotations, problems, args.person_threshold)
+    items = results.items(args.images, problems)
+    if not items:
+        sys.exit(1)
+    draw = PeopleDrawer(results.skeleton, args.threshold, color_by=args.color_by)
+    pictures = Pictures(draw, PictureWriter(make_folder(args.output)), None, problems)
+    # As in the demo: without annotations, results with file names belong to upright images.
+    is_upright = results.has_file_names and not args.annotations
+    frames = read_frames(items, problems, is_upright)
+    count = 0
+    for frame in progress(frames, count_frames(items), "frames"):
+        poses, track_ids = results.people_of(frame)
+        count += len(poses)
+        pictures.add(frame, poses, track_ids)
+    pictures.close()
+    text = f"=> {count} people in {len(items)} files: {args.output}"
+    if results.weak:
+        text += f"; left out {results.weak} with a score below {args.person_threshold:g}"
+    print(text)
+    if problems.count:
+        sys.exit(1)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = command_parser(__doc__)
+    add = parser.add_argument
+    add("results", nargs="?", metavar="RESULTS", help="JSON file of keypoint results")
+    add("--prediction", dest="results_option", metavar="FILE", help="the same as RESULTS")
+    add(
+        "--images",
+        "--image-path",
+        default="data/coco/images/val2017",
+        metavar="DIR",
+        help="folder of the images (default: data/coco/images/val2017)",
+    )
+    text = "COCO annotations: names of the images and the joints (default: by image id and number)"
+    add("--annotations", "--gt-anno", default="", metavar="FILE", help=text)
+    text = "output folder (default: output/draw)"
+    add("--output", "--save-path", type=Path, default=Path("output/draw"), metavar="DIR", help=text)
+    text = "draw only joints with a score above P (default: 0.2)"
+    add("--threshold", type=float, default=0.2, metavar="P", help=text)
+    text = "draw only people with a score of at least P (default: 0.3)"
+    add("--person-threshold", type=float, default=0.3, metavar="P", help=text)
+    text = "colors of skeletons: left and right side (default), or one for each person"
+    add("--color-by", choices=COLORS, default=COLORS[0], help=text)
+    args = parser.parse_args()
+    args.results = args.results or args.results_option
+    if args.results is None:
+        parser.error("give a JSON file of keypoint results")
+    return args
+
+
+if __name__ == "__main__":
+    run(main)
