@@ -41,7 +41,8 @@ class Recorder:
                 rows = [{k: float(v) for k, v in row.items() if v} for row in table]
             except (OSError, ValueError, TypeError) as error:
                 raise InputError(f"{path}: not a training history: {error}") from None
-            self._history = [row for row in rows if row.get("epoch", epoch) < epoch]
+            rows = [row for row in rows if row.get("epoch", epoch) < epoch]
+            self._history = [{**row, "epoch": int(row["epoch"])} for row in rows]
 
     def log_train_step(
         self, epoch: int, step: int, steps: int, stats: EpochStats, lr: float

@@ -1,5 +1,6 @@
 """Experiment files: inheritance, KEY VALUE options, the original's YAML files and errors."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -232,3 +233,31 @@ def test_the_keys_that_the_original_never_reads_are_accepted(tmp_path):
 def test_a_name_that_is_no_folders_is_refused(tmp_path, name):
     with pytest.raises(InputError, match="EXPERIMENT must be a folder name"):
         one(tmp_path, f"EXPERIMENT: '{name}'")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 3000 + "]" * 3000,
+        "MODEL: &m {EXTRA: *m}",
+        "MODEL: {EXTRA: {DECONV: &d {A: *d}}}",
+        '_BASE_: "a\\0.yaml"',
+        "EXPERIMENT: ..",
+        "EXPERIMENT: .",
+        'EXPERIMENT: "a\\0"',
+        "TRAIN: {EMA: 1.5}",
+        "TRAIN: {KEEP: 0}",
+        "DATASET: {MAX_BROKEN: 1}",
+    ],
+)
+def test_a_hostile_file_is_one_line(tmp_path, text):
+    with pytest.raises(InputError) as error:
+        one(tmp_path, text)
+    assert "one.yaml" in str(error.value) or "NUL" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_pipe_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "one.yaml")
+    with pytest.raises(InputError, match=r"one\.yaml: is a pipe or device"):
+        load_config(tmp_path / "one.yaml")

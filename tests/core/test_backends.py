@@ -112,3 +112,23 @@ def test_a_precision_that_cannot_be_is_refused(tmp_path, made):
 def test_a_missing_package_says_how_to_get_it():
     with pytest.raises(InputError, match="pip install no_such_package"):
         exported.import_optional("no_such_package", "network.onnx")
+
+
+def test_torchscript_needs_trust(tmp_path, made, monkeypatch):
+    (path := tmp_path / "stranger.ts").write_bytes(b"")
+    monkeypatch.delenv(exported.TRUST)
+    refused(made, path, f"TorchScript file can run any code.*{exported.TRUST}=1")
+
+
+class _Raising(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise ValueError("no")
+
+
+def test_torchscript_that_raises_is_one_line(tmp_path, made):
+    text = exported.Description.of(made.cfg, made.skeleton, True, dynamic_batch=True).to_json()
+    path = tmp_path / "raising.ts"
+    torch.jit.save(torch.jit.script(_Raising()), path, {exported.METADATA_KEY: text})
+    backend = build_backend(made.cfg, made.skeleton, path)
+    with pytest.raises(InputError, match=r"raising\.ts: cannot run: .*no"):
+        backend(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))

@@ -291,3 +291,22 @@ def test_a_missing_image_weights_file_or_data_set_is_an_error(tmp_path, run):
         Predictor(other(DATASET={"DATASET": "cocoa"}), {}, device="cpu")
     with pytest.raises(InputError, match=r"MODEL\.NUM_JOINTS: is 16, but coco has 17"):
         Predictor(other(MODEL={"NUM_JOINTS": 16}), {}, device="cpu")
+
+
+@pytest.mark.parametrize("boxes", [5, [5], [[0, 0, 10**400, 1]], "a", [None, None], object()])
+def test_boxes_of_another_kind_are_one_line(tmp_path, run, boxes):
+    predictor = Predictor(run.cfg, tmp_path / "weights.pth")
+    image = np.zeros((20, 20, 3), np.uint8)
+    for arguments in ((image, boxes), ([image], boxes)):
+        with pytest.raises(InputError) as error:
+            predictor(*arguments)
+        assert "\n" not in str(error.value)
+
+
+def test_tensors_are_accepted_as_boxes_and_images(tmp_path, run):
+    predictor = Predictor(run.cfg, tmp_path / "weights.pth")
+    image = torch.zeros(20, 20, 3, dtype=torch.uint8)
+    boxes = torch.tensor([[0.0, 0.0, 20.0, 20.0]], requires_grad=True)
+    assert len(predictor(image, boxes)) == 1
+    with pytest.raises(InputError, match="path or an array, not a int"):
+        predictor(5)

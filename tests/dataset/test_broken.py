@@ -59,7 +59,7 @@ class _Failing(torch.utils.data.Dataset):
 
 def test_a_killed_worker_is_one_line():
     loader = loading._Loader(_Failing(lambda: os.kill(os.getpid(), signal.SIGKILL)), 1)
-    with pytest.raises(InputError, match="process was killed, usually .*WORKERS"):
+    with pytest.raises(InputError, match=r"process was killed, usually .*WORKERS"):
         list(loader)
 
 

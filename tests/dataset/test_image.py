@@ -1,5 +1,6 @@
 """Reading images: same pixels as OpenCV, and for broken files an error that names the file."""
 
+import os
 import zipfile
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from lib.dataset import image as image_module
-from lib.dataset.image import MAX_PIXELS, MAX_SIDE, check_size, read_image
+from lib.dataset.image import MAX_PIXELS, MAX_SIDE, check_size, image_paths, read_image
 from lib.utils.errors import InputError
 from tests import tiny
 
@@ -149,3 +150,40 @@ def test_an_archive_that_is_missing_or_damaged_is_an_error_that_names_it(tmp_pat
         path.write_bytes(data)
         with pytest.raises(InputError, match=rf"{name}\.zip.*cannot read the image"):
             read_image(f"{tmp_path}/{name}.zip@/a.png")
+
+
+@pytest.mark.parametrize("special", ["pipe", "/dev/zero"])
+def test_a_pipe_or_device_is_one_line_and_does_not_hang(tmp_path, special):
+    path = tmp_path / "a.jpg"
+    if special == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(special)
+    with pytest.raises(InputError, match=r"a\.jpg: is a pipe or device, not a file"):
+        read_image(str(path))
+
+
+def test_a_file_or_member_of_an_archive_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_module, "MAX_BYTES", 1000)
+    (tmp_path / "a.jpg").write_bytes(bytes(1001))
+    with pytest.raises(InputError, match=r"a\.jpg: has 1001 bytes; the limit is 1000"):
+        read_image(f"{tmp_path}/a.jpg")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("b.jpg", bytes(10**6))
+    with pytest.raises(InputError, match=r"a\.zip: b\.jpg has 1000000 bytes; the limit is 1000"):
+        read_image(f"{tmp_path}/a.zip@/b.jpg")
+
+
+@pytest.mark.parametrize("name", ["../a.jpg", "/etc/passwd", "a/../../b.jpg", "..\\a.jpg"])
+def test_names_that_lead_out_of_the_folder_are_refused(name):
+    with pytest.raises(InputError, match="leads out of this folder"):
+        image_paths("images", ["good.jpg", name], "jpg")
+    assert image_paths("images", ["a..b.jpg", "a/b.jpg"], "jpg").tolist()
+
+
+def test_a_name_with_control_characters_is_shown_escaped():
+    with pytest.raises(InputError) as error:
+        read_image("a\x1b[31m\n.jpg")
+    assert r"a\x1b[31m\n.jpg: there is no such image" in str(error.value)
+    with pytest.raises(InputError, match="NUL"):
+        read_image("a\0.jpg")

@@ -108,3 +108,26 @@ def test_a_state_that_cannot_be_used_is_one_line_that_names_the_file(
         checkpoint.read(path)
     assert "checkpoint.pth" in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "harm").exists()
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    checkpoint.save(state(0.1), path)
+    data = bytearray(path.read_bytes())
+    data[data.index(np.float32(0.1).tobytes()) + 400] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"checkpoint\.pth: damaged: the checksum of .* is wrong"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("epoch", ["3", -1, True, 1.5, None])
+def test_an_epoch_must_be_a_number(tmp_path, epoch):
+    torch.save(state(0.1) | {"epoch": epoch}, tmp_path / "checkpoint.pth")
+    with pytest.raises(InputError, match=r"checkpoint\.pth: its epoch must be a number from 0"):
+        checkpoint.read(tmp_path / "checkpoint.pth")
+
+
+def test_a_pipe_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "checkpoint.pth")
+    with pytest.raises(InputError, match="is a pipe or device"):
+        checkpoint.read(tmp_path / "checkpoint.pth")

@@ -85,3 +85,10 @@ def test_scores_are_a_markdown_table_of_one_row():
         "|---|---|---|",
         "| pose_hrnet | 0.500 | 0.250 |",
     ]
+
+
+def test_control_characters_are_escaped_on_the_console_and_in_the_file(tmp_path, capsys):
+    path = start_log(tmp_path, "w32", "train")
+    logging.getLogger("lib.x").info("a\x1b[31m.jpg\tis\nred\r")
+    expected = "a\\x1b[31m.jpg\tis\nred\\r\n"
+    assert capsys.readouterr().out == expected and path.read_text().endswith(expected)
