@@ -76,24 +76,33 @@ def compare(folder: Path, variant: str, kills: int, rng: random.Random) -> tuple
         for person in content["annotations"]:
             person["area"] = 300_000  # so that even an untrained network has an AP above 0
         tiny.save_coco(data, content, split)
-    write = tiny.scenes if variant == "whole images" else tiny.experiment
-    for name in ("whole", "killed"):
-        path = write(folder / f"{name}.yaml", data, **VARIANTS[variant])
-        if "MODEL" in VARIANTS[variant]:  # TransPose has no stage 4
-            content = yaml.safe_load(path.read_text())
-            del content["MODEL"]["EXTRA"]["STAGE4"]
-            path.write_text(yaml.safe_dump(content))
-    lines = run(folder / "whole.yaml")
-    done = 0
+    lines = run(write(folder, data, variant, "whole"))
+    done, problems, rounds = 0, [], 0
     while done < kills:
-        if rng.random() < 0.25:
-            done += run(folder / "killed.yaml", while_writing=True) < 0
-        else:
-            done += run(folder / "killed.yaml", after=rng.randrange(lines)) < 0
-        if list((folder / "output").rglob("killed/final_state.pth")):
-            break  # the run is over
-    run(folder / "killed.yaml")
-    return done, differences(folder)
+        rounds += 1
+        killed = write(folder, data, variant, f"killed{rounds}")
+        is_over = False
+        while done < kills and not is_over:
+            if rng.random() < 0.25:
+                is_over = run(killed, while_writing=True) >= 0
+            else:
+                is_over = run(killed, after=rng.randrange(lines)) >= 0
+            done += not is_over
+        if not is_over:
+            run(killed)
+        problems += differences(folder, killed.stem)
+    return done, problems
+
+
+def write(folder: Path, data: Path, variant: str, name: str) -> Path:
+    """Write the experiment of a run and return it."""
+    make = tiny.scenes if variant == "whole images" else tiny.experiment
+    path = make(folder / f"{name}.yaml", data, **VARIANTS[variant])
+    if "MODEL" in VARIANTS[variant]:  # TransPose has no stage 4
+        content = yaml.safe_load(path.read_text())
+        del content["MODEL"]["EXTRA"]["STAGE4"]
+        path.write_text(yaml.safe_dump(content))
+    return path
 
 
 def run(experiment: Path, after: int | None = None, while_writing: bool = False) -> int:
@@ -140,18 +149,18 @@ def wait_for_writing(process: subprocess.Popen, experiment: Path) -> None:
         time.sleep(0.001)
 
 
-def differences(folder: Path) -> list[str]:
-    """Compare the outputs of the runs ``whole`` and ``killed``."""
+def differences(folder: Path, name: str) -> list[str]:
+    """Compare the outputs of the run ``name`` with those of ``whole``."""
     (whole,) = (folder / "output").glob("*/*/whole")
-    killed = whole.with_name("killed")
-    found = [name for name in FILES if (whole / name).read_bytes() != (killed / name).read_bytes()]
+    killed = whole.with_name(name)
+    found = [file for file in FILES if (whole / file).read_bytes() != (killed / file).read_bytes()]
     rows = []
     for run_folder in (whole, killed):
         with (run_folder / "history.csv").open(newline="") as file:
             rows.append([[row.get(c) for c in COLUMNS] for row in csv.DictReader(file)])
     if rows[0] != rows[1]:
         found.append("history.csv")
-    return [f"{name} differs" for name in found]
+    return [f"{file} of {name} differs" for file in found]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 from yacs.config import CfgNode
@@ -89,7 +90,7 @@ class Description:
             fields = json.loads(text or "")
             if "is_single" in fields:  # the opposite of dynamic_batch, in older files
                 fields["dynamic_batch"] = not fields.pop("is_single")
-            return cls(**fields)
+            return msgspec.convert(fields, cls)
         except (ValueError, TypeError):
             raise InputError(
                 f"{path}: has no HRPose metadata; create the file with tools/export.py"
@@ -241,7 +242,7 @@ class TorchScriptRunner(Runner):
     def _run(self, x: Tensor) -> Outputs:
         try:
             return as_outputs(self._module(x))
-        except RuntimeError as error:
+        except Exception as error:  # the program may raise anything
             reason = str(error).strip().splitlines()[-1:]
             raise InputError(f"{self._path}: cannot run: {' '.join(reason)}") from None
 

@@ -84,13 +84,15 @@ def read_file(path: Path) -> Any:
 
 def _check_integrity(path: Path) -> None:
     """Raise InputError if a checksum in the archive is wrong: PyTorch does not check them."""
-    if not zipfile.is_zipfile(path):  # a plain pickle of old versions has none
-        return
     try:
+        if not zipfile.is_zipfile(path):  # a plain pickle of old versions has none
+            return
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
-        raise InputError(f"{path}: damaged ({error}); download or copy it again") from None
+    except Exception as error:  # a damaged archive can raise anything
+        raise InputError(
+            f"{path}: damaged ({error or type(error).__name__}); download or copy it again"
+        ) from None
     if broken is not None:
         raise InputError(
             f"{path}: damaged: the checksum of {broken} is wrong; download or copy it again"
