@@ -61,6 +61,7 @@ from lib.utils.devices import (
     to_devices,
 )
 from lib.utils.errors import InputError
+from lib.utils.files import write_atomically
 from lib.utils.logs import markdown_table
 from lib.utils.signals import Stopped
 
@@ -156,6 +157,18 @@ class Training:
 
     def train_epoch(self, position: Position) -> None:
         """Train the rest of an epoch."""
+        try:
+            self._train_epoch(position)
+        except InputError as error:
+            received = signals.received()
+            if received is None:
+                raise
+            # The signal has ended a data-loading process as well.
+            raise Stopped(
+                received, f" within a step: {error}; resume to go back to the last checkpoint"
+            ) from None
+
+    def _train_epoch(self, position: Position) -> None:
         epoch, seed = position.epoch, rank_seed(self.cfg.SEED)
         stats = train_epoch(
             self.task,
@@ -202,6 +215,7 @@ class Training:
     def finish_epoch(self, epoch: int, best: float) -> Position:
         """Validate if due and save; returns the position after ``epoch``."""
         self.recorder.save()
+        self.restore_settings()
         following = Position(epoch + 1, best=best)
         if validation_due(self.cfg, epoch):
             # Keeps the epoch if its validation fails.
@@ -215,6 +229,13 @@ class Training:
         if (received := signals.received()) is not None:
             raise Stopped(received, f" after epoch {epoch}; run the same command again to resume")
         return following
+
+    def restore_settings(self) -> None:
+        """Write config_train.yaml again if somebody has removed the output folder."""
+        path = self.output_dir / "config_train.yaml"
+        if distributed.is_main() and not path.exists():
+            logger.warning("=> %s was removed during the run; it is written again", path.parent)
+            write_atomically(path, self.cfg.dump().encode())
 
     def score(self, epoch: int) -> float:
         """Validate, log the scores as a table, and return the score that selects the best."""

@@ -1,5 +1,6 @@
 """Samplers and data loaders."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -177,7 +178,7 @@ class _Loader(DataLoader):
             num_workers=num_workers,
             timeout=timeout,
             persistent_workers=num_workers > 0,
-            worker_init_fn=_limit_threads,
+            worker_init_fn=_start_worker,
             **options,
         )
 
@@ -253,7 +254,11 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
-def _limit_threads(_: int) -> None:
+def _start_worker(_: int) -> None:
     # The workers already use all cores.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    # In a process group of its own, a worker does not get the signals of Ctrl-C and of schedulers,
+    # which would end it before the main process has finished its step.
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)

@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from logging.handlers import MemoryHandler
+from logging.handlers import MemoryHandler, WatchedFileHandler
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,7 +44,8 @@ def start_log(folder: Path, name: str, phase: str) -> Path:
         log_to(logging.NullHandler())
         return path
     try:
-        file = logging.FileHandler(path, encoding="utf-8")
+        # If the file is removed during the run, this handler writes a new one.
+        file = WatchedFileHandler(path, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot write: {error.strerror}") from None
     # Ignore errors of the log itself. On a full disk, for example, writing results reports it.

@@ -1,6 +1,7 @@
 """Tests of resuming tools/train.py after an interrupt or an error."""
 
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -178,6 +179,25 @@ def test_checkpoints_within_an_epoch_are_written_by_the_clock(root, command, mon
     )
     ended = command("train", "--cfg", path, "TRAIN.CHECKPOINT_EVERY", "1e-9", "TRAIN.END_EPOCH", 1)
     assert ended.code == 0 and seen == [1, 2, 3, 4, 5, 6, 0, 0]
+
+
+def test_an_output_folder_removed_during_the_run_is_written_again(
+    root, tool, command, monkeypatch
+):
+    module = tool("train")
+    original = module.step_seed
+
+    def step_seed(seed, epoch, step):
+        if (epoch, step) == (1, 0):
+            shutil.rmtree(output(root))
+        return original(seed, epoch, step)
+
+    monkeypatch.setattr(module, "step_seed", step_seed)
+    ended = command(module, "--cfg", write(root, TRAIN={"END_EPOCH": 2}))
+    assert ended.code == 0 and "was removed during the run" in ended.out
+    names = {path.name for path in output(root).iterdir()}
+    assert {"checkpoint.pth", "config_train.yaml", "history.csv"} <= names
+    assert any(name.endswith("_train.log") for name in names)
 
 
 def test_one_run_at_a_time_uses_a_folder(root, command):
