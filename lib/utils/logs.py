@@ -1,5 +1,6 @@
 """Output folders, logging and progress bars."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -44,8 +45,7 @@ def start_log(folder: Path, name: str, phase: str) -> Path:
         log_to(logging.NullHandler())
         return path
     try:
-        # If the file is removed during the run, this handler writes a new one.
-        file = WatchedFileHandler(path, encoding="utf-8")
+        file = _FileHandler(path, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot write: {error.strerror}") from None
     # Ignore errors of the log itself. On a full disk, for example, writing results reports it.
@@ -85,6 +85,14 @@ def console_handler() -> logging.Handler:
     console = logging.StreamHandler(sys.stdout)
     console.setFormatter(_Formatter("%(message)s"))
     return console
+
+
+class _FileHandler(WatchedFileHandler):
+    """Handler that writes a new file if its file is removed during the run."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):  # its folder is removed, too
+            super().emit(record)
 
 
 class _Formatter(logging.Formatter):
