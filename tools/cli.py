@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import difflib
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from lib.core.task import Task
 from lib.core.validate import validate
 from lib.dataset.loading import SceneLoader, TestLoader
 from lib.keypoints.poses import Poses
-from lib.utils import zoo
+from lib.utils import distributed, zoo
 from lib.utils.errors import InputError
 from lib.utils.files import locked, make_folder, write_atomically
 from lib.utils.logs import buffer_log, experiment_folders, experiment_name, start_log
@@ -27,7 +26,6 @@ from lib.utils.signals import Stopped
 
 logger = logging.getLogger(__name__)
 
-LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 # Settings of mmpose with the same meaning here, for --cfg-options.
 MMPOSE_SETTINGS = {
     "model.pretrained": "MODEL.PRETRAINED",
@@ -92,26 +90,13 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
     """Add the options of mmpose's launchers."""
     parser.add_argument(
         "--launcher",
-        choices=LAUNCHERS,
+        choices=list(distributed.LAUNCHERS),
         default="none",
-        help="pytorch: started by torchrun, which is also detected without this option; slurm and "
-        "mpi are not supported yet",
+        help="what started this process: pytorch (torchrun, also detected by itself), slurm (srun) "
+        "or mpi (mpirun of Open MPI)",
     )
     # Set by old versions of torch.distributed.launch; the environment says the same.
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
-
-
-def check_launcher(launcher: str) -> None:
-    """Raise InputError if the command was not started by ``launcher``."""
-    if launcher in ("slurm", "mpi"):
-        raise InputError(
-            f"--launcher: {launcher} is not supported yet; use tools/dist_train.sh or torchrun"
-        )
-    if launcher == "pytorch" and "WORLD_SIZE" not in os.environ:
-        raise InputError(
-            "--launcher: pytorch needs torchrun, such as torchrun --nproc_per_node=2 "
-            "tools/train.py --cfg FILE --launcher pytorch"
-        )
 
 
 def protect_numbers(words: Sequence[str]) -> list[str]:
@@ -130,7 +115,6 @@ def parse_experiment(
     take_experiment(parser, args)
     if args.work_dir and (args.modelDir or args.logDir):
         raise InputError("--work-dir: cannot be combined with --modelDir and --logDir")
-    check_launcher(getattr(args, "launcher", "none"))
     words = [word.strip() if re.match(r" -", word) else word for word in args.opts]
     words = [*_option_settings(args), *words]
     folders = (("OUTPUT_DIR", args.modelDir), ("LOG_DIR", args.logDir), ("DATA_DIR", args.dataDir))

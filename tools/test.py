@@ -57,8 +57,9 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    with distributed.process_group():
-        test(*parse_experiment(test_parser()))
+    args, cfg = parse_experiment(test_parser())
+    with distributed.process_group(args.launcher):
+        test(args, cfg)
 
 
 def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:

@@ -10,6 +10,7 @@ AUTO_RESUME True, as in the experiments here, a run resumes if the output folder
 """
 
 import argparse
+import contextlib
 import logging
 import math
 import signal
@@ -69,14 +70,11 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    with distributed.process_group():
-        train()
-
-
-def train() -> None:
-    """Train the experiment given on the command line."""
     args, cfg = parse_experiment(train_parser())
-    with open_experiment(cfg, args, "train") as (output_dir, log_dir):
+    with (
+        distributed.process_group(args.launcher),
+        open_experiment(cfg, args, "train") as (output_dir, log_dir),
+    ):
         Training(cfg, args, output_dir, log_dir).run()
 
 
@@ -99,7 +97,10 @@ class Training:
         network = build_network(cfg)
         describe_network(cfg, network, log_dir)
         codec = build_codec(cfg, skeleton_of(cfg))
+        if cfg.TRAIN.SYNC_BN:
+            network = distributed.sync_batch_norms(network, devices[0])
         trained_network = distributed.data_parallel(to_devices(network, devices))
+        self.no_sync = getattr(trained_network, "no_sync", contextlib.nullcontext)
         backend = network_backend(cfg, trained_network, codec, devices[0])
         self.task = build_task(cfg, backend, use_bfloat16(cfg, devices))
         self.network = network
@@ -107,7 +108,7 @@ class Training:
         self.guard = StepGuard(self.optimizer, self.train_batches.dataset.image_files)
         self.average = AveragedWeights(network, cfg.TRAIN.EMA)
         batch_size = self.train_batches.batch_size
-        scale = lr_scale(args, batch_size) if args.autoscale_lr else 1.0
+        scale = lr_scale(args, cfg, batch_size) if args.autoscale_lr else 1.0
         self.lr_at = build_schedule(cfg, len(self.train_batches), scale)
         self.photometric = photometric_of(cfg)
         self.state = TrainingState(
@@ -181,6 +182,8 @@ class Training:
             guard=self.guard,
             average=self.average,
             # Seeds dropout, so that a resumed run draws the same numbers.
+            accumulate=self.cfg.TRAIN.ACCUMULATE,
+            no_sync=self.no_sync,
             before_step=lambda step: seed_everything(step_seed(self.cfg.SEED, epoch, step)),
             after_step=lambda step, meter: self.save_if_due(position, step, meter),
             observe=lambda *seen: self.record_step(epoch, *seen),
@@ -193,11 +196,13 @@ class Training:
 
     def save_if_due(self, position: Position, step: int, meter: Meter) -> None:
         """Save after a step if a signal has arrived or TRAIN.CHECKPOINT_EVERY minutes are over."""
+        if (step + 1) % self.cfg.TRAIN.ACCUMULATE and step + 1 < len(self.train_batches):
+            return  # there are gradients that a checkpoint would not have
         minutes = self.cfg.TRAIN.CHECKPOINT_EVERY
         is_due = bool(minutes) and time.monotonic() - self.saved_at > 60 * minutes
         is_stopping = signals.received() is not None
         if distributed.world_size() > 1:  # all must agree, which takes time
-            if step % self.cfg.PRINT_FREQ:
+            if (step + 1) // self.cfg.TRAIN.ACCUMULATE % self.cfg.PRINT_FREQ:
                 return
             is_stopping = distributed.any_of(is_stopping)
             is_due = distributed.any_of(is_due)
@@ -318,16 +323,17 @@ def use_bfloat16(cfg: CfgNode, devices: list[torch.device]) -> bool:
     return not reason
 
 
-def lr_scale(args: argparse.Namespace, batch_size: int) -> float:
+def lr_scale(args: argparse.Namespace, cfg: CfgNode, batch_size: int) -> float:
     """Return the ratio of the total batch size to the YAML's.
 
     Linear scaling of the learning rate: Goyal et al., Accurate, Large Minibatch SGD, 2017.
     """
     pairs = zip(args.settings[::2], args.settings[1::2], strict=True)
-    kept = [pair for pair in pairs if pair[0] not in ("GPUS", "TRAIN.BATCH_SIZE_PER_GPU")]
+    sizes = ("GPUS", "TRAIN.BATCH_SIZE_PER_GPU", "TRAIN.ACCUMULATE")
+    kept = [pair for pair in pairs if pair[0] not in sizes]
     own = load_config(args.cfg, [word for pair in kept for word in pair])
-    batch_size *= distributed.world_size()
-    own_size = own.TRAIN.BATCH_SIZE_PER_GPU * max(len(own.GPUS), 1)
+    batch_size *= distributed.world_size() * cfg.TRAIN.ACCUMULATE
+    own_size = own.TRAIN.BATCH_SIZE_PER_GPU * max(len(own.GPUS), 1) * own.TRAIN.ACCUMULATE
     logger.info(
         "=> TRAIN.LR is multiplied by %g: batches of %d instead of %d",
         batch_size / own_size,

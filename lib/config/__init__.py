@@ -275,6 +275,7 @@ def _check(cfg: CfgNode, source: str) -> None:
         require(0 <= probability <= 1, f"DATASET.PROB_{name}", "from 0 to 1")
     require(0 <= cfg.DATASET.MAX_BROKEN < 1, "DATASET.MAX_BROKEN", "at least 0 and below 1")
     require(cfg.TRAIN.CHECKPOINT_EVERY >= 0, "TRAIN.CHECKPOINT_EVERY", "0 minutes or more")
+    require(cfg.TRAIN.ACCUMULATE > 0, "TRAIN.ACCUMULATE", "at least 1")
     require(cfg.TRAIN.KEEP > 0, "TRAIN.KEEP", "at least 1")
     require(0 <= cfg.TRAIN.EMA < 1, "TRAIN.EMA", "0 (off) or a decay below 1, such as 0.999")
     require(len(set(cfg.GPUS)) == len(cfg.GPUS), "GPUS", "distinct device numbers")

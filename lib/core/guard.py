@@ -31,11 +31,20 @@ class StepGuard:
         self._optimizer = optimizer
         self._files_of = files_of
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._losses: list[Tensor] = []
+        self._indices: list[Tensor] = []
         self._unread: list[tuple[Tensor, Tensor]] = []  # flags of steps, indices of their samples
         self._skipped: list[Tensor] = []  # indices of the samples of the last steps in a row
 
-    def step(self, loss: Tensor, index: Tensor) -> Tensor:
-        """Take a step unless it would spoil the weights; returns True on the device if taken."""
+    def add(self, loss: Tensor, index: Tensor) -> None:
+        """Add a batch to the next step: its loss, and the indices of its samples."""
+        self._losses.append(loss)
+        self._indices.append(index)
+
+    def step(self) -> None:
+        """Take a step with the gradients of the added batches, unless it spoils the weights."""
+        loss, index = torch.stack(self._losses).sum(), torch.cat(self._indices)
+        self._losses, self._indices = [], []
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         total = torch.nn.utils.get_total_norm(gradients)
         if distributed.world_size() > 1:  # the gradients are averaged, the loss is not
@@ -49,7 +58,6 @@ class StepGuard:
             self._optimizer.found_inf = (~is_finite).float()
             self._optimizer.step()
         self._unread.append((is_finite, index))
-        return is_finite
 
     def check(self, where: str) -> None:
         """Log the steps skipped since the last call; waits for the device.

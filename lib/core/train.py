@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -64,16 +65,10 @@ class Meter:
         self._start = time.perf_counter()
         self._data_seconds = 0.0
 
-    def add(
-        self,
-        losses: Losses | None,
-        samples: int,
-        data_seconds: float,
-        is_counted: Tensor | None = None,
-    ) -> None:
+    def add(self, losses: Losses | None, samples: int, data_seconds: float) -> None:
         """Add a batch of ``samples`` samples and the time spent waiting for it.
 
-        ``is_counted`` is False if its loss must not be counted, because it is not finite.
+        A loss that is NaN or infinite is not counted.
         """
         if losses is None:
             self._has_loss = False
@@ -81,9 +76,7 @@ class Meter:
             loss, joints = losses.total.detach(), losses.joints
             count = torch.full_like(loss, samples)
             values = torch.stack([loss * samples, losses.accuracy * joints, joints, count])
-            if is_counted is not None:
-                values = torch.where(is_counted, values, 0.0)
-            self._sums += values
+            self._sums += torch.where(loss.isfinite(), values, 0.0)
         self._samples += samples
         self._data_seconds += data_seconds
 
@@ -134,6 +127,8 @@ def train_epoch(
     augment: Callable[[Tensor, int], Tensor] | None = None,
     guard: StepGuard | None = None,
     average: AveragedWeights | None = None,
+    accumulate: int = 1,
+    no_sync: Callable[[], AbstractContextManager] = nullcontext,
     before_step: Callable[[int], None] | None = None,
     after_step: Callable[[int, Meter], None] | None = None,
     first_step: int = 0,
@@ -148,6 +143,9 @@ def train_epoch(
         augment: maps the images (N, 3, H, W) of a batch and the step to augmented images.
         guard: takes the steps; pass the same one for all epochs, so that it counts across them.
         average: follows the weights.
+        accumulate: number of batches whose gradients are averaged for one update; the last update
+            of an epoch may have fewer.
+        no_sync: makes a context in which gradients are not averaged over processes.
         before_step, after_step: called with the step, and ``after_step`` with the epoch's meter.
         first_step: number of steps that an interrupted run has already taken in this epoch.
         meter_state: statistics of these steps, from ``Meter.state``.
@@ -162,6 +160,7 @@ def train_epoch(
     epoch_meter, print_meter = Meter(task.device), Meter(task.device)
     if meter_state is not None:
         epoch_meter.load(meter_state)
+    optimizer.zero_grad(set_to_none=True)
     step_end = time.perf_counter()
     batches = progress(loader, len(loader) - first_step, f"Epoch {epoch}")
     for step, batch in enumerate(batches, first_step):
@@ -174,15 +173,19 @@ def train_epoch(
         batch = to_device(batch, task.device)
         if augment is not None:
             batch["image"] = augment(batch["image"], step)
-        outputs = task.forward(batch)
-        losses = task.loss(outputs, batch)
-        optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        is_taken = guard.step(losses.total.detach(), index)
-        if average is not None:
-            average.update()
+        is_update = (step + 1) % accumulate == 0 or step + 1 == len(loader)
+        with nullcontext() if is_update else no_sync():
+            outputs = task.forward(batch)
+            losses = task.loss(outputs, batch)
+            (losses.total / accumulate).backward()
+        guard.add(losses.total.detach(), index)
+        if is_update:
+            guard.step()
+            optimizer.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update()
         for meter in (epoch_meter, print_meter):
-            meter.add(losses, len(index), data_seconds, is_taken)
+            meter.add(losses, len(index), data_seconds)
         if step % print_freq == 0 or task.device.type == "cpu":
             guard.check(f"epoch {epoch}, step {step}")
         if step % print_freq == 0:

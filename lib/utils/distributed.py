@@ -5,18 +5,66 @@ Without an initialized process group there is one process, with rank 0.
 
 import contextlib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from lib.utils.errors import InputError
+
 if TYPE_CHECKING:
     import torch
 
 
+# Variables that launchers set, by torchrun's names.
+LAUNCHERS = {
+    "none": {},
+    "pytorch": {},
+    "slurm": {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"},
+    "mpi": {
+        "RANK": "OMPI_COMM_WORLD_RANK",
+        "WORLD_SIZE": "OMPI_COMM_WORLD_SIZE",
+        "LOCAL_RANK": "OMPI_COMM_WORLD_LOCAL_RANK",
+    },
+}
+STARTED_BY = {"pytorch": "torchrun", "slurm": "srun", "mpi": "mpirun of Open MPI"}
+PORT = 29500
+
+
+def read_launcher(launcher: str) -> None:
+    """Set torchrun's environment variables from those of ``launcher``.
+
+    MASTER_ADDR and MASTER_PORT keep their values if they are set. Otherwise, the address is
+    SLURM's first node or this machine.
+
+    Raises:
+        InputError: the process was not started by this launcher.
+    """
+    names = LAUNCHERS[launcher]
+    wanted = list(names.values()) or (["WORLD_SIZE"] if launcher == "pytorch" else [])
+    missing = [name for name in wanted if name not in os.environ]
+    if missing:
+        raise InputError(
+            f"--launcher {launcher}: {missing[0]} is not set; start the command with "
+            f"{STARTED_BY[launcher]}, or use --launcher none"
+        )
+    os.environ.update({ours: os.environ[theirs] for ours, theirs in names.items()})
+    if names:
+        os.environ.setdefault("MASTER_ADDR", _first_node())
+        os.environ.setdefault("MASTER_PORT", str(PORT))
+
+
+def _first_node() -> str:
+    """Return the first of the nodes in SLURM_JOB_NODELIST, such as ``node[01-04,07]``."""
+    nodes = os.environ.get("SLURM_JOB_NODELIST", "")
+    return re.sub(r"^([^,\[]*)(?:\[(\w+)[^\]]*\])?.*$", r"\1\2", nodes) or "127.0.0.1"
+
+
 @contextlib.contextmanager
-def process_group() -> Iterator[None]:
-    """Within the block, join the processes that torchrun started. Does nothing without torchrun."""
+def process_group(launcher: str = "none") -> Iterator[None]:
+    """Within the block, join the processes that torchrun or ``launcher`` started, if any."""
+    read_launcher(launcher)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
@@ -82,6 +130,21 @@ def average(tensors: "Iterable[torch.Tensor]") -> None:
     for tensor in tensors:
         if tensor.is_floating_point():
             tensor.copy_(all_reduce_sum(tensor) / world_size())
+
+
+def sync_batch_norms(model: "torch.nn.Module", device: "torch.device") -> "torch.nn.Module":
+    """Return the network with batch norms that use the batches of all processes.
+
+    Raises:
+        InputError: ``device`` is not a GPU, which PyTorch requires.
+    """
+    if world_size() == 1:
+        return model
+    if device.type != "cuda":
+        raise InputError("TRAIN.SYNC_BN: needs GPUs; set it to False")
+    import torch
+
+    return torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
 def data_parallel(model: "torch.nn.Module") -> "torch.nn.Module":

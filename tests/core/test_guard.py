@@ -16,8 +16,12 @@ def files_of(index):
 
 
 def a_step(guard, parameter, loss: float, gradient: float, index=(0,)) -> bool:
+    """Take a step and return True if the parameter changed."""
+    before = parameter.detach().clone()
     parameter.grad = torch.full_like(parameter, gradient)
-    return bool(guard.step(torch.tensor(loss), torch.tensor(index)))
+    guard.add(torch.tensor(loss), torch.tensor(index))
+    guard.step()
+    return not torch.equal(before, parameter)
 
 
 @pytest.fixture

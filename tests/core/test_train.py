@@ -171,11 +171,28 @@ def test_a_meter_weighs_losses_by_samples_and_accuracies_by_joints():
     assert EpochStats(0, 0, samples=30, seconds=1.5, data_seconds=0).speed == 20
 
 
+def test_gradients_of_several_batches_are_averaged_for_one_update(tmp_path):
+    train = {"BATCH_SIZE_PER_GPU": 1, "OPTIMIZER": "sgd", "MOMENTUM": 0.0, "WD": 0.0, "LR": 1.0}
+    run = parts(tmp_path, TRAIN=train)
+    other = parts(tmp_path, TRAIN=train)
+    train_epoch(task(run), run.loader, run.optimizer, lambda *_: 0.5, 0, accumulate=4)
+    by_hand = task(other)
+    by_hand.train()
+    for first, count in ((0, 4), (4, 2)):  # six samples
+        other.optimizer.zero_grad()
+        for batch in list(other.loader)[first : first + count]:
+            (by_hand.loss(by_hand.forward(batch), batch).total / 4).backward()
+        for parameter in other.model.parameters():
+            parameter.data -= 0.5 * parameter.grad
+    for ours, expected in zip(run.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
 def test_a_meter_does_not_count_the_loss_of_a_skipped_step():
     meter, nan = Meter(CPU), torch.tensor(float("nan"))
     one = torch.tensor(1.0)
-    meter.add(Losses(one, one, one), 2, 0.0, torch.tensor(True))
-    meter.add(Losses(nan, one, one), 6, 0.0, torch.tensor(False))
+    meter.add(Losses(one, one, one), 2, 0.0)
+    meter.add(Losses(nan, one, one), 6, 0.0)
     stats = meter.read()
     assert (stats.loss, stats.accuracy, stats.samples) == (1.0, 1.0, 8)
     again = Meter(CPU)

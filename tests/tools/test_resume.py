@@ -181,9 +181,7 @@ def test_checkpoints_within_an_epoch_are_written_by_the_clock(root, command, mon
     assert ended.code == 0 and seen == [1, 2, 3, 4, 5, 6, 0, 0]
 
 
-def test_an_output_folder_removed_during_the_run_is_written_again(
-    root, tool, command, monkeypatch
-):
+def test_an_output_folder_removed_during_the_run_is_written_again(root, tool, command, monkeypatch):
     module = tool("train")
     original = module.step_seed
 

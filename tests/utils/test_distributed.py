@@ -1,6 +1,7 @@
 """Distributed helpers, with several gloo processes."""
 
 import multiprocessing
+import os
 import socket
 
 import pytest
@@ -53,3 +54,19 @@ def test_only_the_main_process_writes_files_and_logs(tmp_path, monkeypatch):
     monkeypatch.setattr(distributed, "rank", lambda: 0)
     write_atomically(tmp_path / "results.json", b"[]")
     assert (tmp_path / "results.json").read_bytes() == b"[]"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("node[03-04,07],other", "node03"), ("a1,a2", "a1"), ("gpu-[2]", "gpu-2"), ("", "127.0.0.1")],
+)
+def test_slurms_variables_are_read(monkeypatch, nodes, first):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in (("PROCID", "5"), ("NTASKS", "8"), ("LOCALID", "1")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURM_JOB_NODELIST", nodes)
+    distributed.read_launcher("slurm")
+    assert [os.environ[n] for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK")] == ["5", "8", "1"]
+    assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == (first, "29500")
