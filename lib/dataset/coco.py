@@ -2,8 +2,7 @@
 
 By default the files are where COCO has them: ``annotations/person_keypoints_<split>.json``
 (``image_info_<split>.json`` for test splits) and ``images/<split>/``. Filtering and scoring follow
-lib/dataset/coco.py of leoxiaobin/deep-high-resolution-net.pytorch, except that missing boxes and
-areas are filled in (``complete_boxes``), and people whose joints all have flag 0 are skipped.
+lib/dataset/coco.py of leoxiaobin/deep-high-resolution-net.pytorch.
 """
 
 import contextlib
@@ -25,12 +24,12 @@ from lib.dataset.coco_json import (
     ImageArrays,
     UnreadCocoFile,
     check_keypoint_count,
-    clip_boxes,
     complete_boxes,
     image_arrays,
     labelled_people,
     overlaps_image,
     people_of,
+    usable_people,
 )
 from lib.dataset.scenes import SceneAnnotation, SceneFile, Scenes, read_scenes
 from lib.dataset.table import Table
@@ -173,21 +172,10 @@ class CocoKeypoints:
         ids = np.array([a.image_id for a in people], np.int64)
         image = images.rows(ids, self.annotation_file)
         given = np.array([a.bbox for a in people], np.float32).reshape(-1, 4)
-        box, overlaps = clip_boxes(given, images.width[image], images.height[image])
         keypoints = np.array([a.keypoints for a in people], np.float32).reshape(-1, joints, 3)
         category = np.array([a.category_id for a in people], np.int64)
-        is_labelled = labelled_people(keypoints, self.annotation_file)
-        keep = overlaps & (given[:, 2:] > 0).all(1) & is_labelled
-        logger.info(
-            "=> %s: %d people; skipped %d without labelled joints and %d with no box or a box "
-            "outside the image",
-            self.annotation_file,
-            keep.sum(),
-            (~is_labelled).sum(),
-            (is_labelled & ~keep).sum(),
-        )
-        if not keep.any():
-            raise InputError(f"{self.annotation_file}: no person has both joints and a valid box")
+        size = images.width[image], images.height[image]
+        box, keep = usable_people(given, keypoints, *size, self.annotation_file)
         score = np.ones(len(people), np.float32)
         return self._table(images, keep, image, box, keypoints, score, category)
 

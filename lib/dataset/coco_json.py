@@ -180,6 +180,43 @@ def people_of(
     return people
 
 
+def usable_people(
+    boxes: np.ndarray, keypoints: np.ndarray, width: np.ndarray, height: np.ndarray, source: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clip the boxes of N people, and find those that can be used; log how many cannot.
+
+    The published code also uses people whose joints all have flag 0, and boxes without area, but
+    no annotations with an area of 0 (see ``complete_boxes``).
+
+    Args:
+        boxes: (N, 4).
+        keypoints: (N, K, 3).
+        width, height: (N,), of the images.
+        source: annotation file, for messages.
+
+    Returns:
+        The clipped boxes (N, 4), and a mask (N,), True for people with a labelled joint and a box
+        in the image.
+
+    Raises:
+        InputError: if nobody can be used.
+    """
+    clipped, overlaps = clip_boxes(boxes, width, height)
+    is_labelled = labelled_people(keypoints, source)
+    is_usable = overlaps & (boxes[:, 2:] > 0).all(1) & is_labelled
+    logger.info(
+        "=> %s: %d people; skipped %d without labelled joints and %d with no box or a box outside "
+        "the image",
+        source,
+        is_usable.sum(),
+        (~is_labelled).sum(),
+        (is_labelled & ~is_usable).sum(),
+    )
+    if not is_usable.any():
+        raise InputError(f"{source}: no person has both joints and a valid box")
+    return clipped, is_usable
+
+
 def labelled_people(keypoints: np.ndarray, source: str) -> np.ndarray:
     """Return a mask (N,), True for people with a labelled joint; keypoints are (N, K, 3).
 

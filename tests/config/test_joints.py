@@ -74,7 +74,7 @@ def annotation(**places: tuple[float, float]) -> dict:
 
 
 def test_limbs_that_nobody_gives_are_those_of_known_names_and_then_the_shortest(tmp_path, caplog):
-    names = ["L ankle", "kneeLeft", "hip_left", "right_hip", "tail", "tip: end", "crest"]
+    names = ["L ankle", "kneeLeft", "hip_left", "right_hip", "stern", "tip: end", "crest"]
     rows = [(0, 0), (0, 40), (0, 80), (30, 80), (60, 80), (90, 80), (60, 50)]
     category = {"id": 1, "name": "bird", "keypoints": names, "skeleton": []}
     path = write_birds(tmp_path, [category])
@@ -84,7 +84,7 @@ def test_limbs_that_nobody_gives_are_those_of_known_names_and_then_the_shortest(
     (tmp_path / "train.json").write_text(json.dumps(content))
     with caplog.at_level(logging.INFO):
         cfg = load_config(path)
-    # COCO's ankle-knee-hip-hip; tail-tip, tail-crest and hip-tail are equally long.
+    # COCO's ankle-knee-hip-hip; hip-stern, stern-tip and stern-crest are equally long.
     expected = ((0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (4, 6))
     assert skeleton_of(cfg).limbs == expected
     text = caplog.text.partition("DATASET.LIMBS: ")[2].splitlines()[0]
