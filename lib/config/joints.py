@@ -117,7 +117,8 @@ def propose_limbs(names: Sequence[str], distances: np.ndarray) -> Pairs:
     """Return limbs for drawings, as pairs of joint indices.
 
     The built-in skeleton that shares the most limbs with ``names`` gives the first. The shortest
-    others that connect two separate parts follow (Kruskal's algorithm).
+    others that connect two separate parts follow (Kruskal's algorithm), then the mirror images of
+    all limbs.
 
     Args:
         names: of K joints.
@@ -131,12 +132,14 @@ def propose_limbs(names: Sequence[str], distances: np.ndarray) -> Pairs:
         known = max(known, [pair for pair in limbs if None not in pair], key=len)
     pairs = combinations(range(len(names)), 2)
     shortest = sorted((distances[pair], pair) for pair in pairs if np.isfinite(distances[pair]))
-    part, tree = list(range(len(names))), []
+    part, limbs = list(range(len(names))), known.copy()
     for a, b in [*known, *(pair for _, pair in shortest)]:
         if part[a] != part[b]:
             part = [part[a] if number == part[b] else number for number in part]
-            tree.append((a, b))
-    return tuple(dict.fromkeys([*known, *tree]))
+            limbs.append((a, b))
+    mirror = {a: b for pair in find_flip_pairs(names) for a, b in (pair, pair[::-1])}
+    limbs += [(mirror.get(a, a), mirror.get(b, b)) for a, b in limbs]
+    return tuple(dict.fromkeys((min(pair), max(pair)) for pair in limbs))
 
 
 def joint_distances(people: Sequence[bytes], count: int) -> np.ndarray:

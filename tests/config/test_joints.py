@@ -94,8 +94,15 @@ def test_limbs_that_nobody_gives_are_those_of_known_names_and_then_the_shortest(
 
 def test_limbs_need_no_annotations_if_names_are_known():
     nothing = np.full((3, 3), np.inf)
-    assert propose_limbs(["left_hip", "left_knee", "beak"], nothing) == ((1, 0),)
+    assert propose_limbs(["left_hip", "left_knee", "beak"], nothing) == ((0, 1),)
     assert propose_limbs(BIRD[:3], nothing) == ()
+
+
+def test_limbs_are_the_same_on_both_sides():
+    x = np.array([0.0, 1.0, 0.4])
+    distances = np.abs(x[:, None] - x)
+    # The right wing is nearer to the tail than the left wing.
+    assert propose_limbs(["left_wing", "right_wing", "tail"], distances) == ((0, 2), (1, 2))
 
 
 def test_distances_are_relative_to_the_box_and_infinite_for_joints_never_seen_together():
