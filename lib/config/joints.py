@@ -59,8 +59,9 @@ def resolve_joints(cfg: CfgNode) -> None:
     known = SKELETONS.get(settings.DATASET)
     names = tuple(settings.JOINT_NAMES)
     if known is None or (names and names != known.names):
-        path = _annotation_file(settings)
-        content = _File([])
+        if not names and not settings.ANNOTATIONS:
+            raise InputError(_unknown_data_set(settings.DATASET))
+        path, content = _annotation_file(settings), _File([])
         if not names or (not settings.LIMBS and settings.ANNOTATIONS and path.is_file()):
             content = read_json(path, _File, "annotations in COCO format (DATASET.ANNOTATIONS)")
         if not names:
@@ -200,8 +201,6 @@ def _unknown_data_set(dataset: str) -> str:
 
 def _annotation_file(settings: CfgNode) -> Path:
     """Return the annotation file of the training set, or else of the test set, if it exists."""
-    if not settings.ANNOTATIONS and not settings.JOINT_NAMES:
-        raise InputError(_unknown_data_set(settings.DATASET))
     files = [
         Path(settings.ROOT) / settings.ANNOTATIONS.replace("{split}", split)
         for split in (settings.TRAIN_SET, settings.TEST_SET)

@@ -132,7 +132,7 @@ def _named_person(table: Table, skeleton: Skeleton, row: int) -> np.ndarray:
         for number, joint in enumerate(sorted(members, key=lambda joint: joints[joint, 1])):
             y = round(len(page) * (number + 0.5) / len(members))
             start = LETTER_WIDTH * (len(labels[joint]) + 1) if is_left else margin + width
-            end = joints[joint].round().astype(int).tolist()
+            end = joints[joint].clip(-1e4, 4e4).round().astype(int).tolist()
             cv2.line(page, (start, y), end, colors[joint], 1, cv2.LINE_AA)
             left = LETTER_WIDTH // 2 if is_left else start + LETTER_WIDTH
             draw_text(page, labels[joint], (left, y + LETTER_WIDTH // 2), 11, colors[joint])

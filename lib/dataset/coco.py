@@ -361,7 +361,8 @@ class CocoKeypoints:
         keypoints = annotation.keypoints
         if keypoints:
             check_keypoint_count(annotation, number, len(self.skeleton), self.annotation_file)
-        count = annotation.num_keypoints
+        labelled = sum(flag > 0 for flag in keypoints[2::3])
+        count = annotation.num_keypoints if labelled else 0
         return {
             "image_id": annotation.image_id,
             "category_id": annotation.category_id,
@@ -369,7 +370,7 @@ class CocoKeypoints:
             "area": self._area(annotation),
             "iscrowd": annotation.iscrowd,
             "keypoints": keypoints,
-            "num_keypoints": sum(v > 0 for v in keypoints[2::3]) if count is None else count,
+            "num_keypoints": labelled if count is None else count,
         }
 
     def _area(self, annotation: Annotation) -> float:

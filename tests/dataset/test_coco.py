@@ -126,7 +126,13 @@ def test_people_whose_flags_are_all_0_are_left_out_with_a_warning(tmp_path, cont
     for person in content["annotations"][:2]:
         person["keypoints"][2::3] = [0] * 17
     tiny.save_coco(tmp_path, content)
-    assert len(coco(tmp_path).table) == 4
+    source = coco(tmp_path)
+    assert len(source.table) == 4
+    # They do not count as missed, even if their num_keypoints is wrong.
+    content["annotations"] = content["annotations"][2:]
+    answer = perfect(source, content)
+    values, _ = source.evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
+    assert values["AP"] == 1
     assert "2 people have coordinates, but visibility flag 0 for every joint" in caplog.text
 
 
