@@ -7,7 +7,8 @@ entries. Writes to <OUTPUT_DIR>/<dataset>/check/, or to --work-dir:
 
   findings.txt       all findings
   counts_<set>.png   charts of counts and sizes
-  samples.jpg        augmented training samples and targets, as the network receives them
+  samples.jpg        two people with the numbers and names of their joints; augmented training
+                     samples and targets, as the network receives them
 
 The exit code is 1 if training would fail.
 """
@@ -75,7 +76,7 @@ def main() -> None:
     if not is_fatal:  # otherwise there may be no samples to draw
         codec = build_codec(cfg, sets[0].skeleton)
         write_sample_sheet(sets[0], codec, folder / "samples.jpg", args.samples)
-    print(f"=> findings, charts and samples: {folder}")
+    print(f"=> {'findings' if is_fatal else 'findings, charts and samples'}: {folder}")
     if is_fatal:
         sys.exit(1)
 

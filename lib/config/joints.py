@@ -1,17 +1,21 @@
 """The joints of an experiment, from a built-in data set or from the YAML file.
 
 For your own data set, missing joint names and limbs are read from the annotation file. Missing flip
-pairs are derived from the joint names.
+pairs are derived from the joint names, and limbs that the file does not have from the joint names
+and the distances between the joints.
 """
 
 import logging
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import yaml
 from yacs.config import CfgNode
 
 from lib.keypoints.skeletons import (
@@ -28,16 +32,23 @@ logger = logging.getLogger(__name__)
 
 Pairs = tuple[tuple[int, int], ...]
 
+MAX_PEOPLE = 1000  # annotations read to measure distances between joints
+
 
 class _File(msgspec.Struct):
     categories: list[Category]
+    annotations: list[msgspec.Raw] = []
+
+
+class _Person(msgspec.Struct):
+    keypoints: list[float] = []
+    bbox: list[float] | None = None
 
 
 def resolve_joints(cfg: CfgNode) -> None:
     """Complete the joint settings of an experiment in place.
 
-    If MODEL.NUM_JOINTS is 0, it is set to the data set's number of joints.
-    For a data set in COCO
+    If MODEL.NUM_JOINTS is 0, it is set to the data set's number of joints. For a data set in COCO
     format that is not in SKELETONS, empty values of DATASET.JOINT_NAMES, FLIP_PAIRS, SIGMAS and
     LIMBS are filled in. The configuration can then be used without the annotations.
 
@@ -47,10 +58,17 @@ def resolve_joints(cfg: CfgNode) -> None:
     settings = cfg.DATASET
     known = SKELETONS.get(settings.DATASET)
     names = tuple(settings.JOINT_NAMES)
-    if known is None and not names:
-        _read_joints(cfg)
     if known is None or (names and names != known.names):
+        if not names and not settings.ANNOTATIONS:
+            raise InputError(_unknown_data_set(settings.DATASET))
+        path, content = _annotation_file(settings), _File([])
+        if not names or (not settings.LIMBS and settings.ANNOTATIONS and path.is_file()):
+            content = read_json(path, _File, "annotations in COCO format (DATASET.ANNOTATIONS)")
+        if not names:
+            _read_names(settings, content, path)
         _derive_pairs_and_sigmas(settings)
+        if not settings.LIMBS:
+            _find_limbs(settings, content, path)
     cfg.MODEL.NUM_JOINTS = cfg.MODEL.NUM_JOINTS or len(skeleton_of(cfg))
 
 
@@ -90,12 +108,83 @@ def find_flip_pairs(names: Sequence[str]) -> Pairs:
     """
     sides: dict[tuple[str, ...], dict[str, int]] = {}
     for index, name in enumerate(names):
-        words = [word.lower() for word in _WORD.findall(name)]
-        side = next((_SIDES[word] for word in words if word in _SIDES), None)
+        side, rest = _split_name(name)
         if side:
-            rest = tuple("" if word in _SIDES else word for word in words)
             sides.setdefault(rest, {})[side] = index
     return tuple((s["left"], s["right"]) for s in sides.values() if len(s) == 2)
+
+
+def propose_limbs(names: Sequence[str], distances: np.ndarray) -> Pairs:
+    """Return limbs for drawings, as pairs of joint indices.
+
+    The built-in skeleton that shares the most limbs with ``names`` gives the first. The shortest
+    others that connect two separate parts follow (Kruskal's algorithm), then the mirror images of
+    all limbs.
+
+    Args:
+        names: of K joints.
+        distances: (K, K), see ``joint_distances``; joints at infinite distance are not connected.
+    """
+    index = {_side_and_words(name): joint for joint, name in enumerate(names)}
+    known: list[tuple[int, int]] = []
+    for skeleton in SKELETONS.values():
+        joints = [index.get(_side_and_words(name)) for name in skeleton.names]
+        limbs = [(joints[a], joints[b]) for a, b in skeleton.limbs]
+        known = max(known, [pair for pair in limbs if None not in pair], key=len)
+    pairs = combinations(range(len(names)), 2)
+    shortest = sorted((distances[pair], pair) for pair in pairs if np.isfinite(distances[pair]))
+    part, limbs = list(range(len(names))), known.copy()
+    for a, b in [*known, *(pair for _, pair in shortest)]:
+        if part[a] != part[b]:
+            part = [part[a] if number == part[b] else number for number in part]
+            limbs.append((a, b))
+    mirror = {a: b for pair in find_flip_pairs(names) for a, b in (pair, pair[::-1])}
+    limbs += [(mirror.get(a, a), mirror.get(b, b)) for a, b in limbs]
+    return tuple(dict.fromkeys((min(pair), max(pair)) for pair in limbs))
+
+
+def joint_distances(people: Sequence[bytes], count: int) -> np.ndarray:
+    """Return mean distances between joints, relative to the longer side of the box.
+
+    Args:
+        people: COCO annotations as JSON, of which at most ``MAX_PEOPLE`` are read, evenly spaced.
+            Without a box, the one around the labelled joints counts.
+        count: number of joints, K.
+
+    Returns:
+        (K, K); infinite for joints that are never labelled in the same annotation.
+    """
+    total, number = np.zeros((2, count, count))
+    for person in people[:: -(-len(people) // MAX_PEOPLE) or 1]:
+        try:
+            person = msgspec.json.decode(person, type=_Person)
+        except ValueError:  # reported where the data set is read
+            continue
+        if len(person.keypoints) != 3 * count:
+            continue
+        joints = np.reshape(person.keypoints, (count, 3))
+        is_labelled = joints[:, 2] > 0
+        if is_labelled.sum() < 2:
+            continue
+        size = max((person.bbox or [])[2:], default=0)
+        size = size if size > 0 else np.ptp(joints[is_labelled, :2], axis=0).max()
+        apart = np.linalg.norm(joints[:, None, :2] - joints[None, :, :2], axis=2)
+        both = np.outer(is_labelled, is_labelled)
+        total += np.where(both, apart / max(size, 1e-6), 0)
+        number += both
+    return np.where(number > 0, total / np.maximum(number, 1), np.inf)
+
+
+def _split_name(name: str) -> tuple[str | None, tuple[str, ...]]:
+    """Return the side of a joint, left, right or None, and its words, '' for the side."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    side = next((_SIDES[word] for word in words if word in _SIDES), None)
+    return side, tuple("" if word in _SIDES else word for word in words)
+
+
+def _side_and_words(name: str) -> tuple[str | None, tuple[str, ...]]:
+    side, words = _split_name(name)
+    return side, tuple(filter(None, words))
 
 
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
@@ -110,27 +199,44 @@ def _unknown_data_set(dataset: str) -> str:
     )
 
 
-def _read_joints(cfg: CfgNode) -> None:
-    """Read joint names, and limbs if none are given, from the annotation file."""
-    settings = cfg.DATASET
-    if not settings.ANNOTATIONS:
-        raise InputError(_unknown_data_set(settings.DATASET))
+def _annotation_file(settings: CfgNode) -> Path:
+    """Return the annotation file of the training set, or else of the test set, if it exists."""
     files = [
         Path(settings.ROOT) / settings.ANNOTATIONS.replace("{split}", split)
         for split in (settings.TRAIN_SET, settings.TEST_SET)
     ]
-    path = next((path for path in files if path.exists()), files[0])
-    file = read_json(path, _File, "annotations in COCO format (DATASET.ANNOTATIONS)")
-    wanted = [c for c in file.categories if c.name in settings.CATEGORIES]
-    found = categories_with_joints(wanted or file.categories)
-    if not found or not found[0].keypoints:
+    return next((path for path in files if path.is_file()), files[0])
+
+
+def _category(settings: CfgNode, content: _File) -> Category | None:
+    """Return the category that defines the joints."""
+    wanted = [c for c in content.categories if c.name in settings.CATEGORIES]
+    return next(iter(categories_with_joints(wanted or content.categories)), None)
+
+
+def _read_names(settings: CfgNode, content: _File, path: Path) -> None:
+    """Take the joint names from the annotation file."""
+    category = _category(settings, content)
+    if not category or not category.keypoints:
         raise InputError(
             f"{path}: no category lists its keypoints; set DATASET.JOINT_NAMES instead"
         )
-    settings.JOINT_NAMES = names = list(found[0].keypoints)
+    settings.JOINT_NAMES = names = list(category.keypoints)
     logger.info("=> %s: %d joints: %s", path, len(names), ", ".join(names))
-    if not settings.LIMBS:
-        settings.LIMBS = [list(pair) for pair in _limbs(found[0], str(path))]
+
+
+def _find_limbs(settings: CfgNode, content: _File, path: Path) -> None:
+    """Take the limbs from the annotation file, or else propose some."""
+    names, category = settings.JOINT_NAMES, _category(settings, content)
+    if category and category.skeleton and len(category.keypoints or ()) == len(names):
+        settings.LIMBS = [list(pair) for pair in _limbs(category, str(path))]
+    elif limbs := propose_limbs(names, joint_distances(content.annotations, len(names))):
+        settings.LIMBS = [[names[a], names[b]] for a, b in limbs]
+        logger.info(
+            "=> no skeleton is given: drawing limbs found by joint names and distances; to change "
+            "them, set DATASET.LIMBS: %s",
+            yaml.safe_dump(settings.LIMBS, default_flow_style=True, width=math.inf).strip(),
+        )
 
 
 def _limbs(category: Category, path: str) -> Pairs:

@@ -10,12 +10,24 @@ from lib.core.codecs.codec import Codec
 from lib.core.codecs.tags import TagCodec
 from lib.dataset.bottom_up import SceneDataset
 from lib.dataset.image import read_image
-from lib.dataset.top_down import TopDownDataset
+from lib.dataset.table import Table
+from lib.dataset.top_down import TopDownDataset, crop_image
+from lib.keypoints.geometry import PIXEL_STD, crop_matrix, transform_points
 from lib.keypoints.poses import Poses
-from lib.utils.drawing import draw_person, image_grid, mosaic, write_image
+from lib.keypoints.skeletons import Skeleton
+from lib.utils.drawing import (
+    draw_person,
+    draw_text,
+    image_grid,
+    mosaic,
+    side_colors,
+    write_image,
+)
 
 THRESHOLD = 0.2  # joints with a lower score are not drawn
 WIDTH = 1610  # maximum width of a sheet of predictions in pixels
+NAMED_SIZE = 640  # longer side of the people whose joints are named, in pixels
+LETTER_WIDTH, LINE_HEIGHT = 8, 24  # of their names
 MIN_HEIGHT = 256  # smaller samples are enlarged to about this height
 
 
@@ -80,12 +92,55 @@ def write_sample_sheet(
     """Write a sheet of ``count`` samples, evenly spaced over the data set.
 
     Each sample is drawn twice: with its labelled joints, and with the target heatmaps of all its
-    joints as an overlay.
+    joints as an overlay. Above them are the two people with the most labelled joints, with the
+    numbers and names of their joints.
     """
+    table, skeleton = dataset.table, dataset.skeleton
+    clearest = np.lexsort((-table.size[:, 1], -table.visible.sum(1)))[:2]
+    named = image_grid([_named_person(table, skeleton, row) for row in clearest], columns=2)
     rows = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
     if isinstance(dataset, SceneDataset):
-        write_image(path, image_grid(_scene_cells(dataset, codec, rows), columns=6))
-        return
+        samples = image_grid(_scene_cells(dataset, codec, rows), columns=6)
+    else:
+        samples = image_grid(_crop_cells(dataset, codec, rows), columns=8)
+    width = max(named.shape[1], samples.shape[1])
+    page = np.full((len(named) + len(samples), width, 3), 255, np.uint8)
+    page[: len(named), : named.shape[1]] = named
+    page[len(named) :, : samples.shape[1]] = samples
+    write_image(path, page)
+
+
+def _named_person(table: Table, skeleton: Skeleton, row: int) -> np.ndarray:
+    """Draw a person (H, W, 3), with numbers and names of the joints at the sides of the image."""
+    labels = [f"{number} {name}" for number, name in enumerate(skeleton.names)]
+    margin = LETTER_WIDTH * (max(map(len, labels)) + 2)
+    box = np.maximum(table.scale[row] * PIXEL_STD, 1)
+    width, height = (int(side) for side in (box * NAMED_SIZE / box.max()).round())
+    matrix = crop_matrix(table.center[row], table.scale[row], 0.0, (width, height))
+    crop = crop_image(read_image(table.path(row)), matrix, (width, height)).transpose(1, 2, 0)
+    total = max(height, LINE_HEIGHT * (len(labels) // 2 + 1))
+    page = np.zeros((total, width + 2 * margin, 3), np.uint8)
+    page[:height, margin : margin + width] = crop
+    matrix[0, 2] += margin
+    joints = transform_points(table.joints[row], matrix)
+    visible, limbs, pairs = table.visible[row] > 0, skeleton.limbs, skeleton.flip_pairs
+    draw_person(page, joints, visible, limbs, pairs)
+    colors = side_colors(len(labels), pairs)
+    from_left = sorted(np.flatnonzero(visible), key=lambda joint: joints[joint, 0])
+    half = len(from_left) // 2
+    for is_left, members in ((True, from_left[:half]), (False, from_left[half:])):
+        for number, joint in enumerate(sorted(members, key=lambda joint: joints[joint, 1])):
+            y = round(len(page) * (number + 0.5) / len(members))
+            start = LETTER_WIDTH * (len(labels[joint]) + 1) if is_left else margin + width
+            end = joints[joint].clip(-1e4, 4e4).round().astype(int).tolist()
+            cv2.line(page, (start, y), end, colors[joint], 1, cv2.LINE_AA)
+            left = LETTER_WIDTH // 2 if is_left else start + LETTER_WIDTH
+            draw_text(page, labels[joint], (left, y + LETTER_WIDTH // 2), 11, colors[joint])
+    return page
+
+
+def _crop_cells(dataset: TopDownDataset, codec: Codec, rows: np.ndarray) -> list[np.ndarray]:
+    """Draw training samples of people, each with its labels and with its targets."""
     samples = [dataset[0, int(row)] for row in rows]
     joints, visible = (torch.stack([s[name] for s in samples]) for name in ("joints", "visible"))
     maps = codec.encode(joints, visible).heatmaps
@@ -103,4 +158,4 @@ def write_sample_sheet(
         is_labelled, skeleton = sample["visible"].numpy() > 0, dataset.skeleton
         joints = sample["joints"].numpy() * zoom
         draw_person(cells[-2], joints, is_labelled, skeleton.limbs, skeleton.flip_pairs)
-    write_image(path, image_grid(cells, columns=8))
+    return cells

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.dataset.coco_json import LAYOUT, Annotation, CocoFile, Image
+from lib.dataset.coco_json import LAYOUT, Annotation, CocoFile, Image, box_of_joints
 from lib.dataset.image import read_image
 from lib.dataset.table import Table
 from lib.keypoints.skeletons import Skeleton
@@ -58,6 +58,9 @@ def check_annotations(path: str) -> tuple[list[Finding], np.ndarray]:
             found.append(Finding("image not listed", location, "its image is not in `images`"))
         elif not person.iscrowd:
             found += _box_findings(location, person, image)
+        if person.is_unflagged:
+            message = "has coordinates, but visibility flag 0 for every joint: it will be skipped"
+            found.append(Finding("visibility flags all 0", location, message))
         flags = person.keypoints[2::3]
         invalid = [flag for flag in flags if flag not in (0, 1, 2)]
         if invalid:
@@ -89,8 +92,12 @@ def _duplicates(images: list[Image], people: list[Annotation]) -> list[Finding]:
 
 def _box_findings(location: str, person: Annotation, image: Image) -> list[Finding]:
     x, y, width, height = person.bbox
-    text = f"box {list(person.bbox)} in an image of {image.width} x {image.height}"
-    if not (width > 0 and height > 0):
+    box = ", ".join(f"{value:g}" for value in person.bbox)
+    text = f"box [{box}] in an image of {image.width} x {image.height}"
+    if not person.has_box:
+        if box_of_joints(person.keypoints, image.width, image.height):
+            message = f"box [{box}]: the box around the labelled joints will be used"
+            return [Finding("box missing or without area", location, message)]
         return [Finding("box without area", location, f"{text}: the person will be skipped")]
     if x >= image.width or y >= image.height or x + width <= 0 or y + height <= 0:
         return [Finding("box outside the image", location, f"{text}: the person will be skipped")]

@@ -25,10 +25,12 @@ from lib.dataset.coco_json import (
     ImageArrays,
     UnreadCocoFile,
     check_keypoint_count,
-    clip_boxes,
+    complete_boxes,
     image_arrays,
+    labelled_people,
     overlaps_image,
     people_of,
+    usable_people,
 )
 from lib.dataset.scenes import SceneAnnotation, SceneFile, Scenes, read_scenes
 from lib.dataset.table import Table
@@ -44,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 # "Ap .5" is the spelling of the HRNet repository.
 STATS = ("AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
+_NO_BOX = "%s: %d people have no box; using the one around their labelled joints (docs/own_data.md)"
 
 
 class _Detection(msgspec.Struct, gc=False):
@@ -119,6 +122,11 @@ class CocoKeypoints:
         self.has_ground_truth = bool(content.annotations)
         self._categories = chosen_categories(content.categories, categories, str(file))
         self.scenes: Scenes | None = None
+        if detections is None:
+            wanted = [a for a in content.annotations if a.category_id in self._categories]
+            boxes, _ = complete_boxes(wanted, content.images)
+            if boxes:
+                logger.warning(_NO_BOX, file, boxes)
         if whole_images:
             self.table = self._whole_images(content.annotations, listed)
         elif detections is None:
@@ -157,6 +165,8 @@ class CocoKeypoints:
         image = images.rows(np.array([a.image_id for a in people], np.int64), source)
         box = np.array([a.bbox for a in people], np.float32).reshape(-1, 4)
         keypoints = np.array([a.keypoints for a in people], np.float32).reshape(-1, joints, 3)
+        if annotations:
+            labelled_people(keypoints, source)
         category = np.array([a.category_id for a in people], np.int64)
         keep, score = np.ones(len(people), bool), np.ones(len(people), np.float32)
         return self._table(images, keep, image, box, keypoints, score, category)
@@ -170,22 +180,10 @@ class CocoKeypoints:
         ids = np.array([a.image_id for a in people], np.int64)
         image = images.rows(ids, self.annotation_file)
         given = np.array([a.bbox for a in people], np.float32).reshape(-1, 4)
-        box, overlaps = clip_boxes(given, images.width[image], images.height[image])
-        area = np.array([1.0 if a.area is None else a.area for a in people], np.float32)
         keypoints = np.array([a.keypoints for a in people], np.float32).reshape(-1, joints, 3)
         category = np.array([a.category_id for a in people], np.int64)
-        has_joints = keypoints.any((1, 2))
-        keep = overlaps & (area > 0) & has_joints
-        logger.info(
-            "=> %s: %d people; skipped %d without joints and %d with no area or a box outside "
-            "the image",
-            self.annotation_file,
-            keep.sum(),
-            (~has_joints).sum(),
-            (has_joints & ~keep).sum(),
-        )
-        if not keep.any():
-            raise InputError(f"{self.annotation_file}: no person has both joints and a valid box")
+        size = images.width[image], images.height[image]
+        box, keep = usable_people(given, keypoints, *size, self.annotation_file)
         score = np.ones(len(people), np.float32)
         return self._table(images, keep, image, box, keypoints, score, category)
 
@@ -349,12 +347,12 @@ class CocoKeypoints:
             for number, annotation in enumerate(content.annotations)
             if annotation.category_id in self._categories
         ]
-        lacking = sum(a.area is None for _, a in wanted)
+        _, lacking = complete_boxes((a for _, a in wanted), content.images)
         # A subclass with its own _area, such as CrowdPose, does not use the annotated area.
         if lacking and type(self)._area is CocoKeypoints._area:
             logger.warning(
-                "%s: %d annotations have no area; the box area is used instead. It is larger than "
-                "the person, so scores will be higher",
+                "%s: %d annotations have no area, or one of 0; the box area is used instead. It is "
+                "larger than the person, so scores will be higher",
                 self.annotation_file,
                 lacking,
             )
@@ -377,7 +375,8 @@ class CocoKeypoints:
         keypoints = annotation.keypoints
         if keypoints:
             check_keypoint_count(annotation, number, len(self.skeleton), self.annotation_file)
-        count = annotation.num_keypoints
+        labelled = sum(flag > 0 for flag in keypoints[2::3])
+        count = annotation.num_keypoints if labelled else 0
         return {
             "image_id": annotation.image_id,
             "category_id": annotation.category_id,
@@ -385,13 +384,12 @@ class CocoKeypoints:
             "area": self._area(annotation),
             "iscrowd": annotation.iscrowd,
             "keypoints": keypoints,
-            "num_keypoints": sum(v > 0 for v in keypoints[2::3]) if count is None else count,
+            "num_keypoints": labelled if count is None else count,
         }
 
     def _area(self, annotation: Annotation) -> float:
-        """Return the area used by OKS, in square pixels; the box area if none is annotated."""
-        _, _, width, height = annotation.bbox
-        return width * height if annotation.area is None else annotation.area
+        """Return the area used by OKS, in square pixels."""
+        return annotation.area
 
 
 class AtrwKeypoints(CocoKeypoints):

@@ -1,6 +1,7 @@
 """COCO annotation files: their entries, and conversion to arrays."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -12,7 +13,11 @@ from lib.keypoints.geometry import is_valid_box
 from lib.keypoints.skeletons import Category
 from lib.utils.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 LAYOUT = "COCO annotations"
+BOX_MARGIN = 0.1  # margin of a derived box, as a fraction of the longer side around the joints
+_NO_BOX = (0.0, 0.0, 0.0, 0.0)
 # The bounds of the array dtypes: a number that overflows is an error naming its entry.
 _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -35,16 +40,34 @@ class Image(msgspec.Struct, gc=False):
 
 
 class Annotation(msgspec.Struct, gc=False):
-    """An entry of ``annotations``. Its ``id`` is not used for training or evaluation."""
+    """An entry of ``annotations``. Its ``id`` is not used for training or evaluation.
+
+    A missing or null ``bbox`` is read as a box without area (see ``complete_boxes``).
+    """
 
     image_id: _Int64
     category_id: _Int64
-    bbox: tuple[float, float, float, float]
+    bbox: tuple[float, float, float, float] | None = _NO_BOX
     id: Any = None
     area: float | None = None  # missing in some data sets
     keypoints: list[float] = []
     iscrowd: int = 0
     num_keypoints: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.bbox is None:
+            self.bbox = _NO_BOX
+
+    @property
+    def has_box(self) -> bool:
+        """True if the box has an area."""
+        return self.bbox[2] > 0 and self.bbox[3] > 0
+
+    @property
+    def is_unflagged(self) -> bool:
+        """True if there are coordinates, but visibility flag 0 for every joint."""
+        xys = self.keypoints
+        return not any(flag > 0 for flag in xys[2::3]) and (any(xys[::3]) or any(xys[1::3]))
 
 
 class CocoFile(msgspec.Struct):
@@ -155,6 +178,114 @@ def people_of(
         check_keypoint_count(annotation, number, joints, source)
         people.append(annotation)
     return people
+
+
+def usable_people(
+    boxes: np.ndarray, keypoints: np.ndarray, width: np.ndarray, height: np.ndarray, source: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clip the boxes of N people, and find those that can be used; log how many cannot.
+
+    The published code also uses people whose joints all have flag 0, and boxes without area, but
+    no annotations with an area of 0 (see ``complete_boxes``).
+
+    Args:
+        boxes: (N, 4).
+        keypoints: (N, K, 3).
+        width, height: (N,), of the images.
+        source: annotation file, for messages.
+
+    Returns:
+        The clipped boxes (N, 4), and a mask (N,), True for people with a labelled joint and a box
+        in the image.
+
+    Raises:
+        InputError: if nobody can be used.
+    """
+    clipped, overlaps = clip_boxes(boxes, width, height)
+    is_labelled = labelled_people(keypoints, source)
+    is_usable = overlaps & (boxes[:, 2:] > 0).all(1) & is_labelled
+    logger.info(
+        "=> %s: %d people; skipped %d without labelled joints and %d with no box or a box outside "
+        "the image",
+        source,
+        is_usable.sum(),
+        (~is_labelled).sum(),
+        (is_labelled & ~is_usable).sum(),
+    )
+    if not is_usable.any():
+        raise InputError(f"{source}: no person has both joints and a valid box")
+    return clipped, is_usable
+
+
+def labelled_people(keypoints: np.ndarray, source: str) -> np.ndarray:
+    """Return a mask (N,), True for people with a labelled joint; keypoints are (N, K, 3).
+
+    Warn if there are coordinates without a flag, a common mistake of conversion scripts.
+
+    Raises:
+        InputError: if nobody has one; the message names the annotation file ``source``.
+    """
+    is_labelled = (keypoints[..., 2] > 0).any(1)
+    unflagged = np.count_nonzero(~is_labelled & keypoints.any((1, 2)))
+    text = (
+        f"{unflagged} people have coordinates, but visibility flag 0 for every joint; the flag of "
+        "a labelled joint must be 1 or 2 (visible)"
+    )
+    if not is_labelled.any():
+        reason = f": {text}" if unflagged else ""
+        raise InputError(f"{source}: no person has a labelled joint{reason}")
+    if unflagged:
+        logger.warning("%s: %s", source, text)
+    return is_labelled
+
+
+def complete_boxes(annotations: Iterable[Annotation], images: Sequence[Image]) -> tuple[int, int]:
+    """Fill in missing boxes and areas, in place.
+
+    A box without area becomes the box around the labelled joints (``box_of_joints``), except for
+    crowds. A missing area, or one of 0, becomes the area of the box. The published code has no such
+    rule; it uses such boxes and areas as they are.
+
+    Returns:
+        The number of boxes and the number of areas that were filled in.
+    """
+    sizes: dict[int, tuple[int, int]] = {}
+    boxes = areas = 0
+    for annotation in annotations:
+        if not annotation.has_box and not annotation.iscrowd:
+            sizes = sizes or {image.id: (image.width, image.height) for image in images}
+            size = sizes.get(annotation.image_id)
+            if size and (box := box_of_joints(annotation.keypoints, *size)):
+                annotation.bbox = box
+                boxes += 1
+        if not annotation.area or annotation.area < 0:
+            annotation.area = max(annotation.bbox[2], 0) * max(annotation.bbox[3], 0)
+            areas += 1
+    return boxes, areas
+
+
+def box_of_joints(
+    keypoints: Sequence[float], width: int, height: int
+) -> tuple[float, float, float, float] | None:
+    """Return the box around the labelled joints with ``BOX_MARGIN``, clipped to the image.
+
+    Args:
+        keypoints: x, y and visibility flag of each joint.
+        width, height: of the image in pixels.
+
+    Returns:
+        x, y, width, height; None without two joints at different positions in the image.
+    """
+    if len(keypoints) % 3:  # reported by check_keypoint_count
+        return None
+    joints = np.reshape(keypoints, (-1, 3))
+    labelled = joints[joints[:, 2] > 0, :2]
+    if len(labelled) < 2:
+        return None
+    margin = BOX_MARGIN * np.ptp(labelled, axis=0).max()
+    low = np.maximum(labelled.min(0) - margin, 0)
+    size = np.minimum(labelled.max(0) + margin, (width, height)) - low
+    return (*low.tolist(), *size.tolist()) if (size > 0).all() else None
 
 
 def overlaps_image(boxes: np.ndarray, width: np.ndarray, height: np.ndarray) -> np.ndarray:

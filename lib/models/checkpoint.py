@@ -62,18 +62,24 @@ class PretrainedReport:
     source: str
     loaded: dict[str, int]
     mismatched: dict[str, int]  # shape differs, keeps its initial values
-    unused: dict[str, int]  # in the file, but not in the network or not selected
+    unselected: dict[str, int]  # in both, but not in MODEL.EXTRA.PRETRAINED_LAYERS
+    unused: dict[str, int]  # in the file, but not in the network
     unfilled: dict[str, int]  # not in the file, keeps its initial values
 
     def __str__(self) -> str:
-        def listing(counts: dict[str, int]) -> str:
-            return ", ".join(f"{name} ({count})" for name, count in counts.items()) or "none"
-
-        return (
-            f"{self.source}: loaded: {listing(self.loaded)}; shape differs, not loaded: "
-            f"{listing(self.mismatched)}; not in the network or not selected: "
-            f"{listing(self.unused)}; not in the file: {listing(self.unfilled)}"
-        )
+        parts = {
+            "loaded": self.loaded,
+            "shape differs, not loaded": self.mismatched,
+            "not in MODEL.EXTRA.PRETRAINED_LAYERS, not loaded": self.unselected,
+            "only in the file": self.unused,
+            "only in the network": self.unfilled,
+        }
+        listed = [
+            f"{title}: {', '.join(f'{name} ({count})' for name, count in counts.items())}"
+            for title, counts in parts.items()
+            if counts
+        ]
+        return f"{self.source}: {'; '.join(listed)}"
 
 
 def load_pretrained(
@@ -89,9 +95,9 @@ def load_pretrained(
         layers: MODEL.EXTRA.PRETRAINED_LAYERS, the top-level modules to load; '*' loads all.
 
     Raises:
-        InputError: if the file is missing or unreadable, if no entry matches, or if shapes differ
-            and less than half of the network would be loaded, as from a backbone of a different
-            width. ``model`` is unchanged.
+        InputError: if the file is missing or unreadable, or if almost nothing matches (less than a
+            quarter of the entries of the file or of the network, whichever has fewer), as from a
+            backbone of a different width. ``model`` is unchanged.
     """
     if not Path(path).is_file():
         raise InputError(
@@ -108,20 +114,23 @@ def load_pretrained(
             f"MODEL.PRETRAINED: {source} has no entries for {type(_unwrap_model(model)).__name__} "
             f"in the layers {', '.join(layers) or '(none)'}; it contains {_first_names(state)}"
         )
-    problems = _shape_problems(shared, model_state)
-    if problems and 2 * _num_entries(taken) < _num_entries(wanted):
+    count = min(_num_entries(wanted), _num_entries(state))
+    if 4 * _num_entries(taken) < count:
+        problems = _shape_problems(shared, model_state) or _name_problems(state, wanted)
         raise InputError(
-            f"MODEL.PRETRAINED: {source} is for a different network: {'; '.join(problems)}; use "
-            "MODEL.EXTRA.PRETRAINED_LAYERS to load only some layers"
+            f"MODEL.PRETRAINED: {source} is for a different network; only {_num_entries(taken)} of "
+            f"{count} entries match: {'; '.join(problems)}; name layers in "
+            "MODEL.EXTRA.PRETRAINED_LAYERS to load them all the same"
         )
     _copy_into(model_state, taken)
     return PretrainedReport(
         source=source,
         loaded=_count_by_part(taken),
         mismatched=_count_by_part(shared.keys() - taken.keys()),
-        unused=_count_by_part(state.keys() - shared.keys()),
+        unselected=_count_by_part(state.keys() & (model_state.keys() - wanted.keys())),
+        unused=_count_by_part(state.keys() - model_state.keys()),
         unfilled=_count_by_part(
-            key for key in model_state if key not in shared and not _is_counter(key)
+            key for key in model_state if key not in state and not _is_counter(key)
         ),
     )
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from lib.config import load_config
-from lib.config.joints import find_flip_pairs, skeleton_of
+from lib.config.joints import find_flip_pairs, joint_distances, propose_limbs, skeleton_of
 from lib.keypoints.skeletons import COCO, CROWDPOSE, SKELETONS
 from lib.utils.errors import InputError
 
@@ -65,6 +65,61 @@ def test_a_skeleton_with_a_0_counts_from_0_and_limbs_of_no_joints_are_left_out(t
     path = write_birds(tmp_path, [{"id": 1, "name": "bird", "keypoints": BIRD, "skeleton": limbs}])
     assert skeleton_of(load_config(path)).limbs == ((0, 1), (4, 3))
     assert "ignoring 1 of 3 limbs of category 'bird'" in caplog.text
+
+
+def annotation(**places: tuple[float, float]) -> dict:
+    """Annotate a bird's joints at the given places."""
+    rows = [[*places[name], 2] if name in places else [0, 0, 0] for name in BIRD]
+    return {"keypoints": [value for row in rows for value in row], "bbox": [0, 0, 10, 50]}
+
+
+def test_limbs_that_nobody_gives_are_those_of_known_names_and_then_the_shortest(tmp_path, caplog):
+    names = ["L ankle", "kneeLeft", "hip_left", "right_hip", "stern", "tip: end", "crest"]
+    rows = [(0, 0), (0, 40), (0, 80), (30, 80), (60, 80), (90, 80), (60, 50)]
+    category = {"id": 1, "name": "bird", "keypoints": names, "skeleton": []}
+    path = write_birds(tmp_path, [category])
+    content = json.loads((tmp_path / "train.json").read_text())
+    people = [[value for x, y in rows for value in (x, y, 2)], [0] * 21, [1, 2, 2]]
+    content["annotations"] = [{"keypoints": person} for person in people]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    with caplog.at_level(logging.INFO):
+        cfg = load_config(path)
+    # COCO's ankle-knee-hip-hip; hip-stern, stern-tip and stern-crest are equally long.
+    expected = ((0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (4, 6))
+    assert skeleton_of(cfg).limbs == expected
+    text = caplog.text.partition("DATASET.LIMBS: ")[2].splitlines()[0]
+    assert yaml.safe_load(text) == [[names[a], names[b]] for a, b in expected]
+    assert "'tip: end'" in text
+
+
+def test_limbs_need_no_annotations_if_names_are_known():
+    nothing = np.full((3, 3), np.inf)
+    assert propose_limbs(["left_hip", "left_knee", "beak"], nothing) == ((0, 1),)
+    assert propose_limbs(BIRD[:3], nothing) == ()
+
+
+def test_limbs_are_the_same_on_both_sides():
+    x = np.array([0.0, 1.0, 0.4])
+    distances = np.abs(x[:, None] - x)
+    # The right wing is nearer to the tail than the left wing.
+    assert propose_limbs(["left_wing", "right_wing", "tail"], distances) == ((0, 2), (1, 2))
+
+
+def test_distances_are_relative_to_the_box_and_infinite_for_joints_never_seen_together():
+    first = annotation(beak=(0, 0), left_wing=(3, 4))
+    second = {**annotation(beak=(0, 0), left_wing=(30, 40), tail=(0, 40)), "bbox": None}
+    broken = {"keypoints": "none"}
+    people = [json.dumps(person).encode() for person in (first, broken, second)]
+    distances = joint_distances(people, 5)
+    assert distances[0, 1] == pytest.approx((5 / 50 + 50 / 40) / 2)
+    assert distances[1, 3] == distances[3, 1] == pytest.approx(30 / 40)
+    assert np.isinf(distances[2]).all() and np.isinf(distances[:, 4]).all()
+
+
+def test_the_files_skeleton_counts_if_the_yaml_names_the_joints(tmp_path):
+    category = {"id": 1, "name": "bird", "keypoints": list("abcde"), "skeleton": [[1, 5]]}
+    path = write_birds(tmp_path, [category], JOINT_NAMES=BIRD)
+    assert skeleton_of(load_config(path)).limbs == ((0, 4),)
 
 
 def test_the_yaml_goes_before_the_file_and_joints_may_be_names(tmp_path):

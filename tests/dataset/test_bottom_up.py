@@ -179,3 +179,12 @@ def test_extreme_images():
     assert scene_batch(np.zeros((8, 80, 3), np.uint8), 0, 64)["image0"].shape == (1, 3, 64, 640)
     with pytest.raises(InputError, match=r"a\.jpg: 200x10 pixels are too long and narrow"):
         scene_batch(np.zeros((10, 200, 3), np.uint8), 0, 64, name="a.jpg")
+
+
+def test_a_file_whose_visibility_flags_are_all_0_is_an_error(tmp_path):
+    content = tiny.write_coco(tmp_path)
+    for person in content["annotations"]:
+        person["keypoints"][2::3] = [0] * 17
+    tiny.save_coco(tmp_path, content)
+    with pytest.raises(InputError, match=r"6 people have coordinates, but visibility flag 0"):
+        source(tmp_path)

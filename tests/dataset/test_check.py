@@ -42,6 +42,7 @@ def test_each_oddity_of_a_file_is_named(tmp_path, content):
     people[1]["bbox"] = [130, 5, 20, 40]
     people[2]["bbox"] = [-20, 5, 60, 40]
     people[3]["bbox"] = [5, 5, -3, 40]
+    people[3]["keypoints"][2::3] = [0] * 17
     people[4]["num_keypoints"] = 3
     people[5]["keypoints"][2] = 4
     people[5]["num_keypoints"] = sum(flag > 0 for flag in people[5]["keypoints"][2::3])
@@ -50,21 +51,23 @@ def test_each_oddity_of_a_file_is_named(tmp_path, content):
     found, _ = check_annotations(str(save_coco(tmp_path, content)))
     assert kinds(found) == [
         "annotation listed twice",
+        "box missing or without area",
         "box outside the image",
         "box partly outside the image",
-        *["box without area"] * 2,
+        "box without area",
         "file listed twice",
         "image listed twice",
         "image not listed",
         *["invalid visibility flag"] * 2,
-        "wrong num_keypoints",
+        "visibility flags all 0",
+        *["wrong num_keypoints"] * 2,
     ]
     assert not any(finding.is_fatal for finding in found)
     outside = next(finding for finding in found if finding.kind == "box outside the image")
     assert outside.location == "annotation 2 of image 1"
     assert (
         outside.message
-        == "box [130.0, 5.0, 20.0, 40.0] in an image of 120 x 90: the person will be skipped"
+        == "box [130, 5, 20, 40] in an image of 120 x 90: the person will be skipped"
     )
 
 

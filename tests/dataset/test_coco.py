@@ -12,6 +12,7 @@ from pycocotools.cocoeval import COCOeval
 
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.image import read_image
+from lib.dataset.table import Table
 from lib.keypoints.geometry import box_to_center_scale
 from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
@@ -80,9 +81,9 @@ def test_boxes_are_cut_to_the_image_as_published(tmp_path, content):
 
 
 def test_people_that_cannot_be_used_are_left_out_and_counted(tmp_path, content, caplog):
-    crowd, no_area, outside, no_joints, kept, other = content["annotations"]
+    crowd, no_box, outside, no_joints, kept, other = content["annotations"]
     crowd.update(iscrowd=1, keypoints=[])
-    no_area["area"] = 0
+    no_box.update(bbox=[0, 0, 0, 0], keypoints=[0] * 48 + [5, 5, 2])
     outside["bbox"] = [500, 10, 20, 20]
     no_joints.update(keypoints=[0] * 51, num_keypoints=0)
     other.update(category_id=7, keypoints=[1, 2, 2])
@@ -92,8 +93,47 @@ def test_people_that_cannot_be_used_are_left_out_and_counted(tmp_path, content, 
         table = coco(tmp_path).table
     assert len(table) == 1
     np.testing.assert_array_equal(table.joints[0].ravel()[:2], kept["keypoints"][:2])
-    assert "1 people; skipped 1 without joints and 2 with no area or a box outside" in caplog.text
+    counts = "1 people; skipped 1 without labelled joints and 2 with no box or a box outside"
+    assert counts in caplog.text
     assert len(table.image_ids) == 3
+
+
+def test_a_missing_box_is_the_one_around_the_labelled_joints(tmp_path, content, caplog):
+    people = content["annotations"]
+    for person, box in zip(people[:4], ([0, 0, 0, 0], [5, 5, 0, 40], None, ()), strict=True):
+        person["keypoints"] = [0] * 42 + [20, 10, 1, 70, 2, 2, 90, 80, 0]
+        person["bbox"] = box
+    del people[3]["bbox"]
+    expected = coco_table(tmp_path, content, [[15, 0, 60, 15]] * 4)
+    tiny.save_coco(tmp_path, content)
+    with caplog.at_level(logging.WARNING):
+        table = coco(tmp_path).table
+    np.testing.assert_array_equal(table.center, expected.center)
+    np.testing.assert_array_equal(table.size, expected.size)
+    assert "4 people have no box; using the one around their labelled joints" in caplog.text
+
+
+def coco_table(root, content: dict, boxes: list) -> Table:
+    """Return the table with the first ``boxes`` replaced."""
+    other = copy.deepcopy(content)
+    for person, box in zip(other["annotations"], boxes, strict=False):
+        person["bbox"] = box
+    tiny.save_coco(root, other)
+    return coco(root).table
+
+
+def test_people_whose_flags_are_all_0_are_left_out_with_a_warning(tmp_path, content, caplog):
+    for person in content["annotations"][:2]:
+        person["keypoints"][2::3] = [0] * 17
+    tiny.save_coco(tmp_path, content)
+    source = coco(tmp_path)
+    assert len(source.table) == 4
+    # They do not count as missed, even if their num_keypoints is wrong.
+    content["annotations"] = content["annotations"][2:]
+    answer = perfect(source, content)
+    values, _ = source.evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
+    assert values["AP"] == 1
+    assert "2 people have coordinates, but visibility flag 0 for every joint" in caplog.text
 
 
 def test_a_detectors_boxes_are_those_of_the_category_with_a_high_enough_score(tmp_path, content):
@@ -164,6 +204,12 @@ def broken(content: dict, what: str) -> dict:
     elif what == "nobody":
         for one in content["annotations"]:
             one["keypoints"] = [0] * 51
+    elif what == "no flags":
+        for one in content["annotations"]:
+            one["keypoints"][2::3] = [0] * 17
+    elif what == "outside":
+        for one in content["annotations"]:
+            one["bbox"] = [900, 900, 9, 9]
     elif what == "text for a number":
         person["bbox"][2] = "wide"
     elif what == "three numbers for a box":
@@ -188,7 +234,9 @@ def broken(content: dict, what: str) -> dict:
         ("no categories", "`images` or `categories` is empty"),
         ("no annotations", "has no annotations"),
         ("absent annotations", "has no annotations"),
-        ("nobody", "no person has both joints and a valid box"),
+        ("nobody", "no person has a labelled joint$"),
+        ("outside", "no person has both joints and a valid box"),
+        ("no flags", "no person has a labelled joint: 6 people have coordinates, but visibility"),
         ("text for a number", r"annotations\[3\]: Expected `float`, got `str` at bbox\[2\]"),
         ("three numbers for a box", r"annotations\[3\]: .*length 4.* at bbox"),
         ("a joint too few", r"annotations\[3\] of image 2 has 48 keypoint values.* need 51"),
@@ -387,10 +435,16 @@ def test_a_skeletons_own_sigmas_enter_the_score(tmp_path, content):
     assert values["AP"] > strict["AP"]
 
 
-def test_people_whose_annotation_gives_no_area_count_with_their_boxes(tmp_path, content):
-    for person in content["annotations"]:
-        del person["area"]
+def test_people_without_an_area_count_with_the_area_of_their_box(tmp_path, content, caplog):
+    people = content["annotations"]
+    del people[0]["area"]
+    people[1]["area"] = 0
+    people[2].update(area=0, bbox=[0, 0, 0, 0], keypoints=[0] * 45 + [20, 10, 2, 70, 2, 2])
     tiny.save_coco(tmp_path, content)
     source = coco(tmp_path)
+    areas = [entry["area"] for entry in source.ground_truth.dataset["annotations"]]
+    assert areas[:3] == [44 * 64, 44 * 64, 60 * 15]
+    assert areas[3:] == [person["area"] for person in people[3:]]
+    assert "3 annotations have no area, or one of 0" in caplog.text
     values, _ = source.evaluate(poses_of(source.table, perfect(source, content)), str(tmp_path))
     assert values["AP"] > 0.99

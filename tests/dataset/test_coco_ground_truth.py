@@ -68,7 +68,7 @@ def test_an_image_that_is_listed_twice_is_one(tmp_path, content):
         ({"image_id": "one"}, "at image_id"),
         ({"image_id": None}, "at image_id"),
         ({"category_id": 1.5}, "at category_id"),
-        ({"bbox": None}, "at bbox"),
+        ({"bbox": []}, "at bbox"),
         ({"bbox": [1, 2, 3]}, "at bbox"),
         ({"bbox": [1, 2, 3, "4"]}, "at bbox[3]"),
         ({"keypoints": "none"}, "at keypoints"),

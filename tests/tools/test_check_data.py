@@ -28,8 +28,11 @@ def test_it_says_what_is_there_and_leaves_pictures(paths, command, tmp_path):
     assert "warning: box partly outside the image (1)" in ended.out
     folder = tmp_path / "output" / "coco" / "check"
     assert "annotation 1 of image 1: box [-30" in (folder / "findings.txt").read_text()
-    height, width = cv2.imread(str(folder / "samples.jpg")).shape[:2]
-    assert (height, width) == (256 + 4, 8 * 258 + 2)  # four crops of 64 pixels and their targets
+    sheet = cv2.imread(str(folder / "samples.jpg"))
+    # Two people with the names of their joints, above four crops of 64 pixels and their targets.
+    assert sheet.shape[:2] == (640 + 4 + 256 + 4, 8 * 258 + 2)
+    name = sheet[:644, 4:140]  # the first person's names on the left
+    assert name.max(2).std(1).max() > 30
     for split in ("train2017", "val2017"):
         assert cv2.imread(str(folder / f"counts_{split}.png")).std() > 10
 
@@ -49,6 +52,24 @@ def test_what_would_stop_a_training_ends_with_1_and_a_set_without_faults_says_so
     ended = command(*words)
     assert ended.code == 1
     assert "error: image missing or broken (1)" in ended.out
+
+
+def test_flags_that_are_all_0_end_with_1_and_missing_boxes_are_warned_of(paths, command):
+    yaml_file, root, content = paths
+    words = ("check_data", "--cfg", yaml_file, "DATASET.TRAIN_SET", "val2017")
+    for person in content["annotations"]:
+        person["bbox"] = [0, 0, 0, 0]
+    save_coco(root, content)
+    ended = command(*words)
+    assert ended.code == 0
+    assert "6 people have no box; using the one around their labelled joints" in ended.out
+    assert "warning: box missing or without area (6)" in ended.out
+    for person in content["annotations"]:
+        person["keypoints"][2::3] = [0] * 17
+    save_coco(root, content)
+    ended = command(*words)
+    assert ended.code == 1
+    assert "6 people have coordinates, but visibility flag 0 for every joint" in ended.out
 
 
 def test_a_set_that_cannot_be_used_is_said_and_the_other_is_looked_through(

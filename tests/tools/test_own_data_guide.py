@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lib.config import load_config
+from lib.dataset import build_dataset
+from lib.models import build_model
+from lib.models.checkpoint import load_pretrained
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,10 +43,6 @@ def birds(tmp_path, monkeypatch):
         for person in content["annotations"]:
             person["keypoints"] = person["keypoints"][: 3 * joints]
             person["num_keypoints"] = int(np.count_nonzero(person["keypoints"][2::3]))
-        for image in content["images"]:
-            name = f"{split}_{image['file_name']}"
-            (folder / "images" / split / image["file_name"]).rename(folder / "images" / name)
-            image["file_name"] = name
         tiny.save_coco(folder, content, split)
         made = folder / "annotations" / f"person_keypoints_{split}.json"
         made.rename(folder / "annotations" / f"{split}.json")
@@ -55,7 +55,7 @@ def birds(tmp_path, monkeypatch):
 
 
 def test_the_guide_to_own_data_works_as_written(birds, command):
-    lines = re.findall(r"^python tools/(\w+)\.py (.*)$", GUIDE, re.M)
+    lines = re.findall(r"^python tools/(\w+)\.py (.*)$", GUIDE.replace("\\\n", ""), re.M)[:4]
     assert [name for name, _ in lines] == ["check_data", "train", "test", "demo"]
     small = [word for pair in SMALL.items() for word in pair]
     for name, words in lines:
@@ -68,5 +68,22 @@ def test_the_guide_to_own_data_works_as_written(birds, command):
     kept = (result / "config_train.yaml").read_text()
     assert "left_wing" in kept and "NUM_JOINTS: 4" in kept
     drawn = birds / "output/demo/w32_256x256"
-    assert len(list((drawn / "pictures").glob("*.jpg"))) == 4
+    assert len(list((drawn / "pictures").glob("*.jpg"))) == 2
+    assert len(json.loads((drawn / "results.json").read_bytes())) == 4  # two in each image
     assert len(json.loads((drawn / "results.json").read_bytes())[0]["keypoints"]) == 12
+
+
+def test_the_recipe_for_little_data_starts_from_the_built_in_weights(birds):
+    recipe = next(
+        text for text in re.findall(r"```yaml\n(.*?)```", GUIDE, re.S) if "workers" in text
+    )
+    (birds / "data/birds").rename(birds / "data/workers")
+    (birds / "models").symlink_to(ROOT / "models")
+    (birds / "experiments/workers").mkdir()
+    path = birds / "experiments/workers/small.yaml"
+    path.write_text(recipe)
+    cfg = load_config(path)
+    report = load_pretrained(build_model(cfg), cfg.MODEL.PRETRAINED)
+    assert report.mismatched == {"final_layer": 2}
+    assert report.unfilled == {}
+    assert len(build_dataset(cfg, "train", is_train=True)) == 4
