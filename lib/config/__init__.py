@@ -6,6 +6,7 @@ options override everything else.
 """
 
 import ast
+import contextlib
 import copy
 import difflib
 import math
@@ -203,7 +204,8 @@ def _coerce(value: Any, default: Any, where: str) -> Any:
         return _coerce_sequence(parsed, default, where)
     accepted = (int, float) if kind is float else kind
     if isinstance(parsed, accepted) and isinstance(parsed, bool) == (kind is bool):
-        return kind(parsed)
+        with contextlib.suppress(OverflowError):  # an integer too large for a float
+            return kind(parsed)
     raise InputError(f"{where} must be {SCALARS[kind]}, not {value!r}")
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from lib.config import is_bottom_up, skeleton_of
+from lib.dataset.atrw import AtrwKeypoints
 from lib.dataset.bottom_up import SceneAugmentation, SceneDataset
-from lib.dataset.coco import AtrwKeypoints, CocoKeypoints
+from lib.dataset.coco import CocoKeypoints
 from lib.dataset.crowdpose import CrowdPoseKeypoints
 from lib.dataset.mpii import MpiiKeypoints
 from lib.dataset.source import Source

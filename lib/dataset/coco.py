@@ -23,6 +23,8 @@ from lib.dataset.coco_json import (
     Annotation,
     CocoFile,
     ImageArrays,
+    Int64,
+    Number,
     UnreadCocoFile,
     check_keypoint_count,
     complete_boxes,
@@ -50,10 +52,10 @@ _NO_BOX = "%s: %d people have no box; using the one around their labelled joints
 
 
 class _Detection(msgspec.Struct, gc=False):
-    image_id: int
-    category_id: int
+    image_id: Int64
+    category_id: Int64
     bbox: tuple[float, float, float, float]
-    score: float
+    score: Number
 
 
 class CocoKeypoints:
@@ -138,10 +140,8 @@ class CocoKeypoints:
         """Return the possible annotation files and image folders, preferred ones first."""
         if "test" in split:  # all of COCO's test splits share one image folder
             published = f"image_info_{split}", f"person_keypoints_{split.replace('dev2', 'dev-2')}"
-            return [f"annotations/{name}.json" for name in published], [
-                "images/test2017",
-                "test2017",
-            ]
+            folders = ["images/test2017", "test2017"]
+            return [f"annotations/{name}.json" for name in published], folders
         return [f"annotations/person_keypoints_{split}.json"], [f"images/{split}", split]
 
     def _whole_images(self, annotations: list[SceneAnnotation], images: ImageArrays) -> Table:
@@ -191,13 +191,11 @@ class CocoKeypoints:
         """Build the table of detected boxes with a sufficient score, sorted by image."""
         detections = read_json(path, list[_Detection], "detected boxes (TEST.COCO_BBOX_FILE)")
         found = [
-            (d.image_id, d.score, *d.bbox, d.category_id)
-            for d in detections
-            if d.category_id in self._categories and d.score >= threshold
+            d for d in detections if d.category_id in self._categories and d.score >= threshold
         ]
-        values = np.array(found, np.float64).reshape(-1, 7)
-        image = images.rows(values[:, 0].astype(np.int64), path)
-        keep = overlaps_image(values[:, 2:6], images.width[image], images.height[image])
+        boxes = np.array([d.bbox for d in found], np.float64).reshape(-1, 4)
+        image = images.rows(np.array([d.image_id for d in found], np.int64), path)
+        keep = overlaps_image(boxes, images.width[image], images.height[image])
         logger.info(
             "=> %s: using %d of %d boxes, with scores of at least %g; skipped %d empty boxes or "
             "boxes outside the image",
@@ -212,9 +210,10 @@ class CocoKeypoints:
                 f"{path}: no valid box of category {', '.join(map(str, self._categories))} has a "
                 f"score of {threshold} or more"
             )
-        no_joints = np.zeros((len(values), len(self.skeleton), 3), np.float32)
-        score, category = values[:, 1], values[:, 6]
-        return self._table(images, keep, image, values[:, 2:6], no_joints, score, category)
+        no_joints = np.zeros((len(found), len(self.skeleton), 3), np.float32)
+        score = np.array([d.score for d in found], np.float64)
+        category = np.array([d.category_id for d in found], np.int64)
+        return self._table(images, keep, image, boxes, no_joints, score, category)
 
     def _table(
         self,
@@ -390,14 +389,6 @@ class CocoKeypoints:
     def _area(self, annotation: Annotation) -> float:
         """Return the area used by OKS, in square pixels."""
         return annotation.area
-
-
-class AtrwKeypoints(CocoKeypoints):
-    """One split of ATRW (Amur tigers): ``annotations/keypoint_<split>.json``."""
-
-    def _names(self, split: str) -> tuple[list[str], list[str]]:
-        prefix = "image_info" if "test" in split else "keypoint"
-        return [f"annotations/{prefix}_{split}.json"], [f"images/{split}"]
 
 
 def _nobody(ground_truth: COCO) -> COCO:

@@ -20,13 +20,16 @@ BOX_MARGIN = 0.1  # margin of a derived box, as a fraction of the longer side ar
 _NO_BOX = (0.0, 0.0, 0.0, 0.0)
 # The bounds of the array dtypes: a number that overflows is an error naming its entry.
 _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
-_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+# In pixels, square pixels, or scores: larger values are errors of the file.
+Number = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
+Box = tuple[Number, Number, Number, Number]
 
 
 class Image(msgspec.Struct, gc=False):
     """An entry of ``images``."""
 
-    id: _Int64
+    id: Int64
     width: _Int32
     height: _Int32
     file_name: str = ""
@@ -45,12 +48,12 @@ class Annotation(msgspec.Struct, gc=False):
     A missing or null ``bbox`` is read as a box without area (see ``complete_boxes``).
     """
 
-    image_id: _Int64
-    category_id: _Int64
-    bbox: tuple[float, float, float, float] | None = _NO_BOX
+    image_id: Int64
+    category_id: Int64
+    bbox: Box | None = _NO_BOX
     id: Any = None
-    area: float | None = None  # missing in some data sets
-    keypoints: list[float] = []
+    area: Number | None = None  # missing in some data sets
+    keypoints: list[Number] = []
     iscrowd: int = 0
     num_keypoints: float | None = None
 

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from scipy.io import loadmat, savemat
 
+from lib.dataset.coco_json import Number
 from lib.dataset.image import image_paths
 from lib.dataset.table import Table
 from lib.keypoints.geometry import PIXEL_STD
@@ -36,10 +37,10 @@ _ORDER = (
 
 class _Person(msgspec.Struct, gc=False):
     image: str
-    center: tuple[float, float]
-    scale: float
-    joints: list[tuple[float, float]] = []
-    joints_vis: list[float] = []
+    center: tuple[Number, Number]
+    scale: Number
+    joints: list[tuple[Number, Number]] = []
+    joints_vis: list[Number] = []
 
 
 class MpiiKeypoints:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from lib.dataset.coco_json import LAYOUT, Annotation, CocoFile, check_image_ids
+from lib.dataset.coco_json import LAYOUT, Annotation, CocoFile, check_image_ids, complete_boxes
 from lib.keypoints.geometry import is_valid_box
 from lib.keypoints.skeletons import Skeleton, chosen_categories
 from lib.media.boxes import SuffixMap
@@ -73,6 +73,7 @@ class GroundTruth:
         check_image_ids(np.array(ids), np.array(names), str(path))
         for name, image_id in zip(names, ids, strict=True):
             self._ids[name] = image_id
+        self._images = {image.id: image for image in content.images}
         self._people: dict[int, list[AnnotatedPerson]] = defaultdict(list)
         mismatches: list[str] = []
         for index, value in enumerate(content.annotations):
@@ -91,6 +92,8 @@ class GroundTruth:
         entry = msgspec.convert(value, _Entry)  # raises a ValueError
         if entry.iscrowd or entry.category_id not in self.categories:
             return
+        image = self._images.get(entry.image_id)
+        complete_boxes([entry], [image] if image else [])
         box = np.array(entry.bbox, np.float64)
         if not is_valid_box(box[None])[0]:
             raise ValueError(f"bbox {list(entry.bbox)} has no area")

@@ -172,6 +172,11 @@ def _weights(content: Any, source: str) -> Mapping[str, Tensor]:
                 content = content[key]
                 break
         if content and all(isinstance(value, Tensor) for value in content.values()):
+            for key, value in content.items():
+                if value.layout is not torch.strided or value.is_quantized:
+                    raise InputError(
+                        f"{source}: {key} is sparse or quantized; save it as a dense tensor"
+                    )
             return content
         found = f"a dict of {_first_names(content)}" if content else "an empty dict"
     else:

@@ -87,9 +87,8 @@ def test_joints_that_do_not_fit_are_one_line_for_all_and_the_boxes_stay(tmp_path
 @pytest.mark.parametrize(
     "change",
     [
-        {"bbox": [1, 2, 0, 4]},
         {"bbox": [1, 2, float("nan"), 4]},
-        {"bbox": None},
+        {"bbox": [1, 2, 0, 4], "keypoints": []},
         {"keypoints": [float("nan")] * 51},
     ],
 )
@@ -98,6 +97,16 @@ def test_an_annotation_that_cannot_be_used_is_one_line(tmp_path, content, change
     ground_truth, problems = opened(tmp_path, content)
     assert len(problems) == 1 and "annotations[0] is skipped" in problems[0]
     assert len(ground_truth.people(1)) == 1
+
+
+@pytest.mark.parametrize("box", [[0, 0, 0, 0], None])
+def test_a_missing_box_is_the_one_around_the_joints(tmp_path, content, box):
+    content["annotations"][0]["bbox"] = box
+    ground_truth, problems = opened(tmp_path, content)
+    person = ground_truth.people(1)[0]
+    assert not problems and (person.box[2:] > 10).all()
+    points = person.joints[person.visible]
+    assert (points >= person.box[:2]).all() and (points <= person.box[:2] + person.box[2:]).all()
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"images": [], "annotations": []}'])

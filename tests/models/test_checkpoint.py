@@ -383,3 +383,11 @@ def save(content: dict, folder: Path) -> Path:
     path = folder / "backbone.pth"
     torch.save(content, path)
     return path
+
+
+def test_a_sparse_tensor_is_one_line():
+    network = nn.Conv2d(1, 1, 1)
+    state = network.state_dict()
+    state["weight"] = state["weight"].to_sparse()
+    with pytest.raises(InputError, match="weight is sparse or quantized"):
+        load_checkpoint(network, state)
