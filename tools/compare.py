@@ -112,7 +112,9 @@ def run_tool(
     words = [str(TOOLS / tool), "--cfg", path, *opts]
     environment = dict(os.environ)
     if processes > 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+        launcher = ["-m", "torch.distributed.run", "--standalone"]
+        # A machine may not know its own name, as in some containers.
+        launcher += ["--local-addr", "localhost", "--nproc_per_node"]
         words = [*launcher, str(processes), *words]
         environment["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // processes, 1))
     pipe = subprocess.PIPE if quiet else None

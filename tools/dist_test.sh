@@ -5,5 +5,5 @@ if [ $# -lt 3 ]; then
     echo "usage: $0 CFG WEIGHTS N [OPTIONS]" >&2
     exit 2
 fi
-exec python -m torch.distributed.run --standalone --nproc_per_node="$3" \
+exec python -m torch.distributed.run --standalone --local-addr=localhost --nproc_per_node="$3" \
     "$(dirname "$0")/test.py" "$1" "$2" --launcher pytorch "${@:4}"

@@ -105,7 +105,8 @@ class Training:
         self.task = build_task(cfg, backend, use_bfloat16(cfg, devices))
         self.network = network
         self.optimizer = build_optimizer(cfg, network)
-        self.guard = StepGuard(self.optimizer, self.train_batches.dataset.image_files)
+        files_of = self.train_batches.dataset.image_files
+        self.guard = StepGuard(self.optimizer, files_of, network.buffers())
         self.average = AveragedWeights(network, cfg.TRAIN.EMA)
         batch_size = self.train_batches.batch_size
         scale = lr_scale(args, cfg, batch_size) if args.autoscale_lr else 1.0
@@ -208,8 +209,10 @@ class Training:
             is_due = distributed.any_of(is_due)
         if not (is_due or is_stopping):
             return
-        here = replace(position, step=step + 1, meter=meter.state(), is_validated=True)
-        self.state.save(here)
+        self.guard.check(f"epoch {position.epoch}, step {step}")
+        if not self.guard.is_failing:  # else the weights may be spoilt
+            here = replace(position, step=step + 1, meter=meter.state(), is_validated=True)
+            self.state.save(here)
         self.saved_at = time.monotonic()
         if is_stopping:
             self.recorder.close()
@@ -222,6 +225,12 @@ class Training:
         self.recorder.save()
         self.restore_settings()
         following = Position(epoch + 1, best=best)
+        if self.guard.is_failing:
+            text = "its last steps were skipped, because the loss or the gradients were NaN or Inf"
+            if epoch + 1 == self.cfg.TRAIN.END_EPOCH:
+                raise InputError(f"epoch {epoch}: {text}; try a lower TRAIN.LR or a warm-up")
+            logger.warning("=> epoch %d is not saved: %s", epoch, text)
+            return following
         if validation_due(self.cfg, epoch):
             # Keeps the epoch if its validation fails.
             self.state.save(replace(following, is_validated=False))

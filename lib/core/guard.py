@@ -1,7 +1,7 @@
 """Protection of the weights from losses and gradients that are NaN or infinite."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,11 +23,17 @@ class StepGuard:
 
     Args:
         files_of: maps indices of samples (``batch["index"]``) to image files.
+        buffers: batch norm statistics, which are set back if a step is skipped.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, files_of: Callable[[Sequence[int]], list[str]]
+        self,
+        optimizer: torch.optim.Optimizer,
+        files_of: Callable[[Sequence[int]], list[str]],
+        buffers: Iterable[Tensor] = (),
     ) -> None:
+        self._buffers = list(buffers)
+        self._good_buffers = [buffer.clone() for buffer in self._buffers]
         self._optimizer = optimizer
         self._files_of = files_of
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -59,6 +65,11 @@ class StepGuard:
             self._optimizer.step()
         self._unread.append((is_finite, index))
 
+    @property
+    def is_failing(self) -> bool:
+        """True if the last step before ``check`` was skipped."""
+        return bool(self._skipped)
+
     def check(self, where: str) -> None:
         """Log the steps skipped since the last call; waits for the device.
 
@@ -75,6 +86,9 @@ class StepGuard:
             if len(self._skipped) == MAX_SKIPPED:
                 raise InputError(self._message(where))
         self._unread = []
+        good, current = self._good_buffers, self._buffers
+        for target, source in zip(*((current, good) if skipped else (good, current)), strict=True):
+            target.copy_(source)
         if skipped:
             logger.warning(
                 "%s: skipped %d steps: the loss or the gradients were NaN or infinite",

@@ -200,6 +200,11 @@ class _Loader(DataLoader):
                     "a data-loading process was killed, usually because the memory is full; use "
                     "fewer with WORKERS (0 loads in the main process), or a smaller batch"
                 ) from None
+            if "shared memory" in text:
+                raise InputError(
+                    "the shared memory for data-loading processes is full; use fewer with WORKERS, "
+                    "or more memory (docker run --ipc=host or --shm-size)"
+                ) from None
             if "DataLoader timed out" in text:
                 raise InputError(
                     f"a data-loading process has not answered for {WORKER_TIMEOUT} seconds; check "
