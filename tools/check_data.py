@@ -60,7 +60,12 @@ def main() -> None:
             continue
         sets.append(dataset)
         print(summary(dataset))
-        findings[split] = check(dataset, args.images, choose_workers(cfg.WORKERS))
+        findings[split] = check(
+            dataset,
+            args.images,
+            choose_workers(cfg.WORKERS),
+            cfg.DATASET.MAX_BROKEN if split == cfg.DATASET.TRAIN_SET else 0.0,
+        )
         write_charts(folder / f"counts_{split}.png", *counts(dataset))
     if len(sets) > 1 and (shared := shared_images(sets[0].table, sets[1].table)):
         where = f"{sets[0].source.split} and {sets[1].source.split}"
@@ -104,7 +109,9 @@ def summary(dataset: TopDownDataset) -> str:
     )
 
 
-def check(dataset: TopDownDataset, images: int | None, workers: int) -> list[Finding]:
+def check(
+    dataset: TopDownDataset, images: int | None, workers: int, max_broken: float
+) -> list[Finding]:
     """Run all checks on one split."""
     table, source = dataset.table, dataset.source
     found, sizes = [], None
@@ -116,7 +123,7 @@ def check(dataset: TopDownDataset, images: int | None, workers: int) -> list[Fin
     if images is not None and images < len(rows):
         rows = rows[np.linspace(0, len(rows) - 1, images).astype(int)]
     with tqdm(total=len(rows), desc=f"images of {source.split}", disable=None) as bar:
-        found += check_images(table, sizes, rows, max(workers, 1), bar.update)
+        found += check_images(table, sizes, rows, max(workers, 1), bar.update, max_broken)
     return found
 
 

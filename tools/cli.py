@@ -13,10 +13,11 @@ import torch
 from yacs.config import CfgNode
 
 from lib.config import load_config
+from lib.config.default import default_config
 from lib.core.recorder import Recorder
 from lib.core.task import Task
 from lib.core.validate import validate
-from lib.dataset.loading import SceneLoader, TestLoader
+from lib.dataset.loading import SceneLoader, TestLoader, worker_error
 from lib.keypoints.poses import Poses
 from lib.utils import distributed, zoo
 from lib.utils.errors import InputError
@@ -29,8 +30,6 @@ logger = logging.getLogger(__name__)
 # Settings of mmpose with the same meaning here, for --cfg-options.
 MMPOSE_SETTINGS = {
     "model.pretrained": "MODEL.PRETRAINED",
-    "load_from": "MODEL.PRETRAINED",
-    "resume_from": "TRAIN.CHECKPOINT",
     "optimizer.lr": "TRAIN.LR",
     "total_epochs": "TRAIN.END_EPOCH",
     "evaluation.interval": "TRAIN.EVAL_INTERVAL",
@@ -78,6 +77,7 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
     add(
         *("--cfg-options", "--options"),
         nargs="*",
+        action="extend",
         metavar="KEY=VALUE",
         help="settings in mmpose's form; the same as KEY VALUE",
     )
@@ -124,6 +124,7 @@ def parse_experiment(
     return args, load_config(args.cfg, args.settings)
 
 
+TOP_LEVEL = frozenset(default_config())
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
 
 
@@ -143,7 +144,7 @@ def take_experiment(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         raise InputError(
             f"{args.cfg}: is a Python file; experiments are YAML files{_similar(args.cfg)}"
         )
-    if getattr(args, "takes_checkpoint", False) and words and not KEY.fullmatch(words[0]):
+    if getattr(args, "takes_checkpoint", False) and words and not _is_key(words[0]):
         args.opts = ["TEST.MODEL_FILE", *words]
 
 
@@ -159,10 +160,17 @@ def _similar(path: str) -> str:
 def _return_settings(args: argparse.Namespace, name: str) -> None:
     """Move settings that argparse took for values of the option ``name`` to ``args.opts``."""
     words = getattr(args, name, None) or []
-    count = next((i for i, word in enumerate(words) if KEY.fullmatch(word)), len(words))
+    count = next((i for i, word in enumerate(words) if _is_key(word)), len(words))
+    if words and not count:
+        raise InputError(f"--{name.replace('_', '-')}: has no value")
     if words:
         setattr(args, name, words[:count])
     args.opts += words[count:]
+
+
+def _is_key(word: str) -> bool:
+    """Return True for the key of a setting, such as GPUS or TRAIN.LR."""
+    return word in TOP_LEVEL or ("." in word and KEY.fullmatch(word) is not None)
 
 
 def _option_settings(args: argparse.Namespace) -> list[str]:
@@ -297,7 +305,10 @@ def run(main: Callable[[], None]) -> None:
     """Run a command: exit code 1 and one line of error on bad input; on a signal, 128 plus its
     number: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1."""
     try:
-        main()
+        try:
+            main()
+        except RuntimeError as error:
+            raise worker_error(error) or error from None
     except Stopped as stop:
         _log_to_file(str(stop))
         print(stop, file=sys.stderr)

@@ -66,6 +66,7 @@ from lib.media.video import (
     silence_opencv,
 )
 from lib.models import shipped
+from lib.utils import zoo
 from lib.utils.devices import choose_devices, keep_memory
 from lib.utils.errors import InputError
 from lib.utils.files import atomic_file, make_folder
@@ -154,6 +155,13 @@ def demo_parser() -> argparse.ArgumentParser:
         metavar="CLASS",
         help="classes to detect (default: person)",
     )
+    add_output_options(parser)
+    return parser
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for what is processed, drawn and written."""
+    add = parser.add_argument
     text = "COCO annotations: measure keypoint errors; use their boxes unless others are given"
     add("--annotations", metavar="FILE", help=text)
     add("--batch", type=int, default=8, metavar="N", help="frames per batch (default: 8)")
@@ -185,7 +193,6 @@ def demo_parser() -> argparse.ArgumentParser:
     add("--no-track", action="store_true", help="do not track people in videos")
     add("--precision", default="float32", metavar="P", help="float32 (default) or bfloat16")
     add("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: the first of GPUS)")
-    return parser
 
 
 class ListBeforeSettings(argparse.Action):
@@ -237,7 +244,7 @@ def is_built_in(args: argparse.Namespace) -> bool:
 def choose_weights(args: argparse.Namespace, cfg: CfgNode) -> Path:
     """Return --weights, or the built-in weights, or those of the experiment."""
     if args.weights:
-        return Path(args.weights)
+        return zoo.local_file(args.weights)
     if is_built_in(args) and not cfg.TEST.MODEL_FILE:
         return shipped.TOP_DOWN.weights
     return model_file(cfg, experiment_folders(cfg, args.cfg)[0], args.cfg)

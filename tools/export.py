@@ -69,6 +69,7 @@ def main() -> None:
     module = network if args.raw else decoding_network(cfg, network, codec)
     print(f"exporting {cfg.MODEL.NAME} for {args.to} ...", file=sys.stderr, flush=True)
     files = export(module, description, args.to)
+    trust_torchscript()  # to check the file that was just written
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / target.name
         for suffix, content in files.items():
@@ -146,7 +147,6 @@ def check(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchBackend)
     Raises:
         InputError: they are too large.
     """
-    trust_torchscript()
     backend = build_backend(cfg, skeleton, path)
     real, source = real_crops(cfg, max(BATCHES))
     random = random_crops(cfg.MODEL.IMAGE_SIZE, max(BATCHES))
@@ -168,7 +168,6 @@ def check_scenes(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchB
     Raises:
         InputError: they are too large.
     """
-    trust_torchscript()
     task = build_task(cfg, build_backend(cfg, skeleton, path))
     expected = build_task(cfg, reference)
     images, source = real_scenes(cfg, max(BATCHES))

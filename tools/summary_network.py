@@ -12,8 +12,10 @@ import csv
 import html
 import io
 import json
+import logging
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +38,11 @@ from lib.models.costs import (
 )
 from lib.models.heads import uses_tags
 from lib.models.network import PoseNetwork
+from lib.utils import distributed
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
+
+logger = logging.getLogger(__name__)
 
 PUBLISHED = _init_paths.ROOT / "models" / "published.yaml"
 EXPERIMENTS = _init_paths.ROOT / "experiments"
@@ -252,6 +257,35 @@ def table(summary: Mapping[str, Any], by_layer: bool) -> str:
     for entry in summary["published"]:
         notes += published_notes(entry, is_other=entry["convention"] != name)
     return "\n".join([*lines, *(f"\n{textwrap.fill(note, 80)}" for note in notes)])
+
+
+def log_network(cfg: CfgNode, network: torch.nn.Module, log_dir: Path) -> None:
+    """Log the network's cost, with a table of its modules in the log file, and write its graph to
+    TensorBoard if TRAIN.LOG_GRAPH is set.
+
+    Raises:
+        InputError: TRAIN.LOG_GRAPH needs a package that is not installed.
+    """
+    if not distributed.is_main():
+        return
+    width, height = cfg.MODEL.IMAGE_SIZE
+    with torch.device("meta"):
+        costs = summarize(build_model(cfg), height, width, uses_tags(cfg))
+    millions, billions = costs["parameters"] / 1e6, costs["macs"] / 1e9
+    name = cfg.MODEL.NAME
+    logger.info("=> %s: %.2f M parameters, %.2f GMACs per image", name, millions, billions)
+    logging.getLogger("config").info(
+        table({"network": name, "published": [], **costs}, by_layer=False)
+    )
+    if cfg.TRAIN.LOG_GRAPH:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise InputError("TRAIN.LOG_GRAPH: needs the package tensorboard") from None
+        image = torch.zeros(1, 3, height, width)
+        with SummaryWriter(str(log_dir)) as writer, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # add_graph uses the deprecated torch.jit.trace
+            writer.add_graph(network.eval(), image, use_strict_trace=False)
 
 
 def training_note(layers: Mapping[str, int]) -> Iterator[str]:

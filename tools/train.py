@@ -15,7 +15,6 @@ import logging
 import math
 import signal
 import time
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,26 +30,30 @@ from cli import (
     score_test_set,
     set_cudnn,
 )
-from summary_network import table
+from summary_network import log_network
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
-from lib.config import is_bottom_up, load_config, skeleton_of
+from lib.config import load_config, skeleton_of
 from lib.core import build_task
 from lib.core.averaging import AveragedWeights
 from lib.core.backends import network_backend
 from lib.core.codecs import build_codec
-from lib.core.guard import StepGuard
 from lib.core.optim import build_optimizer, build_schedule
 from lib.core.recorder import Recorder
 from lib.core.state import Position, TrainingState
-from lib.core.train import Meter, train_epoch
+from lib.core.train import Meter, Updater, train_epoch
 from lib.dataset import build_dataset
-from lib.dataset.loading import SceneLoader, TestLoader, test_loader, train_loader
+from lib.dataset.loading import (
+    SceneLoader,
+    TestLoader,
+    test_loader,
+    train_loader,
+    worker_error,
+)
 from lib.dataset.photometric import photometric_of
 from lib.models import build_model
 from lib.models.checkpoint import load_pretrained
-from lib.models.costs import summarize
 from lib.utils import distributed, signals, zoo
 from lib.utils.devices import (
     choose_devices,
@@ -67,6 +70,8 @@ from lib.utils.logs import markdown_table
 from lib.utils.signals import Stopped
 
 logger = logging.getLogger(__name__)
+
+AGREEMENT_FREQ = 10  # updates between two times at which processes agree on saving and stopping
 
 
 def main() -> None:
@@ -95,19 +100,24 @@ class Training:
         devices = choose_devices(cfg.GPUS)
         self.train_batches, self.test_batches = build_loaders(cfg, devices)
         network = build_network(cfg)
-        describe_network(cfg, network, log_dir)
+        log_network(cfg, network, log_dir)
         codec = build_codec(cfg, skeleton_of(cfg))
         if cfg.TRAIN.SYNC_BN:
             network = distributed.sync_batch_norms(network, devices[0])
         trained_network = distributed.data_parallel(to_devices(network, devices))
-        self.no_sync = getattr(trained_network, "no_sync", contextlib.nullcontext)
         backend = network_backend(cfg, trained_network, codec, devices[0])
         self.task = build_task(cfg, backend, use_bfloat16(cfg, devices))
         self.network = network
         self.optimizer = build_optimizer(cfg, network)
-        files_of = self.train_batches.dataset.image_files
-        self.guard = StepGuard(self.optimizer, files_of, network.buffers())
         self.average = AveragedWeights(network, cfg.TRAIN.EMA)
+        self.update = Updater(
+            self.optimizer,
+            self.train_batches.dataset.image_files,
+            network.buffers(),
+            self.average,
+            cfg.TRAIN.ACCUMULATE,
+            getattr(trained_network, "no_sync", contextlib.nullcontext),
+        )
         batch_size = self.train_batches.batch_size
         scale = lr_scale(args, cfg, batch_size) if args.autoscale_lr else 1.0
         self.lr_at = build_schedule(cfg, len(self.train_batches), scale)
@@ -128,15 +138,35 @@ class Training:
         """Train from the start, or from the checkpoint that the settings select, to the end."""
         position = self.resume()
         with signals.deferred():
-            self.recorder.resume(position.epoch)
-            if not position.is_validated:
-                position = self.finish_epoch(position.epoch - 1, position.best)
-            while position.epoch < self.cfg.TRAIN.END_EPOCH:
-                self.train_epoch(position)
-                position = self.finish_epoch(position.epoch, position.best)
+            try:
+                position = self.train(position)
+            except (InputError, RuntimeError) as error:
+                received = signals.received()
+                failure = error if isinstance(error, InputError) else worker_error(error)
+                if received is None or failure is None:
+                    raise
+                # The signal has ended a data-loading process as well.
+                raise Stopped(received, f" within a step: {failure}; {self.hint}") from None
         self.state.save_weights("final_state.pth")
         self.recorder.close()
         report_best(position.best, self.output_dir / "model_best.pth")
+
+    def train(self, position: Position) -> Position:
+        """Train all epochs that are left."""
+        self.recorder.resume(position.epoch)
+        if not position.is_validated:
+            position = self.finish_epoch(position.epoch - 1, position.best)
+        while position.epoch < self.cfg.TRAIN.END_EPOCH:
+            self.train_epoch(position)
+            position = self.finish_epoch(position.epoch, position.best)
+        return position
+
+    @property
+    def hint(self) -> str:
+        """How to resume, for messages."""
+        if self.cfg.AUTO_RESUME:
+            return "run the same command again to resume"
+        return "resume with AUTO_RESUME True"
 
     def resume(self) -> Position:
         """Load the checkpoint that TRAIN.* and AUTO_RESUME select, if any."""
@@ -159,18 +189,6 @@ class Training:
 
     def train_epoch(self, position: Position) -> None:
         """Train the rest of an epoch."""
-        try:
-            self._train_epoch(position)
-        except InputError as error:
-            received = signals.received()
-            if received is None:
-                raise
-            # The signal has ended a data-loading process as well.
-            raise Stopped(
-                received, f" within a step: {error}; resume to go back to the last checkpoint"
-            ) from None
-
-    def _train_epoch(self, position: Position) -> None:
         epoch, seed = position.epoch, rank_seed(self.cfg.SEED)
         stats = train_epoch(
             self.task,
@@ -180,11 +198,8 @@ class Training:
             epoch,
             print_freq=self.cfg.PRINT_FREQ,
             augment=lambda images, step: self.photometric(images, (seed, epoch, step)),
-            guard=self.guard,
-            average=self.average,
+            update=self.update,
             # Seeds dropout, so that a resumed run draws the same numbers.
-            accumulate=self.cfg.TRAIN.ACCUMULATE,
-            no_sync=self.no_sync,
             before_step=lambda step: seed_everything(step_seed(self.cfg.SEED, epoch, step)),
             after_step=lambda step, meter: self.save_if_due(position, step, meter),
             observe=lambda *seen: self.record_step(epoch, *seen),
@@ -197,35 +212,38 @@ class Training:
 
     def save_if_due(self, position: Position, step: int, meter: Meter) -> None:
         """Save after a step if a signal has arrived or TRAIN.CHECKPOINT_EVERY minutes are over."""
-        if (step + 1) % self.cfg.TRAIN.ACCUMULATE and step + 1 < len(self.train_batches):
+        if not self.update.is_due(step, len(self.train_batches)):
             return  # there are gradients that a checkpoint would not have
         minutes = self.cfg.TRAIN.CHECKPOINT_EVERY
         is_due = bool(minutes) and time.monotonic() - self.saved_at > 60 * minutes
         is_stopping = signals.received() is not None
         if distributed.world_size() > 1:  # all must agree, which takes time
-            if (step + 1) // self.cfg.TRAIN.ACCUMULATE % self.cfg.PRINT_FREQ:
+            if (step + 1) // self.cfg.TRAIN.ACCUMULATE % AGREEMENT_FREQ:
                 return
-            is_stopping = distributed.any_of(is_stopping)
-            is_due = distributed.any_of(is_due)
+            flags = distributed.gather((is_due, is_stopping))
+            is_due, is_stopping = map(any, zip(*flags, strict=True))
         if not (is_due or is_stopping):
             return
-        self.guard.check(f"epoch {position.epoch}, step {step}")
-        if not self.guard.is_failing:  # else the weights may be spoilt
+        guard = self.update.guard
+        guard.check(f"epoch {position.epoch}, step {step}")
+        if not guard.is_failing:  # else the weights may be spoilt
             here = replace(position, step=step + 1, meter=meter.state(), is_validated=True)
             self.state.save(here)
         self.saved_at = time.monotonic()
         if is_stopping:
-            self.recorder.close()
-            where = f"after epoch {position.epoch}, step {step}"
-            received = signals.received() or signal.SIGTERM  # by another process
-            raise Stopped(received, f" {where}; run the same command again to resume")
+            self.stop(f"after epoch {position.epoch}, step {step}")
+
+    def stop(self, where: str) -> None:
+        """Raise Stopped. The signal may have reached only another process."""
+        self.recorder.close()
+        raise Stopped(signals.received() or signal.SIGTERM, f" {where}; {self.hint}")
 
     def finish_epoch(self, epoch: int, best: float) -> Position:
         """Validate if due and save; returns the position after ``epoch``."""
         self.recorder.save()
         self.restore_settings()
         following = Position(epoch + 1, best=best)
-        if self.guard.is_failing:
+        if self.update.guard.is_failing:
             text = "its last steps were skipped, because the loss or the gradients were NaN or Inf"
             if epoch + 1 == self.cfg.TRAIN.END_EPOCH:
                 raise InputError(f"epoch {epoch}: {text}; try a lower TRAIN.LR or a warm-up")
@@ -234,14 +252,15 @@ class Training:
         if validation_due(self.cfg, epoch):
             # Keeps the epoch if its validation fails.
             self.state.save(replace(following, is_validated=False))
-            if self.score(epoch) >= following.best:
-                following.best = self.last_score
+            score = self.score(epoch)
+            if score >= following.best:
+                following.best = score
                 self.state.save_weights("model_best.pth")
             self.recorder.save()
         self.state.save(following)
         self.saved_at = time.monotonic()
-        if (received := signals.received()) is not None:
-            raise Stopped(received, f" after epoch {epoch}; run the same command again to resume")
+        if distributed.any_of(signals.received() is not None):
+            self.stop(f"after epoch {epoch}")
         return following
 
     def restore_settings(self) -> None:
@@ -254,12 +273,12 @@ class Training:
     def score(self, epoch: int) -> float:
         """Validate, log the scores as a table, and return the score that selects the best."""
         with self.average.applied():
-            _, values, self.last_score = score_test_set(
+            _, values, score = score_test_set(
                 self.cfg, self.task, self.test_batches, self.recorder, self.output_dir, epoch
             )
         table = markdown_table(values, values.values(), self.cfg.MODEL.NAME)
         logger.info("Epoch %d:\n%s", epoch, table)
-        return self.last_score
+        return score
 
     def record_step(self, epoch: int, step: int, stats, batch, outputs) -> None:
         """Record the statistics since the last call, and images of the batch."""
@@ -368,35 +387,6 @@ def build_network(cfg: CfgNode) -> torch.nn.Module:
         report = load_pretrained(network, zoo.local_file(cfg.MODEL.PRETRAINED), layers)
         logger.info("=> %s", report)
     return network
-
-
-def describe_network(cfg: CfgNode, network: torch.nn.Module, log_dir: Path) -> None:
-    """Log the network's cost, with a table of its modules in the log file, and write its graph to
-    TensorBoard if TRAIN.LOG_GRAPH is set.
-
-    Raises:
-        InputError: TRAIN.LOG_GRAPH needs a package that is not installed.
-    """
-    if not distributed.is_main():
-        return
-    width, height = cfg.MODEL.IMAGE_SIZE
-    with torch.device("meta"):
-        costs = summarize(build_model(cfg), height, width, is_bottom_up(cfg))
-    millions, billions = costs["parameters"] / 1e6, costs["macs"] / 1e9
-    name = cfg.MODEL.NAME
-    logger.info("=> %s: %.2f M parameters, %.2f GMACs per image", name, millions, billions)
-    logging.getLogger("config").info(
-        table({"network": name, "published": [], **costs}, by_layer=False)
-    )
-    if cfg.TRAIN.LOG_GRAPH:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise InputError("TRAIN.LOG_GRAPH: needs the package tensorboard") from None
-        image = torch.zeros(1, 3, height, width)
-        with SummaryWriter(str(log_dir)) as writer, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # add_graph uses the deprecated torch.jit.trace
-            writer.add_graph(network.eval(), image, use_strict_trace=False)
 
 
 if __name__ == "__main__":

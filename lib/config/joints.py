@@ -5,6 +5,7 @@ pairs are derived from the joint names, and limbs that the file does not have fr
 and the distances between the joints.
 """
 
+import contextlib
 import logging
 import math
 import re
@@ -62,10 +63,13 @@ def resolve_joints(cfg: CfgNode) -> None:
         if not names and not settings.ANNOTATIONS:
             raise InputError(_unknown_data_set(settings.DATASET))
         path, content = _annotation_file(settings), _File([])
-        if not names or (not settings.LIMBS and settings.ANNOTATIONS and path.is_file()):
-            content = read_json(path, _File, "annotations in COCO format (DATASET.ANNOTATIONS)")
+        what = "annotations in COCO format (DATASET.ANNOTATIONS)"
         if not names:
+            content = read_json(path, _File, what)
             _read_names(settings, content, path)
+        elif not settings.LIMBS and settings.ANNOTATIONS and path.is_file():
+            with contextlib.suppress(InputError):  # only drawings need the limbs
+                content = read_json(path, _File, what)
         _derive_pairs_and_sigmas(settings)
         if not settings.LIMBS:
             _find_limbs(settings, content, path)

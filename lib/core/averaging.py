@@ -20,22 +20,25 @@ class AveragedWeights:
         self.average: dict[str, Tensor] = {}
         if decay:
             self.average = {key: v.detach().clone() for key, v in network.state_dict().items()}
+        # The network's own tensors, and those of the average: floating-point ones and counters.
+        state = network.state_dict() if decay else {}
+        floats = [key for key, value in state.items() if value.is_floating_point()]
+        self._floats = [self.average[k] for k in floats], [state[k] for k in floats]
+        counters = [key for key in state if key not in floats]
+        self._counters = [self.average[k] for k in counters], [state[k] for k in counters]
+
+    @property
+    def buffers(self) -> list[Tensor]:
+        """The batch norm statistics of the average; empty if there is none."""
+        names = dict(self._network.named_buffers())
+        return [value for key, value in self.average.items() if key in names]
 
     @torch.no_grad()
     def update(self) -> None:
         """Follow a step of the optimizer."""
-        if not self._decay:
-            return
-        state = self._network.state_dict()
-        is_float = {key: value.is_floating_point() for key, value in state.items()}
-        torch._foreach_lerp_(
-            [value for key, value in self.average.items() if is_float[key]],
-            [value for key, value in state.items() if is_float[key]],
-            1 - self._decay,
-        )
-        for key, value in state.items():
-            if not is_float[key]:
-                self.average[key].copy_(value)
+        if self._decay:
+            torch._foreach_lerp_(*self._floats, 1 - self._decay)
+            torch._foreach_copy_(*self._counters)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

@@ -18,8 +18,8 @@ MAX_NAMED = 10  # image files in an error message
 class StepGuard:
     """Guard that takes only optimizer steps whose loss and gradients are finite.
 
-    The decision is made on the device, so that the CPU does not wait for a GPU at every step: the
-    optimizer must be ``fused`` there. Skipped steps are counted by ``check``.
+    With a ``fused`` optimizer the decision is made on the device, so that the CPU does not wait for
+    a GPU at every step. Skipped steps are counted by ``check``.
 
     Args:
         files_of: maps indices of samples (``batch["index"]``) to image files.
@@ -56,12 +56,11 @@ class StepGuard:
         if distributed.world_size() > 1:  # the gradients are averaged, the loss is not
             loss = distributed.all_reduce_sum(loss)
         is_finite = total.isfinite() & loss.isfinite()
-        if is_finite.device.type == "cpu":
-            if is_finite:
-                self._optimizer.step()
-        else:
+        if self._optimizer.defaults.get("fused"):
             self._optimizer.grad_scale = None
             self._optimizer.found_inf = (~is_finite).float()
+            self._optimizer.step()
+        elif is_finite:
             self._optimizer.step()
         self._unread.append((is_finite, index))
 
@@ -109,9 +108,13 @@ class StepGuard:
 
 
 def check_weights(network: torch.nn.Module, path: object) -> None:
-    """Raise InputError if a weight is NaN or infinite, before it is written to ``path``."""
+    """Raise InputError if a weight is NaN or infinite, before it is written to ``path``.
+
+    With several processes, each must call this.
+    """
     floats = [v for v in network.state_dict().values() if v.is_floating_point()]
-    if not torch.stack([value.isfinite().all() for value in floats]).all():
+    is_finite = torch.stack([value.isfinite().all() for value in floats]).all()
+    if distributed.any_of(not is_finite):
         raise InputError(
             f"{path}: not written, because the weights contain NaN or infinite values; the file "
             "from before is kept. Try a lower TRAIN.LR or a warm-up (TRAIN.WARMUP_ITERS)"

@@ -31,7 +31,7 @@ def _adamw(params: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
 
 def _sgd(params: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     train = cfg.TRAIN
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         params,
         train.LR,
         train.MOMENTUM,
@@ -39,6 +39,15 @@ def _sgd(params: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
         nesterov=train.NESTEROV,
         fused=_is_fused(params),
     )
+    if train.MOMENTUM and optimizer.defaults["fused"]:
+        zero_momentum(optimizer)
+    return optimizer
+
+
+def zero_momentum(optimizer: torch.optim.SGD) -> None:
+    """Set the momentum to 0, which a fused first step leaves undefined if it is skipped."""
+    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _is_fused(groups: list[dict]) -> bool | None:

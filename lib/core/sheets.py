@@ -23,6 +23,7 @@ from lib.utils.drawing import (
     side_colors,
     write_image,
 )
+from lib.utils.errors import InputError
 
 THRESHOLD = 0.2  # joints with a lower score are not drawn
 WIDTH = 1610  # maximum width of a sheet of predictions in pixels
@@ -117,7 +118,11 @@ def _named_person(table: Table, skeleton: Skeleton, row: int) -> np.ndarray:
     box = np.maximum(table.scale[row] * PIXEL_STD, 1)
     width, height = (int(side) for side in (box * NAMED_SIZE / box.max()).round())
     matrix = crop_matrix(table.center[row], table.scale[row], 0.0, (width, height))
-    crop = crop_image(read_image(table.path(row)), matrix, (width, height)).transpose(1, 2, 0)
+    try:
+        image = read_image(table.path(row))
+    except InputError:  # reported by the check of the images
+        image = np.zeros((height, width, 3), np.uint8)
+    crop = crop_image(image, matrix, (width, height)).transpose(1, 2, 0)
     total = max(height, LINE_HEIGHT * (len(labels) // 2 + 1))
     page = np.zeros((total, width + 2 * margin, 3), np.uint8)
     page[:height, margin : margin + width] = crop

@@ -18,23 +18,33 @@ from lib.core.guard import check_weights
 from lib.models.checkpoint import load_checkpoint
 from lib.utils import checkpoint, distributed
 from lib.utils.errors import InputError
+from lib.utils.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
 # Settings that may change between a checkpoint and its resumption without a remark.
 FREE_KEYS = (
-    *("OUTPUT_DIR", "LOG_DIR", "DATA_DIR", "GPUS", "WORKERS", "PRINT_FREQ", "AUTO_RESUME"),
-    *(
-        "PIN_MEMORY",
-        "CUDNN",
-        "DEBUG",
-        "TEST",
-        "MODEL.PRETRAINED",
-        "TRAIN.END_EPOCH",
-        "DATASET.MAX_BROKEN",
-    ),
-    *("TRAIN.RESUME", "TRAIN.CHECKPOINT", "TRAIN.CHECKPOINT_EVERY", "TRAIN.KEEP"),
-    *("TRAIN.EVAL_INTERVAL", "TRAIN.LOG_GRAPH"),
+    "AUTO_RESUME",
+    "CUDNN",
+    "DATASET.MAX_BROKEN",
+    "DATASET.ROOT",
+    "DATA_DIR",
+    "DEBUG",
+    "GPUS",
+    "LOG_DIR",
+    "MODEL.PRETRAINED",
+    "OUTPUT_DIR",
+    "PIN_MEMORY",
+    "PRINT_FREQ",
+    "TEST",
+    "TRAIN.CHECKPOINT",
+    "TRAIN.CHECKPOINT_EVERY",
+    "TRAIN.END_EPOCH",
+    "TRAIN.EVAL_INTERVAL",
+    "TRAIN.KEEP",
+    "TRAIN.LOG_GRAPH",
+    "TRAIN.RESUME",
+    "WORKERS",
 )
 
 
@@ -104,21 +114,26 @@ class TrainingState:
             "meter": position.meter,
             "settings": self._cfg.dump(),
         }
-        if position.step:  # batch norm statistics differ between processes within an epoch
-            buffers = {key: value.cpu() for key, value in self._network.named_buffers()}
-            state["buffers"] = distributed.gather(buffers)
+        if position.step and distributed.world_size() > 1:
+            # Batch norm statistics differ between processes within an epoch.
+            state["buffers"] = distributed.gather([value.cpu() for value in self._buffers()])
         checkpoint.save(state, path)
         if not position.step and self._cfg.TRAIN.KEEP > 1 and distributed.is_main():
             self._keep(path, position.epoch)
 
+    def _buffers(self) -> list[torch.Tensor]:
+        """Return the batch norm statistics of the network and of its average."""
+        return [*self._network.buffers(), *self._average.buffers]
+
     def _keep(self, path: Path, epoch: int) -> None:
-        """Keep the checkpoint of this epoch too, and remove the oldest beyond TRAIN.KEEP."""
+        """Keep the checkpoint of this epoch too, and remove the one that is TRAIN.KEEP older."""
         kept = path.with_name(f"checkpoint_{epoch}.pth")
         kept.unlink(missing_ok=True)
-        os.link(path, kept)
-        files = {int(p.stem.rpartition("_")[2]): p for p in path.parent.glob("checkpoint_*.pth")}
-        for number in sorted(files)[: -self._cfg.TRAIN.KEEP]:
-            files[number].unlink()
+        try:
+            os.link(path, kept)
+        except OSError:  # a file system without hard links
+            write_atomically(kept, path.read_bytes())
+        path.with_name(f"checkpoint_{epoch - self._cfg.TRAIN.KEEP}.pth").unlink(missing_ok=True)
 
     def save_weights(self, name: str) -> None:
         """Write the weights alone: the averaged ones, if there are any."""
@@ -137,13 +152,14 @@ class TrainingState:
             load_checkpoint(self._network, state["state_dict"])
             load_optimizer(self._optimizer, state["optimizer"])
             self._load_average(state.get("average") or state["state_dict"])
-        self._log_changes(path, state.get("settings"))
-        best = float(state.get("best_perf", state.get("perf", -math.inf)))
-        if not (self._folder / "model_best.pth").exists():
-            best = -math.inf  # there is no file that a worse network could replace
-        position = Position(state["epoch"], best=best, is_validated=state.get("validated", True))
-        if samples_done := state.get("samples_done", 0):
-            self._locate(position, state, samples_done)
+            self._log_changes(path, state.get("settings"))
+            best = float(state.get("best_perf", state.get("perf", -math.inf)))
+            if not (self._folder / "model_best.pth").exists():
+                best = -math.inf  # there is no file that a worse network could replace
+            is_validated = bool(state.get("validated", True))
+            position = Position(state["epoch"], best=best, is_validated=is_validated)
+            if samples_done := state.get("samples_done", 0):
+                self._locate(position, state, samples_done)
         where = f"epoch {position.epoch}" + (f", step {position.step}" if position.step else "")
         logger.info("=> %s: resuming at %s, best score so far %.4f", path, where, best)
         return position
@@ -157,17 +173,17 @@ class TrainingState:
 
     def _locate(self, position: Position, state: dict, samples_done: int) -> None:
         """Set the position within the epoch, if the samples are the same and in the same order."""
-        seed = _settings(state["settings"]).get("SEED")
-        if state["samples"] != self._samples or seed != self._cfg.SEED:
-            logger.warning("=> SEED or the training set changed: the epoch starts again")
+        old = _settings(state["settings"])
+        order = old.get("SEED"), old.get("TRAIN.SHUFFLE"), state["samples"]
+        if order != (self._cfg.SEED, self._cfg.TRAIN.SHUFFLE, self._samples):
+            logger.warning("=> the order of the samples changed: the epoch starts again")
             return
         position.step = samples_done // self._batch_size
         position.meter = state["meter"] if distributed.is_main() else None
         buffers = state.get("buffers", [])
         if len(buffers) == distributed.world_size():
-            own = dict(self._network.named_buffers())
-            for key, value in buffers[distributed.rank()].items():
-                own[key].copy_(value)
+            for own, value in zip(self._buffers(), buffers[distributed.rank()], strict=True):
+                own.copy_(value)
 
     def _log_changes(self, path: Path, text: str | None) -> None:
         """Log the settings that differ from those of the checkpoint."""
@@ -196,11 +212,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
         if own[0].keys() & kinds != state["param_groups"][0].keys() & kinds:
             raise InputError("was written with another optimizer than TRAIN.OPTIMIZER")
         _check_shapes(optimizer, state["state"])
-        optimizer.load_state_dict(state)
+        groups = zip(state["param_groups"], own, strict=True)
+        # The settings first: PyTorch places the state as ``fused`` demands.
+        groups = [{**group, **settings} for group, settings in groups]
+        optimizer.load_state_dict({**state, "param_groups": groups})
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(f"the optimizer state does not fit: {error}") from None
-    for group, settings in zip(optimizer.param_groups, own, strict=True):
-        group.update(settings)
 
 
 def _check_shapes(optimizer: torch.optim.Optimizer, states: Mapping[int, Mapping]) -> None:
@@ -216,11 +233,14 @@ def _check_shapes(optimizer: torch.optim.Optimizer, states: Mapping[int, Mapping
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Add the file to the message of an InputError."""
+    """Add the file to the message of an InputError, and report malformed contents as one."""
     try:
         yield
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    except (TypeError, KeyError, ValueError, AttributeError, RuntimeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a checkpoint of this experiment: {reason}") from None
 
 
 def _settings(text: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -116,6 +116,57 @@ class Meter:
         )
 
 
+class Updater:
+    """Function that trains on one batch, and updates the weights after every ``accumulate`` ones.
+
+    Args:
+        files_of, buffers: as for ``StepGuard``.
+        average: follows the weights.
+        accumulate: number of batches whose gradients are averaged for one update.
+        no_sync: makes a context in which gradients are not averaged over processes.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        files_of: Callable[[Sequence[int]], list[str]],
+        buffers: Iterable[Tensor] = (),
+        average: AveragedWeights | None = None,
+        accumulate: int = 1,
+        no_sync: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> None:
+        buffers = [*buffers, *(average.buffers if average else [])]
+        self.guard = StepGuard(optimizer, files_of, buffers)
+        self._optimizer = optimizer
+        self._average = average
+        self._accumulate = accumulate
+        self._no_sync = no_sync
+
+    def is_due(self, step: int, steps: int) -> bool:
+        """Return True if an update follows ``step`` of an epoch with ``steps`` steps."""
+        return (step + 1) % self._accumulate == 0 or step + 1 == steps
+
+    def __call__(
+        self, task: Task, batch: Batch, index: Tensor, step: int, steps: int
+    ) -> tuple[Outputs, Losses]:
+        """Train on a batch; ``index`` is its ``index`` on the CPU."""
+        first = step - step % self._accumulate
+        count = min(self._accumulate, steps - first)  # the last update may have fewer batches
+        is_due = self.is_due(step, steps)
+        with nullcontext() if is_due else self._no_sync():
+            outputs = task.forward(batch)
+            losses = task.loss(outputs, batch)
+            if step == first:
+                self._optimizer.zero_grad(set_to_none=True)
+            (losses.total / count).backward()
+        self.guard.add(losses.total.detach(), index)
+        if is_due:
+            self.guard.step()
+            if self._average is not None:
+                self._average.update()
+        return outputs, losses
+
+
 def train_epoch(
     task: Task,
     loader: DataLoader,
@@ -125,10 +176,7 @@ def train_epoch(
     print_freq: int = 100,
     observe: Observer | None = None,
     augment: Callable[[Tensor, int], Tensor] | None = None,
-    guard: StepGuard | None = None,
-    average: AveragedWeights | None = None,
-    accumulate: int = 1,
-    no_sync: Callable[[], AbstractContextManager] = nullcontext,
+    update: Updater | None = None,
     before_step: Callable[[int], None] | None = None,
     after_step: Callable[[int, Meter], None] | None = None,
     first_step: int = 0,
@@ -141,11 +189,7 @@ def train_epoch(
         lr_at: maps (epoch, step) to the learning rate.
         print_freq: number of steps between calls of ``observe``.
         augment: maps the images (N, 3, H, W) of a batch and the step to augmented images.
-        guard: takes the steps; pass the same one for all epochs, so that it counts across them.
-        average: follows the weights.
-        accumulate: number of batches whose gradients are averaged for one update; the last update
-            of an epoch may have fewer.
-        no_sync: makes a context in which gradients are not averaged over processes.
+        update: trains on a batch; the same one for all epochs, to count skipped steps across them.
         before_step, after_step: called with the step, and ``after_step`` with the epoch's meter.
         first_step: number of steps that an interrupted run has already taken in this epoch.
         meter_state: statistics of these steps, from ``Meter.state``.
@@ -154,40 +198,27 @@ def train_epoch(
         InputError: the loss or the gradients of ten steps in a row are NaN or infinite.
     """
     task.train()
-    loader.sampler.epoch = epoch
-    loader.sampler.first = first_step * loader.batch_size
-    guard = guard or StepGuard(optimizer, loader.dataset.image_files)
+    loader.sampler.epoch, loader.sampler.first = epoch, first_step * loader.batch_size
+    update = update or Updater(optimizer, loader.dataset.image_files)
     epoch_meter, print_meter = Meter(task.device), Meter(task.device)
     if meter_state is not None:
         epoch_meter.load(meter_state)
-    optimizer.zero_grad(set_to_none=True)
-    step_end = time.perf_counter()
-    batches = progress(loader, len(loader) - first_step, f"Epoch {epoch}")
+    steps, step_end = len(loader), time.perf_counter()
+    batches = progress(loader, steps - first_step, f"Epoch {epoch}")
     for step, batch in enumerate(batches, first_step):
         data_seconds = time.perf_counter() - step_end
         for group in optimizer.param_groups:
             group["lr"] = lr_at(epoch, step)
         if before_step is not None:
             before_step(step)
-        index = batch["index"]
-        batch = to_device(batch, task.device)
+        index, batch = batch["index"], to_device(batch, task.device)
         if augment is not None:
             batch["image"] = augment(batch["image"], step)
-        is_update = (step + 1) % accumulate == 0 or step + 1 == len(loader)
-        with nullcontext() if is_update else no_sync():
-            outputs = task.forward(batch)
-            losses = task.loss(outputs, batch)
-            (losses.total / accumulate).backward()
-        guard.add(losses.total.detach(), index)
-        if is_update:
-            guard.step()
-            optimizer.zero_grad(set_to_none=True)
-            if average is not None:
-                average.update()
+        outputs, losses = update(task, batch, index, step, steps)
         for meter in (epoch_meter, print_meter):
             meter.add(losses, len(index), data_seconds)
         if step % print_freq == 0 or task.device.type == "cpu":
-            guard.check(f"epoch {epoch}, step {step}")
+            update.guard.check(f"epoch {epoch}, step {step}")
         if step % print_freq == 0:
             if observe is not None:
                 observe(step, print_meter.read(), batch, outputs)
@@ -195,5 +226,5 @@ def train_epoch(
         if after_step is not None:
             after_step(step, epoch_meter)
         step_end = time.perf_counter()
-    guard.check(f"epoch {epoch}")
+    update.guard.check(f"epoch {epoch}")
     return epoch_meter.read_all()

@@ -44,7 +44,8 @@ def validate(
     total_meter, print_meter = Meter(task.device), Meter(task.device)
     step_end = time.perf_counter()
     for step, batch in enumerate(progress(loader, len(loader), "Test")):
-        signals.check()
+        if distributed.world_size() == 1:  # else the others would wait for this process
+            signals.check()
         data_seconds = time.perf_counter() - step_end
         batch = to_device(batch, task.device)
         outputs = task.forward(batch)

@@ -4,7 +4,7 @@ import filecmp
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from lib.utils.reading import read_json
 
 MAX_OUTSIDE = 0.1  # distance a joint may lie outside its box, as a fraction of the box size
 # Thresholds of ``swapped_pairs``:
+BROKEN = "image missing or broken"
 MIN_DISTANCE = 0.15  # between a left and a right joint, as a fraction of the box width
 MIN_AGREEMENT = 0.9  # two pairs with the same left-right order in this fraction of people agree
 MIN_PEOPLE = 20  # with fewer people, two pairs are assumed to agree
@@ -165,6 +166,7 @@ def check_images(
     rows: np.ndarray,
     workers: int,
     progress: Callable[[int], None],
+    max_broken: float = 0.0,
 ) -> list[Finding]:
     """Find images that are missing, broken, or not of the annotated size.
 
@@ -173,6 +175,7 @@ def check_images(
         rows: rows of ``table.paths`` to read.
         workers: number of threads.
         progress: called with the number of newly finished images.
+        max_broken: share of ``rows`` that may be broken without being fatal.
     """
 
     def check(row: int) -> Finding | None:
@@ -180,7 +183,7 @@ def check_images(
         try:
             height, width = read_image(path).shape[:2]
         except InputError as error:
-            return Finding("image missing or broken", path, str(error), True)
+            return Finding(BROKEN, path, str(error), True)
         if sizes is not None and sizes[row].tolist() != [width, height]:
             message = f"is {width} x {height}, annotated as {sizes[row, 0]} x {sizes[row, 1]}"
             return Finding("wrong image size", path, message)
@@ -192,6 +195,8 @@ def check_images(
             progress(1)
             if finding:
                 found.append(finding)
+    if sum(finding.kind == BROKEN for finding in found) <= max_broken * len(rows):
+        found = [replace(f, is_fatal=f.is_fatal and f.kind != BROKEN) for f in found]
     return found
 
 

@@ -74,7 +74,10 @@ def image_paths(folder: str, names: Sequence[str], data_format: str) -> np.ndarr
         names = [str(Path(name).with_suffix(".png")) for name in names]
     for name in names:
         if name.startswith(("/", "\\")) or (".." in name and ".." in re.split(r"[/\\]", name)):
-            raise InputError(f"{folder}: the image name {name} leads out of this folder")
+            raise InputError(
+                f"{folder}: the image name {name} leads out of this folder; "
+                "set DATASET.IMAGES to a folder that contains all images"
+            )
     place = f"{folder}.zip@" if data_format == "zip" else folder
     return np.array([f"{place}/{name}".encode() for name in names])
 

@@ -189,28 +189,36 @@ class _Loader(DataLoader):
                     self._broken.count(batch.pop("replaces"))
                 yield batch
         except InputError as error:  # PyTorch prepends the traceback to a worker's message
-            _, mark, message = str(error).rpartition(f"{InputError.__name__}: ")
+            _, mark, message = error.args[0].rpartition(f"{InputError.__name__}: ")
             if not mark:
                 raise
             raise InputError(message.strip()) from None
         except RuntimeError as error:
-            text = str(error)
-            if "DataLoader worker" in text and ("killed" in text or "exited" in text):
-                raise InputError(
-                    "a data-loading process was killed, usually because the memory is full; use "
-                    "fewer with WORKERS (0 loads in the main process), or a smaller batch"
-                ) from None
-            if "shared memory" in text:
-                raise InputError(
-                    "the shared memory for data-loading processes is full; use fewer with WORKERS, "
-                    "or more memory (docker run --ipc=host or --shm-size)"
-                ) from None
-            if "DataLoader timed out" in text:
-                raise InputError(
-                    f"a data-loading process has not answered for {WORKER_TIMEOUT} seconds; check "
-                    "the disk, or use WORKERS 0 to see what it waits for"
-                ) from None
-            raise
+            raise worker_error(error) or error from None
+
+
+def worker_error(error: RuntimeError) -> InputError | None:
+    """Return the error for the user, if ``error`` is PyTorch's about a data-loading process.
+
+    PyTorch raises it in a signal handler, so it may come from any place in the main process.
+    """
+    text = str(error)
+    if "shared memory" in text:
+        return InputError(
+            "the shared memory for data-loading processes is full; use fewer with WORKERS, or more "
+            "memory (docker run --ipc=host or --shm-size)"
+        )
+    if "DataLoader timed out" in text:
+        return InputError(
+            f"a data-loading process has not answered for {WORKER_TIMEOUT} seconds; check the "
+            "disk, or use WORKERS 0 to see what it waits for"
+        )
+    if "DataLoader worker" in text:
+        return InputError(
+            "a data-loading process was killed, usually because the memory is full; use fewer with "
+            "WORKERS (0 loads in the main process), or a smaller batch"
+        )
+    return None
 
 
 class _Images(Dataset):

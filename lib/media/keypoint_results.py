@@ -62,6 +62,7 @@ class KeypointResults:
         names = {image.id: image.name for image in known.images} if known else {}
         # By file name, and then by frame number; None for an image.
         self._people: dict[str, dict] = defaultdict(lambda: defaultdict(list))
+        self._names: dict[Item, str] = {}
         self.has_file_names = False
         self.weak = joints = 0
         problems = []
@@ -91,7 +92,6 @@ class KeypointResults:
         A file is looked for by its name in the results, and then by the last part of its name.
         """
         items, missing, taken = [], [], set()
-        self._names: dict[Item, str] = {}
         for name in self._people:
             paths = [Path(folder) / name, Path(folder) / Path(name).name]
             path = next((path for path in paths if path.is_file()), None)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lib.utils.errors import InputError
-from lib.utils.files import check_path, write_atomically
+from lib.utils.files import check_regular, write_atomically
 from lib.utils.zoo import download_hint
 
 EXPORT_SUFFIXES = (".onnx", ".xml", ".ts", ".torchscript")  # written by tools/export.py
@@ -26,6 +26,8 @@ def save(state: Any, path: Path) -> None:
     try:
         write_atomically(path, lambda file: torch.save(state, file))
     except RuntimeError as error:
+        if "DataLoader worker" in str(error):  # from a signal handler
+            raise
         # torch raises RuntimeError when a write fails; the cause is the file's OSError.
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         text = getattr(reason, "strerror", None) or str(reason).splitlines()[0]
@@ -46,7 +48,7 @@ def read(path: Path) -> dict[str, Any]:
         )
     epoch = state["epoch"]
     if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
-        raise InputError(f"{path}: its epoch must be a number from 0, not {epoch!r}")
+        raise InputError(f"{path}: its epoch must be an integer, 0 or more, not {epoch!r}")
     return state
 
 
@@ -62,9 +64,7 @@ def read_file(path: Path) -> Any:
             f"{path}: is an exported network, not a checkpoint; run it with Predictor or "
             "tools/demo.py"
         )
-    check_path(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise InputError(f"{path}: is a pipe or device, not a file")
+    check_regular(path)
     try:
         with path.open("rb") as file:
             start = file.read(24)
@@ -89,6 +89,8 @@ def _check_integrity(path: Path) -> None:
             return
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
+            # A file written without checksums has 0 in their place.
+            broken = broken if broken and archive.getinfo(broken).CRC else None
     except Exception as error:  # a damaged archive can raise anything
         raise InputError(
             f"{path}: damaged ({error or type(error).__name__}); download or copy it again"

@@ -26,7 +26,7 @@ def choose_devices(gpus: Sequence[int]) -> list[torch.device]:
     ``keep_memory``.
     """
     if distributed.world_size() > 1:
-        gpus = [distributed.local_rank()]
+        gpus = [distributed.local_gpu()]
     available = torch.cuda.device_count()
     chosen = [torch.device("cuda", gpu) for gpu in gpus if 0 <= gpu < available]
     if not chosen:

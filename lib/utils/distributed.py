@@ -71,7 +71,7 @@ def process_group(launcher: str = "none") -> Iterator[None]:
     import torch
 
     if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank())
+        torch.cuda.set_device(local_gpu())
     torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
@@ -94,6 +94,13 @@ def world_size() -> int:
 def local_rank() -> int:
     """Return the rank of this process among those on its machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def local_gpu() -> int:
+    """Return the GPU of this process; its rank counts beyond them if it sees only its own."""
+    import torch
+
+    return local_rank() % max(torch.cuda.device_count(), 1)
 
 
 def is_main() -> bool:
@@ -119,7 +126,7 @@ def all_reduce_sum(value: "torch.Tensor") -> "torch.Tensor":
 
 
 def any_of(flag: bool) -> bool:
-    """Return True if ``flag`` is True in any process."""
+    """Return True if ``flag`` is True in any process; each must call this."""
     return any(gather(flag))
 
 

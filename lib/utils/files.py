@@ -3,10 +3,9 @@
 import contextlib
 import os
 import socket
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from lib.utils import distributed
 from lib.utils.errors import InputError
@@ -66,13 +65,17 @@ def read_regular(path: str | Path, max_bytes: int | None = None) -> bytes:
         OSError: it cannot be read.
     """
     path = Path(path)
-    check_path(path)
-    info = path.stat()
-    if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):
-        raise InputError(f"{path}: is a pipe or device, not a file")
-    if max_bytes is not None and info.st_size > max_bytes:
-        raise InputError(f"{path}: has {info.st_size} bytes; the limit is {max_bytes}")
+    check_regular(path)
+    if max_bytes is not None and (size := path.stat().st_size) > max_bytes:
+        raise InputError(f"{path}: has {size} bytes; the limit is {max_bytes}")
     return path.read_bytes()
+
+
+def check_regular(path: Path) -> None:
+    """Raise InputError if the path is a pipe or device, or contains a NUL character."""
+    check_path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: is a pipe or device, not a file")
 
 
 def check_path(path: str | Path) -> None:
@@ -90,6 +93,24 @@ def first_existing(root: str | Path, names: Sequence[str], suffix: str = "") -> 
     return next((path for path in paths if Path(f"{path}{suffix}").exists()), paths[0])
 
 
+def _open_lock(path: Path) -> TextIO:
+    try:
+        return path.open("a+")
+    except OSError as error:
+        raise InputError(f"{path}: cannot write: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Within the block, hold ``<path>.lock``; wait while another process holds it."""
+    make_folder(path.parent)
+    with _open_lock(path.with_name(f".{path.name}.lock")) as file:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @contextlib.contextmanager
 def locked(folder: Path, name: str) -> Iterator[None]:
     """Hold ``<folder>/<name>.lock`` within the block, so that no other run uses the folder.
@@ -104,9 +125,11 @@ def locked(folder: Path, name: str) -> Iterator[None]:
     if not distributed.is_main() or fcntl is None:
         yield
         return
-    with path.open("a+") as file:
+    with _open_lock(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
+                raise BlockingIOError  # another run is just ending, and has removed this file
         except BlockingIOError:
             file.seek(0)
             raise InputError(

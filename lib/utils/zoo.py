@@ -9,6 +9,7 @@ import yaml
 
 from lib.utils.download import download, file_hash, is_url
 from lib.utils.errors import InputError
+from lib.utils.files import exclusive
 
 ROOT = Path(__file__).resolve().parents[2]
 ZOO = ROOT / "models" / "zoo.yaml"
@@ -75,12 +76,12 @@ def local_file(path: str | Path) -> Path:
     if not is_url(url):
         return Path(path)
     listed = next((weights for weights in _listed() if weights.url == url), None)
-    if listed:
-        return download(url, ROOT / listed.path, listed.sha256)
     # The digest tells apart files of the same name, such as epoch_210.pth.
     digest = hashlib.sha256(url.encode()).hexdigest()[:8]
     name = Path(urllib.parse.urlsplit(url).path).name or "weights"
-    return download(url, ROOT / "models" / "downloads" / f"{digest}-{name}")
+    target = ROOT / (listed.path if listed else f"models/downloads/{digest}-{name}")
+    with exclusive(target):  # of several processes, the first downloads
+        return download(url, target, listed.sha256 if listed else "")
 
 
 def find_weights(path: str | Path) -> Weights | None:

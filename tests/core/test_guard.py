@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lib.core.guard import StepGuard, check_weights
-from lib.core.train import train_epoch
+from lib.core.optim import zero_momentum
+from lib.core.train import Updater, train_epoch
 from lib.utils.errors import InputError
 from tests.core.runs import parts, schedule, task
 
@@ -22,6 +23,34 @@ def a_step(guard, parameter, loss: float, gradient: float, index=(0,)) -> bool:
     guard.add(torch.tensor(loss), torch.tensor(index))
     guard.step()
     return not torch.equal(before, parameter)
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])
+def test_a_fused_optimizer_skips_steps_as_another_one(name):
+    """As on a GPU: the first step is skipped, and the third."""
+    results = []
+    for fused in (True, False):
+        parameter = torch.nn.Parameter(torch.ones(3))
+        options = {"momentum": 0.9} if name == "SGD" else {}
+        optimizer = getattr(torch.optim, name)([parameter], lr=0.1, fused=fused, **options)
+        if name == "SGD":
+            zero_momentum(optimizer)
+        guard = StepGuard(optimizer, files_of)
+        for gradient in (NAN, 1.0, INF, 0.5):
+            a_step(guard, parameter, 1.0, gradient)
+        results.append(parameter.tolist())
+    assert results[0] == pytest.approx(results[1]) and results[0] != [1, 1, 1]
+
+
+def test_batch_norm_statistics_are_set_back(parameter):
+    buffer = torch.zeros(2)
+    guard = StepGuard(torch.optim.SGD([parameter], lr=0.1), files_of, [buffer])
+    for gradient, value in ((1.0, 5.0), (NAN, NAN), (1.0, 7.0)):
+        buffer.fill_(value)
+        a_step(guard, parameter, 1.0, gradient)
+        guard.check("epoch 0")
+        assert guard.is_failing == (gradient != 1.0)
+        assert buffer.tolist() == [7, 7] if value == 7 else [5, 5]
 
 
 @pytest.fixture
@@ -60,10 +89,10 @@ def test_a_run_whose_loss_is_infinite_ends_with_its_weights_as_they_were(tmp_pat
     with torch.no_grad():
         run.model.head.final_layer.bias[3] = INF
     before = [parameter.clone() for parameter in run.model.parameters()]
-    guard = StepGuard(run.optimizer, run.data.image_files)
+    update = Updater(run.optimizer, run.data.image_files, run.model.buffers())
     with pytest.raises(InputError, match=r"epoch 4, step 1: .*images/val2017/0000.*jpg"):
         for epoch in range(5):
-            train_epoch(task(run), run.loader, run.optimizer, schedule(run), epoch, guard=guard)
+            train_epoch(task(run), run.loader, run.optimizer, schedule(run), epoch, update=update)
     for old, new in zip(before, run.model.parameters(), strict=True):
         assert torch.equal(old, new)
 

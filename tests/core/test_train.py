@@ -7,7 +7,7 @@ import torch
 from lib.core.backends import TorchBackend
 from lib.core.task import Losses
 from lib.core.top_down import TopDown
-from lib.core.train import EpochStats, Meter, train_epoch
+from lib.core.train import EpochStats, Meter, Updater, train_epoch
 from lib.keypoints.geometry import normalize
 from tests import tiny
 from tests.core.runs import CPU, parts, schedule, task
@@ -175,13 +175,14 @@ def test_gradients_of_several_batches_are_averaged_for_one_update(tmp_path):
     train = {"BATCH_SIZE_PER_GPU": 1, "OPTIMIZER": "sgd", "MOMENTUM": 0.0, "WD": 0.0, "LR": 1.0}
     run = parts(tmp_path, TRAIN=train)
     other = parts(tmp_path, TRAIN=train)
-    train_epoch(task(run), run.loader, run.optimizer, lambda *_: 0.5, 0, accumulate=4)
+    update = Updater(run.optimizer, run.data.image_files, accumulate=4)
+    train_epoch(task(run), run.loader, run.optimizer, lambda *_: 0.5, 0, update=update)
     by_hand = task(other)
     by_hand.train()
     for first, count in ((0, 4), (4, 2)):  # six samples
         other.optimizer.zero_grad()
         for batch in list(other.loader)[first : first + count]:
-            (by_hand.loss(by_hand.forward(batch), batch).total / 4).backward()
+            (by_hand.loss(by_hand.forward(batch), batch).total / count).backward()
         for parameter in other.model.parameters():
             parameter.data -= 0.5 * parameter.grad
     for ours, expected in zip(run.model.parameters(), other.model.parameters(), strict=True):

@@ -68,3 +68,10 @@ def test_a_worker_that_hangs_is_one_line(monkeypatch):
     loader = loading._Loader(_Failing(lambda: time.sleep(2)), 1)
     with pytest.raises(InputError, match=r"has not answered for 0\.5 seconds.*WORKERS 0"):
         list(loader)
+
+
+def test_pytorchs_errors_about_workers_are_translated():
+    error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+    assert "was killed" in str(loading.worker_error(error))
+    assert "--ipc=host" in str(loading.worker_error(RuntimeError("unable to open shared memory")))
+    assert loading.worker_error(RuntimeError("shapes do not match")) is None

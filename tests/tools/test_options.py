@@ -145,7 +145,7 @@ def _test_weights_of(site, root, command, tmp_path):
         ended = command("test", write(root), url)
         assert ended.code == 0, ended
     assert len(site.asked) == 1
-    (file,) = (tmp_path / "models" / "downloads").iterdir()
+    (file,) = (tmp_path / "models" / "downloads").glob("[!.]*")
     assert file.name.endswith("-epoch_210.pth") and str(file) in ended.out
     ended = command("train", write(root, MODEL={"PRETRAINED": url}), "TRAIN.END_EPOCH", "0")
     assert ended.code == 0 and f"{file}: loaded" in ended.out
