@@ -148,12 +148,30 @@ def take_experiment(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         args.opts = ["TEST.MODEL_FILE", *words]
 
 
+# Words in mmpose's paths, and the folder in experiments/<data set>/ that they stand for.
+FOLDERS = {
+    "bottom_up": "bottom_up",
+    "srpose": "srpose",
+    "dark": "dark",
+    "udp": "udp",
+    "simcc": "simcc",
+    "litehrnet": "lite_hrnet",
+    "ditehrnet": "dite_hrnet",
+    "widehrnet": "wide_hrnet",
+    "hrformer": "hrformer",
+    "transpose": "transpose",
+    "hrnet_w": "hrnet",
+    "res": "resnet",
+}
+
+
 def _similar(path: str) -> str:
     """Return the end of an error message that names the experiment most like mmpose's ``path``."""
-    data, name = next(((d, d) for d in ("mpii", "crowdpose") if d in path), ("coco", "coco"))
-    stem = Path(path).stem.replace(f"_{name}_", "_")
-    known = {p.stem: p for p in zoo.ROOT.glob(f"experiments/{data}/*/*.yaml")}
-    close = difflib.get_close_matches(stem, known, n=1)
+    data = next((name for name in ("mpii", "crowdpose") if name in path), "coco")
+    folder = next((FOLDERS[word] for word in FOLDERS if word in path), "*")
+    stem = re.sub(rf"_{data}_|_(srpose|dark|udp|simcc)|^hrnet_", "_", Path(path).stem).strip("_")
+    known = {p.stem: p for p in zoo.ROOT.glob(f"experiments/{data}/{folder}/*.yaml")}
+    close = difflib.get_close_matches(stem, known, n=1, cutoff=0.3)
     return f", such as {known[close[0]].relative_to(zoo.ROOT)}" if close else ""
 
 

@@ -64,5 +64,5 @@ class BrokenImages:
         if len(self._messages) > self._limit * total:
             raise InputError(
                 f"{next(iter(self._messages.values()))} ({len(self._messages)} of {total} images "
-                f"are broken; DATASET.MAX_BROKEN allows a share of {self._limit:g})"
+                f"are broken; DATASET.MAX_BROKEN is {self._limit:g})"
             )

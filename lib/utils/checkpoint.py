@@ -97,7 +97,8 @@ def _check_integrity(path: Path) -> None:
         ) from None
     if broken is not None:
         raise InputError(
-            f"{path}: damaged: the checksum of {broken} is wrong; download or copy it again"
+            f"{path}: damaged: the checksum of {broken} is wrong; download or copy it again, "
+            "or start over with AUTO_RESUME False"
         )
 
 

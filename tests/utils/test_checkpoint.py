@@ -123,9 +123,7 @@ def test_a_flipped_bit_is_noticed(tmp_path):
 @pytest.mark.parametrize("epoch", ["3", -1, True, 1.5, None])
 def test_an_epoch_must_be_a_number(tmp_path, epoch):
     torch.save(state(0.1) | {"epoch": epoch}, tmp_path / "checkpoint.pth")
-    with pytest.raises(
-        InputError, match="its epoch must be an integer, 0 or more"
-    ):
+    with pytest.raises(InputError, match="its epoch must be an integer, 0 or more"):
         checkpoint.read(tmp_path / "checkpoint.pth")
 
 
