@@ -67,7 +67,7 @@ def parse_args() -> argparse.Namespace:
     add("--output", "--save-path", type=Path, default=Path("output/draw"), metavar="DIR", help=text)
     text = "draw only joints with a score above P (default: 0.2)"
     add("--threshold", type=float, default=0.2, metavar="P", help=text)
-    text = "draw only people with a score of at least P (default: all; the original draws those of at least 0.3)"
+    text = "draw only people with a score of at least P (default: all; the original: 0.3)"
     add("--person-threshold", type=float, default=0.0, metavar="P", help=text)
     text = "colors of skeletons: left and right side (default), or one for each person"
     add("--color-by", choices=COLORS, default=COLORS[0], help=text)
