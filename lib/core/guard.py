@@ -85,9 +85,9 @@ class StepGuard:
             if len(self._skipped) == MAX_SKIPPED:
                 raise InputError(self._message(where))
         self._unread = []
-        good, current = self._good_buffers, self._buffers
-        for target, source in zip(*((current, good) if skipped else (good, current)), strict=True):
-            target.copy_(source)
+        if self._buffers:
+            good, current = self._good_buffers, self._buffers
+            torch._foreach_copy_(*((current, good) if skipped else (good, current)))
         if skipped:
             logger.warning(
                 "%s: skipped %d steps: the loss or the gradients were NaN or infinite",
