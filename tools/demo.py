@@ -29,7 +29,7 @@ import torch
 from cli import experiment_parser, model_file, parse_experiment, run, set_cudnn
 from yacs.config import CfgNode
 
-from lib.analysis.accuracy import Accuracy
+from lib.analysis.errors import KeypointErrors
 from lib.config import is_bottom_up, skeleton_of
 from lib.config.default import default_config
 from lib.core.inference import Predictor
@@ -314,7 +314,7 @@ def write_all(
     """Write and show all results. After Ctrl-C or an error, finished results are kept."""
     pictures = build_pictures(args, folder, skeleton, problems)
     follow = None if args.no_track else VideoTracker(skeleton, args.threshold, args.smooth)
-    accuracy = Accuracy(skeleton) if annotated is not None else None
+    errors = KeypointErrors(skeleton) if annotated is not None else None
     start, failure = time.monotonic(), None
     with contextlib.ExitStack() as files:
         file = files.enter_context(atomic_file(folder / "results.json"))
@@ -331,8 +331,8 @@ def write_all(
                     results.add(frame, poses, numbers, categories)
                     if table is not None:
                         table.add(frame, poses, numbers)
-                    if accuracy is not None:
-                        accuracy.add(frame.item.name, frame.image, poses, known, is_in_order)
+                    if errors is not None:
+                        errors.add(frame.item.name, frame.image, poses, known, is_in_order)
                     if not pictures.add(frame, poses, numbers):
                         break
         except BaseException as error:
@@ -351,8 +351,8 @@ def write_all(
         results.frames / max(seconds, 1e-9),
         folder / "results.json",
     )
-    if accuracy is not None and results.frames:
-        logger.info(accuracy.write(folder))
+    if errors is not None and results.frames:
+        logger.info(errors.write(folder))
         logger.info("=> tables of errors and worst.jpg: %s", folder)
     if failure is not None:
         raise failure

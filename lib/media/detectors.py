@@ -4,6 +4,7 @@ A detector is any callable that takes a list of (H, W, 3) uint8 RGB images and r
 (boxes, scores) for each: boxes (N, 4) as x, y, width, height in pixels, and scores (N,). The
 detectors here sort the boxes by descending score. All images of a call share one forward pass,
 except with ONNX files of a fixed batch size and with ``hrpose``, which reads one image at a time.
+To add a kind of ONNX file, see ``ONNX_DETECTORS`` in lib/media/onnx_detector.py.
 """
 
 from collections.abc import Sequence

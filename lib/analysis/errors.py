@@ -41,7 +41,7 @@ class _Row:
     errors: np.ndarray
 
 
-class Accuracy:
+class KeypointErrors:
     """Collection of keypoint errors, image by image.
 
     An error is the distance in pixels between an annotated joint and the predicted one. Relative

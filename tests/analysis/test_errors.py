@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.analysis.accuracy import CELL_SIZE, Accuracy, match
+from lib.analysis.errors import CELL_SIZE, KeypointErrors, match
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import COCO
 from lib.media.ground_truth import AnnotatedPerson
@@ -35,11 +35,11 @@ def rows(path) -> list[dict[str, str]]:
 
 def test_errors_are_distances_in_pixels_of_annotated_joints(tmp_path):
     first, second = annotated_person(1, 10), annotated_person(2, 80)
-    accuracy = Accuracy(COCO)
+    errors = KeypointErrors(COCO)
     poses = found(first, second, shifts=((3, 4), (0, 1)))
     poses.keypoints[1, 0] += (0, 9)
-    accuracy.add("a.jpg", IMAGE, poses, [first, second], is_in_order=True)
-    table = accuracy.write(tmp_path)
+    errors.add("a.jpg", IMAGE, poses, [first, second], is_in_order=True)
+    table = errors.write(tmp_path)
     one, two = rows(tmp_path / "errors.csv")
     assert (one["file"], one["person"], one["nose"], one["left_knee"]) == (
         "a.jpg",
@@ -66,10 +66,10 @@ def test_squared_errors_are_written_as_the_tiger_demo_does(tmp_path):
     second.visible[0] = False
     boxes = [first.box, second.box]
     poses = found(first, second, shifts=((3, 4), (0, 1)), boxes=boxes)
-    accuracy = Accuracy(COCO)
-    accuracy.add("a.jpg", IMAGE, poses, [first, second], is_in_order=True)
-    accuracy.add("b.jpg", IMAGE, Poses.empty(17), [missed], is_in_order=False)
-    accuracy.write(tmp_path)
+    errors = KeypointErrors(COCO)
+    errors.add("a.jpg", IMAGE, poses, [first, second], is_in_order=True)
+    errors.add("b.jpg", IMAGE, Poses.empty(17), [missed], is_in_order=False)
+    errors.write(tmp_path)
     lines = (tmp_path / "error_per_image_per_keypoint.txt").read_text().splitlines()
     assert lines == [
         "FILENAME," + ",".join(f"KP_{n}" for n in range(1, 18)),
@@ -86,21 +86,21 @@ def test_people_found_are_matched_by_their_boxes_and_others_are_missed(tmp_path)
     poses = found(first, second, shifts=((50, 0), (6, 8)), boxes=boxes)
     assert match(poses, [first, second]) == {1: 1}
     assert match(Poses.empty(17), [first]) == {} and match(poses, []) == {}
-    accuracy = Accuracy(COCO)
-    accuracy.add("a.jpg", IMAGE, poses, [first, second], is_in_order=False)
-    accuracy.add("b.jpg", IMAGE, Poses.empty(17), [], is_in_order=False)
-    table = accuracy.write(tmp_path)
+    errors = KeypointErrors(COCO)
+    errors.add("a.jpg", IMAGE, poses, [first, second], is_in_order=False)
+    errors.add("b.jpg", IMAGE, Poses.empty(17), [], is_in_order=False)
+    table = errors.write(tmp_path)
     one, two = rows(tmp_path / "errors.csv")
     assert one["mean"] == one["nose"] == "" and two["mean"] == "10.00"
     assert "2 annotated people, 1 of them not found" in table
 
 
 def test_the_worst_pictures_come_first_on_a_sheet_with_the_truth_in_white(tmp_path):
-    accuracy = Accuracy(COCO, worst=2)
+    errors = KeypointErrors(COCO, worst=2)
     for name, shift in (("a", 1), ("b", 9), ("c", 5)):
         person = annotated_person(1, 60)
-        accuracy.add(name, IMAGE, found(person, shifts=((shift, 0),)), [person], is_in_order=True)
-    accuracy.write(tmp_path)
+        errors.add(name, IMAGE, found(person, shifts=((shift, 0),)), [person], is_in_order=True)
+    errors.write(tmp_path)
     sheet = cv2.imread(str(tmp_path / "worst.jpg"))
     assert sheet.shape == (CELL_SIZE + 4, 2 * CELL_SIZE + 6, 3)
     pink = (np.abs(sheet.astype(int) - (200, 60, 255)).max(2) < 70).sum(0)
@@ -109,14 +109,14 @@ def test_the_worst_pictures_come_first_on_a_sheet_with_the_truth_in_white(tmp_pa
 
 
 def test_a_person_at_the_border_or_in_a_tiny_picture_is_no_trouble(tmp_path):
-    accuracy = Accuracy(COCO)
+    errors = KeypointErrors(COCO)
     edge = annotated_person(1, 150)
-    accuracy.add("a", IMAGE, found(edge, shifts=((900, -900),)), [edge], is_in_order=True)
-    accuracy.add("b", IMAGE[:1, :1], found(edge), [edge], is_in_order=True)
-    accuracy.write(tmp_path)
+    errors.add("a", IMAGE, found(edge, shifts=((900, -900),)), [edge], is_in_order=True)
+    errors.add("b", IMAGE[:1, :1], found(edge), [edge], is_in_order=True)
+    errors.write(tmp_path)
     assert len(rows(tmp_path / "errors.csv")) == 2
 
 
 def test_nothing_to_compare_leaves_empty_tables(tmp_path):
-    assert "0 annotated people" in Accuracy(COCO).write(tmp_path)
+    assert "0 annotated people" in KeypointErrors(COCO).write(tmp_path)
     assert not rows(tmp_path / "errors.csv") and not (tmp_path / "worst.jpg").exists()
