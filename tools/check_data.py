@@ -33,7 +33,7 @@ from lib.utils.charts import write_charts
 from lib.utils.devices import choose_workers
 from lib.utils.errors import InputError
 from lib.utils.files import make_folder, write_atomically
-from lib.utils.logs import console_handler, log_to
+from lib.utils.logs import console_handler, counted, counted_people, log_to
 
 MAX_PRINTED = 5  # findings of each kind on the terminal
 
@@ -70,7 +70,8 @@ def main() -> None:
     if len(sets) > 1 and (shared := shared_images(sets[0].table, sets[1].table)):
         where = f"{sets[0].source.split} and {sets[1].source.split}"
         what = (
-            f"{len(shared)} images are in both, such as {shared[0]}: their test scores mean little"
+            f"{counted(len(shared), 'image')} in both sets, such as {shared[0]}: test "
+            "scores will be too high"
         )
         findings[where] = [Finding("image in two sets", where, what)]
     for where, found in findings.items():
@@ -101,9 +102,10 @@ def summary(dataset: TopDownDataset) -> str:
     table = dataset.table
     images = np.unique(table.image)
     heights = table.size[:, 1]
+    total = counted(len(table.paths), "image")
     return (
-        f"=> {dataset.source.split}: {len(table)} people in {len(images)} of {len(table.paths)} "
-        f"images; boxes {heights.min():.0f} to {heights.max():.0f} pixels high, median "
+        f"=> {dataset.source.split}: {counted_people(len(table))} in {len(images)} of {total}; "
+        f"boxes {heights.min():.0f} to {heights.max():.0f} pixels high, median "
         f"{np.median(heights):.0f}; {table.visible.sum(1).mean():.1f} of "
         f"{len(dataset.skeleton)} joints labelled on average"
     )

@@ -58,7 +58,7 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
         default=default_cfg,
         metavar="FILE",
         help="YAML file of the experiment; may also be the first argument, without --cfg"
-        + (" (default: the built-in network's)" if default_cfg else ""),
+        + (" (default: that of the built-in network)" if default_cfg else ""),
     )
     folders = {
         "--modelDir": "root folder for results (overrides OUTPUT_DIR)",

@@ -70,7 +70,14 @@ from lib.utils import zoo
 from lib.utils.devices import choose_devices, keep_memory
 from lib.utils.errors import InputError
 from lib.utils.files import atomic_file, make_folder
-from lib.utils.logs import experiment_folders, experiment_name, progress, start_log
+from lib.utils.logs import (
+    counted,
+    counted_people,
+    experiment_folders,
+    experiment_name,
+    progress,
+    start_log,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +109,7 @@ def main() -> None:
     box_source = choose_box_source(args, cfg, device, annotated, problems)
     weights = choose_weights(args, cfg)
     predictor = Predictor(cfg, weights, device, precision=args.precision)
-    logger.info("=> %s: results go to %s", weights, folder)
+    logger.info("=> %s; writing to %s", weights, folder)
     frames = read_frames(items, problems, annotated is None, args.inference_fps)
     frames = set_image_ids(frames, items, annotated)
     total = count_frames(items, args.inference_fps)
@@ -138,8 +145,8 @@ def demo_parser() -> argparse.ArgumentParser:
     add(
         "--detector",
         metavar="NAME|FILE",
-        help="hrpose (the built-in one, for people), torchvision model, YAML of an ONNX detector, "
-        "or none (whole images); default: hrpose without --cfg, else whole images",
+        help="hrpose (built-in, finds people), a torchvision model, the YAML of an ONNX detector, "
+        "or none (use the whole image); default: hrpose without --cfg, otherwise none",
     )
     add(
         "--detector-weights",
@@ -343,9 +350,9 @@ def write_all(
     pictures.close()
     seconds = time.monotonic() - start
     logger.info(
-        "=> %d people in %d frames (%d without people), %.1f s, %.1f frames/s: %s",
-        results.people,
-        results.frames,
+        "=> %s in %s (%d without people), %.1f s, %.1f frames/s: %s",
+        counted_people(results.people),
+        counted(results.frames, "frame"),
         results.empty_frames,
         seconds,
         results.frames / max(seconds, 1e-9),

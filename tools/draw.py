@@ -19,7 +19,7 @@ from lib.media.keypoint_results import KeypointResults
 from lib.media.output import COLORS, PeopleDrawer, Pictures, PictureWriter
 from lib.media.video import ErrorReporter, count_frames, read_frames, silence_opencv
 from lib.utils.files import make_folder
-from lib.utils.logs import progress
+from lib.utils.logs import counted, counted_people, progress
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
         count += len(poses)
         pictures.add(frame, poses, track_ids)
     pictures.close()
-    text = f"=> {count} people in {len(items)} files: {args.output}"
+    text = f"=> {counted_people(count)} in {counted(len(items), 'file')}: {args.output}"
     if results.weak:
         text += f"; left out {results.weak} with a score below {args.person_threshold:g}"
     print(text)

@@ -40,7 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--sheet", type=Path, metavar="FILE", help="write only a contact sheet of samples to FILE")
     for name, data_set in DOWNLOADS.items():
         splits, default = list(data_set.splits), " ".join(data_set.default)
-        add = add_command(commands, name, f"splits: {', '.join(splits)}; default: {default}")
+        add = add_command(commands, name, f"download it; splits: {', '.join(splits)}")
         text = f"splits to download (default: {default})"
         add("--split", nargs="+", choices=splits, default=data_set.default, help=text)
     return parser.parse_args(argv)
@@ -48,7 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def add_command(commands, name: str, text: str) -> Callable[..., argparse.Action]:
     """Add the command of a data set; returns its ``add_argument``."""
-    add = commands.add_parser(name, help=text).add_argument
+    add = commands.add_parser(name, help=text, description=text).add_argument
     folder = _init_paths.ROOT / "data" / name
     add("--root", type=Path, default=folder, help=f"output folder (default: data/{name})")
     return add

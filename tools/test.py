@@ -50,7 +50,7 @@ from lib.utils import distributed
 from lib.utils.devices import choose_devices, choose_workers, seed_everything
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
-from lib.utils.logs import markdown_table
+from lib.utils.logs import counted_people, markdown_table
 from lib.utils.reading import encode_json
 
 logger = logging.getLogger(__name__)
@@ -189,7 +189,7 @@ def write_outputs(dataset: TopDownDataset | SceneDataset, poses: Poses, path: Pa
         entries.append({**entry, "output_heatmap": None})
     content = pickle.dumps(entries) if path.suffix == ".pkl" else encode_json(entries)
     write_atomically(path, content)
-    logger.info("=> keypoints of %d people: %s", len(poses), path)
+    logger.info("=> keypoints of %s: %s", counted_people(len(poses)), path)
 
 
 if __name__ == "__main__":

@@ -304,11 +304,11 @@ def train_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__)
     add_launcher(parser)
     parser.add_argument("--resume-from", metavar="FILE", help="resume from this checkpoint")
-    parser.add_argument("--no-validate", action="store_true", help="never validate")
+    parser.add_argument("--no-validate", action="store_true", help="train without validation")
     parser.add_argument(
         "--autoscale-lr",
         action="store_true",
-        help="scale TRAIN.LR by the ratio of the total batch size to the YAML file's",
+        help="scale TRAIN.LR with the total batch size, relative to the YAML file's",
     )
     return parser
 

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 def _adam(params: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     if cfg.TRAIN.WD:
         logger.info(
-            "=> adam ignores TRAIN.WD %g, as in the published runs; adamw uses it", cfg.TRAIN.WD
+            "=> adam does not use TRAIN.WD %g, as in the original; adamw does", cfg.TRAIN.WD
         )
     return torch.optim.Adam(params, lr=cfg.TRAIN.LR, fused=_is_fused(params))
 

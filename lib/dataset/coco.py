@@ -42,6 +42,7 @@ from lib.keypoints.skeletons import Skeleton, chosen_categories
 from lib.nms import oks_nms_groups
 from lib.utils.errors import InputError
 from lib.utils.files import first_existing, write_atomically
+from lib.utils.logs import counted, counted_people
 from lib.utils.reading import encode_json, read_json
 
 logger = logging.getLogger(__name__)
@@ -154,14 +155,9 @@ class CocoKeypoints:
         source, uses_boxes = self.annotation_file, self._masks_boxes
         self.scenes = read_scenes(annotations, self._categories, joints, images, source, uses_boxes)
         people = self.scenes.people
-        regions = sum(map(len, self.scenes.unlabelled))
-        logger.info(
-            "=> %s: %d images, %d people, %d regions without labels",
-            source,
-            len(images.ids),
-            len(people),
-            regions,
-        )
+        regions = counted(sum(map(len, self.scenes.unlabelled)), "region")
+        counts = f"{counted(len(images.ids), 'image')}, {counted_people(len(people))}, {regions}"
+        logger.info("=> %s: %s without labels", source, counts)
         image = images.rows(np.array([a.image_id for a in people], np.int64), source)
         box = np.array([a.bbox for a in people], np.float32).reshape(-1, 4)
         keypoints = np.array([a.keypoints for a in people], np.float32).reshape(-1, joints, 3)
@@ -276,7 +272,7 @@ class CocoKeypoints:
             boxes = poses.box[kept].astype(np.float64).round(2).tolist()
             written = [entry | {"bbox": box} for entry, box in zip(results, boxes, strict=True)]
         write_atomically(path, encode_json(written))
-        logger.info("=> wrote %d people to %s", len(results), path)
+        logger.info("=> wrote %s to %s", counted_people(len(results)), path)
         if not self.has_ground_truth:
             return {"Null": 0.0}, 0.0
         return self._score(results)

@@ -12,6 +12,7 @@ from lib.dataset.image import image_paths
 from lib.keypoints.geometry import is_valid_box
 from lib.keypoints.skeletons import Category
 from lib.utils.errors import InputError
+from lib.utils.logs import counted_people
 
 logger = logging.getLogger(__name__)
 
@@ -208,10 +209,10 @@ def usable_people(
     is_labelled = labelled_people(keypoints, source)
     is_usable = overlaps & (boxes[:, 2:] > 0).all(1) & is_labelled
     logger.info(
-        "=> %s: %d people; skipped %d without labelled joints and %d with no box or a box outside "
-        "the image",
+        "=> %s: %s; skipped %d without labelled joints and %d with no box or a box outside the "
+        "image",
         source,
-        is_usable.sum(),
+        counted_people(is_usable.sum()),
         (~is_labelled).sum(),
         (is_labelled & ~is_usable).sum(),
     )

@@ -24,6 +24,7 @@ from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import MPII
 from lib.utils.errors import InputError
 from lib.utils.files import first_existing, read_regular, write_atomically
+from lib.utils.logs import counted_people
 from lib.utils.reading import read_json
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class MpiiKeypoints:
         names, image = np.unique([p.image for p in people], return_inverse=True)
         paths = image_paths(str(Path(root) / "images"), names, data_format)
         self.table = self._table(people, path, image.astype(np.int32), paths)
-        logger.info("=> %s: %d people", path, len(people))
+        logger.info("=> %s: %s", path, counted_people(len(people)))
 
     def _table(
         self, people: list[_Person], path: Path, image: np.ndarray, paths: np.ndarray

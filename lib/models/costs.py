@@ -171,8 +171,8 @@ CONVENTIONS = {
     "hrnet": Convention(
         hrnet_flops,
         2**30,
-        "HRNet's convention: multiply-accumulates of convolution and linear modules, with 2^30 in "
-        f"a GFLOP. {DECONVOLUTION_NOTE}",
+        "HRNet's convention: multiply-accumulates of convolution and linear modules "
+        f"(1 G is 2^30). {DECONVOLUTION_NOTE}",
     ),
     "higher_hrnet": Convention(
         hrnet_flops,
@@ -183,7 +183,7 @@ CONVENTIONS = {
     "lightweight": Convention(
         lightweight_flops,
         1000 * 2**20,
-        "Convention of Lite-HRNet and later repositories, with 2^20 in an M: multiply-accumulates "
+        "Convention of Lite-HRNet and later repositories (1 M is 2^20): multiply-accumulates "
         "and biases of convolutions, 2 per element of a batch norm, 1 per element of a ReLU or "
         "global average pooling (with one extra row and column), 1 per pixel of upsampling.",
         repeats=False,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from lib.utils import distributed
+from lib.utils.logs import counted
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ def choose_devices(gpus: Sequence[int]) -> list[torch.device]:
         reason = "no GPU found"
         if available:
             reason = f"none of GPUS {tuple(gpus)} exists, GPUs found: {available}"
-        logger.info("=> %s: running on the CPU with %d threads", reason, torch.get_num_threads())
+        threads = counted(torch.get_num_threads(), "thread")
+        logger.info("=> %s: running on the CPU with %s", reason, threads)
         keep_memory()
         return [torch.device("cpu")]
     if len(chosen) < len(gpus):

@@ -19,6 +19,16 @@ from lib.utils.errors import InputError, printable
 T = TypeVar("T")
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, such as ``1 image`` or ``3 images``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def counted_people(number: int) -> str:
+    """Return a number with ``person`` or ``people``."""
+    return counted(number, "person", "people")
+
+
 def experiment_name(cfg: CfgNode, path: str | Path) -> str:
     """Return the name of the experiment in the YAML file ``path``."""
     return cfg.EXPERIMENT.replace("{name}", Path(path).stem)

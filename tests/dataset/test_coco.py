@@ -93,7 +93,7 @@ def test_people_that_cannot_be_used_are_left_out_and_counted(tmp_path, content, 
         table = coco(tmp_path).table
     assert len(table) == 1
     np.testing.assert_array_equal(table.joints[0].ravel()[:2], kept["keypoints"][:2])
-    counts = "1 people; skipped 1 without labelled joints and 2 with no box or a box outside"
+    counts = "1 person; skipped 1 without labelled joints and 2 with no box or a box outside"
     assert counts in caplog.text
     assert len(table.image_ids) == 3
 

@@ -64,7 +64,7 @@ def test_weak_people_and_joints_are_left_out(draw):
     entries = [person(score=0.2), person(file_name="a.png", score=0.4)]
     assert "2 people in 2 files" in draw(entries).out
     ended = draw(entries, "--person-threshold", "0.3")
-    assert "1 people in 2 files" in ended.out
+    assert "1 person in 2 files" in ended.out
     assert "left out 1 with a score below 0.3" in ended.out
     assert drawn(draw) == {"000000000007.jpg": False, "a.png": True}
     assert draw(entries, "--threshold", "0.8").code == 0
@@ -103,7 +103,7 @@ def test_videos_are_drawn_with_the_numbers_of_their_people(draw, tmp_path):
         writer.write(np.zeros((80, 80, 3), np.uint8))
     writer.release()
     entries = [person(file_name="v.mp4", frame=n, track_id=4, bbox=[5, 5, 70, 70]) for n in (0, 2)]
-    assert "2 people in 1 files" in draw(entries).out
+    assert "2 people in 1 file:" in draw(entries).out
     video = cv2.VideoCapture(str(draw.folder / "v.mp4"))
     assert [video.read()[1].max() > 100 for _ in range(3)] == [True, False, True]
 
