@@ -345,12 +345,12 @@ def test_weights_beside_the_experiment_are_taken_last(demo, root, images):
     beside = demo.experiment.with_suffix(".pth")
     beside.write_bytes((root.parent / "weights.pth").read_bytes())
     ended = demo("--input", images, weights=None)
-    assert ended.code == 0 and f"=> {beside}: " in ended.out, ended
+    assert ended.code == 0 and f"=> {beside}; " in ended.out, ended
     trained = output(root) / "model_best.pth"
     trained.parent.mkdir(parents=True, exist_ok=True)
     beside.rename(trained)
     ended = demo("--input", images, weights=None)
-    assert ended.code == 0 and f"=> {trained}: " in ended.out, ended
+    assert ended.code == 0 and f"=> {trained}; " in ended.out, ended
 
 
 def test_the_log_says_when_whole_images_stand_for_boxes(demo, images, annotations):
