@@ -21,7 +21,7 @@ from lib.dataset.loading import SceneLoader, TestLoader, worker_error
 from lib.keypoints.poses import Poses
 from lib.utils import distributed, zoo
 from lib.utils.errors import InputError
-from lib.utils.files import locked, make_folder, write_atomically
+from lib.utils.files import hold_lock, make_folder, write_atomically
 from lib.utils.logs import buffer_log, experiment_folders, experiment_name, start_log
 from lib.utils.signals import Stopped
 
@@ -92,8 +92,8 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
         "--launcher",
         choices=list(distributed.LAUNCHERS),
         default="none",
-        help="what started this process: pytorch (torchrun, also detected by itself), slurm (srun) "
-        "or mpi (mpirun of Open MPI)",
+        help="launcher of this process: pytorch (torchrun, also detected automatically), slurm "
+        "(srun) or mpi (mpirun of Open MPI)",
     )
     # Set by old versions of torch.distributed.launch; the environment says the same.
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
@@ -142,7 +142,7 @@ def take_experiment(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         parser.error("the experiment is missing: --cfg FILE")
     if Path(args.cfg).suffix == ".py":
         raise InputError(
-            f"{args.cfg}: is a Python file; experiments are YAML files{_similar(args.cfg)}"
+            f"{args.cfg} is a Python file; experiments are YAML files{_similar(args.cfg)}"
         )
     if getattr(args, "takes_checkpoint", False) and words and not _is_key(words[0]):
         args.opts = ["TEST.MODEL_FILE", *words]
@@ -180,7 +180,7 @@ def _return_settings(args: argparse.Namespace, name: str) -> None:
     words = getattr(args, name, None) or []
     count = next((i for i, word in enumerate(words) if _is_key(word)), len(words))
     if words and not count:
-        raise InputError(f"--{name.replace('_', '-')}: has no value")
+        raise InputError(f"--{name.replace('_', '-')} has no value")
     if words:
         setattr(args, name, words[:count])
     args.opts += words[count:]
@@ -241,7 +241,7 @@ def open_experiment(
     else:
         output_dir, log_dir = experiment_folders(cfg, args.cfg)
     make_folder(output_dir)
-    with locked(output_dir, phase):
+    with hold_lock(output_dir, phase):
         start_log(output_dir, name, phase)
         logger.info("=> %s: writing results to %s", name, output_dir)
         logging.getLogger("config").info(cfg)
@@ -263,7 +263,7 @@ def model_file(cfg: CfgNode, output_dir: Path, experiment: str) -> Path:
         if path.exists():
             return path
     raise InputError(
-        f"TEST.MODEL_FILE: is not set, and {output_dir} has no model_best.pth; train first or "
+        f"TEST.MODEL_FILE is not set, and {output_dir} has no model_best.pth; train first or "
         f"set it to a file{zoo.published_weights_hint(experiment)}"
     )
 

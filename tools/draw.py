@@ -1,4 +1,4 @@
-"""Draw keypoint results in COCO's format into their images and videos.
+"""Draw keypoint results in COCO's format onto their images and videos.
 
   python tools/draw.py output/coco/pose_hrnet/w32_256x192/results/keypoints_val2017_results_0.json
   python tools/draw.py results.json --images photos/ --annotations photos/annotations.json
@@ -61,7 +61,7 @@ def parse_args() -> argparse.Namespace:
         metavar="DIR",
         help="folder of the images (default: data/coco/images/val2017)",
     )
-    text = "COCO annotations: names of the images and the joints (default: by image id and number)"
+    text = "COCO annotations, for image and joint names (default: from image ids and joint count)"
     add("--annotations", "--gt-anno", default="", metavar="FILE", help=text)
     text = "output folder (default: output/draw)"
     add("--output", "--save-path", type=Path, default=Path("output/draw"), metavar="DIR", help=text)

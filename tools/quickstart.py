@@ -36,7 +36,7 @@ from lib.utils.logs import experiment_folders
 
 EXPERIMENT = _init_paths.ROOT / "experiments" / "figures" / "hrnet" / "quickstart.yaml"
 IMAGES = {"train": 3400, "val": 150}
-NUM_MEASURED = 128  # images drawn to measure the machine
+NUM_MEASURED = 128  # images drawn to time the machine
 MEASURED_EPOCHS = 2  # trained on these images; the last is timed
 TIME_LIMIT = 625.0  # seconds for everything; a slow machine trains for fewer epochs
 MIN_EPOCHS = 4
@@ -60,7 +60,7 @@ def main() -> None:
     cfg = load_config(EXPERIMENT, opts)
     folder, _ = experiment_folders(cfg, EXPERIMENT)
     root = Path(cfg.DATASET.ROOT)
-    say("measuring this machine")
+    say("timing this machine")
     timings = measure(opts)
     if "TRAIN.END_EPOCH" not in opts:
         limit = TIME_LIMIT - (time.perf_counter() - start)
@@ -137,12 +137,12 @@ def measure_training(opts: list[str], folder: Path) -> tuple[float, float]:
         "TRAIN.END_EPOCH": MEASURED_EPOCHS,
         "TRAIN.EVAL_INTERVAL": 0,
     }
-    own = [*opts, *(str(word) for pair in settings.items() for word in pair)]
+    measured = [*opts, *(str(word) for pair in settings.items() for word in pair)]
     begin = time.perf_counter()
-    train(own, quiet=True)
+    train(measured, quiet=True)
     total = time.perf_counter() - begin
-    history, _ = experiment_folders(load_config(EXPERIMENT, own), EXPERIMENT)
-    rows = csv.DictReader((history / "history.csv").read_text(encoding="utf-8").splitlines())
+    output, _ = experiment_folders(load_config(EXPERIMENT, measured), EXPERIMENT)
+    rows = csv.DictReader((output / "history.csv").read_text(encoding="utf-8").splitlines())
     seconds = [float(row["seconds"]) for row in rows]
     return total - sum(seconds), seconds[-1]
 
@@ -172,7 +172,7 @@ def measure_testing(cfg: CfgNode, weights: Path | dict) -> float:
 
 
 def choose_epochs(cfg: CfgNode, folder: Path, timings: Timings, limit: float) -> int:
-    """Return the number of epochs that fit into ``limit`` seconds, or that a started run has."""
+    """Return the number of epochs that fit into ``limit`` seconds, or those of a run to resume."""
     settings = folder / "config_train.yaml"
     if (folder / "checkpoint.pth").exists() and settings.exists():
         return int(yaml.safe_load(settings.read_text(encoding="utf-8"))["TRAIN"]["END_EPOCH"])
@@ -193,7 +193,7 @@ def estimate(cfg: CfgNode, folder: Path, timings: Timings) -> str:
     training = epochs * people["train"] * timings.training + validations * testing
     parts = {
         "drawing": missing * timings.image,
-        "the built-in network": people["val"] * timings.testing_built_in,
+        "testing built-in": people["val"] * timings.testing_built_in,
         "training": timings.start + training if epochs else 0.0,
         "testing": testing,
     }
@@ -227,13 +227,13 @@ def test_built_in(root: Path, folder: Path) -> float:
     return score(str(shipped.TOP_DOWN.experiment), ["--work-dir", str(folder), *words])
 
 
-def summary(folder: Path, own: float, built_in_score: float) -> str:
+def summary(folder: Path, trained_score: float, built_in_score: float) -> str:
     """Format the results and the next steps."""
     python, here = Path(sys.executable), Path.cwd()
     python = python.relative_to(here) if python.is_relative_to(here) else python
     return f"""done
    AP on {IMAGES["val"]} images of the validation split:
-     {own:.3f}  the network just trained
+     {trained_score:.3f}  the network just trained
      {built_in_score:.3f}  the built-in top-down network
    predictions: {folder / "predictions.jpg"}, {folder / "built_in" / "predictions.jpg"}
    training curves: {folder / "curves.png"}

@@ -138,7 +138,7 @@ def test_parser() -> argparse.ArgumentParser:
         metavar="P",
         help="float32 (default) or bfloat16 (PyTorch checkpoints and OpenVINO files only)",
     )
-    text = "mAP or PCKh; every data set here has one metric, which is always computed"
+    text = "accepted for mmpose's command lines (mAP or PCKh); changes nothing"
     add("--eval", nargs="+", metavar="METRIC", help=text)
     # Results of several processes are always gathered over the network.
     add("--gpu_collect", "--gpu-collect", action="store_true", help=argparse.SUPPRESS)

@@ -308,7 +308,7 @@ def train_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--autoscale-lr",
         action="store_true",
-        help="scale TRAIN.LR with the total batch size, relative to the YAML file's",
+        help="multiply TRAIN.LR by the total batch size over that of the YAML file",
     )
     return parser
 

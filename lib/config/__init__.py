@@ -48,7 +48,7 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     try:
         return _load_config(path, opts)
     except RecursionError:
-        raise InputError(f"{path}: is nested too deeply, or refers to itself") from None
+        raise InputError(f"{path} is nested too deeply, or refers to itself") from None
 
 
 def _load_config(path: str | Path, opts: Sequence[str]) -> CfgNode:

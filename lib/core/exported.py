@@ -93,7 +93,7 @@ class Description:
             return msgspec.convert(fields, cls)
         except (ValueError, TypeError):
             raise InputError(
-                f"{path}: has no HRPose metadata; create the file with tools/export.py"
+                f"{path} has no HRPose metadata; create the file with tools/export.py"
             ) from None
 
     def to_json(self) -> str:

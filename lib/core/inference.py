@@ -48,9 +48,9 @@ class Predictor:
         backend: a backend (lib/core/backends.py) to use instead of building one from ``weights``.
 
     Raises:
-        InputError: ``weights`` or ``backend`` without ``cfg``, or both at once; ``cfg`` without
+        InputError: ``weights`` or ``backend`` without ``cfg``, or both of them; ``cfg`` without
             weights, backend or TEST.MODEL_FILE; a file that cannot be read or does not match the
-            experiment; or bfloat16 without support by the device or backend.
+            experiment; or bfloat16 where the device or backend does not support it.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Predictor:
         self.skeleton = skeleton_of(cfg)
         if len(self.skeleton) != cfg.MODEL.NUM_JOINTS:
             raise InputError(
-                f"MODEL.NUM_JOINTS: is {cfg.MODEL.NUM_JOINTS}, but {cfg.DATASET.DATASET} has "
+                f"MODEL.NUM_JOINTS is {cfg.MODEL.NUM_JOINTS}, but {cfg.DATASET.DATASET} has "
                 f"{len(self.skeleton)} joints"
             )
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -137,7 +137,7 @@ class Predictor:
         box_scores: Sequence[np.ndarray | None],
     ) -> list[Poses]:
         if not self._task.uses_boxes and any(given is not None for given in boxes):
-            raise InputError("boxes: this network finds people without boxes; remove them")
+            raise InputError("boxes: this network finds people by itself; do not pass boxes")
         bgr_images = [_as_bgr(image) for image in images]
         checked_boxes, scores = self._choose_boxes(bgr_images, boxes, box_scores)
         predicted = [Poses.empty(len(self.skeleton))]
@@ -179,8 +179,8 @@ class Predictor:
 class PoseDetector:
     """Detector of people that uses the built-in bottom-up network; loaded when first called.
 
-    Boxes are those around the keypoints, enlarged by ``BOX_MARGIN``. Scores are the people's. An
-    image that is too long and narrow to be read at once is one box, with the score 1.
+    Boxes are those around the keypoints, enlarged by ``BOX_MARGIN``. Each has its person's
+    score. An image too long and narrow for one pass is one box, with the score 1.
 
     Args:
         device, precision: as for ``Predictor``.

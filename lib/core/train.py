@@ -58,7 +58,7 @@ class Meter:
 
     def restart(self) -> None:
         """Set all sums to 0 and restart the clock."""
-        # Of the loss, the accuracy, the joints and the samples of steps with a finite loss.
+        # Sums of loss, accuracy, joints and samples over the steps with a finite loss.
         self._sums = torch.zeros(4, device=self._device)
         self._samples = 0
         self._has_loss = True
@@ -117,11 +117,11 @@ class Meter:
 
 
 class Updater:
-    """Function that trains on one batch, and updates the weights after every ``accumulate`` ones.
+    """Function that trains on one batch, and updates the weights after ``accumulate`` of them.
 
     Args:
         files_of, buffers: as for ``StepGuard``.
-        average: follows the weights.
+        average: moving average of the weights, if any; updated with them.
         accumulate: number of batches whose gradients are averaged for one update.
         no_sync: makes a context in which gradients are not averaged over processes.
     """
@@ -149,7 +149,7 @@ class Updater:
     def __call__(
         self, task: Task, batch: Batch, index: Tensor, step: int, steps: int
     ) -> tuple[Outputs, Losses]:
-        """Train on a batch; ``index`` is its ``index`` on the CPU."""
+        """Train on a batch; ``index`` is a copy of its ``index`` on the CPU."""
         first = step - step % self._accumulate
         count = min(self._accumulate, steps - first)  # the last update may have fewer batches
         is_due = self.is_due(step, steps)

@@ -101,7 +101,7 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset | 
     source = DATASETS.get(name, _coco)(cfg, split, is_train)
     if len(source.skeleton) != cfg.MODEL.NUM_JOINTS:
         raise InputError(
-            f"MODEL.NUM_JOINTS: is {cfg.MODEL.NUM_JOINTS}, but {name} has "
+            f"MODEL.NUM_JOINTS is {cfg.MODEL.NUM_JOINTS}, but {name} has "
             f"{len(source.skeleton)} joints; remove the key to use the data set's number"
         )
     if source.has_ground_truth and not is_train:

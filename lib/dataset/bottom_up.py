@@ -64,11 +64,11 @@ class SceneDataset(Dataset):
             outside the image.
         index, image_index: int64, index of the image in ``source.table.paths``.
 
-    It depends only on (seed, epoch, image). Without augmentation, ``dataset[n]`` is the batch of
-    ``scene_batch``.
+    It depends only on (seed, epoch, image). Without augmentation, ``dataset[n]`` is what
+    ``scene_batch`` returns.
 
     Args:
-        size: side of the network's input in training; in tests, of the image's shorter side.
+        size: side of the network's input in training; in tests, the shorter side of the image.
         output_sizes: (width, height) of the network's outputs in training.
         scales: sizes at which an image is tested, relative to ``size``.
     """
@@ -133,10 +133,10 @@ class SceneDataset(Dataset):
         moved = np.zeros((len(self.output_sizes), self.max_people, len(order), 2), np.float32)
         for number, size in enumerate(self.output_sizes):
             matrix = crop_matrix(center, scale, rotation, size)
-            own = transform_points(joints[:, order], matrix)
+            points = transform_points(joints[:, order], matrix)
             if is_mirrored:
-                own[..., 0] = size[0] - 1 - own[..., 0]
-            moved[number, : len(own)] = own
+                points[..., 0] = size[0] - 1 - points[..., 0]
+            moved[number, : len(points)] = points
             mask = cv2.warpAffine(labels * 255, matrix, size) > 127.5
             mask = mask[:, ::-1] if is_mirrored else mask
             sample[f"mask{number}"] = torch.from_numpy(mask.astype(np.float32))
@@ -176,7 +176,7 @@ def _cut(
 
 
 def is_too_long(width: int, height: int) -> bool:
-    """Return True if an image is too long and narrow to be read at once."""
+    """Return True if an image is too long and narrow for one pass."""
     return max(width, height) > MAX_ASPECT * min(width, height)
 
 
@@ -185,8 +185,8 @@ def scene_size(
 ) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
     """Return the (width, height) at which a network reads an image, and the box it reads.
 
-    The shorter side becomes about ``size * scale``, the longer one a multiple of 64 at
-    ``min_scale``. Source: ``get_multi_scale_size`` in lib/utils/transforms.py.
+    The shorter side becomes about ``size * scale``. The longer side is rounded up to a multiple of
+    64 at the scale ``min_scale``. Source: ``get_multi_scale_size`` in lib/utils/transforms.py.
 
     Returns:
         The size, the center (2,) and the scale (2,) of the box, as in lib.keypoints.geometry.
@@ -213,7 +213,7 @@ def scene_batch(
     """Return a batch of one image (H, W, 3) BGR, for ``BottomUp.forward``.
 
     image0, image1, ...: uint8 (1, 3, h, w), RGB, one for each of ``scales`` from large to small.
-    is_tagged: bool, whether each of them is the one whose tags are used.
+    is_tagged: bool (S,), True for the image whose tags are used.
     base: int64 (2,), width and height at scale 1.
     center, scale: float32 (1, 2), the box that the network reads.
     index, image_index: int64 (1,).
@@ -224,14 +224,14 @@ def scene_batch(
     height, width = image.shape[:2]
     if is_too_long(width, height):
         raise InputError(
-            f"{name}: {width}x{height} pixels are too long and narrow to be read at once; cut it "
-            f"into parts that are at most {MAX_ASPECT} times as long as wide"
+            f"{name}: an image of {width}x{height} pixels is too long and narrow for one pass; cut "
+            f"it into parts that are at most {MAX_ASPECT} times as long as wide"
         )
     batch: Sample = {}
     descending = sorted(scales, reverse=True)
     for number, scale in enumerate(descending):
-        own, center, extent = scene_size(width, height, size, scale, min(scales))
-        batch[f"image{number}"] = _cut(image, center, extent, 0.0, own, False)[None]
+        resized, center, extent = scene_size(width, height, size, scale, min(scales))
+        batch[f"image{number}"] = _cut(image, center, extent, 0.0, resized, False)[None]
     base, *_ = scene_size(width, height, size, 1.0, min(scales))
     batch["is_tagged"] = torch.tensor([s == 1 or len(scales) == 1 for s in descending])
     batch["base"] = torch.tensor(base)

@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 LAYOUT = "COCO annotations"
 BOX_MARGIN = 0.1  # margin of a derived box, as a fraction of the longer side around the joints
 _NO_BOX = (0.0, 0.0, 0.0, 0.0)
-# The bounds of the array dtypes: a number that overflows is an error naming its entry.
+# Bounds of the array dtypes, so that an error about a number out of range names its entry.
 _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-# In pixels, square pixels, or scores: larger values are errors of the file.
+# In pixels, square pixels, or scores: larger values are errors in the file.
 Number = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
 Box = tuple[Number, Number, Number, Number]
 
@@ -89,7 +89,7 @@ class UnreadCocoFile(CocoFile):
 
 
 def check_keypoint_count(annotation: Annotation, number: int, joints: int, source: str) -> None:
-    """Raise an InputError if an annotation of the file ``source`` lacks keypoint values."""
+    """Raise an InputError if an annotation has a wrong number of keypoint values."""
     if len(annotation.keypoints) != 3 * joints:
         raise InputError(
             f"{source}: annotations[{number}] of image {annotation.image_id} has "
@@ -116,7 +116,7 @@ def check_image_ids(ids: np.ndarray, names: np.ndarray, source: str) -> None:
 
 @dataclass
 class ImageArrays:
-    """The M images of an annotation file, in file order; all arrays are (M,), ``paths`` bytes."""
+    """The M images of an annotation file, in file order; arrays (M,); ``paths`` as bytes."""
 
     ids: np.ndarray
     width: np.ndarray
@@ -189,8 +189,8 @@ def usable_people(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Clip the boxes of N people, and find those that can be used; log how many cannot.
 
-    The published code also uses people whose joints all have flag 0, and boxes without area, but
-    no annotations with an area of 0 (see ``complete_boxes``).
+    The published code also uses people whose joints all have flag 0, and boxes without area. It
+    skips annotations with an area of 0 (see ``complete_boxes``).
 
     Args:
         boxes: (N, 4).
@@ -217,7 +217,7 @@ def usable_people(
         (is_labelled & ~is_usable).sum(),
     )
     if not is_usable.any():
-        raise InputError(f"{source}: no person has both joints and a valid box")
+        raise InputError(f"{source}: no person has a labelled joint and a valid box")
     return clipped, is_usable
 
 

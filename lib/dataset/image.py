@@ -87,7 +87,7 @@ def check_size(size: tuple[int, int], name: str) -> None:
     width, height = size
     if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
         raise InputError(
-            f"{name}: is {width} x {height} pixels; the limit is {MAX_SIDE} pixels per side and "
+            f"{name} is {width} x {height} pixels; the limit is {MAX_SIDE} pixels per side and "
             f"{MAX_PIXELS // 10**6} million in total; resize the image"
         )
 

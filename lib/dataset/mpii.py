@@ -160,9 +160,7 @@ class MpiiKeypoints:
         if shapes != ((number, 2), (people, number), (2, 2, people)):
             raise InputError(f"{path}: inconsistent array shapes: {shapes}")
         if people != len(self.table):
-            raise InputError(
-                f"{path}: has {people} people, {self.split}.json has {len(self.table)}"
-            )
+            raise InputError(f"{path} has {people} people, {self.split}.json has {len(self.table)}")
         if any(names[j : j + 1] != _ORDER[j : j + 1] for row in PCKH_COLUMNS.values() for j in row):
             raise InputError(
                 f"{path}: its joints are {', '.join(names)}; expected {', '.join(_ORDER)}"

@@ -81,7 +81,7 @@ class KeypointResults:
             else:
                 rows.append(entry)
         if not joints:
-            raise InputError(f"{path}: has no valid entry; {', '.join(problems[:1]) or RESULTS}")
+            raise InputError(f"{path} has no valid entry; {', '.join(problems[:1]) or RESULTS}")
         if problems:
             report(f"{path}: skipped {len(problems)} of {len(content)} entries; {problems[0]}")
         self.skeleton = _skeleton(joints, annotations, known.categories if known else [], str(path))

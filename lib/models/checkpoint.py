@@ -3,7 +3,7 @@
 Supported layouts:
 
 - plain state dicts, as in the HRNet zoo, and ImageNet backbones;
-- training checkpoints of HRNet and of this project (``state_dict`` beside epoch and optimizer);
+- training checkpoints of HRNet and of this project (``state_dict`` with epoch and optimizer);
 - checkpoints of the mmpose family (``backbone.…`` and ``keypoint_head.…`` or ``head.…``),
   including mmpose's own names for HRFormer;
 - any of these saved from DataParallel (``module.``) or ``torch.compile`` (``_orig_mod.``).
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from lib.utils.checkpoint import read_file
 from lib.utils.errors import InputError
+from lib.utils.logs import counted
 from lib.utils.zoo import download_hint
 
 StateDict = dict[str, Tensor]
@@ -96,7 +97,7 @@ def load_pretrained(
 
     Raises:
         InputError: if the file is missing or unreadable, or if almost nothing matches (less than a
-            quarter of the entries of the file or of the network, whichever has fewer), as from a
+            quarter of the entries of the file or of the network, whichever has fewer), as with a
             backbone of a different width. ``model`` is unchanged.
     """
     if not Path(path).is_file():
@@ -119,8 +120,8 @@ def load_pretrained(
         problems = _shape_problems(shared, model_state) or _name_problems(state, wanted)
         raise InputError(
             f"MODEL.PRETRAINED: {source} is for a different network; only {_num_entries(taken)} of "
-            f"{count} entries match: {'; '.join(problems)}; name layers in "
-            "MODEL.EXTRA.PRETRAINED_LAYERS to load them all the same"
+            f"{count} entries match: {'; '.join(problems)}; to load it "
+            "anyway, list its layers in MODEL.EXTRA.PRETRAINED_LAYERS"
         )
     _copy_into(model_state, taken)
     return PretrainedReport(
@@ -242,7 +243,11 @@ def _shape_problems(state: StateDict, model_state: StateDict) -> list[str]:
         for key in wrong[:MAX_LISTED]
     )
     more = ", ..." if len(wrong) > MAX_LISTED else ""
-    return [f"{len(wrong)} with a different shape: {named}{more}"]
+    return [f"{_entries(wrong)} with a different shape: {named}{more}"]
+
+
+def _entries(keys: list[str]) -> str:
+    return counted(len(keys), "entry", "entries")
 
 
 def _name_problems(state: StateDict, model_state: StateDict) -> list[str]:
@@ -250,9 +255,9 @@ def _name_problems(state: StateDict, model_state: StateDict) -> list[str]:
     unknown = [key for key in state if key not in model_state]
     problems = []
     if missing:
-        problems.append(f"{len(missing)} missing from it: {_first_names(missing)}")
+        problems.append(f"{_entries(missing)} missing from the file: {_first_names(missing)}")
     if unknown:
-        problems.append(f"{len(unknown)} not in the network: {_first_names(unknown)}")
+        problems.append(f"{_entries(unknown)} not in the network: {_first_names(unknown)}")
     return problems
 
 

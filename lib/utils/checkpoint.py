@@ -61,7 +61,7 @@ def read_file(path: Path) -> Any:
     """
     if path.suffix in EXPORT_SUFFIXES and path.exists():
         raise InputError(
-            f"{path}: is an exported network, not a checkpoint; run it with Predictor or "
+            f"{path} is an exported network, not a checkpoint; run it with Predictor or "
             "tools/demo.py"
         )
     check_regular(path)

@@ -61,13 +61,13 @@ def read_regular(path: str | Path, max_bytes: int | None = None) -> bytes:
     """Read a file, unless it is a pipe or device, which could block or never end.
 
     Raises:
-        InputError: it is no regular file, or has more than ``max_bytes``.
+        InputError: it is not a regular file, or has more than ``max_bytes``.
         OSError: it cannot be read.
     """
     path = Path(path)
     check_regular(path)
     if max_bytes is not None and (size := path.stat().st_size) > max_bytes:
-        raise InputError(f"{path}: has {size} bytes; the limit is {max_bytes}")
+        raise InputError(f"{path} has {size} bytes; the limit is {max_bytes}")
     return path.read_bytes()
 
 
@@ -75,7 +75,7 @@ def check_regular(path: Path) -> None:
     """Raise InputError if the path is a pipe or device, or contains a NUL character."""
     check_path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise InputError(f"{path}: is a pipe or device, not a file")
+        raise InputError(f"{path} is a pipe or device, not a file")
 
 
 def check_path(path: str | Path) -> None:
@@ -87,7 +87,7 @@ def check_path(path: str | Path) -> None:
 def first_existing(root: str | Path, names: Sequence[str], suffix: str = "") -> Path:
     """Return the path of the first of ``names`` that exists in ``root``, or of the first name.
 
-    ``suffix`` is appended to find it, but not returned.
+    ``suffix`` is appended to look for a file, but is not part of the returned path.
     """
     paths = [Path(root) / name for name in names]
     return next((path for path in paths if Path(f"{path}{suffix}").exists()), paths[0])
@@ -101,7 +101,7 @@ def _open_lock(path: Path) -> TextIO:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def wait_for_lock(path: Path) -> Iterator[None]:
     """Within the block, hold ``<path>.lock``; wait while another process holds it."""
     make_folder(path.parent)
     with _open_lock(path.with_name(f".{path.name}.lock")) as file:
@@ -112,7 +112,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, name: str) -> Iterator[None]:
+def hold_lock(folder: Path, name: str) -> Iterator[None]:
     """Hold ``<folder>/<name>.lock`` within the block, so that no other run uses the folder.
 
     The operating system releases the lock if the process is killed. Of several processes only the

@@ -9,7 +9,7 @@ import yaml
 
 from lib.utils.download import download, file_hash, is_url
 from lib.utils.errors import InputError
-from lib.utils.files import exclusive
+from lib.utils.files import wait_for_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 ZOO = ROOT / "models" / "zoo.yaml"
@@ -80,7 +80,7 @@ def local_file(path: str | Path) -> Path:
     digest = hashlib.sha256(url.encode()).hexdigest()[:8]
     name = Path(urllib.parse.urlsplit(url).path).name or "weights"
     target = ROOT / (listed.path if listed else f"models/downloads/{digest}-{name}")
-    with exclusive(target):  # of several processes, the first downloads
+    with wait_for_lock(target):  # of several processes, the first downloads
         return download(url, target, listed.sha256 if listed else "")
 
 

@@ -259,5 +259,5 @@ def test_a_hostile_file_is_one_line(tmp_path, text):
 
 def test_a_pipe_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "one.yaml")
-    with pytest.raises(InputError, match=r"one\.yaml: is a pipe or device"):
+    with pytest.raises(InputError, match=r"one\.yaml is a pipe or device"):
         load_config(tmp_path / "one.yaml")

@@ -89,7 +89,7 @@ def test_a_file_that_does_not_describe_itself_is_refused(tmp_path, made):
 
 def test_what_has_no_suffix_of_an_export_is_read_as_weights(tmp_path, made):
     refused(made, tmp_path / "network.weights", r"network\.weights: no such checkpoint")
-    with pytest.raises(InputError, match=r"small\.ts: is an exported network, not a checkpoint"):
+    with pytest.raises(InputError, match=r"small\.ts is an exported network, not a checkpoint"):
         load_checkpoint(made.network, made.write(tmp_path, "torchscript"))
 
 

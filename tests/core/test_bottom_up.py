@@ -143,7 +143,7 @@ def test_a_predictor_finds_people_without_boxes_and_refuses_them(tmp_path):
     assert (one.row == -1).all() and np.isfinite(one.box).all()
     again = predictor(image)
     np.testing.assert_array_equal(again.keypoints, one.keypoints)
-    with pytest.raises(InputError, match="finds people without boxes"):
+    with pytest.raises(InputError, match="finds people by itself"):
         predictor(image, [[0, 0, 50, 50]])
     with pytest.raises(InputError, match="finds people by itself"):
         Predictor(cfg, weights, device="cpu", detector=lambda images: [])

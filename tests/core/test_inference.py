@@ -289,7 +289,7 @@ def test_a_missing_image_weights_file_or_data_set_is_an_error(tmp_path, run):
 
     with pytest.raises(InputError, match=r"DATASET\.DATASET: unknown data set 'cocoa'"):
         Predictor(other(DATASET={"DATASET": "cocoa"}), {}, device="cpu")
-    with pytest.raises(InputError, match=r"MODEL\.NUM_JOINTS: is 16, but coco has 17"):
+    with pytest.raises(InputError, match=r"MODEL\.NUM_JOINTS is 16, but coco has 17"):
         Predictor(other(MODEL={"NUM_JOINTS": 16}), {}, device="cpu")
 
 

@@ -177,7 +177,9 @@ def test_several_scales_come_from_large_to_small_and_one_has_the_tags():
 def test_extreme_images():
     assert scene_batch(np.zeros((1, 1, 3), np.uint8), 0, 64)["image0"].shape == (1, 3, 64, 64)
     assert scene_batch(np.zeros((8, 80, 3), np.uint8), 0, 64)["image0"].shape == (1, 3, 64, 640)
-    with pytest.raises(InputError, match=r"a\.jpg: 200x10 pixels are too long and narrow"):
+    with pytest.raises(
+        InputError, match=r"a\.jpg: an image of 200x10 pixels is too long and narrow"
+    ):
         scene_batch(np.zeros((10, 200, 3), np.uint8), 0, 64, name="a.jpg")
 
 

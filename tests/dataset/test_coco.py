@@ -235,7 +235,7 @@ def broken(content: dict, what: str) -> dict:
         ("no annotations", "has no annotations"),
         ("absent annotations", "has no annotations"),
         ("nobody", "no person has a labelled joint$"),
-        ("outside", "no person has both joints and a valid box"),
+        ("outside", "no person has a labelled joint and a valid box"),
         ("no flags", "no person has a labelled joint: 6 people have coordinates, but visibility"),
         ("text for a number", r"annotations\[3\]: Expected `float`, got `str` at bbox\[2\]"),
         ("three numbers for a box", r"annotations\[3\]: .*length 4.* at bbox"),

@@ -226,7 +226,7 @@ def test_an_image_too_large_for_crops_is_an_error_that_names_it(tmp_path, source
     tiny.write_huge_png(tmp_path / "huge.png")
     data = dataset(source)
     for read in (lambda: data[0], lambda: data.people_in_one_image(np.array([0, 1]))):
-        with pytest.raises(InputError, match=r"huge\.png: is 30000 x 30000 pixels"):
+        with pytest.raises(InputError, match=r"huge\.png is 30000 x 30000 pixels"):
             read()
 
 
@@ -268,7 +268,7 @@ def test_select_data_leaves_badly_placed_people_out_of_training_alone(tmp_path, 
     ("sections", "message"),
     [
         ({"DATASET": {"DATASET": "cocoa"}}, "DATASET.DATASET: unknown data set 'cocoa'"),
-        ({"MODEL": {"NUM_JOINTS": 16}}, "MODEL.NUM_JOINTS: is 16, but coco has 17 joints"),
+        ({"MODEL": {"NUM_JOINTS": 16}}, "MODEL.NUM_JOINTS is 16, but coco has 17 joints"),
         ({"TEST": {"USE_GT_BBOX": False}}, "TEST.COCO_BBOX_FILE: no file"),
     ],
 )

@@ -126,13 +126,13 @@ def test_another_number_of_joints_is_refused_with_both_shapes():
     state = plain(build_model(tiny_hrnet_cfg(num_joints=6)))
     message = refusal(make(), state)
     assert "final_layer.weight is (6, 4, 1, 1) in the file, (5, 4, 1, 1) in the network" in message
-    assert "2 with a different shape" in message
+    assert "2 entries with a different shape" in message
     assert "PoseHRNet" in message
 
 
 def test_another_network_is_refused_with_counts_and_first_names():
     message = refusal(make(), plain(make("resnet")))
-    assert "missing from it: conv2.weight, bn2.weight, bn2.bias, ..." in message
+    assert "missing from the file: conv2.weight, bn2.weight, bn2.bias, ..." in message
     assert "not in the network: layer2.0.conv1.weight" in message
     assert "a different network" in message
 
@@ -141,8 +141,8 @@ def test_one_missing_and_one_unknown_entry_are_named():
     state = plain(make(seed=1))
     state["final_layer.gain"] = state.pop("final_layer.bias")
     message = refusal(make(), state)
-    assert "1 missing from it: final_layer.bias" in message
-    assert "1 not in the network: final_layer.gain" in message
+    assert "1 entry missing from the file: final_layer.bias" in message
+    assert "1 entry not in the network: final_layer.gain" in message
 
 
 def test_an_entry_that_is_there_twice_is_refused():

@@ -272,7 +272,7 @@ def test_a_lower_rate_takes_fewer_frames_and_is_that_of_the_video(demo, tmp_path
 def test_an_image_too_large_is_one_line_and_the_rest_goes_on(demo, images):
     tiny.write_huge_png(images / "000000000003.png")
     ended = demo("--input", images)
-    assert is_one_line(ended, "000000000003.png: is 30000 x 30000 pixels", "resize the image")
+    assert is_one_line(ended, "000000000003.png is 30000 x 30000 pixels", "resize the image")
     assert len(results(demo)) == 2
 
 

@@ -126,5 +126,5 @@ def test_entries_that_cannot_be_drawn_are_one_line(draw, entry, message):
 
 @pytest.mark.parametrize("content", [{"images": []}, [], [{"image_id": 1}]])
 def test_a_file_without_results_is_one_line(draw, content):
-    assert is_one_line(draw(content), "results.json: ", "keypoint")
+    assert is_one_line(draw(content), "results.json", "keypoint")
     assert not draw.folder.exists()

@@ -68,7 +68,7 @@ def test_it_draws_tests_trains_tests_and_goes_on_after_an_end(quickstart, tmp_pa
     assert ended.code == 0, ended
     assert quickstart.ran == WHOLE
     estimate, *_, summary = re.split(r"^(?=this will take|done)", quickstart.said, flags=re.M)[1:]
-    for part in ("drawing", "the built-in network", "training", "testing"):
+    for part in ("drawing", "testing built-in", "training", "testing"):
         assert re.search(rf"^ +{part} +\d+ s$", estimate, re.M), estimate
     assert len(re.findall(r"^ +[\d.]+  the (built-in top-down )?network", summary, re.M)) == 2
     for name in ("predictions.jpg", "built_in/predictions.jpg", "curves.png"):
@@ -111,7 +111,7 @@ def test_the_estimate_adds_up_what_is_left(quickstart, tmp_path):
     text = module.estimate(cfg, quickstart.folder, speed)
     seconds = {
         "drawing": 6 * 5,
-        "the built-in network": 4 * 11,
+        "testing built-in": 4 * 11,
         "training": 10 + 10 * 8 * 3 + 3 * 4 * 7,
         "testing": 4 * 7,
     }

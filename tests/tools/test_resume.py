@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lib.dataset.coco import CocoKeypoints
-from lib.utils.files import locked
+from lib.utils.files import hold_lock
 from tests.tools.runs import history, is_one_line, output, write
 
 
@@ -201,7 +201,7 @@ def test_an_output_folder_removed_during_the_run_is_written_again(root, tool, co
 def test_one_run_at_a_time_uses_a_folder(root, command):
     path = write(root)
     output(root).mkdir(parents=True)
-    with locked(output(root), "train"):
+    with hold_lock(output(root), "train"):
         ended = command("train", "--cfg", path)
         assert is_one_line(ended, str(output(root)), f"process {os.getpid()}", "EXPERIMENT")
     assert command("train", "--cfg", path).code == 0

@@ -155,7 +155,7 @@ class HeatmapCodec(Codec):
         width, height = self.heatmap_size
         if heatmaps.shape[2:] != (height, width):
             raise InputError(
-                f"MODEL.HEATMAP_SIZE: is [{width}, {height}], but the network's heatmaps are "
+                f"MODEL.HEATMAP_SIZE is [{width}, {height}], but the network's heatmaps are "
                 f"[{heatmaps.shape[3]}, {heatmaps.shape[2]}]"
             )
 

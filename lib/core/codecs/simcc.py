@@ -221,7 +221,7 @@ def build(cfg: CfgNode, skeleton: Skeleton) -> SimCCCodec:
     is_rtm = target_type == "rtm_simcc"
     ratio, smoothing = cfg.MODEL.SIMDR_SPLIT_RATIO, cfg.LOSS.LABEL_SMOOTHING
     if cfg.LOSS.USE_OHKM:
-        raise InputError("LOSS.USE_OHKM: is for heatmaps only, not for simcc")
+        raise InputError("LOSS.USE_OHKM is for heatmaps only, not for simcc")
     if not 0 <= smoothing < 1:
         raise InputError(f"LOSS.LABEL_SMOOTHING: must be at least 0 and below 1, not {smoothing}")
     if cfg.TEST.REFINE not in (("", "dark") if is_rtm else ("",)):

@@ -6,8 +6,8 @@ of the finest branch. Its checkpoints were trained with the two effects of this,
 
 - The finest branch is added to its own sum twice.
 - The coarser outputs use the finest branch after its fusion instead of before, and add it twice.
-  Here it is computed once and doubled. Its batch norms were updated twice per training step, which
-  is one update with momentum ``DOUBLE_UPDATE_MOMENTUM``.
+  Here this contribution is computed once and doubled. The published code updates its batch norms
+  twice per training step; here it is one update with momentum ``DOUBLE_UPDATE_MOMENTUM``.
 """
 
 from collections.abc import Callable, Sequence
@@ -170,7 +170,7 @@ class LightweightModule(nn.Module):
     """Layers on all branches, followed by fusion across branches.
 
     Args:
-        layers: a module from branches to branches.
+        layers: module that maps branches to branches.
         channels: channels of each branch.
         fuse_after_relu: whether the coarser outputs use the fused finest branch after its ReLU
             (Dite-HRNet) or before.
@@ -191,9 +191,9 @@ class LightweightModule(nn.Module):
         x = self.layers(x)
         finest = self._sum(2 * x[0], x, 0)
         rectified = self.relu(finest)
-        first = rectified if self.fuse_after_relu else finest
+        fused = rectified if self.fuse_after_relu else finest
         coarser = (
-            self.relu(self._sum(2 * self.fuse_layers[i][0](first), x, i)) for i in range(1, len(x))
+            self.relu(self._sum(2 * self.fuse_layers[i][0](fused), x, i)) for i in range(1, len(x))
         )
         return [rectified, *coarser]
 
@@ -268,7 +268,7 @@ class LightweightHRNet(PoseNetwork):
     Args:
         plan: architecture settings.
         stem: (N, 3, H, W) -> (N, 32, H/4, W/4).
-        layers: builds the layers of a module, from branches to branches, given their channels.
+        layers: given the channels of the branches, builds a module that maps branches to branches.
         fuse_after_relu: see ``LightweightModule``.
     """
 

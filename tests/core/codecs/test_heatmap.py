@@ -214,7 +214,7 @@ def test_heatmaps_of_another_size_than_the_experiment_says_are_refused():
     ours = codec(12, 16, COCO.flip_pairs)
     target = ours.encode(torch.full((1, 17, 2), 20.0), torch.ones(1, 17))
     other = torch.zeros(1, 17, 32, 24)
-    with pytest.raises(InputError, match=r"MODEL.HEATMAP_SIZE: is \[12, 16\].*\[24, 32\]"):
+    with pytest.raises(InputError, match=r"MODEL.HEATMAP_SIZE is \[12, 16\].*\[24, 32\]"):
         ours.loss(other, target)
     with pytest.raises(InputError, match=r"MODEL\.HEATMAP_SIZE"):
         ours.decode(other)

@@ -126,7 +126,7 @@ def test_settings_reach_the_codec_and_wrong_ones_are_refused(tmp_path):
         made(MODEL={"TARGET_TYPE": "gaussian"})
     with pytest.raises(InputError, match=r"LOSS.LABEL_SMOOTHING"):
         made(MODEL={"TARGET_TYPE": "simcc"}, LOSS={"LABEL_SMOOTHING": 1.0})
-    with pytest.raises(InputError, match=r"LOSS.USE_OHKM: is for heatmaps"):
+    with pytest.raises(InputError, match=r"LOSS.USE_OHKM is for heatmaps"):
         made(MODEL={"TARGET_TYPE": "simcc"}, LOSS={"USE_OHKM": True})
     pair = {"TARGET_TYPE": "rtm_simcc", "SIMDR_SIGMA": [4.9, 5.66]}
     ours = made(MODEL=pair, TEST={"POST_PROCESS": True})
