@@ -90,9 +90,9 @@ def main() -> None:
 def check_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__)
     add = parser.add_argument
-    text = "read only N evenly spaced images (default: all)"
+    text = "read only N evenly spaced images of each set (default: all)"
     add("--images", type=int, metavar="N", help=text)
-    text = "samples to draw (default: %(default)s)"
+    text = "number of samples to draw (default: %(default)s)"
     add("--samples", type=int, default=12, metavar="N", help=text)
     return parser
 

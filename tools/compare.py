@@ -70,7 +70,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def train_and_test(path: str, opts: list[str]) -> Result:
-    """Train the experiment in ``path`` unless already done, and test it twice."""
+    """Train the experiment in ``path`` if needed; test it with and without post-processing."""
     cfg = load_config(path, opts)
     output_dir, _ = experiment_folders(cfg, path)
     weights, settings = output_dir / "final_state.pth", output_dir / "config_train.yaml"
@@ -113,15 +113,15 @@ def run_tool(
     environment = dict(os.environ)
     if processes > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone"]
-        # A machine may not know its own name, as in some containers.
+        # In some containers the host name cannot be resolved.
         launcher += ["--local-addr", "localhost", "--nproc_per_node"]
         words = [*launcher, str(processes), *words]
         environment["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // processes, 1))
     pipe = subprocess.PIPE if quiet else None
-    ended = subprocess.run([sys.executable, *words], env=environment, stdout=pipe, stderr=pipe)
-    if ended.returncode:
+    process = subprocess.run([sys.executable, *words], env=environment, stdout=pipe, stderr=pipe)
+    if process.returncode:
         if quiet:
-            sys.stderr.buffer.write(ended.stdout + ended.stderr)
+            sys.stderr.buffer.write(process.stdout + process.stderr)
         raise InputError(f"tools/{tool} --cfg {path} failed")
 
 

@@ -10,8 +10,8 @@ the other their keypoints. --input takes images, videos, folders, camera numbers
 as 'photos/*.jpg'.
 
 Writes the images and videos with skeletons, and results.json in COCO's results layout, to
-output/demo/<experiment>/; with --show, also to a window. With --annotations it also writes
-keypoint errors and a contact sheet of the worst images. See docs/demo.md for details.
+output/demo/<experiment>/. With --show it also shows the frames in a window. With --annotations it
+also writes keypoint errors and a contact sheet of the worst images. See docs/demo.md for details.
 """
 
 import argparse
@@ -99,26 +99,26 @@ def main() -> None:
     start_log(folder, name, "demo")
     set_cudnn(cfg)
     problems = ErrorReporter()
-    items, skeleton, annotated = find_items(args.input, problems), skeleton_of(cfg), None
+    items, skeleton, ground_truth = find_items(args.input, problems), skeleton_of(cfg), None
     if args.annotations:
-        annotated = GroundTruth(args.annotations, skeleton, problems, cfg.DATASET.CATEGORIES)
-        items = annotated_items(items, annotated, problems)
+        ground_truth = GroundTruth(args.annotations, skeleton, problems, cfg.DATASET.CATEGORIES)
+        items = annotated_items(items, ground_truth, problems)
     if not items:
         sys.exit(1)
     device = choose_device(args.device, cfg)
-    box_source = choose_box_source(args, cfg, device, annotated, problems)
+    box_source = choose_box_source(args, cfg, device, ground_truth, problems)
     weights = choose_weights(args, cfg)
     predictor = Predictor(cfg, weights, device, precision=args.precision)
     logger.info("=> %s; writing to %s", weights, folder)
-    frames = read_frames(items, problems, annotated is None, args.inference_fps)
-    frames = set_image_ids(frames, items, annotated)
+    frames = read_frames(items, problems, ground_truth is None, args.inference_fps)
+    frames = set_image_ids(frames, items, ground_truth)
     total = count_frames(items, args.inference_fps)
-    # A frame that somebody watches must not wait for a batch to fill.
+    # A live frame must not wait until a batch is full.
     size = 1 if total is None or args.show else args.batch
-    found = predict_frames(frames, box_source, predictor, size)
+    predictions = predict_frames(frames, box_source, predictor, size)
     # Predictions are in the order of the annotations if these are the only source of boxes.
     is_in_order = not (args.boxes or args.detector or is_bottom_up(cfg))
-    write_all(args, folder, skeleton, found, total, annotated, is_in_order, problems)
+    write_all(args, folder, skeleton, predictions, total, ground_truth, is_in_order, problems)
     if problems.count:
         sys.exit(1)
 
@@ -184,7 +184,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     text = "colors of skeletons: left and right side (default), or one for each person"
     add("--color-by", choices=COLORS, default=COLORS[0], help=text)
     add("--show", action="store_true", help="show the frames in a window; q or Esc ends the run")
-    text = "write the measured frames per second into the pictures"
+    text = "draw the measured frames per second in the pictures"
     add("--show-fps", "--showFps", action="store_true", help=text)
     add(
         "--inference-fps",
@@ -244,7 +244,7 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def is_built_in(args: argparse.Namespace) -> bool:
-    """Return True if the built-in network is used, because --cfg is missing."""
+    """Return True if --cfg is missing, so that the built-in network is used."""
     return args.cfg is shipped.TOP_DOWN.experiment
 
 
@@ -276,7 +276,7 @@ def choose_box_source(
     args: argparse.Namespace,
     cfg: CfgNode,
     device: torch.device,
-    annotated: GroundTruth | None,
+    ground_truth: GroundTruth | None,
     problems: ErrorReporter,
 ) -> BoxSource:
     """Return the source of boxes that the options select.
@@ -286,20 +286,22 @@ def choose_box_source(
     """
     if is_bottom_up(cfg):
         if args.boxes or args.detector not in (None, "none"):
-            raise InputError("--boxes, --detector: this network finds people without boxes")
+            raise InputError(
+                "--boxes, --detector: omit them; a bottom-up network finds people without boxes"
+            )
         return whole_images
     threshold = args.detector_threshold
     if args.boxes:
         people = (PERSON,) if cfg.DATASET.DATASET in SKELETONS else ()
-        categories = annotated.categories if annotated else people
+        categories = ground_truth.categories if ground_truth else people
         return boxes_from_file(BoxFile(args.boxes, problems, threshold or 0.0, categories))
     if args.detector and args.detector != "none":
         weights, classes = args.detector_weights, args.detector_classes or ()
         return boxes_from_detector(
             build_detector(args.detector, weights, threshold, classes, device, args.precision)
         )
-    if annotated is not None and args.detector is None:
-        return boxes_from_file(annotated)
+    if ground_truth is not None and args.detector is None:
+        return boxes_from_file(ground_truth)
     if not args.detector:
         logger.info(
             "=> no boxes: each whole image is treated as one person; use --detector NAME (hrpose "
@@ -312,35 +314,35 @@ def write_all(
     args: argparse.Namespace,
     folder: Path,
     skeleton: Skeleton,
-    found: Iterator[tuple[Frame, Poses]],
+    predictions: Iterator[tuple[Frame, Poses]],
     total: int | None,
-    annotated: GroundTruth | None,
+    ground_truth: GroundTruth | None,
     is_in_order: bool,
     problems: ErrorReporter,
 ) -> None:
     """Write and show all results. After Ctrl-C or an error, finished results are kept."""
     pictures = build_pictures(args, folder, skeleton, problems)
-    follow = None if args.no_track else VideoTracker(skeleton, args.threshold, args.smooth)
-    errors = KeypointErrors(skeleton) if annotated is not None else None
+    tracker = None if args.no_track else VideoTracker(skeleton, args.threshold, args.smooth)
+    errors = KeypointErrors(skeleton) if ground_truth is not None else None
     start, failure = time.monotonic(), None
     with contextlib.ExitStack() as files:
         file = files.enter_context(atomic_file(folder / "results.json"))
-        results = ResultsWriter(file, annotated.categories[0] if annotated else PERSON)
+        results = ResultsWriter(file, ground_truth.categories[0] if ground_truth else PERSON)
         table = None
         if args.csv:
             table = TableWriter(files.enter_context(atomic_file(folder / TABLE)), skeleton)
         try:
-            with contextlib.closing(found):
-                for frame, poses in progress(found, total, "frames"):
-                    numbers = follow(frame, poses) if follow else []
-                    known = annotated.people(frame.image_id) if annotated else []
-                    categories = [one.category_id for one in known] if is_in_order else []
-                    results.add(frame, poses, numbers, categories)
+            with contextlib.closing(predictions):
+                for frame, poses in progress(predictions, total, "frames"):
+                    track_ids = tracker(frame, poses) if tracker else []
+                    people = ground_truth.people(frame.image_id) if ground_truth else []
+                    categories = [person.category_id for person in people] if is_in_order else []
+                    results.add(frame, poses, track_ids, categories)
                     if table is not None:
-                        table.add(frame, poses, numbers)
+                        table.add(frame, poses, track_ids)
                     if errors is not None:
-                        errors.add(frame.item.name, frame.image, poses, known, is_in_order)
-                    if not pictures.add(frame, poses, numbers):
+                        errors.add(frame.item.name, frame.image, poses, people, is_in_order)
+                    if not pictures.add(frame, poses, track_ids):
                         break
         except BaseException as error:
             if not results.frames:

@@ -32,9 +32,9 @@ def main() -> None:
         sys.exit(1)
     draw = PeopleDrawer(results.skeleton, args.threshold, color_by=args.color_by)
     pictures = Pictures(draw, PictureWriter(make_folder(args.output)), None, problems)
-    # As in the demo: without annotations, results with file names belong to upright images.
-    is_upright = results.has_file_names and not args.annotations
-    frames = read_frames(items, problems, is_upright)
+    # As in the demo: without annotations, results with file names are for rotated images.
+    apply_exif = results.has_file_names and not args.annotations
+    frames = read_frames(items, problems, apply_exif)
     count = 0
     for frame in progress(frames, count_frames(items), "frames"):
         poses, track_ids = results.people_of(frame)
@@ -42,8 +42,8 @@ def main() -> None:
         pictures.add(frame, poses, track_ids)
     pictures.close()
     text = f"=> {counted_people(count)} in {counted(len(items), 'file')}: {args.output}"
-    if results.weak:
-        text += f"; left out {results.weak} with a score below {args.person_threshold:g}"
+    if results.below_threshold:
+        text += f"; left out {results.below_threshold} with a score below {args.person_threshold:g}"
     print(text)
     if problems.count:
         sys.exit(1)

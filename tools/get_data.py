@@ -33,14 +33,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="name", metavar="NAME", required=True)
     text = "draw the built-in data set of people; needs no download"
     add = add_command(commands, "figures", text)
+    number = {"type": int, "metavar": "N"}
     for name, images in (("train", "training images"), ("val", "validation images")):
-        add(f"--{name}", type=int, default=SIZES[name], help=f"{images} (default: %(default)s)")
-    add("--seed", type=int, default=0, help="seed of the drawings (default: %(default)s)")
-    add("--workers", type=int, help="number of processes (default: CPU count)")
+        add(f"--{name}", **number, default=SIZES[name], help=f"{images} (default: %(default)s)")
+    add("--seed", **number, default=0, help="seed of the drawings (default: %(default)s)")
+    add("--workers", **number, help="number of processes (default: CPU count)")
     add("--sheet", type=Path, metavar="FILE", help="write only a contact sheet of samples to FILE")
     for name, data_set in DOWNLOADS.items():
         splits, default = list(data_set.splits), " ".join(data_set.default)
-        add = add_command(commands, name, f"download it; splits: {', '.join(splits)}")
+        add = add_command(commands, name, f"download this data set; splits: {', '.join(splits)}")
         text = f"splits to download (default: {default})"
         add("--split", nargs="+", choices=splits, default=data_set.default, help=text)
     return parser.parse_args(argv)
@@ -50,7 +51,8 @@ def add_command(commands, name: str, text: str) -> Callable[..., argparse.Action
     """Add the command of a data set; returns its ``add_argument``."""
     add = commands.add_parser(name, help=text, description=text).add_argument
     folder = _init_paths.ROOT / "data" / name
-    add("--root", type=Path, default=folder, help=f"output folder (default: data/{name})")
+    text = f"output folder (default: data/{name})"
+    add("--root", type=Path, default=folder, metavar="DIR", help=text)
     return add
 
 

@@ -33,10 +33,10 @@ def main() -> None:
     if args.list:
         print(listing(zoo_weights, args.root))
         return
-    wanted = [find_weights(name, zoo_weights) for name in args.names]
+    selected = [find_weights(name, zoo_weights) for name in args.names]
     if args.cfg:
-        wanted += weights_of_experiment(args.cfg)
-    for weights in {weights.name: weights for weights in wanted}.values():
+        selected += weights_of_experiment(args.cfg)
+    for weights in {weights.name: weights for weights in selected}.values():
         get(weights, args.root)
 
 
@@ -58,8 +58,8 @@ def parse_args() -> argparse.Namespace:
 def find_weights(name: str, zoo_weights: dict[str, Weights]) -> Weights:
     if name in zoo_weights:
         return zoo_weights[name]
-    near = difflib.get_close_matches(name, zoo_weights, n=3, cutoff=0.4)
-    hint = f"; similar names: {', '.join(near)}" if near else ""
+    similar = difflib.get_close_matches(name, zoo_weights, n=3, cutoff=0.4)
+    hint = f"; similar names: {', '.join(similar)}" if similar else ""
     raise InputError(f"{name}: no weights with this name{hint}; --list shows all")
 
 
@@ -90,12 +90,12 @@ def get(weights: Weights, root: Path) -> None:
 
 
 def listing(zoo_weights: dict[str, Weights], root: Path) -> str:
-    """Return a line for each entry: name, "here" if downloaded, score, and experiment or type."""
+    """Return a line for each entry: name, "downloaded" if it is, score, and experiment or type."""
     rows = []
     for weights in zoo_weights.values():
         score = next((f"{name} {value:g}" for name, value in main_scores(weights)), "")
-        here = "here" if (root / weights.path).exists() else ""
-        rows.append((weights.name, here, score, weights.experiment or weights.kind))
+        state = "downloaded" if (root / weights.path).exists() else ""
+        rows.append((weights.name, state, score, weights.experiment or weights.kind))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -37,7 +37,7 @@ from lib.utils.logs import experiment_folders
 EXPERIMENT = _init_paths.ROOT / "experiments" / "figures" / "hrnet" / "quickstart.yaml"
 IMAGES = {"train": 3400, "val": 150}
 NUM_MEASURED = 128  # images drawn to time the machine
-MEASURED_EPOCHS = 2  # trained on these images; the last is timed
+MEASURED_EPOCHS = 2  # epochs of training on these images; the last one is timed
 TIME_LIMIT = 625.0  # seconds for everything; a slow machine trains for fewer epochs
 MIN_EPOCHS = 4
 
@@ -102,7 +102,7 @@ def measure(opts: list[str]) -> Timings:
     with tempfile.TemporaryDirectory() as folder:
         times: list[float] = []
         sizes = {"train": NUM_MEASURED}
-        # One process: several would deliver images in bursts, which cannot be timed.
+        # Use one process: several would deliver images in bursts, which cannot be timed.
         write_figures(
             folder,
             sizes,
@@ -165,7 +165,7 @@ def measure_testing(cfg: CfgNode, weights: Path | dict) -> float:
     """Return the testing time per person in seconds."""
     backend = build_backend(cfg, skeleton_of(cfg), weights, choose_devices(cfg.GPUS)[0])
     crops = random_crops(cfg.MODEL.IMAGE_SIZE, cfg.TEST.BATCH_SIZE_PER_GPU)
-    backend(crops)  # the first warms up
+    backend(crops)  # warm-up
     begin = time.perf_counter()
     backend(crops)
     return (time.perf_counter() - begin) / len(crops)

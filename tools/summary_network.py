@@ -152,7 +152,7 @@ def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
 
 
 def split_shape(args: argparse.Namespace) -> list[str]:
-    """Return ``args.shape`` as a setting, and move the settings after its numbers to the others."""
+    """Return ``args.shape`` as a setting, and move settings after its numbers to ``args.opts``."""
     if args.shape is None:
         return []
     words = args.shape
@@ -171,8 +171,8 @@ def find_published(args: argparse.Namespace, cfg: CfgNode) -> list[Published]:
     if args.opts or not file.is_relative_to(EXPERIMENTS):
         return []
     found = load_published().get(file.relative_to(EXPERIMENTS).with_suffix("").as_posix(), [])
-    has_own_size = found and load_config(args.cfg).MODEL.IMAGE_SIZE == cfg.MODEL.IMAGE_SIZE
-    return found if has_own_size else []
+    has_default_size = found and load_config(args.cfg).MODEL.IMAGE_SIZE == cfg.MODEL.IMAGE_SIZE
+    return found if has_default_size else []
 
 
 def compare_published(
@@ -292,7 +292,7 @@ def training_note(layers: Mapping[str, int]) -> Iterator[str]:
     """Yield a note that names the layers used only in training, if there are any."""
     if layers:
         yield (
-            f"Not included, because used only in training: {', '.join(layers)} "
+            f"Not included, because they are used only in training: {', '.join(layers)} "
             f"({sum(layers.values()):,} parameters)."
         )
 

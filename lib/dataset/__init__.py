@@ -37,7 +37,7 @@ def _coco(
         boxes = (
             f"detected boxes ({cfg.TEST.COCO_BBOX_FILE})" if uses_detector else "annotated boxes"
         )
-        logger.info("=> testing in %s", boxes)
+        logger.info("=> testing with %s", boxes)
     return cls(
         cfg.DATASET.ROOT,
         split,
@@ -71,10 +71,12 @@ def _mpii(cfg: CfgNode, split: str, is_train: bool) -> Source:
     if cfg.DATASET.ANNOTATIONS:
         raise InputError(
             "DATASET.ANNOTATIONS: only for data sets in COCO format, not for mpii; set "
-            "DATASET.DATASET to a name of your own"
+            "DATASET.DATASET to the name of your data set"
         )
     if is_bottom_up(cfg):
-        raise InputError("DATASET.DATASET: mpii has no test on whole images; use COCO's format")
+        raise InputError(
+            "DATASET.DATASET: bottom-up networks need a data set in COCO format, not mpii"
+        )
     return MpiiKeypoints(cfg.DATASET.ROOT, split, data_format=cfg.DATASET.DATA_FORMAT)
 
 
@@ -91,7 +93,7 @@ DATASETS: dict[str, Callable[[CfgNode, str, bool], Source]] = {
 def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset | SceneDataset:
     """Build the dataset of one split of DATASET.DATASET; augmented if ``is_train``.
 
-    With MODEL.TARGET_TYPE ``tags`` its samples are whole images, else crops of single people.
+    With MODEL.TARGET_TYPE ``tags`` its samples are whole images; otherwise, crops of single people.
 
     Raises:
         InputError: if files are missing or broken, a setting does not fit the data set, or the
@@ -162,9 +164,9 @@ def _scenes(cfg: CfgNode, source: Source, is_train: bool) -> SceneDataset:
 def output_sizes(cfg: CfgNode) -> list[tuple[int, int]]:
     """Return the (width, height) of each output of a bottom-up network in training."""
     width, height = cfg.MODEL.HEATMAP_SIZE
-    extra = cfg.MODEL.EXTRA.get("DECONV", {}) if cfg.MODEL.HEAD == "higher" else {}
-    steps = extra.get("NUM_DECONVS", 0)
-    return [(width << i, height << i) for i in range(1 + steps)]
+    deconv = cfg.MODEL.EXTRA.get("DECONV", {}) if cfg.MODEL.HEAD == "higher" else {}
+    num_deconvs = deconv.get("NUM_DECONVS", 0)
+    return [(width << i, height << i) for i in range(1 + num_deconvs)]
 
 
 def crop_of(cfg: CfgNode) -> Crop:

@@ -26,7 +26,7 @@ from lib.keypoints.geometry import (
 from lib.utils.errors import InputError
 
 SIZE_STEP = 64  # sides of a network's input are multiples of it
-MAX_ASPECT = 16  # longer images would need too much memory
+MAX_ASPECT = 16  # aspect ratio; longer images would need too much memory
 
 Sample = dict[str, torch.Tensor]
 
@@ -38,9 +38,9 @@ class SceneAugmentation:
     Attributes:
         flip: mirror half of the samples.
         max_rotation: in degrees.
-        min_scale, max_scale: range of the side of the square, relative to a side of the image.
-        relative_to_long: relative to the longer instead of the shorter side.
-        max_shift: shift of the square relative to its side.
+        min_scale, max_scale: range of the side of the square, relative to the image's shorter side.
+        relative_to_long: measure it relative to the image's longer side instead.
+        max_shift: maximum shift of the square, as a fraction of its side.
     """
 
     flip: bool = True
@@ -57,14 +57,14 @@ class SceneDataset(Dataset):
     With ``augmentation``, ``dataset[epoch, n]`` is a training sample, a dict of tensors:
 
         image: uint8 (3, H, W), RGB.
-        joints: float32 (S, P, K, 2), x, y in pixels of each of the S outputs, for as many people P
-            as the fullest image has.
+        joints: float32 (S, P, K, 2), x, y in pixels of each of the S outputs. P is the largest
+            number of people in an image.
         visible: float32 (P, K), 1 if the joint is annotated.
         mask0, mask1, ...: float32 (h, w) for each output, 0 where people are not labelled and
             outside the image.
         index, image_index: int64, index of the image in ``source.table.paths``.
 
-    It depends only on (seed, epoch, image). Without augmentation, ``dataset[n]`` is what
+    A sample depends only on (seed, epoch, image). Without augmentation, ``dataset[n]`` is what
     ``scene_batch`` returns.
 
     Args:
@@ -130,19 +130,21 @@ class SceneDataset(Dataset):
             self.source.scenes.unlabelled[index], height, width, self.source.annotation_file
         )
         sample = {"image": _cut(image, center, scale, rotation, (self.size,) * 2, is_mirrored)}
-        moved = np.zeros((len(self.output_sizes), self.max_people, len(order), 2), np.float32)
+        output_joints = np.zeros(
+            (len(self.output_sizes), self.max_people, len(order), 2), np.float32
+        )
         for number, size in enumerate(self.output_sizes):
             matrix = crop_matrix(center, scale, rotation, size)
             points = transform_points(joints[:, order], matrix)
             if is_mirrored:
                 points[..., 0] = size[0] - 1 - points[..., 0]
-            moved[number, : len(points)] = points
+            output_joints[number, : len(points)] = points
             mask = cv2.warpAffine(labels * 255, matrix, size) > 127.5
             mask = mask[:, ::-1] if is_mirrored else mask
             sample[f"mask{number}"] = torch.from_numpy(mask.astype(np.float32))
         flags = np.zeros((self.max_people, len(order)), np.float32)
         flags[: len(visible)] = visible[:, order] > 0
-        sample["joints"] = torch.from_numpy(moved)
+        sample["joints"] = torch.from_numpy(output_joints)
         sample["visible"] = torch.from_numpy(flags)
         sample["index"] = sample["image_index"] = torch.tensor(index, dtype=torch.int64)
         return sample
@@ -170,7 +172,7 @@ def _cut(
     size: tuple[int, int],
     is_mirrored: bool,
 ) -> torch.Tensor:
-    """Cut a rotated box out of a BGR image; returns uint8 (3, H, W) RGB, mirrored afterwards."""
+    """Cut a rotated box out of a BGR image and mirror it if needed; returns uint8 (3, H, W) RGB."""
     crop = crop_image(image, crop_matrix(center, scale, rotation, size), size)
     return torch.from_numpy(np.ascontiguousarray(crop[..., ::-1]) if is_mirrored else crop)
 
@@ -192,18 +194,18 @@ def scene_size(
         The size, the center (2,) and the scale (2,) of the box, as in lib.keypoints.geometry.
     """
     center = np.array([int(width / 2 + 0.5), int(height / 2 + 0.5)])
-    smallest = _next_step(min_scale * size)
+    smallest = _round_up(min_scale * size)
     short, long = sorted((width, height))
     # As published, in this order of operations: the results are truncated.
     resized_short = int(smallest * scale / min_scale)
-    resized_long = int(_next_step(smallest / short * long) * scale / min_scale)
+    resized_long = int(_round_up(smallest / short * long) * scale / min_scale)
     box_long = resized_long / resized_short * short
     if width < height:
         return (resized_short, resized_long), center, np.array([short, box_long]) / PIXEL_STD
     return (resized_long, resized_short), center, np.array([box_long, short]) / PIXEL_STD
 
 
-def _next_step(length: float) -> int:
+def _round_up(length: float) -> int:
     return int((length + SIZE_STEP - 1) // SIZE_STEP * SIZE_STEP)
 
 
@@ -225,7 +227,7 @@ def scene_batch(
     if is_too_long(width, height):
         raise InputError(
             f"{name}: an image of {width}x{height} pixels is too long and narrow for one pass; cut "
-            f"it into parts that are at most {MAX_ASPECT} times as long as wide"
+            f"it into parts with an aspect ratio of at most {MAX_ASPECT}:1"
         )
     batch: Sample = {}
     descending = sorted(scales, reverse=True)

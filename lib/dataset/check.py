@@ -17,10 +17,10 @@ from lib.utils.errors import InputError
 from lib.utils.reading import read_json
 
 MAX_OUTSIDE = 0.1  # distance a joint may lie outside its box, as a fraction of the box size
-# Thresholds of ``swapped_pairs``:
 BROKEN = "image missing or broken"
+# Thresholds of ``swapped_pairs``:
 MIN_DISTANCE = 0.15  # between a left and a right joint, as a fraction of the box width
-MIN_AGREEMENT = 0.9  # two pairs with the same left-right order in this fraction of people agree
+MIN_AGREEMENT = 0.9  # two pairs agree if their left-right order is equal in this fraction of people
 MIN_PEOPLE = 20  # with fewer people, two pairs are assumed to agree
 
 
@@ -117,11 +117,11 @@ def check_people(table: Table, skeleton: Skeleton, has_boxes: bool = True) -> li
         if not count:
             message = "no person has this joint, so the network cannot learn it"
             found.append(Finding("joint never labelled", name, message))
-    half = np.maximum(table.size, 1e-6) / 2
-    away = np.abs(table.joints - table.center[:, None]) / half[:, None] - 1
-    is_out = (away.max(-1) > 2 * MAX_OUTSIDE) & (table.visible > 0) & has_boxes
-    for row in np.flatnonzero(is_out.any(1)):
-        names = [skeleton.names[j] for j in np.flatnonzero(is_out[row])]
+    half_size = np.maximum(table.size, 1e-6) / 2
+    distance = np.abs(table.joints - table.center[:, None]) / half_size[:, None] - 1
+    is_outside = (distance.max(-1) > 2 * MAX_OUTSIDE) & (table.visible > 0) & has_boxes
+    for row in np.flatnonzero(is_outside.any(1)):
+        names = [skeleton.names[j] for j in np.flatnonzero(is_outside[row])]
         message = f"{', '.join(names)} more than {MAX_OUTSIDE:.0%} of the box size outside the box"
         found.append(Finding("joint outside its box", _person(table, row), message))
     for row, pair in swapped_pairs(table, skeleton):
@@ -150,11 +150,12 @@ def swapped_pairs(table: Table, skeleton: Skeleton) -> list[tuple[int, int]]:
     has_both = (table.visible[:, left] > 0) & (table.visible[:, right] > 0)
     side = np.where(has_both & (np.abs(distance) > MIN_DISTANCE), np.sign(distance), 0)
     has_side = (side != 0).astype(np.float64)
-    both = has_side.T @ has_side
-    agreement = (side.T @ side + both) / 2
-    usually_agree = (both < MIN_PEOPLE) | (agreement >= MIN_AGREEMENT * both)
+    # For every two pairs, the number of people in whom both have a side, and in whom they agree.
+    num_comparable = has_side.T @ has_side
+    num_agreeing = (side.T @ side + num_comparable) / 2
+    usually_agree = (num_comparable < MIN_PEOPLE) | (num_agreeing >= MIN_AGREEMENT * num_comparable)
     np.fill_diagonal(usually_agree, False)
-    # For each pair, the number of comparable pairs, and how many more of them agree than disagree.
+    # For each pair of a person, the number of these pairs, and how many more agree than disagree.
     compared = has_side * (has_side @ usually_agree)
     balance = side * (side @ usually_agree)
     return [(int(r), int(p)) for r, p in np.argwhere((compared >= 2) & (balance == -compared))]

@@ -2,8 +2,8 @@
 
 By default the files are where COCO has them: ``annotations/person_keypoints_<split>.json``
 (``image_info_<split>.json`` for test splits) and ``images/<split>/`` or, as mmpose has them,
-``<split>/``. Filtering and scoring follow
-lib/dataset/coco.py of leoxiaobin/deep-high-resolution-net.pytorch.
+``<split>/``. Filtering and scoring follow lib/dataset/coco.py of
+leoxiaobin/deep-high-resolution-net.pytorch.
 """
 
 import contextlib
@@ -70,22 +70,23 @@ class CocoKeypoints:
         data_format: ``jpg``, ``png`` or ``zip``.
         detections: JSON file of detected boxes; None to use the annotated boxes.
         score_threshold: detections with a lower score are dropped.
-        oks_threshold, visible_threshold, soft_nms: for rescoring and OKS-NMS: TEST.OKS_THRE,
-            TEST.IN_VIS_THRE and TEST.SOFT_NMS.
+        oks_threshold, visible_threshold, soft_nms: settings of rescoring and OKS-NMS:
+            TEST.OKS_THRE, TEST.IN_VIS_THRE and TEST.SOFT_NMS.
         annotations: annotation file, relative to ``root``; ``{split}`` is replaced by the split.
             '' for COCO's own name.
-        images: image folder, relative to ``root``, likewise.
-        whole_images: for bottom-up networks: ``scenes`` has the annotations of whole images, and
-            predictions are not rescored.
-        categories: category names; empty for all categories with the joint names of
-            the first one that has any.
+        images: image folder, relative to ``root``; ``{split}`` and '' as for ``annotations``.
+        whole_images: for bottom-up networks; fills ``scenes`` with the annotations of whole images,
+            and does not rescore predictions.
+        categories: category names; empty for all categories with the joint names of the first one
+            that has any.
 
     Raises:
         InputError: if a file is missing or not in COCO format, or no usable person is left.
     """
 
     metric = "mAP"
-    _masks_boxes = True  # of unlabelled people without a segmentation, for bottom-up networks
+    # For bottom-up networks: mask the boxes of unlabelled people without a segmentation.
+    _masks_boxes = True
 
     def __init__(
         self,
@@ -121,21 +122,21 @@ class CocoKeypoints:
         content = read_json(file, SceneFile if whole_images else layout, LAYOUT)
         if not content.images or not content.categories:
             raise InputError(f"{file}: `images` or `categories` is empty")
-        listed = image_arrays(content.images, str(folder), data_format, str(file))
+        images_in_file = image_arrays(content.images, str(folder), data_format, str(file))
         self.has_ground_truth = bool(content.annotations)
         self._categories = chosen_categories(content.categories, categories, str(file))
         self.scenes: Scenes | None = None
         if detections is None:
-            wanted = [a for a in content.annotations if a.category_id in self._categories]
-            boxes, _ = complete_boxes(wanted, content.images)
-            if boxes:
-                logger.warning(_NO_BOX, file, boxes)
+            selected = [a for a in content.annotations if a.category_id in self._categories]
+            filled_boxes, _ = complete_boxes(selected, content.images)
+            if filled_boxes:
+                logger.warning(_NO_BOX, file, filled_boxes)
         if whole_images:
-            self.table = self._whole_images(content.annotations, listed)
+            self.table = self._whole_images(content.annotations, images_in_file)
         elif detections is None:
-            self.table = self._annotated(content.annotations, listed)
+            self.table = self._annotated(content.annotations, images_in_file)
         else:
-            self.table = self._detected(detections, score_threshold, listed)
+            self.table = self._detected(detections, score_threshold, images_in_file)
 
     def _names(self, split: str) -> tuple[list[str], list[str]]:
         """Return the possible annotation files and image folders, preferred ones first."""
@@ -149,7 +150,7 @@ class CocoKeypoints:
         """Build the table of all labelled people, and set ``scenes``."""
         if len(self._categories) > 1:
             raise InputError(
-                "DATASET.CATEGORIES: a bottom-up network finds one category; name it here"
+                "DATASET.CATEGORIES: a bottom-up network finds only one category; name it here"
             )
         joints = len(self.skeleton)
         source, uses_boxes = self.annotation_file, self._masks_boxes
@@ -175,11 +176,11 @@ class CocoKeypoints:
         people = people_of(annotations, self._categories, joints, self.annotation_file)
         ids = np.array([a.image_id for a in people], np.int64)
         image = images.rows(ids, self.annotation_file)
-        given = np.array([a.bbox for a in people], np.float32).reshape(-1, 4)
+        annotated_box = np.array([a.bbox for a in people], np.float32).reshape(-1, 4)
         keypoints = np.array([a.keypoints for a in people], np.float32).reshape(-1, joints, 3)
         category = np.array([a.category_id for a in people], np.int64)
         size = images.width[image], images.height[image]
-        box, keep = usable_people(given, keypoints, *size, self.annotation_file)
+        box, keep = usable_people(annotated_box, keypoints, *size, self.annotation_file)
         score = np.ones(len(people), np.float32)
         return self._table(images, keep, image, box, keypoints, score, category)
 
@@ -193,8 +194,8 @@ class CocoKeypoints:
         image = images.rows(np.array([d.image_id for d in found], np.int64), path)
         keep = overlaps_image(boxes, images.width[image], images.height[image])
         logger.info(
-            "=> %s: using %d of %d boxes, with scores of at least %g; skipped %d empty boxes or "
-            "boxes outside the image",
+            "=> %s: using %d of %d boxes, with scores of at least %g; skipped %d that are empty or "
+            "outside the image",
             path,
             keep.sum(),
             len(detections),
@@ -267,8 +268,8 @@ class CocoKeypoints:
         path = Path(output_dir) / "results" / f"keypoints_{self.split}_results_0.json"
         written = results
         if self.has_ground_truth:
-            # Not for scoring, here or by COCO's server: pycocotools would take the areas for AP (M)
-            # and AP (L) from the bbox instead of the keypoints.
+            # Scoring, here or on COCO's server, must not see the bbox: pycocotools would take the
+            # areas for AP (M) and AP (L) from it instead of from the keypoints.
             boxes = poses.box[kept].astype(np.float64).round(2).tolist()
             written = [entry | {"bbox": box} for entry, box in zip(results, boxes, strict=True)]
         write_atomically(path, encode_json(written))
@@ -323,7 +324,7 @@ class CocoKeypoints:
     def _evaluation(self, results: list[dict]) -> COCOeval:
         """Prepare a ``COCOeval`` of the results; not run yet. pycocotools prints to stdout."""
         ground_truth = self.ground_truth
-        detected = ground_truth.loadRes(results) if results else _nobody(ground_truth)
+        detected = ground_truth.loadRes(results) if results else _empty_results(ground_truth)
         evaluation = COCOeval(ground_truth, detected, "keypoints")
         evaluation.params.kpt_oks_sigmas = np.array(self.skeleton.sigmas)
         evaluation.params.catIds = self._categories
@@ -337,19 +338,19 @@ class CocoKeypoints:
             InputError: if an entry is not in COCO format.
         """
         content = read_json(self.annotation_file, CocoFile, LAYOUT)
-        wanted = [
+        selected = [
             (number, annotation)
             for number, annotation in enumerate(content.annotations)
             if annotation.category_id in self._categories
         ]
-        _, lacking = complete_boxes((a for _, a in wanted), content.images)
+        _, filled_areas = complete_boxes((a for _, a in selected), content.images)
         # A subclass with its own _area, such as CrowdPose, does not use the annotated area.
-        if lacking and type(self)._area is CocoKeypoints._area:
+        if filled_areas and type(self)._area is CocoKeypoints._area:
             logger.warning(
-                "%s: %d annotations have no area, or one of 0; the box area is used instead. It is "
-                "larger than the person, so scores will be higher",
+                "%s: %d annotations have no area, or an area of 0; using the area of the box. It "
+                "is larger than the person, so scores will be higher",
                 self.annotation_file,
-                lacking,
+                filled_areas,
             )
         ground_truth = COCO()
         ground_truth.dataset = {
@@ -358,7 +359,7 @@ class CocoKeypoints:
             # New ids: the file's may be missing or repeated, and pycocotools treats 0 as no match.
             "annotations": [
                 self._entry(number, a) | {"id": new_id}
-                for new_id, (number, a) in enumerate(wanted, start=1)
+                for new_id, (number, a) in enumerate(selected, start=1)
             ],
         }
         with contextlib.redirect_stdout(io.StringIO()):
@@ -387,8 +388,8 @@ class CocoKeypoints:
         return annotation.area
 
 
-def _nobody(ground_truth: COCO) -> COCO:
-    """Return results without people; ``loadRes`` takes none."""
+def _empty_results(ground_truth: COCO) -> COCO:
+    """Return results without people, which ``loadRes`` does not accept."""
     detected = COCO()
     detected.dataset = {**ground_truth.dataset, "annotations": []}
     detected.createIndex()

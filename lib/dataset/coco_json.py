@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 LAYOUT = "COCO annotations"
 BOX_MARGIN = 0.1  # margin of a derived box, as a fraction of the longer side around the joints
 _NO_BOX = (0.0, 0.0, 0.0, 0.0)
-# Bounds of the array dtypes, so that an error about a number out of range names its entry.
+# With the bounds of the array dtypes, the error for a number out of range names its entry.
 _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 # In pixels, square pixels, or scores: larger values are errors in the file.
@@ -116,7 +116,7 @@ def check_image_ids(ids: np.ndarray, names: np.ndarray, source: str) -> None:
 
 @dataclass
 class ImageArrays:
-    """The M images of an annotation file, in file order; arrays (M,); ``paths`` as bytes."""
+    """The M images of an annotation file, in file order, as arrays (M,); ``paths`` are bytes."""
 
     ids: np.ndarray
     width: np.ndarray
@@ -187,7 +187,7 @@ def people_of(
 def usable_people(
     boxes: np.ndarray, keypoints: np.ndarray, width: np.ndarray, height: np.ndarray, source: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Clip the boxes of N people, and find those that can be used; log how many cannot.
+    """Clip the boxes of N people, and find those that can be used; log how many are skipped.
 
     The published code also uses people whose joints all have flag 0, and boxes without area. It
     skips annotations with an area of 0 (see ``complete_boxes``).
@@ -227,7 +227,7 @@ def labelled_people(keypoints: np.ndarray, source: str) -> np.ndarray:
     Warn if there are coordinates without a flag, a common mistake of conversion scripts.
 
     Raises:
-        InputError: if nobody has one; the message names the annotation file ``source``.
+        InputError: if nobody has a labelled joint; the message names the file ``source``.
     """
     is_labelled = (keypoints[..., 2] > 0).any(1)
     unflagged = np.count_nonzero(~is_labelled & keypoints.any((1, 2)))

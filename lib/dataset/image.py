@@ -62,24 +62,24 @@ def read_image(path: str, apply_exif: bool = False) -> np.ndarray:
 
 
 def image_paths(folder: str, names: Sequence[str], data_format: str) -> np.ndarray:
-    """Return the paths (M,) bytes of images as ``read_image`` takes them, UTF-8.
+    """Return the paths of images for ``read_image``, as an array (M,) of UTF-8 bytes.
 
     Args:
         data_format: ``jpg``; ``png`` replaces the names' suffix; ``zip`` reads ``folder``.zip.
 
     Raises:
-        InputError: if a name leads out of the folder.
+        InputError: if a name points outside the folder.
     """
     if data_format == "png":
         names = [str(Path(name).with_suffix(".png")) for name in names]
     for name in names:
         if name.startswith(("/", "\\")) or (".." in name and ".." in re.split(r"[/\\]", name)):
             raise InputError(
-                f"{folder}: the image name {name} leads out of this folder; "
+                f"{folder}: the image name {name} points outside this folder; "
                 "set DATASET.IMAGES to a folder that contains all images"
             )
-    place = f"{folder}.zip@" if data_format == "zip" else folder
-    return np.array([f"{place}/{name}".encode() for name in names])
+    root = f"{folder}.zip@" if data_format == "zip" else folder
+    return np.array([f"{root}/{name}".encode() for name in names])
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
@@ -125,7 +125,7 @@ def _read_member(archive: str, member: str) -> bytes:
 
 
 def _is_truncated(data: bytes) -> bool:
-    """Return True if a JPEG or PNG has no end marker. OpenCV would silently fill it with gray."""
+    """Return True if a JPEG or PNG has no end marker. OpenCV would fill the rest with gray."""
     if data[:2] == b"\xff\xd8":
         # Bytes may follow the end marker, and a thumbnail in the header has its own markers.
         return b"\xff\xd9" not in data[-32:] and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")

@@ -48,8 +48,8 @@ class EpochSampler(Sampler):
             # Four numbers, so that the seed differs from the samples' (seed, epoch, row).
             np.random.default_rng((self._seed, self.epoch, self._size, 1)).shuffle(order)
         order = order[: len(self) * self._world_size]
-        own = order[self._rank :: self._world_size][self.first :]
-        return iter([(self.epoch, int(row)) for row in own])
+        rows = order[self._rank :: self._world_size][self.first :]
+        return iter([(self.epoch, int(row)) for row in rows])
 
 
 def train_loader(

@@ -27,7 +27,7 @@ _CHROMINANCE_TABLE = f"""
 class Photometric:
     """Random photometric augmentation of uint8 RGB images (N, 3, H, W).
 
-    Each argument is the probability with which an image is changed.
+    Each argument is the probability that an image is changed in this way.
 
     Args:
         color: jitter exposure, contrast, gamma, white balance, saturation and hue.
@@ -50,8 +50,8 @@ class Photometric:
         """Return augmented copies of ``images``, reproducible for a given ``seed`` and device."""
         if not any(getattr(self, field.name) for field in fields(self)):
             return images
-        # Draw on the host everything but the noise, because random decisions on a GPU would
-        # synchronize with it.
+        # Draw everything but the noise on the host: it would have to wait for random numbers from
+        # a GPU before it could decide what to do.
         rng = np.random.default_rng(seed)
         device_rng = torch.Generator(images.device).manual_seed(int(rng.integers(2**62)))
         changed = images.float()
@@ -78,7 +78,7 @@ def photometric_of(cfg: CfgNode) -> Photometric:
 
 
 def _column(values: np.ndarray, like: Tensor) -> Tensor:
-    """One value for each image, shaped (N, 1, 1, 1)."""
+    """Return one value per image, shaped (N, 1, 1, 1)."""
     return torch.from_numpy(values.astype(np.float32)).to(like.device).view(-1, 1, 1, 1)
 
 
@@ -106,8 +106,8 @@ def _hue_saturation(angle: float, saturation: float) -> np.ndarray:
     # Rotation about the gray axis, by Rodrigues' formula.
     axis = np.full(3, 1 / math.sqrt(3))
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    turn = np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
-    return gray + saturation * turn @ (np.eye(3) - gray)
+    rotation = np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
+    return gray + saturation * rotation @ (np.eye(3) - gray)
 
 
 def _gray(images: Tensor, _: np.random.Generator, __: torch.Generator) -> Tensor:

@@ -38,10 +38,10 @@ class Region:
 
 @dataclass(frozen=True)
 class Scenes:
-    """What is annotated in the M images of a file.
+    """The annotations of the M images of a file.
 
     people: annotations of labelled people, in file order.
-    unlabelled: regions of each image.
+    unlabelled: regions without labels, for each image.
     is_annotated: (M,), True for images with any annotation.
     """
 
@@ -58,10 +58,10 @@ def read_scenes(
     source: str,
     uses_boxes: bool,
 ) -> Scenes:
-    """Sort the annotations of ``categories``.
+    """Divide the annotations of ``categories`` into labelled people and unlabelled regions.
 
-    As in HigherHRNet's code, people who are no crowd or have keypoints are labelled, and crowds and
-    people without keypoints are unlabelled regions.
+    As in HigherHRNet's code, annotations that are no crowd or have keypoints are labelled people,
+    and crowds and annotations without keypoints are unlabelled regions. Some are both.
 
     Args:
         joints: number of keypoints.
@@ -71,14 +71,14 @@ def read_scenes(
     Raises:
         InputError: if an annotation has a wrong number of keypoints, or an unknown image.
     """
-    wanted = [(n, a) for n, a in enumerate(annotations) if a.category_id in categories]
-    ids = np.array([a.image_id for _, a in wanted], np.int64)
+    selected = [(n, a) for n, a in enumerate(annotations) if a.category_id in categories]
+    ids = np.array([a.image_id for _, a in selected], np.int64)
     rows = images.rows(ids, source) if len(ids) else ids
     people: list[SceneAnnotation] = []
     unlabelled: list[list[Region]] = [[] for _ in images.ids]
     is_annotated = np.zeros(len(images.ids), bool)
     is_annotated[rows] = True
-    for row, (number, annotation) in zip(rows, wanted, strict=True):
+    for row, (number, annotation) in zip(rows, selected, strict=True):
         count = annotation.num_keypoints
         if count is None:
             count = sum(flag > 0 for flag in annotation.keypoints[2::3])
@@ -120,7 +120,7 @@ def _decode(content: Any, height: int, width: int, source: str) -> np.ndarray:
     else:
         raise InputError(
             f"{source}: a segmentation is neither a list of polygons nor a run-length encoding of "
-            f"the size [{height}, {width}]"
+            f"size [{height}, {width}]"
         )
     return coco_mask.decode(encoded)
 

@@ -13,7 +13,7 @@ class Table:
 
     image: (N,) int32, row in ``paths`` and ``image_ids``.
     center: (N, 2) float32, center of the padded box in pixels.
-    scale: (N, 2) float32, width and height of the padded box / 200 pixels.
+    scale: (N, 2) float32, width and height of the padded box, in units of 200 pixels.
     size: (N, 2) float32, width and height of the box before padding, in pixels.
     joints: (N, K, 2) float32, in image pixels.
     visible: (N, K) float32, 1 where the joint is annotated.
@@ -53,7 +53,7 @@ class Table:
 
 
 def is_well_centered(table: Table) -> np.ndarray:
-    """Return a mask (N,), True for people whose visible joints are centered in their box.
+    """Return a mask (N,), True for people whose visible joints are centered in the box.
 
     This is the filter of DATASET.SELECT_DATA. The mean of the joints must be near the center of the
     box; the limit is tighter if more joints are visible. Source: ``select_data`` in

@@ -25,8 +25,8 @@ class Augmentation:
     """Geometric augmentation, as set by DATASET.*.
 
     The distributions are those of lib/dataset/JointsDataset.py in the HRNet repository.
-    ``shift_probability`` is from mmpose: the share of boxes that are shifted, by up to a fifth of
-    their size.
+    ``shift_probability``, from mmpose, is the fraction of boxes that are shifted, by up to a fifth
+    of their size.
     """
 
     flip: bool = True
@@ -39,7 +39,7 @@ class Augmentation:
 
 @dataclass
 class View:
-    """A rotated box (degrees), in the original or the mirrored image."""
+    """A box, rotated by ``rotation`` degrees, in the original or the mirrored image."""
 
     center: np.ndarray
     scale: np.ndarray
@@ -55,8 +55,8 @@ class TopDownDataset(Dataset):
         image: uint8 (3, H, W), RGB.
         joints: float32 (K, 2), x, y in crop pixels; 0 if not annotated.
         visible: float32 (K,), 1 if the joint is annotated.
-        center, scale: float32 (2,), the cropped box: its centre in pixels, and its size in pixels
-            / 200. In a mirrored sample, they refer to the mirrored image.
+        center, scale: float32 (2,), the cropped box: its center in pixels, and its size in units
+            of 200 pixels. In a mirrored sample, they refer to the mirrored image.
         rotation: float32, degrees.
         box: float32 (4,), annotated or detected x, y, width, height in image pixels.
         score: float32, detection score.
@@ -115,10 +115,10 @@ class TopDownDataset(Dataset):
             joints, visible = mirror_joints(joints, visible, width, self.skeleton.flip_pairs)
             image_matrix = mirror_matrix(matrix, width)
         is_visible = visible > 0
-        moved = np.where(is_visible[:, None], transform_points(joints, matrix), 0)
+        crop_joints = np.where(is_visible[:, None], transform_points(joints, matrix), 0)
         return {
             "image": torch.from_numpy(crop_image(image, image_matrix, self.crop.size)),
-            "joints": torch.from_numpy(moved.astype(np.float32)),
+            "joints": torch.from_numpy(crop_joints.astype(np.float32)),
             "visible": torch.from_numpy(is_visible.astype(np.float32)),
             "center": torch.from_numpy(np.array(view.center, np.float32)),
             "scale": torch.from_numpy(np.array(view.scale, np.float32)),
@@ -149,7 +149,7 @@ class TopDownDataset(Dataset):
         center, scale = view.center, view.scale
         has_enough_joints = visible.sum() > settings.half_body_joints
         if has_enough_joints and rng.random() < settings.half_body_probability:
-            # As in the published code, normal and not uniform: the upper body is chosen in 69 %.
+            # As in the published code, a normal sample, not a uniform one: true in 69 % of cases.
             prefers_upper = rng.standard_normal() < 0.5
             upper_body, aspect_ratio = self.skeleton.upper_body, self.crop.aspect_ratio
             half = half_body_box(joints, visible, upper_body, prefers_upper, aspect_ratio)

@@ -1,6 +1,6 @@
 """Body proportions and forward kinematics: the 3D joints of a person in a given pose.
 
-Body frame: origin at the pelvis, x to the PERSON's left, y up, z forward. The unit is the standing
+Body frame: origin at the pelvis, x to the person's left, y up, z forward. The unit is the standing
 height of an adult.
 """
 
@@ -27,8 +27,9 @@ HEAD_POINTS = {
 }
 
 # Annotators of photographs mark shoulders and hips closer to the outline of the body than the
-# centers of these joints. OUTWARD is how far outward and up, in half widths of the shoulders or
-# hips. It comes from the median errors, on 60 photographs, of a network trained on the centers.
+# centers of these joints. OUTWARD is how far outward and up they mark them, in half widths of the
+# shoulders or hips. It comes from the median errors, on 60 photographs, of a network trained on
+# the centers.
 OUTWARD = {"shoulder": (0.15, 0.1), "hip": (0.5, -0.1)}
 
 
@@ -71,7 +72,7 @@ def sample_proportions(rng: np.random.Generator) -> Proportions:
     stature = {"man": 1.0, "woman": 0.94, "child": rng.uniform(0.62, 0.82)}[kind]
     legs = vary({"man": 1.0, "woman": 1.01, "child": 0.95}[kind], 0.04) * stature
     arms = vary({"man": 1.0, "woman": 0.97, "child": 0.94}[kind], 0.04) * stature
-    heavy = float(np.clip(rng.gamma(4.0, 0.25), 0.4, 2.4))  # 1: average weight
+    weight = float(np.clip(rng.gamma(4.0, 0.25), 0.4, 2.4))  # 1 is average
     return Proportions(
         kind=kind,
         head=vary({"man": 0.138, "woman": 0.134, "child": 0.128}[kind], 0.04),
@@ -84,8 +85,8 @@ def sample_proportions(rng: np.random.Generator) -> Proportions:
         thigh=vary(0.245) * legs,
         shin=vary(0.240) * legs,
         foot=vary(0.145) * stature,
-        girth=(0.86 + 0.16 * heavy) * stature,
-        belly=max(0.0, heavy - 1.1) * 0.03,
+        girth=(0.86 + 0.16 * weight) * stature,
+        belly=max(0.0, weight - 1.1) * 0.03,
     )
 
 
@@ -167,7 +168,7 @@ def _inverse_kinematics(arm: Arm, upper: float, lower: float) -> tuple[np.ndarra
     """Return elbow and wrist, (3,) relative to the shoulder, of an arm that reaches `arm.reach`."""
     wrist = np.array(arm.reach) * (upper + lower)
     distance = np.linalg.norm(wrist)
-    # 0.45: an elbow flexes to about 150 degrees.
+    # The lower limit is that of an elbow flexed by about 150 degrees.
     reach = np.clip(distance, 0.45 * max(upper, lower), 0.995 * (upper + lower))
     axis = wrist / distance
     pole = np.array(arm.pole) - np.dot(arm.pole, axis) * axis

@@ -1,4 +1,4 @@
-"""Bags, hand-held objects and seats. They occlude, but are not part of a person's mask."""
+"""Bags, hand-held objects and seats. They occlude people, but are not part of their masks."""
 
 import numpy as np
 
@@ -97,7 +97,7 @@ def seat(rng: Rng, body: Proportions, skeleton: Skeleton3D) -> Part:
     else:
         tops = [center + s * across + z * depth for s in (-1, 1) for z in (-0.14, 0.12)]
         rows += [cone(top, top + floor, 0.012, 0.01) for top in tops]
-    if rng.random() < 0.5:  # a back
+    if rng.random() < 0.5:  # a backrest
         height = rng.uniform(0.12, 0.32)
         for x in np.linspace(-1, 1, int(rng.integers(2, 7))):
             low, high = (

@@ -261,9 +261,10 @@ def _flags(person: Person, layer: Layer, owner: np.ndarray, number: int) -> np.n
     for i in np.flatnonzero(flags == 1):
         # COCO's annotators hardly ever guess occluded facial landmarks. They guess joints behind
         # the person's own body more often than joints behind something else.
-        own = owner[round(y[i]), round(x[i])] == number
-        near = visible[_NEIGHBOURS[i]]
-        if i < NUM_FACE_JOINTS or not (near.any() if own else near.all()):
+        is_self_occluded = owner[round(y[i]), round(x[i])] == number
+        neighbors = visible[_NEIGHBORS[i]]
+        is_guessed = neighbors.any() if is_self_occluded else neighbors.all()
+        if i < NUM_FACE_JOINTS or not is_guessed:
             flags[i] = 0
     return flags
 
@@ -275,12 +276,12 @@ def _is_visible(person: Person, i: int, layer: Layer, owner: np.ndarray, number:
     left, right = np.clip((round(x) - 1 - layer.x, round(x) + 2 - layer.x), 0, w)
     top, bottom = np.clip((round(y) - 1 - layer.y, round(y) + 2 - layer.y), 0, h)
     depth = layer.depth[top:bottom, left:right]
-    mine = owner[layer.y :, layer.x :][top:bottom, left:right] == number
-    return bool((mine & (np.abs(depth - z) <= person.surface_depth[i] + 0.5)).any())
+    is_person = owner[layer.y :, layer.x :][top:bottom, left:right] == number
+    return bool((is_person & (np.abs(depth - z) <= person.surface_depth[i] + 0.5)).any())
 
 
 # For each joint, the body joints connected to it by a limb.
-_NEIGHBOURS = [
+_NEIGHBORS = [
     [a + b - 2 - i for a, b in LIMBS if i + 1 in (a, b) and a + b - 2 - i >= NUM_FACE_JOINTS]
     for i in range(len(JOINTS))
 ]

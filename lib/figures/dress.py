@@ -31,25 +31,25 @@ SURFACE_DEPTH = {
 class Outfit:
     """The clothes of one person.
 
-    Sleeve lengths are fractions of the upper arm; values above 1 continue on the forearm. Likewise
-    lengths of bottoms and coats are fractions of the thigh, and continue on the shin.
+    Sleeve lengths are fractions of the upper arm; values above 1 continue on the forearm. Lengths
+    of bottoms and coats are fractions of the thigh, and values above 1 continue on the shin.
     """
 
     top: str  # shirt, jacket or bare
     sleeve: float
     bottom: str  # trousers, shorts or skirt
     leg: float  # length of the bottom
-    loose: float
+    loose: float  # width relative to the body, above 1
     flare: float  # width of trousers at the ankle and of cuffs: 0 narrow, 1 wide
     coat: float  # length of a coat below the hips
-    hair: str  # short, bald, long, bob, tail or bun
-    hat: str  # "", cap, beanie, helmet or brim
+    hair: str  # short, bald, long, bob, tail (ponytail) or bun
+    hat: str  # "", cap, beanie, helmet or brim (a hat with a wide brim)
     bag: str  # "", backpack or shoulder
     held: str  # object in one hand: "", ball, stick or bag
 
 
 def sample_outfit(rng: Rng, kind: str) -> Outfit:
-    """Draw random clothes, hair and carried objects for a man, woman or child."""
+    """Sample random clothes, hair and carried objects for a man, woman or child."""
     female = kind == "woman" or (kind == "child" and rng.random() < 0.5)
     shares = [0.72, 0.28, 0.0] if female else [0.66, 0.26, 0.08]
     top = str(rng.choice(["shirt", "jacket", "bare"], p=shares))

@@ -38,7 +38,7 @@ DECAL = (-0.13, 0.13, -0.19, 0.12)
 
 
 def sample_color(rng: Rng, basic_probability: float = 0.4) -> np.ndarray:
-    """Sample a color of cloth, with this probability a black, gray, white, navy, beige or brown."""
+    """Sample a color of cloth, with `basic_probability` a basic one such as black or navy."""
     if rng.random() < basic_probability:
         basics = (
             (35, 35, 38),
@@ -104,7 +104,7 @@ def plain(rng: Rng, color: np.ndarray, rough: float, stretch: float = 1.0) -> Pa
 
 
 def cloth(rng: Rng, color: np.ndarray, pattern_probability: float) -> Paint:
-    """Create cloth with folds; with this probability patterned in a second color."""
+    """Create a cloth with folds and, with `pattern_probability`, a pattern in a second color."""
     base = plain(rng, color, rng.uniform(0.06, 0.22))
     if rng.random() >= pattern_probability:
         return base
@@ -140,7 +140,7 @@ def cloth(rng: Rng, color: np.ndarray, pattern_probability: float) -> Paint:
 
 
 def trunk(rng: Rng, top: Paint, skin: np.ndarray) -> Paint:
-    """Create the body of a shirt or jacket, with decals on front and back."""
+    """Create a paint for the body of a shirt or jacket, with decals on front and back."""
     front, back = front_decal(rng, skin), back_decal(rng)
 
     def paint(points: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -153,7 +153,7 @@ def trunk(rng: Rng, top: Paint, skin: np.ndarray) -> Paint:
 
 
 def open_coat(outer: Paint, inner: Paint, half_width: float) -> Paint:
-    """Create a coat that is open in front; `inner` is visible in a strip of `2 * half_width`."""
+    """Create a paint for an open coat; `inner` shows in a strip of `2 * half_width` in front."""
 
     def paint(points: np.ndarray, normal: np.ndarray) -> np.ndarray:
         is_open = (np.abs(points[:, 0]) < half_width) & (normal[:, 2] > 0.3)
@@ -163,7 +163,7 @@ def open_coat(outer: Paint, inner: Paint, half_width: float) -> Paint:
 
 
 def bare_trunk(rng: Rng, skin: np.ndarray) -> Paint:
-    """Create a bare trunk: nipples and navel in front, spine and shoulder blades on the back."""
+    """Create a paint for a bare trunk, with nipples, navel, spine and shoulder blades."""
     base = plain(rng, skin, 0.05)
     dark = np.asarray(skin, np.float32) * (0.68, 0.55, 0.5)
 
@@ -193,16 +193,16 @@ def _apply_decal(
     h, w = decal.shape[:2]
     u = ((points[:, 0] - x0) * (w / (x1 - x0))).astype(np.int32)
     v = ((y1 - points[:, 1]) * (h / (y1 - y0))).astype(np.int32)
-    on = np.flatnonzero(facing & (u >= 0) & (u < w) & (v >= 0) & (v < h))
-    ink = decal[v[on], u[on]].astype(np.float32)
-    opaque = ink[:, 3:] / 255
-    color[on] += opaque * (ink[:, :3] - color[on])
+    inside = np.flatnonzero(facing & (u >= 0) & (u < w) & (v >= 0) & (v < h))
+    ink = decal[v[inside], u[inside]].astype(np.float32)
+    alpha = ink[:, 3:] / 255
+    color[inside] += alpha * (ink[:, :3] - color[inside])
 
 
 def front_decal(rng: Rng, skin: np.ndarray) -> np.ndarray:
     """Paint a decal for the front of a top, uint8 (80, 68, 4).
 
-    It has a neckline, perhaps a pocket, and one random style.
+    It has a neckline, sometimes a pocket, and a random style, such as buttons or a tie.
     """
     decal = np.zeros((80, 68, 4), np.uint8)
     ink = _opaque(sample_color(rng, 0.5))
@@ -277,7 +277,7 @@ def _opaque(color: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def face(rng: Rng, skin: np.ndarray, hair: np.ndarray) -> Paint:
-    """Create a face: eyes, brows, mouth, perhaps a beard or glasses. Points are in head lengths."""
+    """Create a paint for a face, perhaps with a beard or glasses. Points are in head lengths."""
     base = plain(rng, skin, 0.03)
     skin = np.asarray(skin, np.float32)
     brow, lips = 0.7 * hair + 0.1 * skin, skin * rng.uniform((0.75, 0.4, 0.42), (0.92, 0.6, 0.6))
@@ -311,7 +311,7 @@ def face(rng: Rng, skin: np.ndarray, hair: np.ndarray) -> Paint:
 
 
 def socks(rng: Rng, bare_skin: Paint) -> Paint:
-    """Create a shin, bare or with a sock of random height; the origin is the ankle."""
+    """Create a paint for a shin, bare or with a sock of random height; the origin is the ankle."""
     height = float(rng.choice([-1.0, 0.04, 0.08, 0.19], p=[0.35, 0.3, 0.2, 0.15]))
     sock = plain(rng, sample_color(rng, 0.7), 0.06)
 
@@ -323,7 +323,7 @@ def socks(rng: Rng, bare_skin: Paint) -> Paint:
 
 
 def shoe(rng: Rng) -> Paint:
-    """Create a shoe with a sole, a toe cap and perhaps laces."""
+    """Create a paint for a shoe with a sole, a toe cap and, in some cases, laces."""
     upper = plain(rng, sample_color(rng, 0.6), 0.06)
     sole = np.asarray(sample_color(rng, 0.9), np.float32)
     trim = np.asarray(sample_color(rng, 0.6), np.float32)

@@ -55,12 +55,12 @@ class BodyPose:
 
 
 def _arm(rng: Rng, *angles: tuple[float, float] | float) -> Arm:
-    """Draw an arm from its angles, each a range (low, high) or a fixed value."""
+    """Sample an arm from its angles, each a range (low, high) or a fixed value."""
     return Arm(*(rng.uniform(*a) if isinstance(a, tuple) else a for a in angles))
 
 
 def _leg(rng: Rng, *angles: tuple[float, float] | float) -> Leg:
-    """Draw a leg from its angles, each a range (low, high) or a fixed value."""
+    """Sample a leg from its angles, each a range (low, high) or a fixed value."""
     return Leg(*(rng.uniform(*a) if isinstance(a, tuple) else a for a in angles))
 
 
@@ -74,7 +74,7 @@ def _reach(rng: Rng, point: tuple[float, float, float], pole=(0.6, -0.5, -0.6), 
 
 
 def _busy_arm(rng: Rng) -> Arm:
-    """Draw an arm pose for any standing or sitting body."""
+    """Sample one of several arm poses that suit a standing or sitting person."""
     choices = [
         lambda: _relaxed_arm(rng),
         lambda: _arm(rng, (20, 60), (0, 20), (10, 50), (60, 120)),
@@ -134,8 +134,10 @@ def _arms_wide(rng: Rng) -> BodyPose:
 
 
 def _stride(rng: Rng, front: tuple, back: tuple, swing: tuple, elbow: tuple) -> BodyPose:
-    """Draw a pose with one leg forward and the arms swinging opposite; arguments are ranges (low,
-    high)."""
+    """Sample a pose with one leg forward and the arms swinging opposite.
+
+    Arguments are ranges (low, high).
+    """
     legs = [
         _leg(rng, front[0], (0, 6), (-12, 4), front[1]),
         _leg(rng, back[0], (0, 6), (-12, 4), back[1], 15),
@@ -237,7 +239,7 @@ def _kicking(rng: Rng) -> BodyPose:
 
 
 def _swinging(rng: Rng) -> BodyPose:
-    """Tennis, throwing, batting: a lunge, a twisted trunk, one arm extended."""
+    """Sample a swing, as in tennis or throwing: a lunge, a twisted trunk, one arm extended."""
     legs = [
         _leg(rng, (15, 65), (8, 28), -15, (15, 70)),
         _leg(rng, (-25, 10), (5, 25), -15, (5, 45), 15),
@@ -253,7 +255,7 @@ def _swinging(rng: Rng) -> BodyPose:
 
 
 def _riding(rng: Rng) -> BodyPose:
-    """Skiing, skating, surfing: knees bent, arms out for balance."""
+    """Sample a balanced stance, as in skiing or surfing: knees bent, arms out."""
     bend = rng.uniform(25, 70)
     legs = [
         Leg(bend + rng.uniform(-8, 8), rng.uniform(4, 25), -5, bend + rng.uniform(0, 25), -12)
@@ -297,7 +299,7 @@ FAMILIES: dict[str, tuple[float, Callable[[Rng], BodyPose]]] = {
 
 
 def sample_pose(rng: Rng, family: str | None = None) -> BodyPose:
-    """Draw a pose of `family` (a key of `FAMILIES`), or of a random family."""
+    """Sample a pose of `family` (a key of `FAMILIES`), or of a random family."""
     if family is None:
         weights = np.array([weight for weight, _ in FAMILIES.values()], dtype=float)
         family = list(FAMILIES)[rng.choice(len(weights), p=weights / weights.sum())]

@@ -124,9 +124,9 @@ def render(
     x1, y1 = np.minimum(np.ceil(high).astype(int) + 2, size)
     if x1 - x0 < 2 or y1 - y0 < 2:
         return None
-    fine = 2
-    camera = camera.zoom(fine, (float(x0), float(y0)))
-    shape = ((y1 - y0) * fine, (x1 - x0) * fine)
+    oversampling = 2
+    camera = camera.zoom(oversampling, (float(x0), float(y0)))
+    shape = ((y1 - y0) * oversampling, (x1 - x0) * oversampling)
     color, hit, body, depth = _draw(parts, cones, camera, light, shape)
     size_out = (x1 - x0, y1 - y0)
     alpha = cv2.resize(hit, size_out, interpolation=cv2.INTER_AREA)
@@ -135,15 +135,15 @@ def render(
     color = cv2.resize(color, size_out, interpolation=cv2.INTER_AREA)
     body_mask = cv2.resize(body, size_out, interpolation=cv2.INTER_AREA) >= 0.5
     depth = np.minimum(depth[::2], depth[1::2])
-    depth = np.minimum(depth[:, ::2], depth[:, 1::2]) / fine
+    depth = np.minimum(depth[:, ::2], depth[:, 1::2]) / oversampling
     return Layer(int(x0), int(y0), color, alpha, body_mask, depth)
 
 
 def _draw(
     parts: list[Part], cones: np.ndarray, camera: Camera, light: "Light", shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return color (h, w, 3), hit (h, w), body (h, w) and depth (h, w), all float32, at the fine
-    resolution. `hit` and `body` are 0 or 1."""
+    """Return color (h, w, 3), hit (h, w), body (h, w) and depth (h, w), all float32, at the
+    resolution of `camera`. `hit` and `body` are 0 or 1."""
     a, scale_a = camera.project(cones[:, 0:3])
     b, scale_b = camera.project(cones[:, 3:6])
     sizes = np.column_stack([cones[:, 6] * scale_a, cones[:, 7] * scale_b])
@@ -193,7 +193,8 @@ def cast_rays(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Intersect parallel rays, one per pixel, with round cones.
 
-    At t along its axis m(t) a cone is a sphere. The ray through p meets it at the depth z(t) =
+    At each point m(t) of its axis, a cone is a sphere of radius r(t). The ray through p meets it at
+    the depth z(t) =
     az + t dz - sqrt(f(t)), where f(t) = r(t)^2 - |p - m(t)|^2 = qc + 2 qb t + qa t^2. z is convex
     for f > 0, so the nearest surface is where dz sqrt(f) = qa t + qb, with t clamped to the
     segment.
@@ -222,19 +223,19 @@ def cast_rays(
         ra, dr = float(radii[k, 0]), float(radii[k, 1] - radii[k, 0])
         qx = np.arange(x0, x1, dtype=np.float32) - np.float32(a[k, 0])
         qy = (np.arange(y0, y1, dtype=np.float32) - np.float32(a[k, 1]))[:, None]
-        # Not 0, as it would be for a cone seen end-on.
+        # Limited, because it would be 0 for a cone seen end-on.
         qa = min(dr * dr - dx * dx - dy * dy, -1e-2)
         qb = (qx * dx + ra * dr) + qy * dy
         qc = (ra * ra - qx * qx) - qy * qy
         inside = np.maximum(qb * qb - qa * qc, 0)
-        free = (dz * np.sqrt(inside / (dz * dz - qa)) - qb) / qa
-        t = free.clip(0, 1)
+        unclamped = (dz * np.sqrt(inside / (dz * dz - qa)) - qb) / qa
+        t = unclamped.clip(0, 1)
         f = qc + t * (2 * qb + qa * t)
         z = np.float32(a[k, 2]) + t * dz - np.sqrt(np.maximum(f, 0))
         window = (slice(y0, y1), slice(x0, x1))
         nearer = (f > 0) & (z < depth[window])
         if is_open[k]:
-            nearer &= free < 1
+            nearer &= unclamped < 1
         np.copyto(depth[window], z, where=nearer)
         np.copyto(along[window], t, where=nearer)
         np.copyto(which[window], k, where=nearer)
@@ -259,7 +260,7 @@ class Light:
 
 
 def sample_light(rng: np.random.Generator) -> Light:
-    """Draw a light: soft or hard, warm or cold, from above and mostly from the camera's side."""
+    """Sample a light: soft or hard, warm or cold, from above and mostly from the camera's side."""
     direction = np.array([rng.uniform(-1, 1), rng.uniform(-1.2, 0.1), rng.uniform(-1, 0.25)])
     direction /= np.linalg.norm(direction)
     hard = rng.uniform(0.15, 0.75)

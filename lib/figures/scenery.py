@@ -23,13 +23,15 @@ SIZE_SHARES = (0.2, 0.1, 0.16, 0.1, 0.14, 0.08, 0.1, 0.06, 0.06)
 
 
 def sample_size(rng: Rng) -> tuple[int, int]:
-    """Draw an image size (width, height)."""
+    """Sample an image size (width, height)."""
     return SIZES[rng.choice(len(SIZES), p=SIZE_SHARES)]
 
 
 def background(rng: Rng, size: tuple[int, int], light: Light) -> np.ndarray:
-    """Draw a background, float32 (H, W, 3): outdoors, indoors, a texture or a studio; the first
-    three with clutter, perhaps out of focus."""
+    """Draw a background, float32 (H, W, 3): outdoors, indoors, a texture or a studio.
+
+    It may contain clutter, which is rare in a studio, and may be out of focus.
+    """
     scene = [_outdoors, _indoors, _texture, _studio][rng.choice(4, p=[0.38, 0.3, 0.16, 0.16])]
     image = np.ascontiguousarray(scene(rng, size))
     if scene is _studio and rng.random() < 0.75:
@@ -54,7 +56,7 @@ def blend(image: np.ndarray, layer: Layer) -> None:
 
 
 def _noise(rng: Rng, size: tuple[int, int], zoom: float) -> np.ndarray:
-    """Draw noise, float32 (H, W), about -1 to 1: a random part of the noise tile, enlarged by
+    """Sample noise, float32 (H, W), about -1 to 1: a random part of the noise tile, enlarged by
     `zoom`."""
     w, h = size
     rolled = np.roll(noise_tile(), tuple(rng.integers(0, 256, 2)), (0, 1))

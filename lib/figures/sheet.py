@@ -12,7 +12,7 @@ GREEN, RED, YELLOW, WHITE = (0, 255, 0), (255, 40, 40), (255, 255, 0), (255, 255
 def contact_sheet(
     seed: int, split: str = "train", people: int = 24, columns: int = 8, start: int = 0
 ) -> np.ndarray:
-    """Draw crops of the first annotated people from image `start` on; uint8 RGB.
+    """Draw crops of the first `people` annotated people, beginning with image `start`; uint8 RGB.
 
     Each row is shown twice, without and with joints. Green is the person's left, red the right,
     yellow the nose. Filled joints are visible (2), rings are occluded (1).
@@ -22,8 +22,8 @@ def contact_sheet(
     while len(bare) < people:
         image, annotations = draw_scene(seed, split, index)
         for annotation in annotations[: people - len(bare)]:
-            for tiles, joints in ((bare, False), (drawn, True)):
-                tiles.append(_tile(image, annotation, joints))
+            for tiles, has_joints in ((bare, False), (drawn, True)):
+                tiles.append(_tile(image, annotation, has_joints))
         index += 1
     rows = []
     for first in range(0, people, columns):
@@ -35,14 +35,14 @@ def contact_sheet(
     return np.vstack(rows)
 
 
-def _tile(image: np.ndarray, annotation: dict, joints: bool) -> np.ndarray:
+def _tile(image: np.ndarray, annotation: dict, has_joints: bool) -> np.ndarray:
     """Crop the person and some margin to a tile, uint8 (h, w, 3)."""
     x, y, w, h = annotation["bbox"]
     zoom = min(TILE[0] / (1.25 * w), TILE[1] / (1.25 * h))
     shift = np.array(TILE) / 2 - zoom * np.array([x + w / 2, y + h / 2])
     matrix = np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]])
     tile = cv2.warpAffine(image, matrix, TILE, flags=cv2.INTER_LINEAR)
-    if not joints:
+    if not has_joints:
         return tile
     keypoints = np.array(annotation["keypoints"]).reshape(-1, 3)
     points = [tuple(int(v) for v in np.round(zoom * xy + shift)) for xy in keypoints[:, :2]]

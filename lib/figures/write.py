@@ -29,7 +29,7 @@ def write_figures(
     quality: int = 90,
     progress: Progress | None = None,
 ) -> None:
-    """Write `figures` to `root`, unless it exists.
+    """Write `figures` to `root`, unless it is already there.
 
     The files are images/<split>/<000000000001>.jpg and annotations/person_keypoints_<split>.json.
     The annotations are written last and atomically, so an interrupted run never looks complete. The

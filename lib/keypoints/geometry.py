@@ -1,4 +1,4 @@
-"""Geometry of boxes and crops: transforms to crop pixels, mirroring, and back to the image.
+"""Geometry of boxes and crops: transforms to crop pixels and back, and mirroring.
 
 A crop of ``size`` (width, height) pixels shows a box with the center ``center`` (image pixels) and
 the size ``scale`` * 200 pixels, rotated by ``rotation`` degrees. As in HRNet, only the width of
@@ -26,7 +26,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Crop:
-    """The crop settings of an experiment: ``size`` (width, height) in pixels, and UDP or not."""
+    """Crop of an experiment: ``size`` (width, height) in pixels, and whether it uses UDP."""
 
     size: tuple[int, int]
     is_udp: bool = False
@@ -48,7 +48,7 @@ class Crop:
 
 
 def is_valid_box(boxes: np.ndarray) -> np.ndarray:
-    """Return flags (N,) of the boxes (N, 4) x, y, width, height that are finite and not empty."""
+    """Return a mask (N,), True for boxes (N, 4) that are finite and have an area."""
     return (np.abs(boxes) < 1e6).all(1) & (boxes[:, 2:] > 0).all(1)
 
 
@@ -177,13 +177,13 @@ def to_image(
     """
     extents = [side - is_udp for side in size]
     # One axis at a time: a tensor of Python numbers would be copied to the GPU on every call.
-    moved = []
+    coords = []
     for axis in (0, 1):
         box, extent = (axis, extents[axis]) if is_udp else (0, extents[0])
         zoom = scale[:, box, None] * (PIXEL_STD / extent)
         offset = keypoints[..., axis] - extents[axis] * 0.5
-        moved.append(offset * zoom + center[:, axis, None])
-    return torch.stack(moved, dim=-1)
+        coords.append(offset * zoom + center[:, axis, None])
+    return torch.stack(coords, dim=-1)
 
 
 def normalize(images: torch.Tensor, is_rgb: bool = True) -> torch.Tensor:

@@ -51,16 +51,16 @@ class Poses:
     @classmethod
     def empty(cls, joints: int) -> "Poses":
         """Return a ``Poses`` without people, for ``joints`` keypoints."""
-        flat = np.zeros(0, np.float32)
-        none = np.zeros(0, np.int64)
+        floats = np.zeros(0, np.float32)
+        ints = np.zeros(0, np.int64)
         return cls(
-            image=none,
+            image=ints,
             keypoints=np.zeros((0, joints, 2), np.float32),
             scores=np.zeros((0, joints), np.float32),
-            score=flat,
+            score=floats,
             box=np.zeros((0, 4), np.float32),
-            box_score=flat,
-            row=none,
+            box_score=floats,
+            row=ints,
         )
 
     @classmethod

@@ -20,10 +20,10 @@ LAYOUT = (
 
 def box_iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Return the IoU (N,) of a box (4,) x, y, width, height with boxes (N, 4)."""
-    first = np.maximum(box[:2], boxes[:, :2])
-    last = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])
-    shared = np.prod(np.maximum(last - first, 0), axis=1)
-    return shared / (box[2] * box[3] + boxes[:, 2] * boxes[:, 3] - shared)
+    top_left = np.maximum(box[:2], boxes[:, :2])
+    bottom_right = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])
+    intersection = np.prod(np.maximum(bottom_right - top_left, 0), axis=1)
+    return intersection / (box[2] * box[3] + boxes[:, 2] * boxes[:, 3] - intersection)
 
 
 class SuffixMap(Generic[T]):

@@ -47,11 +47,11 @@ def build_detector(
             the path of a YAML that describes a YOLOX or RT-DETR model in an ONNX file
             (docs/demo.md).
         weights: a local file or, for torchvision, the name of published weights such as COCO_V1.
-            Empty, for torchvision: the file in models/detectors/, else torchvision's download.
-            Empty, for ONNX: the file named in the YAML.
-        threshold: boxes with a lower score are dropped. None: THRESHOLD of the YAML, 0.1 for
+            If empty, a torchvision model uses its file in models/detectors/, else torchvision's
+            download, and an ONNX detector uses the file named in the YAML.
+        threshold: boxes with a lower score are dropped. If None: THRESHOLD of the YAML, 0.1 for
             ``hrpose``, else 0.5.
-        classes: names or numbers of the classes to keep. Empty: person.
+        classes: names or numbers of the classes to keep; person if empty.
         precision: float32 or bfloat16; only for ``hrpose``.
 
     Raises:
@@ -61,8 +61,8 @@ def build_detector(
     if name == BUILT_IN:
         if weights or list(classes) not in ([], [PERSON]):
             raise InputError(
-                "--detector-weights, --detector-classes: the detector hrpose finds only people, "
-                "with its own weights"
+                "--detector-weights, --detector-classes: the detector hrpose finds only people and "
+                "has built-in weights; omit these options"
             )
         threshold = PERSON_THRESHOLD if threshold is None else threshold
         return PoseDetector(device, precision, threshold)

@@ -46,7 +46,7 @@ class KeypointResults:
     Attributes:
         skeleton: that of the annotations' category, else the one of SKELETONS with as many joints.
         has_file_names: True if the entries name their images.
-        weak: number of people left out for their score.
+        below_threshold: number of people left out because of their score.
 
     Raises:
         InputError: a file is missing or has another layout, or the joints are not known.
@@ -64,7 +64,7 @@ class KeypointResults:
         self._people: dict[str, dict] = defaultdict(lambda: defaultdict(list))
         self._names: dict[Item, str] = {}
         self.has_file_names = False
-        self.weak = joints = 0
+        self.below_threshold = joints = 0
         problems = []
         for index, value in enumerate(content):
             try:
@@ -77,7 +77,7 @@ class KeypointResults:
             self.has_file_names |= bool(entry.file_name)
             rows = self._people[name][entry.frame]  # an image is drawn even if all are left out
             if entry.score < threshold:
-                self.weak += 1
+                self.below_threshold += 1
             else:
                 rows.append(entry)
         if not joints:
@@ -103,13 +103,13 @@ class KeypointResults:
             items.append(item)
         if missing:
             report(
-                f"{folder}: {len(missing)} of the {len(self._people)} files of the results are not "
-                f"there, such as {missing[0]}"
+                f"{folder}: {len(missing)} of the {len(self._people)} files named in the results "
+                f"do not exist, such as {missing[0]}"
             )
         return items
 
     def people_of(self, frame: Frame) -> tuple[Poses, list[int]]:
-        """Return the people of a frame, and their track ids, empty if a person has none."""
+        """Return the people of a frame, and their track ids; none if a person has no id."""
         frames = self._people[self._names[frame.item]]
         entries = frames.get(frame.number if frame.rate else None)
         if not entries:
@@ -139,8 +139,8 @@ def _read_entry(value: Any, joints: int) -> _Entry:
     entry = msgspec.convert(value, _Entry)  # raises a ValueError
     count = len(entry.keypoints)
     if not count or count % 3 or (joints and count != 3 * joints):
-        wanted = 3 * joints if joints else "x, y and score of each joint"
-        raise ValueError(f"has {count} keypoint values, not {wanted}")
+        expected = 3 * joints if joints else "x, y and score of each joint"
+        raise ValueError(f"has {count} keypoint values, not {expected}")
     if not np.isfinite([*entry.keypoints, entry.score, *(entry.bbox or ())]).all():
         raise ValueError("contains NaN or Inf")
     if not entry.file_name and entry.image_id is None:

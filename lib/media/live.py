@@ -21,14 +21,14 @@ def check_windows() -> None:
     """Check that OpenCV can open a window.
 
     Raises:
-        InputError: OpenCV was built without windows, or there is no display.
+        InputError: OpenCV was built without window support, or there is no display.
     """
     if not cv2.currentUIFramework():
         raise InputError(
-            "--show: this build of OpenCV has no windows; run: pip uninstall -y "
+            "--show: this build of OpenCV cannot open windows; run: pip uninstall -y "
             "opencv-python-headless; pip install opencv-python"
         )
-    # Without a display, Qt aborts the process, so another process tries.
+    # Without a display, Qt aborts the process, so try in another one.
     code = f"import cv2; cv2.namedWindow({TITLE!r})"
     if subprocess.run([sys.executable, "-c", code], capture_output=True).returncode:
         display = os.environ.get("DISPLAY")
@@ -73,7 +73,7 @@ class Window:
 
 
 class FrameRate:
-    """Measurement of the frames per second of the last frames, from its creation on."""
+    """Measurement of the frames per second, averaged over the last ``MEASURED_FRAMES`` frames."""
 
     def __init__(self) -> None:
         self._times = deque([time.monotonic()], maxlen=MEASURED_FRAMES + 1)

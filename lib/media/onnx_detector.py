@@ -69,8 +69,8 @@ class OnnxDetector:
         if not Path(self._path).is_file():
             raise InputError(f"{self._path}: there is no such file (see docs/demo.md)")
         self._session = onnx_session(Path(self._path), device)
-        self._inputs = [one.name for one in self._session.get_inputs()]
-        self._outputs = [one.name for one in self._session.get_outputs()]
+        self._inputs = [node.name for node in self._session.get_inputs()]
+        self._outputs = [node.name for node in self._session.get_outputs()]
         shape = self._session.get_inputs()[0].shape
         self._size = settings.size or tuple(shape[:1:-1])  # (N, 3, H, W) -> (W, H)
         if len(shape) != 4 or not all(isinstance(n, int) and n > 0 for n in self._size):
@@ -171,7 +171,7 @@ class Yolox(OnnxDetector):
 class RTDetr(OnnxDetector):
     """RT-DETR, exported by its tools/export_onnx.py (lyuwenyu/RT-DETR) or by Hugging Face Optimum.
 
-    Files of the latter do not include decoding.
+    Files written by Optimum do not include decoding.
     """
 
     def __init__(self, settings: Settings, classes: Sequence[int], device: torch.device) -> None:

@@ -27,7 +27,7 @@ class PeopleDrawer:
         scores: draw the score of each joint.
         boxes: draw the box of each person, not only of tracked ones.
         color_by: ``side`` for the colors of ``side_colors``, or ``person`` for one color each.
-        rate: draw the frames per second that it measures.
+        rate: measures the frames per second, which are drawn as well; None to omit.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class PeopleDrawer:
 
 
 class PictureWriter:
-    """Writer of images and videos, named as the inputs, to ``folder``.
+    """Writer of images and videos to ``folder``, named like the inputs.
 
     ``close`` finishes the current video.
     """
@@ -108,7 +108,7 @@ class PictureWriter:
 
 
 class Pictures:
-    """Output of frames with drawn people: to files, to a window, to both or to none.
+    """Output of frames with drawn people: to files, to a window, to both or to neither.
 
     Args:
         report: called with a message for each picture or video that cannot be written.
@@ -195,7 +195,7 @@ class ResultsWriter:
 class TableWriter:
     """Writer of people to a CSV table with the columns of HRNet's demo/inference.py.
 
-    A row is one person: ``frame``, then x and y of each joint as integers. That code forgets the
+    A row is one person: ``frame``, then x and y of each joint as integers. That code omits the
     frame number and writes all people of a frame in one row. The columns ``file_name`` and
     ``track_id`` at the end are additions.
     """

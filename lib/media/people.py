@@ -12,8 +12,9 @@ from lib.media.boxes import BoxFile
 from lib.media.ground_truth import GroundTruth
 from lib.media.pipeline import batches, run_pipeline
 from lib.media.video import IMAGE, Frame, Item, Report, numeric_names
+from lib.utils.logs import counted
 
-# A batch ends early at this size of its frames; about seven batches are in memory at a time.
+# A batch ends early when its frames reach this size; about seven batches are in memory at a time.
 BATCH_BYTES = 1 << 26
 
 # Returns for each frame the boxes (N, 4), or None for the whole image, and their scores (N,).
@@ -43,7 +44,7 @@ def annotated_items(items: list[Item], annotations: GroundTruth, report: Report)
         (known if is_known else others).append(item)
     if others:
         report(
-            f"skipped {len(others)} file(s) not listed in {annotations.path}, such as "
+            f"skipped {counted(len(others), 'file')} not listed in {annotations.path}, such as "
             f"{others[0].path}"
         )
     return known

@@ -65,7 +65,8 @@ def _work(
     output: queue.Queue,
     stop: threading.Event,
 ) -> None:
-    """Put the results of ``stage`` (None: the items) and then an error or None as their end."""
+    """Put the results of ``stage`` (or the items, without one) into ``output``, and at the end
+    ``_END`` with the error, if any."""
     error = None
     try:
         for item in items:

@@ -89,7 +89,7 @@ class ErrorReporter:
 
 
 def silence_opencv() -> None:
-    """Keep OpenCV, FFmpeg and Qt from writing to standard error; errors are reported otherwise."""
+    """Keep OpenCV, FFmpeg and Qt from writing to standard error; callers report their errors."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("QT_LOGGING_RULES", "*=false")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -168,7 +168,7 @@ def numeric_names(items: list[Item]) -> dict[str, int]:
 def count_frames(items: Iterable[Item], max_rate: float = math.inf) -> int | None:
     """Return the number of frames that ``read_frames`` yields, or None if there is a camera.
 
-    For videos it follows from the number stored in the file.
+    For a video, it is computed from the number of frames stored in the file.
     """
     total = 0
     for item in items:
@@ -179,27 +179,27 @@ def count_frames(items: Iterable[Item], max_rate: float = math.inf) -> int | Non
         else:
             capture = cv2.VideoCapture(item.path)
             stored = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-            total += _output_number(stored - 1, min(1.0, max_rate / _rate(capture))) + 1
+            total += _output_index(stored - 1, min(1.0, max_rate / _rate(capture))) + 1
             capture.release()
     return total
 
 
 def read_frames(
-    items: Iterable[Item], report: Report, is_upright: bool = True, max_rate: float = math.inf
+    items: Iterable[Item], report: Report, apply_exif: bool = True, max_rate: float = math.inf
 ) -> Iterator[Frame]:
     """Yield the frames of ``items``.
 
     Args:
         report: called with a message for each item that cannot be read completely. Reading goes on
             with the next item.
-        is_upright: rotate images by their EXIF orientation.
-        max_rate: maximum number of frames per second of a video or camera. Of a faster one, the
+        apply_exif: rotate images according to their EXIF orientation.
+        max_rate: maximum number of frames per second of a video or camera. If it has more, the
             first frame at or after each multiple of 1 / max_rate seconds is taken.
     """
     for item in items:
         try:
             if item.kind == IMAGE:
-                image = read_image(item.path, is_upright)
+                image = read_image(item.path, apply_exif)
                 yield Frame(item, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
             else:
                 yield from _video_frames(item, max_rate)
@@ -213,9 +213,12 @@ def _rate(capture: cv2.VideoCapture) -> float:
     return rate if math.isfinite(rate) and 0 < rate <= 1000 else DEFAULT_RATE
 
 
-def _output_number(number: int, share: float) -> int:
-    """Return the number of the last frame up to ``number`` if a ``share`` of all is taken."""
-    return math.floor(number * share + 1e-9)  # more than the rounding error of the product
+def _output_index(number: int, share: float) -> int:
+    """Return the index of frame ``number`` in the output, which takes a ``share`` of all frames.
+
+    The first of several frames with the same index is taken.
+    """
+    return math.floor(number * share + 1e-9)  # 1e-9 is above the rounding error of the product
 
 
 def _video_frames(item: Item, max_rate: float) -> Iterator[Frame]:
@@ -233,7 +236,7 @@ def _video_frames(item: Item, max_rate: float) -> Iterator[Frame]:
             if not has_frame:
                 break
             check_size(bgr.shape[1::-1], item.path)
-            if _output_number(number, share) > _output_number(number - 1, share):
+            if _output_index(number, share) > _output_index(number - 1, share):
                 image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
                 yield Frame(item, image, number, rate, output_rate=output_rate)
             number += 1
@@ -245,7 +248,7 @@ def _video_frames(item: Item, max_rate: float) -> Iterator[Frame]:
     if not number or total - number > max(1, total // 100):
         raise InputError(
             f"{item.path}: the video ends after {number} of {total} frames; the file may be "
-            "incomplete. The frames before are kept"
+            "incomplete. The results of these frames are kept"
         )
 
 
@@ -257,7 +260,7 @@ def _open_error(item: Item) -> str:
         )
     if not os.path.getsize(item.path):
         return f"{item.path}: the video file is empty"
-    return f"{item.path}: OpenCV cannot read this video; the format is unknown or the file damaged"
+    return f"{item.path}: OpenCV cannot read this video; its format is unknown, or it is damaged"
 
 
 class VideoFile:

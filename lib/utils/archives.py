@@ -88,4 +88,6 @@ def _chunks(content: Callable[[], BinaryIO], archive: Path) -> Iterator[bytes]:
 
 
 def _damaged(archive: Path, error: Exception) -> InputError:
-    return InputError(f"{archive}: damaged or not an archive ({error}); delete it and get it again")
+    return InputError(
+        f"{archive}: damaged or not an archive ({error}); delete it and download it again"
+    )

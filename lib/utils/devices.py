@@ -87,12 +87,12 @@ def to_devices(model: torch.nn.Module, devices: list[torch.device]) -> torch.nn.
     return torch.nn.DataParallel(model, device_ids=devices) if len(devices) > 1 else model
 
 
-def choose_workers(wanted: int) -> int:
-    """Limit the number of workers to the cores available to this process; more only use memory."""
+def choose_workers(requested: int) -> int:
+    """Limit the number of workers to the cores of this process; more would only use memory."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return min(wanted, cores)
+    return min(requested, cores)
 
 
 def has_bfloat16(device: torch.device) -> bool:

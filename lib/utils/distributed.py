@@ -42,14 +42,14 @@ def read_launcher(launcher: str) -> None:
         InputError: the process was not started by this launcher.
     """
     names = LAUNCHERS[launcher]
-    wanted = list(names.values()) or (["WORLD_SIZE"] if launcher == "pytorch" else [])
-    missing = [name for name in wanted if name not in os.environ]
+    required = list(names.values()) or (["WORLD_SIZE"] if launcher == "pytorch" else [])
+    missing = [name for name in required if name not in os.environ]
     if missing:
         raise InputError(
             f"--launcher {launcher}: {missing[0]} is not set; start the command with "
             f"{STARTED_BY[launcher]}, or use --launcher none"
         )
-    os.environ.update({ours: os.environ[theirs] for ours, theirs in names.items()})
+    os.environ.update({name: os.environ[source] for name, source in names.items()})
     if names:
         os.environ.setdefault("MASTER_ADDR", _first_node())
         os.environ.setdefault("MASTER_PORT", str(PORT))
@@ -97,7 +97,7 @@ def local_rank() -> int:
 
 
 def local_gpu() -> int:
-    """Return the GPU of this process; its rank counts beyond them if it sees only its own."""
+    """Return the index of this process's GPU; 0 if the process sees only one."""
     import torch
 
     return local_rank() % max(torch.cuda.device_count(), 1)

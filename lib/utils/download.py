@@ -78,7 +78,9 @@ def download(
     if not is_url(url):
         raise InputError(f"{url}: the URL must begin with http:// or https://")
     if path.exists():
-        check_hash(path, sha256, "a different file exists already; move it away to download this")
+        check_hash(
+            path, sha256, "a different file already exists; move it away to download this one"
+        )
         return path
     make_folder(path.parent)
     part = path.with_name(f"{path.name}.part")

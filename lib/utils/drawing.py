@@ -91,16 +91,16 @@ def draw_box(
     """
     x, y, box_width, box_height = (float(value) for value in box)
     width = max(1, line_width(image, max(box_width, box_height)) // 3)
-    first, last = _pixel((x, y)), _pixel((x + box_width, y + box_height))
-    cv2.rectangle(image, first, last, color, width)
+    top_left, bottom_right = _pixel((x, y)), _pixel((x + box_width, y + box_height))
+    cv2.rectangle(image, top_left, bottom_right, color, width)
     if label:
         size = max(image.shape[:2])
         height = float(np.clip(box_height / 14, max(10, size / 90), max(11, size / 50)))
         pad = max(2, round(height / 4))
         scale, thickness = _font_scale(height)
         (text_width, _), _ = cv2.getTextSize(label, FONT, scale, thickness)
-        box_top, label_height = max(first[1], 0), round(height) + 2 * pad
-        left, top = max(first[0], 0), box_top - label_height * (box_top >= label_height)
+        box_top, label_height = max(top_left[1], 0), round(height) + 2 * pad
+        left, top = max(top_left[0], 0), box_top - label_height * (box_top >= label_height)
         corner = (left + text_width + 2 * pad, top + label_height)
         cv2.rectangle(image, (left, top), corner, color, -1)
         position = (left + pad, top + pad + round(height))
@@ -149,12 +149,12 @@ def line_width(image: np.ndarray, extent: float) -> int:
     """Return the line width for a person of ``extent`` pixels in ``image``."""
     # Limit the extent for keypoints far outside the image.
     extent = min(extent, max(image.shape[:2]))
-    wanted = max(min(extent / 80, 2 + extent / 150), max(image.shape[:2]) / 1000)
-    return max(1, round(min(wanted, extent / 30)))
+    width = max(min(extent / 80, 2 + extent / 150), max(image.shape[:2]) / 1000)
+    return max(1, round(min(width, extent / 30)))
 
 
 def _limb_color(first: Color, second: Color) -> Color:
-    """Return the color of a limb: a side's if it has ends on one side only, else the middle's."""
+    """Return the color of a limb: its side's, or MIDDLE if it joins both sides or neither."""
     sides = {first, second} - {MIDDLE}
     return sides.pop() if len(sides) == 1 else MIDDLE
 

@@ -58,7 +58,7 @@ def start_log(folder: Path, name: str, phase: str) -> Path:
         file = _FileHandler(path, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot write: {error.strerror}") from None
-    # Ignore errors of the log itself. On a full disk, for example, writing results reports it.
+    # Ignore errors of the log itself: a full disk, for example, is reported by other writers.
     logging.raiseExceptions = False
     file.setFormatter(_Formatter("%(asctime)-15s %(message)s"))
     console = console_handler()
@@ -101,7 +101,7 @@ class _FileHandler(WatchedFileHandler):
     """Handler that writes a new file if its file is removed during the run."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(OSError):  # its folder is removed, too
+        with contextlib.suppress(OSError):  # its folder may be gone as well
             super().emit(record)
 
 
@@ -117,7 +117,7 @@ def progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:
 
     Of several processes only the main one shows it.
     """
-    if not distributed.is_main():  # the redirected log would be printed, too
+    if not distributed.is_main():  # logging_redirect_tqdm would print the log
         yield from items
         return
     with logging_redirect_tqdm():

@@ -28,7 +28,7 @@ class Weights:
     source: publisher.
     sha256: first digits of the SHA-256; '' if not published.
     experiment: YAML file of the experiment it was trained with; '' if there is none.
-    settings: config options, in addition to the YAML, for which ``scores`` were published.
+    settings: config options, in addition to the YAML, with which ``scores`` were published.
     scores: published metrics, named as in the results table of tools/test.py.
     """
 

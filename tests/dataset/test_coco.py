@@ -293,7 +293,7 @@ def test_detected_boxes_without_area_or_outside_are_left_out_and_counted(tmp_pat
     path.write_text(json.dumps(boxes))
     with caplog.at_level(logging.INFO):
         assert len(coco(tmp_path, detections=str(path)).table) == count
-    assert "skipped 4 empty boxes or boxes outside the image" in caplog.text
+    assert "skipped 4 that are empty or outside the image" in caplog.text
 
 
 def test_only_people_that_suppression_leaves_are_shown(tmp_path, content):
@@ -445,6 +445,6 @@ def test_people_without_an_area_count_with_the_area_of_their_box(tmp_path, conte
     areas = [entry["area"] for entry in source.ground_truth.dataset["annotations"]]
     assert areas[:3] == [44 * 64, 44 * 64, 60 * 15]
     assert areas[3:] == [person["area"] for person in people[3:]]
-    assert "3 annotations have no area, or one of 0" in caplog.text
+    assert "3 annotations have no area, or an area of 0" in caplog.text
     values, _ = source.evaluate(poses_of(source.table, perfect(source, content)), str(tmp_path))
     assert values["AP"] > 0.99

@@ -108,7 +108,7 @@ def test_a_split_called_test_has_annotations_where_its_file_has_and_images_of_it
 
 def test_mpii_is_not_in_cocos_layout(tmp_path, content):
     cfg = load_config(own(tmp_path, content, DATASET="mpii"))
-    with pytest.raises(InputError, match=r"set DATASET\.DATASET to a name of your own"):
+    with pytest.raises(InputError, match=r"set DATASET\.DATASET to the name of your data set"):
         build_dataset(cfg, "train", is_train=True)
 
 

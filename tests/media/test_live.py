@@ -73,7 +73,7 @@ def test_frames_are_shown_in_bgr_and_large_ones_scaled_down(screen):
 @pytest.mark.parametrize(
     ("framework", "code", "display", "message"),
     [
-        ("", 0, None, "no windows; run: pip uninstall -y opencv-python-headless; pip install"),
+        ("", 0, None, "cannot open windows; run: pip uninstall -y opencv-python-headless; pip"),
         ("QT", -6, None, "cannot open a window: DISPLAY is not set"),
         ("QT", -6, ":7", "cannot open a window: display :7 cannot be reached"),
         ("QT", 0, ":7", None),

@@ -56,7 +56,9 @@ def test_images_are_found_by_file_name_then_annotations_then_image_id(draw, tmp_
 
 def test_missing_images_are_one_line_and_the_others_are_drawn(draw):
     ended = draw([person(), person(image_id=8), person(file_name="c.png")])
-    assert is_one_line(ended, "2 of the 3 files of the results are not there", "000000000008.jpg")
+    assert is_one_line(
+        ended, "2 of the 3 files named in the results do not exist", "000000000008.jpg"
+    )
     assert drawn(draw) == {"000000000007.jpg": True}
 
 

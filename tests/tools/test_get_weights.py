@@ -71,12 +71,12 @@ def test_wrong_bytes_end_in_one_line_and_are_not_kept(listed, site, command):
     assert not list(folder.rglob("*.p*"))
 
 
-def test_the_list_says_what_there_is_and_what_is_here(listed, root, command):
+def test_the_list_says_what_there_is_and_what_is_downloaded(listed, root, command):
     folder = listed(experiment=write(root))
     ended = command("get_weights", "--list", "--root", folder)
     assert ended.out.split() == ["w", "AP", "0.746", str(write(root))]
     assert command("get_weights", "w", "--root", folder).code == 0
-    assert "here" in command("get_weights", "--list", "--root", folder).out.split()
+    assert "downloaded" in command("get_weights", "--list", "--root", folder).out.split()
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_nothing_asked_for_is_nothing_found(archive, folder):
 
 def test_a_cut_off_archive_is_one_line_and_leaves_no_half_file(archive, folder):
     archive.write_bytes(archive.read_bytes()[:-150])
-    with pytest.raises(InputError, match=r"all\.archive: damaged or not an archive .*get it again"):
+    with pytest.raises(InputError, match=r"all\.archive: damaged or not an .*download it again"):
         unpack(archive, {"*.jpg": folder / "images"})
     assert not list(folder.rglob(".*"))
 

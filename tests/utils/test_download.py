@@ -95,7 +95,7 @@ def test_wrong_bytes_are_refused_and_only_they_are_deleted(site, tmp_path):
 def test_a_file_that_is_here_and_another_one_stays(site, tmp_path):
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "a.pth").write_bytes(b"mine")
-    with pytest.raises(InputError, match="a different file exists already"):
+    with pytest.raises(InputError, match="a different file already exists"):
         get(site, tmp_path)
     assert (tmp_path / "new" / "a.pth").read_bytes() == b"mine" and not site.asked
 
