@@ -226,7 +226,7 @@ class Training:
             return
         guard = self.update.guard
         guard.check(f"epoch {position.epoch}, step {step}")
-        if not guard.is_failing:  # else the weights may be spoilt
+        if not guard.is_failing:  # otherwise the weights may be damaged
             here = replace(position, step=step + 1, meter=meter.state(), is_validated=True)
             self.state.save(here)
         self.saved_at = time.monotonic()
@@ -359,16 +359,17 @@ def lr_scale(args: argparse.Namespace, cfg: CfgNode, batch_size: int) -> float:
     pairs = zip(args.settings[::2], args.settings[1::2], strict=True)
     sizes = ("GPUS", "TRAIN.BATCH_SIZE_PER_GPU", "TRAIN.ACCUMULATE")
     kept = [pair for pair in pairs if pair[0] not in sizes]
-    own = load_config(args.cfg, [word for pair in kept for word in pair])
+    yaml_cfg = load_config(args.cfg, [word for pair in kept for word in pair])
     batch_size *= distributed.world_size() * cfg.TRAIN.ACCUMULATE
-    own_size = own.TRAIN.BATCH_SIZE_PER_GPU * max(len(own.GPUS), 1) * own.TRAIN.ACCUMULATE
+    yaml_size = yaml_cfg.TRAIN.BATCH_SIZE_PER_GPU * max(len(yaml_cfg.GPUS), 1)
+    yaml_size *= yaml_cfg.TRAIN.ACCUMULATE
     logger.info(
         "=> TRAIN.LR is multiplied by %g: batches of %d instead of %d",
-        batch_size / own_size,
+        batch_size / yaml_size,
         batch_size,
-        own_size,
+        yaml_size,
     )
-    return batch_size / own_size
+    return batch_size / yaml_size
 
 
 def validation_due(cfg: CfgNode, epoch: int) -> bool:
