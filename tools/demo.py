@@ -83,7 +83,7 @@ logger = logging.getLogger(__name__)
 
 PERSON = 1  # COCO's category
 MIN_RATE = 0.01  # frames per second; OpenCV does not write videos of much lower rates
-TABLE = "pose-data.csv"  # its name in HRNet's demo/inference.py
+TABLE = "pose-data.csv"  # as in HRNet's demo/inference.py
 
 SETTINGS = default_config()
 

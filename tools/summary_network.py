@@ -205,7 +205,7 @@ def write_layers(summary: Mapping[str, Any], name: str) -> None:
 
 
 def html_page(summary: Mapping[str, Any], rows: Sequence[Sequence[Any]]) -> str:
-    """Return a web page with a table of ``rows``, of which the first is the head."""
+    """Return a web page with a table of ``rows``; the first one is the header."""
 
     def line(cells: Sequence[Any], tag: str) -> str:
         return "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells)

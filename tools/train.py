@@ -71,7 +71,7 @@ from lib.utils.signals import Stopped
 
 logger = logging.getLogger(__name__)
 
-AGREEMENT_FREQ = 10  # updates between two times at which processes agree on saving and stopping
+AGREEMENT_FREQ = 10  # after so many updates, processes agree on saving and stopping
 
 
 def main() -> None:
@@ -211,9 +211,9 @@ class Training:
         self.recorder.add_epoch(epoch, stats, self.lr_at(epoch, 0))
 
     def save_if_due(self, position: Position, step: int, meter: Meter) -> None:
-        """Save after a step if a signal has arrived or TRAIN.CHECKPOINT_EVERY minutes are over."""
+        """Save if a signal has arrived or TRAIN.CHECKPOINT_EVERY minutes have passed."""
         if not self.update.is_due(step, len(self.train_batches)):
-            return  # there are gradients that a checkpoint would not have
+            return  # a checkpoint would not include the accumulated gradients
         minutes = self.cfg.TRAIN.CHECKPOINT_EVERY
         is_due = bool(minutes) and time.monotonic() - self.saved_at > 60 * minutes
         is_stopping = signals.received() is not None

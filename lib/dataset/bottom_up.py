@@ -33,7 +33,7 @@ Sample = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class SceneAugmentation:
-    """Random square cut-outs of images, as set by DATASET.*.
+    """Random square crops of images, as set by DATASET.*.
 
     Attributes:
         flip: mirror half of the samples.

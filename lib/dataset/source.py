@@ -14,7 +14,7 @@ class Source(Protocol):
 
     Attributes:
         metric: name of the metric in mmpose's commands, mAP or PCKh.
-        ground_truth: what ``evaluate`` compares with; only if ``has_ground_truth``.
+        ground_truth: what ``evaluate`` compares with; exists only if ``has_ground_truth``.
     """
 
     metric: str

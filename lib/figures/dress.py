@@ -128,25 +128,25 @@ def _trunk(
     """Build pelvis, belly, chest, shoulders and neck."""
     j, frames, g = skeleton.joints, skeleton.frames, body.girth
     chest, pelvis, waist = frames["chest"], frames["pelvis"], frames["waist"]
-    wear = 1.0 if outfit.top == "bare" else 1.0 + 0.5 * (outfit.loose - 1)
+    loose = 1.0 if outfit.top == "bare" else 1.0 + 0.5 * (outfit.loose - 1)
     ribs = j["chest"] + chest @ (0, 0.12 * body.trunk, 0)
     belly = j["waist"] + waist @ (0, 0, 0.008 + 0.5 * body.belly)
     crotch = j["pelvis"] + pelvis @ (0, -0.012, 0.002)
-    round_belly = 0.062 * g * wear + body.belly
+    round_belly = 0.062 * g * loose + body.belly
     top = [
-        cone(ribs + chest @ (0, 0, 0.004), belly, 0.068 * g * wear, round_belly),
-        cone(belly, crotch, round_belly, 0.069 * g * wear, True),
+        cone(ribs + chest @ (0, 0, 0.004), belly, 0.068 * g * loose, round_belly),
+        cone(belly, crotch, round_belly, 0.069 * g * loose, True),
     ]
     for sign, side in zip((1.0, -1.0), SIDES, strict=True):
         armpit = ribs + chest @ (sign * (0.76 * body.shoulder - 0.01), 0.0, 0.0)
         flank = j["waist"] + waist @ (sign * (0.55 * body.shoulder - 0.008), 0, 0.0)
         hip = j["pelvis"] + pelvis @ (sign * (body.hip - 0.002), -0.01, 0)
-        top.append(cone(armpit, flank, 0.05 * g * wear, 0.05 * g * wear + 0.6 * body.belly))
-        top.append(cone(flank, hip, 0.05 * g * wear + 0.6 * body.belly, 0.068 * g * wear, True))
-        top.append(cone(ribs, armpit, 0.062 * g * wear, 0.052 * g * wear))
+        top.append(cone(armpit, flank, 0.05 * g * loose, 0.05 * g * loose + 0.6 * body.belly))
+        top.append(cone(flank, hip, 0.05 * g * loose + 0.6 * body.belly, 0.068 * g * loose, True))
+        top.append(cone(ribs, armpit, 0.062 * g * loose, 0.052 * g * loose))
         base = j["neck"] + chest @ (sign * 0.025, -0.012, -0.006)
-        top.append(cone(base, j[f"{side}_shoulder"], 0.033 * g, 0.037 * g * wear))
-        top.append(cone(armpit, j[f"{side}_shoulder"], 0.046 * g * wear, 0.036 * g * wear))
+        top.append(cone(base, j[f"{side}_shoulder"], 0.033 * g, 0.037 * g * loose))
+        top.append(cone(armpit, j[f"{side}_shoulder"], 0.046 * g * loose, 0.036 * g * loose))
         if body.kind == "woman":
             bust = ribs + chest @ (sign * 0.036, -0.012, 0.034)
             top.append(cone(bust, bust + chest @ (0, 0.045, -0.02), 0.037 * g, 0.026 * g))

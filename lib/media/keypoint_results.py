@@ -45,7 +45,7 @@ class KeypointResults:
 
     Attributes:
         skeleton: that of the annotations' category, else the one of SKELETONS with as many joints.
-        has_file_names: True if the entries name their images.
+        has_file_names: True if any entry names its image.
         below_threshold: number of people left out because of their score.
 
     Raises:
@@ -109,7 +109,7 @@ class KeypointResults:
         return items
 
     def people_of(self, frame: Frame) -> tuple[Poses, list[int]]:
-        """Return the people of a frame, and their track ids; none if a person has no id."""
+        """Return the people of a frame, and their track ids, or [] if a person has none."""
         frames = self._people[self._names[frame.item]]
         entries = frames.get(frame.number if frame.rate else None)
         if not entries:
