@@ -1,8 +1,8 @@
 """Experiment configuration: YAML files on top of one schema.
 
-``load_config`` is the entry point. A YAML file contains only what differs from its ``_BASE_`` (a
-path relative to the file; bases may have bases) and from the defaults in ``default.py``. ``KEY
-VALUE`` options override everything else.
+``load_config`` is the entry point. A YAML file holds only what differs from its ``_BASE_`` (a path
+relative to the file; bases may have bases) and from the defaults in ``default.py``. ``KEY VALUE``
+options override everything else.
 """
 
 import ast

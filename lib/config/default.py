@@ -88,7 +88,7 @@ _C.DATASET.ANNOTATIONS = ""  # annotation file, relative to ROOT; {split} is TRA
 _C.DATASET.IMAGES = ""  # image folder, relative to ROOT; '' is images/{split}
 _C.DATASET.CATEGORIES = []  # category names; [] takes all categories that share the same joints
 _C.DATASET.JOINT_NAMES = []  # in the order of the annotations
-_C.DATASET.FLIP_PAIRS = []  # joints that mirroring swaps; by name or number, as in the keys below
+_C.DATASET.FLIP_PAIRS = []  # pairs that mirroring swaps; here and below, joints by name or number
 _C.DATASET.SIGMAS = []  # OKS constant of each joint; see docs/own_data.md
 _C.DATASET.LIMBS = []  # pairs of joints to connect in drawings
 _C.DATASET.UPPER_BODY = []  # upper-body joints, for PROB_HALF_BODY
@@ -118,7 +118,7 @@ _C.TRAIN.BATCH_SIZE_PER_GPU = 32
 _C.TRAIN.ACCUMULATE = 1  # batches whose gradients are averaged for one update
 _C.TRAIN.SYNC_BN = False  # with several processes on GPUs: batch norms over the batches of all
 _C.TRAIN.SHUFFLE = True
-_C.TRAIN.LOG_GRAPH = False  # write the network's graph to TensorBoard; needs package tensorboard
+_C.TRAIN.LOG_GRAPH = False  # write the network's graph to TensorBoard; needs tensorboard installed
 _C.TRAIN.AMP = False  # bfloat16 autocast, on devices with hardware support
 
 _C.TEST = CN()

@@ -7,7 +7,7 @@ from lib.utils.errors import InputError
 NAME = "pose_higher_hrnet"
 
 DATASETS = {"coco_kpt": "coco", "crowd_pose_kpt": "crowdpose"}
-# HigherHRNet's keys -> this project's. '' drops a key that has no effect here or there.
+# HigherHRNet's keys -> this project's. '' drops a key that has no effect in one of the two.
 RENAMED = {
     "DATASET.INPUT_SIZE": "MODEL.IMAGE_SIZE",
     "DATASET.OUTPUT_SIZE": "MODEL.HEATMAP_SIZE",

@@ -254,7 +254,7 @@ def _limbs(category: Category, path: str) -> Pairs:
     kept = [pair for pair in limbs if all(0 <= j < len(category.keypoints) for j in pair)]
     if len(kept) < len(limbs):
         logger.warning(
-            "%s: ignoring %d of %d limbs of category %r, because they name missing joints",
+            "%s: ignoring %d of %d limbs of category %r, which refer to missing joints",
             path,
             len(limbs) - len(kept),
             len(limbs),

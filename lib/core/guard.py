@@ -48,7 +48,7 @@ class StepGuard:
         self._indices.append(index)
 
     def step(self) -> None:
-        """Take a step with the gradients of the added batches, unless one is NaN or infinite."""
+        """Take a step with the gradients of the added batches if they and the loss are finite."""
         loss, index = torch.stack(self._losses).sum(), torch.cat(self._indices)
         self._losses, self._indices = [], []
         gradients = [p.grad for p in self._parameters if p.grad is not None]

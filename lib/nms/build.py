@@ -157,7 +157,7 @@ def build_library(force: bool) -> Outcome:
         log = ""
         for target in NVCC_TARGETS:
             command = [nvcc, *NVCC_FLAGS, *target, "-o", f"{folder}/{LIBRARY}", "gpu.cu"]
-            # nvcc fails if a path has a space, so all paths are relative, even TMPDIR.
+            # nvcc fails if a path has a space, so all paths are relative, including TMPDIR.
             code, text = run(command, TMPDIR=folder)
             log += text
             if not code:
@@ -193,7 +193,7 @@ def run(command: list[str], **environment: str) -> tuple[int, str]:
 def build_if_changed(
     source: str, name: str, environment: list[str], force: bool, compile_in: Callable[[str], None]
 ) -> Outcome:
-    """Build ``name`` from ``source`` unless nothing it depends on changed since the last build.
+    """Build ``name`` from ``source`` if anything that it depends on changed since the last build.
 
     ``compile_in`` writes ``name`` to a temporary folder, given relative to this one. Dependencies
     are compared by a hash, because file times change with every checkout.
