@@ -1,6 +1,6 @@
 """Experiment configuration: YAML files on top of one schema.
 
-``load_config`` is the entry point. A YAML file only holds what differs from its ``_BASE_`` (a path
+``load_config`` is the entry point. A YAML file holds only what differs from its ``_BASE_`` (a path
 relative to the file; bases may have bases) and from the defaults in ``default.py``. ``KEY VALUE``
 options override everything else.
 """
@@ -76,7 +76,7 @@ def is_bottom_up(cfg: CfgNode) -> bool:
 
 
 def _read_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, dict]]:
-    """Return (file, content) of the file and its bases, starting with the outermost base."""
+    """Return (path, content) of the file and its bases, starting with the outermost base."""
     check_path(path)
     if path.resolve() in seen:
         raise InputError(f"{path}: circular {BASE_KEY}: the file is its own base")
@@ -295,22 +295,22 @@ def _check_scenes(cfg: CfgNode, require: Callable[[bool, str, str], None]) -> No
     data, test = cfg.DATASET, cfg.TEST
     require(data.MAX_NUM_PEOPLE > 0, "DATASET.MAX_NUM_PEOPLE", "at least 1")
     require(data.SCALE_TYPE in ("short", "long"), "DATASET.SCALE_TYPE", "short or long")
-    require(0 < data.MIN_SCALE <= data.MAX_SCALE, "DATASET.MIN_SCALE", "above 0, to MAX_SCALE")
-    require(0 <= data.MAX_TRANSLATE < 100, "DATASET.MAX_TRANSLATE", "from 0 to below 100")
+    require(0 < data.MIN_SCALE <= data.MAX_SCALE, "DATASET.MIN_SCALE", "above 0, at most MAX_SCALE")
+    require(0 <= data.MAX_TRANSLATE < 100, "DATASET.MAX_TRANSLATE", "at least 0 and below 100")
     scales = test.SCALE_FACTOR
     is_valid = len(scales) > 0 and all(0 < scale <= 4 for scale in scales)
     require(is_valid, "TEST.SCALE_FACTOR", "a list of numbers above 0, at most 4")
     is_valid = len(scales) == 1 or 1 in scales
-    require(is_valid, "TEST.SCALE_FACTOR", "a list that contains 1, whose tags are used")
+    require(is_valid, "TEST.SCALE_FACTOR", "a list that contains 1, the scale whose tags are used")
 
 
 def _check_task(cfg: CfgNode, source: str) -> None:
-    """Raise InputError if a key of the other task is set."""
-    finds_everybody = is_bottom_up(cfg)
+    """Raise InputError if a key that only the other task uses is set."""
+    bottom_up = is_bottom_up(cfg)
     defaults = default_config()
-    for key in TOP_DOWN_ONLY if finds_everybody else BOTTOM_UP_ONLY:
+    for key in TOP_DOWN_ONLY if bottom_up else BOTTOM_UP_ONLY:
         if _value(cfg, key) != _value(defaults, key):
-            task = "top-down networks, not for" if finds_everybody else "bottom-up networks, with"
+            task = "top-down networks, not for" if bottom_up else "bottom-up networks, with"
             raise InputError(
                 f"{source}: {key} is only for {task} MODEL.TARGET_TYPE tags; remove it"
             )

@@ -7,7 +7,7 @@ from lib.utils.errors import InputError
 NAME = "pose_higher_hrnet"
 
 DATASETS = {"coco_kpt": "coco", "crowd_pose_kpt": "crowdpose"}
-# Their keys -> ours. '' drops a key that has no effect here, or none there.
+# HigherHRNet's keys -> this project's. '' drops a key that has no effect in one of the two.
 RENAMED = {
     "DATASET.INPUT_SIZE": "MODEL.IMAGE_SIZE",
     "DATASET.OUTPUT_SIZE": "MODEL.HEATMAP_SIZE",
@@ -41,12 +41,12 @@ FIXED = {
 def translate(tree: dict, source: str) -> dict:
     """Translate the content of a YAML file for ``pose_higher_hrnet``.
 
-    Keys that both have are kept. Our own experiments need no translation.
+    Keys that exist in both projects are kept.
 
     Raises:
         InputError: a setting has no counterpart here; the message names ``source`` and the key.
     """
-    ours: dict[str, Any] = {}
+    translated: dict[str, Any] = {}
     for key, value in _flat(tree):
         if key in FIXED:
             if _plain(value) != FIXED[key]:
@@ -54,27 +54,27 @@ def translate(tree: dict, source: str) -> dict:
             continue
         name = RENAMED.get(key, key)
         if name:
-            _set(ours, name, _convert(key, value))
+            _set(translated, name, _convert(key, value))
     for name, value in {
         "MODEL.NAME": "pose_hrnet",
         "MODEL.HEAD": "higher",
         "MODEL.TARGET_TYPE": "tags",
         "DATASET.COLOR_RGB": True,
     }.items():
-        _set(ours, name, value)
-    return ours
+        _set(translated, name, value)
+    return translated
 
 
 def _convert(key: str, value: Any) -> Any:
     if key == "DATASET.DATASET":
         return DATASETS.get(value, value)
-    if key == "DATASET.FLIP":  # theirs is a probability
+    if key == "DATASET.FLIP":  # a probability in HigherHRNet's code
         return float(value) > 0
     if key == "DATASET.INPUT_SIZE":
         return [int(value), int(value)]
-    if key == "DATASET.OUTPUT_SIZE":  # the others are twice as large each
-        first = int(_plain(value)[0])
-        return [first, first]
+    if key == "DATASET.OUTPUT_SIZE":  # each further output is twice as large
+        coarsest = int(_plain(value)[0])
+        return [coarsest, coarsest]
     return value
 
 

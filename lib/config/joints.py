@@ -1,8 +1,8 @@
 """The joints of an experiment, from a built-in data set or from the YAML file.
 
 For your own data set, missing joint names and limbs are read from the annotation file. Missing flip
-pairs are derived from the joint names, and limbs that the file does not have from the joint names
-and the distances between the joints.
+pairs are derived from the joint names. If the file has no limbs, they are derived from the joint
+names and the distances between the joints.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 Pairs = tuple[tuple[int, int], ...]
 
-MAX_PEOPLE = 1000  # annotations read to measure distances between joints
+MAX_PEOPLE = 1000  # number of annotations used to measure distances between joints
 
 
 class _File(msgspec.Struct):
@@ -63,13 +63,13 @@ def resolve_joints(cfg: CfgNode) -> None:
         if not names and not settings.ANNOTATIONS:
             raise InputError(_unknown_data_set(settings.DATASET))
         path, content = _annotation_file(settings), _File([])
-        what = "annotations in COCO format (DATASET.ANNOTATIONS)"
+        description = "annotations in COCO format (DATASET.ANNOTATIONS)"
         if not names:
-            content = read_json(path, _File, what)
+            content = read_json(path, _File, description)
             _read_names(settings, content, path)
         elif not settings.LIMBS and settings.ANNOTATIONS and path.is_file():
             with contextlib.suppress(InputError):  # only drawings need the limbs
-                content = read_json(path, _File, what)
+                content = read_json(path, _File, description)
         _derive_pairs_and_sigmas(settings)
         if not settings.LIMBS:
             _find_limbs(settings, content, path)
@@ -121,12 +121,12 @@ def find_flip_pairs(names: Sequence[str]) -> Pairs:
 def propose_limbs(names: Sequence[str], distances: np.ndarray) -> Pairs:
     """Return limbs for drawings, as pairs of joint indices.
 
-    The built-in skeleton that shares the most limbs with ``names`` gives the first. The shortest
-    others that connect two separate parts follow (Kruskal's algorithm), then the mirror images of
-    all limbs.
+    The first limbs are those of the built-in skeleton that shares the most limbs with ``names``.
+    The shortest other limbs that connect separate parts follow (Kruskal's algorithm), then the
+    mirror images of all limbs.
 
     Args:
-        names: of K joints.
+        names: names of the K joints.
         distances: (K, K), see ``joint_distances``; joints at infinite distance are not connected.
     """
     index = {_side_and_words(name): joint for joint, name in enumerate(names)}
@@ -152,17 +152,17 @@ def joint_distances(people: Sequence[bytes], count: int) -> np.ndarray:
 
     Args:
         people: COCO annotations as JSON, of which at most ``MAX_PEOPLE`` are read, evenly spaced.
-            Without a box, the one around the labelled joints counts.
+            If there is no box, the box around the labelled joints is used.
         count: number of joints, K.
 
     Returns:
         (K, K); infinite for joints that are never labelled in the same annotation.
     """
-    total, number = np.zeros((2, count, count))
+    total, samples = np.zeros((2, count, count))
     for person in people[:: -(-len(people) // MAX_PEOPLE) or 1]:
         try:
             person = msgspec.json.decode(person, type=_Person)
-        except ValueError:  # reported where the data set is read
+        except ValueError:  # reported when the data set is read
             continue
         if len(person.keypoints) != 3 * count:
             continue
@@ -172,15 +172,15 @@ def joint_distances(people: Sequence[bytes], count: int) -> np.ndarray:
             continue
         size = max((person.bbox or [])[2:], default=0)
         size = size if size > 0 else np.ptp(joints[is_labelled, :2], axis=0).max()
-        apart = np.linalg.norm(joints[:, None, :2] - joints[None, :, :2], axis=2)
-        both = np.outer(is_labelled, is_labelled)
-        total += np.where(both, apart / max(size, 1e-6), 0)
-        number += both
-    return np.where(number > 0, total / np.maximum(number, 1), np.inf)
+        distance = np.linalg.norm(joints[:, None, :2] - joints[None, :, :2], axis=2)
+        are_labelled = np.outer(is_labelled, is_labelled)
+        total += np.where(are_labelled, distance / max(size, 1e-6), 0)
+        samples += are_labelled
+    return np.where(samples > 0, total / np.maximum(samples, 1), np.inf)
 
 
 def _split_name(name: str) -> tuple[str | None, tuple[str, ...]]:
-    """Return the side of a joint, left, right or None, and its words, '' for the side."""
+    """Return the side (left, right or None) and the words of a joint's name, '' for the side."""
     words = [word.lower() for word in _WORD.findall(name)]
     side = next((_SIDES[word] for word in words if word in _SIDES), None)
     return side, tuple("" if word in _SIDES else word for word in words)
@@ -214,12 +214,12 @@ def _annotation_file(settings: CfgNode) -> Path:
 
 def _category(settings: CfgNode, content: _File) -> Category | None:
     """Return the category that defines the joints."""
-    wanted = [c for c in content.categories if c.name in settings.CATEGORIES]
-    return next(iter(categories_with_joints(wanted or content.categories)), None)
+    selected = [c for c in content.categories if c.name in settings.CATEGORIES]
+    return next(iter(categories_with_joints(selected or content.categories)), None)
 
 
 def _read_names(settings: CfgNode, content: _File, path: Path) -> None:
-    """Take the joint names from the annotation file."""
+    """Read the joint names from the annotation file."""
     category = _category(settings, content)
     if not category or not category.keypoints:
         raise InputError(
@@ -230,7 +230,7 @@ def _read_names(settings: CfgNode, content: _File, path: Path) -> None:
 
 
 def _find_limbs(settings: CfgNode, content: _File, path: Path) -> None:
-    """Take the limbs from the annotation file, or else propose some."""
+    """Read the limbs from the annotation file, or propose some if it has none."""
     names, category = settings.JOINT_NAMES, _category(settings, content)
     if category and category.skeleton and len(category.keypoints or ()) == len(names):
         settings.LIMBS = [list(pair) for pair in _limbs(category, str(path))]
@@ -246,18 +246,18 @@ def _find_limbs(settings: CfgNode, content: _File, path: Path) -> None:
 def _limbs(category: Category, path: str) -> Pairs:
     """Return a category's skeleton, counted from 0.
 
-    COCO counts from 1. A skeleton that contains a 0 is taken to count from 0.
+    COCO counts from 1. A skeleton that contains a 0 is assumed to count from 0.
     """
     pairs = category.skeleton or []
-    first = 0 if any(0 in pair for pair in pairs) else 1
-    counted = [(a - first, b - first) for a, b in pairs]
-    kept = [pair for pair in counted if all(0 <= j < len(category.keypoints) for j in pair)]
-    if len(kept) < len(counted):
+    offset = 0 if any(0 in pair for pair in pairs) else 1
+    limbs = [(a - offset, b - offset) for a, b in pairs]
+    kept = [pair for pair in limbs if all(0 <= j < len(category.keypoints) for j in pair)]
+    if len(kept) < len(limbs):
         logger.warning(
-            "%s: ignoring %d of %d limbs of category %r: no such joints",
+            "%s: ignoring %d of %d limbs of category %r, which refer to missing joints",
             path,
-            len(counted) - len(kept),
-            len(counted),
+            len(limbs) - len(kept),
+            len(limbs),
             category.name,
         )
     return tuple(kept)

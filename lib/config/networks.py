@@ -34,13 +34,13 @@ _POSE_HRNET.STAGE1 = _stage(1, [64], "BOTTLENECK")
 _POSE_HRNET.STAGE2 = _stage(1, [32, 64])
 _POSE_HRNET.STAGE3 = _stage(4, [32, 64, 128])
 _POSE_HRNET.STAGE4 = _stage(3, [32, 64, 128, 256])
-# HEAD higher: what follows each of the deconvolutions, with HigherHRNet's names.
+# HEAD higher: the deconvolutions and the blocks after them, with HigherHRNet's names.
 _POSE_HRNET.DECONV = CN()
 _POSE_HRNET.DECONV.NUM_DECONVS = 1
 _POSE_HRNET.DECONV.NUM_CHANNELS = [32]
 _POSE_HRNET.DECONV.KERNEL_SIZE = [4]
 _POSE_HRNET.DECONV.NUM_BASIC_BLOCKS = 4
-_POSE_HRNET.DECONV.CAT_OUTPUT = [True]  # deconvolve the previous output, too
+_POSE_HRNET.DECONV.CAT_OUTPUT = [True]  # also deconvolve the previous output
 
 
 def _lightweight() -> CN:
@@ -94,7 +94,7 @@ _HRFORMER.NUM_HEADS = [1, 2, 4, 8]  # attention heads per branch; B: [2, 4, 8, 1
 _HRFORMER.WINDOW_SIZE = 7
 _HRFORMER.MLP_RATIO = 4
 _HRFORMER.DROP_PATH = 0.1  # rate of the last block, rising linearly from 0; B: 0.2
-_HRFORMER.RELATIVE_POSITION_BIAS = False  # mmpose adds the bias, the paper's code does not
+_HRFORMER.RELATIVE_POSITION_BIAS = False  # True in mmpose, False in the paper's code
 _HRFORMER.FINAL_CONV_KERNEL = 1
 
 EXTRA = {

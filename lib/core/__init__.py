@@ -11,7 +11,7 @@ from lib.core.top_down import build_top_down
 
 __all__ = ["TASKS", "build_task"]
 
-# Task of a MODEL.TARGET_TYPE; all others are top-down.
+# MODEL.TARGET_TYPE -> builder of its task; all other types are top-down.
 TASKS: dict[str, Callable[[CfgNode, Backend, bool], Task]] = {"tags": build_bottom_up}
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class AveragedWeights:
     """Moving average of the weights and batch norm statistics of ``network``.
 
-    Each step moves it by ``1 - decay`` towards the network. With ``decay`` 0 there is no average,
-    and all methods use the network itself.
+    Each step moves the average towards the network by the factor ``1 - decay``. With ``decay`` 0
+    there is no average, and all methods use the network itself.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -20,7 +20,7 @@ class AveragedWeights:
         self.average: dict[str, Tensor] = {}
         if decay:
             self.average = {key: v.detach().clone() for key, v in network.state_dict().items()}
-        # The network's own tensors, and those of the average: floating-point ones and counters.
+        # Tensors of the average and of the network, in the same order.
         state = network.state_dict() if decay else {}
         floats = [key for key, value in state.items() if value.is_floating_point()]
         self._floats = [self.average[k] for k in floats], [state[k] for k in floats]
@@ -35,20 +35,20 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Follow a step of the optimizer."""
+        """Update the average after a step of the optimizer."""
         if self._decay:
             torch._foreach_lerp_(*self._floats, 1 - self._decay)
             torch._foreach_copy_(*self._counters)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Within the block, the network has the averaged weights."""
+        """Context in which the network has the averaged weights."""
         if not self._decay:
             yield
             return
-        own = {key: v.detach().clone() for key, v in self._network.state_dict().items()}
+        original = {key: v.detach().clone() for key, v in self._network.state_dict().items()}
         self._network.load_state_dict(self.average)
         try:
             yield
         finally:
-            self._network.load_state_dict(own)
+            self._network.load_state_dict(original)

@@ -31,9 +31,9 @@ class Backend(ABC):
     Attributes:
         device: device of the tensors that ``outputs`` returns.
         codec: codec of the network's outputs.
-        decodes: True if ``outputs`` returns keypoints and scores, as most exported files do, and
-            not the network's raw outputs. For a bottom-up network it returns heatmaps, tags and
-            candidates; such a backend cannot be called.
+        decodes: True if ``outputs`` returns keypoints and scores, as most exported files do,
+            instead of the network's raw outputs. For an exported bottom-up network it returns
+            heatmaps, tags and candidates; such a backend cannot be called.
     """
 
     device: torch.device
@@ -79,7 +79,7 @@ def predict(network: Network, codec: Codec, images: Tensor, flip_test: bool) -> 
 
 
 class TorchBackend(Backend):
-    """A network, with normalisation, flip test and decoding in PyTorch.
+    """Backend that runs a network, with normalisation, flip test and decoding in PyTorch.
 
     Args:
         network: maps normalised crops to outputs, on ``device``.
@@ -129,7 +129,7 @@ class TorchBackend(Backend):
 
 
 class DecodingBackend(Backend):
-    """An exported file that includes normalisation, flip test and decoding."""
+    """Backend for an exported file that includes normalisation, flip test and decoding."""
 
     def __init__(self, runner: Callable[[Tensor], Outputs], codec: Codec) -> None:
         self.device = torch.device("cpu")

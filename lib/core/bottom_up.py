@@ -1,4 +1,4 @@
-"""Bottom-up pose estimation: the network reads a whole image, and its joints are grouped."""
+"""Bottom-up pose estimation: find all joints in a whole image and group them into people."""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -26,18 +26,18 @@ COLUMNS = 4
 class BottomUp(Task):
     """The bottom-up task.
 
-    In evaluation, a batch is one image at one or several scales (``scene_batch``), and outputs are
-    heatmaps (1, K, H, W) and tags (1, K, H, W, T), followed by the candidates if an exported file
-    has found them.
+    In evaluation, a batch is one image at one or several scales (``scene_batch``). The outputs are
+    heatmaps (1, K, H, W) and tags (1, K, H, W, T). An exported file that includes decoding also
+    outputs the candidates.
 
     Args:
         backend: runs the network; its codec is a ``TagCodec``.
-        size: side of the image that the network reads, in pixels.
-        scales: sizes at which an image is read, relative to ``size``.
+        size: length in pixels to which the shorter side of an image is resized.
+        scales: sizes at which an image is processed, relative to ``size``.
         autocast: train in bfloat16 where PyTorch considers it safe.
 
     Raises:
-        InputError: an exported file cannot read images at several scales.
+        InputError: an exported file does not support several ``scales``.
     """
 
     uses_boxes = False
@@ -55,8 +55,8 @@ class BottomUp(Task):
         self._scales = tuple(scales)
         if backend.decodes and self._scales != (1.0,):
             raise InputError(
-                "TEST.SCALE_FACTOR: an exported file reads an image at one scale, [1]; export with "
-                "--raw for several"
+                "TEST.SCALE_FACTOR: an exported file supports only [1]; for other scales, export "
+                "with --raw"
             )
 
     def forward(self, batch: Batch) -> Outputs:
@@ -119,8 +119,8 @@ class BottomUp(Task):
         merged, candidates = self.codec.merge(outputs), self.codec.candidates(outputs)
         heatmaps, tags = (part.float().cpu().numpy() for part in merged)
         for number in range(len(heatmaps)):
-            own = type(candidates)(*(part[number : number + 1] for part in candidates))
-            yield self.codec.grouping.people(heatmaps[number], tags[number], own)
+            selected = type(candidates)(*(part[number : number + 1] for part in candidates))
+            yield self.codec.grouping.people(heatmaps[number], tags[number], selected)
 
     @torch.no_grad()
     def draw(self, batch: Batch, outputs: Outputs, kinds: Collection[str]) -> dict[str, np.ndarray]:

@@ -137,7 +137,7 @@ class Runner:
 
 
 class OnnxRunner(Runner):
-    """Runner with ONNX Runtime, on as many threads as PyTorch."""
+    """Runner that uses ONNX Runtime, with as many threads as PyTorch."""
 
     def __init__(self, path: Path, precision: str, device: torch.device) -> None:
         self._session = onnx_session(path, device)
@@ -168,7 +168,7 @@ def onnx_session(path: Path, device: torch.device) -> Any:
 
 
 class OpenVinoRunner(Runner):
-    """Runner with OpenVINO on the CPU, on as many threads as PyTorch.
+    """Runner that uses OpenVINO on the CPU, with as many threads as PyTorch.
 
     The graph is compiled once for a batch of one and once for a dynamic batch, each when first
     needed. With a fixed batch size, networks with many small layers run twice as fast. Files with a
@@ -181,7 +181,7 @@ class OpenVinoRunner(Runner):
             raise InputError("precision: this CPU does not support bfloat16; use float32")
         weights = path.with_suffix(".bin")
         if not weights.is_file():
-            raise InputError(f"{path}: its weights file {weights.name} is missing")
+            raise InputError(f"{path}: the weights file {weights.name} is missing")
         self._core = openvino.Core()
         self._model = _open(path, lambda: self._core.read_model(path))
         has_key = self._model.has_rt_info([METADATA_KEY])
@@ -205,7 +205,7 @@ class OpenVinoRunner(Runner):
 def openvino_settings(precision: str) -> dict[str, Any]:
     """Return settings for ``openvino.Core.compile_model``.
 
-    They ask for low latency, on as many threads as PyTorch.
+    They minimise latency and use as many threads as PyTorch.
     """
     return {
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
@@ -215,7 +215,7 @@ def openvino_settings(precision: str) -> dict[str, Any]:
 
 
 class TorchScriptRunner(Runner):
-    """Runner with PyTorch on the CPU, the device that the file was traced on.
+    """Runner that uses PyTorch on the CPU, the device that the file was traced on.
 
     A TorchScript file is a program, which can for example write files. It is opened only if the
     environment variable HRPOSE_TRUST_TORCHSCRIPT is 1.
@@ -224,7 +224,7 @@ class TorchScriptRunner(Runner):
     def __init__(self, path: Path, precision: str, device: torch.device) -> None:
         if os.environ.get(TRUST) != "1":
             raise InputError(
-                f"{path}: a TorchScript file can run any code that PyTorch has; if you trust it, "
+                f"{path}: a TorchScript file is a program that could write files; if you trust it, "
                 f"set the environment variable {TRUST}=1, or export to ONNX or OpenVINO instead"
             )
         extra = {METADATA_KEY: ""}
@@ -266,7 +266,7 @@ def is_exported(path: str | Path) -> bool:
 
 
 def check_precision(precision: str, weights: str | Path | None = None) -> None:
-    """Raise an InputError for an unknown precision, or one that ``weights`` cannot run in."""
+    """Raise an InputError for an unknown precision, or one that ``weights`` does not support."""
     if precision not in PRECISIONS:
         raise InputError(f"precision: must be {' or '.join(PRECISIONS)}, not {precision!r}")
     is_fixed = weights and is_exported(weights) and Path(weights).suffix != ".xml"
@@ -303,8 +303,8 @@ def import_optional(package: str, purpose: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError:
         raise InputError(
-            f"{purpose}: needs a package that is not installed: pip install {package} (for all "
-            "packages that exporting needs: pip install -r requirements-export.txt)"
+            f"{purpose}: requires a package that is not installed: pip install {package} (or all "
+            "packages for exporting: pip install -r requirements-export.txt)"
         ) from None
 
 

@@ -16,14 +16,14 @@ MAX_NAMED = 10  # image files in an error message
 
 
 class StepGuard:
-    """Guard that takes only optimizer steps whose loss and gradients are finite.
+    """Takes an optimizer step only if its loss and gradients are finite.
 
     With a ``fused`` optimizer the decision is made on the device, so that the CPU does not wait for
     a GPU at every step. Skipped steps are counted by ``check``.
 
     Args:
         files_of: maps indices of samples (``batch["index"]``) to image files.
-        buffers: batch norm statistics, which are set back if a step is skipped.
+        buffers: batch norm statistics, which are restored if a step is skipped.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class StepGuard:
         self._losses: list[Tensor] = []
         self._indices: list[Tensor] = []
         self._unread: list[tuple[Tensor, Tensor]] = []  # flags of steps, indices of their samples
-        self._skipped: list[Tensor] = []  # indices of the samples of the last steps in a row
+        self._skipped: list[Tensor] = []  # sample indices of the latest steps skipped in a row
 
     def add(self, loss: Tensor, index: Tensor) -> None:
         """Add a batch to the next step: its loss, and the indices of its samples."""
@@ -48,7 +48,7 @@ class StepGuard:
         self._indices.append(index)
 
     def step(self) -> None:
-        """Take a step with the gradients of the added batches, unless it spoils the weights."""
+        """Take a step with the gradients of the added batches if they and the loss are finite."""
         loss, index = torch.stack(self._losses).sum(), torch.cat(self._indices)
         self._losses, self._indices = [], []
         gradients = [p.grad for p in self._parameters if p.grad is not None]
@@ -66,7 +66,7 @@ class StepGuard:
 
     @property
     def is_failing(self) -> bool:
-        """True if the last step before ``check`` was skipped."""
+        """True if the last step before the latest ``check`` was skipped."""
         return bool(self._skipped)
 
     def check(self, where: str) -> None:
@@ -102,7 +102,7 @@ class StepGuard:
         logging.getLogger("config").info("images of the skipped steps: %s", ", ".join(files))
         return (
             f"{where}: the loss or the gradients of {MAX_SKIPPED} steps in a row are NaN or "
-            f"infinite; no such step was taken. Check the annotations of {named}{more}, or try a "
+            f"infinite; these steps were skipped. Check the annotations of {named}{more}, or try a "
             "lower TRAIN.LR or a warm-up (TRAIN.WARMUP_ITERS)"
         )
 
@@ -110,12 +110,12 @@ class StepGuard:
 def check_weights(network: torch.nn.Module, path: object) -> None:
     """Raise InputError if a weight is NaN or infinite, before it is written to ``path``.
 
-    With several processes, each must call this.
+    With several processes, every process must call this.
     """
     floats = [v for v in network.state_dict().values() if v.is_floating_point()]
     is_finite = torch.stack([value.isfinite().all() for value in floats]).all()
     if distributed.any_of(not is_finite):
         raise InputError(
-            f"{path}: not written, because the weights contain NaN or infinite values; the file "
-            "from before is kept. Try a lower TRAIN.LR or a warm-up (TRAIN.WARMUP_ITERS)"
+            f"{path}: not written, because the weights contain NaN or infinite values; the "
+            "previous file is kept. Try a lower TRAIN.LR or a warm-up (TRAIN.WARMUP_ITERS)"
         )

@@ -1,4 +1,4 @@
-"""Keypoints of the people in users' images."""
+"""Prediction of the keypoints of people in images."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -20,8 +20,8 @@ from lib.keypoints.poses import Poses
 from lib.models import shipped
 from lib.utils.errors import InputError
 
-BOX_MARGIN = 0.07  # of the longer side; people are larger than the box around their keypoints
-PERSON_THRESHOLD = 0.1  # lowest score of a person, the mean of the joints' scores
+BOX_MARGIN = 0.07  # relative to the longer side; people extend beyond the box of their keypoints
+PERSON_THRESHOLD = 0.1  # minimum score of a person, which is the mean of the joints' scores
 
 Image = str | Path | np.ndarray
 Boxes = Sequence[Sequence[float]] | np.ndarray
@@ -39,7 +39,7 @@ class Predictor:
         weights: a state dict or the path of a checkpoint, in any layout that ``load_checkpoint``
             reads, or the path of a file written by ``tools/export.py``. Default: TEST.MODEL_FILE
             of ``cfg``; without ``cfg``, the built-in weights.
-        device: default: the first GPU, else the CPU.
+        device: the device to run on. Default: the first GPU, or the CPU if there is none.
         detector: finds people in images given without boxes. It takes a list of (H, W, 3) uint8
             RGB images and returns a tuple (boxes, scores) for each: boxes (N, 4) as x, y, width,
             height, and scores (N,). See lib.media.detectors. Default without ``cfg``: the built-in
@@ -48,9 +48,9 @@ class Predictor:
         backend: a backend (lib/core/backends.py) to use instead of building one from ``weights``.
 
     Raises:
-        InputError: ``weights`` or ``backend`` without ``cfg``, or both of them; ``cfg`` without
-            weights, backend or TEST.MODEL_FILE; a file that cannot be read or does not match the
-            experiment; or bfloat16 where the device or backend does not support it.
+        InputError: ``weights`` or ``backend`` is given without ``cfg``, or both are given; ``cfg``
+            is given without weights, backend or TEST.MODEL_FILE; a file cannot be read or does not
+            match the experiment; or the device or backend does not support bfloat16.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Predictor:
         Args:
             image: the path of a file, which is rotated by its EXIF orientation, or an (H, W, 3)
                 uint8 RGB array; or a list or tuple of these.
-            boxes: (N, 4) x, y, width, height in pixels; a list of these for several images. For
+            boxes: (N, 4) x, y, width, height in pixels; a list of these for several images. If
                 None, the detector finds the boxes; without a detector, the whole image is one box.
                 A bottom-up network (MODEL.TARGET_TYPE tags) finds everybody without boxes.
             box_scores: (N,) scores of the boxes; a list of these for several images. Default: 1.
@@ -122,11 +122,11 @@ class Predictor:
                     f"{name}: got {len(lists)} lists of {name.removeprefix('box_')} for "
                     f"{len(image)} images; give one list (or None) for each image"
                 )
-        nothing = [None] * len(image)
+        defaults = [None] * len(image)
         return self._predict(
             image,
-            nothing if boxes is None else boxes,
-            nothing if box_scores is None else box_scores,
+            defaults if boxes is None else boxes,
+            defaults if box_scores is None else box_scores,
         )
 
     @torch.inference_mode()
@@ -177,10 +177,11 @@ class Predictor:
 
 
 class PoseDetector:
-    """Detector of people that uses the built-in bottom-up network; loaded when first called.
+    """Person detector that uses the built-in bottom-up network, loaded on the first call.
 
-    Boxes are those around the keypoints, enlarged by ``BOX_MARGIN``. Each has its person's
-    score. An image too long and narrow for one pass is one box, with the score 1.
+    A box is the bounding box of a person's keypoints, enlarged by ``BOX_MARGIN``, with the person's
+    score. If an image is too long and narrow for one pass, its only box is the whole image, with a
+    score of 1.
 
     Args:
         device, precision: as for ``Predictor``.
@@ -254,7 +255,7 @@ def _check_boxes(boxes: Boxes) -> np.ndarray:
 
 
 def _check_scores(scores: Sequence[float] | None, count: int) -> np.ndarray:
-    """Return the scores of ``count`` boxes as (count,) float64, 1 for None.
+    """Return the scores of ``count`` boxes as (count,) float64, all 1 if ``scores`` is None.
 
     Raises:
         InputError: there are more or fewer than ``count`` scores.

@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 def _adam(params: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     if cfg.TRAIN.WD:
         logger.info(
-            "=> adam does not use TRAIN.WD %g, as in the original; adamw does", cfg.TRAIN.WD
+            "=> adam ignores TRAIN.WD %g, as the original does; for weight decay, use adamw",
+            cfg.TRAIN.WD,
         )
     return torch.optim.Adam(params, lr=cfg.TRAIN.LR, fused=_is_fused(params))
 
@@ -45,13 +46,19 @@ def _sgd(params: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
 
 
 def zero_momentum(optimizer: torch.optim.SGD) -> None:
-    """Set the momentum to 0, which a fused first step leaves undefined if it is skipped."""
+    """Set the momentum buffers to 0.
+
+    A fused optimizer leaves them undefined if its first step is skipped.
+    """
     for parameter in (p for group in optimizer.param_groups for p in group["params"]):
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _is_fused(groups: list[dict]) -> bool | None:
-    """Return True on a GPU, where ``StepGuard`` needs a fused optimizer, else PyTorch's default."""
+    """Return True on a GPU, where ``StepGuard`` needs a fused optimizer.
+
+    Otherwise return None, which selects PyTorch's default.
+    """
     return True if groups[0]["params"][0].is_cuda else None
 
 

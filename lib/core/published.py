@@ -40,7 +40,7 @@ def published_lines(cfg: CfgNode, path: Path, names: list[str]) -> tuple[list[st
 
 
 def _differing(cfg: CfgNode, weights: Weights) -> list[str]:
-    """List the published settings, as KEY VALUE, for which ``cfg`` has another value."""
+    """List the published settings, as KEY VALUE, that differ from those of ``cfg``."""
     opts = [str(word) for pair in weights.settings.items() for word in pair]
     try:
         published = load_config(ROOT / weights.experiment, opts)
@@ -57,5 +57,5 @@ def _differing(cfg: CfgNode, weights: Weights) -> list[str]:
 def _value(cfg: CfgNode, key: str) -> object:
     for name in key.split("."):
         cfg = cfg[name]
-    # Files are compared by name, in any folder.
+    # Compare files by name only, because their folders may differ.
     return Path(cfg).name if key.endswith("_FILE") else cfg

@@ -47,7 +47,7 @@ class Recorder:
     def log_train_step(
         self, epoch: int, step: int, steps: int, stats: EpochStats, lr: float
     ) -> None:
-        """Log a training step, in a format like the HRNet repository's, and to TensorBoard."""
+        """Log a training step to TensorBoard and, in a format like HRNet's, to the log file."""
         logger.info("Epoch: [%d][%d/%d]\t%s", epoch, step, steps, _step_text(stats))
         global_step = epoch * steps + step
         self._writer.add_scalar("train_loss", stats.loss, global_step)
@@ -105,10 +105,10 @@ class Recorder:
     def save_images(
         self, phase: str, step: int, global_step: int, images: dict[str, np.ndarray]
     ) -> None:
-        """Write the images that ``Task.draw`` made of a batch.
+        """Write the images of a batch that ``Task.draw`` returned.
 
         They are named as in the HRNet repository: ``<phase>_<step>_{gt,pred,hm_gt,hm_pred}.jpg``.
-        ``gt_pred`` goes to TensorBoard, at ``global_step``.
+        ``gt_pred`` is written to TensorBoard, at ``global_step``.
         """
         for kind in KINDS:
             if kind in images:

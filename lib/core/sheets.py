@@ -1,4 +1,4 @@
-"""Sheets of images: predicted skeletons, and samples as the network receives them."""
+"""Contact sheets of predicted skeletons, and of samples as the network receives them."""
 
 from pathlib import Path
 
@@ -27,8 +27,8 @@ from lib.utils.errors import InputError
 
 THRESHOLD = 0.2  # joints with a lower score are not drawn
 WIDTH = 1610  # maximum width of a sheet of predictions in pixels
-NAMED_SIZE = 640  # longer side of the people whose joints are named, in pixels
-LETTER_WIDTH, LINE_HEIGHT = 8, 24  # of their names
+NAMED_SIZE = 640  # longer side of the people drawn with joint names, in pixels
+LETTER_WIDTH, LINE_HEIGHT = 8, 24  # of the joint names, in pixels
 MIN_HEIGHT = 256  # smaller samples are enlarged to about this height
 
 
@@ -41,8 +41,8 @@ def write_prediction_sheet(
 ) -> None:
     """Write a sheet of up to ``count`` images, evenly spaced over the data set, with skeletons.
 
-    The skeletons are those of ``poses`` selected by the data set's ``rows_to_draw``. ``height`` is
-    that of the images in pixels, before each row is scaled to the sheet's width.
+    The data set's ``rows_to_draw`` selects the poses to draw. ``height`` is the height of the
+    images in pixels before each row is scaled to the sheet's width.
     """
     table, skeleton = dataset.table, dataset.skeleton
     images = np.unique(table.image)
@@ -63,9 +63,9 @@ def write_prediction_sheet(
 
 
 def _scene_cells(dataset: SceneDataset, codec: TagCodec, rows: np.ndarray) -> list[np.ndarray]:
-    """Draw training samples of whole images, each with its labels and with its targets.
+    """Draw training samples of whole images, each twice: with its labels and with its targets.
 
-    In the second image, regions without a loss are dark.
+    Regions without a loss are dark in the image of the targets.
     """
     skeleton, cells = dataset.skeleton, []
     for row in rows:
@@ -92,8 +92,8 @@ def write_sample_sheet(
 ) -> None:
     """Write a sheet of ``count`` samples, evenly spaced over the data set.
 
-    Each sample is drawn twice: with its labelled joints, and with the target heatmaps of all its
-    joints as an overlay. Above them are the two people with the most labelled joints, with the
+    Each sample is drawn twice: with its labelled joints, and with its target heatmaps as an
+    overlay. Above the samples are the two people with the most labelled joints, drawn with the
     numbers and names of their joints.
     """
     table, skeleton = dataset.table, dataset.skeleton
@@ -120,7 +120,7 @@ def _named_person(table: Table, skeleton: Skeleton, row: int) -> np.ndarray:
     matrix = crop_matrix(table.center[row], table.scale[row], 0.0, (width, height))
     try:
         image = read_image(table.path(row))
-    except InputError:  # reported by the check of the images
+    except InputError:  # the check of the images reports it
         image = np.zeros((height, width, 3), np.uint8)
     crop = crop_image(image, matrix, (width, height)).transpose(1, 2, 0)
     total = max(height, LINE_HEIGHT * (len(labels) // 2 + 1))
@@ -145,7 +145,7 @@ def _named_person(table: Table, skeleton: Skeleton, row: int) -> np.ndarray:
 
 
 def _crop_cells(dataset: TopDownDataset, codec: Codec, rows: np.ndarray) -> list[np.ndarray]:
-    """Draw training samples of people, each with its labels and with its targets."""
+    """Draw training samples of people, each twice: with its labels and with its targets."""
     samples = [dataset[0, int(row)] for row in rows]
     joints, visible = (torch.stack([s[name] for s in samples]) for name in ("joints", "visible"))
     maps = codec.encode(joints, visible).heatmaps

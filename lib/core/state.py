@@ -1,4 +1,4 @@
-"""The state of a training run on disk: ``checkpoint.pth``, from which it resumes exactly."""
+"""The state of a training run, saved in ``checkpoint.pth``, from which the run resumes exactly."""
 
 import contextlib
 import logging
@@ -22,8 +22,8 @@ from lib.utils.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
-# Settings that may change between a checkpoint and its resumption without a remark.
-FREE_KEYS = (
+# Settings whose changes are not logged when a run resumes.
+UNLOGGED_KEYS = (
     "AUTO_RESUME",
     "CUDNN",
     "DATASET.MAX_BROKEN",
@@ -55,7 +55,7 @@ class Position:
     Attributes:
         meter: statistics of these steps, from ``Meter.state``.
         best: the best score so far.
-        is_validated: False if the epoch before still has to be validated.
+        is_validated: False if the previous epoch still has to be validated.
     """
 
     epoch: int
@@ -69,8 +69,8 @@ class TrainingState:
     """Saves and loads the state of a run.
 
     Args:
-        batch_size: samples in a batch of all processes together.
-        samples: samples of the training set.
+        batch_size: number of samples in a step, over all processes.
+        samples: number of samples in the training set.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class TrainingState:
     def save(self, position: Position) -> None:
         """Write ``checkpoint.pth``; most keys are those of the HRNet repository.
 
-        With several processes, each must call this.
+        With several processes, every process must call this.
 
         Raises:
             InputError: the weights are not finite, or the file cannot be written.
@@ -126,7 +126,7 @@ class TrainingState:
         return [*self._network.buffers(), *self._average.buffers]
 
     def _keep(self, path: Path, epoch: int) -> None:
-        """Keep the checkpoint of this epoch too, and remove the one that is TRAIN.KEEP older."""
+        """Keep a copy of this epoch's checkpoint; remove the copy from TRAIN.KEEP epochs ago."""
         kept = path.with_name(f"checkpoint_{epoch}.pth")
         kept.unlink(missing_ok=True)
         try:
@@ -148,7 +148,7 @@ class TrainingState:
             InputError: the file cannot be read, or is of another experiment.
         """
         state = checkpoint.read(path)
-        with _naming(path):
+        with _file_named_in_errors(path):
             load_checkpoint(self._network, state["state_dict"])
             load_optimizer(self._optimizer, state["optimizer"])
             self._load_average(state.get("average") or state["state_dict"])
@@ -182,8 +182,8 @@ class TrainingState:
         position.meter = state["meter"] if distributed.is_main() else None
         buffers = state.get("buffers", [])
         if len(buffers) == distributed.world_size():
-            for own, value in zip(self._buffers(), buffers[distributed.rank()], strict=True):
-                own.copy_(value)
+            for buffer, value in zip(self._buffers(), buffers[distributed.rank()], strict=True):
+                buffer.copy_(value)
 
     def _log_changes(self, path: Path, text: str | None) -> None:
         """Log the settings that differ from those of the checkpoint."""
@@ -193,7 +193,7 @@ class TrainingState:
         changes = [
             f"{key} {old.get(key)} -> {new.get(key)}"
             for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and not _is_free(key)
+            if old.get(key) != new.get(key) and not _is_unlogged(key)
         ]
         if changes:
             logger.warning("=> %s: settings have changed since: %s", path, "; ".join(changes))
@@ -205,15 +205,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
     Raises:
         InputError: the state belongs to another optimizer or network.
     """
-    own = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    current = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
     # Only Adam has betas and only SGD has momentum; load_state_dict does not check either.
     kinds = {"betas", "momentum"}
     try:
-        if own[0].keys() & kinds != state["param_groups"][0].keys() & kinds:
-            raise InputError("was written with another optimizer than TRAIN.OPTIMIZER")
+        if current[0].keys() & kinds != state["param_groups"][0].keys() & kinds:
+            raise InputError("was written with an optimizer other than TRAIN.OPTIMIZER")
         _check_shapes(optimizer, state["state"])
-        groups = zip(state["param_groups"], own, strict=True)
-        # The settings first: PyTorch places the state as ``fused`` demands.
+        groups = zip(state["param_groups"], current, strict=True)
+        # Set ``fused`` before loading, because it decides on which device PyTorch puts the state.
         groups = [{**group, **settings} for group, settings in groups]
         optimizer.load_state_dict({**state, "param_groups": groups})
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -221,7 +221,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
 
 
 def _check_shapes(optimizer: torch.optim.Optimizer, states: Mapping[int, Mapping]) -> None:
-    """Raise ValueError if a moment has another shape than its parameter."""
+    """Raise ValueError if a tensor of the state differs in shape from its parameter."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for number, state in states.items():
         for name, value in state.items():
@@ -232,7 +232,7 @@ def _check_shapes(optimizer: torch.optim.Optimizer, states: Mapping[int, Mapping
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _file_named_in_errors(path: Path) -> Iterator[None]:
     """Add the file to the message of an InputError, and report malformed contents as one."""
     try:
         yield
@@ -258,5 +258,5 @@ def _settings(text: str) -> dict[str, Any]:
     return flat
 
 
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+def _is_unlogged(key: str) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in UNLOGGED_KEYS)

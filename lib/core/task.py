@@ -71,14 +71,14 @@ class Task(ABC):
     def forward(self, batch: Batch) -> Outputs:
         """Return the network's outputs for a batch on ``device``.
 
-        In evaluation mode they include the flip test.
+        In evaluation mode, they include the flip test if TEST.FLIP_TEST is set.
         """
 
     @abstractmethod
     def loss(self, outputs: Outputs, batch: Batch) -> Losses | None:
-        """Return the loss and accuracy, or None if they are unknown.
+        """Return the loss and accuracy, or None if they cannot be computed.
 
-        They are unknown for an exported file that includes decoding, and for a bottom-up network in
+        This is the case for an exported file that includes decoding, and for a bottom-up network in
         evaluation.
         """
 
@@ -95,7 +95,7 @@ class Task(ABC):
                 ``hm_pred`` for heatmaps, ``gt_pred`` for both, side by side.
 
         Returns:
-            An image (H, W, 3) uint8 for each kind, except those that the outputs do not allow.
+            A (H, W, 3) uint8 image for each of ``kinds`` that can be drawn from the outputs.
         """
 
     @abstractmethod
@@ -110,6 +110,6 @@ class Task(ABC):
 
         Args:
             images: (H, W, 3) uint8 BGR.
-            boxes: for each image, the boxes (N, 4) of its people; ignored without ``uses_boxes``.
+            boxes: for each image, the boxes (N, 4) of its people; ignored unless ``uses_boxes``.
             box_scores: for each image, the scores (N,) of its boxes.
         """

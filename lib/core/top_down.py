@@ -72,7 +72,7 @@ class TopDown(Task):
         keypoints = self.backend.decode(outputs)[0][:MAX_DRAWN].cpu().numpy()
         annotated = self._skeletons(images, joints, is_visible)
         # Only annotated joints are drawn, as in the HRNet repository, so that both images show the
-        # same joints. Without any annotated joint, all are drawn.
+        # same joints. If no joint is annotated, all are drawn.
         is_drawn = is_visible if is_visible.any() else np.ones_like(is_visible)
         predicted = self._skeletons(images, keypoints, is_drawn)
         drawn: dict[str, np.ndarray] = {}

@@ -81,7 +81,7 @@ class Meter:
         self._data_seconds += data_seconds
 
     def state(self) -> dict:
-        """Return the sums of all processes, for a checkpoint; each must call this."""
+        """Return the sums over all processes for a checkpoint; every process must call this."""
         count = torch.tensor([self._samples], dtype=torch.float64, device=self._device)
         *sums, samples = distributed.all_reduce_sum(
             torch.cat([self._sums.double(), count])
@@ -100,7 +100,7 @@ class Meter:
         return self._stats(self._sums.tolist(), self._samples)
 
     def read_all(self) -> EpochStats:
-        """Return the statistics of all processes, each of which must call this."""
+        """Return the statistics over all processes; every process must call this."""
         state = self.state()
         return self._stats(state["sums"], state["numbers"][0])
 
@@ -117,13 +117,13 @@ class Meter:
 
 
 class Updater:
-    """Function that trains on one batch, and updates the weights after ``accumulate`` of them.
+    """Trains on one batch at a time and updates the weights after every ``accumulate`` batches.
 
     Args:
         files_of, buffers: as for ``StepGuard``.
-        average: moving average of the weights, if any; updated with them.
+        average: moving average of the weights, if any; updated together with them.
         accumulate: number of batches whose gradients are averaged for one update.
-        no_sync: makes a context in which gradients are not averaged over processes.
+        no_sync: returns a context in which gradients are not averaged over processes.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Updater:
     def __call__(
         self, task: Task, batch: Batch, index: Tensor, step: int, steps: int
     ) -> tuple[Outputs, Losses]:
-        """Train on a batch; ``index`` is a copy of its ``index`` on the CPU."""
+        """Train on a batch; ``index`` is the batch's ``index`` tensor on the CPU."""
         first = step - step % self._accumulate
         count = min(self._accumulate, steps - first)  # the last update may have fewer batches
         is_due = self.is_due(step, steps)
@@ -189,8 +189,8 @@ def train_epoch(
         lr_at: maps (epoch, step) to the learning rate.
         print_freq: number of steps between calls of ``observe``.
         augment: maps the images (N, 3, H, W) of a batch and the step to augmented images.
-        update: trains on a batch; the same one for all epochs, to count skipped steps across them.
-        before_step, after_step: called with the step, and ``after_step`` with the epoch's meter.
+        update: trains on a batch; pass the same one every epoch, to count skipped steps in a row.
+        before_step, after_step: called with the step; ``after_step`` also gets the epoch's meter.
         first_step: number of steps that an interrupted run has already taken in this epoch.
         meter_state: statistics of these steps, from ``Meter.state``.
 

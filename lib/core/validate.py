@@ -15,7 +15,7 @@ from lib.utils.logs import progress
 
 @dataclass
 class Validation:
-    """Result of ``validate``: the people of the split, in the order of its table, and statistics.
+    """Result of ``validate``: the predicted people, in the order of the table, and statistics.
 
     Every process has the poses of all processes.
     """
@@ -44,7 +44,7 @@ def validate(
     total_meter, print_meter = Meter(task.device), Meter(task.device)
     step_end = time.perf_counter()
     for step, batch in enumerate(progress(loader, len(loader), "Test")):
-        if distributed.world_size() == 1:  # else the others would wait for this process
+        if distributed.world_size() == 1:  # with several, the others would wait for this one
             signals.check()
         data_seconds = time.perf_counter() - step_end
         batch = to_device(batch, task.device)
@@ -58,7 +58,7 @@ def validate(
             print_meter.restart()
         step_end = time.perf_counter()
     joints = len(task.skeleton)
-    own = Poses.concatenate([Poses.empty(joints), *(poses.numpy() for poses in predicted)])
-    poses = Poses.concatenate(distributed.gather(own)).sorted_unique()
+    local = Poses.concatenate([Poses.empty(joints), *(poses.numpy() for poses in predicted)])
+    poses = Poses.concatenate(distributed.gather(local)).sorted_unique()
     poses.check_finite()
     return Validation(poses, total_meter.read_all())

@@ -66,13 +66,13 @@ class SceneNetwork(DecodingNetwork):
 
 
 def decoding_network(cfg: CfgNode, network: nn.Module, codec: Codec | TagCodec) -> nn.Module:
-    """Add to a network what an export with decoding includes."""
+    """Wrap a network in a ``DecodingNetwork``, or in a ``SceneNetwork`` if it is bottom-up."""
     kind = SceneNetwork if is_bottom_up(cfg) else DecodingNetwork
     return kind(network, codec, cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST).eval()
 
 
 def example_input(description: Description) -> Tensor:
-    """Return a random input for a file: two crops with a dynamic batch, else one."""
+    """Return a random input for a file: two crops with a dynamic batch, otherwise one."""
     if description.dynamic_size:
         width, height = 3 * SIZE_STEP, 2 * SIZE_STEP
     else:
@@ -106,7 +106,7 @@ def export(module: nn.Module, description: Description, file_format: str) -> dic
 
 
 def to_onnx(module: nn.Module, example: Tensor, description: Description) -> dict[str, bytes]:
-    """Export to ONNX; the result is as that of ``export``."""
+    """Export to ONNX; returns the same as ``export``."""
     name = "crops" if description.decodes and not description.dynamic_size else "images"
     dimensions = {}
     if description.dynamic_batch:
@@ -143,7 +143,7 @@ def onnx_graph(
         )
     proto = program.model_proto
     for node in proto.graph.node:
-        # Stack traces, which take four times the space of a Lite-HRNet's weights.
+        # Remove stack traces, which take four times as much space as a Lite-HRNet's weights.
         del node.metadata_props[:]
     return proto
 
@@ -151,7 +151,7 @@ def onnx_graph(
 def to_torchscript(
     module: nn.Module, example: Tensor, description: Description
 ) -> dict[str, bytes]:
-    """Export to TorchScript; the result is as that of ``export``."""
+    """Export to TorchScript; returns the same as ``export``."""
     file = io.BytesIO()
     with quiet():
         traced = torch.jit.freeze(torch.jit.trace(module, (example,), check_trace=False))
@@ -160,7 +160,7 @@ def to_torchscript(
 
 
 def to_openvino(module: nn.Module, example: Tensor, description: Description) -> dict[str, bytes]:
-    """Export to OpenVINO by way of ONNX, which runs faster than a direct conversion."""
+    """Export to OpenVINO through ONNX; the result runs faster than a direct conversion."""
     import_optional("openvino", "exporting")
     return openvino_files(to_onnx(module, example, description)[".onnx"], description)
 

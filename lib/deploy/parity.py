@@ -48,7 +48,8 @@ class Difference:
 def difference(backend: Backend, reference: TorchBackend, crops: Tensor) -> Difference:
     """Compare a backend with the reference on crops (N, 3, H, W).
 
-    A joint is stable if noise, much larger than rounding errors, does not move it in the reference.
+    A joint is stable if noise that is much larger than rounding errors moves it by less than
+    ``STABLE_DISTANCE`` in the reference.
     Unstable joints have two almost equal maxima, as is common with untrained networks. Which of
     the two is larger depends on rounding, and says nothing about the backend.
     """
@@ -75,9 +76,9 @@ class SceneDifference:
     Attributes:
         heatmaps, tags: largest difference, divided by the largest magnitude.
         scores: largest difference between the candidates' scores, divided by the largest score.
-        misplaced: largest difference between a candidate's score or tag and the file's own heatmap
-            or tag map at its position.
-        people, expected: number of people with the file and with the reference.
+        misplaced: largest difference between a candidate's score and tag and the values of the
+            file's heatmap and tag map at the candidate's position.
+        people, expected: numbers of people found with the file and with the reference.
     """
 
     heatmaps: float
@@ -94,7 +95,7 @@ class SceneDifference:
 
 
 def scene_difference(task: BottomUp, reference: BottomUp, batch: Batch) -> SceneDifference:
-    """Compare two bottom-up tasks on the image of ``scene_batch``."""
+    """Compare two bottom-up tasks on one image, a batch from ``scene_batch``."""
     outputs, expected = task.forward(batch), reference.forward(batch)
     found, candidates = task.codec.merge(outputs), task.codec.candidates(outputs)
     pairs = (
@@ -109,18 +110,18 @@ def scene_difference(task: BottomUp, reference: BottomUp, batch: Batch) -> Scene
 
 
 def _misplaced(merged: Outputs, candidates: Candidates) -> float:
-    """Return how much candidates differ from merged outputs at their positions."""
+    """Return the largest difference between candidates and merged outputs at their positions."""
     heatmaps, tags = merged
     x, y = candidates.xy.long().unbind(-1)
     index = (y * heatmaps.shape[3] + x).clamp(0, heatmaps[0, 0].numel() - 1)
     score = heatmaps.flatten(2).gather(2, index)
     tag = tags.flatten(2, 3).gather(2, index[..., None].expand_as(candidates.tag))
-    wrong = (score - candidates.score).abs() + (tag - candidates.tag).abs().amax(-1)
-    return float((wrong * (candidates.score > 0)).max())
+    error = (score - candidates.score).abs() + (tag - candidates.tag).abs().amax(-1)
+    return float((error * (candidates.score > 0)).max())
 
 
 def stable_joints(reference: TorchBackend, outputs: Outputs, keypoints: Tensor) -> Tensor:
-    """Return (N, K), True for joints that noise does not move."""
+    """Return a mask (N, K), True for joints that noise moves by less than ``STABLE_DISTANCE``."""
     generator = torch.Generator().manual_seed(0)
 
     def noisy(output: Tensor) -> Tensor:
@@ -145,7 +146,8 @@ def random_crops(size: Sequence[int], count: int) -> Tensor:
 def real_crops(cfg: CfgNode, count: int) -> tuple[Tensor, str]:
     """Return crops of people and the name of their source.
 
-    They are evenly spaced over the experiment's test set, or drawn figures if it is not installed.
+    The crops are evenly spaced over the experiment's test set, or show drawn figures if it is not
+    installed.
 
     Returns:
         uint8 (count, 3, H, W), and the source for display.

@@ -38,8 +38,8 @@ def build_model(cfg: CfgNode) -> PoseNetwork:
     Weights are initialised if MODEL.INIT_WEIGHTS is set. MODEL.PRETRAINED is not loaded; use
     ``lib.models.checkpoint.load_pretrained``.
 
-    ``forward`` takes normalised images (N, 3, H, W) and returns the head's output. For the
-    ``heatmap`` head these are heatmaps (N, K, H/4, W/4), where K is MODEL.NUM_JOINTS.
+    ``forward`` takes normalised images (N, 3, H, W) and returns the head's outputs. For the
+    ``heatmap`` head, these are heatmaps (N, K, H/4, W/4), where K is MODEL.NUM_JOINTS.
 
     Raises:
         InputError: if the network is unknown or a setting is invalid. The message names the key.

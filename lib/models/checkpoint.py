@@ -32,7 +32,7 @@ StateDict = dict[str, Tensor]
 WEIGHTS_KEYS = ("state_dict", "model", "best_state_dict")
 # Prefixes that mmpose adds to the parts of a network.
 PART_PREFIXES = ("backbone.", "keypoint_head.", "head.")
-# Names that differ in mmpose's own HRFormer, as (theirs, ours). It also merges q, k and v.
+# Names that differ in mmpose's own HRFormer: (mmpose's, this network's). It also merges q, k and v.
 MMPOSE_NAMES = ((".ffn.", ".mlp."), (".attn.attn.proj.", ".attn.attn.out_proj."))
 MAX_LISTED = 3
 
@@ -107,28 +107,28 @@ def load_pretrained(
             "train from scratch"
         )
     source, state, model_state = _read_state(model, path)
-    wanted = {key: model_state[key] for key in model_state if "*" in layers or _part(key) in layers}
-    shared = {key: value for key, value in state.items() if key in wanted}
-    taken = {key: value for key, value in shared.items() if value.shape == model_state[key].shape}
+    selected = {k: v for k, v in model_state.items() if "*" in layers or _part(k) in layers}
+    shared = {key: value for key, value in state.items() if key in selected}
+    matching = {k: v for k, v in shared.items() if v.shape == model_state[k].shape}
     if not shared:
         raise InputError(
             f"MODEL.PRETRAINED: {source} has no entries for {type(_unwrap_model(model)).__name__} "
             f"in the layers {', '.join(layers) or '(none)'}; it contains {_first_names(state)}"
         )
-    count = min(_num_entries(wanted), _num_entries(state))
-    if 4 * _num_entries(taken) < count:
-        problems = _shape_problems(shared, model_state) or _name_problems(state, wanted)
+    count = min(_num_entries(selected), _num_entries(state))
+    if 4 * _num_entries(matching) < count:
+        problems = _shape_problems(shared, model_state) or _name_problems(state, selected)
         raise InputError(
-            f"MODEL.PRETRAINED: {source} is for a different network; only {_num_entries(taken)} of "
-            f"{count} entries match: {'; '.join(problems)}; to load it "
+            f"MODEL.PRETRAINED: {source} is for a different network; only {_num_entries(matching)} "
+            f"of {count} entries match: {'; '.join(problems)}; to load it "
             "anyway, list its layers in MODEL.EXTRA.PRETRAINED_LAYERS"
         )
-    _copy_into(model_state, taken)
+    _copy_into(model_state, matching)
     return PretrainedReport(
         source=source,
-        loaded=_count_by_part(taken),
-        mismatched=_count_by_part(shared.keys() - taken.keys()),
-        unselected=_count_by_part(state.keys() & (model_state.keys() - wanted.keys())),
+        loaded=_count_by_part(matching),
+        mismatched=_count_by_part(shared.keys() - matching.keys()),
+        unselected=_count_by_part(state.keys() & (model_state.keys() - selected.keys())),
         unused=_count_by_part(state.keys() - model_state.keys()),
         unfilled=_count_by_part(
             key for key in model_state if key not in state and not _is_counter(key)
@@ -212,8 +212,8 @@ def _convert_entry(name: str, value: Tensor, model_state: StateDict) -> list[tup
         parts = zip("qkv", value.chunk(3), strict=True)
         return [(name.replace(".qkv.", f".{letter}_proj."), part) for letter, part in parts]
     renamed = name
-    for theirs, ours in MMPOSE_NAMES:
-        renamed = renamed.replace(theirs, ours)
+    for mmpose_name, own_name in MMPOSE_NAMES:
+        renamed = renamed.replace(mmpose_name, own_name)
     return [(renamed if renamed in model_state else name, value)]
 
 

@@ -51,9 +51,9 @@ class Convention:
     """A way to count FLOPs.
 
     count: number of FLOPs of a call.
-    giga: number of FLOPs in a G. An M is a thousandth of it.
+    giga: number of FLOPs reported as 1 G; 1 M is a thousandth of it.
     text: description for users.
-    repeats: whether all calls of a module count, and not only the last.
+    repeats: count all calls of a module instead of only the last one.
     """
 
     count: Callable[[Call], int]
@@ -95,7 +95,7 @@ def count_flops(calls: Sequence[Call], convention: str) -> dict[str, int]:
 
 
 def hrnet_flops(call: Call) -> int:
-    """Count as lib/utils/utils.py of leoxiaobin/deep-high-resolution-net.pytorch."""
+    """Count FLOPs as lib/utils/utils.py of leoxiaobin/deep-high-resolution-net.pytorch does."""
     module = call.module
     if isinstance(module, nn.Linear):
         return module.in_features * math.prod(call.output)
@@ -107,9 +107,9 @@ def is_convolution(module: nn.Module) -> bool:
 
 
 def lightweight_flops(call: Call) -> int:
-    """Count as tools/torchstat of HRNet/Lite-HRNet and ZiyiZhang27/Dite-HRNet.
+    """Count FLOPs as tools/torchstat of HRNet/Lite-HRNet and ZiyiZhang27/Dite-HRNet does.
 
-    Functional operations do not count.
+    Functional operations are not counted.
     """
     module = call.module
     if isinstance(module, LightweightModule):
@@ -132,14 +132,14 @@ def lightweight_flops(call: Call) -> int:
 
 
 def mmcv_flops(call: Call) -> int:
-    """Count as ``get_model_complexity_info`` of mmcv 1.x."""
+    """Count FLOPs as ``get_model_complexity_info`` of mmcv 1.x does."""
     module = call.module
     if is_convolution(module):
         is_deconvolution = isinstance(module, nn.ConvTranspose2d)
         positions = call.input if is_deconvolution else call.output
         biases = 0 if module.bias is None else math.prod(call.output)
         return module.weight.numel() * math.prod(positions[2:]) + biases
-    # HRFormer's published attention projects its output by a function, which mmcv does not count.
+    # HRFormer's published attention applies out_proj as a function, which mmcv does not count.
     if isinstance(module, nn.Linear) and not call.name.endswith(".out_proj"):
         return math.prod(call.input) * module.out_features
     if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
@@ -150,7 +150,7 @@ def mmcv_flops(call: Call) -> int:
 
 
 def transpose_flops(call: Call) -> int:
-    """Count as tools/flop_count.py of yangsenius/TransPose."""
+    """Count FLOPs as tools/flop_count.py of yangsenius/TransPose does."""
     module, elements = call.module, math.prod(call.output)
     if is_convolution(module):
         return module.weight.numel() * call.pixels
@@ -162,7 +162,7 @@ def transpose_flops(call: Call) -> int:
         length, channels = call.input[0], call.input[2]
         hidden, num_heads = module.linear1.out_features, module.self_attn.num_heads
         products = 2 * channels * (2 * channels + length + hidden)
-        # Softmax is 5 per element. Sums, scaling, ReLU and dropout are 1.
+        # Softmax counts 5 per element; sums, scaling, ReLU and dropout count 1.
         return length * (products + 11 * channels + 3 * hidden + 6 * num_heads * length)
     return elements if isinstance(module, (nn.ReLU, BasicBlock, Bottleneck)) else 0
 
@@ -239,7 +239,7 @@ def summarize(
     """Return the costs of ``network`` for one image: in total, per part and per layer.
 
     Layers used only in training are left out. FLOPs follow the convention of the network's own
-    repository. Parameters of the network itself, outside any module, count only in the total.
+    repository. Parameters of the network itself, outside its modules, count only in the total.
     """
     network.eval()
     calls, macs, activations = _count_operations(network, height, width)
@@ -286,7 +286,7 @@ def summarize(
 def _count_operations(
     network: PoseNetwork, height: int, width: int
 ) -> tuple[list[Call], dict[str, int], dict[str, int]]:
-    """Return the calls, and multiply-accumulates and output elements by name of the module."""
+    """Return the calls, and the multiply-accumulates and output elements of each module by name."""
     image = torch.zeros(1, 3, height, width, device=next(network.parameters()).device)
     flops = FlopCounterMode(display=False)
     outputs = FlopCounterMode(

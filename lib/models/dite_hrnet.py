@@ -120,7 +120,7 @@ class DynamicConv(nn.Module):
 
         This is more work than mixing the kernels, but the number of groups does not depend on the
         batch size. Each kernel has its own convolution, because a single one with several outputs
-        per channel is not depthwise and several times as slow on the backends that run such graphs.
+        per channel is not depthwise, and is several times as slow on backends that run such graphs.
         """
         mixed = 0
         for index, kernel in enumerate(self.aggregation.weight):

@@ -14,7 +14,7 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
 
     In evaluation a batch norm scales and shifts each channel, which can be done by the weights of
     the convolution before it. Outputs differ only by rounding. The copy cannot be trained, and its
-    state dict has other names.
+    state dict has different names.
 
     These pairs are folded: neighbours in a Sequential; a module's ``conv<x>`` and ``bn<x>``, which
     are always applied in this order here; and the pairs listed in a module's ``fold_pairs``. A
@@ -30,10 +30,10 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
 
 
 def _fold_neighbours(layers: nn.Sequential) -> None:
-    for (first, conv), (second, norm) in itertools.pairwise([*layers._modules.items()]):
+    for (conv_name, conv), (norm_name, norm) in itertools.pairwise([*layers._modules.items()]):
         if isinstance(norm, nn.BatchNorm2d) and (fused := _fused(conv, norm)) is not None:
-            layers._modules[first] = fused
-            del layers._modules[second]
+            layers._modules[conv_name] = fused
+            del layers._modules[norm_name]
 
 
 def _fold_by_name(module: nn.Module) -> None:

@@ -67,13 +67,13 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
-        (top, rows), (left, columns) = self._padding(height), self._padding(width)
-        x = functional.pad(x, (0, 0, left, columns - left, top, rows - top))
-        tall, wide = x.shape[1] // self.window, x.shape[2] // self.window
-        windows = x.unflatten(2, (wide, self.window)).unflatten(1, (tall, self.window))
+        (top, pad_rows), (left, pad_columns) = self._padding(height), self._padding(width)
+        x = functional.pad(x, (0, 0, left, pad_columns - left, top, pad_rows - top))
+        rows, columns = x.shape[1] // self.window, x.shape[2] // self.window  # of windows
+        windows = x.unflatten(2, (columns, self.window)).unflatten(1, (rows, self.window))
         tokens = windows.permute(0, 1, 3, 2, 4, 5).reshape(-1, self.window**2, x.shape[3])
         tokens = self.out_proj(self._attend(tokens))
-        windows = tokens.reshape(-1, tall, wide, self.window, self.window, x.shape[3])
+        windows = tokens.reshape(-1, rows, columns, self.window, self.window, x.shape[3])
         x = windows.permute(0, 1, 3, 2, 4, 5).reshape(x.shape)
         return x[:, top : top + height, left : left + width]
 
@@ -128,7 +128,8 @@ class ConvMlp(nn.Module):
 class TransformerBlock(nn.Module):
     """A transformer block of window attention and ``ConvMlp``: (N, C, H, W) -> (N, C, H, W).
 
-    Both are residual and are dropped for a sample with probability ``drop_path`` in training.
+    Both are residual branches. In training, they are dropped for random samples, with probability
+    ``drop_path``.
     """
 
     def __init__(self, plan: Plan, branch: int, drop_path: float) -> None:

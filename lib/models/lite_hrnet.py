@@ -30,7 +30,7 @@ SPATIAL_RATIO = 4  # channel reduction of the spatial weighting
 
 
 class CrossResolutionWeighting(nn.Module):
-    """Weights for the channels of all branches, computed from all branches at the coarsest size."""
+    """Scale the channels of all branches by weights from all branches at the coarsest size."""
 
     def __init__(self, channels: Sequence[int], ratio: int) -> None:
         super().__init__()

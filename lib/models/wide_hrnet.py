@@ -65,15 +65,15 @@ class WideBlock(nn.Module):
         )
 
     def forward(self, x: Branches) -> Branches:
-        rows = []
+        outputs = []
         for item, residual in zip(x, self.invertRes, strict=True):
             lower, upper = split_channels(item)
-            rows.append(shuffle_channels((lower, residual(upper))))
-        return rows
+            outputs.append(shuffle_channels((lower, residual(upper))))
+        return outputs
 
 
 def make_divisible(channels: int, divisor: int = 8) -> int:
-    """Round ``channels`` to a multiple of ``divisor``, but not below 90% (as in MobileNet)."""
+    """Round to a multiple of ``divisor`` that is at least 90% of ``channels`` (as in MobileNet)."""
     nearest = max(divisor, (channels + divisor // 2) // divisor * divisor)
     return nearest + divisor if nearest < 0.9 * channels else nearest
 

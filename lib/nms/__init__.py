@@ -116,14 +116,14 @@ def oks_iou(
     joints = len(people.variances)
     meaning = "x, y, score of each joint in sigmas"
     joints_of_person = arguments.check_array("person", person, (joints, 3), meaning)
-    own_area = arguments.check_array("area", area, (), "one number, in square pixels")
-    arguments.check_areas(own_area.reshape(1))
+    person_area = arguments.check_array("area", area, (), "one number, in square pixels")
+    arguments.check_areas(person_area.reshape(1))
     row = np.empty(len(people.areas))
     with np.errstate(all="ignore"):
         kernels().oks_row(
             joints_of_person,
             people.keypoints,
-            float(own_area),
+            float(person_area),
             people.areas,
             people.variances,
             people.min_score,
@@ -199,7 +199,7 @@ def oks_nms_groups(
         keypoints, scores, areas, threshold, sigmas, in_vis_thre: as in ``oks_nms``.
 
     Returns:
-        int64 (M,), the sorted rows that are kept, as from a loop over the images.
+        int64 (M,), the sorted rows that are kept, as with one call for each image.
 
     Raises:
         ValueError: if a shape, dtype or value is invalid.

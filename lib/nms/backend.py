@@ -5,7 +5,7 @@ from types import ModuleType
 
 from lib.nms import numpy_nms
 
-INTERFACE = 1  # version of the compiled functions' arguments; a build with another is not used
+INTERFACE = 1  # version of the compiled functions' arguments; builds of other versions are ignored
 
 logger = logging.getLogger(__name__)
 _warned = False

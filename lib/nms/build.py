@@ -3,7 +3,7 @@
     python lib/nms/build.py              build what changed, skip what cannot be built
     python lib/nms/build.py --clean      remove all compiled files
 
-``tools/benchmark.py nms`` compares the results and times with NumPy.
+``tools/benchmark.py nms`` compares their results and times with NumPy's.
 
 The compiled versions are optional. A missing compiler is therefore reported in one line, and the
 exit code is 0 unless ``--strict`` is given. Files are built in a temporary folder below ``build/``
@@ -140,7 +140,7 @@ def explain(log: str) -> str:
 
 
 def first_error(log: str) -> str:
-    """Return the first line of ``log`` with an error, else its last line."""
+    """Return the first line of ``log`` with an error, or its last line if there is none."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
     return (errors or lines[-1:] or ["no output"])[0][:200]
@@ -157,7 +157,7 @@ def build_library(force: bool) -> Outcome:
         log = ""
         for target in NVCC_TARGETS:
             command = [nvcc, *NVCC_FLAGS, *target, "-o", f"{folder}/{LIBRARY}", "gpu.cu"]
-            # nvcc fails if a path has a space, so all paths are relative, also TMPDIR.
+            # nvcc fails if a path has a space, so all paths are relative, including TMPDIR.
             code, text = run(command, TMPDIR=folder)
             log += text
             if not code:
@@ -193,7 +193,7 @@ def run(command: list[str], **environment: str) -> tuple[int, str]:
 def build_if_changed(
     source: str, name: str, environment: list[str], force: bool, compile_in: Callable[[str], None]
 ) -> Outcome:
-    """Build ``name`` from ``source`` unless everything that it depends on is as in the last build.
+    """Build ``name`` from ``source`` if anything that it depends on changed since the last build.
 
     ``compile_in`` writes ``name`` to a temporary folder, given relative to this one. Dependencies
     are compared by a hash, because file times change with every checkout.

@@ -2,8 +2,8 @@
 # cython: initializedcheck=False
 """Cython versions of the four functions in ``numpy_nms``, with the same arguments.
 
-Only typed memoryviews are used, so the build needs no NumPy headers and works with any version. The
-callers in ``lib.nms`` validate all arguments; nothing is checked here.
+Only typed memoryviews are used, so the build needs no NumPy headers and works with any version of
+NumPy. The callers in ``lib.nms`` validate all arguments; nothing is checked here.
 """
 
 from libc.math cimport INFINITY, exp

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-INTERFACE = 1  # version of the C functions' arguments; a library with another is not used
+INTERFACE = 1  # version of the C functions' arguments; other versions are ignored
 # Not "gpu.so", which Python would try to import as a module.
 LIBRARY = Path(__file__).resolve().parent / "libgpu_nms.so"
 

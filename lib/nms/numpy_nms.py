@@ -40,7 +40,7 @@ def oks_row(
     min_score: float | None,
     row: np.ndarray,
 ) -> None:
-    """Write the OKS of one person with each of the others.
+    """Write the OKS of one person with each of the others into ``row``.
 
     Args:
         person: float64 (K, 3): x, y, score.

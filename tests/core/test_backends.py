@@ -77,7 +77,7 @@ def test_a_missing_or_corrupt_file_is_one_line(tmp_path, made, suffix):
 def test_a_graph_without_its_weights_is_one_line(tmp_path, made):
     pytest.importorskip("openvino")
     (tmp_path / "network.xml").write_text("<net/>")
-    refused(made, tmp_path / "network.xml", r"its weights file network\.bin is missing")
+    refused(made, tmp_path / "network.xml", r"the weights file network\.bin is missing")
 
 
 def test_a_file_that_does_not_describe_itself_is_refused(tmp_path, made):
@@ -117,7 +117,7 @@ def test_a_missing_package_says_how_to_get_it():
 def test_torchscript_needs_trust(tmp_path, made, monkeypatch):
     (path := tmp_path / "stranger.ts").write_bytes(b"")
     monkeypatch.delenv(exported.TRUST)
-    refused(made, path, f"TorchScript file can run any code.*{exported.TRUST}=1")
+    refused(made, path, f"TorchScript file is a program.*{exported.TRUST}=1")
 
 
 class _Raising(nn.Module):

@@ -90,7 +90,7 @@ def test_a_file_with_candidates_reads_one_scale(scene):
     cfg, folder = scene
     path = write(cfg, folder)
     cfg = load_config(folder / "scenes.yaml", ["TEST.SCALE_FACTOR", "[1.0, 2.0]"])
-    with pytest.raises(InputError, match=r"TEST\.SCALE_FACTOR: an exported file reads"):
+    with pytest.raises(InputError, match=r"TEST\.SCALE_FACTOR: an exported file supports only"):
         Predictor(cfg, path, "cpu")
 
 

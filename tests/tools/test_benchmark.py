@@ -137,7 +137,7 @@ def test_random_weights_show_what_a_form_gets_wrong(benchmark):
 
 
 def missing(*_):
-    raise InputError("exporting: needs a package that is not here")
+    raise InputError("exporting: requires a package that is not here")
 
 
 def test_variants_without_their_packages_are_left_out(benchmark, command, experiment, monkeypatch):
@@ -146,7 +146,7 @@ def test_variants_without_their_packages_are_left_out(benchmark, command, experi
     ended = command("benchmark", "forward", *arguments, "--variants", "onnxruntime", "openvino")
     assert ended.code == 0, ended
     for form in ("onnxruntime", "openvino"):
-        assert f"{form} is skipped: exporting: needs a package" in ended.err
+        assert f"{form} is skipped: exporting: requires a package" in ended.err
     assert names(ended.out, "ratio") == ["plain, batch of 1"]
 
 
@@ -158,7 +158,7 @@ def test_every_backend_that_can_run_is_timed_from_image_to_keypoints(
     settings = ["DATASET.DATASET", "coco", "MODEL.NUM_JOINTS", "17"]
     ended = command("benchmark", "predict", *settings, "--cfg", experiment, "--repeats", "1")
     assert ended.code == 0, ended
-    assert "onnx is skipped: exporting: needs a package" in ended.err
+    assert "onnx is skipped: exporting: requires a package" in ended.err
     assert names(ended.out, "ratio") == ["PyTorch, plain", "PyTorch, folded", "torchscript"]
 
 

@@ -298,7 +298,7 @@ def test_a_validation_that_is_no_longer_wanted_is_left_out_of_a_resume(root, com
     ("key", "value", "part"),
     [
         ("MODEL.EXTRA.STAGE4.NUM_CHANNELS", "[4, 8, 16, 24]", "does not match PoseHRNet"),
-        ("TRAIN.OPTIMIZER", "sgd", "was written with another optimizer than TRAIN.OPTIMIZER"),
+        ("TRAIN.OPTIMIZER", "sgd", "was written with an optimizer other than TRAIN.OPTIMIZER"),
     ],
 )
 def test_a_checkpoint_of_another_experiment_is_one_line_that_names_it(

@@ -16,8 +16,8 @@ class Codec(ABC):
 
     All methods work on batches, on the device of the batch.
 
-    Elsewhere, outputs have the type ``Outputs``. The methods of a codec also take ``RawOutputs``,
-    so that ``codec.decode(network(images))`` works.
+    Outside of codecs, outputs have the type ``Outputs``. The methods of a codec also accept
+    ``RawOutputs``, so that ``codec.decode(network(images))`` works.
     """
 
     @abstractmethod
@@ -59,7 +59,7 @@ def as_outputs(raw: RawOutputs) -> Outputs:
 
 
 def as_float(raw: RawOutputs) -> Outputs:
-    """Convert outputs to float32: losses add up many small numbers."""
+    """Convert outputs to float32, because losses sum many small numbers."""
     return tuple(output.float() for output in as_outputs(raw))
 
 

@@ -1,7 +1,7 @@
 """DARK: heatmaps encoded and decoded with sub-pixel accuracy.
 
 Zhang et al.: Distribution-Aware Coordinate Representation for Human Pose Estimation. CVPR 2020.
-Same numbers as ``MSRAHeatmap(unbiased=True)`` of mmpose 1.x.
+Numerically equivalent to ``MSRAHeatmap(unbiased=True)`` of mmpose 1.x.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """Heatmaps of the size of the crop, as predicted by SRPose's heads.
 
-Same numbers as TopDownSRPoseHead of haonanwang0522/SRPose, except for the flip test. There the
-shift copies between overlapping slices of one tensor, so that columns repeat at random. Here the
-shift is exact.
+Numerically equivalent to TopDownSRPoseHead of haonanwang0522/SRPose, except for the flip test. The
+published shift copies between overlapping slices of one tensor, so that columns repeat at random.
+Here the shift is exact.
 """
 
 import torch

@@ -21,7 +21,7 @@ from lib.utils.errors import InputError
 
 UNMATCHED = 1e10  # cost of a candidate that joins no person
 BLOCK = 16  # side of the blocks that ``refine`` searches, in pixels
-CHUNK = 24  # blocks that are searched at once
+CHUNK = 24  # number of blocks that are searched at once
 
 
 class Candidates(NamedTuple):
@@ -41,12 +41,12 @@ class Grouping:
 
     Attributes:
         joint_order: order in which joints are added to people.
-        max_people: candidates per joint, and people that a joint may be added to.
+        max_people: maximum number of candidates per joint, and of people to match them with.
         detection_threshold: candidates with a lower or equal score are dropped.
         tag_threshold: maximum distance between the tags of a joint and its person.
         uses_score: match by rounded tag distance first and by score second.
         ignores_excess: with ``max_people`` people, drop joints instead of starting new people.
-        kernel: side of the window in which a peak is the maximum, odd.
+        kernel: odd side length of the window in which a peak is the maximum.
         adjusts: move keypoints a quarter of a pixel toward the higher neighbour.
         refines: fill in the joints that were not found.
     """
@@ -69,7 +69,7 @@ class Grouping:
         Args:
             heatmaps: (K, H, W) float32.
             tags: (K, H, W, T) float32.
-            candidates: those of this image alone, N = 1.
+            candidates: the candidates of this image only, with N = 1.
 
         Returns:
             People (P, K, 3 + T), and their scores (P,): the mean over all joints before missing
@@ -96,12 +96,12 @@ class Grouping:
         distance between their tags and the mean tags of the person. Other candidates start new
         people.
         """
-        # As in the published code, people are known by the first tag of their first joint: if two
-        # have exactly the same tag, the later joint replaces the earlier one.
+        # As in the published code, people are identified by the first tag of their first joint:
+        # if two have exactly the same tag, the later joint replaces the earlier one.
         people: dict[float, np.ndarray] = {}
         tags: dict[float, list[np.ndarray]] = {}
 
-        def start(joint: int, candidate: np.ndarray) -> None:
+        def start_person(joint: int, candidate: np.ndarray) -> None:
             key = float(candidate[3])
             person = people.setdefault(key, np.zeros(candidates.shape[::2], np.float32))
             person[joint] = candidate
@@ -109,12 +109,12 @@ class Grouping:
 
         for joint in self.joint_order:
             found = candidates[joint]
-            # float64, because many assignments have the same cost and rounding decides.
+            # Use float64: many assignments have the same cost, so rounding decides between them.
             found = found[found[:, 2] > self.detection_threshold].astype(np.float64)
             keys = list(people)[: self.max_people]
             if not keys:
                 for candidate in found:
-                    start(joint, candidate)
+                    start_person(joint, candidate)
                 continue
             if not len(found) or (self.ignores_excess and len(keys) == self.max_people):
                 continue
@@ -126,7 +126,7 @@ class Grouping:
                     people[keys[column]][joint] = candidate
                     tags[keys[column]].append(candidate[3:])
                 else:
-                    start(joint, candidate)
+                    start_person(joint, candidate)
         if not people:
             return np.zeros((0, *candidates.shape[::2]), np.float32)
         return np.array([*people.values()], np.float32)
@@ -134,8 +134,8 @@ class Grouping:
     def _assign(self, distance: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows and columns of the assignment with the lowest cost.
 
-        ``distance`` is (candidates, people); candidates beyond the people are assigned to columns
-        beyond them.
+        ``distance`` is (candidates, people). If there are more candidates than people, the others
+        are assigned to extra columns.
         """
         cost = np.round(distance) * 100 - score[:, None] if self.uses_score else distance
         excess = max(cost.shape[0] - cost.shape[1], 0)
@@ -149,7 +149,7 @@ def find_candidates(heatmaps: Tensor, tags: Tensor, count: int, kernel: int) -> 
     Args:
         heatmaps: (N, K, H, W).
         tags: (N, K, H, W, T).
-        kernel: side of the window in which a peak is the maximum, odd.
+        kernel: odd side length of the window in which a peak is the maximum.
     """
     width = heatmaps.shape[3]
     peaks = heatmaps * (heatmaps == window_maxima(heatmaps, kernel))
@@ -164,25 +164,26 @@ def find_candidates(heatmaps: Tensor, tags: Tensor, count: int, kernel: int) -> 
 
 def window_maxima(x: Tensor, kernel: int) -> Tensor:
     """Return the maximum of the window around each pixel of (N, K, H, W)."""
-    # Much faster on a CPU than max_pool2d: maxima of shifted maps, whose windows double in width.
+    # Maxima of shifted maps, whose windows double in width: on a CPU much faster than max_pool2d.
     half = kernel // 2
     padded = functional.pad(x, (half,) * 4, value=-torch.inf)
     for axis in (2, 3):
-        width, found = 1, padded
+        width, largest = 1, padded
         while width < kernel:
             step = min(width, kernel - width)
-            length = found.shape[axis] - step
-            found = torch.maximum(found.narrow(axis, 0, length), found.narrow(axis, step, length))
+            length = largest.shape[axis] - step
+            shifted = largest.narrow(axis, step, length)
+            largest = torch.maximum(largest.narrow(axis, 0, length), shifted)
             width += step
-        padded = found
+        padded = largest
     return padded
 
 
 def adjust(people: np.ndarray, heatmaps: np.ndarray) -> None:
     """Move the keypoints of people (P, K, 3 + T) to sub-pixel positions, in place.
 
-    They move a quarter of a pixel toward the higher neighbour along each axis, to lower coordinates
-    if both are equal, and then by half a pixel.
+    Along each axis, a keypoint moves a quarter of a pixel toward the higher neighbour, or toward
+    lower coordinates if both neighbours are equal. Half a pixel is then added.
     """
     person, joint = np.nonzero(people[:, :, 2] > 0)
     x, y = people[person, joint, :2].astype(int).T
@@ -225,7 +226,7 @@ def refine(people: np.ndarray, heatmaps: np.ndarray, tags: np.ndarray) -> None:
 
 
 def _mean_tags(people: np.ndarray, tags: np.ndarray) -> np.ndarray:
-    """Return the mean tags (P, T) of the joints that were found, read at their pixels."""
+    """Return the mean tags (P, T) at the pixels of each person's found joints."""
     found = people[:, :, 2] > 0
     x, y = (people[:, :, axis].astype(int) for axis in (0, 1))
     read = tags[np.arange(people.shape[1]), y, x] * found[..., None]
@@ -235,11 +236,12 @@ def _mean_tags(people: np.ndarray, tags: np.ndarray) -> np.ndarray:
 def _best_pixels(
     heatmap: np.ndarray, tags: np.ndarray, means: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return x and y (n,) of the highest heatmap - round(distance of the tag) for each mean (n, T).
+    """Return x and y (n,) that maximise heatmap - round(tag distance) for each mean tag (n, T).
 
-    Blocks of pixels are searched in order of an upper bound, the maximum of the heatmap minus the
-    rounded distance to the range of the tags, until no other block can contain a higher value. Of
-    several highest pixels the first in row-major order is taken, as by argmax.
+    Blocks of pixels are searched in descending order of an upper bound: the maximum of the heatmap
+    in the block minus the rounded distance to the range of its tags. The search stops when no other
+    block can contain a higher value. Among equal pixels, the first in row-major order is returned,
+    as by argmax.
     """
     width = heatmap.shape[1]
     blocks, starts = _blocks(heatmap, -np.inf)
@@ -251,20 +253,22 @@ def _best_pixels(
     bound = blocks.max(1) - nearest
     pixels = starts[:, None] + _offsets(width)
     order = np.argsort(-bound, axis=1)
-    best, place = np.full(len(means), -np.inf), np.zeros(len(means), int)
+    best, best_pixel = np.full(len(means), -np.inf), np.zeros(len(means), int)
     for number, mean in enumerate(means):
-        for first in range(0, len(starts), CHUNK):
-            chunk = order[number, first : first + CHUNK]
+        for start in range(0, len(starts), CHUNK):
+            chunk = order[number, start : start + CHUNK]
             if bound[number, chunk[0]] < best[number]:
                 break
             distance = np.sqrt(((tag_blocks[chunk] - mean) ** 2).sum(2))
             value = blocks[chunk] - np.round(distance)
             highest = value.max()
             if highest >= best[number]:
-                flat = int(pixels[chunk][value == highest].min())
-                place[number] = flat if highest > best[number] else min(flat, place[number])
+                pixel = int(pixels[chunk][value == highest].min())
+                if highest == best[number]:
+                    pixel = min(pixel, best_pixel[number])
+                best_pixel[number] = pixel
                 best[number] = highest
-    return place % width, place // width
+    return best_pixel % width, best_pixel // width
 
 
 def _offsets(width: int) -> np.ndarray:
@@ -274,8 +278,12 @@ def _offsets(width: int) -> np.ndarray:
 
 
 def _blocks(values: np.ndarray, fill: float) -> tuple[np.ndarray, np.ndarray]:
-    """Cut an array (H, W) into blocks (B, BLOCK * BLOCK), and return the index of their first pixel
-    in the flat array, (B,). Pixels outside the array have the value ``fill``."""
+    """Split an array (H, W) into blocks.
+
+    Returns:
+        The blocks (B, BLOCK * BLOCK), with ``fill`` for pixels outside the array, and the index
+        (B,) of each block's first pixel in the flat array.
+    """
     height, width = values.shape
     padding = ((0, -height % BLOCK), (0, -width % BLOCK))
     if padding != ((0, 0), (0, 0)):
@@ -289,7 +297,7 @@ def _blocks(values: np.ndarray, fill: float) -> tuple[np.ndarray, np.ndarray]:
 def joint_order(names: Sequence[str]) -> tuple[int, ...]:
     """Return the order in which joints are grouped: head and shoulders, hips, arms, legs.
 
-    It is HigherHRNet's for COCO's 17 and CrowdPose's 14 joints, and the given order for others.
+    For COCO's 17 and CrowdPose's 14 joints it is HigherHRNet's order, for others that of ``names``.
     """
     known = {
         17: (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16),

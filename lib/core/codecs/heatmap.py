@@ -36,7 +36,7 @@ def joints_mse(
 
     Args:
         heatmaps, target: (N, K, H, W).
-        weight: (N, K), multiplied with heatmaps and target; None for equal weights.
+        weight: (N, K), factors for both heatmaps and target; None for equal weights.
     """
     return 0.5 * _squared_error(heatmaps, target, weight).mean()
 
@@ -60,7 +60,7 @@ def _squared_error(
 
 @dataclass(eq=False)
 class HeatmapCodec(Codec):
-    """A Gaussian for each joint, decoded at the maximum of the last output.
+    """Codec with a Gaussian heatmap for each joint, decoded at the maximum of the last output.
 
     Attributes:
         image_size, heatmap_size: (width, height) of the network's input and output.
@@ -91,7 +91,7 @@ class HeatmapCodec(Codec):
     def encode(self, joints: torch.Tensor, visible: torch.Tensor) -> Target:
         """Return heatmaps for joints (N, K, 2) in crop pixels and visibility flags (N, K).
 
-        A Gaussian is centred on the nearest pixel, has the peak 1 and is truncated at 3 sigma. The
+        A Gaussian is centred on the nearest pixel, has a peak of 1 and is truncated at 3 sigma. The
         heatmap of a joint that is not visible is 0. A joint whose Gaussian lies outside the
         heatmap has weight 0.
         """
@@ -185,7 +185,7 @@ def maxima(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def nearest_pixel(coords: torch.Tensor) -> torch.Tensor:
     """Round as the published code does, by ``int(x + 0.5)``.
 
-    It truncates toward zero, so it differs from rounding for negative x.
+    ``int`` truncates toward zero, so this differs from rounding for negative x.
     """
     return (coords + 0.5).trunc()
 

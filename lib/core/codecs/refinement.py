@@ -2,7 +2,7 @@
 
 Quarter pixel: lib/core/inference.py of leoxiaobin/deep-high-resolution-net.pytorch. DARK: Zhang et
 al.: Distribution-Aware Coordinate Representation for Human Pose Estimation. CVPR 2020. UDP: Huang
-et al.: The Devil Is in the Details. CVPR 2020. DARK and UDP give the same numbers as
+et al.: The Devil Is in the Details. CVPR 2020. DARK and UDP are numerically equivalent to
 mmpose/codecs/utils/refinement.py of mmpose 1.x.
 
 All functions take heatmaps (N, K, H, W), their maxima (N, K, 2) as x, y and the values there
@@ -111,7 +111,7 @@ def dark_step_1d(
     left2, left, middle, right, right2 = value.clamp(1e-3, 50.0).log().unbind(2)
     hessian = 0.25 * (right2 - 2 * middle + left2) + 1e-9
     step = 0.5 * (right - left) / hessian
-    return coords - step.clamp(-kernel / 2, kernel / 2)  # steps explode where it is nearly flat
+    return coords - step.clamp(-kernel / 2, kernel / 2)  # huge where the vector is nearly flat
 
 
 def _newton(

@@ -42,7 +42,7 @@ class Target(NamedTuple):
 
 @dataclass(eq=False)
 class SimCCCodec(Codec):
-    """One distribution for each axis.
+    """Codec with one distribution for each axis.
 
     Attributes:
         image_size: (width, height) of the crop.
@@ -97,7 +97,7 @@ class SimCCCodec(Codec):
         """Return Gaussians along axis ``i``.
 
         Returns:
-            (N, K), True if a part of the Gaussian lies inside; and the Gaussians (N, K, bins).
+            A mask (N, K), True if part of the Gaussian lies inside, and the Gaussians (N, K, bins).
         """
         sigma, bins = self.sigma[i], self.bins[i]
         center = coords * self.ratio
@@ -116,7 +116,7 @@ class SimCCCodec(Codec):
         """Return one-hot targets with label smoothing along axis ``i``.
 
         Returns:
-            (N, K), True if the joint lies inside; and the distributions (N, K, bins).
+            A mask (N, K), True if the joint lies inside, and the distributions (N, K, bins).
         """
         length, bins = self.image_size[i], self.bins[i]
         inside = torch.where(coords >= length, length - 1, coords).clamp(min=0)

@@ -41,7 +41,7 @@ class SceneTarget(NamedTuple):
 
 @dataclass(eq=False)
 class TagCodec:
-    """Heatmaps with a Gaussian for each joint of each person, and a tag for each of its pixels.
+    """Codec with heatmaps, which have a Gaussian for each joint of each person, and tag maps.
 
     Attributes:
         sizes: (width, height) of each output in training, from coarse to fine.
@@ -50,8 +50,8 @@ class TagCodec:
         grouping: settings of the grouping.
         heatmap_factors, push_factors, pull_factors: loss weights of each output.
         is_hinge: use the hinge form of the push loss instead of the exponential one.
-        max_tagged: people per image whose tags are trained.
-        project: enlarge outputs to the network's input before grouping.
+        max_tagged: maximum number of people per image whose tags are trained.
+        project: enlarge outputs to the size of the network's input before grouping.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -71,15 +71,15 @@ class TagCodec:
         Args:
             joints: (N, S, P, K, 2), in pixels of each of the S outputs.
             visible: (N, P, K), 1 where a joint is annotated.
-            masks: for each output (N, H, W), 0 where the heatmap loss is ignored.
+            masks: a mask (N, H, W) for each output, 0 where the heatmap loss is ignored.
         """
         targets = []
         for index, (size, mask) in enumerate(zip(self.sizes, masks, strict=True)):
-            own = joints[:, index]
-            x, y = own.trunc().long().unbind(-1)
+            positions = joints[:, index]
+            x, y = positions.trunc().long().unbind(-1)
             is_inside = (visible > 0) & (x >= 0) & (y >= 0) & (x < size[0]) & (y < size[1])
-            heatmaps = scene_heatmaps(own, is_inside, size, self.sigma)
-            targets.append(SceneTarget(heatmaps, mask, own, is_inside.float()))
+            heatmaps = scene_heatmaps(positions, is_inside, size, self.sigma)
+            targets.append(SceneTarget(heatmaps, mask, positions, is_inside.float()))
         return targets
 
     def loss(self, outputs: RawOutputs, targets: Sequence[SceneTarget]) -> Tensor:
@@ -96,8 +96,9 @@ class TagCodec:
             heatmap_loss = masked_mse(output[:, :joints], target.heatmaps, target.mask).mean()
             total = total + self.heatmap_factors[index] * heatmap_loss
             if output.shape[1] > joints:
-                own = SceneTarget(*target[:2], *(part[:, : self.max_tagged] for part in target[2:]))
-                push, pull = tag_losses(output[:, joints:], own, self.is_hinge)
+                people = (part[:, : self.max_tagged] for part in target[2:])
+                tagged = SceneTarget(*target[:2], *people)
+                push, pull = tag_losses(output[:, joints:], tagged, self.is_hinge)
                 total = total + self.push_factors[index] * push.mean()
                 total = total + self.pull_factors[index] * pull.mean()
         return total
@@ -133,7 +134,7 @@ class TagCodec:
         return len(self.grouping.joint_order)
 
     def average(self, outputs: RawOutputs, flipped: RawOutputs) -> Outputs:
-        """Merge both, average their heatmaps, and keep the tags of both."""
+        """Merge each of the two, average their heatmaps, and keep the tags of both."""
         (heatmaps, tags), (other, other_tags) = self.merge(outputs), self.merge(flipped)
         return (heatmaps + other) / 2, torch.cat([tags, other_tags], dim=4)
 
@@ -142,7 +143,7 @@ class TagCodec:
 
         Returns:
             Heatmaps (N, K, H, W), the mean over the outputs at the size of the finest, and tags
-            (N, K, H, W, 1). Those that are already merged are returned as they are.
+            (N, K, H, W, 1). Outputs that are already merged are returned unchanged.
         """
         outputs = as_outputs(outputs)
         if is_merged(outputs):
@@ -160,7 +161,7 @@ class TagCodec:
         return resize(heatmaps, size), torch.stack(resized, dim=4)
 
     def candidates(self, outputs: Outputs) -> Candidates:
-        """Find the peaks of outputs; an exported file's outputs already have them."""
+        """Return the peaks of the heatmaps; outputs of an exported file already contain them."""
         if is_merged(outputs) and len(outputs) > 2:
             return Candidates(*outputs[2:])
         heatmaps, tags = self.merge(outputs)
@@ -172,12 +173,12 @@ class TagCodec:
 
 
 def is_merged(outputs: Outputs) -> bool:
-    """Return True for heatmaps and tags (N, K, H, W, T), not raw outputs of a network."""
+    """Return True for merged heatmaps and tags, False for the raw outputs of a network."""
     return len(outputs) > 1 and outputs[1].dim() == 5
 
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize (N, C, H, W) to ``size`` (height, width), bilinear."""
+    """Resize (N, C, H, W) to ``size`` (height, width) bilinearly."""
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
     return functional.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
@@ -188,7 +189,7 @@ def scene_heatmaps(
 ) -> Tensor:
     """Return heatmaps (N, K, H, W), the maximum over the Gaussians of all people.
 
-    A Gaussian is centred on the joint's pixel, has the peak 1 and is cut to a square of
+    A Gaussian is centred on the joint's pixel, has a peak of 1 and is cut to a square of
     6 sigma + 3 pixels.
 
     Args:
@@ -244,7 +245,7 @@ def tag_losses(tags: Tensor, target: SceneTarget, is_hinge: bool = False) -> tup
     difference = mean[:, :, None] - mean[:, None]
     exponential = torch.exp(-difference.square())
     push = (1 - difference.abs()).clamp(min=0) if is_hinge else exponential
-    # Every person is paired with themselves, too, which gives 1.
+    # Each person is also paired with themselves, which adds 1.
     push = (push * is_person[:, :, None] * is_person[:, None]).sum((1, 2)) - people
     pairs = people * (people - 1)
     return 0.5 * torch.where(pairs > 0, push / pairs.clamp(min=1), 0 * push), pull

@@ -1,4 +1,4 @@
-"""Heads: from backbone features to heatmaps or to one distribution per axis.
+"""Heads, which turn backbone features into heatmaps or one distribution per axis.
 
 - ``heatmap``: a convolution, after deconvolutions if MODEL.EXTRA.NUM_DECONV_LAYERS is set
   (SimpleBaseline, HRNet).
@@ -107,7 +107,9 @@ def _build_higher(cfg: CfgNode, network: PoseNetwork) -> HigherHead:
     settings.require(is_known, f"{key}.KERNEL_SIZE", "a list of 2, 3 or 4", kernels)
     uses_output = settings.get(cfg, f"{key}.CAT_OUTPUT")
     are_flags = len(uses_output) == count and all(isinstance(flag, bool) for flag in uses_output)
-    settings.require(are_flags, f"{key}.CAT_OUTPUT", f"{count} of true or false", uses_output)
+    settings.require(
+        are_flags, f"{key}.CAT_OUTPUT", f"a list of {count} values, true or false", uses_output
+    )
     return HigherHead(
         network.feature_channels[network.main_level],
         _num_joints(cfg),

@@ -49,10 +49,10 @@ class HigherHead(Head):
         steps = zip(widths, outputs, channels, kernels, uses_output, strict=False)
         self.deconv_layers = nn.ModuleList(
             nn.Sequential(
-                deconvolution(width + count * uses, own, kernel, bias=False),
-                *(nn.Sequential(BasicBlock(own, own)) for _ in range(num_blocks)),
+                deconvolution(width + count * uses, out, kernel, bias=False),
+                *(nn.Sequential(BasicBlock(out, out)) for _ in range(num_blocks)),
             )
-            for width, count, own, kernel, uses in steps
+            for width, count, out, kernel, uses in steps
         )
 
     def output_layers(self) -> list[nn.Module]:

@@ -31,7 +31,7 @@ class Head(nn.Module):
 class Deconvolutions(nn.Sequential):
     """Deconvolutions on the map at ``network.main_level``: maps -> (N, out_channels, H, W).
 
-    Each doubles the size; without any, the map is returned. ``stride`` is that of the output.
+    Each doubles the size; without any, the map is returned as it is. ``stride`` is the output's.
 
     Args:
         network: the backbone.

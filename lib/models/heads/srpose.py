@@ -54,7 +54,7 @@ class SRPoseHead(Head):
     """SRPose head: fuses the maps of a pyramid from coarse to fine.
 
     In training it outputs heatmaps at the size of the coarsest map, heatmaps at stride 4 for each
-    level but the finest, and heatmaps at input resolution. In evaluation it computes only the last.
+    level but the finest, and heatmaps at input resolution. In evaluation it outputs only the last.
 
     Args:
         channels: channels of the maps, from fine to coarse.

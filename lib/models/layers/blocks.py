@@ -86,11 +86,11 @@ def init_convolutions(network: nn.Module, method: str) -> None:
     """Initialise convolutions in place, with biases of 0, using torch's global generator.
 
     With the method ``normal`` the weights have std 0.001, as in SimpleBaseline and HRNet. With
-    ``kaiming`` they follow the Kaiming normal scheme (He et al. 2015): followed by a batch norm,
-    weights with std 0.001 change direction at every early step of Adam, so training from scratch is
-    several times as fast with this scheme. Gates (see ``mark_gate``) still use std 0.001. With
-    large random weights they would multiply the features by noise, and a gate with a softmax would
-    hardly learn. Small weights make all gate values nearly equal.
+    ``kaiming`` they follow the Kaiming normal scheme (He et al. 2015), which makes training from
+    scratch several times as fast: weights with std 0.001 that are followed by a batch norm change
+    direction at every early step of Adam. Gates (see ``mark_gate``) still use std 0.001. With large
+    random weights they would multiply the features by noise, and a gate with a softmax would hardly
+    learn. Small weights make all gate values nearly equal.
     """
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -109,7 +109,7 @@ def mark_gate(conv: nn.Conv2d) -> nn.Conv2d:
 
 
 def init_method(cfg: CfgNode) -> Callable[[nn.Module], None] | None:
-    """Return the function for MODEL.INIT, or None if MODEL.INIT_WEIGHTS is False."""
+    """Return the initialisation for MODEL.INIT, or None if MODEL.INIT_WEIGHTS is False."""
     method = settings.choice(cfg, "MODEL.INIT", ("normal", "kaiming"), default="normal")
     if not settings.get(cfg, "MODEL.INIT_WEIGHTS", True):
         return None

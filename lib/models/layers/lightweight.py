@@ -2,12 +2,13 @@
 
 Parameter names and arithmetic follow models/backbones/litehrnet.py in HRNet/Lite-HRNet, on which
 the other two are based. The published code computes the sums of its fusion in place, in the memory
-of the finest branch. Its checkpoints were trained with the two effects of this, so both are kept:
+of the finest branch. The published checkpoints were trained with the two effects of this, so both
+are kept:
 
 - The finest branch is added to its own sum twice.
 - The coarser outputs use the finest branch after its fusion instead of before, and add it twice.
   Here this contribution is computed once and doubled. The published code updates its batch norms
-  twice per training step; here it is one update with momentum ``DOUBLE_UPDATE_MOMENTUM``.
+  twice per training step; here they are updated once, with ``DOUBLE_UPDATE_MOMENTUM``.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ MOMENTUM = 0.1
 DOUBLE_UPDATE_MOMENTUM = 1 - (1 - MOMENTUM) ** 2  # one such update equals two with MOMENTUM
 NUM_STAGES = 3
 STEM_CHANNELS = 32
-MAX_MATMUL_MACS = 4e6  # on a CPU, matmul is faster than a convolution up to this
+MAX_MATMUL_MACS = 4e6  # up to this, matmul is faster than a convolution on a CPU
 
 Branches = list[Tensor]  # branch i is (N, C_i, H / 2^i, W / 2^i)
 
