@@ -1,6 +1,5 @@
 """Samplers and data loaders."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from lib.dataset.bottom_up import SceneDataset
 from lib.dataset.broken import BrokenImages
 from lib.dataset.top_down import TopDownDataset
-from lib.utils import distributed
+from lib.utils import distributed, signals
 from lib.utils.errors import InputError
 
 Batch = dict[str, torch.Tensor]
@@ -184,7 +183,9 @@ class _Loader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         try:
-            for batch in super().__iter__():
+            with signals.blocked():  # the workers inherit this
+                batches = super().__iter__()
+            for batch in batches:
                 if self._broken is not None:
                     self._broken.count(batch.pop("replaces"))
                 yield batch
@@ -271,7 +272,4 @@ def _start_worker(_: int) -> None:
     # The workers already use all cores.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    # In a process group of its own, a worker does not get the signals of Ctrl-C and of schedulers,
-    # which would end it before the main process has finished its step.
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)
+    signals.end_with_parent()

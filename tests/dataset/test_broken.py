@@ -1,8 +1,9 @@
-"""Broken images in training."""
+"""Broken images, and data-loading processes that fail."""
 
 import logging
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from lib.config import load_config
 from lib.dataset import build_dataset, loading
 from lib.dataset.loading import train_loader
+from lib.utils import signals
 from lib.utils.errors import InputError
 from tests import tiny
 
@@ -46,11 +48,12 @@ def test_too_many_broken_images_are_an_error(dataset):
 
 
 class _Failing(torch.utils.data.Dataset):
-    def __init__(self, action) -> None:
+    def __init__(self, action, size: int = 1) -> None:
         self._action = action
+        self._size = size
 
     def __len__(self) -> int:
-        return 1
+        return self._size
 
     def __getitem__(self, _) -> torch.Tensor:
         self._action()
@@ -68,6 +71,25 @@ def test_a_worker_that_hangs_is_one_line(monkeypatch):
     loader = loading._Loader(_Failing(lambda: time.sleep(2)), 1)
     with pytest.raises(InputError, match=r"has not answered for 0\.5 seconds.*WORKERS 0"):
         list(loader)
+
+
+def test_workers_leave_signals_to_the_main_process():
+    loader = loading._Loader(_Failing(lambda: None, size=20), 2)
+    batches = iter(loader)
+    next(batches)
+    pids = " ".join(str(worker.pid) for worker in loader._iterator._workers)
+    for name in signals.NAMES:  # not from this process, which is the workers' parent
+        subprocess.run(["sh", "-c", f"kill -{name[3:]} {pids}"], check=True)
+    assert len(list(batches)) == 19
+
+
+def test_a_worker_that_hangs_ends_when_its_parent_terminates_it():
+    loader = loading._Loader(_Failing(lambda: time.sleep(60)), 1)
+    with signals.blocked():
+        (worker,) = loader._get_iterator()._workers
+    worker.terminate()
+    worker.join(20)
+    assert worker.exitcode == 0
 
 
 def test_pytorchs_errors_about_workers_are_translated():
