@@ -310,7 +310,7 @@ def build_loaders(
     if cfg.TRAIN.EVAL_INTERVAL:
         test_set = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
         batch_size = cfg.TEST.BATCH_SIZE_PER_GPU * len(devices)
-        test_batches = test_loader(test_set, batch_size, workers, pin_memory)
+        test_batches = test_loader(test_set, batch_size, workers, pin_memory, cfg.TEST.MAX_BROKEN)
     batch_size = cfg.TRAIN.BATCH_SIZE_PER_GPU * len(devices)
     train_batches = train_loader(
         train_set,
