@@ -20,17 +20,20 @@ from torch import nn
 
 from lib.config import load_config
 from lib.config.default import default_config
+from lib.core.backends import build_backend
 from lib.core.exported import Description
 from lib.core.inference import _check_boxes, _check_scores
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.crowdpose import CrowdPoseKeypoints
 from lib.dataset.image import read_image
 from lib.dataset.mpii import MpiiKeypoints
+from lib.deploy.parity import random_crops
 from lib.keypoints.skeletons import COCO, CROWDPOSE
 from lib.media.boxes import BoxFile
 from lib.models.checkpoint import load_checkpoint
 from lib.utils.errors import InputError
 from tests import tiny
+from tests.deploy.exports import skip_without_graphs, small
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402
@@ -236,20 +239,54 @@ def saved(state: Any) -> bytes:
     return file.getvalue()
 
 
-WEIGHTS = saved({"state_dict": _Network().state_dict(), "epoch": 3})
+STATE = _Network().state_dict()
+WEIGHTS = saved({"state_dict": STATE, "epoch": 3})
 
 
 @fuzz
 @given(damaged_bytes(WEIGHTS))
 def test_checkpoints(folder, data):
-    (folder / "weights.pth").write_bytes(data)
-    accepted(lambda: load_checkpoint(_Network(), folder / "weights.pth"))
+    network, path = _Network(), folder / "weights.pth"
+    path.write_bytes(data)
+    if accepted(lambda: load_checkpoint(network, path) or network):
+        assert all(torch.equal(value, STATE[name]) for name, value in network.state_dict().items())
 
 
 @fuzz
 @given(st.dictionaries(st.sampled_from(["layer.weight", "layer.bias", "x"]), VALUES, max_size=3))
 def test_state_dicts(state):
     accepted(lambda: load_checkpoint(_Network(), {"state_dict": state}))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino", "torchscript"])
+def test_exported_files(folder, kind):
+    if kind != "torchscript":
+        skip_without_graphs()
+    made = small(folder)
+    path = made.write(folder, kind)
+    crops = random_crops(made.cfg.MODEL.IMAGE_SIZE, 1)
+
+    def run() -> torch.Tensor:
+        return build_backend(made.cfg, made.skeleton, path)(crops)[0]
+
+    damage(path, run)
+    if kind == "openvino":
+        damage(path.with_suffix(".bin"), run)
+
+
+def damage(path: Path, run: Callable[[], torch.Tensor]) -> None:
+    """Check that ``run`` refuses a damaged file, or returns the same as without damage."""
+    whole, expected = path.read_bytes(), run()
+
+    @fuzz
+    @given(damaged_bytes(whole).filter(lambda data: data != whole))
+    def test(data):
+        path.write_bytes(data)
+        result = accepted(run)
+        assert result is None or torch.equal(result, expected)
+
+    test()
+    path.write_bytes(whole)
 
 
 DESCRIPTION = Description(True, True, ["a", "b"], [[0, 1]], {"MODEL.NAME": "pose_hrnet"}, False)

@@ -64,7 +64,7 @@ def main() -> None:
             dataset,
             args.images,
             choose_workers(cfg.WORKERS),
-            cfg.DATASET.MAX_BROKEN if split == cfg.DATASET.TRAIN_SET else 0.0,
+            (cfg.DATASET if is_train else cfg.TEST).MAX_BROKEN,
         )
         write_charts(folder / f"counts_{split}.png", *counts(dataset))
     if len(sets) > 1 and (shared := shared_images(sets[0].table, sets[1].table)):

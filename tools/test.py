@@ -100,6 +100,7 @@ def _test(
         cfg.TEST.BATCH_SIZE_PER_GPU * len(devices),
         choose_workers(cfg.WORKERS),
         cfg.PIN_MEMORY and devices[0].type == "cuda",
+        cfg.TEST.MAX_BROKEN,
     )
     if "hm_pred" in image_kinds(cfg) and backend.decodes and not is_bottom_up(cfg):
         logger.info("=> DEBUG.SAVE_HEATMAPS_PRED: skipped, %s does not output heatmaps", weights)

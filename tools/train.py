@@ -44,13 +44,7 @@ from lib.core.recorder import Recorder
 from lib.core.state import Position, TrainingState
 from lib.core.train import Meter, Updater, train_epoch
 from lib.dataset import build_dataset
-from lib.dataset.loading import (
-    SceneLoader,
-    TestLoader,
-    test_loader,
-    train_loader,
-    worker_error,
-)
+from lib.dataset.loading import SceneLoader, TestLoader, test_loader, train_loader
 from lib.dataset.photometric import photometric_of
 from lib.models import build_model
 from lib.models.checkpoint import load_pretrained
@@ -138,15 +132,7 @@ class Training:
         """Train from the start, or from the checkpoint that the settings select, to the end."""
         position = self.resume()
         with signals.deferred():
-            try:
-                position = self.train(position)
-            except (InputError, RuntimeError) as error:
-                received = signals.received()
-                failure = error if isinstance(error, InputError) else worker_error(error)
-                if received is None or failure is None:
-                    raise
-                # The signal has ended a data-loading process as well.
-                raise Stopped(received, f" within a step: {failure}; {self.hint}") from None
+            position = self.train(position)
         self.state.save_weights("final_state.pth")
         self.recorder.close()
         report_best(position.best, self.output_dir / "model_best.pth")
@@ -324,7 +310,7 @@ def build_loaders(
     if cfg.TRAIN.EVAL_INTERVAL:
         test_set = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
         batch_size = cfg.TEST.BATCH_SIZE_PER_GPU * len(devices)
-        test_batches = test_loader(test_set, batch_size, workers, pin_memory)
+        test_batches = test_loader(test_set, batch_size, workers, pin_memory, cfg.TEST.MAX_BROKEN)
     batch_size = cfg.TRAIN.BATCH_SIZE_PER_GPU * len(devices)
     train_batches = train_loader(
         train_set,

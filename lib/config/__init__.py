@@ -275,7 +275,9 @@ def _check(cfg: CfgNode, source: str) -> None:
     for name in ("COLOR", "GRAY", "BLUR", "NOISE", "JPEG", "ERASE"):
         probability = cfg.DATASET[f"PROB_{name}"]
         require(0 <= probability <= 1, f"DATASET.PROB_{name}", "from 0 to 1")
-    require(0 <= cfg.DATASET.MAX_BROKEN < 1, "DATASET.MAX_BROKEN", "at least 0 and below 1")
+    for section in ("DATASET", "TEST"):
+        share = cfg[section].MAX_BROKEN
+        require(0 <= share < 1, f"{section}.MAX_BROKEN", "at least 0 and below 1")
     require(cfg.TRAIN.CHECKPOINT_EVERY >= 0, "TRAIN.CHECKPOINT_EVERY", "0 minutes or more")
     require(cfg.TRAIN.ACCUMULATE > 0, "TRAIN.ACCUMULATE", "at least 1")
     require(cfg.TRAIN.KEEP > 0, "TRAIN.KEEP", "at least 1")

@@ -1,5 +1,6 @@
 """Files written by ``lib.deploy.export``: their metadata, and a runner for each format."""
 
+import hashlib
 import importlib
 import json
 import os
@@ -18,8 +19,10 @@ from yacs.config import CfgNode
 from lib.config import is_bottom_up
 from lib.core.codecs.codec import Outputs, as_outputs
 from lib.keypoints.skeletons import Skeleton
+from lib.utils.checkpoint import check_integrity
 from lib.utils.devices import has_bfloat16
 from lib.utils.errors import InputError
+from lib.utils.files import read_regular
 
 METADATA_KEY = "hrpose"
 PRECISIONS = ("float32", "bfloat16")
@@ -121,6 +124,43 @@ def _setting(cfg: CfgNode, key: str) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
+# Around the checksum at the end of a file: in ONNX an entry of metadata_props (two bytes for field
+# and length, the key, the value's field and length), in OpenVINO's XML a comment.
+CHECKSUM_MARKS = {
+    ".onnx": (b"\x72\x51\x0a\x0dhrpose.sha256\x12\x40", b""),
+    ".xml": (b"<!-- sha256 ", b" -->\n"),
+}
+
+
+def checksum(suffix: str, content: bytes | memoryview, weights: bytes = b"") -> bytes:
+    """Return the end of an exported file: the SHA-256 of the rest and of OpenVINO's weights."""
+    start, end = CHECKSUM_MARKS[suffix]
+    digest = hashlib.sha256(content)
+    digest.update(weights)
+    return start + digest.hexdigest().encode() + end
+
+
+def check_checksum(path: Path, weights: Path | None = None) -> None:
+    """Check that a file ends with its ``checksum``.
+
+    ONNX Runtime and OpenVINO can crash on a damaged file.
+
+    Raises:
+        InputError: the checksum is wrong or missing.
+    """
+    try:
+        content, rest = read_regular(path), read_regular(weights) if weights else b""
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    suffix = path.suffix.lower()
+    size = len(checksum(suffix, b""))
+    if content[-size:] != checksum(suffix, memoryview(content)[:-size], rest):
+        raise InputError(
+            f"{path}: damaged, or not written by this version of tools/export.py; copy or export "
+            "it again"
+        )
+
+
 class Runner:
     """Base class of runners, which map an input tensor on the CPU to output tensors on the CPU."""
 
@@ -140,6 +180,7 @@ class OnnxRunner(Runner):
     """Runner that uses ONNX Runtime, with as many threads as PyTorch."""
 
     def __init__(self, path: Path, precision: str, device: torch.device) -> None:
+        check_checksum(path)
         self._session = onnx_session(path, device)
         stored = self._session.get_modelmeta().custom_metadata_map
         self.description = Description.from_json(path, stored.get(METADATA_KEY))
@@ -182,6 +223,7 @@ class OpenVinoRunner(Runner):
         weights = path.with_suffix(".bin")
         if not weights.is_file():
             raise InputError(f"{path}: the weights file {weights.name} is missing")
+        check_checksum(path, weights)
         self._core = openvino.Core()
         self._model = _open(path, lambda: self._core.read_model(path))
         has_key = self._model.has_rt_info([METADATA_KEY])
@@ -227,6 +269,7 @@ class TorchScriptRunner(Runner):
                 f"{path}: a TorchScript file is a program that could write files; if you trust it, "
                 f"set the environment variable {TRUST}=1, or export to ONNX or OpenVINO instead"
             )
+        check_integrity(path)
         extra = {METADATA_KEY: ""}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # newer versions of PyTorch deprecate TorchScript

@@ -50,7 +50,10 @@ def write_prediction_sheet(
     drawn = poses[dataset.source.rows_to_draw(poses)]
     cells = []
     for image in chosen:
-        rgb = np.ascontiguousarray(read_image(table.paths[image].decode())[..., ::-1])
+        try:
+            rgb = np.ascontiguousarray(read_image(table.paths[image].decode())[..., ::-1])
+        except InputError:  # broken, and allowed by TEST.MAX_BROKEN
+            rgb = np.zeros((height, height, 3), np.uint8)
         # Very wide images are squeezed into the width of the sheet, to limit memory.
         size = (int(np.clip(rgb.shape[1] * height / len(rgb), 1, WIDTH)), height)
         zoom = size[0] / rgb.shape[1], size[1] / rgb.shape[0]

@@ -36,7 +36,7 @@ def validate(
     Loss and accuracy are unknown if the table has no annotated joints, as with detected boxes.
 
     Raises:
-        InputError: a prediction is NaN or Inf.
+        InputError: a prediction is NaN or Inf, or more images are broken than allowed.
         Stopped: a signal arrived.
     """
     task.eval()
@@ -57,6 +57,7 @@ def validate(
             observe(step, print_meter.read(), batch, outputs)
             print_meter.restart()
         step_end = time.perf_counter()
+    loader.broken.report()
     joints = len(task.skeleton)
     local = Poses.concatenate([Poses.empty(joints), *(poses.numpy() for poses in predicted)])
     poses = Poses.concatenate(distributed.gather(local)).sorted_unique()

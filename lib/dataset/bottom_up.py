@@ -107,7 +107,7 @@ class SceneDataset(Dataset):
             return scene_batch(read_image(path), index, self.size, self.scales, path)
         image, used = read_or_replace(self._path, number, len(self))
         sample = self._sample(image, int(self.images[used]), epoch)
-        return {**sample, "replaces": torch.tensor(-1 if used == number else index)}
+        return {**sample, "broken": torch.tensor(-1 if used == number else index)}
 
     def _path(self, number: int) -> str:
         return self.table.paths[self.images[number]].decode()

@@ -1,4 +1,4 @@
-"""Broken images in training: replaced by others, counted and reported."""
+"""Broken images: replaced by others in training, left out of tests, counted and reported."""
 
 import logging
 from collections.abc import Callable
@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from lib.dataset.image import read_image
+from lib.utils import distributed
 from lib.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -37,32 +38,79 @@ class BrokenImages:
 
     Args:
         dataset: has ``image_files``, and its images in ``table.paths``.
-        limit: DATASET.MAX_BROKEN, the share of images that may be broken.
+        limit: the share of images that may be broken.
     """
+
+    setting = "DATASET.MAX_BROKEN"
 
     def __init__(self, dataset: torch.utils.data.Dataset, limit: float) -> None:
         self._dataset = dataset
         self._limit = limit
         self._messages: dict[str, str] = {}
 
-    def count(self, replaced: torch.Tensor) -> None:
-        """Count the samples that were replaced in a batch; -1 stands for none. Log new images.
+    def count(self, broken: torch.Tensor) -> None:
+        """Count the samples of a batch whose image is broken; -1 stands for none.
 
         Raises:
             InputError: more images are broken than allowed.
         """
-        for path in self._dataset.image_files(replaced[replaced >= 0].tolist()):
+        for index in broken[broken >= 0].tolist():
+            (path,) = self._dataset.image_files([index])
             if path in self._messages:
                 continue
             try:
-                read_image(path)
+                self._read(index, path)
                 self._messages[path] = f"{path}: could not be read once"
             except InputError as error:
                 self._messages[path] = str(error)
-            logger.warning("=> broken image, replaced by another: %s", self._messages[path])
+            self._log(self._messages[path])
+            self._check(self._messages)
+
+    def _read(self, index: int, path: str) -> None:
+        read_image(path)
+
+    def _log(self, message: str) -> None:
+        logger.warning("=> broken image, replaced by another: %s", message)
+
+    def _check(self, messages: dict[str, str]) -> None:
         total = len(self._dataset.table.paths)
-        if len(self._messages) > self._limit * total:
+        if len(messages) > self._limit * total:
             raise InputError(
-                f"{next(iter(self._messages.values()))} ({len(self._messages)} of {total} images "
-                f"are broken; DATASET.MAX_BROKEN is {self._limit:g})"
+                f"{next(iter(messages.values()))} ({len(messages)} of {total} images are broken; "
+                f"{self.setting} is {self._limit:g})"
             )
+
+
+class BrokenTestImages(BrokenImages):
+    """Count of the broken images of a test set; there are no predictions for the people in them."""
+
+    setting = "TEST.MAX_BROKEN"
+
+    def report(self) -> None:
+        """Log the broken images since the last call, of all processes; each must call this.
+
+        Raises:
+            InputError: more images are broken than allowed.
+        """
+        messages = {k: v for part in distributed.gather(self._messages) for k, v in part.items()}
+        self._messages = {}
+        if not messages:
+            return
+        self._check(messages)
+        for message in messages.values():
+            logger.warning("=> broken image, left out: %s", message)
+        table = self._dataset.table
+        is_broken = np.isin(table.paths, [path.encode() for path in messages])
+        logger.warning(
+            "=> %d of %d images are broken; %d %s in them count as not found",
+            len(messages),
+            len(table.paths),
+            is_broken[table.image].sum(),
+            "people" if table.visible.any() else "boxes",
+        )
+
+    def _read(self, index: int, path: str) -> None:
+        self._dataset[index]  # whole images can also be too long and narrow
+
+    def _log(self, message: str) -> None:
+        """Do nothing: ``report`` logs the images of all processes."""

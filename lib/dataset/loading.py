@@ -1,18 +1,17 @@
 """Samplers and data loaders."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lib.dataset.bottom_up import SceneDataset
-from lib.dataset.broken import BrokenImages
+from lib.dataset.broken import BrokenImages, BrokenTestImages
 from lib.dataset.top_down import TopDownDataset
-from lib.utils import distributed
+from lib.utils import distributed, signals
 from lib.utils.errors import InputError
 
 Batch = dict[str, torch.Tensor]
@@ -75,7 +74,7 @@ def train_loader(
     leaves_one = rest > 0 and (share == 1 or rest % share == 1)
     return _Loader(
         dataset,
-        broken=BrokenImages(dataset, max_broken),
+        BrokenImages(dataset, max_broken),
         batch_size=batch_size,
         drop_last=leaves_one and len(sampler) > batch_size,
         sampler=sampler,
@@ -89,15 +88,22 @@ class TestLoader:
 
     Workers load whole images. Their people are then regrouped into batches of exactly
     ``batch_size``; only the last may be smaller. In distributed evaluation each process loads a
-    share of the images.
+    share of the images. Broken images are left out, up to a share of ``max_broken``; ``broken``
+    counts them.
     """
 
     __test__ = False  # keeps pytest from collecting this class
 
     def __init__(
-        self, dataset: TopDownDataset, batch_size: int, workers: int, pin_memory: bool = False
+        self,
+        dataset: TopDownDataset,
+        batch_size: int,
+        workers: int,
+        pin_memory: bool = False,
+        max_broken: float = 0.0,
     ) -> None:
         self.dataset = dataset
+        self.broken = BrokenTestImages(dataset, max_broken)
         self._batch_size = batch_size
         self.has_joints = bool(dataset.table.visible.any())
         images = _Images(dataset)
@@ -105,6 +111,7 @@ class TestLoader:
         self._count = int(images.counts[share].sum())
         self._loader = _Loader(
             images,
+            self.broken,
             batch_sampler=_group_images(share, images.counts, batch_size),
             collate_fn=_concatenate,
             num_workers=workers,
@@ -131,16 +138,26 @@ class TestLoader:
 class SceneLoader:
     """Loader of test batches of one image each, for bottom-up networks.
 
-    In distributed evaluation each process loads a share of the images.
+    In distributed evaluation each process loads a share of the images. Broken images are left out,
+    up to a share of ``max_broken``; ``broken`` counts them.
     """
 
     has_joints = False  # there is no loss at the sizes of whole images
 
-    def __init__(self, dataset: SceneDataset, workers: int, pin_memory: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: SceneDataset,
+        workers: int,
+        pin_memory: bool = False,
+        max_broken: float = 0.0,
+    ) -> None:
         self.dataset = dataset
+        self.broken = BrokenTestImages(dataset, max_broken)
         share = range(distributed.rank(), len(dataset), distributed.world_size())
         self._loader = _Loader(
-            Subset(dataset, share),
+            _Scenes(dataset),
+            self.broken,
+            sampler=share,
             batch_size=None,
             num_workers=workers,
             pin_memory=pin_memory,
@@ -154,22 +171,29 @@ class SceneLoader:
 
 
 def test_loader(
-    dataset: TopDownDataset | SceneDataset, batch_size: int, workers: int, pin_memory: bool = False
+    dataset: TopDownDataset | SceneDataset,
+    batch_size: int,
+    workers: int,
+    pin_memory: bool = False,
+    max_broken: float = 0.0,
 ) -> TestLoader | SceneLoader:
     """Return a loader of test batches: of ``batch_size`` people, or of one whole image."""
     if isinstance(dataset, SceneDataset):
-        return SceneLoader(dataset, workers, pin_memory)
-    return TestLoader(dataset, batch_size, workers, pin_memory)
+        return SceneLoader(dataset, workers, pin_memory, max_broken)
+    return TestLoader(dataset, batch_size, workers, pin_memory, max_broken)
 
 
 test_loader.__test__ = False  # keeps pytest from collecting this function
 
 
 class _Loader(DataLoader):
-    """A DataLoader that reports errors of its workers in one line."""
+    """A DataLoader that reports errors of its workers in one line.
+
+    It gives the entry ``broken`` of each batch to ``broken``, and leaves out batches with no other.
+    """
 
     def __init__(
-        self, dataset: Dataset, num_workers: int, broken: BrokenImages | None = None, **options: Any
+        self, dataset: Dataset, broken: BrokenImages, num_workers: int, **options: Any
     ) -> None:
         self._broken = broken
         timeout = WORKER_TIMEOUT if num_workers else 0
@@ -184,10 +208,12 @@ class _Loader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         try:
-            for batch in super().__iter__():
-                if self._broken is not None:
-                    self._broken.count(batch.pop("replaces"))
-                yield batch
+            with signals.blocked():  # the workers inherit this
+                batches = super().__iter__()
+            for batch in batches:
+                self._broken.count(batch.pop("broken"))
+                if batch:
+                    yield batch
         except InputError as error:  # PyTorch prepends the traceback to a worker's message
             _, mark, message = error.args[0].rpartition(f"{InputError.__name__}: ")
             if not mark:
@@ -222,7 +248,10 @@ def worker_error(error: RuntimeError) -> InputError | None:
 
 
 class _Images(Dataset):
-    """Dataset with one item per image: a batch of all people in it."""
+    """Dataset with one item per image: a batch of all people in it.
+
+    ``broken`` is -1, or the row of a person whose image is broken; then it is the only entry.
+    """
 
     def __init__(self, dataset: TopDownDataset) -> None:
         self._dataset = dataset
@@ -237,7 +266,29 @@ class _Images(Dataset):
 
     def __getitem__(self, number: int) -> Batch:
         start = self._starts[number]
-        return self._dataset.people_in_one_image(self._rows[start : start + self.counts[number]])
+        rows = self._rows[start : start + self.counts[number]]
+        try:
+            people = self._dataset.people_in_one_image(rows)
+        except InputError:
+            return {"broken": torch.tensor(rows[:1])}
+        return {**people, "broken": torch.tensor([-1])}
+
+
+class _Scenes(Dataset):
+    """Dataset of ``SceneDataset``'s test images, with an entry ``broken`` as in ``_Images``."""
+
+    def __init__(self, dataset: SceneDataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, number: int) -> Batch:
+        try:
+            batch = self._dataset[number]
+        except InputError:
+            return {"broken": torch.tensor([number])}
+        return {**batch, "broken": torch.tensor([-1])}
 
 
 def _group_images(images: np.ndarray, counts: np.ndarray, batch_size: int) -> list[list[int]]:
@@ -259,7 +310,8 @@ def _group_images(images: np.ndarray, counts: np.ndarray, batch_size: int) -> li
 
 
 def _concatenate(parts: list[Batch]) -> Batch:
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: torch.cat([part[name] for part in parts if name in part]) for name in names}
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -271,7 +323,4 @@ def _start_worker(_: int) -> None:
     # The workers already use all cores.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    # In a process group of its own, a worker does not get the signals of Ctrl-C and of schedulers,
-    # which would end it before the main process has finished its step.
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)
+    signals.end_with_parent()

@@ -115,15 +115,14 @@ class MpiiKeypoints:
     def evaluate(self, poses: Poses, output_dir: str) -> tuple[dict, float]:
         """Write ``pred.mat`` as the HRNet code does, and compute PCKh.
 
-        ``poses`` are the predictions for all rows of ``table``, in order.
+        People without a pose, because their image is broken, have NaN in the file.
 
         Returns:
             Metrics by name in percent, and the metric that selects the best checkpoint (mean
             PCKh@0.5). Without ground truth: ``{"Null": 0}`` and 0.
         """
-        if not np.array_equal(poses.row, np.arange(len(self.table))):
-            raise ValueError(f"poses must be all {len(self.table)} people in table order")
-        predicted = poses.keypoints.astype(np.float64) + 1.0
+        predicted = np.full((len(self.table), len(self.skeleton), 2), np.nan)
+        predicted[poses.row] = poses.keypoints.astype(np.float64) + 1.0
         buffer = io.BytesIO()
         savemat(buffer, {"preds": predicted})
         write_atomically(Path(output_dir) / "pred.mat", buffer.getvalue())

@@ -62,7 +62,7 @@ class TopDownDataset(Dataset):
         score: float32, detection score.
         index: int64, row in ``source.table``.
         image_index: int64, index of the image in ``source.table.paths``.
-        replaces: int64, in training: row of a sample with a broken image that this one replaces,
+        broken: int64, in training: row of a sample with a broken image that this one replaces,
             else -1.
 
     A training sample depends only on (seed, epoch, row). The order of samples, the number of
@@ -88,7 +88,7 @@ class TopDownDataset(Dataset):
             return self._sample(row, read_image(self.table.path(row)), epoch)
         image, used = read_or_replace(self.table.path, row, len(self))
         sample = self._sample(used, image, epoch)
-        return {**sample, "replaces": torch.tensor(-1 if used == row else row)}
+        return {**sample, "broken": torch.tensor(-1 if used == row else row)}
 
     def image_files(self, rows: Sequence[int]) -> list[str]:
         """Return the image files of the samples ``rows``."""

@@ -3,7 +3,8 @@
 An export with decoding takes uint8 images and includes normalisation, flip test and decoding. Files
 of top-down networks need nothing else; those of bottom-up networks leave the grouping to
 lib/core/codecs/grouping.py. Each file stores a ``Description`` (lib/core/exported.py): ONNX in its
-metadata, OpenVINO in its ``rt_info``, TorchScript as an extra file.
+metadata, OpenVINO in its ``rt_info``, TorchScript as an extra file. A checksum at the end of ONNX
+and .xml files shows damage.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from lib.config import is_bottom_up
 from lib.core.backends import predict
 from lib.core.codecs.codec import Codec
 from lib.core.codecs.tags import TagCodec
-from lib.core.exported import METADATA_KEY, Description, import_optional
+from lib.core.exported import METADATA_KEY, Description, checksum, import_optional
 from lib.dataset.bottom_up import SIZE_STEP
 from lib.keypoints.geometry import normalize
 from lib.utils.errors import InputError
@@ -117,7 +118,8 @@ def to_onnx(module: nn.Module, example: Tensor, description: Description) -> dic
     proto = onnx_graph(module, example, dimensions, name)
     helper = import_optional("onnx", "exporting").helper
     helper.set_model_props(proto, {METADATA_KEY: description.to_json()})
-    return {".onnx": proto.SerializeToString()}
+    content = proto.SerializeToString()
+    return {".onnx": content + checksum(".onnx", content)}
 
 
 def onnx_graph(
@@ -174,8 +176,9 @@ def openvino_files(graph: bytes, description: Description) -> dict[str, bytes]:
         model = openvino.convert_model(path.with_suffix(".onnx"))
         model.set_rt_info(description.to_json(), [METADATA_KEY])
         openvino.save_model(model, path, compress_to_fp16=False)
+        content, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
         # The weights come first, so that an .xml is never without them.
-        return {suffix: path.with_suffix(suffix).read_bytes() for suffix in (".bin", ".xml")}
+        return {".bin": weights, ".xml": content + checksum(".xml", content, weights)}
 
 
 @contextlib.contextmanager

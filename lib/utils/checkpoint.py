@@ -14,6 +14,7 @@ from lib.utils.files import check_regular, write_atomically
 from lib.utils.zoo import download_hint
 
 EXPORT_SUFFIXES = (".onnx", ".xml", ".ts", ".torchscript")  # written by tools/export.py
+FOLDER = 0x10  # in the attributes of an archive's file
 MAGIC_BYTES = (b"PK\x03\x04", b"\x80")  # zip archive (torch 1.6 and later), pickle (before)
 
 
@@ -75,15 +76,19 @@ def read_file(path: Path) -> Any:
     if not start.startswith(MAGIC_BYTES):
         reason = f"it begins with {start!r}" if start else "it is empty"
         raise InputError(f"{path}: not a PyTorch checkpoint: {reason}; download it again")
-    _check_integrity(path)
+    check_integrity(path)
     try:
         return _load(path)
     except Exception as error:  # a damaged file can raise anything
         raise InputError(f"{path}: {_read_error(error)}") from None
 
 
-def _check_integrity(path: Path) -> None:
-    """Raise InputError if a checksum in the archive is wrong: PyTorch does not check them."""
+def check_integrity(path: Path) -> None:
+    """Raise InputError if an archive is damaged.
+
+    PyTorch does not check checksums. It leaves the memory of a tensor uninitialised if its file is
+    marked as a folder.
+    """
     try:
         if not zipfile.is_zipfile(path):  # a plain pickle of old versions has none
             return
@@ -91,6 +96,9 @@ def _check_integrity(path: Path) -> None:
             broken = archive.testzip()
             # A file written without checksums has 0 in their place.
             broken = broken if broken and archive.getinfo(broken).CRC else None
+            for info in archive.infolist():
+                if info.external_attr & FOLDER and not info.is_dir():
+                    raise zipfile.BadZipFile(f"{info.filename} is marked as a folder")
     except Exception as error:  # a damaged archive can raise anything
         raise InputError(
             f"{path}: damaged ({error or type(error).__name__}); download or copy it again"

@@ -49,7 +49,19 @@ def atomic_file(path: str | Path, sync: bool = True) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], None]) -> None:
-    """Write bytes, or the output of a function that writes to a file, with ``atomic_file``."""
+    """Write bytes, or the output of a function that writes to a file, with ``atomic_file``.
+
+    If somebody removes the folder meanwhile, the file is written again.
+    """
+    try:
+        _write(path, content)
+    except InputError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        _write(path, content)
+
+
+def _write(path: str | Path, content: bytes | Callable[[BinaryIO], None]) -> None:
     with atomic_file(path) as file:
         if callable(content):
             content(file)

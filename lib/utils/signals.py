@@ -1,6 +1,7 @@
 """Signals that end a run after its current step, with everything saved."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -52,3 +53,45 @@ def check() -> None:
     """Raise ``Stopped`` if a signal has arrived."""
     if _received:
         raise Stopped(_received[0])
+
+
+@contextlib.contextmanager
+def blocked() -> Iterator[None]:
+    """Within the block, signals wait. A process started there does not receive them at all.
+
+    It must call ``end_with_parent``.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _blocked_numbers())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def end_with_parent() -> None:
+    """In a process started in ``blocked``, end on SIGTERM if the parent has sent it.
+
+    A scheduler may send SIGTERM to all processes of a run. The parent then still needs this one to
+    finish its step, and sends SIGTERM itself if this process does not end when asked to.
+    """
+    if not hasattr(signal, "sigwaitinfo"):
+        return
+    parent = os.getppid()
+
+    def wait() -> None:
+        while True:
+            sender = signal.sigwaitinfo({signal.SIGTERM}).si_pid
+            if sender == parent or os.getppid() != parent:
+                os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _blocked_numbers() -> set[int]:
+    names = [name for name in NAMES if hasattr(signal, name)]
+    if not hasattr(signal, "sigwaitinfo"):  # macOS does not tell who has sent a signal
+        names.remove("SIGTERM")
+    return {getattr(signal, name) for name in names}

@@ -71,6 +71,18 @@ def test_perfect_outputs_give_everybody_back(tmp_path):
     assert len(dataset.source.rows_to_draw(result.poses)) == 6
 
 
+def test_people_in_broken_images_count_as_not_found(tmp_path):
+    tiny.write_coco(tmp_path / "data", images=3)
+    cfg = experiment(tmp_path / "data")
+    dataset = build_dataset(cfg, "val2017", is_train=False)
+    (tmp_path / "data" / "images" / "val2017" / "000000000003.jpg").write_bytes(b"")
+    task = build_task(cfg, PerfectBackend(dataset, build_codec(cfg, COCO)))
+    result = validate(task, build_test_loader(dataset, 1, 0, max_broken=0.5))
+    assert len(result.poses) == 4
+    values, _ = dataset.source.evaluate(result.poses, str(tmp_path / "out"))
+    assert 0.6 < values["AR"] < 0.67
+
+
 def test_nobody_found_scores_zero(tmp_path):
     tiny.write_coco(tmp_path / "data", images=2)
     cfg = experiment(tmp_path / "data")

@@ -1,8 +1,9 @@
-"""Broken images in training."""
+"""Broken images, and data-loading processes that fail."""
 
 import logging
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -10,18 +11,25 @@ import torch
 
 from lib.config import load_config
 from lib.dataset import build_dataset, loading
-from lib.dataset.loading import train_loader
+from lib.dataset.broken import BrokenImages
+from lib.dataset.loading import test_loader, train_loader
+from lib.utils import distributed, signals
 from lib.utils.errors import InputError
 from tests import tiny
 
 
 @pytest.fixture(params=["experiment", "scenes"])
-def dataset(request, tmp_path):
+def build(request, tmp_path):
     """Five images of two people, the second broken: crops, or whole images."""
     tiny.write_coco(tmp_path, images=5)
     cfg = load_config(getattr(tiny, request.param)(tmp_path / "tiny.yaml", tmp_path))
     (tmp_path / "images" / "val2017" / "000000000002.jpg").write_bytes(b"\xff\xd8 no image")
-    return build_dataset(cfg, "val2017", is_train=True)
+    return lambda is_train: build_dataset(cfg, "val2017", is_train)
+
+
+@pytest.fixture
+def dataset(build):
+    return build(is_train=True)
 
 
 def indices(loader) -> list[int]:
@@ -45,29 +53,81 @@ def test_too_many_broken_images_are_an_error(dataset):
         indices(loader)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_test_leaves_broken_images_out_and_reports_them_each_time(build, workers, caplog):
+    dataset = build(is_train=False)
+    loader = test_loader(dataset, 3, workers, max_broken=0.2)
+    expected = [0, 2, 3, 4] if len(dataset) == 5 else [0, 1, *range(4, 10)]
+    for _ in range(2):
+        caplog.clear()
+        assert indices(loader) == expected
+        loader.broken.report()
+        file, total = (record.getMessage() for record in caplog.records)
+        assert file.startswith("=> broken image, left out: ") and "000000000002.jpg: " in file
+        assert total == "=> 1 of 5 images are broken; 2 people in them count as not found"
+
+
+def test_broken_images_of_all_processes_are_counted(build, monkeypatch):
+    loader = test_loader(build(is_train=False), 3, 0, max_broken=0.2)
+    indices(loader)
+    monkeypatch.setattr(distributed, "gather", lambda own: [{"a.jpg": "a.jpg: is empty"}, own])
+    with pytest.raises(InputError, match=r"a\.jpg: is empty \(2 of 5 .*TEST\.MAX_BROKEN is 0\.2"):
+        loader.broken.report()
+
+
+def test_by_default_a_broken_image_ends_a_test(build):
+    with pytest.raises(InputError, match=r"002\.jpg: .*1 of 5 images.*TEST\.MAX_BROKEN is 0\)"):
+        indices(test_loader(build(is_train=False), 3, 0))
+
+
 class _Failing(torch.utils.data.Dataset):
-    def __init__(self, action) -> None:
+    def __init__(self, action, size: int) -> None:
         self._action = action
+        self._size = size
 
     def __len__(self) -> int:
-        return 1
+        return self._size
 
-    def __getitem__(self, _) -> torch.Tensor:
+    def __getitem__(self, _) -> dict[str, torch.Tensor]:
         self._action()
-        return torch.zeros(1)
+        return {"index": torch.zeros(1), "broken": torch.tensor(-1)}
+
+
+def failing(action, workers: int = 1, size: int = 1) -> loading._Loader:
+    dataset = _Failing(action, size)
+    return loading._Loader(dataset, BrokenImages(dataset, 0), workers)
 
 
 def test_a_killed_worker_is_one_line():
-    loader = loading._Loader(_Failing(lambda: os.kill(os.getpid(), signal.SIGKILL)), 1)
+    loader = failing(lambda: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(InputError, match=r"process was killed, usually .*WORKERS"):
         list(loader)
 
 
 def test_a_worker_that_hangs_is_one_line(monkeypatch):
     monkeypatch.setattr(loading, "WORKER_TIMEOUT", 0.5)
-    loader = loading._Loader(_Failing(lambda: time.sleep(2)), 1)
+    loader = failing(lambda: time.sleep(2))
     with pytest.raises(InputError, match=r"has not answered for 0\.5 seconds.*WORKERS 0"):
         list(loader)
+
+
+def test_workers_leave_signals_to_the_main_process():
+    loader = failing(lambda: None, workers=2, size=20)
+    batches = iter(loader)
+    next(batches)
+    pids = " ".join(str(worker.pid) for worker in loader._iterator._workers)
+    for name in signals.NAMES:  # not from this process, which is the workers' parent
+        subprocess.run(["sh", "-c", f"kill -{name[3:]} {pids}"], check=True)
+    assert len(list(batches)) == 19
+
+
+def test_a_worker_that_hangs_ends_when_its_parent_terminates_it():
+    loader = failing(lambda: time.sleep(60))
+    with signals.blocked():
+        (worker,) = loader._get_iterator()._workers
+    worker.terminate()
+    worker.join(20)
+    assert worker.exitcode == 0
 
 
 def test_pytorchs_errors_about_workers_are_translated():

@@ -143,6 +143,8 @@ def test_a_broken_image_is_one_line_even_from_a_worker(data, workers, is_train):
     path = data.table.path(4)
     with open(path, "r+b") as file:
         file.truncate(700)
+    if not is_train:
+        data.augmentation = None
     loader = train_loader(data, 4, workers) if is_train else TestLoader(data, 4, workers)
     with pytest.raises(InputError) as caught:
         list(loader)

@@ -156,6 +156,18 @@ def test_a_ground_truth_that_cannot_be_used_is_an_error_that_names_it(
     assert "gt_valid.mat" in str(caught.value)
 
 
+def test_people_without_a_pose_are_not_found(tmp_path, people):
+    source = MpiiKeypoints(str(tmp_path), "valid")
+    poses = poses_of(source.table, answer_of(people))[2:]
+    values, _ = source.evaluate(poses, str(tmp_path / "out"))
+    labelled = np.delete(source.table.visible, (6, 7), axis=1).sum(1)
+    assert values["Mean"] == pytest.approx(100 * labelled[2:].sum() / labelled.sum())
+    assert np.isnan(loadmat(tmp_path / "out" / "pred.mat")["preds"]).all((1, 2)).tolist() == [
+        *(True, True),
+        *(False,) * 4,
+    ]
+
+
 def test_a_ground_truth_of_other_people_is_an_error(tmp_path, people):
     tiny.write_mpii_truth(tmp_path / "annot" / "gt_valid.mat", people[:4])
     source = MpiiKeypoints(str(tmp_path), "valid")

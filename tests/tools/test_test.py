@@ -252,6 +252,19 @@ def test_weights_of_another_network_are_one_line_that_names_the_file(
     assert is_one_line(ended, str(path), "does not match PoseHRNet")
 
 
+def test_broken_images_lower_the_score_if_they_are_allowed(root, trained, command):
+    before = table(command("test", "--cfg", write(root)).out)
+    image = root / "images" / "val2017" / "000000000002.jpg"
+    image.write_bytes(image.read_bytes()[:900])
+    ended = command("test", "--cfg", write(root), "TEST.MAX_BROKEN", "0.5", "WORKERS", "1")
+    assert ended.code == 0 and ended.err == ""
+    assert f"=> broken image, left out: {image}: the image file is truncated" in ended.out
+    assert "=> 1 of 2 images are broken; 2 people in them count as not found" in ended.out
+    assert all(new <= old for new, old in zip(table(ended.out), before, strict=True))
+    results = json.loads((trained / "results/keypoints_val2017_results_0.json").read_text())
+    assert {entry["image_id"] for entry in results} == {1}
+
+
 def test_broken_data_is_one_line_that_names_the_file(root, trained, command):
     image = root / "images" / "val2017" / "000000000002.jpg"
     image.write_bytes(image.read_bytes()[:900])

@@ -120,6 +120,19 @@ def test_a_flipped_bit_is_noticed(tmp_path):
         checkpoint.read(path)
 
 
+def test_a_tensor_that_is_marked_as_a_folder_is_noticed(tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    checkpoint.save({"layer": torch.arange(4.0)}, path)
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02", 0, data.rindex(b"/data/0"))
+    data[entry + 38] ^= 0x10
+    path.write_bytes(data)
+    with pytest.raises(
+        InputError, match=r"checkpoint\.pth: damaged .*data/0 is marked as a folder"
+    ):
+        checkpoint.read_file(path)
+
+
 @pytest.mark.parametrize("epoch", ["3", -1, True, 1.5, None])
 def test_an_epoch_must_be_a_number(tmp_path, epoch):
     torch.save(state(0.1) | {"epoch": epoch}, tmp_path / "checkpoint.pth")

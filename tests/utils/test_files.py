@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 
 import pytest
 
@@ -59,3 +60,16 @@ def test_a_folder_that_cannot_be_is_an_error_that_names_it(tmp_path):
         write_atomically(tmp_path, b"")
     assert sorted(os.listdir(tmp_path)) == ["file"]
     assert make_folder(tmp_path / "x" / "y").is_dir()
+
+
+def test_a_folder_removed_in_the_middle_is_made_again(tmp_path):
+    path = tmp_path / "run" / "state.pth"
+
+    def write(file) -> None:
+        file.write(b"whole")
+        if not removed:
+            removed.append(shutil.rmtree(path.parent))
+
+    removed: list = []
+    write_atomically(path, write)
+    assert removed and path.read_bytes() == b"whole"
