@@ -17,7 +17,7 @@ from lib.media.ground_truth import AnnotatedPerson
 from lib.utils.drawing import draw_person, draw_text, image_grid, write_image
 from lib.utils.files import write_atomically
 
-MIN_IOU = 0.3  # of the boxes of a match
+MIN_IOU = 0.3  # minimum IoU of the boxes of two people that match
 CELL_SIZE = 360  # width and height of an image on the sheet, in pixels
 WORST_COUNT = 20
 GROUND_TRUTH_COLOR = (255, 255, 255)
@@ -133,7 +133,7 @@ class KeypointErrors:
         return "\n".join(lines)
 
     def _write_squared_errors(self, path: Path, errors: np.ndarray) -> None:
-        """Write the file of demo/inference.py of gurpreet-ai/hrnet_keypoint_detection.
+        """Write the same error file as demo/inference.py in gurpreet-ai/hrnet_keypoint_detection.
 
         For each person and joint it has the mean of the squared errors in x and in y, and in the
         last line their means over all people. ``errors`` are distances (P, K).

@@ -1,8 +1,8 @@
 """Data sets in COCO format: COCO itself, the built-in `figures`, and the user's own.
 
-By default the files are where COCO has them: ``annotations/person_keypoints_<split>.json``
-(``image_info_<split>.json`` for test splits) and ``images/<split>/`` or, as mmpose has them,
-``<split>/``. Filtering and scoring follow lib/dataset/coco.py of
+By default the files are expected where COCO puts them:
+``annotations/person_keypoints_<split>.json`` (``image_info_<split>.json`` for test splits) and
+``images/<split>/`` or, as in mmpose, ``<split>/``. Filtering and scoring follow lib/dataset/coco.py of
 leoxiaobin/deep-high-resolution-net.pytorch.
 """
 
@@ -49,7 +49,9 @@ logger = logging.getLogger(__name__)
 
 # "Ap .5" is the spelling of the HRNet repository.
 STATS = ("AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
-_NO_BOX = "%s: %d people have no box; using the one around their labelled joints (docs/own_data.md)"
+_NO_BOX = (
+    "%s: %d people have no box; using the bounding box of their labelled joints (docs/own_data.md)"
+)
 
 
 class _Detection(msgspec.Struct, gc=False):
@@ -77,8 +79,8 @@ class CocoKeypoints:
         images: image folder, relative to ``root``; ``{split}`` and '' as for ``annotations``.
         whole_images: for bottom-up networks; fills ``scenes`` with the annotations of whole images,
             and does not rescore predictions.
-        categories: category names; empty for all categories with the joint names of the first one
-            that has any.
+        categories: category names; if empty, all whose joint names equal those of the first
+            category that has joint names.
 
     Raises:
         InputError: if a file is missing or not in COCO format, or no usable person is left.
@@ -128,9 +130,9 @@ class CocoKeypoints:
         self.scenes: Scenes | None = None
         if detections is None:
             selected = [a for a in content.annotations if a.category_id in self._categories]
-            filled_boxes, _ = complete_boxes(selected, content.images)
-            if filled_boxes:
-                logger.warning(_NO_BOX, file, filled_boxes)
+            num_filled_boxes, _ = complete_boxes(selected, content.images)
+            if num_filled_boxes:
+                logger.warning(_NO_BOX, file, num_filled_boxes)
         if whole_images:
             self.table = self._whole_images(content.annotations, images_in_file)
         elif detections is None:
@@ -156,9 +158,9 @@ class CocoKeypoints:
         source, uses_boxes = self.annotation_file, self._masks_boxes
         self.scenes = read_scenes(annotations, self._categories, joints, images, source, uses_boxes)
         people = self.scenes.people
-        regions = counted(sum(map(len, self.scenes.unlabelled)), "region")
+        regions = counted(sum(map(len, self.scenes.unlabelled)), "unlabelled region")
         counts = f"{counted(len(images.ids), 'image')}, {counted_people(len(people))}, {regions}"
-        logger.info("=> %s: %s without labels", source, counts)
+        logger.info("=> %s: %s", source, counts)
         image = images.rows(np.array([a.image_id for a in people], np.int64), source)
         box = np.array([a.bbox for a in people], np.float32).reshape(-1, 4)
         keypoints = np.array([a.keypoints for a in people], np.float32).reshape(-1, joints, 3)
@@ -268,8 +270,8 @@ class CocoKeypoints:
         path = Path(output_dir) / "results" / f"keypoints_{self.split}_results_0.json"
         written = results
         if self.has_ground_truth:
-            # Scoring, here or on COCO's server, must not see the bbox: pycocotools would take the
-            # areas for AP (M) and AP (L) from it instead of from the keypoints.
+            # Not in files for COCO's server, nor for ``_score``: pycocotools would compute the
+            # areas for AP (M) and AP (L) from the boxes instead of from the keypoints.
             boxes = poses.box[kept].astype(np.float64).round(2).tolist()
             written = [entry | {"bbox": box} for entry, box in zip(results, boxes, strict=True)]
         write_atomically(path, encode_json(written))
@@ -289,7 +291,7 @@ class CocoKeypoints:
         A person's score is the box score times the mean score of the joints whose score is above
         TEST.IN_VIS_THRE.
         """
-        if self.scenes is not None:  # HigherHRNet's code does neither
+        if self.scenes is not None:  # HigherHRNet's code does not rescore and has no NMS
             return poses.score.astype(np.float64), np.arange(len(poses))
         oks_threshold, visible_threshold, soft_nms = self._suppression
         joint_scores = poses.scores.astype(np.float64)
@@ -343,14 +345,14 @@ class CocoKeypoints:
             for number, annotation in enumerate(content.annotations)
             if annotation.category_id in self._categories
         ]
-        _, filled_areas = complete_boxes((a for _, a in selected), content.images)
+        _, num_filled_areas = complete_boxes((a for _, a in selected), content.images)
         # A subclass with its own _area, such as CrowdPose, does not use the annotated area.
-        if filled_areas and type(self)._area is CocoKeypoints._area:
+        if num_filled_areas and type(self)._area is CocoKeypoints._area:
             logger.warning(
                 "%s: %d annotations have no area, or an area of 0; using the area of the box. It "
                 "is larger than the person, so scores will be higher",
                 self.annotation_file,
-                filled_areas,
+                num_filled_areas,
             )
         ground_truth = COCO()
         ground_truth.dataset = {

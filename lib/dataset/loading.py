@@ -24,7 +24,7 @@ class EpochSampler(Sampler):
     The epoch is part of each index so that persistent workers know it. In distributed training each
     process takes every ``world_size``-th row, so that their batches together equal the batch of one
     process. Rows beyond a multiple of ``world_size`` are dropped. ``first`` is the number of this
-    process's rows to skip, because an interrupted run has already used them in this epoch.
+    process's rows to skip: those that an interrupted run has already used in this epoch.
     """
 
     def __init__(
@@ -64,7 +64,8 @@ def train_loader(
 
     The last batch is dropped if it would leave one of ``devices`` with a single sample, because
     batch norm over a 1x1 map cannot compute a variance from it. In distributed training each
-    process loads its own share. Broken images are replaced, up to a share of ``max_broken``.
+    process loads its own share. Broken images are replaced; an error if their share is above
+    ``max_broken``.
     """
     sampler = EpochSampler(
         len(dataset), shuffle, dataset.seed, distributed.rank(), distributed.world_size()
@@ -88,8 +89,8 @@ class TestLoader:
 
     Workers load whole images. Their people are then regrouped into batches of exactly
     ``batch_size``; only the last may be smaller. In distributed evaluation each process loads a
-    share of the images. Broken images are left out, up to a share of ``max_broken``; ``broken``
-    counts them.
+    share of the images. Broken images are left out; an error if their share of all images is above
+    ``max_broken``.
     """
 
     __test__ = False  # keeps pytest from collecting this class
@@ -138,11 +139,11 @@ class TestLoader:
 class SceneLoader:
     """Loader of test batches of one image each, for bottom-up networks.
 
-    In distributed evaluation each process loads a share of the images. Broken images are left out,
-    up to a share of ``max_broken``; ``broken`` counts them.
+    In distributed evaluation each process loads a share of the images. Broken images are left out;
+    an error if their share of all images is above ``max_broken``.
     """
 
-    has_joints = False  # there is no loss at the sizes of whole images
+    has_joints = False  # there are no targets for whole images, so no loss
 
     def __init__(
         self,
@@ -189,7 +190,8 @@ test_loader.__test__ = False  # keeps pytest from collecting this function
 class _Loader(DataLoader):
     """A DataLoader that reports errors of its workers in one line.
 
-    It gives the entry ``broken`` of each batch to ``broken``, and leaves out batches with no other.
+    It passes the entry ``broken`` of each batch to ``BrokenImages.count``, and skips batches that
+    have no other entries.
     """
 
     def __init__(
@@ -224,15 +226,15 @@ class _Loader(DataLoader):
 
 
 def worker_error(error: RuntimeError) -> InputError | None:
-    """Return the error for the user, if ``error`` is PyTorch's about a data-loading process.
+    """Return an error for the user if PyTorch raised ``error`` about a data-loading process.
 
-    PyTorch raises it in a signal handler, so it may come from any place in the main process.
+    PyTorch raises it in a signal handler, so it can occur anywhere in the main process.
     """
     text = str(error)
     if "shared memory" in text:
         return InputError(
-            "the shared memory for data-loading processes is full; use fewer with WORKERS, or more "
-            "memory (docker run --ipc=host or --shm-size)"
+            "the shared memory for data-loading processes is full; reduce WORKERS, or provide "
+            "more shared memory (docker run --ipc=host or --shm-size)"
         )
     if "DataLoader timed out" in text:
         return InputError(
@@ -241,8 +243,8 @@ def worker_error(error: RuntimeError) -> InputError | None:
         )
     if "DataLoader worker" in text:
         return InputError(
-            "a data-loading process was killed, usually because the memory is full; use fewer with "
-            "WORKERS (0 loads in the main process), or a smaller batch"
+            "a data-loading process was killed, usually because the memory is full; reduce "
+            "WORKERS (0 loads in the main process) or the batch size"
         )
     return None
 

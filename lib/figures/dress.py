@@ -1,6 +1,7 @@
 """Body surface and clothes of `figures`: painted round cones around a 3D skeleton.
 
-Thicknesses are in adult heights for a person of average girth, estimated from anatomical drawings.
+Thicknesses are fractions of an adult's height, for a person of average girth. They were estimated
+from anatomical drawings.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from lib.figures.render import Paint, Part, cone
 Rng = np.random.Generator
 Wardrobe = dict[str, Paint]
 
-# Maximum depth of the body surface in front of a joint, in adult heights. A surface further in
-# front is another part of the body that occludes the joint.
+# Maximum depth of the body surface in front of a joint, as a fraction of an adult's height. A
+# surface further in front is another part of the body that occludes the joint.
 SURFACE_DEPTH = {
     "shoulder": 0.075,
     "elbow": 0.05,
@@ -38,7 +39,7 @@ class Outfit:
     top: str  # shirt, jacket or bare
     sleeve: float
     bottom: str  # trousers, shorts or skirt
-    leg: float  # length of the bottom
+    leg: float  # length of the trousers, shorts or skirt
     loose: float  # width relative to the body, above 1
     flare: float  # width of trousers at the ankle and of cuffs: 0 narrow, 1 wide
     coat: float  # length of a coat below the hips
@@ -83,7 +84,7 @@ def dress(rng: Rng, body: Proportions, skeleton: Skeleton3D, is_seated: bool = F
     """Build the parts of a person in random clothes, with carried objects and perhaps a seat."""
     outfit = sample_outfit(rng, body.kind)
     colors = paints.sample_wardrobe(
-        rng, may_be_dress=outfit.bottom == "skirt", has_bare_trunk=outfit.top == "bare"
+        rng, may_be_a_dress=outfit.bottom == "skirt", has_bare_trunk=outfit.top == "bare"
     )
     parts = _trunk(rng, body, skeleton, outfit, colors)
     for side in SIDES:
@@ -111,8 +112,8 @@ def _limb(
     paint: Paint,
     hem: bool = False,
 ) -> Part:
-    """Build a part of one cone. In its frame y points from b to a, and x is as close to `side_axis`
-    as possible. With `hem` it is open at b, like a sleeve."""
+    """Build a part that is a single cone. In its frame y points from b to a, and x is as close to
+    `side_axis` as possible. With `hem` it is open at b, like a sleeve."""
     up = (a - b) / max(np.linalg.norm(a - b), 1e-6)
     left = side_axis - np.dot(side_axis, up) * up
     if np.linalg.norm(left) < 0.1:

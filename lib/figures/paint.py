@@ -54,10 +54,10 @@ def sample_color(rng: Rng, basic_probability: float = 0.4) -> np.ndarray:
     return 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value))
 
 
-def sample_wardrobe(rng: Rng, may_be_dress: bool, has_bare_trunk: bool) -> dict[str, Paint]:
+def sample_wardrobe(rng: Rng, may_be_a_dress: bool, has_bare_trunk: bool) -> dict[str, Paint]:
     """Sample paints for all parts of a person.
 
-    With `may_be_dress`, top and bottom may share one paint, as in a dress.
+    With `may_be_a_dress`, top and bottom may share one paint, as in a dress.
     """
     skin = np.array(SKIN_COLORS[rng.integers(len(SKIN_COLORS))]) + rng.normal(0, 7, 3)
     hair = np.array(HAIR_COLORS[rng.integers(len(HAIR_COLORS))]) + rng.normal(0, 6, 3)
@@ -67,7 +67,7 @@ def sample_wardrobe(rng: Rng, may_be_dress: bool, has_bare_trunk: bool) -> dict[
     top_color = sample_color(rng)
     top = (
         bottom
-        if may_be_dress and rng.random() < 0.45
+        if may_be_a_dress and rng.random() < 0.45
         else cloth(rng, top_color, pattern_probability=0.5)
     )
     glove = rng.random() < 0.06

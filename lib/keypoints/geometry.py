@@ -26,7 +26,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Crop:
-    """Crop of an experiment: ``size`` (width, height) in pixels, and whether it uses UDP."""
+    """Crop settings of an experiment: ``size`` (width, height) in pixels, and the use of UDP."""
 
     size: tuple[int, int]
     is_udp: bool = False
@@ -100,7 +100,7 @@ def crop_matrix(
 
 
 def mirror_matrix(matrix: np.ndarray, width: int) -> np.ndarray:
-    """Return the matrix that crops an image as ``matrix`` crops its mirror image.
+    """Return the matrix that gives the same crop of an image as ``matrix`` of its mirror image.
 
     Args:
         width: width of the image in pixels.
@@ -179,8 +179,8 @@ def to_image(
     # One axis at a time: a tensor of Python numbers would be copied to the GPU on every call.
     coords = []
     for axis in (0, 1):
-        box, extent = (axis, extents[axis]) if is_udp else (0, extents[0])
-        zoom = scale[:, box, None] * (PIXEL_STD / extent)
+        scale_axis, extent = (axis, extents[axis]) if is_udp else (0, extents[0])
+        zoom = scale[:, scale_axis, None] * (PIXEL_STD / extent)
         offset = keypoints[..., axis] - extents[axis] * 0.5
         coords.append(offset * zoom + center[:, axis, None])
     return torch.stack(coords, dim=-1)

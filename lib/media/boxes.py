@@ -91,7 +91,7 @@ class BoxFile:
             files = {str(i.get("id")): i.get("file_name") or i.get("filename") for i in images}
             entries = content.get("annotations")
         if not isinstance(entries, list):
-            raise InputError(f"{path}: contains no boxes; the layout is {LAYOUT}")
+            raise InputError(f"{path}: contains no boxes; the expected layout is {LAYOUT}")
         for index, entry in enumerate(entries):
             try:
                 self._add(entry, files, threshold, categories)
@@ -134,7 +134,7 @@ def _box(entry: Any) -> tuple[list[float], float]:
     are_numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in numbers)
     if len(numbers) != 5 or not are_numbers or not all(abs(v) < 1e6 for v in numbers):
         raise ValueError(
-            f"bbox must be four numbers and score one number below 1e6; got {box} and {score}"
+            f"bbox must be four numbers and score must be a number, below 1e6; got {box}, {score}"
         )
     if box[2] <= 0 or box[3] <= 0:
         raise ValueError(f"bbox {box} has no area")

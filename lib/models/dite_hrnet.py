@@ -208,7 +208,7 @@ class Scaling(nn.Module):
 
 
 class GlobalContext(nn.Module):
-    """Scale each channel of (N, C, H, W) by a weight from attention pooling, then batch norm."""
+    """Scale the channels of (N, C, H, W) by weights from attention pooling; apply batch norm."""
 
     fold_pairs = (("scaling", "bn"),)
 

@@ -48,7 +48,7 @@ def experiment_folders(cfg: CfgNode, path: str | Path) -> tuple[Path, Path]:
 def start_log(folder: Path, name: str, phase: str) -> Path:
     """Log to the console and to ``<folder>/<name>_<time>_<phase>.log``; returns the file's path.
 
-    Of several processes only the main one logs.
+    With several processes, only the main one logs.
     """
     path = folder / f"{name}_{time.strftime('%Y-%m-%d-%H-%M-%S')}_{phase}.log"
     if not distributed.is_main():
@@ -72,7 +72,7 @@ def start_log(folder: Path, name: str, phase: str) -> Path:
 def buffer_log() -> None:
     """Buffer log messages until ``log_to`` or ``start_log`` is called.
 
-    The configuration defines the log folder, but reading it already logs messages.
+    The log folder is known only after the configuration was read, which itself logs messages.
     """
     log_to(MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL + 1))
 
@@ -115,7 +115,7 @@ class _Formatter(logging.Formatter):
 def progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:
     """Iterate over ``items`` with a progress bar on a terminal; without one elsewhere.
 
-    Of several processes only the main one shows it.
+    With several processes, only the main one shows it.
     """
     if not distributed.is_main():  # logging_redirect_tqdm would print the log
         yield from items

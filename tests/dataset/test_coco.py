@@ -110,7 +110,7 @@ def test_a_missing_box_is_the_one_around_the_labelled_joints(tmp_path, content, 
         table = coco(tmp_path).table
     np.testing.assert_array_equal(table.center, expected.center)
     np.testing.assert_array_equal(table.size, expected.size)
-    assert "4 people have no box; using the one around their labelled joints" in caplog.text
+    assert "4 people have no box; using the bounding box of their labelled joints" in caplog.text
 
 
 def coco_table(root, content: dict, boxes: list) -> Table:

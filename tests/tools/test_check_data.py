@@ -62,7 +62,7 @@ def test_flags_that_are_all_0_end_with_1_and_missing_boxes_are_warned_of(paths, 
     save_coco(root, content)
     ended = command(*words)
     assert ended.code == 0
-    assert "6 people have no box; using the one around their labelled joints" in ended.out
+    assert "6 people have no box; using the bounding box of their labelled joints" in ended.out
     assert "warning: box missing or without area (6)" in ended.out
     for person in content["annotations"]:
         person["keypoints"][2::3] = [0] * 17

@@ -5,9 +5,9 @@ al.: Distribution-Aware Coordinate Representation for Human Pose Estimation. CVP
 et al.: The Devil Is in the Details. CVPR 2020. DARK and UDP are numerically equivalent to
 mmpose/codecs/utils/refinement.py of mmpose 1.x.
 
-All functions take heatmaps (N, K, H, W), their maxima (N, K, 2) as x, y and the values there
-(N, K). They return coordinates (N, K, 2) in heatmap pixels, on the device of the heatmaps.
-``dark_step_1d`` does the same for vectors.
+All functions take heatmaps (N, K, H, W), the positions (x, y) of their maxima (N, K, 2) and the
+values of the maxima (N, K). They return coordinates (N, K, 2) in heatmap pixels, on the device of
+the heatmaps. ``dark_step_1d`` does the same for vectors.
 """
 
 from collections.abc import Callable
@@ -208,7 +208,7 @@ def build_refine(cfg: CfgNode, default: str) -> Refine | None:
 
 
 def configured_kernel(cfg: CfgNode, sigma: float) -> int:
-    """Return TEST.BLUR_KERNEL, or the kernel size for ``sigma`` if it is 0."""
+    """Return TEST.BLUR_KERNEL or, if that is 0, the kernel size for ``sigma``."""
     kernel = cfg.TEST.BLUR_KERNEL
     if kernel and (kernel < 1 or kernel % 2 == 0):
         raise InputError(f"TEST.BLUR_KERNEL: must be an odd number of pixels or 0, not {kernel}")
