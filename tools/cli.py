@@ -92,8 +92,8 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
         "--launcher",
         choices=list(distributed.LAUNCHERS),
         default="none",
-        help="launcher of this process: pytorch (torchrun, also detected automatically), slurm "
-        "(srun) or mpi (mpirun of Open MPI)",
+        help="how this process was launched: pytorch (torchrun, also detected automatically), "
+        "slurm (srun) or mpi (Open MPI's mpirun)",
     )
     # Set by old versions of torch.distributed.launch; the environment says the same.
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)

@@ -61,13 +61,15 @@ def parse_args() -> argparse.Namespace:
         metavar="DIR",
         help="folder of the images (default: data/coco/images/val2017)",
     )
-    text = "COCO annotations, for image and joint names (default: from image ids and joint count)"
+    text = (
+        "COCO annotations with names of images and joints (default: from ids and number of joints)"
+    )
     add("--annotations", "--gt-anno", default="", metavar="FILE", help=text)
     text = "output folder (default: output/draw)"
     add("--output", "--save-path", type=Path, default=Path("output/draw"), metavar="DIR", help=text)
     text = "draw only joints with a score above P (default: 0.2)"
     add("--threshold", type=float, default=0.2, metavar="P", help=text)
-    text = "draw only people with a score of at least P (default: all; the original: 0.3)"
+    text = "draw only people with a score of at least P (default: all; HRNet's script: 0.3)"
     add("--person-threshold", type=float, default=0.0, metavar="P", help=text)
     text = "colors of skeletons: left and right side (default), or one for each person"
     add("--color-by", choices=COLORS, default=COLORS[0], help=text)

@@ -130,9 +130,7 @@ def test_parser() -> argparse.ArgumentParser:
     add_launcher(parser)
     add = parser.add_argument
     add("--fuse-conv-bn", action="store_true", help="fold batch norms into convolutions (faster)")
-    add(
-        "--out", metavar="FILE", help="write all keypoints to FILE.json or FILE.pkl, as mmpose does"
-    )
+    add("--out", metavar="FILE", help="write all keypoints to FILE, .json or .pkl, as mmpose does")
     add(
         "--precision",
         default="float32",

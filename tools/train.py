@@ -294,7 +294,7 @@ def train_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--autoscale-lr",
         action="store_true",
-        help="multiply TRAIN.LR by the total batch size over that of the YAML file",
+        help="multiply TRAIN.LR by (total batch size) / (total batch size of the YAML)",
     )
     return parser
 

@@ -87,21 +87,21 @@ def skeleton_of(cfg: CfgNode) -> Skeleton:
     """
     settings = cfg.DATASET
     names = tuple(settings.JOINT_NAMES)
-    known = SKELETONS.get(settings.DATASET)
-    if known is None or (names and names != known.names):
+    skeleton = SKELETONS.get(settings.DATASET)
+    if skeleton is None or (names and names != skeleton.names):
         if not names:
             raise InputError(_unknown_data_set(settings.DATASET))
         _check_names(names)
-        known = Skeleton(names, (), (_DEFAULT_SIGMA,) * len(names), (), ())
-    upper_body = tuple(_joint_index(j, known.names, "UPPER_BODY") for j in settings.UPPER_BODY)
+        skeleton = Skeleton(names, (), (_DEFAULT_SIGMA,) * len(names), (), ())
+    upper_body = tuple(_joint_index(j, skeleton.names, "UPPER_BODY") for j in settings.UPPER_BODY)
     overrides = {
-        "flip_pairs": _joint_pairs(settings.FLIP_PAIRS, known.names, "FLIP_PAIRS"),
-        "sigmas": _joint_values(settings.SIGMAS, known.names, "SIGMAS"),
-        "limbs": _joint_pairs(settings.LIMBS, known.names, "LIMBS"),
+        "flip_pairs": _joint_pairs(settings.FLIP_PAIRS, skeleton.names, "FLIP_PAIRS"),
+        "sigmas": _joint_values(settings.SIGMAS, skeleton.names, "SIGMAS"),
+        "limbs": _joint_pairs(settings.LIMBS, skeleton.names, "LIMBS"),
         "upper_body": upper_body,
-        "joint_weights": _joint_values(settings.JOINT_WEIGHTS, known.names, "JOINT_WEIGHTS"),
+        "joint_weights": _joint_values(settings.JOINT_WEIGHTS, skeleton.names, "JOINT_WEIGHTS"),
     }
-    return replace(known, **{name: value for name, value in overrides.items() if value})
+    return replace(skeleton, **{name: value for name, value in overrides.items() if value})
 
 
 def find_flip_pairs(names: Sequence[str]) -> Pairs:
@@ -122,8 +122,8 @@ def propose_limbs(names: Sequence[str], distances: np.ndarray) -> Pairs:
     """Return limbs for drawings, as pairs of joint indices.
 
     The first limbs are those of the built-in skeleton that shares the most limbs with ``names``.
-    The shortest other limbs that connect separate parts follow (Kruskal's algorithm), then the
-    mirror images of all limbs.
+    Next come the shortest limbs that connect parts not yet connected (Kruskal's algorithm), then
+    the mirror images of all limbs.
 
     Args:
         names: names of the K joints.
@@ -180,7 +180,7 @@ def joint_distances(people: Sequence[bytes], count: int) -> np.ndarray:
 
 
 def _split_name(name: str) -> tuple[str | None, tuple[str, ...]]:
-    """Return the side (left, right or None) and the words of a joint's name, '' for the side."""
+    """Return the side (left, right or None) and the words of a joint's name ('' for a side)."""
     words = [word.lower() for word in _WORD.findall(name)]
     side = next((_SIDES[word] for word in words if word in _SIDES), None)
     return side, tuple("" if word in _SIDES else word for word in words)
@@ -237,7 +237,7 @@ def _find_limbs(settings: CfgNode, content: _File, path: Path) -> None:
     elif limbs := propose_limbs(names, joint_distances(content.annotations, len(names))):
         settings.LIMBS = [[names[a], names[b]] for a, b in limbs]
         logger.info(
-            "=> no skeleton is given: drawing limbs found by joint names and distances; to change "
+            "=> no skeleton is given: limbs derived from joint names and distances; to change "
             "them, set DATASET.LIMBS: %s",
             yaml.safe_dump(settings.LIMBS, default_flow_style=True, width=math.inf).strip(),
         )
@@ -275,8 +275,8 @@ def _derive_pairs_and_sigmas(settings: CfgNode) -> None:
         known = dict(zip(COCO.names, COCO.sigmas, strict=True))
         settings.SIGMAS = [known.get(name, _DEFAULT_SIGMA) for name in names]
         logger.info(
-            "=> DATASET.SIGMAS is not set: using COCO's for joints with the same name and their "
-            "median, %g, for all others; AP depends on these values",
+            "=> DATASET.SIGMAS is not set: using COCO's for joints with the same name, and the "
+            "median of COCO's, %g, for all others; AP depends on these values",
             _DEFAULT_SIGMA,
         )
 
@@ -299,7 +299,7 @@ def _joint_values(values: Sequence[float], names: Sequence[str], key: str) -> tu
 def _joint_pairs(values: Sequence, names: Sequence[str], key: str) -> Pairs:
     for pair in values:
         if not isinstance(pair, (list, tuple)) or len(pair) != 2 or pair[0] == pair[1]:
-            raise InputError(f"DATASET.{key}: must be pairs of two joints, not {pair!r}")
+            raise InputError(f"DATASET.{key}: must be pairs of different joints, not {pair!r}")
     return tuple((_joint_index(a, names, key), _joint_index(b, names, key)) for a, b in values)
 
 

@@ -65,13 +65,13 @@ class BottomUp(Task):
         if self.backend.decodes:
             return self.backend.outputs(batch["image0"])
         codec = self.codec
-        base = tuple(batch["base"].flip(0).tolist())  # height, width
+        base_size = tuple(batch["base_size"].flip(0).tolist())  # height, width
         is_tagged = batch["is_tagged"].tolist()
         total, tags = None, None
         for number, has_tags in enumerate(is_tagged):
             merged = codec.merge(self.backend.outputs(batch[f"image{number}"]))
-            if codec.project:
-                merged = codec.enlarge(merged, base)
+            if codec.enlarges_to_input:
+                merged = codec.enlarge(merged, base_size)
             elif total is not None:
                 merged = codec.enlarge(merged, total.shape[2:])
             total = merged[0] if total is None else total + merged[0]
@@ -95,7 +95,7 @@ class BottomUp(Task):
     def predict(self, outputs: Outputs, batch: Batch) -> Poses:
         heatmaps = outputs[0]
         parts = [Poses.empty(len(self.skeleton))]
-        for number, (people, scores) in enumerate(self._people(outputs)):
+        for number, (people, person_scores) in enumerate(self._people(outputs)):
             center, scale = (batch[name][number : number + 1].cpu() for name in ("center", "scale"))
             size = (heatmaps.shape[3], heatmaps.shape[2])
             xy = torch.from_numpy(people[None, :, :, :2].reshape(1, -1, 2))
@@ -106,7 +106,7 @@ class BottomUp(Task):
                     image=np.full(count, int(batch["image_index"][number])),
                     keypoints=keypoints.astype(np.float32),
                     scores=people[:, :, 2],
-                    score=scores.astype(np.float32),
+                    score=person_scores.astype(np.float32),
                     box=_boxes(keypoints, people[:, :, 2]),
                     box_score=np.ones(count, np.float32),
                     row=np.full(count, -1),
@@ -119,8 +119,8 @@ class BottomUp(Task):
         merged, candidates = self.codec.merge(outputs), self.codec.candidates(outputs)
         heatmaps, tags = (part.float().cpu().numpy() for part in merged)
         for number in range(len(heatmaps)):
-            selected = type(candidates)(*(part[number : number + 1] for part in candidates))
-            yield self.codec.grouping.people(heatmaps[number], tags[number], selected)
+            image_candidates = type(candidates)(*(part[number : number + 1] for part in candidates))
+            yield self.codec.grouping.people(heatmaps[number], tags[number], image_candidates)
 
     @torch.no_grad()
     def draw(self, batch: Batch, outputs: Outputs, kinds: Collection[str]) -> dict[str, np.ndarray]:

@@ -233,7 +233,7 @@ def _check_shapes(optimizer: torch.optim.Optimizer, states: Mapping[int, Mapping
 
 @contextlib.contextmanager
 def _file_named_in_errors(path: Path) -> Iterator[None]:
-    """Add the file to the message of an InputError, and report malformed contents as one."""
+    """Add the file to an InputError's message; turn errors from malformed contents into one."""
     try:
         yield
     except InputError as error:

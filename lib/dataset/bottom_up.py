@@ -216,7 +216,7 @@ def scene_batch(
 
     image0, image1, ...: uint8 (1, 3, h, w), RGB, one for each of ``scales`` from large to small.
     is_tagged: bool (S,), True for the image whose tags are used.
-    base: int64 (2,), width and height at scale 1.
+    base_size: int64 (2,), width and height at scale 1.
     center, scale: float32 (1, 2), the box that the network reads.
     index, image_index: int64 (1,).
 
@@ -236,7 +236,7 @@ def scene_batch(
         batch[f"image{number}"] = _cut(image, center, extent, 0.0, resized, False)[None]
     base, *_ = scene_size(width, height, size, 1.0, min(scales))
     batch["is_tagged"] = torch.tensor([s == 1 or len(scales) == 1 for s in descending])
-    batch["base"] = torch.tensor(base)
+    batch["base_size"] = torch.tensor(base)
     batch["center"] = torch.tensor(center[None], dtype=torch.float32)
     batch["scale"] = torch.tensor(extent[None], dtype=torch.float32)
     batch["index"] = batch["image_index"] = torch.tensor([index])

@@ -2,8 +2,8 @@
 
 By default the files are expected where COCO puts them:
 ``annotations/person_keypoints_<split>.json`` (``image_info_<split>.json`` for test splits) and
-``images/<split>/`` or, as in mmpose, ``<split>/``. Filtering and scoring follow lib/dataset/coco.py of
-leoxiaobin/deep-high-resolution-net.pytorch.
+``images/<split>/`` or, as in mmpose, ``<split>/``. Filtering and scoring follow
+lib/dataset/coco.py of leoxiaobin/deep-high-resolution-net.pytorch.
 """
 
 import contextlib

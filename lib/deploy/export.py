@@ -61,7 +61,7 @@ class SceneNetwork(DecodingNetwork):
         codec = self._codec
         normalised = normalize(images, self._is_rgb)
         merged = codec.merge(predict(self.network, codec, normalised, self._flip_test))
-        if codec.project:
+        if codec.enlarges_to_input:
             merged = codec.enlarge(merged, tuple(images.shape[2:]))
         return (*merged, *codec.candidates(merged))
 

@@ -76,22 +76,22 @@ class SceneDifference:
     Attributes:
         heatmaps, tags: largest difference, divided by the largest magnitude.
         scores: largest difference between the candidates' scores, divided by the largest score.
-        misplaced: largest difference between a candidate's score and tag and the values of the
-            file's heatmap and tag map at the candidate's position.
+        candidate_values: each candidate's score and tag are compared with the file's heatmap and
+            tag map at its position; the largest difference.
         people, expected: numbers of people found with the file and with the reference.
     """
 
     heatmaps: float
     tags: float
     scores: float
-    misplaced: float
+    candidate_values: float
     people: int
     expected: int
 
     @property
     def largest(self) -> float:
         """Largest of the differences; NaN if one is NaN."""
-        return float(np.max([self.heatmaps, self.tags, self.scores, self.misplaced]))
+        return float(np.max([self.heatmaps, self.tags, self.scores, self.candidate_values]))
 
 
 def scene_difference(task: BottomUp, reference: BottomUp, batch: Batch) -> SceneDifference:
@@ -104,12 +104,12 @@ def scene_difference(task: BottomUp, reference: BottomUp, batch: Batch) -> Scene
     )
     tiny = torch.finfo(torch.float32).tiny
     differences = [float((a - b).abs().max() / b.abs().max().clamp(min=tiny)) for a, b in pairs]
-    misplaced = _misplaced(found, candidates)
+    candidate_values = _candidate_values(found, candidates)
     counts = (len(task.predict(outputs, batch)), len(reference.predict(expected, batch)))
-    return SceneDifference(*differences, misplaced, *counts)
+    return SceneDifference(*differences, candidate_values, *counts)
 
 
-def _misplaced(merged: Outputs, candidates: Candidates) -> float:
+def _candidate_values(merged: Outputs, candidates: Candidates) -> float:
     """Return the largest difference between candidates and merged outputs at their positions."""
     heatmaps, tags = merged
     x, y = candidates.xy.long().unbind(-1)
@@ -146,7 +146,7 @@ def random_crops(size: Sequence[int], count: int) -> Tensor:
 def real_crops(cfg: CfgNode, count: int) -> tuple[Tensor, str]:
     """Return crops of people and the name of their source.
 
-    The crops are evenly spaced over the experiment's test set, or show drawn figures if it is not
+    The crops are evenly spaced over the experiment's test set, or show drawn people if it is not
     installed.
 
     Returns:
@@ -154,7 +154,9 @@ def real_crops(cfg: CfgNode, count: int) -> tuple[Tensor, str]:
     """
     try:
         dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
-        rows = np.linspace(0, len(dataset) - 1, count).astype(int)  # small sets repeat people
+        rows = np.linspace(0, len(dataset) - 1, count).astype(
+            int
+        )  # people repeat if there are fewer
         crops = torch.stack([dataset[int(row)]["image"] for row in rows])
         return crops, f"{cfg.DATASET.DATASET} {cfg.DATASET.TEST_SET}"
     except InputError:

@@ -1,4 +1,4 @@
-"""Writing `figures` to disk as a data set in COCO format."""
+"""Write `figures` to disk as a data set in COCO format."""
 
 import json
 import multiprocessing
@@ -89,8 +89,8 @@ def is_complete(root: Path, sizes: dict[str, int], seed: int) -> bool:
             have = " ".join(f"{key} {value}" for key, value in found.items())
             want = " ".join(f"{key} {value}" for key, value in recipe.items())
             raise InputError(
-                f"{path}: contains different figures ({have}; requested: {want}); delete {root} to "
-                "create them again, or choose another folder"
+                f"{path} is another version of figures (found: {have}; requested: {want}); delete "
+                f"{root} to create it again, or choose another folder"
             )
         complete &= len(list((root / "images" / split).glob("*.jpg"))) >= size
     return complete
@@ -99,7 +99,9 @@ def is_complete(root: Path, sizes: dict[str, int], seed: int) -> bool:
 def _check_request(sizes: dict[str, int], seed: int, workers: int | None, quality: int) -> None:
     for split, size in sizes.items():
         if split not in SPLITS:
-            raise InputError(f"figures has no split '{split}'; choose from {', '.join(SPLITS)}")
+            raise InputError(
+                f"the data set figures has no split '{split}'; choose from {', '.join(SPLITS)}"
+            )
         if size < 1:
             raise InputError(f"figures: number of {split} images is {size}; it must be 1 or more")
     if seed < 0:
@@ -160,7 +162,7 @@ def _write_image(
     """Draw and write one image; returns its split, index, width, height and annotations."""
     split, index = task
     image, annotations = draw_scene(seed, split, index)
-    # Not imwrite, because it hides the reason of a failure.
+    # Not imwrite, because it hides the reason for a failure.
     _, code = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     (root / "images" / split / _file_name(index)).write_bytes(code.tobytes())
     return split, index, image.shape[1], image.shape[0], annotations

@@ -1,4 +1,4 @@
-"""Reading of images, videos, cameras and streams, and writing of videos."""
+"""Read images, videos, cameras and streams; write videos."""
 
 import contextlib
 import glob
@@ -129,14 +129,14 @@ def _paths(text: str) -> list[tuple[str, str]]:
         found, problem = glob.iglob(text, recursive=True), "no image or video matches"
     else:
         raise InputError(f"--input: {text}: there is no such file or folder")
-    kinds = [(p, kind) for p in sorted(found) if (kind := kind_of(Path(p))) and os.path.isfile(p)]
-    if not kinds:
+    inputs = [(p, kind) for p in sorted(found) if (kind := kind_of(Path(p))) and os.path.isfile(p)]
+    if not inputs:
         raise InputError(f"--input: {text}: {problem}")
-    return kinds
+    return inputs
 
 
 def kind_of(path: Path) -> str:
-    """Return the kind of a file by its suffix, or '' for a hidden or other file."""
+    """Return the kind of a file by its suffix, or '' if it is hidden or of another kind."""
     suffix = path.suffix.lower()
     if path.name.startswith("."):
         return ""
@@ -214,9 +214,9 @@ def _rate(capture: cv2.VideoCapture) -> float:
 
 
 def _output_index(number: int, share: float) -> int:
-    """Return the index of frame ``number`` in the output, which takes a ``share`` of all frames.
+    """Return the output index of frame ``number`` if only a ``share`` of the frames is kept.
 
-    The first of several frames with the same index is taken.
+    If several frames have the same index, the first is kept.
     """
     return math.floor(number * share + 1e-9)  # 1e-9 is above the rounding error of the product
 

@@ -68,7 +68,7 @@ def download(
         path: target file.
         sha256: SHA-256 of the file in hexadecimal, or its first digits; '' if unknown.
         timeout: seconds without data after which the connection counts as failed.
-        retry_delays: seconds before each retry; start again from the first after any progress.
+        retry_delays: seconds before each retry; the list restarts after any progress.
 
     Raises:
         InputError: if the existing or the downloaded file has a different hash, the server does not
@@ -79,7 +79,9 @@ def download(
         raise InputError(f"{url}: the URL must begin with http:// or https://")
     if path.exists():
         check_hash(
-            path, sha256, "a different file already exists; move it away to download this one"
+            path,
+            sha256,
+            "a different file already exists; move it away to download the expected file",
         )
         return path
     make_folder(path.parent)
@@ -87,7 +89,9 @@ def download(
     is_resumed = _size(part) > 0
     _download_part(url, part, timeout, retry_delays)
     if is_resumed and not _has_hash(part, sha256):
-        logger.info("=> %s: the partial file does not match; downloading all of it", path.name)
+        logger.info(
+            "=> %s: the partial file does not match; downloading the whole file again", path.name
+        )
         part.unlink()
         _download_part(url, part, timeout, retry_delays)
     try:
@@ -103,8 +107,8 @@ def check_hash(path: Path, sha256: str, message: str) -> None:
     """Raise an InputError ending in ``message`` unless the SHA-256 begins with ``sha256``."""
     if not _has_hash(path, sha256):
         raise InputError(
-            f"{path}: its SHA-256 should begin with {sha256}, but is {file_hash(path)} "
-            f"({_size(path)} bytes): {message}"
+            f"{path} ({_size(path)} bytes): its SHA-256 should begin with {sha256}, but is "
+            f"{file_hash(path)}: {message}"
         )
 
 

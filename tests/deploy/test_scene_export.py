@@ -67,7 +67,7 @@ def test_candidates_with_swapped_coordinates_are_noticed(scene, monkeypatch):
     cfg, folder = scene
     task = build_task(cfg, build_backend(cfg, skeleton_of(cfg), folder / "w.pth"))
     batch = random_scene(128)  # square, so that swapped coordinates are inside
-    assert scene_difference(task, task, batch).misplaced == 0
+    assert scene_difference(task, task, batch).candidate_values == 0
     right = task.codec.candidates
 
     def swapped(outputs):
@@ -76,7 +76,7 @@ def test_candidates_with_swapped_coordinates_are_noticed(scene, monkeypatch):
 
     monkeypatch.setattr(task.codec, "candidates", swapped)
     found = scene_difference(task, task, batch)
-    assert found.largest == found.misplaced > 0.1
+    assert found.largest == found.candidate_values > 0.1
 
 
 def test_predictor_finds_people_with_a_file(scene):

@@ -223,7 +223,7 @@ def test_a_second_call_leaves_everything_alone(written, monkeypatch):
 
 @pytest.mark.parametrize(("sizes", "seed"), [(TINY, 5), ({"train": 6, "val": 3}, 4)])
 def test_another_seed_or_size_is_refused_with_the_way_out(written, sizes, seed):
-    with pytest.raises(InputError, match=r"contains different figures.*delete") as error:
+    with pytest.raises(InputError, match=r"is another version of figures.*delete") as error:
         write_figures(written, sizes, seed, workers=1)
     assert "\n" not in str(error.value)
 

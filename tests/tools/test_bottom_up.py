@@ -87,7 +87,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(path, root, command, tool, mo
     weights = root.parent / "w.pth"
     torch.save(tiny.randomize_weights(build_model(load_config(path))).state_dict(), weights)
     wrong = SceneDifference(
-        heatmaps=0.01, tags=0.0, scores=0.0, misplaced=0.0, people=1, expected=1
+        heatmaps=0.01, tags=0.0, scores=0.0, candidate_values=0.0, people=1, expected=1
     )
     monkeypatch.setattr(module, "scene_difference", lambda *_: wrong)
     ended = command(module, "--cfg", path, "--weights", weights, "--to", "torchscript")

@@ -46,7 +46,7 @@ class Codec(ABC):
 
     @abstractmethod
     def accuracy(self, outputs: RawOutputs, target: Any) -> tuple[Tensor, Tensor]:
-        """Return the PCK of the outputs, as ``lib.keypoints.metrics.pck`` does."""
+        """Return the PCK and the number of joint types, as ``lib.keypoints.metrics.pck`` does."""
 
     @abstractmethod
     def maps(self, outputs: RawOutputs) -> Tensor:

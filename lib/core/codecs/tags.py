@@ -51,7 +51,7 @@ class TagCodec:
         heatmap_factors, push_factors, pull_factors: loss weights of each output.
         is_hinge: use the hinge form of the push loss instead of the exponential one.
         max_tagged: maximum number of people per image whose tags are trained.
-        project: enlarge outputs to the size of the network's input before grouping.
+        enlarges_to_input: enlarge outputs to the size of the network's input before grouping.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -63,7 +63,7 @@ class TagCodec:
     pull_factors: Sequence[float] = (0.001, 0.001)
     is_hinge: bool = False
     max_tagged: int = 30
-    project: bool = True
+    enlarges_to_input: bool = True
 
     def encode(self, joints: Tensor, visible: Tensor, masks: Sequence[Tensor]) -> list[SceneTarget]:
         """Return the target of each output.
@@ -287,5 +287,5 @@ def build(cfg: CfgNode, skeleton: Skeleton) -> TagCodec:
         pull_factors=tuple(loss.PULL_LOSS_FACTOR),
         is_hinge=loss.AE_LOSS_TYPE == "max",
         max_tagged=cfg.DATASET.MAX_NUM_PEOPLE,
-        project=test.PROJECT2IMAGE,
+        enlarges_to_input=test.PROJECT2IMAGE,
     )

@@ -64,15 +64,17 @@ class SRPoseHead(Head):
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], num_joints: int) -> None:
         super().__init__()
-        maps, strides = [*reversed(channels)], [*reversed(strides)]
-        levels = range(len(maps))
+        channels, strides = [*reversed(channels)], [*reversed(strides)]
+        levels = range(len(channels))
         widths = [WIDTH >> level for level in levels]
         scales = [stride // TARGET_STRIDE for stride in strides[:-1]] + [strides[-1]]
         embeddings = [2 * scale for scale in scales[:-1]] + [EMBEDDING]
-        self.lr_head = conv_relu(maps[0], num_joints)
+        self.lr_head = conv_relu(channels[0], num_joints)
         self.lr_fuse = conv_relu(num_joints, widths[0])
         self.pre_fuse = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(maps[i], widths[i], 1), nn.BatchNorm2d(widths[i]), nn.ReLU())
+            nn.Sequential(
+                nn.Conv2d(channels[i], widths[i], 1), nn.BatchNorm2d(widths[i]), nn.ReLU()
+            )
             for i in levels
         )
         steps = [(widths[i - 1], widths[i]) for i in levels[1:]]
@@ -93,7 +95,9 @@ class SRPoseHead(Head):
             joint_encoder(widths[i], num_joints, embeddings[i]) for i in levels
         )
         self.converge = nn.ModuleList(
-            UpscalingConv(num_joints, embeddings[i], scales[i], SR_KERNEL + 2 - 2 * (len(maps) - i))
+            UpscalingConv(
+                num_joints, embeddings[i], scales[i], SR_KERNEL + 2 - 2 * (len(channels) - i)
+            )
             for i in levels
         )
 
@@ -117,9 +121,9 @@ class SRPoseHead(Head):
             self.post_fuse,
             strict=True,
         )
-        for item, narrow, project, fuse, refine in steps:
-            enlarged = functional.interpolate(narrow(x), size=item.shape[2:], mode="nearest")
-            x = refine(fuse(torch.cat([enlarged, project(item)], dim=1)))
+        for feature, narrow, project, fuse, refine in steps:
+            enlarged = functional.interpolate(narrow(x), size=feature.shape[2:], mode="nearest")
+            x = refine(fuse(torch.cat([enlarged, project(feature)], dim=1)))
             levels.append(x)
         if not self.training:
             return self._heatmaps(-1, x)
