@@ -123,7 +123,7 @@ _C.TRAIN.AMP = False  # bfloat16 autocast, on devices with hardware support
 
 _C.TEST = CN()
 _C.TEST.BATCH_SIZE_PER_GPU = 32
-_C.TEST.MAX_BROKEN = 0.0  # share of broken images; the people in them count as not found
+_C.TEST.MAX_BROKEN = 0.0  # share of broken images that a test leaves out (docs/reliability.md)
 _C.TEST.FLIP_TEST = False  # average with the prediction for the mirrored crop
 _C.TEST.POST_PROCESS = False  # refine heatmap maxima to sub-pixel positions
 _C.TEST.REFINE = ""  # quarter, dark or udp; '' uses the method of MODEL.TARGET_TYPE

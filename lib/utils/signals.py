@@ -1,6 +1,7 @@
 """Signals that end a run after its current step, with everything saved."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -79,12 +80,14 @@ def end_with_parent() -> None:
     """
     if not hasattr(signal, "sigwaitinfo"):
         return
-    parent = os.getppid()
+    # multiprocessing unblocks them if it spawns processes instead of forking them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _blocked_numbers())
+    parent = multiprocessing.parent_process()
 
     def wait() -> None:
         while True:
             sender = signal.sigwaitinfo({signal.SIGTERM}).si_pid
-            if sender == parent or os.getppid() != parent:
+            if sender == parent.pid or not parent.is_alive():
                 os._exit(0)
 
     threading.Thread(target=wait, daemon=True).start()
