@@ -131,7 +131,7 @@ def test_scales_and_flip_test_are_averaged_at_the_size_of_scale_1(tmp_path, flip
     task.eval()
     [batch] = build_test_loader(build_dataset(cfg, "val2017", is_train=False), 1, 0)
     heatmaps, tags = task.forward(batch)
-    width, height = batch["base"].tolist()
+    width, height = batch["base_size"].tolist()
     assert heatmaps.shape == (1, 17, height, width)
     assert tags.shape == (1, 17, height, width, 1 + flip_test)
     each = [

@@ -84,7 +84,7 @@ def test_annotations_of_coco_are_boxes_too_and_weak_ones_are_left_out(tmp_path):
         ({"image_id": 1, "bbox": [1, 2, 3]}, "bbox must be four numbers"),
         ({"image_id": 1, "bbox": "none"}, "bbox must be four numbers"),
         ({"image_id": 1, "bbox": [1, 2, 3, 1e300]}, "bbox must be four numbers"),
-        ({"image_id": 1, "bbox": [1, 2, 3, 4], "score": None}, "and None"),
+        ({"image_id": 1, "bbox": [1, 2, 3, 4], "score": None}, ", None"),
         ({"bbox": [1, 2, 3, 4]}, "neither a file_name nor"),
         ({"image_id": [1], "bbox": [1, 2, 3, 4]}, "neither a file_name nor"),
         (17, "not an object"),
