@@ -282,6 +282,7 @@ def score_test_set(
     recorder: Recorder,
     output_dir: Path,
     epoch: int = 0,
+    gather: Callable[[Poses], list[Poses]] = distributed.gather,
 ) -> tuple[Poses, dict[str, float], float]:
     """Evaluate on the test set and record the results.
 
@@ -293,7 +294,7 @@ def score_test_set(
         recorder.log_test_step(step, len(batches), stats)
         recorder.save_images("val", step, epoch, task.draw(batch, outputs, kinds))
 
-    result = validate(task, batches, cfg.PRINT_FREQ, observe)
+    result = validate(task, batches, cfg.PRINT_FREQ, observe, gather)
     values, score = batches.dataset.source.evaluate(result.poses, str(output_dir))
     recorder.add_scores(epoch, result.stats, values)
     return result.poses, values, score

@@ -15,6 +15,7 @@ TEST.MODEL_FILE may also be an exported file (.onnx, .xml, .ts) from tools/expor
 import argparse
 import logging
 import pickle
+from functools import partial
 from pathlib import Path
 
 import _init_paths  # noqa: F401
@@ -40,6 +41,7 @@ from lib.core.exported import check_precision, is_exported
 from lib.core.published import published_lines
 from lib.core.recorder import Recorder
 from lib.core.sheets import write_prediction_sheet
+from lib.core.validate import gather_in_folder
 from lib.dataset import build_dataset
 from lib.dataset.bottom_up import SceneDataset
 from lib.dataset.loading import test_loader
@@ -106,7 +108,10 @@ def _test(
         logger.info("=> DEBUG.SAVE_HEATMAPS_PRED: skipped, %s does not output heatmaps", weights)
     recorder = Recorder(output_dir, log_dir)
     task = build_task(cfg, backend)
-    poses, values, _ = score_test_set(cfg, task, batches, recorder, output_dir)
+    gather = distributed.gather
+    if args.tmpdir and not args.gpu_collect:
+        gather = partial(gather_in_folder, Path(args.tmpdir))
+    poses, values, _ = score_test_set(cfg, task, batches, recorder, output_dir, gather=gather)
     recorder.close()
     if args.out:
         write_outputs(dataset, poses, Path(args.out))
@@ -139,9 +144,10 @@ def test_parser() -> argparse.ArgumentParser:
     )
     text = "accepted for mmpose's command lines (mAP or PCKh); changes nothing"
     add("--eval", nargs="+", metavar="METRIC", help=text)
-    # Results of several processes are always gathered over the network.
-    add("--gpu_collect", "--gpu-collect", action="store_true", help=argparse.SUPPRESS)
-    add("--tmpdir", metavar="DIR", help=argparse.SUPPRESS)
+    text = "gather the results of several processes over the network (default)"
+    add("--gpu_collect", "--gpu-collect", action="store_true", help=text)
+    text = "gather them through files in DIR, which all machines share; not with --gpu_collect"
+    add("--tmpdir", metavar="DIR", help=text)
     return parser
 
 

@@ -131,6 +131,9 @@ class Training:
     def run(self) -> None:
         """Train from the start, or from the checkpoint that the settings select, to the end."""
         position = self.resume()
+        here = {"epoch": position.epoch, "step": position.step, "best score": position.best}
+        steps = len(self.train_batches)
+        distributed.check_equal({"checkpoint": here, "steps of an epoch": steps})
         with signals.deferred():
             position = self.train(position)
         self.state.save_weights("final_state.pth")
@@ -162,6 +165,7 @@ class Training:
                 return Position(train.BEGIN_EPOCH)
             path = Path(train.CHECKPOINT or path)
         position = self.state.load(path)
+        self.update.guard.keep_buffers()
         if position.epoch >= train.END_EPOCH:
             logger.info(
                 "=> all %d epochs are done; increase TRAIN.END_EPOCH to train longer",
@@ -222,6 +226,7 @@ class Training:
     def stop(self, where: str) -> None:
         """Raise Stopped. The signal may have reached only another process."""
         self.recorder.close()
+        distributed.gather(None)  # launchers end all processes when one ends, also while it saves
         raise Stopped(signals.received() or signal.SIGTERM, f" {where}; {self.hint}")
 
     def finish_epoch(self, epoch: int, best: float) -> Position:
@@ -264,7 +269,7 @@ class Training:
             )
         table = markdown_table(values, values.values(), self.cfg.MODEL.NAME)
         logger.info("Epoch %d:\n%s", epoch, table)
-        return score
+        return distributed.gather(score)[0]  # another processor may round differently
 
     def record_step(self, epoch: int, step: int, stats, batch, outputs) -> None:
         """Record the statistics since the last call, and images of the batch."""

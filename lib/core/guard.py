@@ -39,7 +39,8 @@ class StepGuard:
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._losses: list[Tensor] = []
         self._indices: list[Tensor] = []
-        self._unread: list[tuple[Tensor, Tensor]] = []  # flags of steps, indices of their samples
+        # For each step: the flags "is finite" and "this process may be the cause", and its samples.
+        self._unread: list[tuple[Tensor, Tensor]] = []
         self._skipped: list[Tensor] = []  # sample indices of the latest steps skipped in a row
 
     def add(self, loss: Tensor, index: Tensor) -> None:
@@ -53,16 +54,23 @@ class StepGuard:
         self._losses, self._indices = [], []
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         total = torch.nn.utils.get_total_norm(gradients)
+        own_loss = loss
         if distributed.world_size() > 1:  # the gradients are averaged, the loss is not
             loss = distributed.all_reduce_sum(loss)
         is_finite = total.isfinite() & loss.isfinite()
+        is_suspect = ~own_loss.isfinite() | loss.isfinite()
         if self._optimizer.defaults.get("fused"):
             self._optimizer.grad_scale = None
             self._optimizer.found_inf = (~is_finite).float()
             self._optimizer.step()
         elif is_finite:
             self._optimizer.step()
-        self._unread.append((is_finite, index))
+        self._unread.append((torch.stack([is_finite, is_suspect]), index))
+
+    def keep_buffers(self) -> None:
+        """Take the current batch norm statistics for good ones, after a checkpoint was loaded."""
+        if self._buffers:
+            torch._foreach_copy_(self._good_buffers, self._buffers)
 
     @property
     def is_failing(self) -> bool:
@@ -79,8 +87,9 @@ class StepGuard:
             return
         flags = torch.stack([flag for flag, _ in self._unread]).tolist()
         skipped = 0
-        for is_finite, (_, index) in zip(flags, self._unread, strict=True):
-            self._skipped = [] if is_finite else [*self._skipped, index]
+        for (is_finite, is_suspect), (_, index) in zip(flags, self._unread, strict=True):
+            suspects = index if is_suspect else index[:0]
+            self._skipped = [] if is_finite else [*self._skipped, suspects]
             skipped += not is_finite
             if len(self._skipped) == MAX_SKIPPED:
                 raise InputError(self._message(where))
@@ -96,7 +105,8 @@ class StepGuard:
             )
 
     def _message(self, where: str) -> str:
-        files = list(dict.fromkeys(self._files_of(torch.cat(self._skipped).tolist())))
+        own = self._files_of(torch.cat(self._skipped).tolist())
+        files = list(dict.fromkeys(file for part in distributed.gather(own) for file in part))
         named = ", ".join(files[:MAX_NAMED])
         more = f" and {len(files) - MAX_NAMED} more" if len(files) > MAX_NAMED else ""
         logging.getLogger("config").info("images of the skipped steps: %s", ", ".join(files))

@@ -60,7 +60,7 @@ class Position:
 
     epoch: int
     step: int = 0
-    meter: dict | None = None
+    meter: list[dict] | None = None
     best: float = -math.inf
     is_validated: bool = True
 
@@ -179,7 +179,8 @@ class TrainingState:
             logger.warning("=> the order of the samples changed: the epoch starts again")
             return
         position.step = samples_done // self._batch_size
-        position.meter = state["meter"] if distributed.is_main() else None
+        meter = state["meter"]  # in earlier versions, only the sums of all processes
+        position.meter = [meter] if isinstance(meter, dict) else meter
         buffers = state.get("buffers", [])
         if len(buffers) == distributed.world_size():
             for buffer, value in zip(self._buffers(), buffers[distributed.rank()], strict=True):

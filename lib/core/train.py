@@ -80,19 +80,25 @@ class Meter:
         self._samples += samples
         self._data_seconds += data_seconds
 
-    def state(self) -> dict:
-        """Return the sums over all processes for a checkpoint; every process must call this."""
-        count = torch.tensor([self._samples], dtype=torch.float64, device=self._device)
-        *sums, samples = distributed.all_reduce_sum(
-            torch.cat([self._sums.double(), count])
-        ).tolist()
+    def state(self) -> list[dict]:
+        """Return the sums of each process for a checkpoint; every process must call this."""
         seconds = time.perf_counter() - self._start
-        return {"sums": sums, "numbers": [int(samples), seconds, self._data_seconds]}
+        numbers = [self._samples, seconds, self._data_seconds]
+        return distributed.gather({"sums": self._sums.tolist(), "numbers": numbers})
 
-    def load(self, state: dict) -> None:
-        """Continue from the sums that ``state`` returned."""
-        self._sums = torch.tensor(state["sums"], device=self._device)
-        self._samples, seconds, self._data_seconds = state["numbers"]
+    def load(self, states: list[dict]) -> None:
+        """Continue from the sums that ``state`` returned, maybe for another number of processes."""
+        own = distributed.rank()
+        if len(states) != distributed.world_size():  # rank 0 continues from the sums of all
+            if own > 0:
+                return
+            sums = [
+                sum(column) for column in zip(*(state["sums"] for state in states), strict=True)
+            ]
+            samples = sum(state["numbers"][0] for state in states)
+            states = [{"sums": sums, "numbers": [samples, *states[0]["numbers"][1:]]}]
+        self._sums = torch.tensor(states[own]["sums"], device=self._device)
+        self._samples, seconds, self._data_seconds = states[own]["numbers"]
         self._start = time.perf_counter() - seconds
 
     def read(self) -> EpochStats:
@@ -101,8 +107,10 @@ class Meter:
 
     def read_all(self) -> EpochStats:
         """Return the statistics over all processes; every process must call this."""
-        state = self.state()
-        return self._stats(state["sums"], state["numbers"][0])
+        count = torch.tensor([self._samples], dtype=torch.float64, device=self._device)
+        sums = torch.cat([self._sums.double(), count])
+        *sums, samples = distributed.all_reduce_sum(sums).tolist()
+        return self._stats(sums, int(samples))
 
     def _stats(self, sums: list[float], samples: int) -> EpochStats:
         loss, correct, joints, counted = sums
@@ -180,7 +188,7 @@ def train_epoch(
     before_step: Callable[[int], None] | None = None,
     after_step: Callable[[int, Meter], None] | None = None,
     first_step: int = 0,
-    meter_state: dict | None = None,
+    meter_state: list[dict] | None = None,
 ) -> EpochStats:
     """Train the network of ``task`` in place for one epoch.
 

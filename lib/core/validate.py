@@ -1,8 +1,13 @@
 """Evaluation: one pass over a split."""
 
+import secrets
+import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from lib.core.task import Task
@@ -10,6 +15,8 @@ from lib.core.train import EpochStats, Meter, Observer
 from lib.dataset.loading import SceneLoader, TestLoader, to_device
 from lib.keypoints.poses import Poses
 from lib.utils import distributed, signals
+from lib.utils.errors import InputError
+from lib.utils.files import make_folder
 from lib.utils.logs import progress
 
 
@@ -30,10 +37,14 @@ def validate(
     loader: TestLoader | SceneLoader,
     print_freq: int = 100,
     observe: Observer | None = None,
+    gather: Callable[[Poses], list[Poses]] = distributed.gather,
 ) -> Validation:
     """Predict all people of a split once.
 
     Loss and accuracy are unknown if the table has no annotated joints, as with detected boxes.
+
+    Args:
+        gather: returns the poses of all processes.
 
     Raises:
         InputError: a prediction is NaN or Inf, or more images are broken than allowed.
@@ -44,8 +55,7 @@ def validate(
     total_meter, print_meter = Meter(task.device), Meter(task.device)
     step_end = time.perf_counter()
     for step, batch in enumerate(progress(loader, len(loader), "Test")):
-        if distributed.world_size() == 1:  # with several, the others would wait for this one
-            signals.check()
+        signals.check()
         data_seconds = time.perf_counter() - step_end
         batch = to_device(batch, task.device)
         outputs = task.forward(batch)
@@ -60,6 +70,35 @@ def validate(
     loader.broken.report()
     joints = len(task.skeleton)
     local = Poses.concatenate([Poses.empty(joints), *(poses.numpy() for poses in predicted)])
-    poses = Poses.concatenate(distributed.gather(local)).sorted_unique()
+    poses = Poses.concatenate(gather(local)).sorted_unique()
     poses.check_finite()
     return Validation(poses, total_meter.read_all())
+
+
+def gather_in_folder(folder: Path, own: Poses) -> list[Poses]:
+    """Return the poses of all processes, by rank, exchanged as files.
+
+    They are in a new folder in ``folder``, which rank 0 removes.
+
+    Raises:
+        InputError: a file cannot be written or read.
+    """
+    if distributed.world_size() == 1:
+        return [own]
+    try:
+        parts = make_folder(folder) / f"parts_{secrets.token_hex(4)}"
+        parts = distributed.gather(parts)[0]
+        parts.mkdir(exist_ok=True)
+        np.savez(parts / f"{distributed.rank()}.npz", **vars(own))
+        distributed.gather(None)  # all are written
+        poses = []
+        for rank in range(distributed.world_size()):
+            with np.load(parts / f"{rank}.npz") as arrays:
+                poses.append(Poses(**arrays))
+        distributed.gather(None)  # all are read
+        if distributed.is_main():
+            shutil.rmtree(parts)
+    except OSError as error:
+        text = f"{folder}: {error}; --tmpdir must be a folder that all machines share"
+        raise InputError(text) from None
+    return poses

@@ -236,6 +236,8 @@ class DenseContext(nn.Module):
     channels and pixels.
     """
 
+    has_unused_parameters = True  # for lib.utils.distributed
+
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         total = sum(channels)

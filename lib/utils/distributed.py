@@ -6,12 +6,16 @@ Without an initialized process group there is one process, with rank 0.
 import contextlib
 import os
 import re
+import secrets
 import sys
+import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from lib.utils.errors import InputError
+from lib.utils.peers import Watch
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +34,7 @@ LAUNCHERS = {
 }
 STARTED_BY = {"pytorch": "torchrun", "slurm": "srun", "mpi": "mpirun of Open MPI"}
 PORT = 29500
+START_SECONDS = 600  # in which all processes must have started
 
 
 def read_launcher(launcher: str) -> None:
@@ -52,31 +57,86 @@ def read_launcher(launcher: str) -> None:
     os.environ.update({name: os.environ[source] for name, source in names.items()})
     if names:
         os.environ.setdefault("MASTER_ADDR", _first_node())
-        os.environ.setdefault("MASTER_PORT", str(PORT))
+        # Another one for each of several jobs on a node.
+        port = PORT + int(os.environ.get("SLURM_JOB_ID", 0)) % 1000
+        os.environ.setdefault("MASTER_PORT", str(port))
 
 
 def _first_node() -> str:
     """Return the first of the nodes in SLURM_JOB_NODELIST, such as ``node[01-04,07]``."""
     nodes = os.environ.get("SLURM_JOB_NODELIST", "")
-    return re.sub(r"^([^,\[]*)(?:\[(\w+)[^\]]*\])?.*$", r"\1\2", nodes) or "127.0.0.1"
+    first = re.match(r"([^,\[]|\[[^\]]*\])*", nodes)[0]  # to the first comma outside brackets
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first) or "127.0.0.1"
 
 
 @contextlib.contextmanager
 def process_group(launcher: str = "none") -> Iterator[None]:
-    """Within the block, join the processes that torchrun or ``launcher`` started, if any."""
+    """Within the block, join the processes that torchrun or ``launcher`` started, if any.
+
+    If one of them ends early, the others end, too, and say which one it was (see ``Watch``).
+    """
     read_launcher(launcher)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     import torch
+    from torch.distributed.rendezvous import rendezvous
 
     if torch.cuda.is_available():
         torch.cuda.set_device(local_gpu())
-    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    store, own_rank, count = next(rendezvous("env://", timeout=timedelta(seconds=START_SECONDS)))
+    torch.distributed.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        store=_fresh_store(store, own_rank, count),
+        rank=own_rank,
+        world_size=count,
+    )
+    watch = Watch(rank(), gather)
     try:
         yield
-    finally:
-        torch.distributed.destroy_process_group()
+    except BaseException as error:
+        if cause := watch.leave(error):
+            raise cause from None
+        raise
+    watch.leave()
+    torch.distributed.destroy_process_group()
+
+
+def _fresh_store(store: Any, own_rank: int, count: int) -> Any:
+    """Return a part of ``store`` for the processes started now.
+
+    torchrun may keep its store when it restarts processes, with the addresses of the dead ones.
+    Rank 0 therefore waits for answers to a new token, and sends it back to those who answered.
+
+    Raises:
+        InputError: a process has not started after START_SECONDS.
+    """
+    from torch.distributed import PrefixStore
+
+    def wait(is_done: Callable[[], bool], other: int) -> None:
+        while not is_done():
+            if time.monotonic() > deadline:
+                raise InputError(f"rank {other} has not started after {START_SECONDS} seconds")
+            time.sleep(0.05)
+
+    def read(key: str) -> str:
+        return store.get(key).decode() if store.check([key]) else ""
+
+    def answer() -> bool:
+        store.set(f"answer {own_rank}", f"{read('token')} {own}")
+        return store.check([own])
+
+    own, deadline = secrets.token_hex(8), time.monotonic() + START_SECONDS
+    if own_rank > 0:
+        wait(answer, 0)
+        return PrefixStore(read(own), store)
+    store.set("token", own)
+    others = range(1, count)
+    for other in others:
+        wait(lambda key=f"answer {other}": read(key).startswith(own), other)
+    for other in others:
+        store.set(read(f"answer {other}").split()[1], own)
+    return PrefixStore(own, store)
 
 
 def rank() -> int:
@@ -130,6 +190,22 @@ def any_of(flag: bool) -> bool:
     return any(gather(flag))
 
 
+def check_equal(values: dict[str, Any]) -> None:
+    """Check that a value is the same in all processes; each must call this.
+
+    Raises:
+        InputError: it differs, because the processes do not see the same files.
+    """
+    for name in values:
+        found = gather(values[name])
+        if found.count(found[0]) < len(found):
+            other = next(r for r, value in enumerate(found) if value != found[0])
+            raise InputError(
+                f"{name}: {found[0]} for rank 0, but {found[other]} for rank {other}; all must "
+                "see the same data and the same OUTPUT_DIR"
+            )
+
+
 def average(tensors: "Iterable[torch.Tensor]") -> None:
     """Average floating-point tensors over all processes, in place; others are left unchanged."""
     if world_size() == 1:
@@ -169,7 +245,15 @@ def data_parallel(model: "torch.nn.Module") -> "torch.nn.Module":
         warnings.simplefilter("ignore", FutureWarning)
         # Buffers are not broadcast: it would also happen in evaluation, where processes have
         # different numbers of batches and would wait for each other forever.
-        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(
+            model,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            # Finding them takes time in every step.
+            find_unused_parameters=any(
+                hasattr(m, "has_unused_parameters") for m in model.modules()
+            ),
+        )
 
 
 def _initialized() -> Any:

@@ -138,6 +138,8 @@ def hold_lock(folder: Path, name: str) -> Iterator[None]:
         yield
         return
     with _open_lock(path) as file:
+        # Data-loading processes, which outlive a killed run for seconds, do not hold the lock.
+        os.register_at_fork(after_in_child=file.close)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):

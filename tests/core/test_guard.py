@@ -53,6 +53,17 @@ def test_batch_norm_statistics_are_set_back(parameter):
         assert buffer.tolist() == [7, 7] if value == 7 else [5, 5]
 
 
+def test_batch_norm_statistics_are_set_back_to_those_of_a_checkpoint(parameter):
+    buffer = torch.zeros(2)
+    guard = StepGuard(torch.optim.SGD([parameter], lr=0.1), files_of, [buffer])
+    buffer.fill_(5)
+    guard.keep_buffers()
+    buffer.fill_(NAN)
+    a_step(guard, parameter, 1.0, NAN)
+    guard.check("epoch 0")
+    assert buffer.tolist() == [5, 5]
+
+
 @pytest.fixture
 def parameter():
     return torch.nn.Parameter(torch.ones(3))

@@ -164,6 +164,8 @@ def test_only_the_unused_mask_of_dite_hrnet_gets_no_gradient(name):
     network(torch.randn(2, 3, 64, 64)).square().mean().backward()
     silent = {name for name, p in network.named_parameters() if p.grad is None}
     assert all(".dcm.conv_mask." in parameter for parameter in silent)
+    # DistributedDataParallel has to know.
+    assert any(hasattr(m, "has_unused_parameters") for m in network.modules()) == bool(silent)
     layers = [m for n, m in network.named_modules() if n.endswith(".dcm")]
     assert len(silent) == 2 * len(layers)
 

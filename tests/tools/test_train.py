@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.tools.runs import history, is_one_line, leftovers, output, random_weights, write
+from tests.tools.runs import history, is_one_line, leftovers, output, write
 from tests.utils.event_files import read_events
 
 TRAIN = Path(__file__).resolve().parents[2] / "tools" / "train.py"
@@ -275,38 +275,6 @@ def test_a_broken_image_in_a_worker_is_one_line_from_the_real_command_in_any_fol
     reason = "the image file is truncated after 900 bytes; copy it again"
     assert ended.stderr.startswith(f"error: {name}: {reason} (1 of 3 images are broken; ")
     assert ended.stderr.count("\n") == 1
-
-
-@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
-def test_two_processes_train_together_and_one_resumes(root, command):
-    path = write(root, AUTO_RESUME=True, TRAIN={"END_EPOCH": 2, "BATCH_SIZE_PER_GPU": 1})
-    launcher = ["torch.distributed.run", "--standalone", "--local-addr", "localhost"]
-    launcher += ["--nproc_per_node", "2"]
-    words = [sys.executable, "-m", *launcher, str(TRAIN), "--cfg", str(path)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("Epoch: [0][0/3]") == 1, "only the main process logs"
-    folder = output(root)
-    assert len(list(folder.glob("*_train.log"))) == 1
-    assert [row["epoch"] for row in history(folder)] == ["0", "1"]
-    assert command("train", "--cfg", path, "TRAIN.END_EPOCH", "3").code == 0
-    assert len(history(folder)) == 3
-
-
-@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
-def test_two_processes_test_as_one(root, command):
-    path, weights = write(root), random_weights(root)
-    words = ["bash", str(TRAIN.with_name("dist_test.sh")), str(path), str(weights), "2"]
-    folder = Path(sys.executable).parent
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{folder}:{os.environ['PATH']}"}
-    ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 0, ended.stderr
-    results = output(root) / "results" / "keypoints_val2017_results_0.json"
-    written = results.read_bytes()
-    results.unlink()
-    assert command("test", path, weights).code == 0
-    assert results.read_bytes() == written
 
 
 def test_the_log_has_the_cost_of_the_network(root, command):

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from lib.utils import distributed
+from lib.utils.errors import InputError
 from lib.utils.events import EventWriter
 from lib.utils.files import write_atomically
 
@@ -23,6 +24,8 @@ def _work(rank: int, port: int, results) -> None:
     dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=2)
     total = distributed.all_reduce_sum(torch.tensor([1.0 + rank]))
     results.put((rank, distributed.is_main(), distributed.gather(rank), total.tolist()))
+    with pytest.raises(InputError, match="epoch: 7 for rank 0, but 8 for rank 1"):
+        distributed.check_equal({"step": 2, "epoch": 7 + rank})
     dist.destroy_process_group()
 
 
@@ -38,6 +41,7 @@ def test_two_processes_gather_by_rank_and_sum():
         process.start()
     for process in processes:
         process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
     assert sorted(results.get() for _ in processes) == [
         (0, True, [0, 1], [3.0]),
         (1, False, [0, 1], [3.0]),
@@ -58,15 +62,22 @@ def test_only_the_main_process_writes_files_and_logs(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("nodes", "first"),
-    [("node[03-04,07],other", "node03"), ("a1,a2", "a1"), ("gpu-[2]", "gpu-2"), ("", "127.0.0.1")],
+    [
+        ("node[03-04,07],other", "node03"),
+        ("a1,a2", "a1"),
+        ("gpu-[2]", "gpu-2"),
+        ("rack[1-2]n[05-06],b1", "rack1n05"),
+        ("", "127.0.0.1"),
+    ],
 )
 def test_slurms_variables_are_read(monkeypatch, nodes, first):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    for name, value in (("PROCID", "5"), ("NTASKS", "8"), ("LOCALID", "1")):
+    values = {"PROCID": "5", "NTASKS": "8", "LOCALID": "1", "JOB_ID": "1234567"}
+    for name, value in values.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("SLURM_JOB_NODELIST", nodes)
     distributed.read_launcher("slurm")
     assert [os.environ[n] for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK")] == ["5", "8", "1"]
-    assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == (first, "29500")
+    assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == (first, "30067")

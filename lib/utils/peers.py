@@ -1,0 +1,198 @@
+"""A watch over the processes of a distributed run, so that none waits for one that is gone."""
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import selectors
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from lib.utils.errors import InputError
+from lib.utils.signals import Stopped
+
+logger = logging.getLogger(__name__)
+
+GRACE = 10  # seconds that a process has to end by itself after another one has ended early
+CONNECT_SECONDS = 30
+POLL_SECONDS = 1
+# A machine that is gone, for example without power, is noticed after 10 + 4 * 5 seconds.
+KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+TOKEN_BYTES = 16
+
+
+class End(NamedTuple):
+    """Exit code of a process, and the text about it for the others."""
+
+    code: int
+    text: str = ""
+
+
+class Watch:
+    """Connections of all processes to rank 0, which tells the others when one of them ends early.
+
+    The operating system closes the connection of a process that dies, for whatever reason. If
+    torchrun started this process and dies, this process stops as on SIGTERM.
+
+    Args:
+        gather: returns the values of all processes, by rank.
+
+    Raises:
+        InputError: a process cannot connect to rank 0.
+    """
+
+    def __init__(self, rank: int, gather: Callable[[Any], list[Any]]) -> None:
+        self._name = f"rank {rank} (process {os.getpid()} on {socket.gethostname()})"
+        self._names: list[str] = gather(self._name)
+        self._peers: dict[socket.socket, str] = {}
+        self._early_end: End | None = None
+        self._is_early, self._is_leaving = threading.Event(), threading.Event()
+        self._sending, self._has_sent = threading.Lock(), False
+        self._parent = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+        problem = ""
+        if rank == 0:
+            server, token = _listening_socket(), secrets.token_bytes(TOKEN_BYTES)
+            self._start(self._serve, server, token)
+            gather((token, [socket.gethostname()], server.getsockname()[1]))
+        else:
+            token, hosts, port = gather(None)[0]
+            # Rank 0 is normally on the machine MASTER_ADDR.
+            problem = self._connect(rank, token, [os.environ["MASTER_ADDR"], *hosts], port)
+        for text in filter(None, gather(problem)):
+            raise InputError(text)
+        if rank > 0:
+            self._start(self._listen)
+
+    def _start(self, target: Callable, *args: object) -> None:
+        threading.Thread(target=target, args=args, daemon=True).start()
+
+    def _serve(self, server: socket.socket, token: bytes) -> None:
+        """Accept the connections of all other processes, then listen to them."""
+        with server:
+            while len(self._peers) < len(self._names) - 1:
+                peer, _ = server.accept()
+                with contextlib.suppress(OSError, ValueError):
+                    peer.settimeout(CONNECT_SECONDS)
+                    hello = peer.recv(TOKEN_BYTES + 4, socket.MSG_WAITALL)
+                    if hello[:TOKEN_BYTES] == token:
+                        peer.sendall(token)
+                        self._add(peer, int.from_bytes(hello[TOKEN_BYTES:], "big"))
+        self._listen()
+
+    def _connect(self, rank: int, token: bytes, hosts: list[str], port: int) -> str:
+        """Connect to rank 0 on the first of ``hosts`` that works; return the problem, if any."""
+        for host in dict.fromkeys(hosts):
+            with contextlib.suppress(OSError):
+                peer = socket.create_connection((host, port), CONNECT_SECONDS)
+                peer.sendall(token + rank.to_bytes(4, "big"))
+                if peer.recv(TOKEN_BYTES, socket.MSG_WAITALL) == token:
+                    self._add(peer, 0)
+                    return ""
+        return f"{self._name}: cannot reach rank 0 at {' or '.join(hosts)}, port {port}"
+
+    def _add(self, peer: socket.socket, rank: int) -> None:
+        peer.settimeout(None)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE.items():
+            if hasattr(socket, option):  # macOS has other names
+                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        # A data-loading process must not keep the connection of a killed process open.
+        os.register_at_fork(after_in_child=peer.close)
+        self._peers[peer] = self._names[rank]
+
+    def _listen(self) -> None:
+        """Wait until all others have ended, or one has ended early."""
+        with selectors.DefaultSelector() as selector:
+            for peer in self._peers:
+                selector.register(peer, selectors.EVENT_READ)
+            while selector.get_map():
+                if self._parent is not None and os.getppid() != self._parent:
+                    self._parent = None
+                    logger.warning("=> torchrun has ended: this run stops, too")
+                    os.kill(os.getpid(), signal.SIGTERM)
+                for key, _ in selector.select(POLL_SECONDS):
+                    selector.unregister(key.fileobj)
+                    end = _read_end(key.fileobj, self._peers[key.fileobj])
+                    if end.code:
+                        self._end_early(end)
+                        return
+
+    def _end_early(self, end: End) -> None:
+        """Tell the others, and end this process unless it ends by itself."""
+        self._early_end = end
+        self._is_early.set()
+        self._send(end)
+        if not self._is_leaving.wait(GRACE):
+            text = str(_error_of(end))
+            logging.getLogger("config").error(text)  # to the file only
+            print(text if end.code > 128 else f"error: {text}", file=sys.stderr, flush=True)
+            os._exit(end.code)
+
+    def _send(self, end: End) -> None:
+        """Send ``end`` to all others, unless one was sent before."""
+        with self._sending:
+            for peer in [] if self._has_sent else self._peers:
+                with contextlib.suppress(OSError):
+                    peer.sendall(json.dumps(end).encode())
+                    peer.shutdown(socket.SHUT_WR)
+            self._has_sent = True
+
+    def leave(self, error: BaseException | None = None) -> Exception | None:
+        """Tell the others that this process ends, because of ``error`` if it fails.
+
+        Returns:
+            The early end of another process, if ``error`` follows from it.
+        """
+        if isinstance(error, RuntimeError):  # perhaps of a collective that another process left
+            self._is_early.wait(GRACE / 2)
+        self._is_leaving.set()
+        if self._early_end is not None and isinstance(error, RuntimeError):
+            with contextlib.suppress(ValueError):  # not the main thread
+                # torchrun ends this process as well, which must first say why.
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            return _error_of(self._early_end)
+        self._send(_end_of(self._name, error))
+        return None
+
+
+def _listening_socket() -> socket.socket:
+    with contextlib.suppress(OSError, ValueError):  # no IPv6
+        return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", 0))
+
+
+def _read_end(peer: socket.socket, name: str) -> End:
+    """Read what ``Watch._send`` sent; without it, the process ``name`` has died."""
+    text = b""
+    try:
+        while part := peer.recv(4096):
+            text += part
+        return End(*json.loads(text))
+    except (ConnectionResetError, ValueError):
+        return End(1, f"{name} died")
+    except OSError as error:
+        return End(1, f"{name} cannot be reached: {error.strerror}")
+
+
+def _end_of(name: str, error: BaseException | None) -> End:
+    """Return the end of the process ``name`` that ``error`` ends."""
+    if error is None:
+        return End(0)
+    if isinstance(error, Stopped):
+        return End(error.exit_code, f"{name} was stopped")
+    if isinstance(error, KeyboardInterrupt):
+        return End(128 + signal.SIGINT, f"{name} was interrupted")
+    text = str(error) if isinstance(error, InputError) else " ".join(repr(error).split())
+    return End(1, f"{name} ended: {text[:1000]}")
+
+
+def _error_of(end: End) -> Exception:
+    """Return the error with which a process follows the ``end`` of another one."""
+    if end.code > 128:
+        return Stopped(signal.Signals(end.code - 128), f": {end.text}")
+    return InputError(end.text)
