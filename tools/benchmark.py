@@ -9,9 +9,12 @@ Each is compared with a simpler reference in the same run: NumPy, pycocotools or
   python tools/benchmark.py forward --cfg FILE     forward pass: PyTorch, with folded batch norms,
                                                    with torch.compile, and exported
   python tools/benchmark.py predict --cfg FILE     image to keypoints, with each backend
+  python tools/benchmark.py train --cfg FILE       training on drawn people, with a plain recipe
+  python tools/benchmark.py test --cfg FILE        test on drawn people, with a plain recipe
+  python tools/benchmark.py infer --cfg FILE       crops to keypoints, with a plain recipe
 
-data, nms and load measure CPU time on one thread, so other work on the machine has little effect.
-forward and predict measure wall-clock time on all threads. All times are those of the fastest run.
+data, nms, load and group measure CPU time on one thread, so other work on the machine has little
+effect. The others measure wall-clock time on all threads. All times are those of the fastest run.
 The exit code is 1 if results differ from the reference.
 """
 
@@ -19,11 +22,17 @@ import argparse
 import sys
 
 import _init_paths  # noqa: F401
-from benchmarks import data, forward, grouping, load, nms, predict
+from benchmarks import data, forward, grouping, infer, load, nms, predict, test, train
 from benchmarks.measure import machine, one_thread, table
 from cli import run
 
-WITH_NETWORK = {"forward": forward, "predict": predict}
+WITH_NETWORK = {
+    "forward": forward,
+    "predict": predict,
+    "train": train,
+    "test": test,
+    "infer": infer,
+}
 WITHOUT_NETWORK = {"data": data, "nms": nms, "load": load, "group": grouping}
 
 

@@ -87,8 +87,6 @@ def _test(
     weights = model_file(cfg, output_dir, args.cfg)
     fold = args.fuse_conv_bn
     backend = build_backend(cfg, skeleton_of(cfg), weights, devices, args.precision, fold)
-    if fold:
-        logger.info("=> batch norms folded into convolutions")
     logger.info("=> testing %s in %s", weights, args.precision)
 
     dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
@@ -134,7 +132,12 @@ def test_parser() -> argparse.ArgumentParser:
     parser.set_defaults(takes_checkpoint=True)
     add_launcher(parser)
     add = parser.add_argument
-    add("--fuse-conv-bn", action="store_true", help="fold batch norms into convolutions (faster)")
+    add(
+        "--fuse-conv-bn",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="fold batch norms into convolutions, which is faster (default)",
+    )
     add("--out", metavar="FILE", help="write all keypoints to FILE, .json or .pkl, as mmpose does")
     add(
         "--precision",
@@ -160,10 +163,10 @@ def check_options(args: argparse.Namespace, weights: str) -> None:
     check_precision(args.precision, weights)
     if args.out and (Path(args.out).suffix not in (".json", ".pkl") or Path(args.out).is_dir()):
         raise InputError(f"--out: must be a file that ends in .json or .pkl, not {args.out}")
-    if args.fuse_conv_bn and is_exported(weights):
+    if not args.fuse_conv_bn and is_exported(weights):
         raise InputError(
-            f"--fuse-conv-bn: {weights} is an exported file, which has its batch norms folded "
-            "already; omit the option"
+            f"--no-fuse-conv-bn: {weights} is an exported file, whose batch norms are folded; omit "
+            "the option"
         )
 
 

@@ -49,10 +49,11 @@ from lib.dataset.photometric import photometric_of
 from lib.models import build_model
 from lib.models.checkpoint import load_pretrained
 from lib.utils import distributed, signals, zoo
+from lib.utils.compiling import compile_in_place
 from lib.utils.devices import (
+    autocast_type,
     choose_devices,
     choose_workers,
-    has_bfloat16,
     rank_seed,
     seed_everything,
     step_seed,
@@ -98,9 +99,14 @@ class Training:
         codec = build_codec(cfg, skeleton_of(cfg))
         if cfg.TRAIN.SYNC_BN:
             network = distributed.sync_batch_norms(network, devices[0])
-        trained_network = distributed.data_parallel(to_devices(network, devices))
+        moved_network = to_devices(network, devices)
+        if cfg.TRAIN.COMPILE:
+            compile_in_place(moved_network, devices, "TRAIN.COMPILE")
+        trained_network = distributed.data_parallel(moved_network)
         backend = network_backend(cfg, trained_network, codec, devices[0])
-        self.task = build_task(cfg, backend, use_bfloat16(cfg, devices))
+        autocast = autocast_type(devices) if cfg.TRAIN.AMP else None
+        scaler = torch.amp.GradScaler(devices[0].type, enabled=autocast == torch.float16)
+        self.task = build_task(cfg, backend, autocast)
         self.network = network
         self.optimizer = build_optimizer(cfg, network)
         self.average = AveragedWeights(network, cfg.TRAIN.EMA)
@@ -111,6 +117,7 @@ class Training:
             self.average,
             cfg.TRAIN.ACCUMULATE,
             getattr(trained_network, "no_sync", contextlib.nullcontext),
+            scaler,
         )
         batch_size = self.train_batches.batch_size
         scale = lr_scale(args, cfg, batch_size) if args.autoscale_lr else 1.0
@@ -124,6 +131,7 @@ class Training:
             self.average,
             batch_size * distributed.world_size(),
             len(self.train_batches.dataset),
+            scaler,
         )
         self.recorder = Recorder(output_dir, log_dir)
         self.saved_at = time.monotonic()
@@ -327,19 +335,6 @@ def build_loaders(
         cfg.DATASET.MAX_BROKEN,
     )
     return train_batches, test_batches
-
-
-def use_bfloat16(cfg: CfgNode, devices: list[torch.device]) -> bool:
-    """Return True if TRAIN.AMP is set and the device supports bfloat16; log the choice."""
-    if not cfg.TRAIN.AMP:
-        return False
-    reason = ""
-    if not has_bfloat16(devices[0]):
-        reason = "this device has no bfloat16"
-    elif len(devices) > 1:  # DataParallel's threads would autocast to float16
-        reason = "DataParallel does not support bfloat16"
-    logger.info("=> training in %s", f"float32: {reason}" if reason else "bfloat16")
-    return not reason
 
 
 def lr_scale(args: argparse.Namespace, cfg: CfgNode, batch_size: int) -> float:

@@ -119,11 +119,14 @@ _C.TRAIN.ACCUMULATE = 1  # batches whose gradients are averaged for one update
 _C.TRAIN.SYNC_BN = False  # with several processes on GPUs: batch norms over the batches of all
 _C.TRAIN.SHUFFLE = True
 _C.TRAIN.LOG_GRAPH = False  # write the network's graph to TensorBoard; needs tensorboard installed
-_C.TRAIN.AMP = False  # bfloat16 autocast, on devices with hardware support
+_C.TRAIN.AMP = False  # autocast: bfloat16 where the hardware has it, else float16 on a GPU
+# torch.compile the network; needs a C++ compiler, and minutes at the start
+_C.TRAIN.COMPILE = False
 
 _C.TEST = CN()
 _C.TEST.BATCH_SIZE_PER_GPU = 32
 _C.TEST.MAX_BROKEN = 0.0  # share of broken images that a test leaves out (docs/reliability.md)
+_C.TEST.COMPILE = False  # torch.compile the network; with CUDA graphs on a GPU
 _C.TEST.FLIP_TEST = False  # average with the prediction for the mirrored crop
 _C.TEST.POST_PROCESS = False  # refine heatmap maxima to sub-pixel positions
 _C.TEST.REFINE = ""  # quarter, dark or udp; '' uses the method of MODEL.TARGET_TYPE

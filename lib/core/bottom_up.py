@@ -34,7 +34,7 @@ class BottomUp(Task):
         backend: runs the network; its codec is a ``TagCodec``.
         size: length in pixels to which the shorter side of an image is resized.
         scales: sizes at which an image is processed, relative to ``size``.
-        autocast: train in bfloat16 where PyTorch considers it safe.
+        autocast: train in this type where PyTorch considers it safe; None: in float32.
 
     Raises:
         InputError: an exported file does not support several ``scales``.
@@ -48,7 +48,7 @@ class BottomUp(Task):
         skeleton: Skeleton,
         size: int,
         scales: Sequence[float] = (1.0,),
-        autocast: bool = False,
+        autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__(backend, skeleton, autocast)
         self._size = size
@@ -190,7 +190,9 @@ def _heatmaps(images: np.ndarray, maps: torch.Tensor) -> np.ndarray:
     return heatmap_rows(images, maps[:MAX_DRAWN].float().cpu().numpy())
 
 
-def build_bottom_up(cfg: CfgNode, backend: Backend, autocast: bool = False) -> BottomUp:
+def build_bottom_up(
+    cfg: CfgNode, backend: Backend, autocast: torch.dtype | None = None
+) -> BottomUp:
     """Build the bottom-up task of an experiment; ``backend`` runs its network."""
     size = int(cfg.MODEL.IMAGE_SIZE[0])
     return BottomUp(backend, skeleton_of(cfg), size, cfg.TEST.SCALE_FACTOR, autocast)

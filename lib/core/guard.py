@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 
 MAX_SKIPPED = 10  # steps in a row
 MAX_NAMED = 10  # image files in an error message
+HALVINGS = 16  # of a GradScaler's first scale, 65,536, down to 1
 
 
 class StepGuard:
@@ -24,6 +25,8 @@ class StepGuard:
     Args:
         files_of: maps indices of samples (``batch["index"]``) to image files.
         buffers: batch norm statistics, which are restored if a step is skipped.
+        scaler: scales the loss, for gradients in float16. It halves its scale with each skipped
+            step, so that skipped steps are normal, and more of them in a row are allowed.
     """
 
     def __init__(
@@ -31,7 +34,10 @@ class StepGuard:
         optimizer: torch.optim.Optimizer,
         files_of: Callable[[Sequence[int]], list[str]],
         buffers: Iterable[Tensor] = (),
+        scaler: torch.amp.GradScaler | None = None,
     ) -> None:
+        self._scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
+        self._allowed = HALVINGS if self._scaler.is_enabled() else 0
         self._buffers = list(buffers)
         self._good_buffers = [buffer.clone() for buffer in self._buffers]
         self._optimizer = optimizer
@@ -39,7 +45,8 @@ class StepGuard:
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._losses: list[Tensor] = []
         self._indices: list[Tensor] = []
-        # For each step: the flags "is finite" and "this process may be the cause", and its samples.
+        # For each step, three flags (it is finite, its batch norm statistics are good, this process
+        # may be the cause) and its samples.
         self._unread: list[tuple[Tensor, Tensor]] = []
         self._skipped: list[Tensor] = []  # sample indices of the latest steps skipped in a row
 
@@ -52,6 +59,7 @@ class StepGuard:
         """Take a step with the gradients of the added batches if they and the loss are finite."""
         loss, index = torch.stack(self._losses).sum(), torch.cat(self._indices)
         self._losses, self._indices = [], []
+        self._scaler.unscale_(self._optimizer)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         total = torch.nn.utils.get_total_norm(gradients)
         own_loss = loss
@@ -65,40 +73,49 @@ class StepGuard:
             self._optimizer.step()
         elif is_finite:
             self._optimizer.step()
-        self._unread.append((torch.stack([is_finite, is_suspect]), index))
+        self._scaler.update()
+        # The statistics are those of the forward pass: gradients that are too large for float16
+        # have no effect on them.
+        is_clean = loss.isfinite() & (total.isfinite() | self._scaler.is_enabled())
+        self._unread.append((torch.stack([is_finite, is_clean, is_suspect]), index))
 
     def keep_buffers(self) -> None:
-        """Take the current batch norm statistics for good ones, after a checkpoint was loaded."""
+        """Treat the current batch norm statistics as good; call after loading a checkpoint."""
         if self._buffers:
             torch._foreach_copy_(self._good_buffers, self._buffers)
 
     @property
     def is_failing(self) -> bool:
-        """True if the last step before the latest ``check`` was skipped."""
-        return bool(self._skipped)
+        """True if the last step before the latest ``check`` was skipped (in float16: the last 17)."""
+        return len(self._skipped) > self._allowed
 
     def check(self, where: str) -> None:
         """Log the steps skipped since the last call; waits for the device.
 
         Raises:
-            InputError: ten steps in a row were skipped; the message names their images.
+            InputError: ten steps in a row were skipped, in float16 26 of them; the message names
+                their images.
         """
         if not self._unread:
             return
         flags = torch.stack([flag for flag, _ in self._unread]).tolist()
         skipped = 0
-        for (is_finite, is_suspect), (_, index) in zip(flags, self._unread, strict=True):
+        for (is_finite, _, is_suspect), (_, index) in zip(flags, self._unread, strict=True):
             suspects = index if is_suspect else index[:0]
             self._skipped = [] if is_finite else [*self._skipped, suspects]
             skipped += not is_finite
-            if len(self._skipped) == MAX_SKIPPED:
+            if len(self._skipped) == MAX_SKIPPED + self._allowed:
                 raise InputError(self._message(where))
         self._unread = []
         if self._buffers:
             good, current = self._good_buffers, self._buffers
-            torch._foreach_copy_(*((current, good) if skipped else (good, current)))
+            is_clean = all(clean for _, clean, _ in flags)
+            torch._foreach_copy_(*((good, current) if is_clean else (current, good)))
         if skipped:
-            logger.warning(
+            # In float16 this is how the scale of the loss is found.
+            level = logging.INFO if self._allowed else logging.WARNING
+            logger.log(
+                level,
                 "%s: skipped %d steps: the loss or the gradients were NaN or infinite",
                 where,
                 skipped,
@@ -111,7 +128,7 @@ class StepGuard:
         more = f" and {len(files) - MAX_NAMED} more" if len(files) > MAX_NAMED else ""
         logging.getLogger("config").info("images of the skipped steps: %s", ", ".join(files))
         return (
-            f"{where}: the loss or the gradients of {MAX_SKIPPED} steps in a row are NaN or "
+            f"{where}: the loss or the gradients of {len(self._skipped)} steps in a row are NaN or "
             f"infinite; these steps were skipped. Check the annotations of {named}{more}, or try a "
             "lower TRAIN.LR or a warm-up (TRAIN.WARMUP_ITERS)"
         )

@@ -39,6 +39,7 @@ UNLOGGED_KEYS = (
     "TEST",
     "TRAIN.CHECKPOINT",
     "TRAIN.CHECKPOINT_EVERY",
+    "TRAIN.COMPILE",
     "TRAIN.END_EPOCH",
     "TRAIN.EVAL_INTERVAL",
     "TRAIN.KEEP",
@@ -71,6 +72,7 @@ class TrainingState:
     Args:
         batch_size: number of samples in a step, over all processes.
         samples: number of samples in the training set.
+        scaler: scales the loss, in float16.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class TrainingState:
         average: AveragedWeights,
         batch_size: int,
         samples: int,
+        scaler: torch.amp.GradScaler,
     ) -> None:
         self._cfg = cfg
         self._folder = folder
@@ -90,6 +93,7 @@ class TrainingState:
         self._average = average
         self._batch_size = batch_size
         self._samples = samples
+        self._scaler = scaler
 
     def save(self, position: Position) -> None:
         """Write ``checkpoint.pth``; most keys are those of the HRNet repository.
@@ -114,6 +118,8 @@ class TrainingState:
             "meter": position.meter,
             "settings": self._cfg.dump(),
         }
+        if self._scaler.is_enabled():
+            state["scaler"] = self._scaler.state_dict()
         if position.step and distributed.world_size() > 1:
             # Batch norm statistics differ between processes within an epoch.
             state["buffers"] = distributed.gather([value.cpu() for value in self._buffers()])
@@ -152,6 +158,8 @@ class TrainingState:
             load_checkpoint(self._network, state["state_dict"])
             load_optimizer(self._optimizer, state["optimizer"])
             self._load_average(state.get("average") or state["state_dict"])
+            if self._scaler.is_enabled() and state.get("scaler"):
+                self._scaler.load_state_dict(state["scaler"])
             self._log_changes(path, state.get("settings"))
             best = float(state.get("best_perf", state.get("perf", -math.inf)))
             if not (self._folder / "model_best.pth").exists():

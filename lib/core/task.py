@@ -41,7 +41,7 @@ class Task(ABC):
     Args:
         backend: runs the network.
         skeleton: joints of the predicted people.
-        autocast: train in bfloat16 where PyTorch considers it safe.
+        autocast: train in this type where PyTorch considers it safe; None: in float32.
 
     Attributes:
         uses_boxes: False if a task finds people without boxes.
@@ -50,7 +50,9 @@ class Task(ABC):
 
     uses_boxes: ClassVar[bool] = True
 
-    def __init__(self, backend: Backend, skeleton: Skeleton, autocast: bool = False) -> None:
+    def __init__(
+        self, backend: Backend, skeleton: Skeleton, autocast: torch.dtype | None = None
+    ) -> None:
         self.skeleton = skeleton
         self.device = backend.device
         self.backend = backend

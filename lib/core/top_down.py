@@ -29,11 +29,11 @@ class TopDown(Task):
     Args:
         backend: runs the network.
         crop: size and transform of the network's crops.
-        autocast: train in bfloat16 where PyTorch considers it safe.
+        autocast: train in this type where PyTorch considers it safe; None: in float32.
     """
 
     def __init__(
-        self, backend: Backend, skeleton: Skeleton, crop: Crop, autocast: bool = False
+        self, backend: Backend, skeleton: Skeleton, crop: Crop, autocast: torch.dtype | None = None
     ) -> None:
         super().__init__(backend, skeleton, autocast)
         self.crop = crop
@@ -133,6 +133,6 @@ def _heatmaps(images: np.ndarray, maps: torch.Tensor) -> np.ndarray:
     return heatmap_rows(images, maps[:MAX_DRAWN].float().cpu().numpy())
 
 
-def build_top_down(cfg: CfgNode, backend: Backend, autocast: bool = False) -> TopDown:
+def build_top_down(cfg: CfgNode, backend: Backend, autocast: torch.dtype | None = None) -> TopDown:
     """Build the top-down task of an experiment; ``backend`` runs its network."""
     return TopDown(backend, skeleton_of(cfg), crop_of(cfg), autocast)

@@ -132,6 +132,7 @@ class Updater:
         average: moving average of the weights, if any; updated together with them.
         accumulate: number of batches whose gradients are averaged for one update.
         no_sync: returns a context in which gradients are not averaged over processes.
+        scaler: scales the loss, for gradients in float16.
     """
 
     def __init__(
@@ -142,9 +143,11 @@ class Updater:
         average: AveragedWeights | None = None,
         accumulate: int = 1,
         no_sync: Callable[[], AbstractContextManager] = nullcontext,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         buffers = [*buffers, *(average.buffers if average else [])]
-        self.guard = StepGuard(optimizer, files_of, buffers)
+        self.guard = StepGuard(optimizer, files_of, buffers, scaler)
+        self._scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
         self._optimizer = optimizer
         self._average = average
         self._accumulate = accumulate
@@ -166,7 +169,7 @@ class Updater:
             losses = task.loss(outputs, batch)
             if step == first:
                 self._optimizer.zero_grad(set_to_none=True)
-            (losses.total / count).backward()
+            self._scaler.scale(losses.total / count).backward()
         self.guard.add(losses.total.detach(), index)
         if is_due:
             self.guard.step()

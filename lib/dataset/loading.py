@@ -106,6 +106,7 @@ class TestLoader:
         self.dataset = dataset
         self.broken = BrokenTestImages(dataset, max_broken)
         self._batch_size = batch_size
+        self._pin_memory = pin_memory
         self.has_joints = bool(dataset.table.visible.any())
         images = _Images(dataset)
         share = np.arange(distributed.rank(), len(images), distributed.world_size())
@@ -116,7 +117,6 @@ class TestLoader:
             batch_sampler=_group_images(share, images.counts, batch_size),
             collate_fn=_concatenate,
             num_workers=workers,
-            pin_memory=pin_memory,
         )
 
     def __len__(self) -> int:
@@ -129,11 +129,18 @@ class TestLoader:
             rest = people if rest is None else _concatenate([rest, people])
             count = len(rest["index"])
             for start in range(0, count - count % size, size):
-                yield {name: value[start : start + size] for name, value in rest.items()}
+                batch = {name: value[start : start + size] for name, value in rest.items()}
+                yield self._pinned(batch)
             left = {name: value[count - count % size :] for name, value in rest.items()}
             rest = left if count % size else None
         if rest is not None:
-            yield rest
+            yield self._pinned(rest)
+
+    def _pinned(self, batch: Batch) -> Batch:
+        # Not done by the workers' loader, because regrouped batches are in new memory.
+        if not self._pin_memory:
+            return batch
+        return {name: value.pin_memory() for name, value in batch.items()}
 
 
 class SceneLoader:

@@ -106,6 +106,24 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and ("avx512_bf16" in flags or "amx_bf16" in flags)
 
 
+def autocast_type(devices: list[torch.device]) -> torch.dtype | None:
+    """Return the type for training with autocast, or None for float32; logs the choice.
+
+    bfloat16 where the hardware has it, else float16 on a GPU, which needs a ``GradScaler``.
+    """
+    chosen, reason = None, ""
+    if len(devices) > 1:  # DataParallel's threads do not follow the autocast type
+        reason = ": DataParallel does not support autocast"
+    elif has_bfloat16(devices[0]):
+        chosen = torch.bfloat16
+    elif devices[0].type == "cuda":
+        chosen = torch.float16
+    else:
+        reason = ": this CPU has no bfloat16"
+    logger.info("=> training in %s%s", str(chosen or torch.float32).removeprefix("torch."), reason)
+    return chosen
+
+
 def rank_seed(seed: int) -> int:
     """Return the seed of this process: ``seed`` for rank 0, a different one for each other rank."""
     return seed + distributed.rank() * RANK_STRIDE

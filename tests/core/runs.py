@@ -60,7 +60,10 @@ def backend(
 
 
 def task(
-    run: Parts, model: torch.nn.Module | None = None, flip_test: bool = True, autocast: bool = False
+    run: Parts,
+    model: torch.nn.Module | None = None,
+    flip_test: bool = True,
+    autocast: torch.dtype | None = None,
 ) -> TopDown:
     """Build the task of the run's ``backend``."""
     tested = backend(run, model, flip_test)

@@ -41,6 +41,21 @@ def test_folded_weights_answer_as_the_network_itself(tmp_path):
     assert found.stable > 20 and found.stable_largest < 0.01 and found.scores < 1e-4
 
 
+def test_weights_are_compiled_if_the_experiment_says_so(tmp_path, monkeypatch):
+    run = parts(tmp_path, TEST={"USE_GT_BBOX": True, "COMPILE": True})
+    seen = []
+
+    def compiled(network, devices, key):
+        return lambda images: seen.append((devices, key, len(images))) or (network(images),)
+
+    monkeypatch.setattr("lib.core.backends.compiled", compiled)
+    backend = build_backend(run.cfg, run.data.skeleton, run.model.state_dict())
+    backend.train(False)
+    keypoints, _ = backend(random_crops(run.cfg.MODEL.IMAGE_SIZE, 3))
+    assert len(keypoints) == 3
+    assert seen == [([CPU], "TEST.COMPILE", 6 if run.cfg.TEST.FLIP_TEST else 3)]
+
+
 def test_bfloat16_answers_nearly_as_float32(made, monkeypatch):
     monkeypatch.setattr("lib.core.backends.has_bfloat16", lambda _: True)  # emulated where missing
     computed = []

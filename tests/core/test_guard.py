@@ -95,6 +95,39 @@ def test_ten_steps_in_a_row_end_the_run_and_name_their_images(parameter):
     assert "TRAIN.LR" in str(e.value) and "\n" not in str(e.value)
 
 
+def test_in_float16_gradients_that_overflow_halve_the_scale(parameter, caplog):
+    scaler, buffer = torch.amp.GradScaler("cpu"), torch.zeros(2)
+    scaler.scale(torch.ones(1))  # creates the scale
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    guard = StepGuard(optimizer, files_of, [buffer], scaler)
+    buffer.fill_(5.0)
+    assert not a_step(guard, parameter, 1.0, INF) and scaler.get_scale() == 2**15
+    assert a_step(guard, parameter, 1.0, 2.0**15) and parameter.tolist() == pytest.approx([0.9] * 3)
+    assert not a_step(guard, parameter, 1.0, INF)
+    with caplog.at_level("INFO"):
+        guard.check("epoch 0")
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert "skipped 2 steps" in caplog.text
+    assert not guard.is_failing and buffer.tolist() == [5, 5]  # the forward pass was finite
+    buffer.fill_(NAN)
+    a_step(guard, parameter, NAN, 1.0)
+    guard.check("epoch 0")
+    assert buffer.tolist() == [5, 5]
+
+
+def test_in_float16_a_run_ends_when_a_small_scale_does_not_help(parameter):
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(torch.ones(1))
+    guard = StepGuard(torch.optim.SGD([parameter], lr=0.1), files_of, scaler=scaler)
+    for number in range(25):
+        assert guard.is_failing == (number > 16)
+        a_step(guard, parameter, 1.0, INF, (number,))
+        guard.check("epoch 0")
+    a_step(guard, parameter, 1.0, INF)
+    with pytest.raises(InputError, match="of 26 steps in a row"):
+        guard.check("epoch 0")
+
+
 def test_a_run_whose_loss_is_infinite_ends_with_its_weights_as_they_were(tmp_path):
     run = parts(tmp_path)
     with torch.no_grad():

@@ -57,13 +57,14 @@ def test_what_is_reported_is_the_mean_over_samples_and_joints_of_the_batches(tmp
     assert whole.accuracy == pytest.approx((joints * accuracies).sum() / joints.sum(), rel=1e-5)
 
 
-def test_in_bfloat16_the_network_computes_coarser_and_the_loss_stays_float32(tmp_path):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_16_bits_the_network_computes_coarser_and_the_loss_stays_float32(tmp_path, dtype):
     losses, computed, seen = [], [], []
 
     def observe(step, stats, batch, outputs):
         seen.append(outputs[0].dtype)
 
-    for autocast in (False, True):
+    for autocast in (None, dtype):
         run = parts(tmp_path, TRAIN={"LR": 0.0, "BATCH_SIZE_PER_GPU": 6})
         tiny.randomize_weights(run.model)
         run.model.register_forward_hook(lambda module, args, out: computed.append(out.dtype))
@@ -76,7 +77,7 @@ def test_in_bfloat16_the_network_computes_coarser_and_the_loss_stays_float32(tmp
             observe=observe,
         )
         losses.append(stats.loss)
-    assert computed == [torch.float32, torch.bfloat16]
+    assert computed == [torch.float32, dtype]
     assert seen == [torch.float32, torch.float32]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
@@ -187,6 +188,20 @@ def test_gradients_of_several_batches_are_averaged_for_one_update(tmp_path):
             parameter.data -= 0.5 * parameter.grad
     for ours, expected in zip(run.model.parameters(), other.model.parameters(), strict=True):
         torch.testing.assert_close(ours, expected)
+
+
+def test_scaled_losses_train_the_same_weights(tmp_path):
+    """Scales are powers of 2, so in float32 nothing is rounded differently."""
+    weights = []
+    for is_scaled in (False, True):
+        run = parts(tmp_path, TRAIN={"BATCH_SIZE_PER_GPU": 2})
+        scaler = torch.amp.GradScaler("cpu", enabled=is_scaled)
+        options = {"accumulate": 2, "scaler": scaler}
+        update = Updater(run.optimizer, run.data.image_files, run.model.buffers(), **options)
+        train_epoch(task(run), run.loader, run.optimizer, schedule(run), 0, update=update)
+        weights.append([*run.model.parameters(), *run.model.buffers()])
+    for plain, scaled in zip(*weights, strict=True):
+        torch.testing.assert_close(scaled, plain)
 
 
 def test_a_meter_does_not_count_the_loss_of_a_skipped_step():

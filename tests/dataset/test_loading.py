@@ -114,6 +114,14 @@ def test_a_test_loader_gives_everybody_once_in_even_batches(data, workers, batch
             assert torch.equal(data[int(row)]["image"], image)
 
 
+def test_a_test_loader_pins_the_regrouped_batches(data, monkeypatch):
+    pinned = []  # needs a GPU
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self)
+    batches = list(TestLoader(data, 2, workers=0, pin_memory=True))
+    given = [id(value) for batch in batches for value in batch.values()]
+    assert [id(value) for value in pinned] == given
+
+
 def test_a_test_loader_reads_each_image_once(data, monkeypatch):
     data.augmentation = None
     read = collections.Counter()

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 
 import pytest
 import torch
@@ -160,6 +161,22 @@ def test_every_backend_that_can_run_is_timed_from_image_to_keypoints(
     assert ended.code == 0, ended
     assert "onnx is skipped: exporting: requires a package" in ended.err
     assert names(ended.out, "ratio") == ["PyTorch, plain", "PyTorch, folded", "torchscript"]
+
+
+@pytest.mark.parametrize("recipe", ["train", "test", "infer"])
+def test_the_plain_recipe_gives_the_same(benchmark, command, experiment, monkeypatch, recipe):
+    monkeypatch.setattr(benchmark("recipes"), "matmul_flops", lambda *_: 1e9)
+    monkeypatch.setattr(benchmark("infer"), "PEOPLE", 2)
+    settings = ["DATASET.DATASET", "coco", "MODEL.NUM_JOINTS", "17", "TEST.FLIP_TEST", "True"]
+    settings += ["TRAIN.BATCH_SIZE_PER_GPU", "2", "WORKERS", "0"]
+    options = ["--cfg", experiment, "--count", "2", "--repeats", "2"]
+    ended = command("benchmark", recipe, *settings, *options)
+    assert ended.code == 0, ended
+    assert [name.split(", ")[-1] for name in names(ended.out, "ratio")] == ["plain", "ours"]
+    for line in ended.out.splitlines()[-2:]:
+        assert re.search(r"images/s, \d+% waiting for data, \d+ MiB, \d+% of peak$", line)
+    ended = command("benchmark", recipe, *settings, *options[:-1], "1")
+    assert is_one_line(ended, "--repeats: must be 2 or more")
 
 
 def test_annotations_have_as_many_people_as_asked(benchmark, tmp_path):

@@ -63,11 +63,11 @@ def test_autoscale_lr_follows_the_size_of_the_batch(root, command, gpus, factor)
 def test_folded_batch_norms_find_the_same_and_out_holds_everybody(root, command, tmp_path):
     path, weights = write(root), random_weights(root)
     images = []
-    for name, options in (("plain.pkl", ()), ("folded.json", ("--fuse-conv-bn",))):
+    for name, options in (("plain.pkl", ["--no-fuse-conv-bn"]), ("folded.json", [])):
         file = tmp_path / "new" / name
         arguments = ("--out", file, *options, "TEST.MODEL_FILE", weights)
         ended = command("test", "--cfg", path, *arguments)
-        assert ended.code == 0 and ("batch norms folded" in ended.out) == bool(options)
+        assert ended.code == 0, ended
         load = pickle.loads if name.endswith("pkl") else json.loads
         images.append(load(file.read_bytes()))
     for plain, folded in zip(*images, strict=True):

@@ -52,6 +52,21 @@ def after_validation(module, patch) -> None:
     patch.setattr(module.TrainingState, "save", save)
 
 
+def test_the_scale_of_float16_is_resumed(root, command, monkeypatch):
+    monkeypatch.setattr("lib.utils.devices.autocast_type", lambda _: torch.float16)
+    train = {"AMP": True, "END_EPOCH": 2}
+    states = []
+    for name, ends in (("whole", ["2"]), ("parted", ["1", "2"])):
+        path = write(root, name, AUTO_RESUME=True, TRAIN=train)
+        for end in ends:
+            assert command("train", "--cfg", path, "TRAIN.END_EPOCH", end).code == 0
+        states.append(torch.load(output(root, name) / "checkpoint.pth", weights_only=True))
+    whole, parted = states
+    assert whole["scaler"] == parted["scaler"] and whole["scaler"]["_growth_tracker"] > 2
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(value, parted["state_dict"][key])
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_killed_run_goes_on_to_the_same_bits(root, tool, command, monkeypatch, optimizer):
     train = {"END_EPOCH": 3, "OPTIMIZER": optimizer, "LR_STEP": [1], "WARMUP_ITERS": 3}

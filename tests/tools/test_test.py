@@ -34,7 +34,7 @@ def test_the_best_network_has_the_scores_that_training_said(root, trained, comma
     results = trained / "results" / "keypoints_val2017_results_0.json"
     written = results.read_bytes()
     results.unlink()
-    ended = command("test", "--cfg", write(root))
+    ended = command("test", "--cfg", write(root), "--no-fuse-conv-bn")
     assert ended.code == 0 and ended.err == ""
     names = ["AP", "Ap .5", "AP .75", "AP (M)", "AP (L)"]
     names += ["AR", "AR .5", "AR .75", "AR (M)", "AR (L)"]
@@ -193,8 +193,8 @@ def test_an_exported_file_has_the_scores_of_its_weights(root, command):
 def test_what_an_exported_file_cannot_do_is_one_line(root, command):
     _, file = exported(root, command)
     arguments = ("test", "--cfg", write(root), "TEST.MODEL_FILE", file)
-    ended = command(*arguments, "--fuse-conv-bn")
-    assert is_one_line(ended, f"--fuse-conv-bn: {file} is an exported file")
+    ended = command(*arguments, "--no-fuse-conv-bn")
+    assert is_one_line(ended, f"--no-fuse-conv-bn: {file} is an exported file")
     ended = command(*arguments, "--precision", "bfloat16")
     assert is_one_line(ended, "precision: random.ts runs in float32")
     ended = command(*arguments, "--precision", "half")

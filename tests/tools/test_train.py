@@ -57,6 +57,18 @@ def test_a_run_leaves_its_files_where_and_as_the_original_does(root, command):
     assert not leftovers(root.parent)
 
 
+def test_a_compiled_network_is_trained_and_saved_under_its_own_names(root, command, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(
+        "lib.utils.compiling.compile_in_place", lambda network, *_: compiled.append(network)
+    )
+    ended = command("train", "--cfg", write(root), "TRAIN.COMPILE", "True")
+    assert ended.code == 0, ended
+    (network,) = compiled
+    state = torch.load(output(root) / "checkpoint.pth", weights_only=True)
+    assert all(torch.equal(network.state_dict()[key], v) for key, v in state["state_dict"].items())
+
+
 def test_the_originals_command_line_runs(root, command):
     path = write(root, TRAIN={"END_EPOCH": 0}, DATASET={"ROOT": "data"})
     folders = root.parent / "elsewhere"

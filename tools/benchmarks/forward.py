@@ -19,7 +19,8 @@ from lib.deploy.export import onnx_graph
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint
 from lib.models.folding import fold_batch_norms
-from lib.utils.devices import choose_devices, has_bfloat16
+from lib.utils.compiling import compiled
+from lib.utils.devices import choose_devices, has_bfloat16, to_channels_last
 from lib.utils.errors import InputError
 
 VARIANTS = ("plain", "folded", "compiled", "onnxruntime", "openvino", "openvino-bf16")
@@ -118,7 +119,7 @@ def compare_variants(
 def difference(outputs: Any, expected: Any) -> float:
     """Return the largest difference, in standard deviations of the expected output."""
     if isinstance(expected, Tensor):
-        outputs = outputs[0] if isinstance(outputs, list) else outputs
+        outputs = outputs if isinstance(outputs, Tensor) else outputs[0]
         return float((outputs - expected).abs().max() / expected.std())
     return max(map(difference, outputs, expected))
 
@@ -172,8 +173,10 @@ def make_variants(
 
     makers: dict[str, Callable[[], Callable[[Tensor], Any]]] = {
         "plain": lambda: network,
-        "folded": lambda: folded,
-        "compiled": lambda: compiled(folded, images),
+        "folded": lambda: to_channels_last(fold_batch_norms(network)),
+        "compiled": lambda: compiled(
+            to_channels_last(fold_batch_norms(network)), [images.device], "--variants compiled"
+        ),
         "onnxruntime": lambda: in_onnxruntime(graph(), images.device),
         "openvino": lambda: in_openvino(graph(), "float32"),
         "openvino-bf16": lambda: in_openvino(graph(), "bfloat16"),
@@ -190,14 +193,6 @@ def make_available(makers: dict[str, Callable[[], Made]]) -> dict[str, Made]:
         except InputError as error:
             print(f"{name} is skipped: {error}", file=sys.stderr)
     return made
-
-
-def compiled(network: nn.Module, images: Tensor) -> Callable[[Tensor], Any]:
-    """Compile with torch.compile: CUDA graphs on a GPU, frozen weights on a CPU."""
-    torch.compiler.reset()
-    if images.is_cuda:
-        return torch.compile(network, mode="reduce-overhead")
-    return torch.compile(network, options={"freezing": True})
 
 
 def in_onnxruntime(graph: bytes, device: torch.device) -> Callable[[Tensor], list[Tensor]]:

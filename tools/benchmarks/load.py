@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 import multiprocessing
-import re
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -14,10 +13,9 @@ from typing import NamedTuple
 from pycocotools.coco import COCO as PycocotoolsCOCO
 
 from benchmarks import inputs
-from benchmarks.measure import Row
+from benchmarks.measure import Row, status
 from lib.dataset.coco import CocoKeypoints
 from lib.keypoints.skeletons import COCO
-from lib.utils.errors import InputError
 
 SPLIT = "random"
 
@@ -73,15 +71,3 @@ def read(root: str, reference: bool) -> Usage:
     else:
         people = len(CocoKeypoints(root, SPLIT, COCO, inputs.ASPECT_RATIO).table)
     return Usage(people, time.process_time() - start, status("VmHWM") - before)
-
-
-def status(key: str) -> float:
-    """Return a value of /proc/self/status in MiB.
-
-    The peak of ``resource.getrusage`` would include that of the parent process.
-    """
-    try:
-        text = Path("/proc/self/status").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError("load: memory can only be measured on Linux") from None
-    return int(re.search(rf"{key}:\s+(\d+) kB", text)[1]) / 1024

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import torch
 
+from lib.utils.errors import InputError
+
 
 @dataclass(frozen=True)
 class Row:
@@ -68,6 +70,18 @@ def one_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         cv2.setNumThreads(cv_threads)
+
+
+def status(key: str) -> float:
+    """Return a value of /proc/self/status in MiB.
+
+    The peak of ``resource.getrusage`` would include that of the parent process.
+    """
+    try:
+        text = Path("/proc/self/status").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError("memory can only be measured on Linux") from None
+    return int(re.search(rf"{key}:\s+(\d+) kB", text)[1]) / 1024
 
 
 def machine() -> str:

@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 from benchmarks.forward import add_network_options, build_network, make_available
 from benchmarks.measure import Row, fastest, wall_clock
 from lib.config import load_config, skeleton_of
-from lib.core.backends import Backend, build_backend, load_network, network_backend
+from lib.core.backends import Backend, build_backend, load_network
 from lib.core.codecs import build_codec
 from lib.core.exported import Description, trust_torchscript
 from lib.core.inference import Predictor
@@ -92,7 +92,7 @@ def make_backends(cfg: CfgNode, weights: dict, folder: Path) -> dict[str, Backen
     trust_torchscript()
     makers = {
         PLAIN: lambda: build_backend(cfg, skeleton, weights, fold=False),
-        FOLDED: lambda: network_backend(cfg, folded, codec),
+        FOLDED: lambda: build_backend(cfg, skeleton, weights),
         TORCHSCRIPT: lambda: build_backend(cfg, skeleton, exported(TORCHSCRIPT)),
         ONNX: lambda: build_backend(cfg, skeleton, exported(ONNX)),
         OPENVINO: lambda: build_backend(cfg, skeleton, exported(OPENVINO)),

@@ -113,11 +113,10 @@ class TagCodec:
         """
         target = targets[0]
         heatmaps = as_outputs(outputs)[0][:, : target.heatmaps.shape[1]]
-        image, person, joint = torch.nonzero(target.visible > 0, as_tuple=True)
-        x, y = target.joints[image, person, joint].trunc().long().unbind(-1)
-        found = heatmaps[image, joint, y, x] > self.grouping.detection_threshold
-        count = torch.tensor(float(len(image)), device=heatmaps.device)
-        return found.float().sum() / count.clamp(min=1), count
+        is_visible = target.visible > 0
+        found = read_maps(heatmaps, target.joints) > self.grouping.detection_threshold
+        count = is_visible.sum().float()
+        return (found & is_visible).sum() / count.clamp(min=1), count
 
     def flip(self, outputs: RawOutputs) -> Outputs:
         """Flip back the outputs of mirrored images, and swap left and right joints."""
@@ -199,19 +198,37 @@ def scene_heatmaps(
     """
     (count, _, num_joints), (width, height) = is_visible.shape, size
     radius = int(3 * sigma + 1)
-    image, person, joint = torch.nonzero(is_visible, as_tuple=True)
+    image, person, joint = joint_indices(is_visible)
     x, y = joints[image, person, joint].trunc().long().unbind(-1)
     offsets = torch.arange(-radius, radius + 1, device=joints.device)
     line = torch.exp(-offsets.square() / (2 * sigma**2))
     columns, rows = x[:, None] + offsets, y[:, None] + offsets
     is_inside = ((rows >= 0) & (rows < height))[:, :, None]
     is_inside = is_inside & ((columns >= 0) & (columns < width))[:, None]
+    is_inside = is_inside & is_visible[image, person, joint][:, None, None]
     start = (image * num_joints + joint)[:, None, None] * height
     pixel = (start + rows[:, :, None]) * width + columns[:, None]
-    patch = (line[:, None] * line).expand(len(x), -1, -1)
+    patch = line[:, None] * line * is_inside
     heatmaps = torch.zeros(count * num_joints * height * width, device=joints.device)
-    heatmaps.scatter_reduce_(0, pixel[is_inside], patch[is_inside], "amax")
+    # What is not inside adds a 0 to the first pixel. Selecting would make the CPU wait for a GPU.
+    heatmaps.scatter_reduce_(0, (pixel * is_inside).flatten(), patch.flatten(), "amax")
     return heatmaps.view(count, num_joints, height, width)
+
+
+def joint_indices(is_visible: Tensor) -> tuple[Tensor, ...]:
+    """Return indices (image, person, joint) of the visible joints, on a GPU of all joints.
+
+    There, selecting the visible ones would make the CPU wait.
+    """
+    if is_visible.is_cuda:
+        return all_indices(is_visible)
+    return torch.nonzero(is_visible, as_tuple=True)
+
+
+def all_indices(values: Tensor) -> tuple[Tensor, ...]:
+    """Return indices of all elements, as ``torch.nonzero`` returns those of some."""
+    lines = [torch.arange(size, device=values.device) for size in values.shape]
+    return tuple(index.flatten() for index in torch.meshgrid(*lines, indexing="ij"))
 
 
 def masked_mse(heatmaps: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -224,6 +241,17 @@ def masked_mse(heatmaps: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return ((heatmaps - target).square() * mask[:, None]).mean(dim=(1, 2, 3))
 
 
+def read_maps(maps: Tensor, joints: Tensor) -> Tensor:
+    """Return the values (N, P, K) of maps (N, K, H, W) at joints (N, P, K, 2).
+
+    Values of joints outside the maps have no meaning.
+    """
+    pixel = joints.trunc().long().clamp(min=0)
+    pixel = pixel[..., 1] * maps.shape[3] + pixel[..., 0]  # (N, P, K)
+    pixel = pixel.clamp(max=maps.shape[2] * maps.shape[3] - 1)
+    return maps.flatten(2).gather(2, pixel.transpose(1, 2)).transpose(1, 2)
+
+
 def tag_losses(tags: Tensor, target: SceneTarget, is_hinge: bool = False) -> tuple[Tensor, Tensor]:
     """Return the push and the pull loss of each image, both (N,).
 
@@ -232,10 +260,7 @@ def tag_losses(tags: Tensor, target: SceneTarget, is_hinge: bool = False) -> tup
     Args:
         tags: (N, K, H, W).
     """
-    pixel = target.joints.trunc().long().clamp(min=0)
-    pixel = pixel[..., 1] * tags.shape[3] + pixel[..., 0]  # (N, P, K)
-    pixel = pixel.clamp(max=tags.shape[2] * tags.shape[3] - 1)
-    read = tags.flatten(2).gather(2, pixel.transpose(1, 2)).transpose(1, 2)
+    read = read_maps(tags, target.joints)
     count = target.visible.sum(2)
     is_person = (count > 0).float()
     people = is_person.sum(1)

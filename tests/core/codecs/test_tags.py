@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from lib.core.codecs import tags
 from lib.core.codecs.grouping import Grouping, joint_order
 from lib.core.codecs.tags import SceneTarget, TagCodec, masked_mse, tag_losses
 from lib.keypoints.skeletons import COCO
@@ -26,6 +27,15 @@ def test_heatmaps_are_the_published_ones(sigma, name):
     np.testing.assert_allclose(target.heatmaps[0], arrays[name], atol=1e-6)
 
 
+def test_heatmaps_on_a_gpu_are_the_same(monkeypatch):
+    joints = torch.from_numpy(golden("ops/bottom_up_target")[1]["joints"]).float()[None]
+    xy, is_visible = joints[..., :2], joints[..., 2] > 0
+    expected = tags.scene_heatmaps(xy, is_visible, (64, 64), 2.0)
+    assert not is_visible.all() and expected.any()
+    monkeypatch.setattr(tags, "joint_indices", tags.all_indices)
+    torch.testing.assert_close(tags.scene_heatmaps(xy, is_visible, (64, 64), 2.0), expected)
+
+
 def test_the_tagged_pixels_are_the_published_ones():
     _, arrays = golden("ops/bottom_up_target")
     joints = torch.from_numpy(arrays["joints"]).float()
@@ -42,16 +52,16 @@ def test_the_tagged_pixels_are_the_published_ones():
 @pytest.mark.parametrize("form", ["exp", "max"])
 def test_losses_and_gradients_are_the_published_ones(form):
     _, arrays = golden("ops/associative_loss")
-    tags = torch.from_numpy(arrays["tags"]).requires_grad_()
+    maps = torch.from_numpy(arrays["tags"]).requires_grad_()
     heatmaps, heatmap, mask = (
         torch.from_numpy(arrays[name]) for name in ("heatmaps", "target", "mask")
     )
-    target = scene_target(arrays["joints"], tags.shape)
-    push, pull = tag_losses(tags, target, is_hinge=form == "max")
+    target = scene_target(arrays["joints"], maps.shape)
+    push, pull = tag_losses(maps, target, is_hinge=form == "max")
     np.testing.assert_allclose(push.detach(), arrays[f"push_{form}"], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(pull.detach(), arrays[f"pull_{form}"], rtol=1e-5)
     (push.sum() + pull.sum()).backward()
-    assert float(tags.grad.norm()) == pytest.approx(float(arrays[f"grad_norm_{form}"]), rel=1e-5)
+    assert float(maps.grad.norm()) == pytest.approx(float(arrays[f"grad_norm_{form}"]), rel=1e-5)
     loss = masked_mse(heatmaps, heatmap, mask)
     np.testing.assert_allclose(loss, arrays["heatmap_loss"], rtol=1e-5)
 

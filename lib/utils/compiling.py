@@ -1,0 +1,67 @@
+"""Compilation of networks with torch.compile."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lib.utils.errors import InputError
+
+# A graph for each of many sizes would take too much memory.
+CUDA_GRAPHS = {"triton.cudagraphs": True, "triton.cudagraph_skip_dynamic_graphs": True}
+
+
+def compile_in_place(network: nn.Module, devices: Sequence[torch.device], key: str) -> None:
+    """Compile ``network`` for training. Its state dict stays as it is.
+
+    Args:
+        devices: where it runs.
+        key: the setting to name in errors.
+
+    Raises:
+        InputError: torch.compile does not work here.
+    """
+    check_compiler(devices, key)
+    network.compile()
+
+
+def compiled(
+    network: nn.Module, devices: Sequence[torch.device], key: str
+) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Return ``network``, in evaluation mode, compiled for inference; arguments as above.
+
+    Its weights must not change any more. Call it in inference mode. On a GPU, batches of a size
+    that it has seen first run as CUDA graphs, which saves the time to launch small operations.
+
+    Raises:
+        InputError: torch.compile does not work here.
+    """
+    check_compiler(devices, key)
+    if devices[0].type != "cuda":
+        run = torch.compile(network, options={"freezing": True})
+        return lambda images: as_tuple(run(images))
+    run = torch.compile(network, options=CUDA_GRAPHS)
+    # The next run overwrites the outputs of a CUDA graph.
+    return lambda images: tuple(output.clone() for output in as_tuple(run(images)))
+
+
+def as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def check_compiler(devices: Sequence[torch.device], key: str) -> None:
+    """Compile a small function, to report a missing compiler in one line."""
+    if len(devices) > 1:
+        raise InputError(
+            f"{key}: works on one device; use a single GPU, or several with torchrun, or False"
+        )
+    # A cached result would need no compiler.
+    trial = torch.compile(lambda x: x.sin() + 1, options={"fx_graph_cache": False})
+    try:
+        trial(torch.zeros(8, device=devices[0]))
+    except Exception as error:  # the compiler's and the loader's own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"{key}: torch.compile does not work here ({reason}); install a C++ compiler and the "
+            "headers of Python, or set it to False"
+        ) from None

@@ -1,0 +1,74 @@
+"""Compilation of networks: with the backend "eager", which needs no compiler."""
+
+import pytest
+import torch
+from torch import nn
+
+from lib.utils import compiling
+from lib.utils.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Replace the compiler by PyTorch itself; yields the options that were given."""
+    given = []
+    compile_with = torch.compile
+
+    def eagerly(function, options=None):
+        given.append(options)
+        return compile_with(function, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", eagerly)
+    yield given
+    torch.compiler.reset()
+
+
+def test_a_network_compiled_in_place_keeps_its_state_dict_and_outputs(eager):
+    network = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    x, names = torch.randn(2, 3), list(network.state_dict())
+    expected = network(x)
+    compiling.compile_in_place(network, [CPU], "TRAIN.COMPILE")
+    assert list(network.state_dict()) == names
+    torch.testing.assert_close(network(x), expected)
+
+
+@pytest.mark.parametrize("kind", ["one", "several"])
+def test_a_network_compiled_for_inference_returns_a_tuple(eager, kind):
+    network = nn.Linear(3, 3) if kind == "one" else Two()
+    x = torch.randn(2, 3)
+    with torch.inference_mode():
+        found = compiling.compiled(network, [CPU], "TEST.COMPILE")(x)
+        expected = compiling.as_tuple(network(x))
+    assert eager[-1] == {"freezing": True}
+    assert isinstance(found, tuple)
+    torch.testing.assert_close(found, expected)
+
+
+class Two(nn.Module):
+    def forward(self, x):
+        return [x, x + 1]
+
+
+def test_a_missing_compiler_is_one_line_that_names_the_setting(monkeypatch):
+    def fail(function, **_):
+        def run(x):
+            raise RuntimeError("No working C++ compiler found\nand a traceback")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(InputError, match=r"TRAIN\.COMPILE: .*\(No working C\+\+.*found\)") as error:
+        compiling.compile_in_place(nn.Linear(1, 1), [CPU], "TRAIN.COMPILE")
+    assert "\n" not in str(error.value)
+
+
+def test_several_devices_are_refused():
+    with pytest.raises(InputError, match=r"TEST\.COMPILE: works on one device"):
+        compiling.compiled(nn.Linear(1, 1), [CPU, CPU], "TEST.COMPILE")
+
+
+def test_options_for_a_gpu_are_known():
+    known = torch._inductor.list_options()
+    assert set(compiling.CUDA_GRAPHS) <= set(known) and "freezing" in known

@@ -1,0 +1,72 @@
+"""Crops to keypoints, compared with a plain recipe."""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks import plain, recipes
+from benchmarks.forward import build_network
+from benchmarks.measure import Row, wall_clock
+from lib.config import load_config, skeleton_of
+from lib.core.backends import build_backend, load_network, network_backend
+from lib.core.codecs import build_codec
+from lib.core.train import EpochStats
+from lib.deploy.parity import difference, drawn_crops
+from lib.utils.devices import choose_devices
+
+PEOPLE = 16  # crops to compare keypoints on
+TOLERANCE = 0.05  # crop pixels, for stable joints
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    recipes.add_options(parser, 1, "crops in a batch")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="checkpoint (default: random weights)"
+    )
+    parser.add_argument(
+        "--precision", default="float32", choices=PRECISIONS, help="default: float32"
+    )
+
+
+def run(args: argparse.Namespace) -> list[Row]:
+    """Predict by turns, and compare keypoints; they are not compared in bfloat16."""
+    recipes.check(args)
+    cfg = load_config(args.cfg, args.opts)
+    device = choose_devices(cfg.GPUS)[0]
+    weights = build_network(cfg, args.weights, torch.device("cpu")).state_dict()
+    skeleton = skeleton_of(cfg)
+    codec = build_codec(cfg, skeleton)
+    network = load_network(cfg, weights, device, fold=False)
+    backend = build_backend(cfg, skeleton, weights, device, args.precision)
+    crops = drawn_crops(cfg, max(args.count, PEOPLE))
+    settings = (cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
+    found = difference(backend, network_backend(cfg, network, codec, device), crops[:PEOPLE])
+    agrees = args.precision != "float32" or found.stable_largest < TOLERANCE
+    own_crops = crops[: args.count]
+    runs = [
+        timed(partial(plain.predict, network, codec, own_crops, *settings), args.count),
+        timed(partial(backend, own_crops), args.count),
+    ]
+    measured = recipes.take_turns(runs, args.repeats, device)
+    flops = recipes.forward_flops(network, cfg) * (2 if cfg.TEST.FLIP_TEST else 1)
+    name = f"inference, batch of {args.count}, per image"
+    return recipes.compare(name, measured, flops, device, PRECISIONS[args.precision], agrees)
+
+
+def timed(
+    predict: Callable[[], tuple[Tensor, Tensor]], samples: int
+) -> Callable[[int], EpochStats]:
+    """Return a function that times ``predict`` after a call to warm up."""
+
+    def run(_: int) -> EpochStats:
+        predict()
+        start = wall_clock()
+        predict()
+        return EpochStats(0.0, 0.0, samples, wall_clock() - start, 0.0, False)
+
+    return run

@@ -1,0 +1,157 @@
+"""Comparison of this project with the plain recipe: drawn data, turns, and what is reported."""
+
+import argparse
+import ctypes
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from yacs.config import CfgNode
+
+from benchmarks.measure import Row, fastest, status, wall_clock
+from lib.config import is_bottom_up, load_config
+from lib.core.train import EpochStats
+from lib.figures.write import write_figures
+from lib.keypoints.skeletons import COCO
+from lib.utils.errors import InputError
+
+
+class Measured(NamedTuple):
+    """Statistics of the first and of the fastest turn, and the peak memory of all in MiB."""
+
+    first: EpochStats
+    fastest: EpochStats
+    memory: float
+
+
+def add_options(parser: argparse.ArgumentParser, default_count: int, items: str) -> None:
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=default_count,
+        metavar="N",
+        help=f"number of {items} (default: {default_count})",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=4,
+        metavar="N",
+        help="number of turns, 2 or more; the fastest counts (default: 4)",
+    )
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML"
+    )
+
+
+def load_drawn(args: argparse.Namespace, folder: str) -> CfgNode:
+    """Return the experiment with drawn people, in ``folder``, as its data set.
+
+    Raises:
+        InputError: an option is invalid, or the experiment is bottom-up or has other joints.
+    """
+    check(args)
+    settings = {
+        "DATASET.DATASET": "figures",
+        "DATASET.ROOT": folder,
+        "DATASET.TRAIN_SET": "train",
+        "DATASET.TEST_SET": "val",
+        "DATASET.DATA_FORMAT": "jpg",
+        "TEST.USE_GT_BBOX": "True",
+        "TRAIN.OPTIMIZER": "adam",
+    }
+    words = [word for pair in settings.items() for word in pair]
+    cfg = load_config(args.cfg, [*args.opts, *words])
+    if is_bottom_up(cfg) or len(COCO) != cfg.MODEL.NUM_JOINTS:
+        raise InputError(f"--cfg: {args.cfg} must be a top-down network for COCO's 17 joints")
+    return cfg
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise an InputError for options of ``add_options`` that are too small."""
+    if args.count < 1 or args.repeats < 2:
+        raise InputError("--count: must be 1 or more; --repeats: must be 2 or more")
+
+
+def draw(folder: str, split: str, images: int) -> None:
+    write_figures(Path(folder), {split: images}, workers=1)
+
+
+def take_turns(
+    runs: Sequence[Callable[[int], EpochStats]], repeats: int, device: torch.device
+) -> list[Measured]:
+    """Call the functions with the numbers of their turns, one after the other."""
+    stats: list[list[EpochStats]] = [[] for _ in runs]
+    memory = [0.0] * len(runs)
+    for turn in range(repeats):
+        for number, run in enumerate(runs):
+            reset_memory(device)
+            stats[number].append(run(turn))
+            memory[number] = max(memory[number], peak_memory(device))
+    best = [min(own, key=lambda one: one.seconds) for own in stats]
+    return [Measured(own[0], *rest) for own, *rest in zip(stats, best, memory, strict=True)]
+
+
+def compare(
+    name: str,
+    measured: Sequence[Measured],
+    flops: float,
+    device: torch.device,
+    dtype: torch.dtype,
+    agrees: bool,
+) -> list[Row]:
+    """Return the rows of the plain recipe and of this project.
+
+    Args:
+        flops: floating-point operations of one image.
+        dtype: type of this project's network.
+    """
+    times = [1e3 / one.fastest.speed for one in measured]
+    rows = []
+    for recipe, one, time, kind in zip(
+        ("plain", "ours"), measured, times, (torch.float32, dtype), strict=True
+    ):
+        share = one.fastest.speed * flops / matmul_flops(device, kind)
+        waiting = one.fastest.data_seconds / one.fastest.seconds
+        remark = f"{one.fastest.speed:.1f} images/s, {waiting:.0%} waiting for data, "
+        remark += f"{one.memory:.0f} MiB, {share:.0%} of peak"
+        rows.append(Row(f"{name}, {recipe}", "ms", time, times[0], remark, agrees))
+    return rows
+
+
+def forward_flops(network: nn.Module, cfg: CfgNode) -> float:
+    """Count the floating-point operations of a forward pass for one image."""
+    width, height = cfg.MODEL.IMAGE_SIZE
+    image = torch.zeros(1, 3, height, width, device=next(network.parameters()).device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(image)
+    return counter.get_total_flops()
+
+
+def matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Measure the floating-point operations per second of a large product of matrices."""
+    size = 8192 if device.type == "cuda" else 2048
+    matrix = torch.randn(size, size, device=device).to(dtype)
+    (seconds,) = fastest([lambda: matrix @ matrix], 5, wall_clock, warm_up=True)
+    return 2 * size**3 / seconds
+
+
+def reset_memory(device: torch.device) -> None:
+    """Start a new measurement for ``peak_memory``."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
+        trim(0)
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+
+
+def peak_memory(device: torch.device) -> float:
+    """Return the peak of a GPU's tensors or of the process, in MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return status("VmHWM")
