@@ -86,7 +86,7 @@ class StepGuard:
 
     @property
     def is_failing(self) -> bool:
-        """True if the last step before the latest ``check`` was skipped (in float16: the last 17)."""
+        """True if the last step before the latest ``check`` was skipped (float16: the last 17)."""
         return len(self._skipped) > self._allowed
 
     def check(self, where: str) -> None:
