@@ -1,5 +1,9 @@
-"""Add the repository root to sys.path, so that `python tools/X.py` finds `lib` from any folder."""
+"""Prepare a command: where it finds `lib`, and how PyTorch's threads wait. Import it before torch.
 
+The repository root is added to sys.path, so that `python tools/X.py` works from any folder.
+"""
+
+import os
 import sys
 from pathlib import Path
 
@@ -7,3 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+
+# By default a thread of GNU OpenMP that waits for others spins for milliseconds. If these others
+# wait for the core, as beside data-loading processes, every operation can take that long.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
