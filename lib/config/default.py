@@ -120,8 +120,7 @@ _C.TRAIN.SYNC_BN = False  # with several processes on GPUs: batch norms over the
 _C.TRAIN.SHUFFLE = True
 _C.TRAIN.LOG_GRAPH = False  # write the network's graph to TensorBoard; needs tensorboard installed
 _C.TRAIN.AMP = False  # autocast: bfloat16 where the hardware has it, else float16 on a GPU
-# torch.compile the network; needs a C++ compiler, and minutes at the start
-_C.TRAIN.COMPILE = False
+_C.TRAIN.COMPILE = False  # torch.compile the network, which takes minutes; needs a C++ compiler
 
 _C.TEST = CN()
 _C.TEST.BATCH_SIZE_PER_GPU = 32

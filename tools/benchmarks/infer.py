@@ -35,8 +35,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> list[Row]:
     """Predict by turns, and compare keypoints; they are not compared in bfloat16."""
-    recipes.check(args)
     cfg = load_config(args.cfg, args.opts)
+    recipes.prepare(args, cfg)
     device = choose_devices(cfg.GPUS)[0]
     weights = build_network(cfg, args.weights, torch.device("cpu")).state_dict()
     skeleton = skeleton_of(cfg)

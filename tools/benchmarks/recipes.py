@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from cli import set_cudnn
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from yacs.config import CfgNode
@@ -54,7 +55,6 @@ def load_drawn(args: argparse.Namespace, folder: str) -> CfgNode:
     Raises:
         InputError: an option is invalid, or the experiment is bottom-up or has other joints.
     """
-    check(args)
     settings = {
         "DATASET.DATASET": "figures",
         "DATASET.ROOT": folder,
@@ -66,15 +66,23 @@ def load_drawn(args: argparse.Namespace, folder: str) -> CfgNode:
     }
     words = [word for pair in settings.items() for word in pair]
     cfg = load_config(args.cfg, [*args.opts, *words])
-    if is_bottom_up(cfg) or len(COCO) != cfg.MODEL.NUM_JOINTS:
-        raise InputError(f"--cfg: {args.cfg} must be a top-down network for COCO's 17 joints")
+    prepare(args, cfg)
+    if len(COCO) != cfg.MODEL.NUM_JOINTS:
+        raise InputError(f"--cfg: {args.cfg} must have COCO's 17 joints, as the drawn people have")
     return cfg
 
 
-def check(args: argparse.Namespace) -> None:
-    """Raise an InputError for options of ``add_options`` that are too small."""
+def prepare(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """Check the options and apply CUDNN.*.
+
+    Raises:
+        InputError: an option is invalid, or the experiment is bottom-up.
+    """
     if args.count < 1 or args.repeats < 2:
         raise InputError("--count: must be 1 or more; --repeats: must be 2 or more")
+    if is_bottom_up(cfg):
+        raise InputError(f"--cfg: {args.cfg} is a bottom-up network; use a top-down one")
+    set_cudnn(cfg)
 
 
 def draw(folder: str, split: str, images: int) -> None:
@@ -145,6 +153,7 @@ def reset_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
+        status("VmHWM")  # fails where memory cannot be measured
         trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
         trim(0)
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
