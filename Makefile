@@ -26,10 +26,11 @@ $(READY): requirements.txt
 	@$(PIP) -r requirements.txt
 	@touch $@
 
-$(DEV_READY): $(READY) requirements-dev.txt requirements-export.txt
+$(DEV_READY): $(READY) requirements-dev.txt requirements-export.txt requirements-int8.txt
 	@echo "=> installing packages for tests and export into $(VENV)"
 	@$(PIP) -r requirements-dev.txt
 	@$(PIP) -r requirements-export.txt || echo "=> some export packages are not available on this machine: their tests will be skipped"
+	@$(PIP) -r requirements-int8.txt || echo "=> NNCF is not available on this machine: its tests will be skipped"
 	@touch $@
 
 quickstart: setup

@@ -2,6 +2,7 @@
 
   python tools/export.py --cfg FILE --weights FILE --to onnx
   python tools/export.py --cfg FILE --weights FILE --to openvino --single TEST.FLIP_TEST False
+  python tools/export.py --cfg FILE --weights FILE --to openvino --int8
   python tools/export.py --cfg FILE --weights FILE --to weights
 
 The file turns uint8 RGB crops into keypoints (in crop pixels) and their scores. It includes
@@ -9,6 +10,11 @@ normalisation, decoding, and the flip test if TEST.FLIP_TEST is set. The file of
 network turns a whole image into heatmaps, tags and candidates, which Predictor groups into people.
 With --raw the file is the network alone, from normalised images to its outputs. Predictor runs all
 these files (docs/export.md).
+
+--int8 quantizes a top-down network, for faster inference on CPUs. It compares the AP on the test
+set with that of float32. If int8 loses more than --max-ap-loss, it keeps the layers that cost most
+in float32; if that is not enough, it writes nothing. A certificate next to the file (.json) says
+what was measured.
 
 --to weights writes only the weights, in float16. The file is half as large and loads like any
 checkpoint.
@@ -21,6 +27,7 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401
 import torch
+from benchmarks.int8 import TestSet, certificate_file, certificate_summary, quantize_and_check
 from cli import command_parser, run
 from torch import nn
 from yacs.config import CfgNode
@@ -30,7 +37,16 @@ from lib.core import build_task
 from lib.core.backends import TorchBackend, build_backend, load_network, network_backend
 from lib.core.codecs import build_codec
 from lib.core.exported import Description, trust_torchscript
-from lib.deploy.export import EXPORTERS, MAIN_SUFFIX, decoding_network, export
+from lib.deploy.export import (
+    EXPORTERS,
+    MAIN_SUFFIX,
+    ONNX,
+    TORCHSCRIPT,
+    decoding_network,
+    export,
+    write_draft,
+)
+from lib.deploy.int8 import import_nncf
 from lib.deploy.parity import (
     Difference,
     difference,
@@ -56,8 +72,11 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args.cfg, args.opts)
     target = target_file(args)
+    if args.int8:
+        check_int8_options(args, cfg)
     if is_bottom_up(cfg) and args.to != WEIGHTS:
         check_scene_options(args, cfg)
+    test_set = TestSet(cfg) if args.int8 else None
     skeleton = skeleton_of(cfg)
     make_folder(target.parent)
     if args.to == WEIGHTS:
@@ -68,17 +87,22 @@ def main() -> None:
     description = Description.of(cfg, skeleton, decodes=not args.raw, dynamic_batch=not args.single)
     module = network if args.raw else decoding_network(cfg, network, codec)
     print(f"exporting {cfg.MODEL.NAME} for {args.to} ...", file=sys.stderr, flush=True)
-    files = export(module, description, args.to)
+    files = export(module, description, ONNX if args.int8 else args.to)
     trust_torchscript()  # to check the file that was just written
     with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / target.name
-        for suffix, content in files.items():
-            draft.with_suffix(suffix).write_bytes(content)
+        draft = write_draft(Path(folder) / target.name, files)
         compare = check_scenes if is_bottom_up(cfg) else check
         compare(cfg, skeleton, draft, network_backend(cfg, network, codec))
+        if args.int8:
+            limits = (args.calibration, args.max_ap_loss)
+            files, certificate = quantize_and_check(cfg, draft, args.to, test_set, *limits)
     for suffix, content in files.items():
         write_atomically(target.with_suffix(suffix), content)
     print(summary(target, files, description))
+    if args.int8:
+        path = target.with_name(f"{target.name}.json")
+        write_atomically(path, certificate_file(certificate))
+        print(f"=> {path}: {certificate_summary(certificate)}")
 
 
 def parse_args() -> argparse.Namespace:
@@ -90,6 +114,11 @@ def parse_args() -> argparse.Namespace:
     add("--out", type=Path, metavar="FILE", help="output file (default: next to the weights)")
     add("--raw", action="store_true", help="export the network without decoding")
     add("--single", action="store_true", help="fix the batch size to 1 (faster for Dite-HRNet)")
+    add("--int8", action="store_true", help="quantize to int8 (onnx, openvino)")
+    text = "most AP that int8 may lose, in points of 100 (default: 0.5)"
+    add("--max-ap-loss", type=float, default=0.5, metavar="X", help=text)
+    text = "images for --int8 (default: the training set, or drawn figures if it is not installed)"
+    add("--calibration", type=Path, metavar="DIR", help=text)
     add("opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML")
     return parser.parse_intermixed_args()
 
@@ -106,7 +135,7 @@ def target_file(args: argparse.Namespace) -> Path:
             raise InputError("--raw, --single: cannot be used with --to weights")
     else:
         suffix = MAIN_SUFFIX[args.to]
-        default = args.weights.with_suffix(suffix)
+        default = args.weights.with_name(f"{args.weights.stem}{'_int8' * args.int8}{suffix}")
     target = args.out or default
     if target.suffix != suffix:
         raise InputError(f"--out: must end in {suffix} for --to {args.to}: {target}")
@@ -122,6 +151,17 @@ def check_scene_options(args: argparse.Namespace, cfg: CfgNode) -> None:
             "TEST.SCALE_FACTOR: a file with decoding reads an image at one scale; set it to [1] or "
             "use --raw"
         )
+
+
+def check_int8_options(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """Raise an InputError for options that do not fit --int8."""
+    if args.to in (TORCHSCRIPT, WEIGHTS):
+        raise InputError(f"--int8: needs --to onnx or openvino, not {args.to}")
+    if is_bottom_up(cfg):
+        raise InputError("--int8: only for top-down networks; bottom-up ones run in float32")
+    if not args.max_ap_loss >= 0:  # NaN fails as well
+        raise InputError(f"--max-ap-loss: must be 0 or more, not {args.max_ap_loss}")
+    import_nncf()
 
 
 def write_weights(cfg: CfgNode, skeleton: Skeleton, weights: Path, target: Path) -> None:

@@ -10,7 +10,7 @@ from yacs.config import CfgNode
 
 from lib.core.codecs import build_codec
 from lib.core.codecs.codec import Codec, Outputs, RawOutputs, as_float, as_outputs
-from lib.core.exported import check_precision, is_exported, open_exported
+from lib.core.exported import Runner, check_precision, is_exported, open_exported
 from lib.keypoints.geometry import normalize
 from lib.keypoints.skeletons import Skeleton
 from lib.models import build_model
@@ -178,6 +178,11 @@ def build_backend(
     path = Path(weights)
     runner = open_exported(path, precision, devices[0])
     runner.description.check(path, cfg, skeleton)
+    return exported_backend(cfg, runner, codec)
+
+
+def exported_backend(cfg: CfgNode, runner: Runner, codec: Codec) -> Backend:
+    """Build the backend for the runner of an exported file."""
     if runner.description.decodes:
         return DecodingBackend(runner, codec)
     return network_backend(cfg, runner, codec)

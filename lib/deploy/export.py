@@ -29,6 +29,10 @@ from lib.dataset.bottom_up import SIZE_STEP
 from lib.keypoints.geometry import normalize
 from lib.utils.errors import InputError
 
+NETWORK_PREFIX = "network."
+SCOPES_KEY = "pkg.torch.onnx.name_scopes"  # written by PyTorch
+NETWORK_SCOPE = "'network'"
+
 
 class DecodingNetwork(nn.Module):
     """A network with normalisation, flip test and decoding.
@@ -115,7 +119,11 @@ def to_onnx(module: nn.Module, example: Tensor, description: Description) -> dic
     if description.dynamic_size:
         dimensions[2] = SIZE_STEP * torch.export.Dim("rows", min=1, max=256)
         dimensions[3] = SIZE_STEP * torch.export.Dim("columns", min=1, max=256)
-    proto = onnx_graph(module, example, dimensions, name)
+    return onnx_content(onnx_graph(module, example, dimensions, name), description)
+
+
+def onnx_content(proto, description: Description) -> dict[str, bytes]:
+    """Return the ONNX file of an ``onnx.ModelProto``."""
     helper = import_optional("onnx", "exporting").helper
     helper.set_model_props(proto, {METADATA_KEY: description.to_json()})
     content = proto.SerializeToString()
@@ -127,7 +135,8 @@ def onnx_graph(
 ):
     """Export to an ``onnx.ModelProto``.
 
-    ``dynamic`` maps dimensions of the input that may vary to a ``torch.export.Dim``.
+    Names of nodes in a submodule ``network`` start with ``NETWORK_PREFIX``. ``dynamic`` maps
+    dimensions of the input that may vary to a ``torch.export.Dim``.
     """
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
         raise InputError(f"exporting: ONNX needs PyTorch 2.6 or newer; this is {torch.__version__}")
@@ -145,6 +154,9 @@ def onnx_graph(
         )
     proto = program.model_proto
     for node in proto.graph.node:
+        scopes = [prop.value for prop in node.metadata_props if prop.key == SCOPES_KEY]
+        if any(NETWORK_SCOPE in scope for scope in scopes):
+            node.name = NETWORK_PREFIX + node.name
         # Remove stack traces, which take four times as much space as a Lite-HRNet's weights.
         del node.metadata_props[:]
     return proto
@@ -169,16 +181,36 @@ def to_openvino(module: nn.Module, example: Tensor, description: Description) ->
 
 def openvino_files(graph: bytes, description: Description) -> dict[str, bytes]:
     """Convert the content of an ONNX file to OpenVINO's files."""
+    return openvino_content(openvino_model(graph), description)
+
+
+def openvino_model(graph: bytes):
+    """Convert the content of an ONNX file to an ``openvino.Model``."""
+    openvino = import_optional("openvino", "exporting")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        path.write_bytes(graph)
+        return openvino.convert_model(path)
+
+
+def openvino_content(model, description: Description) -> dict[str, bytes]:
+    """Return OpenVINO's files of an ``openvino.Model``."""
     openvino = import_optional("openvino", "exporting")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.xml"
-        path.with_suffix(".onnx").write_bytes(graph)
-        model = openvino.convert_model(path.with_suffix(".onnx"))
         model.set_rt_info(description.to_json(), [METADATA_KEY])
         openvino.save_model(model, path, compress_to_fp16=False)
         content, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
         # The weights come first, so that an .xml is never without them.
         return {".bin": weights, ".xml": content + checksum(".xml", content, weights)}
+
+
+def write_draft(path: Path, files: dict[str, bytes]) -> Path:
+    """Write files to ``path`` with other suffixes, and return the main one, which comes last."""
+    path.parent.mkdir(exist_ok=True)
+    for suffix, content in files.items():
+        path.with_suffix(suffix).write_bytes(content)
+    return path.with_suffix(suffix)
 
 
 @contextlib.contextmanager

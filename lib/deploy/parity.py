@@ -182,16 +182,22 @@ def real_scenes(cfg: CfgNode, count: int) -> tuple[list[Batch], str]:
         return batches, "drawn figures"
 
 
-def drawn_crops(cfg: CfgNode, count: int) -> Tensor:
+def drawn_crops(cfg: CfgNode, count: int, split: str = "val") -> Tensor:
     """Return crops of drawn figures, uint8 (count, 3, H, W)."""
-    crop = crop_of(cfg)
     crops: list[Tensor] = []
     index = 0
     while len(crops) < count:
-        image, people = draw_scene(0, "val", index)
+        image, people = draw_scene(0, split, index)
         index += 1
         boxes = np.array([person["bbox"] for person in people], np.float64).reshape(-1, 4)
-        bgr = np.ascontiguousarray(image[..., ::-1])
-        for center, scale in zip(*box_to_center_scale(boxes, crop.aspect_ratio), strict=True):
-            crops.append(torch.from_numpy(crop_image(bgr, crop.matrix(center, scale), crop.size)))
+        crops += crops_of_people(cfg, np.ascontiguousarray(image[..., ::-1]), boxes)
     return torch.stack(crops[:count])
+
+
+def crops_of_people(cfg: CfgNode, image: np.ndarray, boxes: np.ndarray) -> list[Tensor]:
+    """Return the crops, uint8 (3, H, W), of the boxes (N, 4) in a BGR image."""
+    crop = crop_of(cfg)
+    return [
+        torch.from_numpy(crop_image(image, crop.matrix(center, scale), crop.size))
+        for center, scale in zip(*box_to_center_scale(boxes, crop.aspect_ratio), strict=True)
+    ]

@@ -1,0 +1,243 @@
+"""Post-training quantization to int8 with NNCF, for ONNX Runtime and OpenVINO on CPUs.
+
+Only the network itself is quantized. Normalisation, flip test and decoding stay in float32.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from yacs.config import CfgNode
+
+from lib.core.backends import Backend
+from lib.core.codecs.codec import Outputs
+from lib.core.exported import Description, Runner, import_optional
+from lib.core.inference import PoseDetector
+from lib.dataset import build_dataset
+from lib.dataset.image import read_image
+from lib.deploy.export import (
+    NETWORK_PREFIX,
+    ONNX,
+    onnx_content,
+    openvino_content,
+    openvino_model,
+    quiet,
+)
+from lib.deploy.parity import crops_of_people, drawn_crops
+from lib.utils.errors import InputError
+
+RANKING_CROPS = 32  # crops that decide which layers return to float32 first
+LARGE_DISTANCE = 10  # crop pixels; larger distances between keypoints count as this
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """How to find the layers that have to stay in float32.
+
+    Attributes:
+        score: returns the score of a backend on the test set.
+        max_loss: how much lower than that of float32 the score may be.
+        crops: uint8 (N, 3, H, W), with N above ``RANKING_CROPS``.
+        keypoints: (N, K, 2), those of float32 for ``crops``.
+        backend: returns the backend that uses a runner.
+    """
+
+    score: Callable[[Backend], float]
+    max_loss: float
+    crops: Tensor
+    keypoints: Tensor
+    backend: Callable[[Runner], Backend]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized network: the content of each file by suffix, and the number of int8 layers."""
+
+    files: dict[str, bytes]
+    layers: int
+
+
+def quantize(
+    graph: bytes,
+    description: Description,
+    file_format: str,
+    inputs: Tensor,
+    restoration: Restoration | None = None,
+) -> Quantized:
+    """Quantize a network.
+
+    Args:
+        graph: content of an ONNX file.
+        description: its metadata.
+        file_format: ``ONNX`` or ``OPENVINO``, the format to return.
+        inputs: the network's inputs (N, 3, H, W) for calibration.
+        restoration: how to return layers to float32 until the score is high enough. Without it,
+            all layers are quantized.
+
+    Raises:
+        InputError: a package is not installed.
+    """
+    nncf = import_nncf()
+    proto = import_optional("onnx", "--int8").load_from_string(graph)
+    name = proto.graph.input[0].name
+    is_onnx = file_format == ONNX
+    model = proto if is_onnx else openvino_model(graph)
+    data = nncf.Dataset(inputs.split(1), lambda x: {name: x.numpy()})
+    options = {
+        "subset_size": len(inputs),
+        "ignored_scope": nncf.IgnoredScope(
+            names=_outside(proto, model, description), validate=False
+        ),
+    }
+    with quiet_nncf(nncf):
+        if restoration is None:
+            model = nncf.quantize(model, data, **options)
+        else:
+            crops = restoration.crops
+            advanced = nncf.AdvancedAccuracyRestorerParameters(ranking_subset_size=RANKING_CROPS)
+            model = nncf.quantize_with_accuracy_control(
+                model,
+                data,
+                nncf.Dataset(range(len(crops)), lambda i: {name: crops[i : i + 1].numpy()}),
+                lambda model, rows: _validate(restoration, model, description, list(rows)),
+                max_drop=restoration.max_loss,
+                advanced_accuracy_restorer_parameters=advanced,
+                **options,
+            )
+    write = onnx_content if is_onnx else openvino_content
+    return Quantized(write(model, description), _count_layers(model))
+
+
+def _outside(proto: Any, model: Any, description: Description) -> list[str]:
+    """Return the names of the operations of ``model`` that do not belong to the network."""
+    if not description.decodes:
+        return []
+    nodes = [node for node in proto.graph.node if not node.name.startswith(NETWORK_PREFIX)]
+    if model is proto:
+        return [node.name for node in nodes]
+    # OpenVINO names an operation after ONNX's node or its output.
+    names = {name for node in nodes for name in (node.name, *node.output)}
+    return sorted(names & {operation.get_friendly_name() for operation in model.get_ops()})
+
+
+def _validate(
+    restoration: Restoration, model: Any, description: Description, rows: list[int]
+) -> tuple[float, list[float]]:
+    """Return a score of ``model``, higher is better, and one for each of the crops ``rows``.
+
+    NNCF asks for all crops to accept a model, and for some of them to rank layers.
+    """
+    backend = restoration.backend(ModelRunner(model, description))
+    keypoints, _ = backend(restoration.crops[rows])
+    distance = torch.linalg.vector_norm(keypoints - restoration.keypoints[rows], dim=-1)
+    values = -distance.clamp(max=LARGE_DISTANCE).mean(1)
+    is_complete = len(rows) == len(restoration.crops)
+    score = restoration.score(backend) if is_complete else float(values.mean())
+    return score, values.tolist()
+
+
+class ModelRunner(Runner):
+    """Runner of an ``onnx.ModelProto`` or a compiled OpenVINO model."""
+
+    def __init__(self, model: Any, description: Description) -> None:
+        self.description = description
+        self._model = model
+        self._session = None
+        if hasattr(model, "SerializeToString"):
+            onnxruntime = import_optional("onnxruntime", "--int8")
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 3  # errors only
+            self._session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+    def _run(self, x: Tensor) -> Outputs:
+        if self._session is not None:
+            name = self._session.get_inputs()[0].name
+            return tuple(map(torch.from_numpy, self._session.run(None, {name: x.numpy()})))
+        outputs = self._model({0: x.numpy()})
+        return tuple(torch.from_numpy(output.copy()) for output in outputs.values())
+
+
+def _count_layers(model: Any) -> int:
+    """Return the number of int8 weights."""
+    if hasattr(model, "SerializeToString"):
+        int8 = import_optional("onnx", "--int8").TensorProto.INT8
+        shapes = [t.dims for t in model.graph.initializer if t.data_type == int8]
+    else:
+        constants = [op for op in model.get_ops() if op.get_type_name() == "Constant"]
+        shapes = [op.shape for op in constants if op.get_element_type().to_string() == "i8"]
+    return sum(len(shape) > 1 for shape in shapes)
+
+
+def import_nncf() -> ModuleType:
+    """Import NNCF without its telemetry.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    os.environ.setdefault("NNCF_CI", "1")  # otherwise it may report its use to its authors
+    try:
+        with quiet(), contextlib.redirect_stdout(sys.stderr):
+            import nncf
+    except ImportError:
+        raise InputError("--int8: needs NNCF: pip install -r requirements-int8.txt") from None
+    return nncf
+
+
+@contextlib.contextmanager
+def quiet_nncf(nncf: ModuleType) -> Iterator[None]:
+    """Silence warnings and logs, and show NNCF's progress on standard error."""
+    nncf.set_log_level(40)  # logging.ERROR
+    with quiet(), contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def calibration_crops(cfg: CfgNode, folder: Path | None, count: int) -> tuple[Tensor, str]:
+    """Return crops of people for calibration, and the name of their source.
+
+    They come from the images of ``folder``, by default from the experiment's training set, or are
+    drawn figures if that is not installed.
+
+    Returns:
+        uint8 (N, 3, H, W) with N up to ``count``, and the source for display.
+
+    Raises:
+        InputError: ``folder`` has no images.
+    """
+    if folder is not None:
+        crops = _crops_of_folder(cfg, folder, count)
+        return crops, f"{folder}: {len(crops)} crops"
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.TEST.USE_GT_BBOX = True  # detected boxes are those of the test set
+    try:
+        dataset = build_dataset(cfg, cfg.DATASET.TRAIN_SET, is_train=False)
+    except InputError:
+        return drawn_crops(cfg, count, "train"), f"drawn figures: {count} crops"
+    rows = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
+    crops = torch.stack([dataset[int(row)]["image"] for row in rows])
+    return crops, f"{cfg.DATASET.DATASET} {cfg.DATASET.TRAIN_SET}: {len(crops)} crops"
+
+
+def _crops_of_folder(cfg: CfgNode, folder: Path, count: int) -> Tensor:
+    """Return crops of people in images; an image without people is one crop."""
+    paths = sorted(path for path in folder.rglob("*") if cv2.haveImageReader(str(path)))
+    if not paths:
+        raise InputError(f"--calibration: {folder}: there is no folder with images")
+    detector = PoseDetector("cpu")
+    crops: list[Tensor] = []
+    for row in np.unique(np.linspace(0, len(paths) - 1, count).astype(int)):
+        image = read_image(str(paths[row]), apply_exif=True)
+        boxes, _ = detector([cv2.cvtColor(image, cv2.COLOR_BGR2RGB)])[0]
+        if not len(boxes):
+            boxes = np.array([[0, 0, image.shape[1], image.shape[0]]], np.float64)
+        crops += crops_of_people(cfg, image, boxes)
+    return torch.stack(crops[:count])

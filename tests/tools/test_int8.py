@@ -1,0 +1,102 @@
+"""tools/export.py --int8: the limit on the loss, the certificate, and options that do not fit."""
+
+import json
+import sys
+
+import pytest
+
+from lib.deploy.export import ONNX
+from lib.deploy.int8 import Quantized
+from lib.utils.errors import InputError
+from tests import tiny
+from tests.deploy.exports import skip_without_graphs, small
+from tests.tools import runs
+
+
+class Scores:
+    """A test set with given scores, in this order: float32, int8, int8 with float32 layers."""
+
+    name, metric = "coco val2017: 2 people", "AP"
+
+    def __init__(self, *scores: float) -> None:
+        self._scores = list(scores)
+
+    def score(self, backend) -> float:
+        return self._scores.pop(0)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """Return an experiment, and its network as an ONNX file."""
+    skip_without_graphs()
+    folder = tmp_path_factory.mktemp("network")
+    made = small(folder)
+    return made.cfg, made.write(folder, ONNX)
+
+
+@pytest.fixture
+def check(tool, network, monkeypatch):
+    """Return ``quantize_and_check`` for given scores, with 10 int8 layers, or 7 when restored."""
+    module = tool("benchmarks.int8")
+    for name, value in (("CALIBRATION_CROPS", 2), ("RANKING_CROPS", 2), ("TIMED_RUNS", 1)):
+        monkeypatch.setattr(module, name, value)
+
+    def quantize(graph, description, file_format, inputs, restoration=None):
+        return Quantized({".onnx": graph}, 7 if restoration else 10)
+
+    monkeypatch.setattr(module, "quantize", quantize)
+    monkeypatch.setattr(module, "version", lambda package: "1.0")
+    cfg, path = network
+
+    def run(*scores):
+        return module.quantize_and_check(cfg, path, ONNX, Scores(*scores), None, 0.5)
+
+    run.module = module
+    return run
+
+
+def test_the_certificate_says_what_was_measured(check):
+    files, certificate = check(80.0, 79.6)
+    assert list(files) == [".onnx"]
+    certificate = json.loads(check.module.certificate_file(certificate))
+    expected = {"metric": "AP", "float32": 80.0, "int8": 79.6, "loss": 0.4, "max_loss": 0.5}
+    assert expected.items() <= certificate.items()
+    assert certificate["layers"] == {"int8": 10, "float32": 0}
+    assert certificate["pixels_apart"]["largest"] < 0.01
+    times = certificate["milliseconds"]
+    assert times["ratio"] == pytest.approx(times["int8"] / times["onnxruntime_float32"], 0.2)
+    assert certificate["test_set"] == "coco val2017: 2 people"
+    assert certificate["calibration"] == "drawn figures: 2 crops"
+    assert "threads: " in certificate["machine"] and "nncf 1.0" in certificate["machine"]
+
+
+def test_layers_are_kept_in_float32_only_if_int8_loses_too_much(check):
+    _, certificate = check(80.0, 79.0, 79.6)
+    assert certificate["layers"] == {"int8": 7, "float32": 3}
+
+
+@pytest.mark.parametrize("last", [79.4, float("nan")])
+def test_a_loss_above_the_limit_is_refused(check, last):
+    with pytest.raises(InputError, match=r"points of AP, more than --max-ap-loss 0\.5; nothing"):
+        check(80.0, 60.0, last)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--to", "torchscript"], "--int8: needs --to onnx or openvino"),
+        (["--to", "onnx", "--max-ap-loss", "nan"], "--max-ap-loss: must be 0 or more"),
+        (["--to", "onnx"], "--int8: needs NNCF: pip install -r requirements-int8.txt"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_line(command, root, monkeypatch, options, message):
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    start = ["--cfg", runs.write(root), "--weights", runs.random_weights(root), "--int8"]
+    assert runs.is_one_line(command("export", *start, *options), message)
+    assert not runs.leftovers(root.parent)
+
+
+def test_bottom_up_networks_are_refused_in_one_line(command, tmp_path):
+    yaml = tiny.scenes(tmp_path / "scenes.yaml", tmp_path / "data")
+    start = ["--cfg", yaml, "--weights", tmp_path / "w.pth", "--to", "onnx", "--int8"]
+    assert runs.is_one_line(command("export", *start), "--int8: only for top-down networks")

@@ -1,0 +1,208 @@
+"""Quantization for tools/export.py: the comparison with float32, and the certificate."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from yacs.config import CfgNode
+
+from benchmarks.measure import fastest, machine, wall_clock
+from lib.config import skeleton_of
+from lib.core import build_task
+from lib.core.backends import Backend, build_backend, exported_backend
+from lib.core.exported import open_exported
+from lib.core.validate import validate
+from lib.dataset import build_dataset
+from lib.dataset.loading import test_loader
+from lib.deploy.export import write_draft
+from lib.deploy.int8 import (
+    RANKING_CROPS,
+    Quantized,
+    Restoration,
+    calibration_crops,
+    quantize,
+)
+from lib.deploy.parity import real_crops
+from lib.utils.devices import choose_workers
+from lib.utils.errors import InputError
+
+CALIBRATION_CROPS = 300
+TIMED_RUNS = 30
+PACKAGES = ("nncf", "onnxruntime", "openvino")
+
+
+class TestSet:
+    """The experiment's test set, for scores in points of 100.
+
+    Raises:
+        InputError: it is not installed, or has no ground truth.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
+        self._cfg = cfg
+        self._source = dataset.source
+        self.name = f"{cfg.DATASET.DATASET} {cfg.DATASET.TEST_SET}: {len(dataset)} people"
+        if not self._source.has_ground_truth:
+            raise InputError(f"--int8: {self.name}: has no ground truth to measure the loss with")
+        self.metric = "PCKh" if self._source.metric == "PCKh" else "AP"
+        workers = choose_workers(cfg.WORKERS)
+        self._batches = test_loader(dataset, cfg.TEST.BATCH_SIZE_PER_GPU, workers)
+
+    def score(self, backend: Backend) -> float:
+        """Return the score of a backend."""
+        poses = validate(build_task(self._cfg, backend), self._batches).poses
+        with tempfile.TemporaryDirectory() as folder:
+            _, score = self._source.evaluate(poses, folder)
+        return score if self.metric == "PCKh" else 100 * score
+
+
+def quantize_and_check(
+    cfg: CfgNode,
+    float_file: Path,
+    file_format: str,
+    test_set: TestSet,
+    calibration: Path | None,
+    max_loss: float,
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Quantize a network, and compare it with float32.
+
+    Args:
+        float_file: the network as an ONNX file; drafts are written next to it.
+        file_format: ``ONNX`` or ``OPENVINO``.
+        calibration: a folder of images, or None.
+        max_loss: the most that int8 may lose on the test set.
+
+    Returns:
+        The content of each file by suffix, and that of the certificate.
+
+    Raises:
+        InputError: int8 loses more.
+    """
+    open_file = partial(build_backend, cfg, skeleton_of(cfg))
+    reference = open_file(float_file)
+    inputs, source = calibration_crops(cfg, calibration, CALIBRATION_CROPS)
+    print(f"calibration: {source}", flush=True)
+    expected = test_set.score(reference)
+    print(f"float32: {test_set.metric} {expected:.2f} on {test_set.name}", flush=True)
+    crops, _ = real_crops(cfg, 2 * RANKING_CROPS)
+    keypoints, _ = reference(crops)
+    as_backend = partial(exported_backend, cfg, codec=reference.codec)
+    restoration = Restoration(test_set.score, max_loss, crops, keypoints, as_backend)
+    graph, description = float_file.read_bytes(), open_exported(float_file).description
+    run = partial(quantize, graph, description, file_format, inputs)
+
+    def open_draft(files: dict[str, bytes]) -> Backend:
+        return open_file(write_draft(float_file.with_name("quantized") / float_file.name, files))
+
+    quantized, layers, score = quantize_within(
+        run, open_draft, restoration, expected, test_set.metric
+    )
+    backend = open_draft(quantized.files)
+    return quantized.files, {
+        "format": file_format,
+        "metric": test_set.metric,
+        "float32": round(expected, 2),
+        "int8": round(score, 2),
+        "loss": round(expected - score, 2),
+        "max_loss": max_loss,
+        "layers": {"int8": quantized.layers, "float32": layers - quantized.layers},
+        "pixels_apart": pixels_apart(backend, crops, keypoints),
+        "milliseconds": milliseconds(backend, reference, crops[:1]),
+        "test_set": test_set.name,
+        "calibration": source,
+        **machine_entries(),
+    }
+
+
+def quantize_within(
+    run: Callable[[Restoration | None], Quantized],
+    open_draft: Callable[[dict[str, bytes]], Backend],
+    restoration: Restoration,
+    expected: float,
+    metric: str,
+) -> tuple[Quantized, int, float]:
+    """Quantize all layers; if the loss is too large, keep those that cost most in float32.
+
+    Args:
+        run: quantizes the network.
+        open_draft: returns the backend of quantized files.
+        expected: score of float32.
+
+    Returns:
+        The quantized network, its number of layers, and its score.
+
+    Raises:
+        InputError: the loss is still too large.
+    """
+    layers = 0
+    for attempt in (None, restoration):
+        quantized = run(attempt)
+        layers = layers or quantized.layers
+        score = restoration.score(open_draft(quantized.files))
+        loss = expected - score
+        kept = f"int8 in {quantized.layers} of {layers} layers"
+        print(f"{kept}: {metric} {score:.2f}, {loss:.2f} less", flush=True)
+        if loss <= restoration.max_loss:
+            return quantized, layers, score
+        if attempt is None:
+            print("looking for layers to keep in float32 ...", file=sys.stderr, flush=True)
+    raise InputError(
+        f"--int8: loses {loss:.2f} points of {metric}, more than --max-ap-loss "
+        f"{restoration.max_loss:g}; nothing was written; try other images with --calibration, or "
+        "a larger --max-ap-loss"
+    )
+
+
+def pixels_apart(backend: Backend, crops: Tensor, keypoints: Tensor) -> dict[str, float]:
+    """Return statistics of the distances between keypoints and those of float32, in crop pixels."""
+    distance = torch.linalg.vector_norm(backend(crops)[0] - keypoints, dim=-1).numpy()
+    values = {
+        "median": np.median(distance),
+        "mean": distance.mean(),
+        "percentile_99": np.percentile(distance, 99),
+        "largest": distance.max(),
+    }
+    return {"crops": len(crops)} | {name: round(float(value), 3) for name, value in values.items()}
+
+
+def milliseconds(backend: Backend, reference: Backend, crop: Tensor) -> dict[str, float]:
+    """Return the time for one crop, and its ratio to that of float32 in ONNX Runtime."""
+    runs = [partial(reference, crop), partial(backend, crop)]
+    float32, int8 = fastest(runs, TIMED_RUNS, wall_clock, warm_up=True)
+    return {
+        "onnxruntime_float32": round(1e3 * float32, 2),
+        "int8": round(1e3 * int8, 2),
+        "ratio": round(int8 / float32, 3),
+    }
+
+
+def machine_entries() -> dict[str, Any]:
+    """Return the machine, the versions of packages, and if the CPU multiplies int8 directly."""
+    info = Path("/proc/cpuinfo")
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    vnni = "vnni" in info.read_text(encoding="utf-8") if info.exists() else None
+    return {"machine": f"{machine()}, {versions}", "vnni": vnni}
+
+
+def certificate_file(certificate: dict[str, Any]) -> bytes:
+    """Return the content of the certificate's file."""
+    return json.dumps(certificate, indent=2).encode() + b"\n"
+
+
+def certificate_summary(certificate: dict[str, Any]) -> str:
+    """Return the main numbers of a certificate in one line."""
+    apart, times = certificate["pixels_apart"], certificate["milliseconds"]
+    return (
+        f"{certificate['metric']} {certificate['int8']:.2f} (float32: {certificate['float32']:.2f})"
+        f", median distance {apart['median']:.2f} pixels, {times['int8']:.1f} ms per crop "
+        f"({times['ratio']:.2f}x of float32 in ONNX Runtime)"
+    )
