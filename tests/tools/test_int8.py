@@ -37,7 +37,7 @@ def network(tmp_path_factory):
 @pytest.fixture
 def check(tool, network, monkeypatch):
     """Return ``quantize_and_check`` for given scores, with 10 int8 layers, or 7 when restored."""
-    module = tool("benchmarks.int8")
+    module = tool("benchmarks/int8")
     for name, value in (("CALIBRATION_CROPS", 2), ("RANKING_CROPS", 2), ("TIMED_RUNS", 1)):
         monkeypatch.setattr(module, name, value)
 
