@@ -202,8 +202,8 @@ def train_epoch(
         augment: maps the images (N, 3, H, W) of a batch and the step to augmented images.
         update: trains on a batch; pass the same one every epoch, to count skipped steps in a row.
         before_step, after_step: called with the step; ``after_step`` also gets the epoch's meter.
-        first_step: number of steps that an interrupted run has already taken in this epoch.
-        meter_state: statistics of these steps, from ``Meter.state``.
+        first_step, meter_state: number of steps that an interrupted run has taken in this epoch,
+            and their ``Meter.state``.
 
     Raises:
         InputError: the loss or the gradients of ten steps in a row are NaN or infinite.
@@ -212,7 +212,7 @@ def train_epoch(
     loader.sampler.epoch, loader.sampler.first = epoch, first_step * loader.batch_size
     update = update or Updater(optimizer, loader.dataset.image_files)
     epoch_meter, print_meter = Meter(task.device), Meter(task.device)
-    if meter_state is not None:
+    if meter_state:
         epoch_meter.load(meter_state)
     steps, step_end = len(loader), time.perf_counter()
     batches = progress(loader, steps - first_step, f"Epoch {epoch}")
@@ -223,8 +223,7 @@ def train_epoch(
         if before_step is not None:
             before_step(step)
         index, batch = batch["index"], to_device(batch, task.device)
-        if augment is not None:
-            batch["image"] = augment(batch["image"], step)
+        batch["image"] = augment(batch["image"], step) if augment else batch["image"]
         outputs, losses = update(task, batch, index, step, steps)
         for meter in (epoch_meter, print_meter):
             meter.add(losses, len(index), data_seconds)
