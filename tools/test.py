@@ -149,7 +149,9 @@ def test_parser() -> argparse.ArgumentParser:
     add("--eval", nargs="+", metavar="METRIC", help=text)
     text = "gather the results of several processes over the network (default)"
     add("--gpu_collect", "--gpu-collect", action="store_true", help=text)
-    text = "gather them through files in DIR, which all machines share; not with --gpu_collect"
+    text = (
+        "gather the results through files in DIR, which all machines share; not with --gpu_collect"
+    )
     add("--tmpdir", metavar="DIR", help=text)
     return parser
 

@@ -307,7 +307,7 @@ def train_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--autoscale-lr",
         action="store_true",
-        help="multiply TRAIN.LR by (total batch size) / (total batch size of the YAML)",
+        help="multiply TRAIN.LR by (total batch size) / (total batch size set in the YAML)",
     )
     return parser
 

@@ -87,7 +87,7 @@ class Meter:
         return distributed.gather({"sums": self._sums.tolist(), "numbers": numbers})
 
     def load(self, states: list[dict]) -> None:
-        """Continue from the sums that ``state`` returned, maybe for another number of processes."""
+        """Continue from what ``state`` returned, perhaps in a different number of processes."""
         own = distributed.rank()
         if len(states) != distributed.world_size():  # rank 0 continues from the sums of all
             if own > 0:

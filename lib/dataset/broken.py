@@ -60,7 +60,7 @@ class BrokenImages:
                 continue
             try:
                 self._read(index, path)
-                self._messages[path] = f"{path}: could not be read once"
+                self._messages[path] = f"{path}: could not be read at first, but at a second try"
             except InputError as error:
                 self._messages[path] = str(error)
             self._log(self._messages[path])
@@ -110,7 +110,7 @@ class BrokenTestImages(BrokenImages):
         )
 
     def _read(self, index: int, path: str) -> None:
-        self._dataset[index]  # whole images can also be too long and narrow
+        self._dataset[index]  # bottom-up networks also refuse images that are too long and narrow
 
     def _log(self, message: str) -> None:
         """Do nothing: ``report`` logs the images of all processes."""

@@ -206,7 +206,7 @@ def openvino_content(model, description: Description) -> dict[str, bytes]:
 
 
 def write_draft(path: Path, files: dict[str, bytes]) -> Path:
-    """Write files to ``path`` with other suffixes, and return the main one, which comes last."""
+    """Write each file to ``path`` with its suffix; return the path of the last, the main file."""
     path.parent.mkdir(exist_ok=True)
     for suffix, content in files.items():
         path.with_suffix(suffix).write_bytes(content)

@@ -36,7 +36,7 @@ from lib.deploy.parity import crops_of_people, drawn_crops
 from lib.utils.errors import InputError
 
 RANKING_CROPS = 32  # crops that decide which layers return to float32 first
-LARGE_DISTANCE = 10  # crop pixels; larger distances between keypoints count as this
+LARGE_DISTANCE = 10  # crop pixels; larger distances between keypoints are clamped to this
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Restoration:
 
     Attributes:
         score: returns the score of a backend on the test set.
-        max_loss: how much lower than that of float32 the score may be.
+        max_loss: how far the score may fall below that of float32.
         crops: uint8 (N, 3, H, W), with N above ``RANKING_CROPS``.
         keypoints: (N, K, 2), those of float32 for ``crops``.
-        backend: returns the backend that uses a runner.
+        backend: builds a backend from a runner.
     """
 
     score: Callable[[Backend], float]
@@ -134,7 +134,7 @@ def _validate(
 ) -> tuple[float, list[float]]:
     """Return a score of ``model``, higher is better, and one for each of the crops ``rows``.
 
-    NNCF asks for all crops to accept a model, and for some of them to rank layers.
+    NNCF passes all crops to decide whether to accept a model, and some of them to rank layers.
     """
     backend = restoration.backend(ModelRunner(model, description))
     keypoints, _ = backend(restoration.crops[rows])
@@ -167,7 +167,7 @@ class ModelRunner(Runner):
 
 
 def _count_layers(model: Any) -> int:
-    """Return the number of int8 weights."""
+    """Return the number of layers with int8 weights."""
     if hasattr(model, "SerializeToString"):
         int8 = import_optional("onnx", "--int8").TensorProto.INT8
         shapes = [t.dims for t in model.graph.initializer if t.data_type == int8]
@@ -203,8 +203,8 @@ def quiet_nncf(nncf: ModuleType) -> Iterator[None]:
 def calibration_crops(cfg: CfgNode, folder: Path | None, count: int) -> tuple[Tensor, str]:
     """Return crops of people for calibration, and the name of their source.
 
-    They come from the images of ``folder``, by default from the experiment's training set, or are
-    drawn figures if that is not installed.
+    They come from the images of ``folder``, by default from the experiment's training set, or show
+    drawn people if that is not installed.
 
     Returns:
         uint8 (N, 3, H, W) with N up to ``count``, and the source for display.
@@ -217,11 +217,11 @@ def calibration_crops(cfg: CfgNode, folder: Path | None, count: int) -> tuple[Te
         return crops, f"{folder}: {len(crops)} crops"
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.TEST.USE_GT_BBOX = True  # detected boxes are those of the test set
+    cfg.TEST.USE_GT_BBOX = True  # detected boxes exist only for the test set
     try:
         dataset = build_dataset(cfg, cfg.DATASET.TRAIN_SET, is_train=False)
     except InputError:
-        return drawn_crops(cfg, count, "train"), f"drawn figures: {count} crops"
+        return drawn_crops(cfg, count, "train"), f"drawn people: {count} crops"
     rows = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
     crops = torch.stack([dataset[int(row)]["image"] for row in rows])
     return crops, f"{cfg.DATASET.DATASET} {cfg.DATASET.TRAIN_SET}: {len(crops)} crops"
@@ -231,7 +231,7 @@ def _crops_of_folder(cfg: CfgNode, folder: Path, count: int) -> Tensor:
     """Return crops of people in images; an image without people is one crop."""
     paths = sorted(path for path in folder.rglob("*") if cv2.haveImageReader(str(path)))
     if not paths:
-        raise InputError(f"--calibration: {folder}: there is no folder with images")
+        raise InputError(f"--calibration: {folder}: no images found")
     detector = PoseDetector("cpu")
     crops: list[Tensor] = []
     for row in np.unique(np.linspace(0, len(paths) - 1, count).astype(int)):

@@ -160,7 +160,7 @@ def real_crops(cfg: CfgNode, count: int) -> tuple[Tensor, str]:
         crops = torch.stack([dataset[int(row)]["image"] for row in rows])
         return crops, f"{cfg.DATASET.DATASET} {cfg.DATASET.TEST_SET}"
     except InputError:
-        return drawn_crops(cfg, count), "drawn figures"
+        return drawn_crops(cfg, count), "drawn people"
 
 
 def random_scene(size: int) -> Batch:
@@ -179,11 +179,11 @@ def real_scenes(cfg: CfgNode, count: int) -> tuple[list[Batch], str]:
         images = [draw_scene(0, "val", index)[0][..., ::-1] for index in range(count)]
         size = int(cfg.MODEL.IMAGE_SIZE[0])
         batches = [scene_batch(np.ascontiguousarray(image), 0, size) for image in images]
-        return batches, "drawn figures"
+        return batches, "drawn people"
 
 
 def drawn_crops(cfg: CfgNode, count: int, split: str = "val") -> Tensor:
-    """Return crops of drawn figures, uint8 (count, 3, H, W)."""
+    """Return crops of drawn people, uint8 (count, 3, H, W)."""
     crops: list[Tensor] = []
     index = 0
     while len(crops) < count:

@@ -30,8 +30,8 @@ def compiled(
 ) -> Callable[[Tensor], tuple[Tensor, ...]]:
     """Return ``network``, in evaluation mode, compiled for inference; arguments as above.
 
-    Its weights must not change any more. Call it in inference mode. On a GPU, batches of a size
-    that it has seen first run as CUDA graphs, which saves the time to launch small operations.
+    Its weights must not change any more. Call it in inference mode. On a GPU, batches of
+    the first size it sees run as CUDA graphs, which saves the time to launch small operations.
 
     Raises:
         InputError: torch.compile does not work here.
@@ -53,13 +53,14 @@ def check_compiler(devices: Sequence[torch.device], key: str) -> None:
     """Compile a small function, to report a missing compiler in one line."""
     if len(devices) > 1:
         raise InputError(
-            f"{key}: works on one device; use a single GPU, or several with torchrun, or False"
+            f"{key}: works on one device; use a single GPU, or several with torchrun, or set it to "
+            "False"
         )
     # A cached result would need no compiler.
     trial = torch.compile(lambda x: x.sin() + 1, options={"fx_graph_cache": False})
     try:
         trial(torch.zeros(8, device=devices[0]))
-    except Exception as error:  # the compiler's and the loader's own
+    except Exception as error:  # the compiler and the loader have their own exceptions
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"{key}: torch.compile does not work here ({reason}); install a C++ compiler and the "

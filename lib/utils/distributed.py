@@ -32,7 +32,7 @@ LAUNCHERS = {
         "LOCAL_RANK": "OMPI_COMM_WORLD_LOCAL_RANK",
     },
 }
-STARTED_BY = {"pytorch": "torchrun", "slurm": "srun", "mpi": "mpirun of Open MPI"}
+STARTED_BY = {"pytorch": "torchrun", "slurm": "srun", "mpi": "Open MPI's mpirun"}
 PORT = 29500
 START_SECONDS = 600  # in which all processes must have started
 
@@ -57,7 +57,7 @@ def read_launcher(launcher: str) -> None:
     os.environ.update({name: os.environ[source] for name, source in names.items()})
     if names:
         os.environ.setdefault("MASTER_ADDR", _first_node())
-        # Another one for each of several jobs on a node.
+        # A different port for each job, because several may share a node.
         port = PORT + int(os.environ.get("SLURM_JOB_ID", 0)) % 1000
         os.environ.setdefault("MASTER_PORT", str(port))
 
@@ -249,7 +249,7 @@ def data_parallel(model: "torch.nn.Module") -> "torch.nn.Module":
             model,
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
-            # Finding them takes time in every step.
+            # Looking for unused parameters takes time in every step.
             find_unused_parameters=any(
                 hasattr(m, "has_unused_parameters") for m in model.modules()
             ),

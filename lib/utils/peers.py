@@ -50,8 +50,8 @@ class Watch:
         self._name = f"rank {rank} (process {os.getpid()} on {socket.gethostname()})"
         self._names: list[str] = gather(self._name)
         self._peers: dict[socket.socket, str] = {}
-        self._early_end: End | None = None
-        self._is_early, self._is_leaving = threading.Event(), threading.Event()
+        self._peer_end: End | None = None
+        self._peer_ended, self._is_leaving = threading.Event(), threading.Event()
         self._sending, self._has_sent = threading.Lock(), False
         self._parent = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         problem = ""
@@ -119,13 +119,13 @@ class Watch:
                     selector.unregister(key.fileobj)
                     end = _read_end(key.fileobj, self._peers[key.fileobj])
                     if end.code:
-                        self._end_early(end)
+                        self._follow(end)
                         return
 
-    def _end_early(self, end: End) -> None:
+    def _follow(self, end: End) -> None:
         """Tell the others, and end this process unless it ends by itself."""
-        self._early_end = end
-        self._is_early.set()
+        self._peer_end = end
+        self._peer_ended.set()
         self._send(end)
         if not self._is_leaving.wait(GRACE):
             text = str(_error_of(end))
@@ -146,16 +146,16 @@ class Watch:
         """Tell the others that this process ends, because of ``error`` if it fails.
 
         Returns:
-            The early end of another process, if ``error`` follows from it.
+            The error to raise instead, if ``error`` was caused by the end of another process.
         """
-        if isinstance(error, RuntimeError):  # perhaps of a collective that another process left
-            self._is_early.wait(GRACE / 2)
+        if isinstance(error, RuntimeError):  # may come from a collective that another process left
+            self._peer_ended.wait(GRACE / 2)
         self._is_leaving.set()
-        if self._early_end is not None and isinstance(error, RuntimeError):
+        if self._peer_end is not None and isinstance(error, RuntimeError):
             with contextlib.suppress(ValueError):  # not the main thread
-                # torchrun ends this process as well, which must first say why.
+                # torchrun will also end this process; let it say why first.
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            return _error_of(self._early_end)
+            return _error_of(self._peer_end)
         self._send(_end_of(self._name, error))
         return None
 
@@ -180,7 +180,7 @@ def _read_end(peer: socket.socket, name: str) -> End:
 
 
 def _end_of(name: str, error: BaseException | None) -> End:
-    """Return the end of the process ``name`` that ``error`` ends."""
+    """Return the ``End`` to report for process ``name``, which ends because of ``error``."""
     if error is None:
         return End(0)
     if isinstance(error, Stopped):
@@ -192,7 +192,7 @@ def _end_of(name: str, error: BaseException | None) -> End:
 
 
 def _error_of(end: End) -> Exception:
-    """Return the error with which a process follows the ``end`` of another one."""
+    """Return the error that a process raises because another one ended with ``end``."""
     if end.code > 128:
         return Stopped(signal.Signals(end.code - 128), f": {end.text}")
     return InputError(end.text)

@@ -60,7 +60,7 @@ def check() -> None:
 def blocked() -> Iterator[None]:
     """Within the block, signals wait. A process started there does not receive them at all.
 
-    It must call ``end_with_parent``.
+    Such a process must call ``end_with_parent``.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield

@@ -40,7 +40,7 @@ def test_joints_with_two_equal_maxima_are_not_steady(tmp_path):
 def test_crops_are_drawn_where_the_test_set_is_not_here(tmp_path):
     made = small(tmp_path)
     crops, source = real_crops(made.cfg, 3)
-    assert source == "drawn figures"
+    assert source == "drawn people"
     assert crops.shape == (3, 3, 64, 64) and crops.dtype == torch.uint8
     assert torch.equal(crops, drawn_crops(made.cfg, 3))
     assert crops.float().std() > 10

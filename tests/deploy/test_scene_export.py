@@ -54,7 +54,7 @@ def test_a_file_answers_as_pytorch_for_images_of_any_size(scene, kind, decodes, 
     network = load_network(cfg, folder / "w.pth", torch.device("cpu"))
     reference = build_task(cfg, network_backend(cfg, network, build_codec(cfg, skeleton)))
     images, source = real_scenes(cfg, 2)
-    assert source == "drawn figures"
+    assert source == "drawn people"
     shapes = {tuple(batch["image0"].shape) for batch in images}
     assert len(shapes) == 2  # one is upright
     for batch in (random_scene(128), *images):

@@ -66,7 +66,7 @@ def test_the_certificate_says_what_was_measured(check):
     times = certificate["milliseconds"]
     assert times["ratio"] == pytest.approx(times["int8"] / times["onnxruntime_float32"], 0.2)
     assert certificate["test_set"] == "coco val2017: 2 people"
-    assert certificate["calibration"] == "drawn figures: 2 crops"
+    assert certificate["calibration"] == "drawn people: 2 crops"
     assert "threads: " in certificate["machine"] and "nncf 1.0" in certificate["machine"]
 
 

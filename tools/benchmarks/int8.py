@@ -40,7 +40,7 @@ PACKAGES = ("nncf", "onnxruntime", "openvino")
 
 
 class TestSet:
-    """The experiment's test set, for scores in points of 100.
+    """The experiment's test set, for scores in percent.
 
     Raises:
         InputError: it is not installed, or has no ground truth.
