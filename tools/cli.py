@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from lib.core.validate import validate
 from lib.dataset.loading import SceneLoader, TestLoader, worker_error
 from lib.keypoints.poses import Poses
 from lib.utils import distributed, zoo
+from lib.utils.compiling import compiler_error
 from lib.utils.errors import InputError
 from lib.utils.files import hold_lock, make_folder, write_atomically
 from lib.utils.logs import buffer_log, experiment_folders, experiment_name, start_log
@@ -327,7 +329,7 @@ def run(main: Callable[[], None]) -> None:
         try:
             main()
         except RuntimeError as error:
-            raise worker_error(error) or error from None
+            raise worker_error(error) or compiler_error(error) or error from None
     except Stopped as stop:
         _log_to_file(str(stop))
         print(stop, file=sys.stderr)
@@ -338,3 +340,6 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # as in: tools/get_weights.py --list | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -93,11 +93,12 @@ def main() -> None:
         if args.int8:
             limits = (args.calibration, args.max_ap_loss)
             files, certificate = quantize_and_check(cfg, draft, args.to, test_set, *limits)
+    path = target.with_name(f"{target.name}.json")
+    path.unlink(missing_ok=True)  # the certificate of a file that is replaced
     for suffix, content in files.items():
         write_atomically(target.with_suffix(suffix), content)
     print(summary(target, files, description))
     if args.int8:
-        path = target.with_name(f"{target.name}.json")
         write_atomically(path, certificate_file(certificate))
         print(f"=> {path}: {certificate_summary(certificate)}")
 
@@ -154,6 +155,8 @@ def check_int8_options(args: argparse.Namespace, cfg: CfgNode) -> None:
     """Raise an InputError for options that do not fit --int8."""
     if args.to in (TORCHSCRIPT, WEIGHTS):
         raise InputError(f"--int8: needs --to onnx or openvino, not {args.to}")
+    if args.raw:
+        raise InputError("--int8: cannot be combined with --raw")
     if is_bottom_up(cfg):
         raise InputError("--int8: only for top-down networks; bottom-up ones run in float32")
     if not args.max_ap_loss >= 0:  # NaN fails as well

@@ -48,7 +48,7 @@ from lib.dataset.loading import test_loader
 from lib.dataset.top_down import TopDownDataset
 from lib.keypoints.geometry import PIXEL_STD
 from lib.keypoints.poses import Poses
-from lib.utils import distributed
+from lib.utils import distributed, signals
 from lib.utils.devices import choose_devices, choose_workers, seed_everything
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
@@ -60,7 +60,7 @@ logger = logging.getLogger(__name__)
 
 def main() -> None:
     args, cfg = parse_experiment(test_parser())
-    with distributed.process_group(args.launcher):
+    with distributed.process_group(args.launcher), signals.deferred():
         test(args, cfg)
 
 

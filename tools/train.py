@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import logging
 import math
-import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -206,6 +205,7 @@ class Training:
         )
         distributed.average(self.network.buffers())  # batch norm statistics
         distributed.average(self.average.average.values())
+        self.update.guard.keep_buffers()
         self.recorder.add_epoch(epoch, stats, self.lr_at(epoch, 0))
 
     def save_if_due(self, position: Position, step: int, meter: Meter) -> None:
@@ -232,10 +232,11 @@ class Training:
             self.stop(f"after epoch {position.epoch}, step {step}")
 
     def stop(self, where: str) -> None:
-        """Raise Stopped. The signal may have reached only another process."""
+        """Raise Stopped, in all processes for the same signal, which may have reached only one."""
         self.recorder.close()
-        distributed.gather(None)  # launchers end all processes when one ends, also while it saves
-        raise Stopped(signals.received() or signal.SIGTERM, f" {where}; {self.hint}")
+        # All wait here, because launchers end all processes when one ends, even while it saves.
+        received = [number for number in distributed.gather(signals.received()) if number]
+        raise Stopped(received[0], f" {where}; {self.hint}")
 
     def finish_epoch(self, epoch: int, best: float) -> Position:
         """Validate if due and save; returns the position after ``epoch``."""

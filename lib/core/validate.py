@@ -3,6 +3,7 @@
 import secrets
 import shutil
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def gather_in_folder(folder: Path, own: Poses) -> list[Poses]:
         distributed.gather(None)  # all are read
         if distributed.is_main():
             shutil.rmtree(parts)
-    except OSError as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         text = f"{folder}: {error}; --tmpdir must be a folder that all machines share"
         raise InputError(text) from None
     return poses

@@ -185,11 +185,13 @@ def openvino_files(graph: bytes, description: Description) -> dict[str, bytes]:
 
 
 def openvino_model(graph: bytes):
-    """Convert the content of an ONNX file to an ``openvino.Model``."""
+    """Convert the content of an ONNX file to an ``openvino.Model``, without metadata."""
     openvino = import_optional("openvino", "exporting")
+    proto = import_optional("onnx", "exporting").load_from_string(graph)
+    del proto.metadata_props[:]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
-        path.write_bytes(graph)
+        path.write_bytes(proto.SerializeToString())
         return openvino.convert_model(path)
 
 

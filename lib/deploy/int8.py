@@ -223,7 +223,13 @@ def calibration_crops(cfg: CfgNode, folder: Path | None, count: int) -> tuple[Te
     except InputError:
         return drawn_crops(cfg, count, "train"), f"drawn people: {count} crops"
     rows = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
-    crops = torch.stack([dataset[int(row)]["image"] for row in rows])
+    images = []
+    for row in rows:
+        with contextlib.suppress(InputError):  # a broken image
+            images.append(dataset[int(row)]["image"])
+    if not images:
+        raise InputError(f"--int8: no image of {cfg.DATASET.TRAIN_SET} can be read")
+    crops = torch.stack(images)
     return crops, f"{cfg.DATASET.DATASET} {cfg.DATASET.TRAIN_SET}: {len(crops)} crops"
 
 

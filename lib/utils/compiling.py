@@ -1,5 +1,6 @@
 """Compilation of networks with torch.compile."""
 
+import sys
 from collections.abc import Callable, Sequence
 
 import torch
@@ -47,6 +48,17 @@ def compiled(
 
 def as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
     return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def compiler_error(error: RuntimeError) -> InputError | None:
+    """Return an error for the user if ``error`` is from torch.compile, which may fail late."""
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is None or not isinstance(error, dynamo.exc.TorchDynamoException):
+        return None
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return InputError(
+        f"torch.compile failed ({reason}); set TRAIN.COMPILE and TEST.COMPILE to False"
+    )
 
 
 def check_compiler(devices: Sequence[torch.device], key: str) -> None:

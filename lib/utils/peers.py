@@ -150,12 +150,16 @@ class Watch:
         """
         if isinstance(error, RuntimeError):  # may come from a collective that another process left
             self._peer_ended.wait(GRACE / 2)
+        elif isinstance(error, Stopped) and self._parent is not None:
+            self._peer_ended.wait(1)  # torchrun stops all processes when one has died
         self._is_leaving.set()
-        if self._peer_end is not None and isinstance(error, RuntimeError):
+        end = self._peer_end
+        is_stopped = isinstance(error, Stopped) and end is not None and end.code < 128
+        if end is not None and (is_stopped or isinstance(error, RuntimeError)):
             with contextlib.suppress(ValueError):  # not the main thread
                 # torchrun will also end this process; let it say why first.
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            return _error_of(self._peer_end)
+            return _error_of(end)
         self._send(_end_of(self._name, error))
         return None
 

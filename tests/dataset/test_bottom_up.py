@@ -171,7 +171,7 @@ def test_several_scales_come_from_large_to_small_and_one_has_the_tags():
         (64, 128),
     ]
     assert batch["is_tagged"].tolist() == [False, True, False]
-    assert batch["base"].tolist() == [256, 128]
+    assert batch["base_size"].tolist() == [256, 128]
 
 
 def test_extreme_images():

@@ -72,3 +72,11 @@ def test_several_devices_are_refused():
 def test_options_for_a_gpu_are_known():
     known = torch._inductor.list_options()
     assert set(compiling.CUDA_GRAPHS) <= set(known) and "freezing" in known
+
+
+def test_a_failed_compilation_is_one_line_and_other_errors_are_not_touched():
+    error = torch._dynamo.exc.BackendCompilerFailed("inductor", ValueError("no\nway"), None)
+    assert "TEST.COMPILE" in str(compiling.compiler_error(error)) and "\n" not in str(
+        compiling.compiler_error(error)
+    )
+    assert compiling.compiler_error(RuntimeError("other")) is None

@@ -55,7 +55,9 @@ class TestSet:
             raise InputError(f"--int8: {self.name}: has no ground truth to measure the loss with")
         self.metric = "PCKh" if self._source.metric == "PCKh" else "AP"
         workers = choose_workers(cfg.WORKERS)
-        self._batches = test_loader(dataset, cfg.TEST.BATCH_SIZE_PER_GPU, workers)
+        self._batches = test_loader(
+            dataset, cfg.TEST.BATCH_SIZE_PER_GPU, workers, max_broken=cfg.TEST.MAX_BROKEN
+        )
 
     def score(self, backend: Backend) -> float:
         """Return the score of a backend."""
@@ -93,7 +95,7 @@ def quantize_and_check(
     print(f"calibration: {source}", flush=True)
     expected = test_set.score(reference)
     print(f"float32: {test_set.metric} {expected:.2f} on {test_set.name}", flush=True)
-    crops, _ = real_crops(cfg, 2 * RANKING_CROPS)
+    crops, crop_source = real_crops(cfg, 2 * RANKING_CROPS)
     keypoints, _ = reference(crops)
     as_backend = partial(exported_backend, cfg, codec=reference.codec)
     restoration = Restoration(test_set.score, max_loss, crops, keypoints, as_backend)
@@ -115,7 +117,7 @@ def quantize_and_check(
         "loss": round(expected - score, 2),
         "max_loss": max_loss,
         "layers": {"int8": quantized.layers, "float32": layers - quantized.layers},
-        "pixels_apart": pixels_apart(backend, crops, keypoints),
+        "pixels_apart": {"source": crop_source, **pixels_apart(backend, crops, keypoints)},
         "milliseconds": milliseconds(backend, reference, crops[:1]),
         "test_set": test_set.name,
         "calibration": source,

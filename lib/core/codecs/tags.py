@@ -246,7 +246,8 @@ def read_maps(maps: Tensor, joints: Tensor) -> Tensor:
 
     Values of joints outside the maps have no meaning.
     """
-    pixel = joints.trunc().long().clamp(min=0)
+    # The limit avoids an overflow of the products; there are no maps of this size.
+    pixel = joints.clamp(max=1e6).trunc().long().clamp(min=0)
     pixel = pixel[..., 1] * maps.shape[3] + pixel[..., 0]  # (N, P, K)
     pixel = pixel.clamp(max=maps.shape[2] * maps.shape[3] - 1)
     return maps.flatten(2).gather(2, pixel.transpose(1, 2)).transpose(1, 2)
