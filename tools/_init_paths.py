@@ -1,4 +1,4 @@
-"""Prepare a command: where it finds `lib`, and how PyTorch's threads wait. Import it before torch.
+"""Make `lib` importable, and limit how long PyTorch's threads spin. Import it before torch.
 
 The repository root is added to sys.path, so that `python tools/X.py` works from any folder.
 """

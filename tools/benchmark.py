@@ -11,7 +11,7 @@ Each is compared with a simpler reference in the same run: NumPy, pycocotools or
   python tools/benchmark.py predict --cfg FILE     image to keypoints, with each backend
   python tools/benchmark.py train --cfg FILE       training, compared with a plain recipe
   python tools/benchmark.py test --cfg FILE        test, compared with a plain recipe
-  python tools/benchmark.py infer --cfg FILE       crops to keypoints, likewise
+  python tools/benchmark.py infer --cfg FILE       crops to keypoints, compared with a plain recipe
 
 data, nms, load and group measure CPU time on one thread, so other work on the machine has little
 effect. The others measure wall-clock time on all threads. All times are those of the fastest run.

@@ -169,7 +169,9 @@ def demo_parser() -> argparse.ArgumentParser:
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for what is processed, drawn and written."""
     add = parser.add_argument
-    text = "COCO annotations: measure keypoint errors; use their boxes unless others are given"
+    text = (
+        "COCO annotations, to measure keypoint errors; their boxes are used unless others are given"
+    )
     add("--annotations", metavar="FILE", help=text)
     add("--batch", type=int, default=8, metavar="N", help="frames per batch (default: 8)")
     add(
@@ -238,7 +240,7 @@ def check_options(args: argparse.Namespace) -> None:
         if getattr(args, word) and args.detector in (None, "none"):
             raise InputError(f"--{word.replace('_', '-')}: needs --detector")
     if args.show_fps and args.no_pictures and not args.show:
-        raise InputError("--show-fps: needs --show, or omit --no-pictures")
+        raise InputError("--show-fps: add --show or omit --no-pictures")
     if args.show:
         check_windows()
 

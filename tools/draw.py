@@ -62,7 +62,8 @@ def parse_args() -> argparse.Namespace:
         help="folder of the images (default: data/coco/images/val2017)",
     )
     text = (
-        "COCO annotations with names of images and joints (default: from ids and number of joints)"
+        "COCO annotations, for names of images and joints; otherwise these follow from image "
+        "ids and the number of joints"
     )
     add("--annotations", "--gt-anno", default="", metavar="FILE", help=text)
     text = "output folder (default: output/draw)"

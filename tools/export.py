@@ -12,9 +12,9 @@ With --raw the file is the network alone, from normalised images to its outputs.
 these files (docs/export.md).
 
 --int8 quantizes a top-down network, for faster inference on CPUs. It compares the AP on the test
-set with that of float32. If int8 loses more than --max-ap-loss, it keeps in float32 the layers that
-cost most AP; if that is not enough, it writes nothing. A certificate next to the file (.json) says
-what was measured.
+set with that of float32. If int8 loses more than --max-ap-loss, it keeps the layers whose
+quantization costs most AP in float32; if that is not enough, it writes nothing. A certificate next
+to the file (.json) says what was measured.
 """
 
 import argparse
@@ -115,7 +115,7 @@ def parse_args() -> argparse.Namespace:
     add("--int8", action="store_true", help="quantize to int8 (onnx, openvino)")
     text = "maximum loss of AP, in percentage points (default: 0.5)"
     add("--max-ap-loss", type=float, default=0.5, metavar="X", help=text)
-    text = "images for --int8 (default: the training set, or drawn people if it is not installed)"
+    text = "calibration images for --int8 (default: the training set, or drawn people without it)"
     add("--calibration", type=Path, metavar="DIR", help=text)
     add("opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML")
     return parser.parse_intermixed_args()

@@ -145,13 +145,11 @@ def test_parser() -> argparse.ArgumentParser:
         metavar="P",
         help="float32 (default) or bfloat16 (PyTorch checkpoints and OpenVINO files only)",
     )
-    text = "accepted for mmpose's command lines (mAP or PCKh); changes nothing"
+    text = "mAP or PCKh; accepted for mmpose's command lines, has no effect"
     add("--eval", nargs="+", metavar="METRIC", help=text)
     text = "gather the results of several processes over the network (default)"
     add("--gpu_collect", "--gpu-collect", action="store_true", help=text)
-    text = (
-        "gather the results through files in DIR, which all machines share; not with --gpu_collect"
-    )
+    text = "gather them through files in DIR, shared by all machines; ignored with --gpu_collect"
     add("--tmpdir", metavar="DIR", help=text)
     return parser
 

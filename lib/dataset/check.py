@@ -132,10 +132,10 @@ def check_people(table: Table, skeleton: Skeleton, has_boxes: bool = True) -> li
 
 
 def swapped_pairs(table: Table, skeleton: Skeleton) -> list[tuple[int, int]]:
-    """Find flip pairs whose left and right joint look swapped.
+    """Find flip pairs whose left and right joints look swapped.
 
     Seen from the front, all left joints lie on one side; seen from behind, on the other. The pairs
-    of one person therefore agree. Arms and legs may cross, so the agreement of every two pairs is
+    of one person therefore agree. Arms and legs may cross, so the agreement of any two pairs is
     first measured over the whole table. A pair is reported if it disagrees with at least two of the
     pairs that it usually agrees with, and agrees with none of them.
 
@@ -150,12 +150,13 @@ def swapped_pairs(table: Table, skeleton: Skeleton) -> list[tuple[int, int]]:
     has_both = (table.visible[:, left] > 0) & (table.visible[:, right] > 0)
     side = np.where(has_both & (np.abs(distance) > MIN_DISTANCE), np.sign(distance), 0)
     has_side = (side != 0).astype(np.float64)
-    # For every two pairs, the number of people in whom both have a side, and in whom they agree.
+    # For any two pairs, the number of people in whom both have a side, and in whom they agree.
     num_comparable = has_side.T @ has_side
     num_agreeing = (side.T @ side + num_comparable) / 2
     usually_agree = (num_comparable < MIN_PEOPLE) | (num_agreeing >= MIN_AGREEMENT * num_comparable)
     np.fill_diagonal(usually_agree, False)
-    # For each pair of a person, the number of these pairs, and how many more agree than disagree.
+    # For each of a person's pairs: the number of pairs it is compared with, and how many more of
+    # these agree with it than disagree.
     compared = has_side * (has_side @ usually_agree)
     balance = side * (side @ usually_agree)
     return [(int(r), int(p)) for r, p in np.argwhere((compared >= 2) & (balance == -compared))]

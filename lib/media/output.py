@@ -20,7 +20,7 @@ KEPT_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))  # other formats b
 
 
 class PeopleDrawer:
-    """Function that draws people into frames.
+    """Callable that draws people on frames.
 
     Args:
         threshold: joints with a lower score are not drawn.
@@ -195,8 +195,8 @@ class ResultsWriter:
 class TableWriter:
     """Writer of people to a CSV table with the columns of HRNet's demo/inference.py.
 
-    A row is one person: ``frame``, then x and y of each joint as integers. That code omits the
-    frame number and writes all people of a frame in one row. The columns ``file_name`` and
+    A row is one person: ``frame``, then x and y of each joint as integers. Its code omits
+    the frame number and writes all people of a frame in one row. The columns ``file_name`` and
     ``track_id`` at the end are additions.
     """
 

@@ -24,7 +24,7 @@ from lib.models.pose_resnet import PoseResNet
 from lib.models.transpose import EncoderLayer, EncoderMixin
 
 ROOT = "Global"  # PyTorch's name for the whole network
-DECONVOLUTION_NOTE = "Deconvolutions of stride 2 count four times."
+DECONVOLUTION_NOTE = "Deconvolutions of stride 2 count as four times their cost."
 
 
 @dataclass(frozen=True)

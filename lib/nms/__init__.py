@@ -1,7 +1,7 @@
 """Non-maximum suppression of boxes (NumPy, Cython and CUDA) and poses (NumPy and Cython).
 
 ``make`` builds the Cython and CUDA versions, which are optional and give the same results. The CUDA
-version replaces the original's ``gpu_nms`` in users' scripts. No tool uses it: torchvision's
+version is for scripts that called the original's ``gpu_nms``. No tool uses it: torchvision's
 detectors have their own NMS, and boxes from ONNX Runtime are few and already on the CPU.
 
 All versions follow these rules:

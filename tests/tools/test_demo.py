@@ -297,7 +297,7 @@ def test_a_word_in_capitals_may_be_a_file(demo, images):
         (("--batch", "0"), "--batch: must be 1 or more"),
         (("--device", "abc"), "--device: abc is not available"),
         (("--inference-fps", "0"), "--inference-fps: must be 0.01 or more"),
-        (("--show-fps", "--no-pictures"), "--show-fps: needs --show"),
+        (("--show-fps", "--no-pictures"), "--show-fps: add --show"),
     ],
 )
 def test_wrong_options_are_one_line(demo, images, options, message):

@@ -44,7 +44,7 @@ def joints_mse(
 def joints_ohkm_mse(
     heatmaps: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None, topk: int
 ) -> torch.Tensor:
-    """Return ``joints_mse`` over the ``topk`` joints with the highest loss of each person."""
+    """Return ``joints_mse`` over each person's ``topk`` joints with the highest loss."""
     per_joint = 0.5 * _squared_error(heatmaps, target, weight).mean(dim=(2, 3))
     return per_joint.topk(topk, dim=1).values.mean()
 
