@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Test with N processes, one per GPU (or on the CPU): tools/dist_test.sh CFG WEIGHTS N [OPTIONS]
 set -euo pipefail
-if [ $# -lt 3 ]; then
+if [ $# -lt 3 ] || ! [[ $3 =~ ^[0-9]+$ ]]; then
     echo "usage: $0 CFG WEIGHTS N [OPTIONS]" >&2
     exit 2
 fi

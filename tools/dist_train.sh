@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train with N processes, one per GPU (or on the CPU): tools/dist_train.sh CFG N [OPTIONS]
 set -euo pipefail
-if [ $# -lt 2 ]; then
+if [ $# -lt 2 ] || ! [[ $2 =~ ^[0-9]+$ ]]; then
     echo "usage: $0 CFG N [OPTIONS]" >&2
     exit 2
 fi

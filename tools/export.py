@@ -63,14 +63,14 @@ WEIGHTS = "weights"
 TOLERANCE = 0.05  # crop pixels, of joints that are stable
 SCORE_TOLERANCE = 1e-3  # of the largest score, heatmap value or tag
 BATCHES = (1, 3)
+MAX_AP_LOSS = 0.5  # percentage points
 
 
 def main() -> None:
     args = parse_args()
     cfg = load_config(args.cfg, args.opts)
+    check_int8_options(args, cfg)
     target = target_file(args)
-    if args.int8:
-        check_int8_options(args, cfg)
     if is_bottom_up(cfg) and args.to != WEIGHTS:
         check_scene_options(args, cfg)
     test_set = TestSet(cfg) if args.int8 else None
@@ -114,7 +114,7 @@ def parse_args() -> argparse.Namespace:
     add("--single", action="store_true", help="fix the batch size to 1 (faster for Dite-HRNet)")
     add("--int8", action="store_true", help="quantize to int8 (onnx, openvino)")
     text = "maximum loss of AP, in percentage points (default: 0.5)"
-    add("--max-ap-loss", type=float, default=0.5, metavar="X", help=text)
+    add("--max-ap-loss", type=float, metavar="X", help=text)
     text = "calibration images for --int8 (default: the training set, or drawn people without it)"
     add("--calibration", type=Path, metavar="DIR", help=text)
     add("opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML")
@@ -152,15 +152,23 @@ def check_scene_options(args: argparse.Namespace, cfg: CfgNode) -> None:
 
 
 def check_int8_options(args: argparse.Namespace, cfg: CfgNode) -> None:
-    """Raise an InputError for options that do not fit --int8."""
+    """Raise an InputError for options that do not fit --int8, or need it."""
+    if not args.int8:
+        if args.calibration is not None or args.max_ap_loss is not None:
+            raise InputError("--calibration, --max-ap-loss: only with --int8")
+        return
     if args.to in (TORCHSCRIPT, WEIGHTS):
         raise InputError(f"--int8: needs --to onnx or openvino, not {args.to}")
     if args.raw:
         raise InputError("--int8: cannot be combined with --raw")
     if is_bottom_up(cfg):
         raise InputError("--int8: only for top-down networks; bottom-up ones run in float32")
+    if args.max_ap_loss is None:
+        args.max_ap_loss = MAX_AP_LOSS
     if not args.max_ap_loss >= 0:  # NaN fails as well
         raise InputError(f"--max-ap-loss: must be 0 or more, not {args.max_ap_loss}")
+    if args.calibration is not None and not args.calibration.is_dir():
+        raise InputError(f"--calibration: {args.calibration}: there is no such folder")
     import_nncf()
 
 

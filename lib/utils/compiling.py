@@ -1,5 +1,6 @@
 """Compilation of networks with torch.compile."""
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lib.utils.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 # A graph for each of many sizes would take too much memory.
 CUDA_GRAPHS = {"triton.cudagraphs": True, "triton.cudagraph_skip_dynamic_graphs": True}
@@ -78,3 +81,4 @@ def check_compiler(devices: Sequence[torch.device], key: str) -> None:
             f"{key}: torch.compile does not work here ({reason}); install a C++ compiler and the "
             "headers of Python, or set it to False"
         ) from None
+    logger.info("=> %s: the network is compiled in its first steps, which can take minutes", key)

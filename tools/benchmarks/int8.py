@@ -114,7 +114,7 @@ def quantize_and_check(
         "metric": test_set.metric,
         "float32": round(expected, 2),
         "int8": round(score, 2),
-        "loss": round(expected - score, 2),
+        "loss": round(round(expected, 2) - round(score, 2), 2),
         "max_loss": max_loss,
         "layers": {"int8": quantized.layers, "float32": layers - quantized.layers},
         "pixels_apart": {"source": crop_source, **pixels_apart(backend, crops, keypoints)},
@@ -152,7 +152,8 @@ def quantize_within(
         score = restoration.score(open_draft(quantized.files))
         loss = expected - score
         kept = f"int8 in {quantized.layers} of {layers} layers"
-        print(f"{kept}: {metric} {score:.2f}, {loss:.2f} less", flush=True)
+        change = f"{abs(loss):.2f} {'less' if loss >= 0 else 'more'}"
+        print(f"{kept}: {metric} {score:.2f}, {change} than float32", flush=True)
         if loss <= restoration.max_loss:
             return quantized, layers, score
         if attempt is None:
@@ -205,6 +206,7 @@ def certificate_summary(certificate: dict[str, Any]) -> str:
     apart, times = certificate["pixels_apart"], certificate["milliseconds"]
     return (
         f"{certificate['metric']} {certificate['int8']:.2f} (float32: {certificate['float32']:.2f})"
-        f", median distance {apart['median']:.2f} pixels, {times['int8']:.1f} ms per crop "
+        f", distance {apart['median']:.2f} pixels (median), {apart['percentile_99']:.2f} (99th "
+        f"percentile), {times['int8']:.1f} ms per crop "
         f"({times['ratio']:.2f}x of float32 in ONNX Runtime)"
     )
