@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from benchmarks.measure import Row, fastest, wall_clock
+from benchmarks.measure import Row, add_common_options, fastest, wall_clock
 from lib.config import load_config
 from lib.core.exported import import_optional, onnx_session, openvino_settings
 from lib.deploy.export import onnx_graph
@@ -31,19 +31,9 @@ Made = TypeVar("Made")
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Add the options shared by ``forward`` and ``predict``."""
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
+    add_common_options(parser, 15, "number of runs; the fastest counts")
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="checkpoint (default: random weights)"
-    )
-    parser.add_argument(
-        "--repeats",
-        type=int,
-        default=15,
-        metavar="N",
-        help="number of runs; the fastest counts (default: 15)",
-    )
-    parser.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML"
     )
 
 

@@ -1,5 +1,6 @@
 """Timing, and tables of results."""
 
+import argparse
 import re
 import sys
 import time
@@ -111,3 +112,12 @@ def table(rows: Sequence[Row]) -> str:
 def digits(value: float) -> str:
     """Format with three decimals below 100 and one above."""
     return f"{value:.3f}" if value < 100 else f"{value:.1f}"
+
+
+def add_common_options(parser: argparse.ArgumentParser, repeats: int, text: str) -> None:
+    """Add --cfg, --repeats with its default and help, and settings."""
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
+    text = f"{text} (default: {repeats})"
+    parser.add_argument("--repeats", type=int, default=repeats, metavar="N", help=text)
+    text = "settings that override the YAML"
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help=text)

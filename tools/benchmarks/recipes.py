@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from yacs.config import CfgNode
 
-from benchmarks.measure import Row, fastest, status, wall_clock
+from benchmarks.measure import Row, add_common_options, fastest, status, wall_clock
 from lib.config import is_bottom_up, load_config
 from lib.core.train import EpochStats
 from lib.figures.write import write_figures
@@ -29,23 +29,13 @@ class Measured(NamedTuple):
 
 
 def add_options(parser: argparse.ArgumentParser, default_count: int, items: str) -> None:
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
+    add_common_options(parser, 4, "number of turns, 2 or more; the fastest counts")
     parser.add_argument(
         "--count",
         type=int,
         default=default_count,
         metavar="N",
         help=f"number of {items} (default: {default_count})",
-    )
-    parser.add_argument(
-        "--repeats",
-        type=int,
-        default=4,
-        metavar="N",
-        help="number of turns, 2 or more; the fastest counts (default: 4)",
-    )
-    parser.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML"
     )
 
 
