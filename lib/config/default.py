@@ -1,7 +1,8 @@
 """The configuration schema: every key, its meaning and its default.
 
-Keys that exist in the original HRNet code keep its names, defaults and meanings. Sizes are (width,
-height) in pixels.
+Keys that exist in the original HRNet code have the same names, defaults and meanings here. Sizes
+are (width, height) in pixels. A comment that starts with ``simcc:`` or ``tags:`` is about a key
+that is used only with a MODEL.TARGET_TYPE of this kind; ``tags`` is for bottom-up networks.
 """
 
 from yacs.config import CfgNode as CN
@@ -28,13 +29,13 @@ _C.MODEL = CN()
 _C.MODEL.NAME = "pose_hrnet"  # a key of lib.models.MODELS
 _C.MODEL.INIT_WEIGHTS = True  # initialise with MODEL.INIT; False keeps PyTorch's defaults
 _C.MODEL.INIT = "normal"  # normal (std 0.001, as in the papers) or kaiming (faster from scratch)
-_C.MODEL.PRETRAINED = ""  # checkpoint to start from, loaded where it fits; '' trains from scratch
+_C.MODEL.PRETRAINED = ""  # initial weights, loaded where they fit; '' trains from scratch
 _C.MODEL.NUM_JOINTS = 0  # keypoints per person; 0 uses the data set's number
 _C.MODEL.HEAD = "heatmap"  # a key of lib.models.heads.HEADS: heatmap, sr, srpose, simcc, higher
 _C.MODEL.TARGET_TYPE = "gaussian"  # a key of lib.core.codecs.CODECS
 _C.MODEL.SIMDR_SPLIT_RATIO = 2.0  # simcc: bins per input pixel
 _C.MODEL.IMAGE_SIZE = [256, 256]  # network input
-_C.MODEL.HEATMAP_SIZE = [64, 64]  # network output; of two outputs, the coarser one
+_C.MODEL.HEATMAP_SIZE = [64, 64]  # network output; the coarser one if there are two
 _C.MODEL.SIGMA = 2.0  # std of the target Gaussian, in heatmap pixels; in bins for simcc
 _C.MODEL.SIMDR_SIGMA = []  # simcc with Gaussian targets: std along x and y, in bins; [] uses SIGMA
 _C.MODEL.EXTRA = CN()  # settings of the chosen network; see lib/config/networks.py
@@ -47,7 +48,7 @@ _C.LOSS.LABEL_SMOOTHING = 0.1  # simcc with one-hot targets: label smoothing
 _C.LOSS.MEAN_OVER_BINS = False  # simcc: average the loss over bins (leeyegy/SimCC norm_*.yaml)
 _C.LOSS.BETA = 10.0  # rtm_simcc: factor on outputs and targets before the softmax
 _C.LOSS.USE_DIFFERENT_JOINTS_WEIGHT = False  # weight each joint as the data set defines
-# tags: loss weights of each output, with HigherHRNet's names.
+# tags: loss weights of each output. The names are HigherHRNet's.
 _C.LOSS.HEATMAPS_LOSS_FACTOR = [1.0, 1.0]
 _C.LOSS.PUSH_LOSS_FACTOR = [0.001, 0.001]  # keeps the tags of different people apart
 _C.LOSS.PULL_LOSS_FACTOR = [0.001, 0.001]  # keeps the tags of one person together
@@ -67,13 +68,13 @@ _C.DATASET.ROT_FACTOR = 30.0  # std of random rotation, degrees; 60 % of samples
 _C.DATASET.PROB_HALF_BODY = 0.0  # half-body augmentation: probability
 _C.DATASET.NUM_JOINTS_HALF_BODY = 8  # half-body augmentation: only people with more visible joints
 _C.DATASET.PROB_SHIFT = 0.0  # probability of shifting a training box, by up to a fifth of its size
-# tags: random transform of whole images, with HigherHRNet's names.
+# tags: random transform of whole images. The names are HigherHRNet's.
 _C.DATASET.MAX_ROTATION = 30.0  # degrees
 _C.DATASET.MIN_SCALE = 0.75  # minimum side of the square that is cut out, relative to the image's
 _C.DATASET.MAX_SCALE = 1.5  # maximum side of the square
-_C.DATASET.SCALE_TYPE = "short"  # the side of the image that both refer to, short or long
+_C.DATASET.SCALE_TYPE = "short"  # the side of the image that both are relative to: short or long
 _C.DATASET.MAX_TRANSLATE = 40.0  # maximum shift in pixels, for a square of 200 pixels
-_C.DATASET.MAX_NUM_PEOPLE = 30  # tags: people per image whose tags are trained or grouped
+_C.DATASET.MAX_NUM_PEOPLE = 30  # tags: maximum number of people per image, in training and grouping
 # Photometric augmentation of training samples, by probability (lib/dataset/photometric.py).
 _C.DATASET.PROB_COLOR = 0.0  # random exposure, contrast, gamma, white balance, saturation and hue
 _C.DATASET.PROB_GRAY = 0.0  # grayscale
@@ -111,20 +112,20 @@ _C.TRAIN.END_EPOCH = 140
 _C.TRAIN.EVAL_INTERVAL = 1  # validate every N epochs and after the last one; 0: never
 _C.TRAIN.RESUME = False  # resume from checkpoint.pth in the output folder; it must exist
 _C.TRAIN.CHECKPOINT = ""  # resume from this file, unless AUTO_RESUME finds checkpoint.pth
-_C.TRAIN.CHECKPOINT_EVERY = 10.0  # minutes between checkpoints within an epoch; 0: none within it
-_C.TRAIN.KEEP = 1  # checkpoints of the last N epochs to keep, as checkpoint_<epoch>.pth if above 1
+_C.TRAIN.CHECKPOINT_EVERY = 10.0  # minutes between checkpoints within an epoch; 0: none
+_C.TRAIN.KEEP = 1  # checkpoints of the last N epochs to keep; if N > 1, as checkpoint_<epoch>.pth
 _C.TRAIN.EMA = 0.0  # decay of a moving average of the weights, which is validated and saved; 0: off
 _C.TRAIN.BATCH_SIZE_PER_GPU = 32
 _C.TRAIN.ACCUMULATE = 1  # batches whose gradients are averaged for one update
 _C.TRAIN.SYNC_BN = False  # with several processes on GPUs: batch norms over the batches of all
 _C.TRAIN.SHUFFLE = True
 _C.TRAIN.LOG_GRAPH = False  # write the network's graph to TensorBoard; needs tensorboard installed
-_C.TRAIN.AMP = False  # autocast: bfloat16 where the hardware has it, else float16 on a GPU
+_C.TRAIN.AMP = False  # train in bfloat16 if the hardware supports it, else in float16 on a GPU
 _C.TRAIN.COMPILE = False  # torch.compile the network, which takes minutes; needs a C++ compiler
 
 _C.TEST = CN()
 _C.TEST.BATCH_SIZE_PER_GPU = 32
-_C.TEST.MAX_BROKEN = 0.0  # share of broken images that a test leaves out (docs/reliability.md)
+_C.TEST.MAX_BROKEN = 0.0  # maximum share of broken images, which are left out of the test
 _C.TEST.COMPILE = False  # torch.compile the network; with CUDA graphs on a GPU
 _C.TEST.FLIP_TEST = False  # average with the prediction for the mirrored crop
 _C.TEST.POST_PROCESS = False  # refine heatmap maxima to sub-pixel positions
@@ -136,7 +137,8 @@ _C.TEST.IMAGE_THRE = 0.1  # drop boxes with a lower detection score
 _C.TEST.SOFT_NMS = False  # keep the 20 poses per image that soft NMS ranks highest
 _C.TEST.OKS_THRE = 0.5  # NMS: poses with a higher OKS are duplicates
 _C.TEST.IN_VIS_THRE = 0.0  # exclude joints with a lower score from the score of a person
-# tags: grouping of joints into people, with HigherHRNet's names (REFINE_PEOPLE: its REFINE).
+# tags: grouping of joints into people. The names are HigherHRNet's, except for REFINE_PEOPLE, which
+# is its REFINE.
 _C.TEST.SCALE_FACTOR = [1.0]  # scales of the image at which heatmaps are computed, then averaged
 _C.TEST.PROJECT2IMAGE = True  # enlarge heatmaps and tags to the input size before grouping
 _C.TEST.NMS_KERNEL = 5  # side of the window in which a peak is the maximum
@@ -144,7 +146,7 @@ _C.TEST.NMS_PADDING = 2  # half of NMS_KERNEL
 _C.TEST.DETECTION_THRESHOLD = 0.1  # joints with a lower score are dropped
 _C.TEST.TAG_THRESHOLD = 1.0  # maximum distance between the tags of a joint and its person
 _C.TEST.USE_DETECTION_VAL = True  # match by rounded tag distance, then by score
-_C.TEST.IGNORE_TOO_MUCH = False  # with MAX_NUM_PEOPLE people, start no new ones
+_C.TEST.IGNORE_TOO_MUCH = False  # start no new person if there are MAX_NUM_PEOPLE already
 _C.TEST.ADJUST = True  # move keypoints to sub-pixel positions
 _C.TEST.REFINE_PEOPLE = True  # fill in the joints that were not found
 _C.TEST.COCO_BBOX_FILE = ""  # detections: a JSON list of image_id, category_id, bbox, score
@@ -172,7 +174,7 @@ IGNORED = frozenset(
 )
 
 
-# Keys of one task only: they must keep their defaults in the other.
+# Keys that apply to only one task. In the other task, they must keep their defaults.
 TOP_DOWN_ONLY = (
     *("LOSS.USE_OHKM", "LOSS.USE_DIFFERENT_JOINTS_WEIGHT", "DATASET.SELECT_DATA"),
     *("DATASET.SCALE_FACTOR", "DATASET.ROT_FACTOR", "DATASET.PROB_HALF_BODY"),
