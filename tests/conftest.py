@@ -1,11 +1,11 @@
-"""Shared by all tests: limits of threads, and cheap batch norms on the meta device."""
+"""Set-up for all tests: the number of threads, and faster networks on the meta device."""
 
 import os
 
 import pytest
 
-# Must be set before PyTorch is imported, also for the commands that tests start: more threads than
-# cores only wait for one another. A given OMP_NUM_THREADS stays.
+# With more threads than cores, threads wait for each other. The limit must be set before PyTorch is
+# imported, and also holds for the commands that tests start. A given OMP_NUM_THREADS is kept.
 workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if workers > 1:
     has_affinity = hasattr(os, "sched_getaffinity")  # macOS has none
@@ -22,8 +22,9 @@ def trusted(monkeypatch):
 
 @pytest.fixture
 def quick_shapes(monkeypatch):
-    """Networks for the meta device: weights stay as PyTorch makes them, and batch norms only check
-    their channels. Both are written in Python there, and would take longer than everything else.
+    """Make networks on the meta device faster: skip initialization and most of batch norms.
+
+    Both run in Python there, and would take longer than everything else.
     """
     from lib.models.layers.blocks import init_method  # not before the threads are set
 

@@ -1,4 +1,4 @@
-"""The small golden files of single operations and evaluations (``tests/golden/{ops,eval}``)."""
+"""Reference results of single operations and evaluations (``tests/golden/{ops,eval}``)."""
 
 import gzip
 import json
@@ -11,12 +11,12 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def golden(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """``meta`` and the arrays of ``tests/golden/<name>.npz``."""
+    """Return ``meta`` and the arrays of ``tests/golden/<name>.npz``."""
     with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
     return json.loads(str(arrays.pop("meta"))), arrays
 
 
 def golden_annotations(name: str) -> bytes:
-    """The JSON in ``tests/golden/eval/<name>_annotations.json.gz``."""
+    """Return the JSON in ``tests/golden/eval/<name>_annotations.json.gz``."""
     return gzip.decompress((GOLDEN / "eval" / f"{name}_annotations.json.gz").read_bytes())

@@ -1,6 +1,6 @@
-"""What the published networks compute (``tests/golden/models``), and the weights they had then.
+"""Reference outputs of the published networks (``tests/golden/models``), and their weights.
 
-No weights are stored: each state-dict entry is drawn from a generator that its own name seeds.
+No weights are stored: each state-dict entry is drawn from a generator seeded with its name.
 """
 
 import json
@@ -18,7 +18,10 @@ GOLDEN = Path(__file__).parent / "golden"
 
 @dataclass(frozen=True)
 class GoldenModel:
-    """A published network: state dict, input, and the outputs, cut by ``meta['stride']``."""
+    """State dict, input and outputs of a published network.
+
+    Only every ``meta["stride"]``-th pixel of the outputs is stored.
+    """
 
     meta: dict[str, Any]
     state: dict[str, Tensor]
@@ -27,7 +30,7 @@ class GoldenModel:
     stds: list[float]
 
     def errors(self, outputs: list[Tensor]) -> list[float]:
-        """Each output's largest difference from the golden one, in units of that one's std."""
+        """Return the largest difference of each output from its reference, in its std."""
         assert len(outputs) == len(self.outputs)
         return [
             float((self._cut(ours) - golden).abs().max()) / std
@@ -40,7 +43,7 @@ class GoldenModel:
 
 
 def golden_model(name: str) -> GoldenModel:
-    """The file ``tests/golden/models/<name>.npz``."""
+    """Read ``tests/golden/models/<name>.npz``."""
     with np.load(GOLDEN / "models" / f"{name}.npz", allow_pickle=False) as file:
         meta = json.loads(str(file["meta"]))
         shapes = json.loads(str(file["shapes"]))
@@ -58,7 +61,7 @@ def golden_model(name: str) -> GoldenModel:
 
 
 def known_weight(key: str, shape: list[int]) -> Tensor:
-    """The value that the golden files gave to the state-dict entry ``key``."""
+    """Return the value of the state-dict entry ``key`` with which the outputs were computed."""
     if key.endswith("num_batches_tracked"):
         return torch.zeros(shape, dtype=torch.int64)
     draw = _legacy_generator(zlib.crc32(key.encode()))
@@ -73,11 +76,11 @@ def known_weight(key: str, shape: list[int]) -> Tensor:
 
 
 def known_image(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
-    """The golden files' network input (batch, 3, height, width), standard normal."""
+    """Return the input of the reference outputs (batch, 3, height, width), standard normal."""
     value = _legacy_generator(seed).standard_normal((batch, 3, height, width))
     return torch.from_numpy(value.astype(np.float32))
 
 
 def _legacy_generator(seed: int) -> np.random.RandomState:
-    # The golden files were drawn from NumPy's old generator, whose stream is frozen for good.
+    # NumPy guarantees that its old generator always gives the same numbers.
     return np.random.RandomState(seed)

@@ -1,16 +1,15 @@
-"""Kill training runs at random moments, resume them, and compare with a run that was never stopped.
+"""Kill training runs at random moments, resume them, and compare with an uninterrupted run.
 
   python tests/kill.py              twenty kills, spread over all variants
   python tests/kill.py --kills 200
 
-Each run is tools/train.py in a process of its own, which gets SIGKILL after a random number of log
-lines or while it writes a checkpoint, sometimes twice in a row. Weights, results and statistics
-must equal those of the uninterrupted run bit for bit. Prints a line for each variant, and exits
-with code 1 if anything differs.
+Each run is a process of tools/train.py that gets SIGKILL after a random number of log lines or
+while it writes a checkpoint, sometimes twice in a row. Weights, results and statistics must equal
+those of the uninterrupted run bit for bit. Prints a line for each variant, and exits with code 1 if
+anything differs.
 """
 
 import argparse
-import csv
 import os
 import random
 import subprocess
@@ -25,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests import tiny  # noqa: E402
+from tests.tools.runs import history  # noqa: E402
 
 TRAIN = {"END_EPOCH": 3, "BATCH_SIZE_PER_GPU": 1, "CHECKPOINT_EVERY": 1e-4}
 TRANSPOSE = {"NAME": "transpose_h", "IMAGE_SIZE": [64, 64]}
@@ -70,12 +70,7 @@ def compare(folder: Path, variant: str, kills: int, rng: random.Random) -> tuple
     Returns:
         The number of kills, and the differences found.
     """
-    data = folder / "data"
-    for split, images, seed in (("train2017", 3, 0), ("val2017", 2, 1)):
-        content = tiny.write_coco(data, split, images=images, seed=seed)
-        for person in content["annotations"]:
-            person["area"] = 300_000  # so that even an untrained network has an AP above 0
-        tiny.save_coco(data, content, split)
+    data = tiny.write_coco_sets(folder / "data")
     lines = run(write(folder, data, variant, "whole"))
     done, problems, rounds = 0, [], 0
     while done < kills:
@@ -154,12 +149,10 @@ def differences(folder: Path, name: str) -> list[str]:
     (whole,) = (folder / "output").glob("*/*/whole")
     killed = whole.with_name(name)
     found = [file for file in FILES if (whole / file).read_bytes() != (killed / file).read_bytes()]
-    rows = []
-    for run_folder in (whole, killed):
-        with (run_folder / "history.csv").open(newline="") as file:
-            rows.append([[row.get(c) for c in COLUMNS] for row in csv.DictReader(file)])
-    if rows[0] != rows[1]:
-        found.append("history.csv")
+    first, second = (
+        [[row.get(column) for column in COLUMNS] for row in history(run)] for run in (whole, killed)
+    )
+    found += ["history.csv"] * (first != second)
     return [f"{file} of {name} differs" for file in found]
 
 

@@ -1,19 +1,17 @@
-"""Train and test with several processes and the real launchers, break them, and check the results.
+"""Train with several processes and real launchers, interrupt them, and check the results.
 
   python tests/many.py                    all checks
   python tests/many.py restarts slurm     some of them
 
-All processes run on this machine, on the CPU with gloo, also those of two "machines". Prints a line
-for each check, and exits with code 1 if one fails.
+All processes run on this machine, on the CPU with gloo; "two machines" are two calls of torchrun.
+Prints a line for each check, and exits with code 1 if one fails.
 """
 
 import argparse
-import csv
 import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,10 +24,12 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests import tiny  # noqa: E402
+from tests import kill, tiny  # noqa: E402
+from tests.ranks import free_port  # noqa: E402
+from tests.tools.runs import history  # noqa: E402
 
 TIMEOUT = 600
-TRAIN, TEST = str(ROOT / "tools" / "train.py"), str(ROOT / "tools" / "test.py")
+TRAIN = str(ROOT / "tools" / "train.py")
 RANKS = str(ROOT / "tests" / "ranks.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 ONE_MACHINE = [*TORCHRUN, "--standalone", "--local-addr=localhost"]
@@ -93,16 +93,12 @@ class Run:
 
 
 class Site:
-    """A folder with a data set, experiments and the results of runs."""
+    """A folder with a data set, experiments and results."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._count = 0
-        for split, images, seed in (("train2017", 6, 0), ("val2017", 2, 1)):
-            content = tiny.write_coco(folder / "data", split, images=images, seed=seed)
-            for person in content["annotations"]:
-                person["area"] = 300_000  # so that even an untrained network has an AP above 0
-            tiny.save_coco(folder / "data", content, split)
+        tiny.write_coco_sets(folder / "data", training_images=6)
 
     def experiment(self, name: str, epochs: int = 3, **train: object) -> str:
         """Write an experiment of 12 samples and return its file."""
@@ -121,20 +117,7 @@ class Site:
         return torch.load(self.results(name) / "final_state.pth", weights_only=True)
 
     def losses(self, name: str) -> list[float]:
-        with (self.results(name) / "history.csv").open(newline="") as file:
-            return [float(row["train_loss"]) for row in csv.DictReader(file)]
-
-    def check_same_bits(self, first: str, second: str) -> None:
-        for file in ("final_state.pth", "model_best.pth"):
-            paths = [self.results(name) / file for name in (first, second)]
-            assert paths[0].read_bytes() == paths[1].read_bytes(), f"{file} differs"
-        assert self.losses(first) == self.losses(second), "losses differ"
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
+        return [float(row["train_loss"]) for row in history(self.results(name))]
 
 
 def machines(site: Site, *script: str, dynamic: bool = False, options: tuple = ()) -> list[Run]:
@@ -167,7 +150,7 @@ def seconds_until_gone(pids: list[int]) -> float:
 
 
 def check_launchers(site: Site) -> str:
-    """Losses and weights of each launcher equal those of one process with the same global batch."""
+    """Losses and weights with each launcher equal those of one process (same total batch size)."""
     one = site.experiment("one", ACCUMULATE=2)
     site.start(sys.executable, TRAIN, "--cfg", one).end()
     slurm = {"SLURM_NTASKS": "2", "MASTER_PORT": str(free_port())}
@@ -201,35 +184,15 @@ def check_launchers(site: Site) -> str:
         worst = max(worst, *(abs(a - b) / a for a, b in pairs))
         others = site.weights(f"run{number}")
         for key, value in site.weights("one").items():
-            if (
-                "running_" not in key and "num_batches" not in key
-            ):  # other batches, one after another
+            # The statistics of batch norms are those of other batches.
+            if "running_" not in key and "num_batches" not in key:
                 torch.testing.assert_close(value, others[key], rtol=1e-3, atol=1e-5)
     assert worst < 1e-5, worst
     return f"{', '.join(starts)}: losses differ by at most {worst:.0e}"
 
 
-def check_scores(site: Site) -> str:
-    """The table of 1, 2 and 3 processes is the same, through a folder or the network."""
-    path = site.experiment("scores", 1)
-    site.start(sys.executable, TRAIN, "--cfg", path).end()
-    weights = str(site.results("scores") / "model_best.pth")
-    tables = []
-    for count, options in (
-        (1, []),
-        (2, []),
-        (3, []),
-        (3, ["--tmpdir", str(site.folder / "parts")]),
-    ):
-        words = [*ONE_MACHINE, f"--nproc_per_node={count}", TEST, path, weights, *options]
-        output = site.start(*words).end()
-        tables.append([line for line in output.splitlines() if line.startswith("|")])
-    assert all(table == tables[0] and len(table) == 3 for table in tables), tables
-    return f"AP {tables[0][2].split('|')[2].strip()} with 1, 2 and 3 processes, and with --tmpdir"
-
-
 def check_killed(site: Site) -> str:
-    """A killed process ends the others, on one machine and on two."""
+    """If a process is killed, the others end, on one machine and on two."""
     seconds = []
     for number in range(4):
         path = site.experiment(f"killed{number}", 1000)
@@ -249,7 +212,7 @@ def check_killed(site: Site) -> str:
 
 
 def check_restarts(site: Site) -> str:
-    """With --max-restarts a run goes on after a process was killed, also on two machines."""
+    """With --max-restarts a run continues after a process was killed, also on two machines."""
     script = (RANKS, "0 kill 1 1", "train", "--cfg")
     one = [*ONE_MACHINE, "--nproc_per_node=2", "--max-restarts=1", *script]
     starts = {
@@ -267,7 +230,7 @@ def check_restarts(site: Site) -> str:
 
 
 def check_signals(site: Site) -> str:
-    """Signals to torchrun or one of its processes stop all, with everything saved."""
+    """A signal to torchrun or one of its processes stops all of them after saving."""
     script = str(ROOT / "tools" / "dist_train.sh")
     cases = {
         "SIGTERM to torchrun": (signal.SIGTERM, False, 1),
@@ -295,7 +258,7 @@ def check_signals(site: Site) -> str:
 
 
 def check_slurm(site: Site) -> str:
-    """tools/slurm_requeue.sh queues itself again after SIGUSR1, and ends with the same bits."""
+    """tools/slurm_requeue.sh requeues itself after SIGUSR1, with identical final results."""
     for name, content in (("srun", SRUN), ("scontrol", '#!/bin/sh\necho scontrol "$@"\n')):
         (site.folder / name).write_text(content)
         (site.folder / name).chmod(0o755)
@@ -314,12 +277,12 @@ def check_slurm(site: Site) -> str:
             break
         stops += 1
     assert stops == 2, output
-    site.check_same_bits("whole", "parted")
+    assert not (found := kill.differences(site.folder, "parted")), found
     return f"stopped and queued again {stops} times; equal bit for bit"
 
 
 def check_bits(site: Site, kills: int = 3) -> str:
-    """Two processes that are all killed at random moments end with the same bits."""
+    """Two processes that are both killed at random moments end with identical results."""
     rng = random.Random(0)
     options = {"CHECKPOINT_EVERY": 1e-6, "EMA": 0.9}
     words = [*ONE_MACHINE, "--nproc_per_node=2", TRAIN, "--cfg"]
@@ -334,14 +297,14 @@ def check_bits(site: Site, kills: int = 3) -> str:
             os.kill(pid, signal.SIGKILL)
         run.end(-signal.SIGKILL)
     site.start(*words, path, *settings).end()
-    site.check_same_bits("whole", "killed")
+    assert not (found := kill.differences(site.folder, "killed")), found
     return f"{kills} kills of both processes: equal bit for bit"
 
 
 CHECKS = {
     function.__name__.removeprefix("check_"): function
     for function in (
-        *(check_launchers, check_scores, check_killed, check_restarts, check_signals),
+        *(check_launchers, check_killed, check_restarts, check_signals),
         *(check_slurm, check_bits),
     )
 }

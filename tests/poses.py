@@ -7,7 +7,7 @@ from lib.keypoints.poses import Poses
 
 
 def poses_of(table: Table, keypoints: np.ndarray) -> Poses:
-    """Everybody in ``table``, in its order, with keypoints (N, K, 3) x, y and score."""
+    """Return the poses of all people in ``table``; keypoints (N, K, 3) are x, y and score."""
     return Poses(
         image=table.image.astype(np.int64),
         keypoints=keypoints[..., :2],
@@ -20,7 +20,7 @@ def poses_of(table: Table, keypoints: np.ndarray) -> Poses:
 
 
 def people(boxes: np.ndarray, keypoints: np.ndarray, scores: np.ndarray | float = 1.0) -> Poses:
-    """People in one image with boxes (P, 4) and keypoints (P, K, 2)."""
+    """Return the poses of people in one image, with boxes (P, 4) and keypoints (P, K, 2)."""
     boxes, keypoints = np.asarray(boxes, np.float32), np.asarray(keypoints, np.float32)
     scores = np.broadcast_to(np.float32(scores), keypoints.shape[:2])
     count = len(boxes)

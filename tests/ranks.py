@@ -1,7 +1,7 @@
-"""Several processes of a command, started as srun starts them, and faults in one of them.
+"""Run a command in several processes, as srun does, with faults in some of them.
 
-Without a launcher, they are forks of a server that has imported the libraries, which takes seconds.
-As a script, ``tests/ranks.py "RANK FAULT" train ARGUMENTS`` is tools/train.py with a fault in one
+The processes are forks of a server that has already imported the libraries, which takes seconds.
+As a script, ``tests/ranks.py "RANK FAULT" train ARGUMENTS`` runs tools/train.py with a fault in one
 rank, unless torchrun has restarted it.
 """
 
@@ -36,6 +36,12 @@ class Ended(NamedTuple):
     seconds: float
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
 def run(folder: Path, name: str, count: int, *arguments: object, faults=None, **options) -> Ended:
     """Run ``tools/<name>.py`` with ``arguments`` in ``count`` processes.
 
@@ -44,10 +50,8 @@ def run(folder: Path, name: str, count: int, *arguments: object, faults=None, **
         faults: see ``break_command``; by rank.
         options: of ``break_command``, for all ranks.
     """
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost"}
+    shared["MASTER_PORT"] = str(free_port())
     words, faults = [str(word) for word in arguments], faults or {}
     processes = []
     for rank in range(count):
@@ -96,15 +100,15 @@ def run_command(name: str, words: list[str], fault: str = "", **options) -> None
 def break_command(
     module, fault: str = "", frozen: bool = False, agreement: int = 0, grace: float = 0
 ) -> None:
-    """Change a command.
+    """Put a fault into a command.
 
     Args:
-        fault: "KIND EPOCH STEP": in this step the process gets a signal (a key of SIGNALS), or
-            sleeps ("sleep"), or has a NaN loss ("nan"; "nans": also in the steps that follow). Or
-            "full FILE": the disk is full when this file is written.
+        fault: "KIND EPOCH STEP": in this step the process gets a signal (a key of SIGNALS), sleeps
+            ("sleep"), or has a NaN loss ("nan"; with "nans" also in all later steps). Or "full
+            FILE": the disk is full when this file is written.
         frozen: batch norms keep their statistics, so that many processes compute the same as one.
         agreement: number of updates between agreements of the processes.
-        grace: seconds that a process has to end by itself.
+        grace: seconds that a process has to end by itself after another one failed.
     """
     import torch
 

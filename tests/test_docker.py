@@ -57,11 +57,11 @@ def test_the_image_contains_every_file_of_the_project():
         "photos/me.jpg",
     ],
 )
-def test_data_and_built_files_stay_out_of_the_image(path):
+def test_the_image_contains_no_data_or_built_files(path):
     assert not is_in_image(path)
 
 
-def test_dockerignore_finds_no_folder_by_a_wildcard():
+def test_dockerignore_exceptions_have_no_wildcard_in_folders():
     # Docker does not look for exceptions in an excluded folder unless they name the folder.
     assert not [pattern for pattern in PATTERNS if re.match(r"!.*\*.*/", pattern)]
 

@@ -1,4 +1,4 @@
-"""The rooms of lib: imports go one way."""
+"""The folders of lib import each other in one direction only."""
 
 import ast
 from pathlib import Path
@@ -6,24 +6,15 @@ from pathlib import Path
 import pytest
 
 LIB = Path(__file__).resolve().parents[1] / "lib"
-# A room imports only from itself and from rooms further right (docs/design.md).
-ROOMS = (
-    "analysis",
-    "media",
-    "deploy",
-    "core",
-    "dataset",
-    "figures",
-    "models",
-    "config",
-    "keypoints",
-    "nms",
-    "utils",
+# Each imports only from itself and from those after it (docs/design.md).
+FOLDERS = (
+    *("analysis", "media", "deploy", "core", "dataset", "figures", "models", "config"),
+    *("keypoints", "nms", "utils"),
 )
 
 
-def imported_rooms(path: Path) -> set[str]:
-    """The rooms of lib that a file imports from."""
+def imported_folders(path: Path) -> set[str]:
+    """Return the folders of lib that a file imports from."""
     names = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
@@ -33,17 +24,17 @@ def imported_rooms(path: Path) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith("lib.")}
 
 
-def test_every_folder_of_lib_is_a_room():
-    assert {path.parent.name for path in LIB.glob("*/__init__.py")} == set(ROOMS)
+def test_folders_is_complete():
+    assert {path.parent.name for path in LIB.glob("*/__init__.py")} == set(FOLDERS)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_from_rooms_below_it(room):
-    allowed = set(ROOMS[ROOMS.index(room) :])
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_imports_only_from_those_after_it(folder):
+    allowed = set(FOLDERS[FOLDERS.index(folder) :])
     found = {
         str(path.relative_to(LIB)): above
-        for path in (LIB / room).rglob("*.py")
-        if (above := imported_rooms(path) - allowed)
+        for path in (LIB / folder).rglob("*.py")
+        if (above := imported_folders(path) - allowed)
     }
     assert not found
 

@@ -22,9 +22,9 @@ MPII_NAMES = (
 def write_coco(
     root: Path, split: str = "val2017", images: int = 3, people: int = 2, seed: int = 0
 ) -> dict[str, Any]:
-    """Write a split in COCO's layout, everybody's joints drawn as discs; returns its annotations.
+    """Write a split in COCO's layout, with joints drawn as discs; returns its annotations.
 
-    Image n (from 1) has ``people`` people, and is called as COCO calls it.
+    Each image has ``people`` people. File names are COCO's, with image IDs from 1.
     """
     rng = np.random.default_rng(seed)
     content: dict[str, Any] = {"images": [], "annotations": [], "categories": [category()]}
@@ -46,6 +46,19 @@ def write_coco(
     return content
 
 
+def write_coco_sets(root: Path, training_images: int = 3) -> Path:
+    """Write a training set, and a test set of two images; returns ``root``.
+
+    The areas are far too large, so that even an untrained network has an AP above 0.
+    """
+    for seed, (split, images) in enumerate((("train2017", training_images), ("val2017", 2))):
+        content = write_coco(root, split, images=images, seed=seed)
+        for person in content["annotations"]:
+            person["area"] = 300_000
+        save_coco(root, content, split)
+    return root
+
+
 def save_coco(root: Path, content: Any, split: str = "val2017") -> Path:
     """Write the annotations of a split; returns the file."""
     path = root / "annotations" / f"person_keypoints_{split}.json"
@@ -59,7 +72,7 @@ def category() -> dict[str, Any]:
 
 
 def coco_person(rng: np.random.Generator, image_id: int, left: int = 10) -> dict[str, Any]:
-    """Somebody about 44 x 60 pixels large, two of the joints not annotated."""
+    """Return a person of about 44 x 60 pixels; two joints are not annotated."""
     x, y, width, height = left, 12, 44, 64
     joints = rng.uniform((x + 4, y + 4), (x + width - 4, y + height - 4), (17, 2)).round()
     flags = rng.integers(1, 3, 17)
@@ -77,7 +90,7 @@ def coco_person(rng: np.random.Generator, image_id: int, left: int = 10) -> dict
 
 
 def write_detections(path: Path, content: dict[str, Any], split_scores: bool = True) -> list[dict]:
-    """A detector's file for the annotated people: their boxes, and scores that fall from 0.95."""
+    """Write the annotated boxes as a detector's file, with scores that fall from 0.95."""
     boxes = [
         {
             "image_id": person["image_id"],
@@ -93,8 +106,10 @@ def write_detections(path: Path, content: dict[str, Any], split_scores: bool = T
 
 
 def write_mpii(root: Path, split: str = "valid", images: int = 3, seed: int = 0) -> list[dict]:
-    """Write a split in MPII's layout (two people an image, pixels counted from 1) and its ground
-    truth; returns the people."""
+    """Write a split in MPII's layout, and its ground truth; returns the people.
+
+    Each image has two people. MPII counts pixels from 1.
+    """
     rng = np.random.default_rng(seed)
     (root / "annot").mkdir(parents=True, exist_ok=True)
     (root / "images").mkdir(parents=True, exist_ok=True)
@@ -122,7 +137,7 @@ def write_mpii(root: Path, split: str = "valid", images: int = 3, seed: int = 0)
 
 
 def write_mpii_truth(path: Path, people: list[dict], head: float = 20.0) -> None:
-    """``gt_<split>.mat`` with head boxes of ``head`` x ``head`` pixels."""
+    """Write ``gt_<split>.mat`` with head boxes of ``head`` x ``head`` pixels."""
     truth = np.array([person["joints"] for person in people])
     missing = 1 - np.array([person["joints_vis"] for person in people])
     names = np.empty((1, 16), object)
@@ -139,12 +154,12 @@ def write_mpii_truth(path: Path, people: list[dict], head: float = 20.0) -> None
 
 
 def background(rng: np.random.Generator) -> np.ndarray:
-    """A smooth picture (HEIGHT, WIDTH, 3), the same nowhere twice."""
+    """Return a smooth random image (HEIGHT, WIDTH, 3)."""
     return cv2.resize(rng.integers(0, 160, (6, 8, 3), np.uint8), (WIDTH, HEIGHT))
 
 
 def draw_joints(picture: np.ndarray, joints: np.ndarray) -> None:
-    """A disc of its own colour for each annotated joint (K, 3)."""
+    """Draw each annotated joint (K, 3) as a disc of its own colour."""
     for number, (x, y, flag) in enumerate(joints):
         if flag > 0:
             color = cv2.cvtColor(np.uint8([[[number * 10, 255, 255]]]), cv2.COLOR_HSV2BGR)[0, 0]
@@ -159,8 +174,7 @@ def write_huge_png(path: Path) -> None:
 
 
 def zip_images(root: Path, split: str, has_folder: bool) -> None:
-    """Put the images of a split into ``images/<split>.zip``, with or without a folder inside, and
-    take the plain files away."""
+    """Move the images of a split to ``images/<split>.zip``, with or without a folder inside."""
     folder = root / "images" / split
     with zipfile.ZipFile(root / "images" / f"{split}.zip", "w") as archive:
         for path in sorted(folder.iterdir()):
@@ -240,10 +254,10 @@ def scenes(path: Path, root: Path, dataset: str = "coco", **sections: dict) -> P
 
 
 def randomize_weights(network: nn.Module) -> nn.Module:
-    """Set weights, always the same, whose outputs are of order 1 and have clear maxima.
+    """Set fixed random weights that give outputs of order 1 with clear maxima.
 
-    The papers' initial weights give 1e-11: any two outputs then agree within a tolerance, and
-    rounding decides which of two maxima wins.
+    With the papers' initial weights, outputs are about 1e-11. Any two would agree within a
+    tolerance, and rounding would decide which of two maxima is larger.
     """
     torch.manual_seed(0)
     for module in network.modules():

@@ -9,11 +9,11 @@ from unittest import mock
 
 
 class Site:
-    """What the server has, how it behaves, and what it was asked.
+    """Files and behaviour of the server, and the requests it got.
 
-    ``files`` are contents by path. Each of ``tricks`` is used up by one request: ``cut`` breaks off
-    half-way through what was asked for, ``stall`` stops there and says no more, ``drip`` sends it
-    in ten pieces with a pause after each, a number is the status to answer with.
+    ``files`` are contents by path. Each request uses up one of ``tricks``: ``cut`` closes the
+    connection half-way, ``stall`` stops half-way but keeps the connection open, ``drip`` sends ten
+    pieces with a pause after each, and a number is the status of an error.
     """
 
     def __init__(self, address: str) -> None:
@@ -80,7 +80,7 @@ def serving() -> Iterator[Site]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        # Whatever proxy there is, it does not lead here.
+        # Requests to this machine must not go through a proxy.
         with mock.patch.dict(os.environ, {"no_proxy": "*"}):
             yield handler.site
     finally:

@@ -3,12 +3,12 @@
   python tools/check_data.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml
 
 Reads all annotations and images of DATASET.TRAIN_SET and TEST_SET and reports errors and suspicious
-entries. Writes to <OUTPUT_DIR>/<dataset>/check/, or to --work-dir:
+entries. Writes these files to <OUTPUT_DIR>/<dataset>/check/, or to --work-dir:
 
   findings.txt       all findings
   counts_<set>.png   charts of counts and sizes
-  samples.jpg        two people with the numbers and names of their joints; augmented training
-                     samples and targets, as the network receives them
+  samples.jpg        two people with the numbers and names of their joints, and augmented training
+                     samples with targets, as the network receives them
 
 The exit code is 1 if training would fail.
 """
@@ -41,7 +41,7 @@ MAX_PRINTED = 5  # findings of each kind on the terminal
 def main() -> None:
     args, cfg = parse_experiment(check_parser())
     cfg.defrost()
-    cfg.TEST.USE_GT_BBOX = True  # detected boxes are not part of the data set
+    cfg.TEST.USE_GT_BBOX = True  # detected boxes are not checked
     cfg.freeze()
     log_to(console_handler())
     for option in ("images", "samples"):
@@ -90,7 +90,7 @@ def main() -> None:
 def check_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__)
     add = parser.add_argument
-    text = "read only N evenly spaced images of each set (default: all)"
+    text = "number of images to read in each set, evenly spaced (default: all)"
     add("--images", type=int, metavar="N", help=text)
     text = "number of samples to draw (default: %(default)s)"
     add("--samples", type=int, default=12, metavar="N", help=text)
@@ -130,7 +130,7 @@ def check(
 
 
 def counts(dataset: TopDownDataset) -> tuple[dict, dict]:
-    """Return the data of the charts: histograms and bars."""
+    """Return the values of the histograms, and the heights of the bars, by title."""
     table = dataset.table
     people = np.unique(table.image, return_counts=True)[1]
     labelled = table.visible.sum(1).astype(int)

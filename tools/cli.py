@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import difflib
 import logging
 import os
 import re
@@ -40,6 +39,27 @@ MMPOSE_SETTINGS = {
 }
 
 
+TOP_LEVEL = frozenset(default_config())
+KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
+
+
+def _is_key(word: str) -> bool:
+    """Return True for the key of a setting, such as GPUS or TRAIN.LR."""
+    return word in TOP_LEVEL or ("." in word and KEY.fullmatch(word) is not None)
+
+
+class ListBeforeSettings(argparse.Action):
+    """Collect the values of an option; ``KEY VALUE`` settings after them go to ``late_opts``."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        settings = (i for i, word in enumerate(values) if _is_key(word) and not Path(word).exists())
+        count = next(settings, len(values))
+        if values and not count:
+            raise InputError(f"{option_string} has no value")
+        setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or []), *values[:count]])
+        namespace.late_opts = [*getattr(namespace, "late_opts", []), *values[count:]]
+
+
 def command_parser(description: str) -> argparse.ArgumentParser:
     """Return a parser whose help shows ``description``, the docstring of the command, as it is."""
     return argparse.ArgumentParser(
@@ -48,8 +68,7 @@ def command_parser(description: str) -> argparse.ArgumentParser:
 
 
 def experiment_parser(description: str, default_cfg: Path | None = None) -> argparse.ArgumentParser:
-    """Return a parser with the options of the original HRNet (``--cfg``, folders, ``KEY VALUE``)
-    and of mmpose.
+    """Return a parser with the options of HRNet (``--cfg``, folders, ``KEY VALUE``) and mmpose.
 
     The experiment is required unless there is a ``default_cfg``.
     """
@@ -63,29 +82,41 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
         + (" (default: that of the built-in network)" if default_cfg else ""),
     )
     folders = {
-        "--modelDir": "root folder for results (overrides OUTPUT_DIR)",
-        "--logDir": "root folder for TensorBoard logs of training and tests (overrides LOG_DIR)",
-        "--dataDir": "prefix for data and weight paths",
+        "--modelDir": "root folder for results (default: setting OUTPUT_DIR)",
+        "--logDir": "root folder for TensorBoard logs (default: setting LOG_DIR)",
+        "--dataDir": "prefix of paths to data and weights (default: setting DATA_DIR)",
         "--prevModelDir": "ignored; accepted for compatibility with HRNet's tools",
     }
     for name, text in folders.items():
         add(name, default="", metavar="DIR", help=text)
-    add("--seed", metavar="N", help="random seed (overrides SEED)")
+    add("--seed", metavar="N", help="random seed (default: setting SEED)")
     add("--deterministic", action="store_true", help="use only deterministic cuDNN algorithms")
     gpus = parser.add_mutually_exclusive_group()
-    gpus.add_argument("--gpus", metavar="N", help="use the first N GPUs (overrides GPUS)")
-    gpus.add_argument("--gpu-ids", nargs="+", metavar="N", help="GPUs to use (overrides GPUS)")
-    add("--work-dir", metavar="DIR", help="write results and logs directly to DIR")
+    gpus.add_argument("--gpus", metavar="N", help="use the first N GPUs (default: setting GPUS)")
+    gpus.add_argument(
+        "--gpu-ids",
+        nargs="+",
+        action=ListBeforeSettings,
+        metavar="ID",
+        help="numbers of the GPUs to use (default: setting GPUS)",
+    )
+    text = "folder for results and logs (default: folders in --modelDir and --logDir)"
+    add("--work-dir", metavar="DIR", help=text)
     add(
         *("--cfg-options", "--options"),
         nargs="*",
-        action="extend",
+        action=ListBeforeSettings,
         metavar="KEY=VALUE",
-        help="settings in mmpose's form; the same as KEY VALUE",
+        help="the same as KEY VALUE, in mmpose's form",
     )
-    text = "settings that override the YAML, such as TRAIN.LR 1e-4"
-    add("opts", nargs="*", metavar="KEY VALUE", help=text)
+    add_settings(parser)
     return parser
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the ``KEY VALUE`` arguments; they are parsed to ``args.opts``."""
+    text = "settings that override the YAML, such as TRAIN.LR 1e-4"
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help=text)
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:
@@ -94,10 +125,10 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
         "--launcher",
         choices=list(distributed.LAUNCHERS),
         default="none",
-        help="how this process was launched: pytorch (torchrun, also detected automatically), "
-        "slurm (srun) or mpi (Open MPI's mpirun)",
+        help="launcher of this process: pytorch (torchrun; detected without this option), slurm "
+        "(srun) or mpi (Open MPI's mpirun) (default: none)",
     )
-    # Set by old versions of torch.distributed.launch; the environment says the same.
+    # Old versions of torch.distributed.launch pass it; the environment has the same value.
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
 
 
@@ -111,8 +142,6 @@ def parse_experiment(
 ) -> tuple[argparse.Namespace, CfgNode]:
     """Parse ``argv`` (default: the command line) and load the configuration."""
     args = parser.parse_intermixed_args(protect_numbers(sys.argv[1:] if argv is None else argv))
-    for name in ("gpu_ids", "cfg_options", "eval"):
-        _return_settings(args, name)
     args.opts = [*args.opts, *getattr(args, "late_opts", [])]
     take_experiment(parser, args)
     if args.work_dir and (args.modelDir or args.logDir):
@@ -126,14 +155,11 @@ def parse_experiment(
     return args, load_config(args.cfg, args.settings)
 
 
-TOP_LEVEL = frozenset(default_config())
-KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
-
-
 def take_experiment(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Take the experiment and, if ``args.takes_checkpoint``, the weights from ``args.opts``.
+    """Move the experiment from ``args.opts`` to ``args.cfg``, if it is there.
 
-    Both may precede the settings: ``FILE.yaml WEIGHTS KEY VALUE ...``.
+    It may precede the settings, as in ``FILE.yaml KEY VALUE ...``. If ``args.takes_checkpoint``,
+    the weights may come next; they become TEST.MODEL_FILE.
     """
     words = args.opts
     if words and Path(words[0]).suffix in (".yaml", ".yml", ".py"):
@@ -144,57 +170,25 @@ def take_experiment(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         parser.error("the experiment is missing: --cfg FILE")
     if Path(args.cfg).suffix == ".py":
         raise InputError(
-            f"{args.cfg} is a Python file; experiments are YAML files{_similar(args.cfg)}"
+            f"{args.cfg} is a Python file; experiments are YAML files, such as "
+            f"{_most_similar_experiment(args.cfg)}"
         )
     if getattr(args, "takes_checkpoint", False) and words and not _is_key(words[0]):
         args.opts = ["TEST.MODEL_FILE", *words]
 
 
-# Words in mmpose's paths, and the folder in experiments/<data set>/ that they stand for.
-FOLDERS = {
-    "bottom_up": "bottom_up",
-    "srpose": "srpose",
-    "dark": "dark",
-    "udp": "udp",
-    "simcc": "simcc",
-    "litehrnet": "lite_hrnet",
-    "ditehrnet": "dite_hrnet",
-    "widehrnet": "wide_hrnet",
-    "hrformer": "hrformer",
-    "transpose": "transpose",
-    "hrnet_w": "hrnet",
-    "res": "resnet",
-}
+def _most_similar_experiment(path: str) -> Path:
+    """Return the experiment that shares the most words with ``path``, a config of mmpose."""
 
+    def words(name: str | Path) -> set[str]:
+        return set(re.split(r"[\W_]+", str(name)))
 
-def _similar(path: str) -> str:
-    """Return the end of an error message that names the experiment most like mmpose's ``path``."""
-    data = next((name for name in ("mpii", "crowdpose") if name in path), "coco")
-    folder = next((FOLDERS[word] for word in FOLDERS if word in path), "*")
-    stem = re.sub(rf"_{data}_|_(srpose|dark|udp|simcc)|^hrnet_", "_", Path(path).stem).strip("_")
-    known = {p.stem: p for p in zoo.ROOT.glob(f"experiments/{data}/{folder}/*.yaml")}
-    close = difflib.get_close_matches(stem, known, n=1, cutoff=0.3)
-    return f", such as {known[close[0]].relative_to(zoo.ROOT)}" if close else ""
-
-
-def _return_settings(args: argparse.Namespace, name: str) -> None:
-    """Move settings that argparse took for values of the option ``name`` to ``args.opts``."""
-    words = getattr(args, name, None) or []
-    count = next((i for i, word in enumerate(words) if _is_key(word)), len(words))
-    if words and not count:
-        raise InputError(f"--{name.replace('_', '-')} has no value")
-    if words:
-        setattr(args, name, words[:count])
-    args.opts += words[count:]
-
-
-def _is_key(word: str) -> bool:
-    """Return True for the key of a setting, such as GPUS or TRAIN.LR."""
-    return word in TOP_LEVEL or ("." in word and KEY.fullmatch(word) is not None)
+    files = sorted(p.relative_to(zoo.ROOT) for p in zoo.ROOT.glob("experiments/*/*/*.yaml"))
+    return min(files, key=lambda p: (-len(words(p) & words(path)), len(words(p))))
 
 
 def _option_settings(args: argparse.Namespace) -> list[str]:
-    """Return the ``KEY VALUE`` settings that the options stand for."""
+    """Convert options, such as --seed, to ``KEY VALUE`` settings."""
     settings: list[tuple[str, str]] = []
     if args.seed is not None:
         settings.append(("SEED", args.seed))
@@ -205,7 +199,7 @@ def _option_settings(args: argparse.Namespace) -> list[str]:
         gpu_ids = list(map(str, range(int(args.gpus)))) if args.gpus.isdecimal() else [args.gpus]
     if not all(map(str.isdecimal, gpu_ids)):
         option = "--gpu-ids" if args.gpu_ids else "--gpus"
-        raise InputError(f"{option}: must be a number, as in {option} 1, not {' '.join(gpu_ids)}")
+        raise InputError(f"{option}: must be a number, such as 1, not {' '.join(gpu_ids)}")
     if gpu_ids or args.gpus:
         settings.append(("GPUS", f"({','.join([*gpu_ids, ''])})"))
     if getattr(args, "resume_from", None):
@@ -303,7 +297,7 @@ def score_test_set(
 
 
 def image_kinds(cfg: CfgNode) -> list[str]:
-    """Return the kinds of batch images to draw: those enabled in DEBUG, and TensorBoard's."""
+    """Return the kinds of batch images to draw, for TensorBoard and as enabled in DEBUG."""
     debug = cfg.DEBUG
     flags = {
         "gt": debug.SAVE_BATCH_IMAGES_GT,
@@ -323,8 +317,11 @@ def _log_to_file(message: str) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command: exit code 1 and one line of error on bad input; on a signal, 128 plus its
-    number: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1."""
+    """Run a command. Bad input gives one line of error and exit code 1.
+
+    After a signal the exit code is 128 plus its number: 130 for Ctrl-C, 143 for SIGTERM, 138 for
+    SIGUSR1.
+    """
     try:
         try:
             main()

@@ -4,8 +4,8 @@
       experiments/figures/compare/{plain,dark,udp,sr,srpose,simcc,sa_simcc,rtm_simcc}.yaml
   python tools/compare.py --cfg A.yaml B.yaml --out table.md TRAIN.END_EPOCH 2
 
-Experiments that were already trained with the same settings are not trained again. KEY VALUE
-settings at the end apply to all experiments.
+Experiments that are already trained with the same settings are only tested. KEY VALUE settings at
+the end apply to all experiments.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import _init_paths
-from cli import command_parser, parse_experiment, protect_numbers, run
+from cli import ListBeforeSettings, command_parser, parse_experiment, protect_numbers, run
 from test import test, test_parser
 
 from lib.config import load_config
@@ -33,7 +33,7 @@ TOOLS = _init_paths.ROOT / "tools"
 
 @dataclass
 class Result:
-    """Name, number of parameters, and scores with and without post-processing of an experiment."""
+    """Scores of an experiment with post-processing (``refined``) and without (``plain``)."""
 
     name: str
     parameters: int
@@ -54,16 +54,18 @@ def main() -> None:
 def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
     add = parser.add_argument
-    add("--cfg", required=True, nargs="+", metavar="FILE", help="YAML files of the experiments")
-    add("--out", type=Path, metavar="FILE", help="write the table to FILE as well")
+    add(
+        "--cfg",
+        action=ListBeforeSettings,
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="YAML files of the experiments",
+    )
+    add("--out", type=Path, metavar="FILE", help="also write the table to FILE")
     add("opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML files")
     args = parser.parse_args(protect_numbers(sys.argv[1:]))
-    # argparse assigns everything after --cfg to it.
-    files = [name for name in args.cfg if name.endswith((".yaml", ".yml"))]
-    args.opts = [name.strip() for name in (*args.cfg, *args.opts) if name not in files]
-    args.cfg = files
-    if not files:
-        raise InputError("--cfg: needs at least one YAML file of an experiment")
+    args.opts = [word.strip() for word in (*args.late_opts, *args.opts)]
     for path in args.cfg:
         load_config(path, args.opts)  # reports errors before anything is trained
     return args
@@ -103,10 +105,10 @@ def score(path: str, opts: list[str]) -> float:
 def run_tool(
     tool: str, path: str, opts: list[str], processes: int = 1, quiet: bool = False
 ) -> None:
-    """Run a tool in a new process, which frees its memory and threads.
+    """Run a tool in a new process, so that its memory and threads are freed at the end.
 
     Args:
-        processes: number of processes, which share the cores; several are run by torchrun.
+        processes: number of processes, which share the cores; several are started by torchrun.
         quiet: show the output only if the tool fails.
     """
     words = [str(TOOLS / tool), "--cfg", path, *opts]

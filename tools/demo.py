@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import logging
 import math
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -26,12 +25,18 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401
 import torch
-from cli import experiment_parser, model_file, parse_experiment, run, set_cudnn
+from cli import (
+    ListBeforeSettings,
+    experiment_parser,
+    model_file,
+    parse_experiment,
+    run,
+    set_cudnn,
+)
 from yacs.config import CfgNode
 
 from lib.analysis.errors import KeypointErrors
 from lib.config import is_bottom_up, skeleton_of
-from lib.config.default import default_config
 from lib.core.inference import Predictor
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import SKELETONS, Skeleton
@@ -85,8 +90,6 @@ PERSON = 1  # COCO's category
 MIN_RATE = 0.01  # frames per second; OpenCV does not write videos of much lower rates
 TABLE = "pose-data.csv"  # as in HRNet's demo/inference.py
 
-SETTINGS = default_config()
-
 
 def main() -> None:
     silence_opencv()
@@ -132,61 +135,64 @@ def demo_parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="INPUT",
-        help="image, video, folder, camera number or stream URL; may be repeated",
+        help="images, videos, folders, camera numbers or stream URLs; may be repeated",
     )
     add(
         "--weights",
         metavar="FILE",
         help="checkpoint or exported file (default: TEST.MODEL_FILE, else the experiment's "
-        "model_best.pth; without --cfg the built-in weights)",
+        "model_best.pth; without --cfg, the built-in weights)",
     )
     add("--output", metavar="DIR", help="output folder (default: output/demo/<experiment>)")
-    add("--boxes", metavar="FILE", help="JSON file of boxes, like COCO detections")
+    add("--boxes", metavar="FILE", help="JSON file of boxes, in the format of COCO's results")
     add(
         "--detector",
         metavar="NAME|FILE",
         help="hrpose (built-in, finds people), a torchvision model, the YAML of an ONNX detector, "
-        "or none (use the whole image); default: hrpose without --cfg, otherwise none",
+        "or none (use whole images) (default: none; without --cfg, hrpose)",
     )
     add(
         "--detector-weights",
         default="",
         metavar="FILE",
-        help="the detector's weights (default: those in models/detectors/, else torchvision's)",
+        help="weights of the detector (default: those in models/detectors/, else torchvision's)",
     )
-    add("--detector-threshold", type=float, metavar="P", help="ignore boxes with a score below P")
+    text = "ignore boxes with a score below P (default: the detector's; 0 for --boxes)"
+    add("--detector-threshold", type=float, metavar="P", help=text)
     add(
         "--detector-classes",
         action=ListBeforeSettings,
         nargs="+",
         metavar="CLASS",
-        help="classes to detect (default: person)",
+        help="names of the classes to detect (default: person)",
     )
     add_output_options(parser)
     return parser
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for what is processed, drawn and written."""
+    """Add the options for annotations, drawing, output and devices."""
     add = parser.add_argument
     text = (
-        "COCO annotations, to measure keypoint errors; their boxes are used unless others are given"
+        "COCO annotations, to measure keypoint errors; their boxes are used without --boxes and "
+        "--detector"
     )
     add("--annotations", metavar="FILE", help=text)
-    add("--batch", type=int, default=8, metavar="N", help="frames per batch (default: 8)")
+    text = "number of frames per batch (default: %(default)s)"
+    add("--batch", type=int, default=8, metavar="N", help=text)
     add(
         "--threshold",
         type=float,
         default=0.2,
         metavar="P",
-        help="draw and track only joints with a score above P (default: 0.2)",
+        help="draw and track only joints with a score above P (default: %(default)s)",
     )
-    add("--scores", action="store_true", help="write scores next to the joints")
+    add("--scores", action="store_true", help="draw scores next to the joints")
     add("--draw-boxes", action="store_true", help="draw boxes in images (default: only in videos)")
-    text = "colors of skeletons: left and right side (default), or one for each person"
+    text = "colour left and right sides or people differently (default: %(default)s)"
     add("--color-by", choices=COLORS, default=COLORS[0], help=text)
     add("--show", action="store_true", help="show the frames in a window; q or Esc ends the run")
-    text = "draw the measured frames per second in the pictures"
+    text = "draw the measured number of frames per second"
     add("--show-fps", "--showFps", action="store_true", help=text)
     add(
         "--inference-fps",
@@ -200,22 +206,13 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     add("--no-pictures", action="store_true", help="do not write images or videos")
     add("--smooth", action="store_true", help="smooth the joints in videos")
     add("--no-track", action="store_true", help="do not track people in videos")
-    add("--precision", default="float32", metavar="P", help="float32 (default) or bfloat16")
-    add("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: the first of GPUS)")
-
-
-class ListBeforeSettings(argparse.Action):
-    """Collect an option's values, and put ``KEY VALUE`` settings after them in ``late_opts``."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        count = len(values)
-        for number, word in enumerate(values[1:], 1):
-            is_key = word in SETTINGS or re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+", word)
-            if is_key and not Path(word).exists():
-                count = number
-                break
-        setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or []), *values[:count]])
-        namespace.late_opts = [*getattr(namespace, "late_opts", []), *values[count:]]
+    text = "float32 or bfloat16 (default: %(default)s)"
+    add("--precision", default="float32", metavar="TYPE", help=text)
+    add(
+        "--device",
+        metavar="DEVICE",
+        help="cpu, cuda or cuda:N (default: the first of GPUS)",
+    )
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -246,7 +243,7 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def is_built_in(args: argparse.Namespace) -> bool:
-    """Return True if --cfg is missing, so that the built-in network is used."""
+    """Return True if the built-in network is used, because there is no --cfg."""
     return args.cfg is shipped.TOP_DOWN.experiment
 
 
@@ -323,7 +320,11 @@ def write_all(
     problems: ErrorReporter,
 ) -> None:
     """Write and show all results. After Ctrl-C or an error, finished results are kept."""
-    pictures = build_pictures(args, folder, skeleton, problems)
+    rate = FrameRate() if args.show_fps else None
+    style = (args.threshold, args.scores, args.draw_boxes, args.color_by, rate)
+    writer = None if args.no_pictures else PictureWriter(folder / "pictures")
+    window = Window() if args.show else None
+    pictures = Pictures(PeopleDrawer(skeleton, *style), writer, window, problems)
     tracker = None if args.no_track else VideoTracker(skeleton, args.threshold, args.smooth)
     errors = KeypointErrors(skeleton) if ground_truth is not None else None
     start, failure = time.monotonic(), None
@@ -367,17 +368,6 @@ def write_all(
         logger.info("=> tables of errors and worst.jpg: %s", folder)
     if failure is not None:
         raise failure
-
-
-def build_pictures(
-    args: argparse.Namespace, folder: Path, skeleton: Skeleton, problems: ErrorReporter
-) -> Pictures:
-    """Return the output of drawn frames that the options select."""
-    rate = FrameRate() if args.show_fps else None
-    options = (args.threshold, args.scores, args.draw_boxes, args.color_by, rate)
-    writer = None if args.no_pictures else PictureWriter(folder / "pictures")
-    window = Window() if args.show else None
-    return Pictures(PeopleDrawer(skeleton, *options), writer, window, problems)
 
 
 if __name__ == "__main__":

@@ -54,25 +54,21 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("results", nargs="?", metavar="RESULTS", help="JSON file of keypoint results")
     add("--prediction", dest="results_option", metavar="FILE", help="the same as RESULTS")
-    add(
-        "--images",
-        "--image-path",
-        default="data/coco/images/val2017",
-        metavar="DIR",
-        help="folder of the images (default: data/coco/images/val2017)",
-    )
+    text = "folder of the images (default: %(default)s)"
+    images = "data/coco/images/val2017"
+    add("--images", "--image-path", default=images, metavar="DIR", help=text)
     text = (
-        "COCO annotations, for names of images and joints; otherwise these follow from image "
-        "ids and the number of joints"
+        "COCO annotations with the names of images and joints (default: names that follow from "
+        "image_id and the number of joints)"
     )
     add("--annotations", "--gt-anno", default="", metavar="FILE", help=text)
-    text = "output folder (default: output/draw)"
+    text = "output folder (default: %(default)s)"
     add("--output", "--save-path", type=Path, default=Path("output/draw"), metavar="DIR", help=text)
-    text = "draw only joints with a score above P (default: 0.2)"
+    text = "draw only joints with a score above P (default: %(default)s)"
     add("--threshold", type=float, default=0.2, metavar="P", help=text)
-    text = "draw only people with a score of at least P (default: all; HRNet's script: 0.3)"
+    text = "draw only people with a score of at least P (default: %(default)s; HRNet's script: 0.3)"
     add("--person-threshold", type=float, default=0.0, metavar="P", help=text)
-    text = "colors of skeletons: left and right side (default), or one for each person"
+    text = "colour left and right sides or people differently (default: %(default)s)"
     add("--color-by", choices=COLORS, default=COLORS[0], help=text)
     args = parser.parse_args()
     args.results = args.results or args.results_option

@@ -13,38 +13,37 @@ images are there, and names files that have to be downloaded by hand.
 import argparse
 import logging
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import _init_paths
+from cli import command_parser, run
+from tqdm import tqdm
 
 from lib.dataset.downloads import DOWNLOADS, download_split
 from lib.figures.sheet import contact_sheet
 from lib.figures.write import SIZES, write_figures
 from lib.utils.drawing import write_image
-from lib.utils.errors import InputError
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_args() -> argparse.Namespace:
+    parser = command_parser(__doc__)
     commands = parser.add_subparsers(dest="name", metavar="NAME", required=True)
     text = "draw the built-in data set of people; needs no download"
     add = add_command(commands, "figures", text)
     number = {"type": int, "metavar": "N"}
     for name, images in (("train", "training images"), ("val", "validation images")):
-        add(f"--{name}", **number, default=SIZES[name], help=f"{images} (default: %(default)s)")
-    add("--seed", **number, default=0, help="seed of the drawings (default: %(default)s)")
-    add("--workers", **number, help="number of processes (default: CPU count)")
+        text = f"number of {images} (default: %(default)s)"
+        add(f"--{name}", **number, default=SIZES[name], help=text)
+    add("--seed", **number, default=0, help="random seed (default: %(default)s)")
+    add("--workers", **number, help="number of processes (default: number of CPUs)")
     add("--sheet", type=Path, metavar="FILE", help="write only a contact sheet of samples to FILE")
     for name, data_set in DOWNLOADS.items():
         splits, default = list(data_set.splits), " ".join(data_set.default)
-        add = add_command(commands, name, f"download this data set; splits: {', '.join(splits)}")
+        add = add_command(commands, name, f"download the data set; splits: {', '.join(splits)}")
         text = f"splits to download (default: {default})"
         add("--split", nargs="+", choices=splits, default=data_set.default, help=text)
-    return parser.parse_args(argv)
+    return parser.parse_args()
 
 
 def add_command(commands, name: str, text: str) -> Callable[..., argparse.Action]:
@@ -56,26 +55,13 @@ def add_command(commands, name: str, text: str) -> Callable[..., argparse.Action
     return add
 
 
-class ProgressBar:
-    """Progress bar on a terminal; elsewhere, about ten lines of text."""
-
-    def __init__(self) -> None:
-        self.start = time.monotonic()
-        self.last_step = -1
-        self.terminal = sys.stderr.isatty()
-
-    def __call__(self, done: int, total: int) -> None:
-        step = (100 if self.terminal else 10) * done // total
-        if step == self.last_step:
-            return
-        self.last_step = step
-        text = f"{done}/{total} images, {time.monotonic() - self.start:.0f} s"
-        if self.terminal:
-            bar = "#" * (30 * done // total)
-            end = "\n" if done == total else ""
-            print(f"\r[{bar:<30}] {text}", end=end, file=sys.stderr, flush=True)
-        else:
-            print(text, file=sys.stderr, flush=True)
+def draw_with_progress(
+    root: Path, sizes: dict[str, int], seed: int = 0, workers: int | None = None
+) -> None:
+    """Draw the built-in data set, with a progress bar."""
+    interval = 0.1 if sys.stderr.isatty() else 10  # seconds
+    with tqdm(total=sum(sizes.values()), desc="images", mininterval=interval) as bar:
+        write_figures(root, sizes, seed, workers, progress=lambda *_: bar.update())
 
 
 def make_figures(args: argparse.Namespace) -> None:
@@ -84,7 +70,7 @@ def make_figures(args: argparse.Namespace) -> None:
         print(f"wrote {args.sheet}")
         return
     sizes = {"train": args.train, "val": args.val}
-    write_figures(args.root, sizes, args.seed, args.workers, progress=ProgressBar())
+    draw_with_progress(args.root, sizes, args.seed, args.workers)
     print(f"figures: {args.train} train and {args.val} val images in {args.root}")
 
 
@@ -96,22 +82,14 @@ def get_splits(args: argparse.Namespace) -> None:
             print(line, flush=True)
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+def main() -> None:
+    args = parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    try:
-        if args.name == "figures":
-            make_figures(args)
-        else:
-            get_splits(args)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    if args.name == "figures":
+        make_figures(args)
+    else:
+        get_splits(args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -23,7 +23,7 @@ from lib.utils.download import download
 from lib.utils.errors import InputError
 from lib.utils.zoo import ROOT, Weights
 
-MAIN_SCORES = ("AP", "Mean", "box AP")
+MAIN_SCORES = ("AP", "Mean", "box AP")  # an entry has at most one of them
 
 
 def main() -> None:
@@ -43,10 +43,10 @@ def main() -> None:
 def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help="name shown by --list")
-    text = "download the ImageNet backbone and trained weights of an experiment"
+    add("names", nargs="*", metavar="NAME", help="names of weights, as in --list")
+    text = "YAML file of an experiment whose ImageNet backbone and trained weights to download"
     add("--cfg", metavar="FILE", help=text)
-    add("--list", action="store_true", help="list available and downloaded weights")
+    add("--list", action="store_true", help="list all weights, and which of them are downloaded")
     text = "folder that contains models/ (default: the repository)"
     add("--root", type=Path, default=ROOT, metavar="DIR", help=text)
     args = parser.parse_args()
@@ -90,22 +90,18 @@ def get(weights: Weights, root: Path) -> None:
 
 
 def listing(zoo_weights: dict[str, Weights], root: Path) -> str:
-    """Return a line for each entry: name, "downloaded" if it is, score, and experiment or type."""
+    """Return a line for each entry: name, "downloaded" or nothing, score, experiment or type."""
     rows = []
     for weights in zoo_weights.values():
-        score = next((f"{name} {value:g}" for name, value in main_scores(weights)), "")
+        scores = [f"{key} {weights.scores[key]:g}" for key in MAIN_SCORES if key in weights.scores]
         state = "downloaded" if (root / weights.path).exists() else ""
+        score = scores[0] if scores else ""
         rows.append((weights.name, state, score, weights.experiment or weights.kind))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
-
-
-def main_scores(weights: Weights) -> list[tuple[str, float]]:
-    """Return the published main score by name; empty if there is none."""
-    return [(name, weights.scores[name]) for name in MAIN_SCORES if name in weights.scores]
 
 
 if __name__ == "__main__":

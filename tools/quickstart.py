@@ -3,11 +3,10 @@
   python tools/quickstart.py
   python tools/quickstart.py TRAIN.AMP False
 
-It first estimates how long this takes on your machine; on a slow one it trains for fewer epochs. It
-needs no data and no GPU. If interrupted, run it again to resume.
+It first estimates the time on your machine; on a slow one it trains for fewer epochs. It needs no
+data and no GPU. If it was interrupted, run it again to resume.
 """
 
-import argparse
 import csv
 import os
 import sys
@@ -19,9 +18,9 @@ from pathlib import Path
 import _init_paths
 import torch
 import yaml
-from cli import run
+from cli import command_parser, run
 from compare import run_tool, score
-from get_data import ProgressBar
+from get_data import draw_with_progress
 from yacs.config import CfgNode
 
 from lib.config import load_config, skeleton_of
@@ -50,13 +49,16 @@ class Timings:
     image: float  # drawing one image
     training: float  # training on one person
     testing: float  # testing one person
-    testing_built_in: float  # the same with the built-in network
+    testing_built_in: float  # testing one person with the built-in network
     people: float  # people per image
 
 
 def main() -> None:
     start = time.perf_counter()
-    opts = parse_args().opts
+    parser = command_parser(__doc__)
+    text = "settings that override experiments/figures/hrnet/quickstart.yaml"
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help=text)
+    opts = parser.parse_args().opts
     cfg = load_config(EXPERIMENT, opts)
     folder, _ = experiment_folders(cfg, EXPERIMENT)
     root = Path(cfg.DATASET.ROOT)
@@ -80,19 +82,6 @@ def main() -> None:
     say(summary(folder, score(str(EXPERIMENT), opts), built_in_score))
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "opts",
-        nargs="*",
-        metavar="KEY VALUE",
-        help="settings that override experiments/figures/hrnet/quickstart.yaml",
-    )
-    return parser.parse_args()
-
-
 def say(text: str) -> None:
     print(f"=> {text}", flush=True)
 
@@ -101,11 +90,10 @@ def measure(opts: list[str]) -> Timings:
     """Measure the machine: draw a few images, train on them and test random crops."""
     with tempfile.TemporaryDirectory() as folder:
         times: list[float] = []
-        sizes = {"train": NUM_MEASURED}
         # Use one process: several would deliver images in bursts, which cannot be timed.
         write_figures(
             folder,
-            sizes,
+            {"train": NUM_MEASURED},
             workers=1,
             progress=lambda *_: times.append(time.perf_counter()),
         )
@@ -124,7 +112,7 @@ def measure(opts: list[str]) -> Timings:
 
 
 def measure_training(opts: list[str], folder: Path) -> tuple[float, float]:
-    """Return the seconds that the training command takes to start, and those of an epoch.
+    """Return the seconds to start the training command, and the seconds of an epoch.
 
     ``folder`` contains a training set, and receives the results.
     """
@@ -148,17 +136,16 @@ def measure_training(opts: list[str], folder: Path) -> tuple[float, float]:
 
 
 def train(opts: list[str], quiet: bool = False) -> None:
-    """Run tools/train.py; on a CPU in two processes, which train on half of each batch."""
-    processes = 2 if use_two_processes() else 1
+    """Run tools/train.py.
+
+    On a CPU, two processes with half of the batch and of the cores each are faster than one.
+    """
+    has_gloo = torch.distributed.is_available() and torch.distributed.is_gloo_available()
+    has_cores = not torch.cuda.is_available() and (os.cpu_count() or 1) > 1
+    processes = 2 if has_gloo and has_cores else 1
     batch_size = load_config(EXPERIMENT, opts).TRAIN.BATCH_SIZE_PER_GPU // processes
     opts = [*opts, "TRAIN.BATCH_SIZE_PER_GPU", str(batch_size)]
     run_tool("train.py", str(EXPERIMENT), opts, processes, quiet)
-
-
-def use_two_processes() -> bool:
-    """Return True if two processes with half of the cores each train faster than one."""
-    is_possible = torch.distributed.is_available() and torch.distributed.is_gloo_available()
-    return is_possible and not torch.cuda.is_available() and (os.cpu_count() or 1) > 1
 
 
 def measure_testing(cfg: CfgNode, weights: Path | dict) -> float:
@@ -214,17 +201,14 @@ def draw(root: Path, split: str) -> None:
     sizes = {split: IMAGES[split]}
     if not is_complete(root, sizes, seed=0):
         say(f"drawing {sizes[split]} images of people: {root / 'images' / split}")
-        write_figures(root, sizes, progress=ProgressBar())
+        draw_with_progress(root, sizes)
 
 
 def test_built_in(root: Path, folder: Path) -> float:
     """Return the built-in network's AP on the validation split; writes images to ``folder``."""
-    settings = {
-        "TEST.MODEL_FILE": shipped.TOP_DOWN.weights,
-        "DATASET.ROOT": root,
-    }
-    words = [str(word) for pair in settings.items() for word in pair]
-    return score(str(shipped.TOP_DOWN.experiment), ["--work-dir", str(folder), *words])
+    words = ["--work-dir", folder, "DATASET.ROOT", root]
+    words += ["TEST.MODEL_FILE", shipped.TOP_DOWN.weights]
+    return score(str(shipped.TOP_DOWN.experiment), list(map(str, words)))
 
 
 def summary(folder: Path, trained_score: float, built_in_score: float) -> str:

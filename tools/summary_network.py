@@ -1,10 +1,10 @@
 """Report the parameters, FLOPs and memory of an experiment's network, beside published figures.
 
-    python tools/summary_network.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml
-    python tools/summary_network.py --cfg FILE --shape 384 288 --layers MODEL.NUM_JOINTS 16
-    python tools/summary_network.py --cfg FILE --out-file layers      # layers.csv and layers.html
+  python tools/summary_network.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml
+  python tools/summary_network.py --cfg FILE --shape 384 288 --layers MODEL.NUM_JOINTS 16
+  python tools/summary_network.py --cfg FILE --out-file layers      # layers.csv and layers.html
 
-The network runs on PyTorch's meta device, without weights or computation.
+The network runs on PyTorch's meta device, so it needs neither weights nor computing time.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any
 import _init_paths
 import torch
 import yaml
-from cli import take_experiment
+from cli import add_settings, command_parser, protect_numbers, run, take_experiment
 from yacs.config import CfgNode
 
 from lib.config import load_config
@@ -61,9 +61,10 @@ COLUMNS = (  # of the files with one row per layer
 class Published:
     """Published costs of an experiment's network, such as 28.5M and 7.1G; '' if not published.
 
-    source: repository.
-    convention: how the source counts FLOPs; a key of ``CONVENTIONS``.
-    reason: why the count here differs; '' if it does not.
+    Attributes:
+        source: repository.
+        convention: how the source counts FLOPs; a key of ``CONVENTIONS``.
+        reason: why the count here differs; '' if it does not.
     """
 
     source: str
@@ -73,7 +74,7 @@ class Published:
     reason: str = ""
 
     def counted(self, parameters: int, flops: int) -> tuple[str, str]:
-        """Format numbers of parameters and FLOPs in the units of the published ones."""
+        """Format numbers of parameters and FLOPs in the units of the published numbers."""
         giga = CONVENTIONS[self.convention].giga
         unit = self.flops[-1]
         return quantity(parameters, "M", 1e9), quantity(flops, unit, giga)
@@ -86,12 +87,8 @@ class Published:
 
 def load_published() -> dict[str, list[Published]]:
     """Read models/published.yaml; returns the published costs by experiment."""
-    try:
-        sources = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{PUBLISHED}: cannot read published costs: {error.strerror}") from None
     found: dict[str, list[Published]] = {}
-    for group in sources.values():
+    for group in yaml.safe_load(PUBLISHED.read_text(encoding="utf-8")).values():
         shared = {key: group[key] for key in ("source", "convention")}
         for experiment, figures in group["experiments"].items():
             found.setdefault(experiment, []).append(Published(**{**shared, **figures}))
@@ -105,54 +102,49 @@ def quantity(value: float, unit: str, giga: float) -> str:
 
 
 def is_rounded(published: str, count: float, giga: float) -> bool:
-    """Return True if a published figure, such as 7.1G, is ``count``, rounded or truncated."""
+    """Return True if ``published``, such as 7.1G, is ``count`` rounded or truncated."""
     figure, unit = published[:-1], published[-1]
     step = 10 ** -len(figure.partition(".")[2])
     difference = count / giga * (1000 if unit == "M" else 1) - float(figure)
     return -step / 2 <= difference < step
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        args, size = parse_args(argv)
-        cfg = load_config(args.cfg, [*args.opts, *size])
-        with torch.device("meta"):
-            network = build_model(cfg)
-        width, height = cfg.MODEL.IMAGE_SIZE
-        costs = summarize(network, height, width, is_bottom_up=uses_tags(cfg))
-        summary = {"network": cfg.MODEL.NAME, **costs}
-        published = find_published(args, cfg)
-        summary["published"] = compare_published(network, height, width, published)
-        if args.out_file:
-            write_layers(summary, args.out_file)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def main() -> None:
+    args, size = parse_args()
+    cfg = load_config(args.cfg, [*args.opts, *size])
+    with torch.device("meta"):
+        network = build_model(cfg)
+    width, height = cfg.MODEL.IMAGE_SIZE
+    costs = summarize(network, height, width, is_bottom_up=uses_tags(cfg))
+    summary = {"network": cfg.MODEL.NAME, **costs}
+    published = find_published(args, cfg)
+    summary["published"] = compare_published(network, height, width, published)
+    if args.out_file:
+        write_layers(summary, args.out_file)
     print(json.dumps(summary, indent=2) if args.json else table(summary, args.layers))
-    return 0
 
 
-def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+def parse_args() -> tuple[argparse.Namespace, list[str]]:
     """Return the arguments, and the input size as a setting."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__)
     add = parser.add_argument
     text = "YAML file of the experiment; may also be the first argument, without --cfg"
     add("--cfg", metavar="FILE", help=text)
-    text = "input size in pixels; one number for a square (default: MODEL.IMAGE_SIZE)"
+    text = "input size in pixels; a single number means a square (default: MODEL.IMAGE_SIZE)"
     add("--shape", nargs="+", metavar=("HEIGHT", "WIDTH"), help=text)
-    add("--layers", action="store_true", help="list every layer instead of top-level modules")
+    add("--layers", action="store_true", help="list all layers instead of top-level modules")
     add("--json", action="store_true", help="print JSON instead of a table")
     text = "write a table of all layers to NAME.csv and NAME.html"
     add("--out-file", metavar="NAME", help=text)
-    add("opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML")
-    args = parser.parse_intermixed_args(argv)
+    add_settings(parser)
+    args = parser.parse_intermixed_args(protect_numbers(sys.argv[1:]))
     size = split_shape(args)
     take_experiment(parser, args)
     return args, size
 
 
 def split_shape(args: argparse.Namespace) -> list[str]:
-    """Return ``args.shape`` as a setting, and move settings after its numbers to ``args.opts``."""
+    """Return --shape as a setting, and move settings after its numbers to ``args.opts``."""
     if args.shape is None:
         return []
     words = args.shape
@@ -161,12 +153,12 @@ def split_shape(args: argparse.Namespace) -> list[str]:
     if len(numbers) not in (1, 2) or min(numbers) < 1:
         expected = "must be height and width in pixels, or one number for a square"
         raise InputError(f"--shape: {expected}, not {' '.join(words[: max(count, 1)])}")
-    args.opts = [*words[count:], *args.opts]
+    args.opts = [*args.opts, *words[count:]]
     return ["MODEL.IMAGE_SIZE", str([numbers[-1], numbers[0]])]
 
 
 def find_published(args: argparse.Namespace, cfg: CfgNode) -> list[Published]:
-    """Return the published costs of the experiment, unless options change it."""
+    """Return the published costs of the experiment; none if settings or --shape change it."""
     file = Path(args.cfg).resolve()
     if args.opts or not file.is_relative_to(EXPERIMENTS):
         return []
@@ -179,8 +171,6 @@ def compare_published(
     network: PoseNetwork, height: int, width: int, published: Sequence[Published]
 ) -> list[dict[str, Any]]:
     """Compare published costs with those counted here by the convention of each source."""
-    if not published:
-        return []
     parameters = inference_parameters(network)
     calls = record_calls(network, torch.zeros(1, 3, height, width, device="meta"))
     rows = []
@@ -249,19 +239,22 @@ def table(summary: Mapping[str, Any], by_layer: bool) -> str:
     name = summary["convention"]
     unit = "M" if name == "lightweight" else "G"
     flops = quantity(summary["flops"], unit, CONVENTIONS[name].giga)
-    notes = [
-        CONVENTION,
-        *training_note(summary["training_only"]),
-        f"FLOPs: {flops}. {CONVENTIONS[name].text}",
-    ]
+    notes = [CONVENTION]
+    if layers := summary["training_only"]:
+        notes.append(
+            f"Not included, because they are used only in training: {', '.join(layers)} "
+            f"({sum(layers.values()):,} parameters)."
+        )
+    notes.append(f"FLOPs: {flops}. {CONVENTIONS[name].text}")
     for entry in summary["published"]:
         notes += published_notes(entry, is_other=entry["convention"] != name)
     return "\n".join([*lines, *(f"\n{textwrap.fill(note, 80)}" for note in notes)])
 
 
 def log_network(cfg: CfgNode, network: torch.nn.Module, log_dir: Path) -> None:
-    """Log the network's cost, with a table of its modules in the log file, and write its graph to
-    TensorBoard if TRAIN.LOG_GRAPH is set.
+    """Log the network's costs, and write its graph to TensorBoard if TRAIN.LOG_GRAPH is set.
+
+    The log file also gets the table of its modules.
 
     Raises:
         InputError: TRAIN.LOG_GRAPH needs a package that is not installed.
@@ -288,24 +281,11 @@ def log_network(cfg: CfgNode, network: torch.nn.Module, log_dir: Path) -> None:
             writer.add_graph(network.eval(), image, use_strict_trace=False)
 
 
-def training_note(layers: Mapping[str, int]) -> Iterator[str]:
-    """Yield a note that names the layers used only in training, if there are any."""
-    if layers:
-        yield (
-            f"Not included, because they are used only in training: {', '.join(layers)} "
-            f"({sum(layers.values()):,} parameters)."
-        )
-
-
 def published_notes(entry: Mapping[str, Any], is_other: bool) -> Iterator[str]:
     """Yield the published costs, those counted here, and why they differ."""
-    figures, counted = (
-        ", ".join(f"{entry[key]} {name}" for key, name in keys if entry[key])
-        for keys in (
-            [("parameters", "parameters"), ("flops", "FLOPs")],
-            [("counted_parameters", "parameters"), ("counted_flops", "FLOPs")],
-        )
-    )
+    figures = f"{entry['parameters']} parameters, " if entry["parameters"] else ""
+    figures += f"{entry['flops']} FLOPs"
+    counted = f"{entry['counted_parameters']} parameters, {entry['counted_flops']} FLOPs"
     yield f"Published in {entry['source']}: {figures}. Counted here in the same way: {counted}."
     if not entry["agrees"]:
         yield f"Reason for the difference: {entry['reason'] or 'not known'}."
@@ -314,4 +294,4 @@ def published_notes(entry: Mapping[str, Any], is_other: bool) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -22,6 +22,7 @@ import _init_paths  # noqa: F401
 import numpy as np
 import torch
 from cli import (
+    ListBeforeSettings,
     add_launcher,
     experiment_parser,
     image_kinds,
@@ -136,20 +137,17 @@ def test_parser() -> argparse.ArgumentParser:
         "--fuse-conv-bn",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="fold batch norms into convolutions, which is faster (default)",
+        help="fold batch norms into convolutions, for speed (default: enabled)",
     )
-    add("--out", metavar="FILE", help="write all keypoints to FILE, .json or .pkl, as mmpose does")
-    add(
-        "--precision",
-        default="float32",
-        metavar="P",
-        help="float32 (default) or bfloat16 (PyTorch checkpoints and OpenVINO files only)",
-    )
-    text = "mAP or PCKh; accepted for mmpose's command lines, has no effect"
-    add("--eval", nargs="+", metavar="METRIC", help=text)
-    text = "gather the results of several processes over the network (default)"
+    text = "also write all keypoints to FILE, .json or .pkl, in mmpose's format"
+    add("--out", metavar="FILE", help=text)
+    text = "float32, or bfloat16 for PyTorch checkpoints and OpenVINO files (default: %(default)s)"
+    add("--precision", default="float32", metavar="TYPE", help=text)
+    text = "metric, mAP or PCKh; only checked, for compatibility with mmpose"
+    add("--eval", nargs="+", action=ListBeforeSettings, metavar="METRIC", help=text)
+    text = "gather the results of all processes over the network, even with --tmpdir"
     add("--gpu_collect", "--gpu-collect", action="store_true", help=text)
-    text = "gather them through files in DIR, shared by all machines; ignored with --gpu_collect"
+    text = "gather results through files in DIR, which all machines share (default: the network)"
     add("--tmpdir", metavar="DIR", help=text)
     return parser
 

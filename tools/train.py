@@ -4,9 +4,9 @@
   python tools/train.py --cfg FILE GPUS '(0,1)' TRAIN.BATCH_SIZE_PER_GPU 16
   torchrun --nproc_per_node=2 tools/train.py --cfg FILE
 
-Results go to output/<dataset>/<network>/<experiment>/, TensorBoard logs to
-log/<dataset>/<network>/<experiment>_<time>/. Without a GPU it runs on the CPU. With
-AUTO_RESUME True, as in the experiments here, a run resumes if the output folder has a checkpoint.
+Writes results to output/<dataset>/<network>/<experiment>/ and TensorBoard logs to
+log/<dataset>/<network>/<experiment>_<time>/. Without a GPU it trains on the CPU. With AUTO_RESUME
+True, as in the experiments here, it resumes a run whose output folder has a checkpoint.
 """
 
 import argparse
@@ -65,7 +65,7 @@ from lib.utils.signals import Stopped
 
 logger = logging.getLogger(__name__)
 
-AGREEMENT_FREQ = 10  # after so many updates, processes agree on saving and stopping
+AGREEMENT_FREQ = 10  # updates after which the processes agree again on saving and stopping
 
 
 def main() -> None:
@@ -136,7 +136,7 @@ class Training:
         self.saved_at = time.monotonic()
 
     def run(self) -> None:
-        """Train from the start, or from the checkpoint that the settings select, to the end."""
+        """Train to the end, from the start or the checkpoint that the settings select."""
         position = self.resume()
         here = {"epoch": position.epoch, "step": position.step, "best score": position.best}
         steps = len(self.train_batches)
@@ -148,7 +148,7 @@ class Training:
         report_best(position.best, self.output_dir / "model_best.pth")
 
     def train(self, position: Position) -> Position:
-        """Train all epochs that are left."""
+        """Train the remaining epochs."""
         self.recorder.resume(position.epoch)
         if not position.is_validated:
             position = self.finish_epoch(position.epoch - 1, position.best)
@@ -159,7 +159,7 @@ class Training:
 
     @property
     def hint(self) -> str:
-        """How to resume, for messages."""
+        """Advice on how to resume, for messages."""
         if self.cfg.AUTO_RESUME:
             return "run the same command again to resume"
         return "resume with AUTO_RESUME True"
@@ -185,7 +185,7 @@ class Training:
         return position
 
     def train_epoch(self, position: Position) -> None:
-        """Train the rest of an epoch."""
+        """Train the remaining steps of an epoch."""
         epoch, seed = position.epoch, rank_seed(self.cfg.SEED)
         stats = train_epoch(
             self.task,
@@ -232,9 +232,9 @@ class Training:
             self.stop(f"after epoch {position.epoch}, step {step}")
 
     def stop(self, where: str) -> None:
-        """Raise Stopped, in all processes for the same signal, which may have reached only one."""
+        """Raise Stopped, in all processes with the same signal; it may have reached only one."""
         self.recorder.close()
-        # All wait here, because launchers end all processes when one ends, even while it saves.
+        # Wait for all, because launchers kill the other processes when one ends.
         received = [number for number in distributed.gather(signals.received()) if number]
         raise Stopped(received[0], f" {where}; {self.hint}")
 
@@ -250,7 +250,7 @@ class Training:
             logger.warning("=> epoch %d is not saved: %s", epoch, text)
             return following
         if validation_due(self.cfg, epoch):
-            # Keeps the epoch if its validation fails.
+            # Saved first, so that the epoch is not lost if its validation fails.
             self.state.save(replace(following, is_validated=False))
             score = self.score(epoch)
             if score >= following.best:
@@ -264,21 +264,21 @@ class Training:
         return following
 
     def restore_settings(self) -> None:
-        """Write config_train.yaml again if somebody has removed the output folder."""
+        """Write config_train.yaml again if the output folder was removed."""
         path = self.output_dir / "config_train.yaml"
         if distributed.is_main() and not path.exists():
             logger.warning("=> %s was removed during the run; it is written again", path.parent)
             write_atomically(path, self.cfg.dump().encode())
 
     def score(self, epoch: int) -> float:
-        """Validate, log the scores as a table, and return the score that selects the best."""
+        """Validate, log a table of scores, and return the score that selects the best weights."""
         with self.average.applied():
             _, values, score = score_test_set(
                 self.cfg, self.task, self.test_batches, self.recorder, self.output_dir, epoch
             )
         table = markdown_table(values, values.values(), self.cfg.MODEL.NAME)
         logger.info("Epoch %d:\n%s", epoch, table)
-        return distributed.gather(score)[0]  # another processor may round differently
+        return distributed.gather(score)[0]  # processors may round differently
 
     def record_step(self, epoch: int, step: int, stats, batch, outputs) -> None:
         """Record the statistics since the last call, and images of the batch."""
@@ -303,12 +303,13 @@ def report_best(best: float, weights: Path) -> None:
 def train_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__)
     add_launcher(parser)
-    parser.add_argument("--resume-from", metavar="FILE", help="resume from this checkpoint")
+    text = "checkpoint to resume from (default: that of the output folder if AUTO_RESUME is True)"
+    parser.add_argument("--resume-from", metavar="FILE", help=text)
     parser.add_argument("--no-validate", action="store_true", help="train without validation")
     parser.add_argument(
         "--autoscale-lr",
         action="store_true",
-        help="multiply TRAIN.LR by (total batch size) / (total batch size set in the YAML)",
+        help="scale TRAIN.LR with the total batch size, relative to that of the YAML",
     )
     return parser
 
@@ -339,7 +340,7 @@ def build_loaders(
 
 
 def lr_scale(args: argparse.Namespace, cfg: CfgNode, batch_size: int) -> float:
-    """Return the ratio of the total batch size to the YAML's.
+    """Return the total batch size divided by that of the YAML.
 
     Linear scaling of the learning rate: Goyal et al., Accurate, Large Minibatch SGD, 2017.
     """

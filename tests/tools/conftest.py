@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from tests import tiny
+from tests import tiny, web
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -72,14 +72,26 @@ def command(tool, monkeypatch, capsys):
 
 
 @pytest.fixture
-def root(tmp_path):
-    """Write three training and two test images, and return their folder.
+def succeed(command):
+    """Run a command as ``command`` does, and check that its exit code is 0."""
 
-    The areas are far too large, so that even an untrained network has an AP above 0.
-    """
-    for split, images, seed in (("train2017", 3, 0), ("val2017", 2, 1)):
-        content = tiny.write_coco(tmp_path / "data", split, images=images, seed=seed)
-        for person in content["annotations"]:
-            person["area"] = 300_000
-        tiny.save_coco(tmp_path / "data", content, split)
-    return tmp_path / "data"
+    def run(*words: object) -> Ended:
+        ended = command(*words)
+        assert ended.code == 0, ended
+        return ended
+
+    return run
+
+
+@pytest.fixture
+def site(monkeypatch):
+    """Run a local web server, and let downloads repeat failed requests without a pause."""
+    monkeypatch.setattr("lib.utils.download.time.sleep", lambda _: None)
+    with web.serving() as site:
+        yield site
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Write three training and two test images, and return their folder."""
+    return tiny.write_coco_sets(tmp_path / "data")

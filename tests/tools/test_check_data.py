@@ -18,12 +18,11 @@ def paths(tmp_path) -> tuple[Path, Path, dict]:
     return experiment(tmp_path / "a.yaml", root), root, content
 
 
-def test_it_says_what_is_there_and_leaves_pictures(paths, command, tmp_path):
+def test_summary_findings_and_pictures_are_written(paths, succeed, tmp_path):
     yaml_file, root, content = paths
     content["annotations"][0]["bbox"] = [-30, 12, 80, 64]
     save_coco(root, content)
-    ended = command("check_data", "--cfg", yaml_file, "--samples", 4)
-    assert ended.code == 0, ended.err
+    ended = succeed("check_data", "--cfg", yaml_file, "--samples", 4)
     assert "train2017: 6 people in 3 of 3 images" in ended.out
     assert "warning: box partly outside the image (1)" in ended.out
     folder = tmp_path / "output" / "coco" / "check"
@@ -37,7 +36,7 @@ def test_it_says_what_is_there_and_leaves_pictures(paths, command, tmp_path):
         assert cv2.imread(str(folder / f"counts_{split}.png")).std() > 10
 
 
-def test_what_would_stop_a_training_ends_with_1_and_a_set_without_faults_says_so(paths, command):
+def test_the_exit_code_is_1_only_if_training_would_fail(paths, succeed, command):
     yaml_file, root, content = paths
     folder = root / "images" / "val2017"
     for person in content["annotations"]:
@@ -46,22 +45,21 @@ def test_what_would_stop_a_training_ends_with_1_and_a_set_without_faults_says_so
         person["bbox"] = [0, 0, 60, 60]
     save_coco(root, content)
     words = ("check_data", "--cfg", yaml_file, "DATASET.TRAIN_SET", "val2017")
-    ended = command(*words)
-    assert ended.code == 0 and "val2017: no problems found" in ended.out
+    ended = succeed(*words)
+    assert "val2017: no problems found" in ended.out
     (folder / f"{2:012d}.jpg").unlink()
     ended = command(*words)
     assert ended.code == 1
     assert "error: image missing or broken (1)" in ended.out
 
 
-def test_flags_that_are_all_0_end_with_1_and_missing_boxes_are_warned_of(paths, command):
+def test_missing_boxes_are_a_warning_and_visibility_0_is_an_error(paths, succeed, command):
     yaml_file, root, content = paths
     words = ("check_data", "--cfg", yaml_file, "DATASET.TRAIN_SET", "val2017")
     for person in content["annotations"]:
         person["bbox"] = [0, 0, 0, 0]
     save_coco(root, content)
-    ended = command(*words)
-    assert ended.code == 0
+    ended = succeed(*words)
     assert "6 people have no box; using the bounding box of their labelled joints" in ended.out
     assert "warning: box missing or without area (6)" in ended.out
     for person in content["annotations"]:
@@ -72,9 +70,7 @@ def test_flags_that_are_all_0_end_with_1_and_missing_boxes_are_warned_of(paths, 
     assert "6 people have coordinates, but visibility flag 0 for every joint" in ended.out
 
 
-def test_a_set_that_cannot_be_used_is_said_and_the_other_is_looked_through(
-    paths, command, tmp_path
-):
+def test_an_unusable_set_is_reported_and_the_other_is_checked(paths, command, tmp_path):
     words = ("--work-dir", tmp_path / "here", "DATASET.TRAIN_SET", "nowhere")
     ended = command("check_data", "--cfg", paths[0], *words)
     assert ended.code == 1
@@ -91,6 +87,6 @@ def test_a_set_that_cannot_be_used_is_said_and_the_other_is_looked_through(
         (["DATASET.CATEGORIES", "[1]"], "DATASET.CATEGORIES must be a list of names, not [1]"),
     ],
 )
-def test_a_wrong_option_is_one_line(paths, command, words, message):
+def test_an_invalid_option_is_a_one_line_error(paths, command, words, message):
     ended = command("check_data", "--cfg", paths[0], *words)
     assert is_one_line(ended, message)

@@ -18,27 +18,27 @@ HEADS = {
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_every_representation_trains_resumes_and_tests_like_any_other(root, command, kind):
+def test_every_representation_trains_resumes_and_tests(root, succeed, kind):
     pictures = {"SAVE_HEATMAPS_GT": True, "SAVE_HEATMAPS_PRED": True}
     debug = {"DEBUG": True, **pictures}
     path = write(root, kind, MODEL=HEADS[kind], TRAIN={"END_EPOCH": 2}, DEBUG=debug)
-    assert command("train", "--cfg", path, "TRAIN.END_EPOCH", "1").code == 0
-    ended = command("train", "--cfg", path, "AUTO_RESUME", "True")
-    assert ended.code == 0, ended.err
+    succeed("train", "--cfg", path, "TRAIN.END_EPOCH", "1")
+    ended = succeed("train", "--cfg", path, "AUTO_RESUME", "True")
     folder = output(root, kind)
     assert (folder / "train_0_hm_gt.jpg").exists() and (folder / "val_0_hm_pred.jpg").exists()
-    ended = command("test", "--cfg", path, "TEST.FLIP_TEST", "True")
-    assert ended.code == 0 and re.search(r"=> AP \d\.\d+ on", ended.out), ended.err
+    ended = succeed("test", "--cfg", path, "TEST.FLIP_TEST", "True")
+    assert re.search(r"=> AP \d\.\d+ on", ended.out), ended.err
 
 
-def test_the_table_has_a_row_for_each_and_nobody_is_trained_twice(root, command, tmp_path):
+def test_the_table_has_a_row_per_experiment_and_none_is_trained_twice(
+    root, succeed, command, tmp_path
+):
     files = [write(root, name) for name in ("one", "two")]
-    assert command("train", "--cfg", files[0]).code == 0
+    succeed("train", "--cfg", files[0])
     weights = output(root, "one") / "final_state.pth"
     before = weights.stat().st_mtime_ns
     table = tmp_path / "table.md"
-    ended = command("compare", "--cfg", *files, "--out", table, "WORKERS", "0")
-    assert ended.code == 0, ended.err
+    ended = succeed("compare", "--cfg", *files, "--out", table, "WORKERS", "0")
     assert re.search(
         r"^\| one \| \d+\.\d\dM \| \d\.\d+ \| \d\.\d+ \| -?\d\.\d+ \|$", ended.out, re.M
     )
@@ -49,12 +49,10 @@ def test_the_table_has_a_row_for_each_and_nobody_is_trained_twice(root, command,
 
 
 def test_no_experiment_at_all_is_an_error(command):
-    assert is_one_line(
-        command("compare", "--cfg", "TRAIN.LR", "1"), "--cfg: needs at least one YAML file"
-    )
+    assert is_one_line(command("compare", "--cfg", "TRAIN.LR", "1"), "--cfg has no value")
 
 
-def test_a_wrong_file_is_said_before_anything_is_trained(root, command, tmp_path):
+def test_a_missing_file_is_reported_before_training(root, command, tmp_path):
     ended = command("compare", "--cfg", write(root, "good"), tmp_path / "absent.yaml")
     assert is_one_line(ended, "absent.yaml: cannot read the experiment")
     assert not output(root, "good").exists()

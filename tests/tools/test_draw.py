@@ -27,8 +27,8 @@ def draw(command, tmp_path):
 
 
 def person(joints: int = 17, score: float = 0.9, **values) -> dict:
-    places = np.random.default_rng(joints).uniform(10, 70, (joints, 2)).round(1)
-    keypoints = np.column_stack([places, np.full(joints, 0.8)]).ravel().tolist()
+    coords = np.random.default_rng(joints).uniform(10, 70, (joints, 2)).round(1)
+    keypoints = np.column_stack([coords, np.full(joints, 0.8)]).ravel().tolist()
     return {"image_id": 7, "keypoints": keypoints, "score": score, **values}
 
 
@@ -41,7 +41,7 @@ def annotations(path, joints: int, images=()):
 
 
 def drawn(draw) -> dict[str, bool]:
-    """Return for each written file if something is drawn in it."""
+    """Return the written files, and True for those in which something is drawn."""
     return {p.name: cv2.imread(str(p)).max() > 100 for p in sorted(draw.folder.iterdir())}
 
 
@@ -54,7 +54,7 @@ def test_images_are_found_by_file_name_then_annotations_then_image_id(draw, tmp_
     assert not leftovers(draw.folder)
 
 
-def test_missing_images_are_one_line_and_the_others_are_drawn(draw):
+def test_missing_images_are_skipped_with_one_line(draw):
     ended = draw([person(), person(image_id=8), person(file_name="c.png")])
     assert is_one_line(
         ended, "2 of the 3 files named in the results do not exist", "000000000008.jpg"
@@ -62,7 +62,7 @@ def test_missing_images_are_one_line_and_the_others_are_drawn(draw):
     assert drawn(draw) == {"000000000007.jpg": True}
 
 
-def test_weak_people_and_joints_are_left_out(draw):
+def test_people_and_joints_with_low_scores_are_not_drawn(draw):
     entries = [person(score=0.2), person(file_name="a.png", score=0.4)]
     assert "2 people in 2 files" in draw(entries).out
     ended = draw(entries, "--person-threshold", "0.3")
@@ -83,21 +83,14 @@ def test_the_skeleton_follows_from_the_annotations_or_the_number_of_joints(draw,
     assert is_one_line(ended, "have 5 joints, but the annotations", "name 6")
 
 
-def test_options_of_the_original_work(draw, command, tmp_path):
+def test_options_of_the_original_script_work(draw, succeed, tmp_path):
     (tmp_path / "r.json").write_text(json.dumps([person()]))
-    words = [
-        "--image-path",
-        tmp_path / "photos",
-        "--save-path",
-        draw.folder,
-        "--color-by",
-        "person",
-    ]
-    ended = command("draw", "--prediction", tmp_path / "r.json", *words)
-    assert ended.code == 0 and drawn(draw) == {"000000000007.jpg": True}
+    words = ["--prediction", tmp_path / "r.json", "--image-path", tmp_path / "photos"]
+    succeed("draw", *words, "--save-path", draw.folder, "--color-by", "person")
+    assert drawn(draw) == {"000000000007.jpg": True}
 
 
-def test_videos_are_drawn_with_the_numbers_of_their_people(draw, tmp_path):
+def test_results_are_drawn_on_the_frames_of_a_video(draw, tmp_path):
     writer = cv2.VideoWriter(
         str(tmp_path / "photos" / "v.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (80, 80)
     )
@@ -120,13 +113,13 @@ def test_videos_are_drawn_with_the_numbers_of_their_people(draw, tmp_path):
         (17, "Expected `object`"),
     ],
 )
-def test_entries_that_cannot_be_drawn_are_one_line(draw, entry, message):
+def test_invalid_entries_are_skipped_with_one_line(draw, entry, message):
     ended = draw([person(), entry, entry])
     assert is_one_line(ended, "skipped 2 of 3 entries; entry 1: ", message)
     assert drawn(draw) == {"000000000007.jpg": True}
 
 
 @pytest.mark.parametrize("content", [{"images": []}, [], [{"image_id": 1}]])
-def test_a_file_without_results_is_one_line(draw, content):
+def test_a_file_without_results_is_a_one_line_error(draw, content):
     assert is_one_line(draw(content), "results.json", "keypoint")
     assert not draw.folder.exists()

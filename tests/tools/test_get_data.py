@@ -12,36 +12,30 @@ import cv2
 import pytest
 
 from lib.dataset import downloads
-from lib.utils import download
-from tests.web import serving
+from tests.tools.runs import annotations, is_one_line
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "get_data.py"
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
-def test_figures_are_written_from_any_folder_and_what_goes_wrong_is_one_line(
-    tool, monkeypatch, tmp_path, capsys
+def test_figures_are_written_from_any_folder_and_errors_are_one_line(
+    command, monkeypatch, tmp_path
 ):
     options = ["figures", "--root", "made", "--train", "2", "--val", "1", "--workers", "1"]
-    command = [sys.executable, str(TOOL), *options]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "made" in done.stdout and "3/3 images" in done.stderr and "\r" not in done.stderr
-    file = tmp_path / "made" / "annotations" / "person_keypoints_train.json"
-    assert len(json.loads(file.read_text())["images"]) == 2
+    words = [sys.executable, str(TOOL), *options]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "2 train and 1 val images in made" in done.stdout
+    assert len(json.loads(annotations(tmp_path / "made", "train").read_text())["images"]) == 2
     monkeypatch.chdir(tmp_path)
-    main = tool("get_data").main
-    assert main([*options, "--seed", "1"]) == 1
-    refused = capsys.readouterr().err
-    assert refused.startswith("error: ") and refused.count("\n") == 1
-    with pytest.raises(SystemExit, match="2"):
-        main(["mscoco"])
-    assert "figures" in capsys.readouterr().err
+    assert is_one_line(command("get_data", *options, "--seed", "1"), "another version of figures")
+    ended = command("get_data", "mscoco")
+    assert ended.code == 2 and "figures" in ended.err
 
 
-def test_a_sheet_is_written_and_nothing_else(tool, monkeypatch, tmp_path):
+def test_a_sheet_is_written_and_nothing_else(succeed, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert tool("get_data").main(["figures", "--sheet", "sheet.png"]) == 0
+    succeed("get_data", "figures", "--sheet", "sheet.png")
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
     assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] == 1760
 
@@ -55,43 +49,36 @@ def archive(files: dict[str, bytes]) -> bytes:
 
 
 @pytest.fixture
-def tiny_set(tool, monkeypatch):
-    """Return a server with a data set of two images, and a function that runs the tool on it."""
-    module = tool("get_data")
-    monkeypatch.setattr(download.time, "sleep", lambda _: None)
+def get(site, command, monkeypatch, tmp_path):
+    """Put a data set of two images on the server; get(options ...) downloads it to ``tmp_path``."""
     listing = {"images": [{"filename": "1.jpg"}, {"file_name": "2.jpg"}]}
-    with serving() as site:
-        site.files["lists.zip"] = archive({"annotations/val.json": json.dumps(listing).encode()})
-        site.files["val.zip"] = archive({"val/1.jpg": b"one", "val/2.jpg": b"two"})
-        lists = downloads.Archive("lists.zip", {"val.json": "annotations"}, site.url("lists.zip"))
-        places = {"*.jpg": "images/val"}
-        by_url = downloads.Archive("images/val.zip", places, site.url("val.zip"))
-        by_hand = downloads.Archive(
-            "images/val.zip", places, instructions="the images behind a form"
+    site.files["lists.zip"] = archive({"annotations/val.json": json.dumps(listing).encode()})
+    site.files["val.zip"] = archive({"val/1.jpg": b"one", "val/2.jpg": b"two"})
+    lists = downloads.Archive("lists.zip", {"val.json": "annotations"}, site.url("lists.zip"))
+    images, places = "images/val.zip", {"*.jpg": "images/val"}
+    by_url = downloads.Archive(images, places, site.url("val.zip"))
+    by_hand = downloads.Archive(images, places, instructions="the images behind a form")
+    splits = {
+        name: downloads.Split("annotations/val.json", "images/val", lists, source, optional_files=f)
+        for name, source, f in (
+            ("val", by_url, {"boxes.json": "a friend"}),
+            ("form", by_hand, {}),
         )
-        splits = {
-            name: downloads.Split(
-                "annotations/val.json", "images/val", lists, pictures, optional_files=extras
-            )
-            for name, pictures, extras in (
-                ("val", by_url, {"boxes.json": "a friend"}),
-                ("form", by_hand, {}),
-            )
-        }
-        data_set = downloads.PublicDataset("nobody's", splits, ("val",))
-        monkeypatch.setitem(downloads.DOWNLOADS, "coco", data_set)
-        yield site, lambda *arguments: module.main(["coco", *map(str, arguments)])
+    }
+    data_set = downloads.PublicDataset("nobody's", splits, ("val",))
+    monkeypatch.setitem(downloads.DOWNLOADS, "coco", data_set)
+    return lambda *options: command("get_data", "coco", "--root", tmp_path, *options)
 
 
 def names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_data_set_comes_through_a_bad_connection_and_is_complete(tiny_set, tmp_path, capsys):
-    site, get = tiny_set
+def test_a_download_over_a_bad_connection_is_complete(get, site, tmp_path):
     site.tricks = ["cut", 503, "", "cut"]
-    assert get("--root", tmp_path) == 0
-    written = capsys.readouterr().out
+    ended = get()
+    written = ended.out
+    assert ended.code == 0
     assert "all of its 2 images" in written and "boxes.json" in written and "a friend" in written
     images = {"images/val/1.jpg", "images/val/2.jpg"}
     expected = {"lists.zip", "annotations/val.json", "images/val.zip", *images}
@@ -99,50 +86,40 @@ def test_a_data_set_comes_through_a_bad_connection_and_is_complete(tiny_set, tmp
     asked = len(site.asked)
     for name in ("lists.zip", "images/val.zip"):
         (tmp_path / name).unlink()
-    assert get("--root", tmp_path, "--split", "val") == 0 and len(site.asked) == asked
+    assert get("--split", "val").code == 0 and len(site.asked) == asked
 
 
-def test_an_image_that_is_lost_comes_back_from_the_archive(tiny_set, tmp_path):
-    site, get = tiny_set
-    assert get("--root", tmp_path) == 0
+def test_missing_images_are_extracted_again(get, site, tmp_path):
+    assert get().code == 0
     asked = len(site.asked)
     (tmp_path / "images/val/1.jpg").unlink()
     (tmp_path / "images/val/2.jpg").write_bytes(b"")
-    assert get("--root", tmp_path) == 0 and len(site.asked) == asked
+    assert get().code == 0 and len(site.asked) == asked
     assert (tmp_path / "images/val/2.jpg").read_bytes() == b"two"
 
 
-def test_an_incomplete_data_set_is_one_line_with_a_number(tiny_set, tmp_path, capsys):
-    site, get = tiny_set
+def test_an_incomplete_data_set_is_a_one_line_error(get, site, tmp_path):
     site.files["val.zip"] = archive({"val/1.jpg": b"one"})
-    assert get("--root", tmp_path) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
-    assert "1 of the 2 images" in error and "2.jpg" in error
+    assert is_one_line(get(), "1 of the 2 images", "2.jpg")
 
 
-def test_a_wrong_archive_is_one_line(tiny_set, tmp_path, capsys):
-    site, get = tiny_set
+def test_a_wrong_archive_is_a_one_line_error(get, site, tmp_path):
     site.files["lists.zip"] = b"<html>please log in</html>"
-    assert get("--root", tmp_path) == 1
-    assert "lists.zip: damaged or not an archive" in capsys.readouterr().err
+    assert is_one_line(get(), "lists.zip: damaged or not an archive")
     (tmp_path / "lists.zip").unlink()
     site.files["lists.zip"] = archive({"other.json": b"{}"})
-    assert get("--root", tmp_path) == 1
-    assert "has no val.json" in capsys.readouterr().err
+    assert is_one_line(get(), "has no val.json")
 
 
-def test_what_only_a_person_can_get_is_said_and_then_used(tiny_set, tmp_path, capsys):
-    site, get = tiny_set
-    assert get("--root", tmp_path, "--split", "form") == 1
-    error = capsys.readouterr().err
-    assert "the images behind a form" in error and str(tmp_path / "images/val.zip") in error
+def test_files_to_download_by_hand_are_named_and_then_used(get, site, tmp_path):
+    ended = get("--split", "form")
+    assert is_one_line(ended, "the images behind a form", str(tmp_path / "images/val.zip"))
     (tmp_path / "images").mkdir(exist_ok=True)
     (tmp_path / "images" / "val.zip").write_bytes(site.files["val.zip"])
-    assert get("--root", tmp_path, "--split", "form") == 0
+    assert get("--split", "form").code == 0
 
 
-def test_every_split_that_is_offered_is_where_its_experiments_look():
+def test_archives_contain_the_files_of_every_split():
     for name, data_set in downloads.DOWNLOADS.items():
         assert set(data_set.default) <= set(data_set.splits)
         for split in data_set.splits.values():
@@ -160,6 +137,5 @@ def test_every_split_that_is_offered_is_where_its_experiments_look():
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not here")
 @pytest.mark.parametrize("name", ["coco", "mpii", "atrw"])
-def test_official_layouts_count_as_complete(tool, capsys, name):
-    assert tool("get_data").main([name, "--root", str(DATA / name)]) == 0
-    assert capsys.readouterr().out.count("all of its") == 2
+def test_data_sets_in_the_official_layout_are_complete(succeed, name):
+    assert succeed("get_data", name, "--root", DATA / name).out.count("all of its") == 2

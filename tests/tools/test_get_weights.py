@@ -9,19 +9,11 @@ import yaml
 
 from lib.config import load_config
 from lib.models import build_model
-from lib.utils import download, zoo
-from tests.tools.runs import is_one_line, leftovers, output, write
-from tests.web import serving
+from lib.utils import zoo
+from tests.tools.runs import is_one_line, leftovers, output, torch_load, write
 
 CONTENT = bytes(range(256)) * 1000
 SCORES = {"AP": 0.746, "AP .75": 0.819, "AR": 0.799}
-
-
-@pytest.fixture
-def site(monkeypatch):
-    monkeypatch.setattr(download.time, "sleep", lambda _: None)
-    with serving() as site:
-        yield site
 
 
 @pytest.fixture
@@ -49,7 +41,7 @@ def listed(root, site, monkeypatch):
     return add
 
 
-def test_weights_come_to_their_place_once(listed, site, command):
+def test_weights_are_downloaded_once(listed, site, command):
     site.tricks = ["cut", 503]
     folder = listed()
     ended = command("get_weights", "w", "--root", folder)
@@ -62,7 +54,7 @@ def test_weights_come_to_their_place_once(listed, site, command):
     assert command("get_weights", "w", "--root", folder).code == 0 and len(site.asked) == asked
 
 
-def test_wrong_bytes_end_in_one_line_and_are_not_kept(listed, site, command):
+def test_a_wrong_sha256_is_a_one_line_error_and_nothing_is_kept(listed, site, command):
     folder = listed()
     site.files["w.pth"] = b"wrong"
     ended = command("get_weights", "w", "--root", folder)
@@ -71,11 +63,11 @@ def test_wrong_bytes_end_in_one_line_and_are_not_kept(listed, site, command):
     assert not list(folder.rglob("*.p*"))
 
 
-def test_the_list_says_what_there_is_and_what_is_downloaded(listed, root, command):
+def test_the_list_has_scores_and_marks_downloaded_weights(listed, root, succeed, command):
     folder = listed(experiment=write(root))
     ended = command("get_weights", "--list", "--root", folder)
     assert ended.out.split() == ["w", "AP", "0.746", str(write(root))]
-    assert command("get_weights", "w", "--root", folder).code == 0
+    succeed("get_weights", "w", "--root", folder)
     assert "downloaded" in command("get_weights", "--list", "--root", folder).out.split()
 
 
@@ -86,14 +78,14 @@ def test_the_list_says_what_there_is_and_what_is_downloaded(listed, root, comman
         ("models/pytorch/imagenet/w.pth", {}, "ImageNet backbone"),
     ],
 )
-def test_what_no_experiment_trained_is_said_to_be_what_it_is(
-    listed, command, path, scores, listed_as
+def test_weights_without_an_experiment_are_listed_by_type(
+    listed, succeed, command, path, scores, listed_as
 ):
     folder = listed(path=path, scores=scores)
     ended = command("get_weights", "--list", "--root", folder)
     assert ended.out.split() == ["w", *listed_as.split()]
-    ended = command("get_weights", "w", "--root", folder)
-    assert ended.code == 0 and (folder / path).read_bytes() == CONTENT
+    ended = succeed("get_weights", "w", "--root", folder)
+    assert (folder / path).read_bytes() == CONTENT
     said = ended.out.rpartition("   ")[2].strip()
     if "detector" in listed_as:
         assert said == "to use it: python tools/demo.py ... --detector w"
@@ -101,30 +93,30 @@ def test_what_no_experiment_trained_is_said_to_be_what_it_is(
         assert listed_as.endswith(said.removeprefix("type: "))
 
 
-def test_an_unknown_name_is_one_line(listed, command):
+def test_an_unknown_name_is_a_one_line_error(listed, command):
     listed()
     assert is_one_line(
         command("get_weights", "ww"), "ww: no weights with this name", "similar names: w"
     )
 
 
-def test_an_experiments_weights_are_found_by_its_file(listed, root, site, command):
+def test_the_weights_of_an_experiment_are_downloaded(listed, root, site, succeed, command):
     experiment = write(root, MODEL={"PRETRAINED": "models/pytorch/w.pth"})
     folder = listed()
-    ended = command("get_weights", "--cfg", experiment, "--root", folder)
-    assert ended.code == 0 and (folder / "models/pytorch/w.pth").exists()
+    succeed("get_weights", "--cfg", experiment, "--root", folder)
+    assert (folder / "models/pytorch/w.pth").exists()
     other = write(root, "other")
     assert is_one_line(command("get_weights", "--cfg", other), str(other), "no weights are listed")
 
 
-def test_a_missing_backbone_is_named_with_the_command_that_gets_it(listed, root, command):
+def test_the_error_about_a_missing_backbone_has_the_download_command(listed, root, command):
     folder = listed()
     experiment = write(root, MODEL={"PRETRAINED": str(folder / "models/pytorch/w.pth")})
     ended = command("train", "--cfg", experiment)
     assert is_one_line(ended, "MODEL.PRETRAINED", f"tools/get_weights.py w --root {folder}")
 
 
-def test_missing_weights_are_named_with_the_command_that_gets_them(listed, root, command):
+def test_the_error_about_missing_weights_has_the_download_command(listed, root, command):
     experiment = write(root)
     path = listed(experiment=experiment) / "models/pytorch/w.pth"
     ended = command("test", "--cfg", experiment, "TEST.MODEL_FILE", path)
@@ -135,22 +127,23 @@ def test_missing_weights_are_named_with_the_command_that_gets_them(listed, root,
     )
 
 
-def test_a_test_prints_the_published_scores_of_the_same_test(listed, root, command, tmp_path):
+def test_scores_of_the_zoo_are_printed_for_the_same_settings(
+    listed, root, succeed, command, tmp_path
+):
     experiment = write(root)
     torch.manual_seed(0)
     torch.save(build_model(load_config(experiment)).state_dict(), tmp_path / "net.pth")
     folder = listed((tmp_path / "net.pth").read_bytes(), experiment)
-    assert command("get_weights", "w", "--root", folder).code == 0
+    succeed("get_weights", "w", "--root", folder)
     weights = ("TEST.MODEL_FILE", folder / "models/pytorch/w.pth")
-    ended = command("test", "--cfg", experiment, *weights)
-    assert ended.code == 0, ended
+    ended = succeed("test", "--cfg", experiment, *weights)
     assert "\n| published | 0.746 |  | 0.819 |  |  | 0.799 |  |  |  |  |\n" in ended.out
     assert "=> published by https://example.org/zoo" in ended.out
     ended = command("test", "--cfg", experiment, *weights, "DATASET.COLOR_RGB", "False")
     assert "| published" not in ended.out
     assert "published for these weights: AP 0.746, with DATASET.COLOR_RGB True" in ended.out
     other = tmp_path / "w.pth"  # same name, other content
-    torch.save(torch.load(weights[1], weights_only=True), other)
+    torch.save(torch_load(weights[1]), other)
     other.write_bytes(other.read_bytes() + b"\0")
     assert "published" not in command("test", "--cfg", experiment, "TEST.MODEL_FILE", other).out
     assert not leftovers(output(root))

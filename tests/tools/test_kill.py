@@ -1,4 +1,4 @@
-"""Killed runs resume to the same bits; tests/kill.py does this for many more moments."""
+"""Tests that killed runs resume with identical results; tests/kill.py kills many more runs."""
 
 import os
 import random
@@ -12,12 +12,12 @@ from tests import kill, tiny
 
 
 @pytest.mark.parametrize("variant", ["sgd, moving average, two workers"])
-def test_a_run_killed_at_three_moments_ends_with_the_same_bits(tmp_path, variant):
+def test_a_run_killed_three_times_has_identical_results(tmp_path, variant):
     done, problems = kill.compare(tmp_path, variant, 3, random.Random(1))
     assert not problems and done
 
 
-def test_a_signal_to_all_processes_of_a_run_loses_no_step(tmp_path):
+def test_a_signal_to_the_whole_process_group_saves_a_checkpoint(tmp_path):
     for split in ("train2017", "val2017"):
         tiny.write_coco(tmp_path / "data", split, images=4)
     path = kill.write(tmp_path, tmp_path / "data", "sgd, moving average, two workers", "run")

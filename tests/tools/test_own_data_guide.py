@@ -54,13 +54,12 @@ def birds(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_guide_to_own_data_works_as_written(birds, command):
+def test_the_guide_to_own_data_works_as_written(birds, succeed):
     lines = re.findall(r"^python tools/(\w+)\.py (.*)$", GUIDE.replace("\\\n", ""), re.M)[:4]
     assert [name for name, _ in lines] == ["check_data", "train", "test", "demo"]
     small = [word for pair in SMALL.items() for word in pair]
     for name, words in lines:
-        ended = command(name, *words.split(), *small)
-        assert ended.code == 0, ended.err
+        succeed(name, *words.split(), *small)
     assert (birds / "output/birds/check/samples.jpg").exists()
     result = birds / "output/birds/pose_hrnet/w32_256x256"
     for name in ("model_best.pth", "predictions.jpg", "curves.png"):

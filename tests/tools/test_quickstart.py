@@ -12,10 +12,12 @@ from tests import tiny
 from tests.tools.runs import history, is_one_line, output
 
 WHOLE = ["test built_in", "train quickstart", "test quickstart"]
+TIMINGS = {"start": 10, "image": 5, "training": 3, "testing": 7}
+TIMINGS |= {"testing_built_in": 11, "people": 2}
 
 
 @pytest.fixture
-def quickstart(tool, command, tmp_path, monkeypatch):
+def quickstart(tool, succeed, command, tmp_path, monkeypatch):
     """Run the quickstart on a few images with tiny networks: quickstart(options ...).
 
     Afterwards ``ran`` lists the commands that it ran, and ``said`` is its output.
@@ -40,8 +42,7 @@ def quickstart(tool, command, tmp_path, monkeypatch):
         name = name.removesuffix(".py")
         if not quiet:  # the measurement is quiet
             run.ran.append(f"{name} {Path(path).stem}")
-        ended = command(name, "--cfg", path, *opts)
-        assert ended.code == 0, ended
+        succeed(name, "--cfg", path, *opts)
 
     def score(path, opts):
         run.ran.append(f"test {Path(path).stem}")
@@ -63,7 +64,7 @@ def quickstart(tool, command, tmp_path, monkeypatch):
     return run
 
 
-def test_it_draws_tests_trains_tests_and_goes_on_after_an_end(quickstart, tmp_path):
+def test_all_steps_run_and_a_finished_run_can_be_extended(quickstart, tmp_path):
     ended = quickstart("TRAIN.END_EPOCH", "1")
     assert ended.code == 0, ended
     assert quickstart.ran == WHOLE
@@ -85,13 +86,13 @@ def test_it_draws_tests_trains_tests_and_goes_on_after_an_end(quickstart, tmp_pa
     assert len(history(quickstart.folder)) == 2
     assert quickstart().code == 0
     assert quickstart.ran == ["test built_in", "test quickstart"]
-    (quickstart.folder / "final_state.pth").unlink()  # as after an interrupt of the last validation
+    (quickstart.folder / "final_state.pth").unlink()  # as if the last validation was interrupted
     assert quickstart().code == 0
     assert quickstart.ran == WHOLE and (quickstart.folder / "final_state.pth").exists()
     assert {path: path.stat().st_mtime_ns for path in drawn} == drawn
 
 
-def test_an_interrupt_ends_it_and_what_is_drawn_stays(quickstart, tmp_path, monkeypatch):
+def test_an_interrupt_keeps_the_drawn_images(quickstart, tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
@@ -102,13 +103,11 @@ def test_an_interrupt_ends_it_and_what_is_drawn_stays(quickstart, tmp_path, monk
     assert names == ["person_keypoints_val.json"]
 
 
-def test_the_estimate_adds_up_what_is_left(quickstart, tmp_path):
+def test_the_estimate_is_the_sum_of_the_remaining_steps(quickstart, tmp_path):
     module = quickstart.module
     cfg = load_config(module.EXPERIMENT, ["TRAIN.END_EPOCH", "10", "TRAIN.EVAL_INTERVAL", "4"])
-    speed = module.Timings(
-        start=10, image=5, training=3, testing=7, testing_built_in=11, people=2
-    )  # 8 people to train on, 4 to test on
-    text = module.estimate(cfg, quickstart.folder, speed)
+    # 8 people to train on, 4 to test on
+    text = module.estimate(cfg, quickstart.folder, module.Timings(**TIMINGS))
     seconds = {
         "drawing": 6 * 5,
         "testing built-in": 4 * 11,
@@ -119,23 +118,21 @@ def test_the_estimate_adds_up_what_is_left(quickstart, tmp_path):
         assert re.search(rf"^ +{name} +{value} s$", text, re.M), text
     assert f"about {sum(seconds.values()) / 60:.1f} minutes" in text
     torch.save({"epoch": 10, "state_dict": {}, "optimizer": {}}, tmp_path / "checkpoint.pth")
-    text = module.estimate(cfg, tmp_path, speed)
+    text = module.estimate(cfg, tmp_path, module.Timings(**TIMINGS))
     assert re.search(r"^ +training +0 s$", text, re.M)
 
 
 def test_a_slow_machine_trains_for_as_many_epochs_as_fit(quickstart, tmp_path):
     module = quickstart.module
     cfg = load_config(module.EXPERIMENT, ["TRAIN.END_EPOCH", "14"])
-    speed = module.Timings(
-        start=10, image=5, training=3, testing=7, testing_built_in=11, people=2
-    )  # 24 s an epoch, 140 s for the rest
+    speed = module.Timings(**TIMINGS)  # 24 s an epoch, 140 s for the rest
     for seconds, epochs in ((1000, 14), (140 + 6 * 24, 6), (0, module.MIN_EPOCHS)):
         assert module.choose_epochs(cfg, tmp_path, speed, seconds) == epochs
-    torch.save({}, tmp_path / "checkpoint.pth")  # a started run keeps its number
+    torch.save({}, tmp_path / "checkpoint.pth")  # a started run keeps its number of epochs
     (tmp_path / "config_train.yaml").write_text("TRAIN: {END_EPOCH: 9}")
     assert module.choose_epochs(cfg, tmp_path, speed, 1000) == 9
 
 
-def test_a_wrong_setting_is_one_line(quickstart):
+def test_an_unknown_setting_is_a_one_line_error(quickstart):
     assert is_one_line(quickstart("TRAIN.EPOCHS", "1"), "unknown key TRAIN.EPOCHS")
     assert not quickstart.ran

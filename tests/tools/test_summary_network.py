@@ -1,7 +1,6 @@
 """Tests of tools/summary_network.py: its options and output. Counts: tests/models/test_costs.py."""
 
 import csv
-import importlib
 import json
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 import yaml
 
 from tests.models.configs import tiny_hrnet_cfg
+from tests.tools.runs import is_one_line
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 COCO = TOOLS.parent / "experiments" / "coco"
@@ -18,20 +18,9 @@ pytestmark = pytest.mark.usefixtures("quick_shapes")
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend(str(TOOLS))
-    return importlib.import_module("summary_network")
-
-
-@pytest.fixture
-def run(tool, capsys):
-    """Run the tool: run(file, options ...) -> its output."""
-
-    def start(file: Path, *options: object) -> str:
-        assert tool.main(["--cfg", str(file), *map(str, options)]) == 0
-        return " ".join(capsys.readouterr().out.split())  # lines are wrapped
-
-    return start
+def run(succeed):
+    """Run the tool: run(file, options ...) returns its output without line breaks."""
+    return lambda *words: " ".join(succeed("summary_network", *words).out.split())
 
 
 @pytest.fixture
@@ -44,7 +33,7 @@ def experiment(tmp_path):
     return path
 
 
-def test_prints_each_sources_figures_beside_those_counted_in_the_same_way(run):
+def test_published_figures_are_printed_beside_counts_by_the_same_convention(run):
     output = run(COCO / "resnet" / "res50_256x192_d256x3_adam_lr1e-3.yaml")
     for source, published, counted in (
         ("leoxiaobin/deep-high-resolution-net.pytorch", "34.0M parameters, 8.9G", "8.99G"),
@@ -56,7 +45,7 @@ def test_prints_each_sources_figures_beside_those_counted_in_the_same_way(run):
     assert "Reason for the difference" not in output
 
 
-def test_says_why_published_figures_differ(run):
+def test_the_reason_for_a_different_figure_is_printed(run):
     file = COCO / "resnet" / "res50_384x288_d256x3_adam_lr1e-3.yaml"
     assert "20.23G FLOPs. Reason for the difference: the published figure equals" in run(file)
     assert "Published" in run(file, "--shape", 384, 288)
@@ -66,14 +55,14 @@ def test_says_why_published_figures_differ(run):
     assert (entry["flops"], entry["counted_flops"], entry["agrees"]) == ("20.0G", "20.23G", False)
 
 
-def test_names_the_layers_that_are_used_only_in_training(run):
+def test_layers_used_only_in_training_are_named(run):
     output = run(COCO / "srpose" / "res50_256x192.yaml")
     assert "only in training: head.kp_encoder.0, head.kp_encoder.1, head.kp_encoder.2," in output
     assert "head.converge.2 (317,696 parameters)." in output
     assert "24.80M parameters, 4.61G FLOPs. Counted here in the same way: 24.80M" in output
 
 
-def test_json_follows_shape_and_options(run, experiment):
+def test_json_reflects_shape_and_settings(run, experiment):
     summary = json.loads(run(experiment, "--json"))
     assert summary["shape"] == [64, 96] and summary["published"] == []
     larger = json.loads(run(experiment, "--json", "--shape", 128, 96, "MODEL.NUM_JOINTS", 7))
@@ -117,22 +106,15 @@ def test_the_command_prints_a_table_with_its_convention(experiment, tmp_path):
         (["--shape", "96", "96", "96"], "one number for a square, not 96 96 96"),
         (["--shape", "96x64"], "one number for a square, not 96x64"),
         (["--shape", "100", "96"], "MODEL.IMAGE_SIZE must be multiples of 32"),
-        (["MODEL.NAME", "pose_hernet"], "pose_hernet"),
         (["--out-file", "/dev/null/x"], "/dev/null/x.csv: cannot write"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_1(tool, experiment, capsys, options, message):
-    assert tool.main(["--cfg", str(experiment), *options]) == 1
-    output = capsys.readouterr()
-    assert message in output.err
-    assert output.err.count("\n") == 1
-    assert output.out == ""
+def test_bad_input_is_one_line_and_exit_code_1(command, experiment, options, message):
+    ended = command("summary_network", "--cfg", experiment, *options)
+    assert is_one_line(ended, message) and ended.out == ""
 
 
-def test_the_experiment_may_be_the_first_argument(tool, capsys):
-    path = str(COCO.parent / "figures" / "hrnet" / "quickstart.yaml")
-    for words in ([path, "--shape", "64", "32"], ["--shape", "64", "32", path]):
-        assert tool.main(words) == 0
-        assert "input 64 x 32" in capsys.readouterr().out
-    assert tool.main([path, "--cfg", path]) == 1
-    assert "twice" in capsys.readouterr().err
+def test_the_experiment_may_be_the_last_argument_but_not_given_twice(run, command):
+    path = COCO.parent / "figures" / "hrnet" / "quickstart.yaml"
+    assert "input 64 x 32" in run("--shape", "64", "32", path)
+    assert is_one_line(command("summary_network", path, "--cfg", path), "twice")

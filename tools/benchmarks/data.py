@@ -1,4 +1,4 @@
-"""Data pipeline and post-processing."""
+"""Loading of samples and post-processing of outputs."""
 
 import tempfile
 from pathlib import Path
@@ -44,7 +44,7 @@ def run(images: int = 64, people: int = 20, batch: int = 32, repeats: int = 7) -
 def training_row(
     dataset: TopDownDataset, codec: Any, rows: np.ndarray, batch: int, repeats: int
 ) -> Row:
-    """Time a JPEG file to network input and targets; reference: decoding the JPEG."""
+    """Time from a JPEG file to network input and targets; reference: decoding the JPEG."""
     samples = default_collate([dataset[row] for row in np.resize(rows, batch)])
     sample, prepared, decoded = fastest(
         [
@@ -105,6 +105,6 @@ def post_processing_row(dataset: TopDownDataset, codec: Any, rows: np.ndarray, r
 
 
 def prepare(batch: dict[str, torch.Tensor], codec: Any) -> torch.Tensor:
-    """Process a batch as on the device, and return the normalised crops."""
+    """Process a batch as training does on the device, and return the normalised crops."""
     codec.encode(batch["joints"], batch["visible"])
     return normalize(batch["image"])

@@ -1,4 +1,4 @@
-"""Forward pass of a network: PyTorch, folded batch norms, torch.compile, and exported."""
+"""Forward pass of a network: plain, with folded batch norms, compiled, and exported."""
 
 import argparse
 import functools
@@ -29,16 +29,8 @@ TOLERANCE = 1e-3  # in standard deviations of the output
 Made = TypeVar("Made")
 
 
-def add_network_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options shared by ``forward`` and ``predict``."""
-    add_common_options(parser, 15, "number of runs; the fastest counts")
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="checkpoint (default: random weights)"
-    )
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_network_options(parser)
+    add_common_options(parser, 15, "number of runs, of which the fastest counts")
     parser.add_argument(
         "--batch",
         type=int,
@@ -173,7 +165,7 @@ def make_variants(
 
 
 def make_available(makers: dict[str, Callable[[], Made]]) -> dict[str, Made]:
-    """Call all functions; those that cannot run on this machine are named on standard error."""
+    """Call all functions, and print those that cannot run on this machine on standard error."""
     made = {}
     for name, make in makers.items():
         try:
@@ -185,7 +177,7 @@ def make_available(makers: dict[str, Callable[[], Made]]) -> dict[str, Made]:
 
 def newly_compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Any]:
     """Compile as TEST.COMPILE does, for batches of one size."""
-    torch.compiler.reset()  # else the size of a second batch would be dynamic
+    torch.compiler.reset()  # otherwise the batch size would be dynamic from the second one on
     return compiled(to_channels_last(network), [device], "--variants compiled")
 
 

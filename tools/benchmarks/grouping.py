@@ -8,11 +8,11 @@ from lib.core.codecs.grouping import Grouping, find_candidates, joint_order
 from lib.keypoints.skeletons import COCO
 
 SIZE = 512
-WEAK = 0.2  # score of a person below which it is not one of the drawn ones
+MIN_SCORE = 0.2  # of the drawn people; leftover candidates form people with lower scores
 
 
 def run(people: tuple[int, ...] = (1, 10, 30), repeats: int = 5) -> list[Row]:
-    """Time the way from heatmaps and tags of 512 x 512 pixels to people; reference: candidates."""
+    """Time from heatmaps and tags of 512 x 512 pixels to people; reference: candidates alone."""
     rows = []
     grouping = Grouping(joint_order(COCO.names))
     for count in people:
@@ -26,9 +26,8 @@ def run(people: tuple[int, ...] = (1, 10, 30), repeats: int = 5) -> list[Row]:
 
         value, reference = (1e3 * seconds for seconds in fastest([whole, candidates], repeats))
         remark = "reference: candidates alone"
-        # Leftover candidates form weak people, and some of a crowd's people share a place.
-        found = int((whole()[1] > WEAK).sum())
-        is_complete = abs(found - count) <= count / 10
+        found = int((whole()[1] > MIN_SCORE).sum())
+        is_complete = abs(found - count) <= count / 10  # in a crowd, some people overlap
         rows.append(Row(f"grouping of {count} people", "ms", value, reference, remark, is_complete))
     return rows
 
@@ -36,7 +35,7 @@ def run(people: tuple[int, ...] = (1, 10, 30), repeats: int = 5) -> list[Row]:
 def scene(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Return heatmaps (1, 17, H, W) and tags (1, 17, H, W, 1) of ``count`` people.
 
-    A tenth of the joints is missing; tags differ between people.
+    A tenth of the joints is missing. Tags differ between people.
     """
     rng = np.random.default_rng(seed)
     heatmaps = rng.uniform(0, 0.05, (17, SIZE, SIZE)).astype(np.float32)

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,16 +24,12 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     recipes.add_options(parser, 1, "crops in a batch")
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="checkpoint (default: random weights)"
-    )
-    parser.add_argument(
-        "--precision", default="float32", choices=PRECISIONS, help="default: float32"
-    )
+    text = "precision of this project's network (default: %(default)s)"
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS, help=text)
 
 
 def run(args: argparse.Namespace) -> list[Row]:
-    """Predict by turns, and compare keypoints; they are not compared in bfloat16."""
+    """Predict in turns, and compare the keypoints unless they were predicted in bfloat16."""
     cfg = load_config(args.cfg, args.opts)
     recipes.prepare(args, cfg)
     device = choose_devices(cfg.GPUS)[0]
@@ -46,7 +41,7 @@ def run(args: argparse.Namespace) -> list[Row]:
     crops = drawn_crops(cfg, max(args.count, PEOPLE))
     settings = (cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
     own_crops = crops[: args.count]
-    backend(own_crops)  # the first size gets the CUDA graph
+    backend(own_crops)  # first, because only the first batch size gets a CUDA graph
     found = difference(backend, network_backend(cfg, network, codec, device), crops[:PEOPLE])
     agrees = args.precision != "float32" or found.stable_largest < TOLERANCE
     runs = [

@@ -1,4 +1,4 @@
-"""Random inputs of COCO's sizes."""
+"""Random inputs of the sizes in COCO."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +64,7 @@ def people_in(paths: list[str], count: int) -> Table:
 def detections(count: int, images: int) -> tuple[np.ndarray, ...]:
     """Return keypoints (N, K, 3), scores (N,), areas (N,) and images (N,) of detected people.
 
-    They are noisy copies of about a third as many bodies, so that NMS has duplicates to remove.
+    There are about three noisy copies of each body, so that NMS has duplicates to remove.
     """
     rng = np.random.default_rng(0)
     image = np.sort(rng.integers(0, images, count))

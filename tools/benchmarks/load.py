@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pycocotools.coco import COCO as PycocotoolsCOCO
 
 from benchmarks import inputs
-from benchmarks.measure import Row, status
+from benchmarks.measure import Row, process_memory
 from lib.dataset.coco import CocoKeypoints
 from lib.keypoints.skeletons import COCO
 
@@ -21,7 +21,7 @@ SPLIT = "random"
 
 
 class Usage(NamedTuple):
-    """Number of people read, CPU time in seconds, and peak memory in MiB."""
+    """People read, CPU time, and peak memory in MiB."""
 
     people: int
     seconds: float
@@ -63,11 +63,11 @@ def in_new_process(root: str, reference: bool) -> Usage:
 def read(root: str, reference: bool) -> Usage:
     """Read the annotation file with this project, or with pycocotools if ``reference``."""
     logging.disable()
-    before, start = status("VmRSS"), time.process_time()
+    before, start = process_memory("VmRSS"), time.process_time()
     if reference:
         with contextlib.redirect_stdout(io.StringIO()):
             coco = PycocotoolsCOCO(str(annotation_file(root)))
         people = sum(entry["num_keypoints"] > 0 for entry in coco.anns.values())
     else:
         people = len(CocoKeypoints(root, SPLIT, COCO, inputs.ASPECT_RATIO).table)
-    return Usage(people, time.process_time() - start, status("VmHWM") - before)
+    return Usage(people, time.process_time() - start, process_memory("VmHWM") - before)

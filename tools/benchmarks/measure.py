@@ -4,14 +4,14 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from cli import add_settings
 
 from lib.utils.errors import InputError
 
@@ -60,20 +60,7 @@ def wall_clock() -> float:
     return time.perf_counter()
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run PyTorch and OpenCV on one thread."""
-    threads, cv_threads = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(cv_threads)
-
-
-def status(key: str) -> float:
+def process_memory(key: str) -> float:
     """Return a value of /proc/self/status in MiB.
 
     The peak of ``resource.getrusage`` would include that of the parent process.
@@ -101,23 +88,22 @@ def table(rows: Sequence[Row]) -> str:
     """Format rows as a text table."""
     lines = [f"{'':48}{'time':>14}{'reference':>12}{'ratio':>8}"]
     for row in rows:
-        cells = f"{digits(row.value):>9} {row.unit:4}"
+        cells = f"{row.value:>9.3f} {row.unit:4}"
         if row.reference:
-            cells += f"{digits(row.reference):>12}{row.value / row.reference:>8.3f}"
+            cells += f"{row.reference:>12.3f}{row.value / row.reference:>8.3f}"
         remark = row.remark if row.agrees else f"{row.remark}  DIFFERS".strip()
         lines.append(f"{row.name:48}{cells:34}  {remark}".rstrip())
     return "\n".join(lines)
 
 
-def digits(value: float) -> str:
-    """Format with three decimals below 100 and one above."""
-    return f"{value:.3f}" if value < 100 else f"{value:.1f}"
-
-
-def add_common_options(parser: argparse.ArgumentParser, repeats: int, text: str) -> None:
-    """Add --cfg, --repeats with its default and help, and settings."""
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
-    text = f"{text} (default: {repeats})"
-    parser.add_argument("--repeats", type=int, default=repeats, metavar="N", help=text)
-    text = "settings that override the YAML"
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help=text)
+def add_common_options(
+    parser: argparse.ArgumentParser, repeats: int, text: str, has_weights: bool = True
+) -> None:
+    """Add --cfg, --repeats with its default and help, --weights, and settings."""
+    add = parser.add_argument
+    add("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
+    text = f"{text} (default: %(default)s)"
+    add("--repeats", type=int, default=repeats, metavar="N", help=text)
+    if has_weights:
+        add("--weights", type=Path, metavar="FILE", help="checkpoint (default: random weights)")
+    add_settings(parser)

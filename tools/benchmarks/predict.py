@@ -1,4 +1,4 @@
-"""Prediction from image to keypoints, with each backend."""
+"""From an image to keypoints, with each backend."""
 
 import argparse
 import tempfile
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from yacs.config import CfgNode
 
-from benchmarks.forward import add_network_options, build_network, make_available
-from benchmarks.measure import Row, fastest, wall_clock
+from benchmarks.forward import build_network, make_available
+from benchmarks.measure import Row, add_common_options, fastest, wall_clock
 from lib.config import load_config, skeleton_of
 from lib.core.backends import Backend, build_backend, load_network
 from lib.core.codecs import build_codec
@@ -31,10 +31,9 @@ TOLERANCE = 0.05  # crop pixels, for stable joints
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_network_options(parser)
-    parser.add_argument(
-        "--image", metavar="FILE", help="image of one person (default: a drawn person)"
-    )
+    add_common_options(parser, 15, "number of runs, of which the fastest counts")
+    text = "image of one person (default: a drawn person)"
+    parser.add_argument("--image", metavar="FILE", help=text)
 
 
 def run(args: argparse.Namespace) -> list[Row]:

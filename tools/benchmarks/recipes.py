@@ -1,4 +1,4 @@
-"""Comparison of this project with the plain recipe: drawn data, turns, and what is reported."""
+"""Shared code of the comparisons with the plain recipe: data, turns, and results."""
 
 import argparse
 import ctypes
@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from yacs.config import CfgNode
 
-from benchmarks.measure import Row, add_common_options, fastest, status, wall_clock
+from benchmarks.measure import Row, add_common_options, fastest, process_memory, wall_clock
 from lib.config import is_bottom_up, load_config
 from lib.core.train import EpochStats
 from lib.figures.write import write_figures
@@ -28,19 +28,17 @@ class Measured(NamedTuple):
     memory: float
 
 
-def add_options(parser: argparse.ArgumentParser, default_count: int, items: str) -> None:
-    add_common_options(parser, 4, "number of turns, 2 or more; the fastest counts")
-    parser.add_argument(
-        "--count",
-        type=int,
-        default=default_count,
-        metavar="N",
-        help=f"number of {items} (default: {default_count})",
-    )
+def add_options(
+    parser: argparse.ArgumentParser, default_count: int, items: str, has_weights: bool = True
+) -> None:
+    text = "number of turns, 2 or more, of which the fastest counts"
+    add_common_options(parser, 4, text, has_weights)
+    text = f"number of {items} (default: %(default)s)"
+    parser.add_argument("--count", type=int, default=default_count, metavar="N", help=text)
 
 
 def load_drawn(args: argparse.Namespace, folder: str) -> CfgNode:
-    """Return the experiment with drawn people, in ``folder``, as its data set.
+    """Return the experiment with a data set of synthetic people in ``folder``.
 
     Raises:
         InputError: an option is invalid, or the experiment is bottom-up or has other joints.
@@ -63,7 +61,7 @@ def load_drawn(args: argparse.Namespace, folder: str) -> CfgNode:
 
 
 def prepare(args: argparse.Namespace, cfg: CfgNode) -> None:
-    """Check the options and apply CUDNN.*.
+    """Check the options, and apply CUDNN.* to PyTorch.
 
     Raises:
         InputError: an option is invalid, or the experiment is bottom-up.
@@ -82,7 +80,7 @@ def draw(folder: str, split: str, images: int) -> None:
 def take_turns(
     runs: Sequence[Callable[[int], EpochStats]], repeats: int, device: torch.device
 ) -> list[Measured]:
-    """Call the functions with the numbers of their turns, one after the other."""
+    """Call the functions in turns, each with the number of its turn."""
     stats: list[list[EpochStats]] = [[] for _ in runs]
     memory = [0.0] * len(runs)
     for turn in range(repeats):
@@ -143,7 +141,7 @@ def reset_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        status("VmHWM")  # fails where memory cannot be measured
+        process_memory("VmHWM")  # fails where memory cannot be measured
         trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
         trim(0)
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
@@ -153,4 +151,4 @@ def peak_memory(device: torch.device) -> float:
     """Return the peak of a GPU's tensors or of the process, in MiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return status("VmHWM")
+    return process_memory("VmHWM")

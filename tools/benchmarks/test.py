@@ -2,7 +2,6 @@
 
 import argparse
 import tempfile
-from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
@@ -20,19 +19,16 @@ from lib.dataset import build_dataset
 from lib.dataset.loading import test_loader
 from lib.utils.devices import choose_devices, choose_workers
 
-SAME = 0.5  # image pixels
-SHARE = 0.99  # of the keypoints; rounding decides between maxima that are almost equal
+TOLERANCE = 0.5  # image pixels
+MIN_SHARE = 0.99  # of the keypoints; rounding decides between maxima that are almost equal
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     recipes.add_options(parser, 48, "images in a turn")
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="checkpoint (default: random weights)"
-    )
 
 
 def run(args: argparse.Namespace) -> list[Row]:
-    """Test by turns, and compare the keypoints of everybody."""
+    """Test in turns, and compare all keypoints."""
     found: dict[str, torch.Tensor] = {}
     with tempfile.TemporaryDirectory() as folder:
         cfg = recipes.load_drawn(args, folder)
@@ -59,7 +55,7 @@ def run(args: argparse.Namespace) -> list[Row]:
             return result.stats
 
         measured = recipes.take_turns([plain_test, test], args.repeats, device)
-    is_same = torch.linalg.vector_norm(found["ours"] - found["plain"], dim=-1) < SAME
+    is_equal = torch.linalg.vector_norm(found["ours"] - found["plain"], dim=-1) < TOLERANCE
     flops = recipes.forward_flops(network, cfg) * (2 if cfg.TEST.FLIP_TEST else 1)
-    agrees = bool(is_same.float().mean() > SHARE)
+    agrees = bool(is_equal.float().mean() > MIN_SHARE)
     return recipes.compare("test, per person", measured, flops, device, torch.float32, agrees)

@@ -31,11 +31,11 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.05}  # 
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    recipes.add_options(parser, 8, "steps in a turn")
+    recipes.add_options(parser, 8, "steps in a turn", has_weights=False)
 
 
 def run(args: argparse.Namespace) -> list[Row]:
-    """Train by turns, and compare the mean losses of the first turn."""
+    """Train in turns, and compare the mean losses of the first turn."""
     with tempfile.TemporaryDirectory() as folder:
         cfg = recipes.load_drawn(args, folder)
         samples = args.count * cfg.TRAIN.BATCH_SIZE_PER_GPU
