@@ -19,6 +19,11 @@ def poses_of(table: Table, keypoints: np.ndarray) -> Poses:
     )
 
 
+def annotated(table: Table) -> np.ndarray:
+    """The annotated joints of everybody in ``table`` as keypoints (N, K, 3), with a score of 1."""
+    return np.dstack([table.joints, np.ones(table.visible.shape, np.float32)])
+
+
 def people(boxes: np.ndarray, keypoints: np.ndarray, scores: np.ndarray | float = 1.0) -> Poses:
     """Return the poses of people in one image, with boxes (P, 4) and keypoints (P, K, 2)."""
     boxes, keypoints = np.asarray(boxes, np.float32), np.asarray(keypoints, np.float32)

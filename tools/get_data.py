@@ -65,6 +65,10 @@ def draw_with_progress(
 
 
 def make_figures(args: argparse.Namespace) -> None:
+    for name, minimum in (("train", 1), ("val", 1), ("seed", 0), ("workers", 1)):
+        value = getattr(args, name)
+        if value is not None and value < minimum:
+            raise InputError(f"--{name} is {value}; it must be {minimum} or more")
     if args.sheet is not None:
         write_image(args.sheet, contact_sheet(args.seed))
         print(f"wrote {args.sheet}")

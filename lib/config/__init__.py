@@ -1,8 +1,7 @@
-"""Experiment configuration: YAML files on top of one schema.
+"""Experiment configuration. ``load_config`` reads a YAML file and checks it against the schema.
 
-``load_config`` is the entry point. A YAML file holds only what differs from its ``_BASE_`` (a path
-relative to the file; bases may have bases) and from the defaults in ``default.py``. ``KEY VALUE``
-options override everything else.
+A YAML file holds only what differs from its ``_BASE_`` (a path relative to the file; bases may have
+bases) and from the defaults in ``default.py``. ``KEY VALUE`` options override everything else.
 """
 
 import ast
@@ -10,7 +9,8 @@ import contextlib
 import copy
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +29,28 @@ __all__ = ["is_bottom_up", "load_config", "skeleton_of"]
 
 BASE_KEY = "_BASE_"
 SCALARS = {bool: "true or false", int: "an integer", float: "a number"}
+AT_LEAST_1 = (
+    *("PRINT_FREQ", "TRAIN.BATCH_SIZE_PER_GPU", "TEST.BATCH_SIZE_PER_GPU", "TRAIN.ACCUMULATE"),
+    *("TRAIN.KEEP", "DATASET.MAX_NUM_PEOPLE"),
+)
+AT_LEAST_0 = (
+    *("WORKERS", "SEED", "MODEL.NUM_JOINTS", "DATASET.ROT_FACTOR", "TRAIN.EVAL_INTERVAL"),
+    *("TRAIN.WARMUP_ITERS", "TRAIN.CHECKPOINT_EVERY"),
+)
 
 
 def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     """Load an experiment and return its complete, frozen configuration.
 
-    Data paths are joined with ``DATA_DIR``, and the joints of the data set are resolved (see
-    lib/config/joints.py).
+    DATA_DIR is prepended to paths, and the joints of the data set are filled in
+    (lib/config/joints.py).
 
     Args:
         path: the experiment's YAML file.
         opts: overrides, ``[key, value, key, value, ...]``.
 
     Raises:
-        InputError: if a file cannot be read, a key does not exist or a value is invalid. The
-            message names the file (or the command line), the key and the expected value.
+        InputError: if a file cannot be read, a key does not exist or a value is invalid.
     """
     try:
         return _load_config(path, opts)
@@ -71,12 +78,12 @@ def _load_config(path: str | Path, opts: Sequence[str]) -> CfgNode:
 
 
 def is_bottom_up(cfg: CfgNode) -> bool:
-    """Return True if the experiment's network finds everybody in a whole image, without boxes."""
+    """Return True if the network finds everybody in a whole image, without boxes."""
     return cfg.MODEL.TARGET_TYPE == "tags"
 
 
 def _read_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, dict]]:
-    """Return (path, content) of the file and its bases, starting with the outermost base."""
+    """Return (path, content) of the file and its bases; the file comes last."""
     check_path(path)
     if path.resolve() in seen:
         raise InputError(f"{path}: circular {BASE_KEY}: the file is its own base")
@@ -131,10 +138,7 @@ def _network_name(layers: list[tuple[str, dict]], default: str) -> str:
 
 
 def _merge(node: CfgNode, tree: dict, source: str, prefix: str, open_extra: bool) -> None:
-    """Merge ``tree`` into ``node`` in place.
-
-    With ``open_extra``, MODEL.EXTRA accepts any key and any type.
-    """
+    """Merge ``tree`` into ``node``; with ``open_extra``, MODEL.EXTRA accepts any key and type."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if key in IGNORED:
@@ -155,7 +159,7 @@ def _merge(node: CfgNode, tree: dict, source: str, prefix: str, open_extra: bool
 
 
 def _suggest(key: str, node: CfgNode, prefix: str) -> str:
-    """Return the end of an error message that suggests keys similar to ``key``."""
+    """Return the end of an error message, which suggests keys similar to ``key``."""
     all_keys = list(_all_keys(default_config()))
     siblings = [f"{prefix}{name}" for name in node]
     close = difflib.get_close_matches(key, siblings, n=2, cutoff=0.6)
@@ -168,7 +172,7 @@ def _suggest(key: str, node: CfgNode, prefix: str) -> str:
     return f"; choose from {', '.join(siblings)}"
 
 
-def _all_keys(node: CfgNode, prefix: str = ""):
+def _all_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
     for name, value in node.items():
         yield f"{prefix}{name}"
         if isinstance(value, CfgNode):
@@ -176,8 +180,7 @@ def _all_keys(node: CfgNode, prefix: str = ""):
 
 
 def _parse(value: Any) -> Any:
-    """Parse a string as a Python literal such as ``(0, 1)``, or else as a YAML scalar such as
-    ``true`` or ``1e-3``."""
+    """Parse a string as a Python literal such as ``(0, 1)``, or else as YAML, such as ``true``."""
     if not isinstance(value, str):
         return value
     try:
@@ -221,10 +224,9 @@ def _coerce_sequence(value: Any, default: list | tuple, where: str) -> list | tu
 
 
 def _resolve_paths(cfg: CfgNode) -> None:
-    """Prepend DATA_DIR to the data and weight paths, as the original HRNet code does.
+    """Prepend DATA_DIR to the paths of data and weights, as the original HRNet code does.
 
-    The original leaves COCO_BBOX_FILE unchanged. Here DATA_DIR is prepended to it as well if the
-    path does not exist.
+    The original leaves COCO_BBOX_FILE unchanged; here this applies only if the file exists.
     """
     base = Path(cfg.DATA_DIR)
     cfg.DATASET.ROOT = str(base / cfg.DATASET.ROOT)
@@ -241,18 +243,24 @@ def _check(cfg: CfgNode, source: str) -> None:
 
     def require(is_valid: bool, key: str, expected: str) -> None:
         if not is_valid:
-            value = _value(cfg, key)
+            value = attrgetter(key)(cfg)
             raise InputError(f"{source}: {key} must be {expected}, not {value!r}")
 
+    data, train, test = cfg.DATASET, cfg.TRAIN, cfg.TEST
+    for key in AT_LEAST_1:
+        require(attrgetter(key)(cfg) >= 1, key, "at least 1")
+    for key in AT_LEAST_0:
+        require(attrgetter(key)(cfg) >= 0, key, "0 or more")
+    for key in ("DATASET.MAX_BROKEN", "TEST.MAX_BROKEN", "DATASET.SCALE_FACTOR"):
+        require(0 <= attrgetter(key)(cfg) < 1, key, "at least 0 and below 1")
+    for name in ("COLOR", "GRAY", "BLUR", "NOISE", "JPEG", "ERASE"):
+        require(0 <= data[f"PROB_{name}"] <= 1, f"DATASET.PROB_{name}", "from 0 to 1")
     for key in ("IMAGE_SIZE", "HEATMAP_SIZE"):
         size = cfg.MODEL[key]
         require(len(size) == 2 and min(size) > 0, f"MODEL.{key}", "a width and a height in pixels")
-    for section in ("TRAIN", "TEST"):
-        require(cfg[section].BATCH_SIZE_PER_GPU > 0, f"{section}.BATCH_SIZE_PER_GPU", "at least 1")
     name = cfg.EXPERIMENT.replace("{name}", "")
     is_name = not set("/\\{}\0") & set(name) and cfg.EXPERIMENT not in (".", "..")
     require(is_name, "EXPERIMENT", "a folder name")
-    require(cfg.MODEL.NUM_JOINTS >= 0, "MODEL.NUM_JOINTS", "0 (use the data set's) or more")
     expected = "above 0 and below 1000, in heatmap pixels (simcc: bins)"
     require(0 < cfg.MODEL.SIGMA < 1e3, "MODEL.SIGMA", expected)
     pair = cfg.MODEL.SIMDR_SIGMA
@@ -260,42 +268,16 @@ def _check(cfg: CfgNode, source: str) -> None:
     expected = "[] or two numbers between 0 and 1000, in bins"
     require(are_numbers and len(pair) in (0, 2), "MODEL.SIMDR_SIGMA", expected)
     require(0 < cfg.LOSS.BETA < 1e3, "LOSS.BETA", "above 0 and below 1000")
-    require(cfg.WORKERS >= 0, "WORKERS", "0 or more")
-    are_names = all(isinstance(name, str) for name in cfg.DATASET.CATEGORIES)
+    are_names = all(isinstance(name, str) for name in data.CATEGORIES)
     require(are_names, "DATASET.CATEGORIES", "a list of names")
-    require(cfg.SEED >= 0, "SEED", "0 or more")
-    require(cfg.PRINT_FREQ > 0, "PRINT_FREQ", "at least 1")
-    require(cfg.TRAIN.EVAL_INTERVAL >= 0, "TRAIN.EVAL_INTERVAL", "0 or more")
-    require(cfg.TRAIN.WARMUP_ITERS >= 0, "TRAIN.WARMUP_ITERS", "0 or more")
-    is_valid = 0 <= cfg.TRAIN.BEGIN_EPOCH <= cfg.TRAIN.END_EPOCH
-    require(is_valid, "TRAIN.BEGIN_EPOCH", f"from 0 to END_EPOCH ({cfg.TRAIN.END_EPOCH})")
-    require(cfg.DATASET.ROT_FACTOR >= 0, "DATASET.ROT_FACTOR", "0 degrees or more")
-    is_valid = 0 <= cfg.DATASET.SCALE_FACTOR < 1
-    require(is_valid, "DATASET.SCALE_FACTOR", "at least 0 and below 1")
-    for name in ("COLOR", "GRAY", "BLUR", "NOISE", "JPEG", "ERASE"):
-        probability = cfg.DATASET[f"PROB_{name}"]
-        require(0 <= probability <= 1, f"DATASET.PROB_{name}", "from 0 to 1")
-    for section in ("DATASET", "TEST"):
-        share = cfg[section].MAX_BROKEN
-        require(0 <= share < 1, f"{section}.MAX_BROKEN", "at least 0 and below 1")
-    require(cfg.TRAIN.CHECKPOINT_EVERY >= 0, "TRAIN.CHECKPOINT_EVERY", "0 minutes or more")
-    require(cfg.TRAIN.ACCUMULATE > 0, "TRAIN.ACCUMULATE", "at least 1")
-    require(cfg.TRAIN.KEEP > 0, "TRAIN.KEEP", "at least 1")
-    require(0 <= cfg.TRAIN.EMA < 1, "TRAIN.EMA", "0 (off) or a decay below 1, such as 0.999")
+    require(data.DATA_FORMAT in ("jpg", "png", "zip"), "DATASET.DATA_FORMAT", "jpg, png or zip")
+    is_valid = 0 <= train.BEGIN_EPOCH <= train.END_EPOCH
+    require(is_valid, "TRAIN.BEGIN_EPOCH", f"from 0 to END_EPOCH ({train.END_EPOCH})")
+    require(0 <= train.EMA < 1, "TRAIN.EMA", "0 (off) or a decay below 1, such as 0.999")
     require(len(set(cfg.GPUS)) == len(cfg.GPUS), "GPUS", "distinct device numbers")
-    expected = "above 0 with SOFT_NMS" if cfg.TEST.SOFT_NMS else "0 or more"
-    threshold = cfg.TEST.OKS_THRE
-    is_valid = 0 < threshold < math.inf or (threshold == 0 and not cfg.TEST.SOFT_NMS)
-    require(is_valid, "TEST.OKS_THRE", expected)
-    formats = ("jpg", "png", "zip")
-    require(cfg.DATASET.DATA_FORMAT in formats, "DATASET.DATA_FORMAT", "jpg, png or zip")
-    _check_scenes(cfg, require)
-
-
-def _check_scenes(cfg: CfgNode, require: Callable[[bool, str, str], None]) -> None:
-    """Check the settings of bottom-up experiments."""
-    data, test = cfg.DATASET, cfg.TEST
-    require(data.MAX_NUM_PEOPLE > 0, "DATASET.MAX_NUM_PEOPLE", "at least 1")
+    is_valid = 0 < test.OKS_THRE < math.inf or (test.OKS_THRE == 0 and not test.SOFT_NMS)
+    require(is_valid, "TEST.OKS_THRE", "above 0 with SOFT_NMS" if test.SOFT_NMS else "0 or more")
+    # Bottom-up networks:
     require(data.SCALE_TYPE in ("short", "long"), "DATASET.SCALE_TYPE", "short or long")
     require(0 < data.MIN_SCALE <= data.MAX_SCALE, "DATASET.MIN_SCALE", "above 0, at most MAX_SCALE")
     require(0 <= data.MAX_TRANSLATE < 100, "DATASET.MAX_TRANSLATE", "at least 0 and below 100")
@@ -307,18 +289,11 @@ def _check_scenes(cfg: CfgNode, require: Callable[[bool, str, str], None]) -> No
 
 
 def _check_task(cfg: CfgNode, source: str) -> None:
-    """Raise InputError if a key that only the other task uses is set."""
-    bottom_up = is_bottom_up(cfg)
-    defaults = default_config()
+    """Raise InputError if a top-down experiment sets a bottom-up key, or the reverse."""
+    bottom_up, defaults = is_bottom_up(cfg), default_config()
     for key in TOP_DOWN_ONLY if bottom_up else BOTTOM_UP_ONLY:
-        if _value(cfg, key) != _value(defaults, key):
+        if attrgetter(key)(cfg) != attrgetter(key)(defaults):
             task = "top-down networks, not for" if bottom_up else "bottom-up networks, with"
             raise InputError(
                 f"{source}: {key} is only for {task} MODEL.TARGET_TYPE tags; remove it"
             )
-
-
-def _value(cfg: CfgNode, key: str) -> Any:
-    for name in key.split("."):
-        cfg = cfg[name]
-    return cfg

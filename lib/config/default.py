@@ -14,7 +14,7 @@ _C.OUTPUT_DIR = "output"  # results: <OUTPUT_DIR>/<dataset>/<network>/<experimen
 _C.LOG_DIR = "log"  # TensorBoard: <LOG_DIR>/<dataset>/<network>/<experiment>_<time>/
 _C.DATA_DIR = ""  # prepended to the data and weight paths of the configuration
 _C.GPUS = (0,)  # GPUs to use; unavailable ones are skipped, and with none the CPU is used
-_C.WORKERS = 4  # data-loading processes, at most the number of CPU cores
+_C.WORKERS = 4  # data-loading processes, at most one per CPU core
 _C.PRINT_FREQ = 20  # steps between two log lines
 _C.AUTO_RESUME = False  # resume from checkpoint.pth if the output folder has one
 _C.PIN_MEMORY = True  # page-locked batches for faster copies to a GPU
@@ -60,7 +60,7 @@ _C.DATASET.DATASET = "mpii"  # a key of lib.dataset.DATASETS, or any name for yo
 _C.DATASET.TRAIN_SET = "train"
 _C.DATASET.TEST_SET = "valid"
 _C.DATASET.DATA_FORMAT = "jpg"  # jpg, png or zip (images/<set>.zip instead of a folder)
-_C.DATASET.MAX_BROKEN = 0.01  # maximum share of broken images; training replaces them with others
+_C.DATASET.MAX_BROKEN = 0.01  # maximum share of broken images, which training replaces by others
 _C.DATASET.SELECT_DATA = False  # train only on people whose joints are well centred in their box
 _C.DATASET.FLIP = True  # mirror half of the training samples
 _C.DATASET.SCALE_FACTOR = 0.25  # std of the random scale, clipped at one std
@@ -70,11 +70,19 @@ _C.DATASET.NUM_JOINTS_HALF_BODY = 8  # half-body augmentation: only people with 
 _C.DATASET.PROB_SHIFT = 0.0  # probability of shifting a training box, by up to a fifth of its size
 # tags: random transform of whole images. The names are HigherHRNet's.
 _C.DATASET.MAX_ROTATION = 30.0  # degrees
+<<<<<<< HEAD
 _C.DATASET.MIN_SCALE = 0.75  # minimum side of the square that is cut out, relative to the image's
 _C.DATASET.MAX_SCALE = 1.5  # maximum side of the square
 _C.DATASET.SCALE_TYPE = "short"  # the side of the image that both are relative to: short or long
 _C.DATASET.MAX_TRANSLATE = 40.0  # maximum shift in pixels, for a square of 200 pixels
 _C.DATASET.MAX_NUM_PEOPLE = 30  # tags: maximum number of people per image, in training and grouping
+=======
+_C.DATASET.MIN_SCALE = 0.75  # minimum side of the square crop, relative to a side of the image
+_C.DATASET.MAX_SCALE = 1.5  # maximum side of the square crop
+_C.DATASET.SCALE_TYPE = "short"  # side of the image that both are relative to: short or long
+_C.DATASET.MAX_TRANSLATE = 40.0  # maximum shift in pixels, for a crop of 200 pixels
+_C.DATASET.MAX_NUM_PEOPLE = 30  # tags: people per image whose tags are trained or grouped
+>>>>>>> a
 # Photometric augmentation of training samples, by probability (lib/dataset/photometric.py).
 _C.DATASET.PROB_COLOR = 0.0  # random exposure, contrast, gamma, white balance, saturation and hue
 _C.DATASET.PROB_GRAY = 0.0  # grayscale
@@ -112,12 +120,18 @@ _C.TRAIN.END_EPOCH = 140
 _C.TRAIN.EVAL_INTERVAL = 1  # validate every N epochs and after the last one; 0: never
 _C.TRAIN.RESUME = False  # resume from checkpoint.pth in the output folder; it must exist
 _C.TRAIN.CHECKPOINT = ""  # resume from this file, unless AUTO_RESUME finds checkpoint.pth
+<<<<<<< HEAD
 _C.TRAIN.CHECKPOINT_EVERY = 10.0  # minutes between checkpoints within an epoch; 0: none
 _C.TRAIN.KEEP = 1  # checkpoints of the last N epochs to keep; if N > 1, as checkpoint_<epoch>.pth
 _C.TRAIN.EMA = 0.0  # decay of a moving average of the weights, which is validated and saved; 0: off
+=======
+_C.TRAIN.CHECKPOINT_EVERY = 10.0  # minutes between checkpoints within an epoch; 0: none within it
+_C.TRAIN.KEEP = 1  # number of last epochs to keep checkpoints of; above 1: checkpoint_<epoch>.pth
+_C.TRAIN.EMA = 0.0  # decay of the weights' moving average, which is validated and saved; 0: off
+>>>>>>> a
 _C.TRAIN.BATCH_SIZE_PER_GPU = 32
 _C.TRAIN.ACCUMULATE = 1  # batches whose gradients are averaged for one update
-_C.TRAIN.SYNC_BN = False  # with several processes on GPUs: batch norms over the batches of all
+_C.TRAIN.SYNC_BN = False  # synchronize batch norms between processes on GPUs
 _C.TRAIN.SHUFFLE = True
 _C.TRAIN.LOG_GRAPH = False  # write the network's graph to TensorBoard; needs tensorboard installed
 _C.TRAIN.AMP = False  # train in bfloat16 if the hardware supports it, else in float16 on a GPU
@@ -125,7 +139,11 @@ _C.TRAIN.COMPILE = False  # torch.compile the network, which takes minutes; need
 
 _C.TEST = CN()
 _C.TEST.BATCH_SIZE_PER_GPU = 32
+<<<<<<< HEAD
 _C.TEST.MAX_BROKEN = 0.0  # maximum share of broken images, which are left out of the test
+=======
+_C.TEST.MAX_BROKEN = 0.0  # maximum share of broken images, which tests skip (docs/reliability.md)
+>>>>>>> a
 _C.TEST.COMPILE = False  # torch.compile the network; with CUDA graphs on a GPU
 _C.TEST.FLIP_TEST = False  # average with the prediction for the mirrored crop
 _C.TEST.POST_PROCESS = False  # refine heatmap maxima to sub-pixel positions
@@ -134,19 +152,28 @@ _C.TEST.BLUR_KERNEL = 0  # dark, udp: odd kernel size of the blur before refinin
 _C.TEST.SHIFT_HEATMAP = False  # flip test: shift the flipped heatmaps by one pixel
 _C.TEST.USE_GT_BBOX = False  # use annotated boxes; False uses the detections in COCO_BBOX_FILE
 _C.TEST.IMAGE_THRE = 0.1  # drop boxes with a lower detection score
-_C.TEST.SOFT_NMS = False  # keep the 20 poses per image that soft NMS ranks highest
+_C.TEST.SOFT_NMS = False  # soft NMS: keep the 20 poses per image with the highest new scores
 _C.TEST.OKS_THRE = 0.5  # NMS: poses with a higher OKS are duplicates
 _C.TEST.IN_VIS_THRE = 0.0  # exclude joints with a lower score from the score of a person
+<<<<<<< HEAD
 # tags: grouping of joints into people. The names are HigherHRNet's, except for REFINE_PEOPLE, which
 # is its REFINE.
+=======
+# tags: grouping of joints into people; HigherHRNet's names, except REFINE_PEOPLE (its REFINE).
+>>>>>>> a
 _C.TEST.SCALE_FACTOR = [1.0]  # scales of the image at which heatmaps are computed, then averaged
 _C.TEST.PROJECT2IMAGE = True  # enlarge heatmaps and tags to the input size before grouping
-_C.TEST.NMS_KERNEL = 5  # side of the window in which a peak is the maximum
+_C.TEST.NMS_KERNEL = 5  # side of the window in which a peak must be the maximum
 _C.TEST.NMS_PADDING = 2  # half of NMS_KERNEL
 _C.TEST.DETECTION_THRESHOLD = 0.1  # joints with a lower score are dropped
 _C.TEST.TAG_THRESHOLD = 1.0  # maximum distance between the tags of a joint and its person
+<<<<<<< HEAD
 _C.TEST.USE_DETECTION_VAL = True  # match by rounded tag distance, then by score
 _C.TEST.IGNORE_TOO_MUCH = False  # start no new person if there are MAX_NUM_PEOPLE already
+=======
+_C.TEST.USE_DETECTION_VAL = True  # match by rounded tag distance, and if equal by score
+_C.TEST.IGNORE_TOO_MUCH = False  # with MAX_NUM_PEOPLE people, start no new ones
+>>>>>>> a
 _C.TEST.ADJUST = True  # move keypoints to sub-pixel positions
 _C.TEST.REFINE_PEOPLE = True  # fill in the joints that were not found
 _C.TEST.COCO_BBOX_FILE = ""  # detections: a JSON list of image_id, category_id, bbox, score
@@ -159,22 +186,19 @@ _C.DEBUG.SAVE_BATCH_IMAGES_PRED = False
 _C.DEBUG.SAVE_HEATMAPS_GT = False
 _C.DEBUG.SAVE_HEATMAPS_PRED = False
 
-# Keys of the original that have no effect here; most have none there either. They are accepted so
+# Keys of the original code that have no effect here, and mostly none there. They are accepted, so
 # that its YAML files run unchanged.
-IGNORED = frozenset(
-    {
-        "RANK",
-        "MODEL.TAG_PER_JOINT",
-        "DATASET.HYBRID_JOINTS_TYPE",
-        "TRAIN.GAMMA1",
-        "TRAIN.GAMMA2",
-        "TEST.NMS_THRE",
-        "TEST.BBOX_THRE",
-    }
+IGNORED = (
+    *("RANK", "MODEL.TAG_PER_JOINT", "DATASET.HYBRID_JOINTS_TYPE", "TRAIN.GAMMA1", "TRAIN.GAMMA2"),
+    *("TEST.NMS_THRE", "TEST.BBOX_THRE"),
 )
 
+<<<<<<< HEAD
 
 # Keys that apply to only one task. In the other task, they must keep their defaults.
+=======
+# Keys of one task, top-down or bottom-up; experiments of the other task must not change them.
+>>>>>>> a
 TOP_DOWN_ONLY = (
     *("LOSS.USE_OHKM", "LOSS.USE_DIFFERENT_JOINTS_WEIGHT", "DATASET.SELECT_DATA"),
     *("DATASET.SCALE_FACTOR", "DATASET.ROT_FACTOR", "DATASET.PROB_HALF_BODY"),

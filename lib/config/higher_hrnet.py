@@ -1,5 +1,7 @@
 """Experiments of HRNet/HigherHRNet-Human-Pose-Estimation, translated to this project's keys."""
 
+import ast
+import contextlib
 from typing import Any
 
 from lib.utils.errors import InputError
@@ -7,7 +9,7 @@ from lib.utils.errors import InputError
 NAME = "pose_higher_hrnet"
 
 DATASETS = {"coco_kpt": "coco", "crowd_pose_kpt": "crowdpose"}
-# HigherHRNet's keys -> this project's. '' drops a key that has no effect in one of the two.
+# HigherHRNet's keys -> this project's. '' drops a key that has no effect here or there.
 RENAMED = {
     "DATASET.INPUT_SIZE": "MODEL.IMAGE_SIZE",
     "DATASET.OUTPUT_SIZE": "MODEL.HEATMAP_SIZE",
@@ -27,7 +29,7 @@ RENAMED = {
     **dict.fromkeys(("DATASET.BASE_SIZE", "DATASET.BASE_SIGMA", "DATASET.INT_SIGMA"), ""),
     **dict.fromkeys(("TEST.LOG_PROGRESS", "TEST.IGNORE_CENTER", "DEBUG.SAVE_TAGMAPS_PRED"), ""),
 }
-# Keys with only one value that is supported here.
+# Keys of which only one value is supported.
 FIXED = {
     "DATASET.SCALE_AWARE_SIGMA": False,
     "DATASET.WITH_CENTER": False,
@@ -41,10 +43,8 @@ FIXED = {
 def translate(tree: dict, source: str) -> dict:
     """Translate the content of a YAML file for ``pose_higher_hrnet``.
 
-    Keys that exist in both projects are kept.
-
     Raises:
-        InputError: a setting has no counterpart here; the message names ``source`` and the key.
+        InputError: if a setting is not supported; the message names ``source`` and the key.
     """
     translated: dict[str, Any] = {}
     for key, value in _flat(tree):
@@ -54,7 +54,10 @@ def translate(tree: dict, source: str) -> dict:
             continue
         name = RENAMED.get(key, key)
         if name:
-            _set(translated, name, _convert(key, value))
+            try:
+                _set(translated, name, _convert(key, value))
+            except (TypeError, ValueError, LookupError):
+                raise InputError(f"{source}: {key} has an invalid value, {value!r}") from None
     for name, value in {
         "MODEL.NAME": "pose_hrnet",
         "MODEL.HEAD": "higher",
@@ -80,8 +83,8 @@ def _convert(key: str, value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     """Parse values such as ``(True, False)``, which YAML reads as a string."""
-    if isinstance(value, str) and value.startswith("("):
-        return [word.strip() == "True" for word in value.strip("(),").split(",")]
+    with contextlib.suppress(ValueError, SyntaxError, TypeError):
+        value = ast.literal_eval(value)
     return list(value) if isinstance(value, tuple) else value
 
 

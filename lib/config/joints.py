@@ -1,8 +1,8 @@
-"""The joints of an experiment, from a built-in data set or from the YAML file.
+"""The joints of an experiment, from a built-in data set, the YAML file or the annotation file.
 
-For your own data set, missing joint names and limbs are read from the annotation file. Missing flip
-pairs are derived from the joint names. If the file has no limbs, they are derived from the joint
-names and the distances between the joints.
+For your own data set, joint names and limbs that the YAML file lacks are read from the annotation
+file. Missing flip pairs are derived from the joint names, and limbs that neither file has from the
+joint names and the distances between the joints.
 """
 
 import contextlib
@@ -19,13 +19,7 @@ import numpy as np
 import yaml
 from yacs.config import CfgNode
 
-from lib.keypoints.skeletons import (
-    COCO,
-    SKELETONS,
-    Category,
-    Skeleton,
-    categories_with_joints,
-)
+from lib.keypoints.skeletons import COCO, SKELETONS, Category, Skeleton, categories_with_joints
 from lib.utils.errors import InputError
 from lib.utils.reading import read_json
 
@@ -47,11 +41,10 @@ class _Person(msgspec.Struct):
 
 
 def resolve_joints(cfg: CfgNode) -> None:
-    """Complete the joint settings of an experiment in place.
+    """Fill in the empty joint settings of an experiment, in place.
 
-    If MODEL.NUM_JOINTS is 0, it is set to the data set's number of joints. For a data set in COCO
-    format that is not in SKELETONS, empty values of DATASET.JOINT_NAMES, FLIP_PAIRS, SIGMAS and
-    LIMBS are filled in. The configuration can then be used without the annotations.
+    These are MODEL.NUM_JOINTS and, for joints that are not built in, DATASET.JOINT_NAMES,
+    FLIP_PAIRS, SIGMAS and LIMBS. Afterwards the annotation file is no longer needed.
 
     Raises:
         InputError: if the data set is unknown, or its joints are missing or inconsistent.
@@ -61,7 +54,11 @@ def resolve_joints(cfg: CfgNode) -> None:
     names = tuple(settings.JOINT_NAMES)
     if known is None or (names and names != known.names):
         if not names and not settings.ANNOTATIONS:
-            raise InputError(_unknown_data_set(settings.DATASET))
+            raise InputError(
+                f"DATASET.DATASET: unknown data set {settings.DATASET!r}; choose from "
+                f"{', '.join(SKELETONS)}, or set DATASET.ANNOTATIONS for your own data in COCO "
+                "format (see docs/own_data.md)"
+            )
         path, content = _annotation_file(settings), _File([])
         description = "annotations in COCO format (DATASET.ANNOTATIONS)"
         if not names:
@@ -77,29 +74,25 @@ def resolve_joints(cfg: CfgNode) -> None:
 
 
 def skeleton_of(cfg: CfgNode) -> Skeleton:
-    """Return the skeleton of DATASET.DATASET.
+    """Return the skeleton of a configuration after ``resolve_joints``.
 
-    DATASET.JOINT_NAMES, FLIP_PAIRS, SIGMAS, LIMBS, UPPER_BODY and JOINT_WEIGHTS override it.
+    DATASET.FLIP_PAIRS, SIGMAS, LIMBS, UPPER_BODY and JOINT_WEIGHTS override a built-in skeleton.
 
     Raises:
-        InputError: if the data set is unknown and no joint names are given, or if a setting does
-            not match the joint names.
+        InputError: if a setting does not match the joint names.
     """
     settings = cfg.DATASET
     names = tuple(settings.JOINT_NAMES)
     skeleton = SKELETONS.get(settings.DATASET)
     if skeleton is None or (names and names != skeleton.names):
-        if not names:
-            raise InputError(_unknown_data_set(settings.DATASET))
-        _check_names(names)
-        skeleton = Skeleton(names, (), (_DEFAULT_SIGMA,) * len(names), (), ())
-    upper_body = tuple(_joint_index(j, skeleton.names, "UPPER_BODY") for j in settings.UPPER_BODY)
+        skeleton = Skeleton(names, flip_pairs=(), sigmas=(), limbs=(), upper_body=())
+    names = skeleton.names
     overrides = {
-        "flip_pairs": _joint_pairs(settings.FLIP_PAIRS, skeleton.names, "FLIP_PAIRS"),
-        "sigmas": _joint_values(settings.SIGMAS, skeleton.names, "SIGMAS"),
-        "limbs": _joint_pairs(settings.LIMBS, skeleton.names, "LIMBS"),
-        "upper_body": upper_body,
-        "joint_weights": _joint_values(settings.JOINT_WEIGHTS, skeleton.names, "JOINT_WEIGHTS"),
+        "flip_pairs": _joint_pairs(settings.FLIP_PAIRS, names, "FLIP_PAIRS"),
+        "sigmas": _joint_values(settings.SIGMAS, names, "SIGMAS"),
+        "limbs": _joint_pairs(settings.LIMBS, names, "LIMBS"),
+        "upper_body": tuple(_joint_index(j, names, "UPPER_BODY") for j in settings.UPPER_BODY),
+        "joint_weights": _joint_values(settings.JOINT_WEIGHTS, names, "JOINT_WEIGHTS"),
     }
     return replace(skeleton, **{name: value for name, value in overrides.items() if value})
 
@@ -121,13 +114,13 @@ def find_flip_pairs(names: Sequence[str]) -> Pairs:
 def propose_limbs(names: Sequence[str], distances: np.ndarray) -> Pairs:
     """Return limbs for drawings, as pairs of joint indices.
 
-    The first limbs are those of the built-in skeleton that shares the most limbs with ``names``.
-    Next come the shortest limbs that connect parts not yet connected (Kruskal's algorithm), then
-    the mirror images of all limbs.
+    First come the limbs of the built-in skeleton that has the most limbs in common with ``names``,
+    then the shortest limbs that connect parts not yet connected (Kruskal's algorithm), then the
+    mirror images of all limbs.
 
     Args:
         names: names of the K joints.
-        distances: (K, K), see ``joint_distances``; joints at infinite distance are not connected.
+        distances: (K, K) of ``joint_distances``; joints at infinite distance are not connected.
     """
     index = {_side_and_words(name): joint for joint, name in enumerate(names)}
     known: list[tuple[int, int]] = []
@@ -152,7 +145,7 @@ def joint_distances(people: Sequence[bytes], count: int) -> np.ndarray:
 
     Args:
         people: COCO annotations as JSON, of which at most ``MAX_PEOPLE`` are read, evenly spaced.
-            If there is no box, the box around the labelled joints is used.
+            Without a box, the box around the labelled joints is used.
         count: number of joints, K.
 
     Returns:
@@ -180,7 +173,7 @@ def joint_distances(people: Sequence[bytes], count: int) -> np.ndarray:
 
 
 def _split_name(name: str) -> tuple[str | None, tuple[str, ...]]:
-    """Return the side (left, right or None) and the words of a joint's name ('' for a side)."""
+    """Return the side (left, right or None) and the words of a joint's name, '' for the side."""
     words = [word.lower() for word in _WORD.findall(name)]
     side = next((_SIDES[word] for word in words if word in _SIDES), None)
     return side, tuple("" if word in _SIDES else word for word in words)
@@ -193,14 +186,7 @@ def _side_and_words(name: str) -> tuple[str | None, tuple[str, ...]]:
 
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _SIDES = {"left": "left", "l": "left", "right": "right", "r": "right"}
-_DEFAULT_SIGMA = float(np.median(COCO.sigmas))  # for joints that COCO does not have
-
-
-def _unknown_data_set(dataset: str) -> str:
-    return (
-        f"DATASET.DATASET: unknown data set {dataset!r}; choose from {', '.join(SKELETONS)}, or "
-        "set DATASET.ANNOTATIONS for your own data in COCO format (see docs/own_data.md)"
-    )
+_DEFAULT_SIGMA = float(np.median(COCO.sigmas))  # of joints that COCO does not have
 
 
 def _annotation_file(settings: CfgNode) -> Path:
@@ -244,29 +230,24 @@ def _find_limbs(settings: CfgNode, content: _File, path: Path) -> None:
 
 
 def _limbs(category: Category, path: str) -> Pairs:
-    """Return a category's skeleton, counted from 0.
+    """Return a category's skeleton as 0-based pairs.
 
-    COCO counts from 1. A skeleton that contains a 0 is assumed to count from 0.
+    COCO's pairs are 1-based. A skeleton that contains a 0 is assumed to be 0-based.
     """
-    pairs = category.skeleton or []
-    offset = 0 if any(0 in pair for pair in pairs) else 1
-    limbs = [(a - offset, b - offset) for a, b in pairs]
+    offset = 0 if any(0 in pair for pair in category.skeleton) else 1
+    limbs = [(a - offset, b - offset) for a, b in category.skeleton]
     kept = [pair for pair in limbs if all(0 <= j < len(category.keypoints) for j in pair)]
     if len(kept) < len(limbs):
-        logger.warning(
-            "%s: ignoring %d of %d limbs of category %r, which refer to missing joints",
-            path,
-            len(limbs) - len(kept),
-            len(limbs),
-            category.name,
-        )
+        text = "%s: ignoring %d of %d limbs of category %r, which refer to missing joints"
+        logger.warning(text, path, len(limbs) - len(kept), len(limbs), category.name)
     return tuple(kept)
 
 
 def _derive_pairs_and_sigmas(settings: CfgNode) -> None:
     """Fill in flip pairs and sigmas if the YAML file does not give them."""
     names = tuple(settings.JOINT_NAMES)
-    _check_names(names)
+    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise InputError(f"DATASET.JOINT_NAMES: must be distinct strings, not {list(names)}")
     if not settings.FLIP_PAIRS and (pairs := find_flip_pairs(names)):
         settings.FLIP_PAIRS = [list(pair) for pair in pairs]
         text = ", ".join(f"{names[a]}/{names[b]}" for a, b in pairs)
@@ -279,11 +260,6 @@ def _derive_pairs_and_sigmas(settings: CfgNode) -> None:
             "median of COCO's, %g, for all others; AP depends on these values",
             _DEFAULT_SIGMA,
         )
-
-
-def _check_names(names: Sequence[str]) -> None:
-    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise InputError(f"DATASET.JOINT_NAMES: must be distinct strings, not {list(names)}")
 
 
 def _joint_values(values: Sequence[float], names: Sequence[str], key: str) -> tuple[float, ...]:

@@ -71,13 +71,11 @@ def _encoder(extra: CN, channels: int, hidden: int, heads: int) -> CN:
     return extra
 
 
-_TRANSPOSE_R = _encoder(CN(), 256, 1024, 8)
-_TRANSPOSE_R.NUM_LAYERS = 50  # depth of the ResNet; its first two stages precede the encoder
-_TRANSPOSE_R.DECONV_WITH_BIAS = False
+# The first two stages of the ResNet precede the encoder.
+_TRANSPOSE_R = _encoder(_POSE_RESNET.clone(), 256, 1024, 8)
 _TRANSPOSE_R.NUM_DECONV_LAYERS = 1
 _TRANSPOSE_R.NUM_DECONV_FILTERS = [256]
 _TRANSPOSE_R.NUM_DECONV_KERNELS = [4]
-_TRANSPOSE_R.FINAL_CONV_KERNEL = 1
 
 _TRANSPOSE_H = _encoder(CN(), 64, 128, 1)
 _TRANSPOSE_H.PRETRAINED_LAYERS = ["*"]

@@ -13,7 +13,7 @@ from lib.core.codecs.tags import SceneTarget
 from lib.core.task import Losses, Task
 from lib.dataset.bottom_up import scene_batch
 from lib.dataset.loading import Batch
-from lib.keypoints.geometry import to_image
+from lib.keypoints.geometry import Crop
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.drawing import draw_person, heatmap_rows, image_grid
@@ -99,7 +99,7 @@ class BottomUp(Task):
             center, scale = (batch[name][number : number + 1].cpu() for name in ("center", "scale"))
             size = (heatmaps.shape[3], heatmaps.shape[2])
             xy = torch.from_numpy(people[None, :, :, :2].reshape(1, -1, 2))
-            keypoints = to_image(xy, center, scale, size).reshape(*people.shape[:2], 2).numpy()
+            keypoints = Crop(size).to_image(xy, center, scale).reshape(*people.shape[:2], 2).numpy()
             count = len(people)
             parts.append(
                 Poses(

@@ -12,7 +12,7 @@ from lib.dataset.bottom_up import SceneDataset
 from lib.dataset.image import read_image
 from lib.dataset.table import Table
 from lib.dataset.top_down import TopDownDataset, crop_image
-from lib.keypoints.geometry import PIXEL_STD, crop_matrix, transform_points
+from lib.keypoints.geometry import PIXEL_STD, Crop, transform_points
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.drawing import (
@@ -120,7 +120,7 @@ def _named_person(table: Table, skeleton: Skeleton, row: int) -> np.ndarray:
     margin = LETTER_WIDTH * (max(map(len, labels)) + 2)
     box = np.maximum(table.scale[row] * PIXEL_STD, 1)
     width, height = (int(side) for side in (box * NAMED_SIZE / box.max()).round())
-    matrix = crop_matrix(table.center[row], table.scale[row], 0.0, (width, height))
+    matrix = Crop((width, height)).matrix(table.center[row], table.scale[row])
     try:
         image = read_image(table.path(row))
     except InputError:  # the check of the images reports it

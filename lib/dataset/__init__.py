@@ -27,16 +27,15 @@ logger = logging.getLogger(__name__)
 def _coco(
     cfg: CfgNode, split: str, is_train: bool, cls: type[CocoKeypoints] = CocoKeypoints
 ) -> Source:
-    uses_detector = not is_train and not cfg.TEST.USE_GT_BBOX and not is_bottom_up(cfg)
-    if uses_detector and not cfg.TEST.COCO_BBOX_FILE:
-        raise InputError(
-            "TEST.COCO_BBOX_FILE: no file of detected boxes is given; set it, or set "
-            "TEST.USE_GT_BBOX True to use the annotated boxes"
-        )
+    detections = None
     if not is_train and not is_bottom_up(cfg):
-        boxes = (
-            f"detected boxes ({cfg.TEST.COCO_BBOX_FILE})" if uses_detector else "annotated boxes"
-        )
+        detections = None if cfg.TEST.USE_GT_BBOX else cfg.TEST.COCO_BBOX_FILE
+        if detections == "":
+            raise InputError(
+                "TEST.COCO_BBOX_FILE: no file of detected boxes is given; set it, or set "
+                "TEST.USE_GT_BBOX True to use the annotated boxes"
+            )
+        boxes = f"detected boxes ({detections})" if detections else "annotated boxes"
         logger.info("=> testing with %s", boxes)
     return cls(
         cfg.DATASET.ROOT,
@@ -44,7 +43,7 @@ def _coco(
         skeleton_of(cfg),
         aspect_ratio=crop_of(cfg).aspect_ratio,
         data_format=cfg.DATASET.DATA_FORMAT,
-        detections=cfg.TEST.COCO_BBOX_FILE if uses_detector else None,
+        detections=detections,
         score_threshold=cfg.TEST.IMAGE_THRE,
         oks_threshold=cfg.TEST.OKS_THRE,
         visible_threshold=cfg.TEST.IN_VIS_THRE,
@@ -91,13 +90,12 @@ DATASETS: dict[str, Callable[[CfgNode, str, bool], Source]] = {
 
 
 def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset | SceneDataset:
-    """Build the dataset of one split of DATASET.DATASET; augmented if ``is_train``.
+    """Build the dataset of one split of DATASET.DATASET, with augmentation if ``is_train``.
 
-    With MODEL.TARGET_TYPE ``tags`` its samples are whole images; otherwise, crops of single people.
+    Samples are whole images if MODEL.TARGET_TYPE is ``tags``, else crops of single people.
 
     Raises:
-        InputError: if files are missing or broken, a setting does not fit the data set, or the
-            number of joints differs from MODEL.NUM_JOINTS.
+        InputError: if files are missing or broken, or a setting does not fit the data set.
     """
     name = cfg.DATASET.DATASET
     source = DATASETS.get(name, _coco)(cfg, split, is_train)
@@ -107,7 +105,7 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset | 
             f"{len(source.skeleton)} joints; remove the key to use the data set's number"
         )
     if source.has_ground_truth and not is_train:
-        _ = source.ground_truth  # load it now, so that errors show up before training starts
+        _ = source.ground_truth  # load it now, so that errors occur before training starts
     if is_train and cfg.DATASET.PROB_HALF_BODY and not source.skeleton.upper_body:
         raise InputError(
             f"DATASET.PROB_HALF_BODY: needs DATASET.UPPER_BODY, the joints of {name}'s upper half"
@@ -136,7 +134,6 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset | 
 
 
 def _scenes(cfg: CfgNode, source: Source, is_train: bool) -> SceneDataset:
-    """Build the dataset of whole images of ``source``."""
     width, height = cfg.MODEL.IMAGE_SIZE
     if width != height:
         raise InputError(
@@ -165,8 +162,7 @@ def output_sizes(cfg: CfgNode) -> list[tuple[int, int]]:
     """Return the (width, height) of each output of a bottom-up network in training."""
     width, height = cfg.MODEL.HEATMAP_SIZE
     deconv = cfg.MODEL.EXTRA.get("DECONV", {}) if cfg.MODEL.HEAD == "higher" else {}
-    num_deconvs = deconv.get("NUM_DECONVS", 0)
-    return [(width << i, height << i) for i in range(1 + num_deconvs)]
+    return [(width << i, height << i) for i in range(1 + deconv.get("NUM_DECONVS", 0))]
 
 
 def crop_of(cfg: CfgNode) -> Crop:

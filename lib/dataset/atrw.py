@@ -1,10 +1,10 @@
-"""ATRW, keypoints of Amur tigers: COCO format with file names of its own."""
+"""ATRW, keypoints of Amur tigers: COCO format with other file names."""
 
 from lib.dataset.coco import CocoKeypoints
 
 
 class AtrwKeypoints(CocoKeypoints):
-    """One split of ATRW (Amur tigers): ``annotations/keypoint_<split>.json``."""
+    """One split of ATRW: ``annotations/keypoint_<split>.json`` and ``images/<split>/``."""
 
     def _names(self, split: str) -> tuple[list[str], list[str]]:
         prefix = "image_info" if "test" in split else "keypoint"

@@ -17,38 +17,25 @@ from lib.dataset.image import read_image
 from lib.dataset.scenes import label_mask
 from lib.dataset.source import Source
 from lib.dataset.top_down import crop_image
-from lib.keypoints.geometry import (
-    PIXEL_STD,
-    crop_matrix,
-    flip_permutation,
-    transform_points,
-)
+from lib.keypoints.geometry import PIXEL_STD, Crop, flip_permutation, transform_points
 from lib.utils.errors import InputError
 
-SIZE_STEP = 64  # sides of a network's input are multiples of it
-MAX_ASPECT = 16  # aspect ratio; longer images would need too much memory
+SIZE_STEP = 64  # sides of a network's input are multiples of this
+MAX_ASPECT = 16  # maximum aspect ratio; longer images would need too much memory
 
 Sample = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class SceneAugmentation:
-    """Random square crops of images, as set by DATASET.*.
+    """Random square crops of whole images."""
 
-    Attributes:
-        flip: mirror half of the samples.
-        max_rotation: in degrees.
-        min_scale, max_scale: range of the side of the square, relative to the image's shorter side.
-        relative_to_long: measure it relative to the image's longer side instead.
-        max_shift: maximum shift of the square, as a fraction of its side.
-    """
-
-    flip: bool = True
-    max_rotation: float = 30.0
-    min_scale: float = 0.75
-    max_scale: float = 1.5
-    relative_to_long: bool = False
-    max_shift: float = 0.2
+    flip: bool = True  # mirror half of the samples
+    max_rotation: float = 30.0  # degrees
+    min_scale: float = 0.75  # minimum side of the crop, relative to the image's shorter side
+    max_scale: float = 1.5  # maximum side of the crop
+    relative_to_long: bool = False  # scales are relative to the image's longer side instead
+    max_shift: float = 0.2  # maximum shift of the crop, as a fraction of its side
 
 
 class SceneDataset(Dataset):
@@ -64,11 +51,11 @@ class SceneDataset(Dataset):
             outside the image.
         index, image_index: int64, index of the image in ``source.table.paths``.
 
-    A sample depends only on (seed, epoch, image). Without augmentation, ``dataset[n]`` is what
-    ``scene_batch`` returns.
+    A sample depends only on (seed, epoch, image). Without augmentation, ``dataset[n]`` is the
+    result of ``scene_batch``.
 
     Args:
-        size: side of the network's input in training; in tests, the shorter side of the image.
+        size: side of the network's input in training; in tests, its shorter side.
         output_sizes: (width, height) of the network's outputs in training.
         scales: sizes at which an image is tested, relative to ``size``.
     """
@@ -91,8 +78,9 @@ class SceneDataset(Dataset):
         self.seed = seed
         self.scales = tuple(scales)
         count = len(self.table.paths)
-        is_annotated = source.scenes.is_annotated
-        self.images = np.flatnonzero(is_annotated) if augmentation else np.arange(count)
+        self.images = np.arange(count)
+        if augmentation:
+            self.images = np.flatnonzero(source.scenes.is_annotated)
         self._starts = np.searchsorted(self.table.image, np.arange(count + 1))
         self.max_people = int(np.diff(self._starts).max(initial=1))
 
@@ -105,12 +93,10 @@ class SceneDataset(Dataset):
         if self.augmentation is None:
             path = self.table.paths[index].decode()
             return scene_batch(read_image(path), index, self.size, self.scales, path)
-        image, used = read_or_replace(self._path, number, len(self))
+        paths = self.table.paths
+        image, used = read_or_replace(lambda n: paths[self.images[n]].decode(), number, len(self))
         sample = self._sample(image, int(self.images[used]), epoch)
         return {**sample, "broken": torch.tensor(-1 if used == number else index)}
-
-    def _path(self, number: int) -> str:
-        return self.table.paths[self.images[number]].decode()
 
     def image_files(self, indices: Sequence[int]) -> list[str]:
         """Return the files of the images ``indices``."""
@@ -123,9 +109,9 @@ class SceneDataset(Dataset):
         center, scale, rotation, is_mirrored = self._view(rng, width, height)
         rows = slice(self._starts[index], self._starts[index + 1])
         joints, visible = self.table.joints[rows], self.table.visible[rows]
-        order = list(range(len(self.skeleton)))
-        if is_mirrored:
-            order = flip_permutation(len(order), self.skeleton.flip_pairs)
+        order = flip_permutation(
+            len(self.skeleton), self.skeleton.flip_pairs if is_mirrored else ()
+        )
         labels = label_mask(
             self.source.scenes.unlabelled[index], height, width, self.source.annotation_file
         )
@@ -134,7 +120,7 @@ class SceneDataset(Dataset):
             (len(self.output_sizes), self.max_people, len(order), 2), np.float32
         )
         for number, size in enumerate(self.output_sizes):
-            matrix = crop_matrix(center, scale, rotation, size)
+            matrix = Crop(size).matrix(center, scale, rotation)
             points = transform_points(joints[:, order], matrix)
             if is_mirrored:
                 points[..., 0] = size[0] - 1 - points[..., 0]
@@ -152,7 +138,7 @@ class SceneDataset(Dataset):
     def _view(
         self, rng: np.random.Generator, width: int, height: int
     ) -> tuple[np.ndarray, np.ndarray, float, bool]:
-        """Sample a square: center in pixels, scale, rotation in degrees, and whether to mirror."""
+        """Sample a crop: center in pixels, scale, rotation in degrees, and whether to mirror it."""
         settings = self.augmentation
         side = max(width, height) if settings.relative_to_long else min(width, height)
         side *= rng.uniform(settings.min_scale, settings.max_scale)
@@ -173,7 +159,7 @@ def _cut(
     is_mirrored: bool,
 ) -> torch.Tensor:
     """Cut a rotated box out of a BGR image and mirror it if needed; returns uint8 (3, H, W) RGB."""
-    crop = crop_image(image, crop_matrix(center, scale, rotation, size), size)
+    crop = crop_image(image, Crop(size).matrix(center, scale, rotation), size)
     return torch.from_numpy(np.ascontiguousarray(crop[..., ::-1]) if is_mirrored else crop)
 
 
@@ -185,18 +171,20 @@ def is_too_long(width: int, height: int) -> bool:
 def scene_size(
     width: int, height: int, size: int, scale: float = 1.0, min_scale: float = 1.0
 ) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
-    """Return the (width, height) at which a network reads an image, and the box it reads.
+    """Return the size of a network's input for a whole image, and the box that it shows.
 
-    The shorter side becomes about ``size * scale``. The longer side is rounded up to a multiple of
-    64 at the scale ``min_scale``. Source: ``get_multi_scale_size`` in lib/utils/transforms.py.
+    The shorter side of the input is about ``size * scale``. At the scale ``min_scale`` its longer
+    side is rounded up to a multiple of 64. Source: ``get_multi_scale_size`` in
+    lib/utils/transforms.py.
 
     Returns:
-        The size, the center (2,) and the scale (2,) of the box, as in lib.keypoints.geometry.
+        (width, height) in pixels, and the center (2,) and scale (2,) of the box, as in
+        lib.keypoints.geometry.
     """
     center = np.array([int(width / 2 + 0.5), int(height / 2 + 0.5)])
     smallest = _round_up(min_scale * size)
     short, long = sorted((width, height))
-    # As published, in this order of operations: the results are truncated.
+    # The order of operations is the published one; it matters because the results are truncated.
     resized_short = int(smallest * scale / min_scale)
     resized_long = int(_round_up(smallest / short * long) * scale / min_scale)
     box_long = resized_long / resized_short * short
@@ -214,10 +202,10 @@ def scene_batch(
 ) -> Sample:
     """Return a batch of one image (H, W, 3) BGR, for ``BottomUp.forward``.
 
-    image0, image1, ...: uint8 (1, 3, h, w), RGB, one for each of ``scales`` from large to small.
+    image0, image1, ...: uint8 (1, 3, h, w), RGB, for each of the S ``scales``, in descending order.
     is_tagged: bool (S,), True for the image whose tags are used.
     base_size: int64 (2,), width and height at scale 1.
-    center, scale: float32 (1, 2), the box that the network reads.
+    center, scale: float32 (1, 2), the box that these images show.
     index, image_index: int64 (1,).
 
     Raises:

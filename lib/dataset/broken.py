@@ -16,13 +16,13 @@ MAX_TRIES = 100
 
 
 def read_or_replace(path_of: Callable[[int], str], row: int, count: int) -> tuple[np.ndarray, int]:
-    """Read the image of sample ``row``, or of the first sample after it whose image can be read.
+    """Read the image of sample ``row`` or, if it is broken, of the next sample with a readable one.
 
     Returns:
-        The image, and the sample that it belongs to.
+        The image, and the number of its sample.
 
     Raises:
-        InputError: none of the next samples has a readable image.
+        InputError: if the images of all of the next ``MAX_TRIES`` samples are broken.
     """
     failure = None
     for number in range(row, row + min(count, MAX_TRIES)):
@@ -34,14 +34,15 @@ def read_or_replace(path_of: Callable[[int], str], row: int, count: int) -> tupl
 
 
 class BrokenImages:
-    """Count of the broken images of a training set.
+    """Counter of the broken images of a training set.
 
     Args:
-        dataset: has ``image_files``, and its images in ``table.paths``.
-        limit: the share of images that may be broken.
+        dataset: a ``TopDownDataset`` or ``SceneDataset``.
+        limit: maximum share of broken images.
     """
 
     setting = "DATASET.MAX_BROKEN"
+    logs_at_once = True
 
     def __init__(self, dataset: torch.utils.data.Dataset, limit: float) -> None:
         self._dataset = dataset
@@ -49,10 +50,13 @@ class BrokenImages:
         self._messages: dict[str, str] = {}
 
     def count(self, broken: torch.Tensor) -> None:
-        """Count the samples of a batch whose image is broken; -1 stands for none.
+        """Count the broken images of a batch.
+
+        Args:
+            broken: (N,) indices of samples with a broken image; -1 for other samples.
 
         Raises:
-            InputError: more images are broken than allowed.
+            InputError: if more images are broken than allowed.
         """
         for index in broken[broken >= 0].tolist():
             (path,) = self._dataset.image_files([index])
@@ -60,17 +64,15 @@ class BrokenImages:
                 continue
             try:
                 self._read(index, path)
-                self._messages[path] = f"{path}: could not be read at first, but at a second try"
+                self._messages[path] = f"{path}: could be read only at the second attempt"
             except InputError as error:
                 self._messages[path] = str(error)
-            self._log(self._messages[path])
+            if self.logs_at_once:
+                logger.warning("=> broken image, replaced by another: %s", self._messages[path])
             self._check(self._messages)
 
     def _read(self, index: int, path: str) -> None:
         read_image(path)
-
-    def _log(self, message: str) -> None:
-        logger.warning("=> broken image, replaced by another: %s", message)
 
     def _check(self, messages: dict[str, str]) -> None:
         total = len(self._dataset.table.paths)
@@ -82,15 +84,16 @@ class BrokenImages:
 
 
 class BrokenTestImages(BrokenImages):
-    """Count of the broken images of a test set; there are no predictions for the people in them."""
+    """Counter of the broken images of a test set. People in them have no predictions."""
 
     setting = "TEST.MAX_BROKEN"
+    logs_at_once = False  # but in ``report``, for all processes
 
     def report(self) -> None:
-        """Log the broken images since the last call, of all processes; each must call this.
+        """Log the broken images of all processes since the last call. All processes must call this.
 
         Raises:
-            InputError: more images are broken than allowed.
+            InputError: if more images are broken than allowed.
         """
         messages = {k: v for part in distributed.gather(self._messages) for k, v in part.items()}
         self._messages = {}
@@ -101,16 +104,9 @@ class BrokenTestImages(BrokenImages):
             logger.warning("=> broken image, left out: %s", message)
         table = self._dataset.table
         is_broken = np.isin(table.paths, [path.encode() for path in messages])
-        logger.warning(
-            "=> %d of %d images are broken; %d %s in them count as not found",
-            len(messages),
-            len(table.paths),
-            is_broken[table.image].sum(),
-            "people" if table.visible.any() else "boxes",
-        )
+        count, noun = is_broken[table.image].sum(), "people" if table.visible.any() else "boxes"
+        text = "=> %d of %d images are broken; %d %s in them count as not found"
+        logger.warning(text, len(messages), len(table.paths), count, noun)
 
     def _read(self, index: int, path: str) -> None:
-        self._dataset[index]  # bottom-up networks also refuse images that are too long and narrow
-
-    def _log(self, message: str) -> None:
-        """Do nothing: ``report`` logs the images of all processes."""
+        self._dataset[index]  # bottom-up networks also reject images that are too long and narrow

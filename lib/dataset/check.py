@@ -20,24 +20,18 @@ MAX_OUTSIDE = 0.1  # distance a joint may lie outside its box, as a fraction of 
 BROKEN = "image missing or broken"
 # Thresholds of ``swapped_pairs``:
 MIN_DISTANCE = 0.15  # between a left and a right joint, as a fraction of the box width
-MIN_AGREEMENT = 0.9  # two pairs agree if their left-right order is equal in this fraction of people
-MIN_PEOPLE = 20  # with fewer people, two pairs are assumed to agree
+MIN_AGREEMENT = 0.9  # two pairs usually agree if they agree in this fraction of people
+MIN_PEOPLE = 20  # with fewer people, two pairs are assumed to usually agree
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One possible error in a data set.
+    """One possible error in a data set."""
 
-    kind: category; findings are grouped by it.
-    location: file, image or person.
-    message: description of the problem.
-    is_fatal: True if training would stop with an error.
-    """
-
-    kind: str
-    location: str
+    kind: str  # findings are grouped by this
+    location: str  # file, image or person
     message: str
-    is_fatal: bool = False
+    is_fatal: bool = False  # True if training would stop with an error
 
 
 def check_annotations(path: str) -> tuple[list[Finding], np.ndarray]:
@@ -110,7 +104,7 @@ def _box_findings(location: str, person: Annotation, image: Image) -> list[Findi
 def check_people(table: Table, skeleton: Skeleton, has_boxes: bool = True) -> list[Finding]:
     """Find joints far outside their box, pairs that look swapped, and joints never labelled.
 
-    Without ``has_boxes`` (the boxes are not annotated), joints are not compared with them.
+    If ``has_boxes`` is False, because boxes are not annotated, joints are not compared with them.
     """
     found = []
     for name, count in zip(skeleton.names, table.visible.sum(0), strict=True):
@@ -134,10 +128,10 @@ def check_people(table: Table, skeleton: Skeleton, has_boxes: bool = True) -> li
 def swapped_pairs(table: Table, skeleton: Skeleton) -> list[tuple[int, int]]:
     """Find flip pairs whose left and right joints look swapped.
 
-    Seen from the front, all left joints lie on one side; seen from behind, on the other. The pairs
-    of one person therefore agree. Arms and legs may cross, so the agreement of any two pairs is
-    first measured over the whole table. A pair is reported if it disagrees with at least two of the
-    pairs that it usually agrees with, and agrees with none of them.
+    If a person is seen from the front, the left joints lie on one side; if seen from behind, on the
+    other. So the left-right orders of a person's pairs usually agree. Because arms and legs may
+    cross, the agreement of any two pairs is first measured over the whole table. A pair is reported
+    if it disagrees with all pairs that it usually agrees with, and there are at least two of them.
 
     Returns:
         (row of the person, index of the flip pair) of each suspected swap.
@@ -155,8 +149,8 @@ def swapped_pairs(table: Table, skeleton: Skeleton) -> list[tuple[int, int]]:
     num_agreeing = (side.T @ side + num_comparable) / 2
     usually_agree = (num_comparable < MIN_PEOPLE) | (num_agreeing >= MIN_AGREEMENT * num_comparable)
     np.fill_diagonal(usually_agree, False)
-    # For each of a person's pairs: the number of pairs it is compared with, and how many more of
-    # these agree with it than disagree.
+    # For each of a person's pairs: the number of pairs it is compared with, and of these the number
+    # that agree with it minus the number that disagree.
     compared = has_side * (has_side @ usually_agree)
     balance = side * (side @ usually_agree)
     return [(int(r), int(p)) for r, p in np.argwhere((compared >= 2) & (balance == -compared))]
@@ -176,8 +170,8 @@ def check_images(
         sizes: (M, 2) annotated widths and heights, or None to skip this comparison.
         rows: rows of ``table.paths`` to read.
         workers: number of threads.
-        progress: called with the number of newly finished images.
-        max_broken: share of ``rows`` that may be broken without being fatal.
+        progress: called with 1 after each image.
+        max_broken: maximum share of broken images that is not fatal.
     """
 
     def check(row: int) -> Finding | None:
@@ -204,19 +198,16 @@ def check_images(
 
 def shared_images(first: Table, second: Table) -> list[str]:
     """Return the image files of ``first`` that are also in ``second`` (same name and content)."""
-    others: dict[str, list[str]] = defaultdict(list)
-    for path in used_images(second):
-        others[Path(path).name].append(path)
+    # Only images with at least one person.
+    paths, others = ([p.decode() for p in t.paths[np.unique(t.image)]] for t in (first, second))
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for other in others:
+        by_name[Path(other).name].append(other)
     return [
         path
-        for path in used_images(first)
-        if any(_is_same_file(path, other) for other in others[Path(path).name])
+        for path in paths
+        if any(_is_same_file(path, other) for other in by_name[Path(path).name])
     ]
-
-
-def used_images(table: Table) -> list[str]:
-    """Return the image files that contain at least one person of the table."""
-    return [path.decode() for path in table.paths[np.unique(table.image)]]
 
 
 def _is_same_file(first: str, second: str) -> bool:
@@ -227,6 +218,5 @@ def _is_same_file(first: str, second: str) -> bool:
 
 
 def _person(table: Table, row: int) -> str:
-    box = [*(table.center[row] - table.size[row] / 2), *table.size[row]]
-    text = ", ".join(f"{value:.0f}" for value in box)
-    return f"{Path(table.path(row)).name}, box [{text}]"
+    box = ", ".join(f"{value:.0f}" for value in table.box(row))
+    return f"{Path(table.path(row)).name}, box [{box}]"

@@ -31,6 +31,7 @@ from lib.dataset.coco_json import (
     image_arrays,
     labelled_people,
     overlaps_image,
+    people_arrays,
     people_of,
     usable_people,
 )
@@ -38,7 +39,7 @@ from lib.dataset.scenes import SceneAnnotation, SceneFile, Scenes, read_scenes
 from lib.dataset.table import Table
 from lib.keypoints.geometry import PIXEL_STD, box_to_center_scale
 from lib.keypoints.poses import Poses
-from lib.keypoints.skeletons import Skeleton, chosen_categories
+from lib.keypoints.skeletons import Skeleton, category_ids
 from lib.nms import oks_nms_groups
 from lib.utils.errors import InputError
 from lib.utils.files import first_existing, write_atomically
@@ -52,6 +53,10 @@ STATS = ("AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "
 _NO_BOX = (
     "%s: %d people have no box; using the bounding box of their labelled joints (docs/own_data.md)"
 )
+_NO_AREA = (
+    "%s: %d annotations have no area, or an area of 0; using the area of the box. It is larger "
+    "than the person, so scores will be higher"
+)
 
 
 class _Detection(msgspec.Struct, gc=False):
@@ -62,7 +67,7 @@ class _Detection(msgspec.Struct, gc=False):
 
 
 class CocoKeypoints:
-    """One split of a COCO-format data set: a table of people, and the evaluation of predictions.
+    """One split of a data set in COCO format: a table of people, and evaluation.
 
     Args:
         root: folder of the data set.
@@ -72,22 +77,21 @@ class CocoKeypoints:
         data_format: ``jpg``, ``png`` or ``zip``.
         detections: JSON file of detected boxes; None to use the annotated boxes.
         score_threshold: detections with a lower score are dropped.
-        oks_threshold, visible_threshold, soft_nms: settings of rescoring and OKS-NMS:
-            TEST.OKS_THRE, TEST.IN_VIS_THRE and TEST.SOFT_NMS.
+        oks_threshold, visible_threshold, soft_nms: TEST.OKS_THRE, TEST.IN_VIS_THRE and
+            TEST.SOFT_NMS, for rescoring and OKS-NMS.
         annotations: annotation file, relative to ``root``; ``{split}`` is replaced by the split.
             '' for COCO's own name.
         images: image folder, relative to ``root``; ``{split}`` and '' as for ``annotations``.
-        whole_images: for bottom-up networks; fills ``scenes`` with the annotations of whole images,
-            and does not rescore predictions.
-        categories: category names; if empty, all whose joint names equal those of the first
-            category that has joint names.
+        categories: category names; if empty, the first that names its joints, and all others with
+            the same joints.
+        whole_images: for bottom-up networks: set ``scenes``, and do not rescore predictions.
 
     Raises:
         InputError: if a file is missing or not in COCO format, or no usable person is left.
     """
 
     metric = "mAP"
-    # For bottom-up networks: mask the boxes of unlabelled people without a segmentation.
+    # For bottom-up networks: unlabelled people without a segmentation are masked by their box.
     _masks_boxes = True
 
     def __init__(
@@ -126,7 +130,7 @@ class CocoKeypoints:
             raise InputError(f"{file}: `images` or `categories` is empty")
         images_in_file = image_arrays(content.images, str(folder), data_format, str(file))
         self.has_ground_truth = bool(content.annotations)
-        self._categories = chosen_categories(content.categories, categories, str(file))
+        self._categories = category_ids(content.categories, categories, str(file))
         self.scenes: Scenes | None = None
         if detections is None:
             selected = [a for a in content.annotations if a.category_id in self._categories]
@@ -154,80 +158,71 @@ class CocoKeypoints:
             raise InputError(
                 "DATASET.CATEGORIES: a bottom-up network finds only one category; name it here"
             )
-        joints = len(self.skeleton)
-        source, uses_boxes = self.annotation_file, self._masks_boxes
-        self.scenes = read_scenes(annotations, self._categories, joints, images, source, uses_boxes)
-        people = self.scenes.people
+        joints, file = len(self.skeleton), self.annotation_file
+        people, self.scenes = read_scenes(
+            annotations, self._categories, joints, images, file, self._masks_boxes
+        )
         regions = counted(sum(map(len, self.scenes.unlabelled)), "unlabelled region")
         counts = f"{counted(len(images.ids), 'image')}, {counted_people(len(people))}, {regions}"
-        logger.info("=> %s: %s", source, counts)
-        image = images.rows(np.array([a.image_id for a in people], np.int64), source)
-        box = np.array([a.bbox for a in people], np.float32).reshape(-1, 4)
-        keypoints = np.array([a.keypoints for a in people], np.float32).reshape(-1, joints, 3)
+        logger.info("=> %s: %s", file, counts)
+        box, keypoints = people_arrays(people, joints)
         if annotations:
-            labelled_people(keypoints, source)
-        category = np.array([a.category_id for a in people], np.int64)
-        keep, score = np.ones(len(people), bool), np.ones(len(people), np.float32)
-        return self._table(images, keep, image, box, keypoints, score, category)
+            labelled_people(keypoints, file)
+        everybody = np.ones(len(people), bool)
+        return self._table(images, people, images.rows(people, file), everybody, box, keypoints)
 
     def _annotated(self, annotations: list[Annotation], images: ImageArrays) -> Table:
-        """Build the table of annotated people, sorted by image."""
+        """Build the table of the usable annotated people."""
+        file = self.annotation_file
         if not annotations:
-            raise InputError(f"{self.annotation_file}: split {self.split} has no annotations")
-        joints = len(self.skeleton)
-        people = people_of(annotations, self._categories, joints, self.annotation_file)
-        ids = np.array([a.image_id for a in people], np.int64)
-        image = images.rows(ids, self.annotation_file)
-        annotated_box = np.array([a.bbox for a in people], np.float32).reshape(-1, 4)
-        keypoints = np.array([a.keypoints for a in people], np.float32).reshape(-1, joints, 3)
-        category = np.array([a.category_id for a in people], np.int64)
-        size = images.width[image], images.height[image]
-        box, keep = usable_people(annotated_box, keypoints, *size, self.annotation_file)
-        score = np.ones(len(people), np.float32)
-        return self._table(images, keep, image, box, keypoints, score, category)
+            raise InputError(f"{file}: split {self.split} has no annotations")
+        people = people_of(annotations, self._categories, len(self.skeleton), file)
+        image = images.rows(people, file)
+        box, keypoints = people_arrays(people, len(self.skeleton))
+        box, keep = usable_people(box, keypoints, images.width[image], images.height[image], file)
+        return self._table(images, people, image, keep, box, keypoints)
 
     def _detected(self, path: str, threshold: float, images: ImageArrays) -> Table:
-        """Build the table of detected boxes with a sufficient score, sorted by image."""
+        """Build the table of detected boxes with a score of at least ``threshold``."""
         detections = read_json(path, list[_Detection], "detected boxes (TEST.COCO_BBOX_FILE)")
         found = [
             d for d in detections if d.category_id in self._categories and d.score >= threshold
         ]
         boxes = np.array([d.bbox for d in found], np.float64).reshape(-1, 4)
-        image = images.rows(np.array([d.image_id for d in found], np.int64), path)
+        image = images.rows(found, path)
         keep = overlaps_image(boxes, images.width[image], images.height[image])
-        logger.info(
+        text = (
             "=> %s: using %d of %d boxes, with scores of at least %g; skipped %d that are empty or "
-            "outside the image",
-            path,
-            keep.sum(),
-            len(detections),
-            threshold,
-            (~keep).sum(),
+            "outside the image"
         )
+        logger.info(text, path, keep.sum(), len(detections), threshold, (~keep).sum())
         if not keep.any():
             raise InputError(
                 f"{path}: no valid box of category {', '.join(map(str, self._categories))} has a "
                 f"score of {threshold} or more"
             )
         no_joints = np.zeros((len(found), len(self.skeleton), 3), np.float32)
-        score = np.array([d.score for d in found], np.float64)
-        category = np.array([d.category_id for d in found], np.int64)
-        return self._table(images, keep, image, boxes, no_joints, score, category)
+        score = np.array([d.score for d in found])
+        return self._table(images, found, image, keep, boxes, no_joints, score)
 
     def _table(
         self,
         images: ImageArrays,
-        keep: np.ndarray,
+        people: Sequence[Annotation | _Detection],
         image: np.ndarray,
+        keep: np.ndarray,
         box: np.ndarray,
         keypoints: np.ndarray,
-        score: np.ndarray,
-        category: np.ndarray,
+        score: np.ndarray | None = None,
     ) -> Table:
-        """Build the table of the people that the mask ``keep`` selects, sorted by image."""
+        """Build the table of the people that the mask ``keep`` selects, sorted by image.
+
+        ``image`` holds their rows in ``images``. Without ``score``, the score of everybody is 1.
+        """
         rows = np.flatnonzero(keep)
         rows = rows[np.argsort(image[rows], kind="stable")]
         center, scale = box_to_center_scale(box[rows], self._aspect_ratio)
+        score = np.ones(len(people)) if score is None else score
         return Table(
             image=image[rows],
             center=center,
@@ -236,14 +231,15 @@ class CocoKeypoints:
             joints=np.ascontiguousarray(keypoints[rows, :, :2]),
             visible=np.minimum(keypoints[rows, :, 2], 1),
             score=score[rows].astype(np.float32),
-            category=category[rows].astype(np.int32),
+            category=np.array([people[row].category_id for row in rows], np.int32),
             paths=images.paths,
             image_ids=images.ids,
         )
 
     def evaluate(self, poses: Poses, output_dir: str) -> tuple[dict, float]:
-        """Rescore the poses of the boxes of ``table``, apply OKS-NMS, write a COCO results file
-        (``results/keypoints_<split>_results_0.json``), and compute AP and AR.
+        """Rescore poses, apply OKS-NMS, write a COCO results file, and compute AP and AR.
+
+        The file is ``results/keypoints_<split>_results_0.json`` in ``output_dir``.
 
         Returns:
             Metrics by name, and the metric that selects the best checkpoint (AP). Without ground
@@ -270,8 +266,9 @@ class CocoKeypoints:
         path = Path(output_dir) / "results" / f"keypoints_{self.split}_results_0.json"
         written = results
         if self.has_ground_truth:
-            # Not in files for COCO's server, nor for ``_score``: pycocotools would compute the
-            # areas for AP (M) and AP (L) from the boxes instead of from the keypoints.
+            # Boxes are left out of files for COCO's server and of the input of ``_score``, because
+            # pycocotools would compute the areas for AP (M) and AP (L) from them, and not from the
+            # keypoints.
             boxes = poses.box[kept].astype(np.float64).round(2).tolist()
             written = [entry | {"bbox": box} for entry, box in zip(results, boxes, strict=True)]
         write_atomically(path, encode_json(written))
@@ -291,7 +288,7 @@ class CocoKeypoints:
         A person's score is the box score times the mean score of the joints whose score is above
         TEST.IN_VIS_THRE.
         """
-        if self.scenes is not None:  # HigherHRNet's code does not rescore and has no NMS
+        if self.scenes is not None:  # HigherHRNet's code has no rescoring and no NMS
             return poses.score.astype(np.float64), np.arange(len(poses))
         oks_threshold, visible_threshold, soft_nms = self._suppression
         joint_scores = poses.scores.astype(np.float64)
@@ -326,7 +323,12 @@ class CocoKeypoints:
     def _evaluation(self, results: list[dict]) -> COCOeval:
         """Prepare a ``COCOeval`` of the results; not run yet. pycocotools prints to stdout."""
         ground_truth = self.ground_truth
-        detected = ground_truth.loadRes(results) if results else _empty_results(ground_truth)
+        if results:
+            detected = ground_truth.loadRes(results)
+        else:  # loadRes does not accept an empty list
+            detected = COCO()
+            detected.dataset = {**ground_truth.dataset, "annotations": []}
+            detected.createIndex()
         evaluation = COCOeval(ground_truth, detected, "keypoints")
         evaluation.params.kpt_oks_sigmas = np.array(self.skeleton.sigmas)
         evaluation.params.catIds = self._categories
@@ -340,28 +342,20 @@ class CocoKeypoints:
             InputError: if an entry is not in COCO format.
         """
         content = read_json(self.annotation_file, CocoFile, LAYOUT)
-        selected = [
-            (number, annotation)
-            for number, annotation in enumerate(content.annotations)
-            if annotation.category_id in self._categories
-        ]
+        annotations = enumerate(content.annotations)
+        selected = [(n, a) for n, a in annotations if a.category_id in self._categories]
         _, num_filled_areas = complete_boxes((a for _, a in selected), content.images)
-        # A subclass with its own _area, such as CrowdPose, does not use the annotated area.
+        # Subclasses with their own _area, such as CrowdPose, do not use the annotated area.
         if num_filled_areas and type(self)._area is CocoKeypoints._area:
-            logger.warning(
-                "%s: %d annotations have no area, or an area of 0; using the area of the box. It "
-                "is larger than the person, so scores will be higher",
-                self.annotation_file,
-                num_filled_areas,
-            )
+            logger.warning(_NO_AREA, self.annotation_file, num_filled_areas)
         ground_truth = COCO()
         ground_truth.dataset = {
             "images": [msgspec.structs.asdict(image) for image in content.images],
             "categories": [{"id": category} for category in self._categories],
             # New ids: the file's may be missing or repeated, and pycocotools treats 0 as no match.
             "annotations": [
-                self._entry(number, a) | {"id": new_id}
-                for new_id, (number, a) in enumerate(selected, start=1)
+                self._entry(n, a) | {"id": new_id}
+                for new_id, (n, a) in enumerate(selected, start=1)
             ],
         }
         with contextlib.redirect_stdout(io.StringIO()):
@@ -388,11 +382,3 @@ class CocoKeypoints:
     def _area(self, annotation: Annotation) -> float:
         """Return the area used by OKS, in square pixels."""
         return annotation.area
-
-
-def _empty_results(ground_truth: COCO) -> COCO:
-    """Return results without people, which ``loadRes`` does not accept."""
-    detected = COCO()
-    detected.dataset = {**ground_truth.dataset, "annotations": []}
-    detected.createIndex()
-    return detected

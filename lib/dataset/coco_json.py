@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 LAYOUT = "COCO annotations"
 BOX_MARGIN = 0.1  # margin of a derived box, as a fraction of the longer side around the joints
 _NO_BOX = (0.0, 0.0, 0.0, 0.0)
-# With the bounds of the array dtypes, the error for a number out of range names its entry.
+# Bounds of the array dtypes, so that the error for a number out of range names its entry.
 _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-# In pixels, square pixels, or scores: larger values are errors in the file.
+# Pixels, square pixels or scores; larger values are errors in the file.
 Number = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
 Box = tuple[Number, Number, Number, Number]
 
@@ -83,7 +83,7 @@ class CocoFile(msgspec.Struct):
 
 
 class UnreadCocoFile(CocoFile):
-    """An annotation file whose annotations are left undecoded; they can only be counted."""
+    """An annotation file whose annotations are not decoded, only counted."""
 
     annotations: list[msgspec.Raw] = []
 
@@ -97,21 +97,19 @@ def check_keypoint_count(annotation: Annotation, number: int, joints: int, sourc
         )
 
 
-def check_image_ids(ids: np.ndarray, names: np.ndarray, source: str) -> None:
+def check_image_ids(images: Sequence[Image], source: str) -> None:
     """Raise an InputError if two images have the same id but different files.
 
-    Annotations refer to images by id, so such images could not be told apart. ``ids`` and ``names``
-    are (M,); ``source`` is the annotation file.
+    Annotations refer to images by id, so such images could not be told apart.
     """
-    order = np.argsort(ids, kind="stable")
-    ids, names = ids[order], names[order]
-    is_shared = (ids[1:] == ids[:-1]) & (names[1:] != names[:-1])
-    if is_shared.any():
-        at = int(np.argmax(is_shared))
-        raise InputError(
-            f"{source}: images[{order[at]}] and images[{order[at + 1]}] have the same id "
-            f"{ids[at]} but different files; give each image a unique id"
-        )
+    first: dict[int, int] = {}
+    for number, image in enumerate(images):
+        other = first.setdefault(image.id, number)
+        if images[other].name != image.name:
+            raise InputError(
+                f"{source}: images[{other}] and images[{number}] have the same id {image.id} but "
+                "different files; give each image a unique id"
+            )
 
 
 @dataclass
@@ -123,12 +121,13 @@ class ImageArrays:
     height: np.ndarray
     paths: np.ndarray
 
-    def rows(self, image_ids: np.ndarray, source: str) -> np.ndarray:
-        """Return the (N,) int32 rows of the images with the given ids.
+    def rows(self, entries: Sequence[Any], source: str) -> np.ndarray:
+        """Return the (N,) int32 rows of the images of annotations or detections.
 
         Raises:
-            InputError: if an id is unknown; the message names the file ``source``.
+            InputError: if an ``image_id`` is unknown; the message names the file ``source``.
         """
+        image_ids = np.array([entry.image_id for entry in entries], np.int64)
         order = np.argsort(self.ids, kind="stable")
         at = np.searchsorted(self.ids, image_ids, sorter=order)
         rows = order[np.minimum(at, len(self.ids) - 1)]
@@ -157,14 +156,13 @@ def image_arrays(
     names = [image.name for image in images]
     if not all(names):
         raise InputError(f"{source}: images[{names.index('')}] has no file_name")
-    arrays = ImageArrays(
+    check_image_ids(images, source)
+    return ImageArrays(
         ids=np.array([image.id for image in images], np.int64),
         width=np.array([image.width for image in images], np.int32),
         height=np.array([image.height for image in images], np.int32),
         paths=image_paths(folder, names, data_format),
     )
-    check_image_ids(arrays.ids, arrays.paths, source)
-    return arrays
 
 
 def people_of(
@@ -177,20 +175,28 @@ def people_of(
     """
     people = []
     for number, annotation in enumerate(annotations):
-        if annotation.iscrowd or annotation.category_id not in categories:
-            continue
-        check_keypoint_count(annotation, number, joints, source)
-        people.append(annotation)
+        if annotation.category_id in categories and not annotation.iscrowd:
+            check_keypoint_count(annotation, number, joints, source)
+            people.append(annotation)
     return people
+
+
+def people_arrays(people: Sequence[Annotation], joints: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the boxes (N, 4) and keypoints (N, K, 3) of N annotations, float32."""
+    boxes = np.array([person.bbox for person in people], np.float32).reshape(-1, 4)
+    keypoints = np.array([person.keypoints for person in people], np.float32)
+    return boxes, keypoints.reshape(-1, joints, 3)
 
 
 def usable_people(
     boxes: np.ndarray, keypoints: np.ndarray, width: np.ndarray, height: np.ndarray, source: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Clip the boxes of N people, and find those that can be used; log how many are skipped.
+    """Clip the boxes of N people, and find the people that can be used; log how many are skipped.
 
-    The published code also uses people whose joints all have flag 0, and boxes without area. It
-    skips annotations with an area of 0 (see ``complete_boxes``).
+    As in the published code, a box's top left corner is moved into the image and its right and
+    bottom edges are cut; its last pixel is at x + width - 1. The published code also uses people
+    whose joints all have flag 0, and boxes without area. It skips annotations with an area of 0
+    (see ``complete_boxes``).
 
     Args:
         boxes: (N, 4).
@@ -205,26 +211,26 @@ def usable_people(
     Raises:
         InputError: if nobody can be used.
     """
-    clipped, overlaps = clip_boxes(boxes, width, height)
+    low = np.maximum(boxes[:, :2], 0)
+    last = np.stack([width, height], 1) - 1
+    high = np.minimum(last, low + np.maximum(boxes[:, 2:] - 1, 0))
     is_labelled = labelled_people(keypoints, source)
-    is_usable = overlaps & (boxes[:, 2:] > 0).all(1) & is_labelled
-    logger.info(
+    is_usable = (high >= low).all(1) & (boxes[:, 2:] > 0).all(1) & is_labelled
+    skipped = (~is_labelled).sum(), (is_labelled & ~is_usable).sum()
+    text = (
         "=> %s: %s; skipped %d without labelled joints and %d with no box or a box outside the "
-        "image",
-        source,
-        counted_people(is_usable.sum()),
-        (~is_labelled).sum(),
-        (is_labelled & ~is_usable).sum(),
+        "image"
     )
+    logger.info(text, source, counted_people(is_usable.sum()), *skipped)
     if not is_usable.any():
         raise InputError(f"{source}: no person has a labelled joint and a valid box")
-    return clipped, is_usable
+    return np.concatenate([low, high - low], 1), is_usable
 
 
 def labelled_people(keypoints: np.ndarray, source: str) -> np.ndarray:
     """Return a mask (N,), True for people with a labelled joint; keypoints are (N, K, 3).
 
-    Warn if there are coordinates without a flag, a common mistake of conversion scripts.
+    Warn about coordinates without a visibility flag, a common mistake of conversion scripts.
 
     Raises:
         InputError: if nobody has a labelled joint; the message names the file ``source``.
@@ -244,11 +250,10 @@ def labelled_people(keypoints: np.ndarray, source: str) -> np.ndarray:
 
 
 def complete_boxes(annotations: Iterable[Annotation], images: Sequence[Image]) -> tuple[int, int]:
-    """Fill in missing boxes and areas, in place.
+    """Fill in missing boxes and areas, in place; the published code does not.
 
-    A box without area becomes the box around the labelled joints (``box_of_joints``), except for
-    crowds. A missing area, or one of 0, becomes the area of the box. The published code has no such
-    rule; it uses such boxes and areas as they are.
+    A box without area is replaced by the box around the labelled joints (``box_of_joints``), except
+    for crowds. A missing area, or one of 0, is replaced by the area of the box.
 
     Returns:
         The number of boxes and the number of areas that were filled in.
@@ -271,7 +276,7 @@ def complete_boxes(annotations: Iterable[Annotation], images: Sequence[Image]) -
 def box_of_joints(
     keypoints: Sequence[float], width: int, height: int
 ) -> tuple[float, float, float, float] | None:
-    """Return the box around the labelled joints with ``BOX_MARGIN``, clipped to the image.
+    """Return the box around the labelled joints plus ``BOX_MARGIN``, clipped to the image.
 
     Args:
         keypoints: x, y and visibility flag of each joint.
@@ -297,19 +302,3 @@ def overlaps_image(boxes: np.ndarray, width: np.ndarray, height: np.ndarray) -> 
     overlaps = (boxes[:, :2] + boxes[:, 2:] > 0).all(1)
     overlaps &= (boxes[:, 0] < width) & (boxes[:, 1] < height)
     return overlaps & is_valid_box(boxes)
-
-
-def clip_boxes(
-    boxes: np.ndarray, width: np.ndarray, height: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Clip boxes (N, 4) to their images; also return a mask (N,), True for usable boxes.
-
-    The top left corner is moved into the image, and the box is cut at the right and bottom edge.
-    Boxes beyond those two edges cannot be used.
-
-    As in the published code, the last pixel of a box is at x + width - 1.
-    """
-    low = np.maximum(boxes[:, :2], 0)
-    last = np.stack([width, height], 1) - 1
-    high = np.minimum(last, low + np.maximum(boxes[:, 2:] - 1, 0))
-    return np.concatenate([low, high - low], 1), (high >= low).all(1)

@@ -1,8 +1,8 @@
 """CrowdPose: COCO format with 14 joints, a crowd index per image, and its own metric.
 
 Li, Wang, Zhu, Mao, Fang, Lu: CrowdPose: Efficient Crowded Scenes Pose Estimation and A New
-Benchmark. CVPR 2019. The metric follows crowdposetools of Jeff-sjtu/CrowdPose. That package is
-pycocotools with a different area and without area ranges; it need not be installed.
+Benchmark. CVPR 2019. The metric is that of crowdposetools (Jeff-sjtu/CrowdPose), which is
+pycocotools with a different area and without area ranges. It need not be installed.
 """
 
 import contextlib
@@ -18,14 +18,14 @@ from lib.dataset.coco_json import Annotation
 logger = logging.getLogger(__name__)
 
 AREA_RATIO = 0.53  # area of a person in OKS, as a fraction of the box area
-EASY, HARD = 0.2, 0.8  # crowd index limits; the evaluator has 0.2 where the paper says 0.1
+EASY, HARD = 0.2, 0.8  # limits of the crowd index, as in crowdposetools; the paper has 0.1 and 0.8
 
 
 class CrowdPoseKeypoints(CocoKeypoints):
     """One split of CrowdPose: ``json/crowdpose_<split>.json`` and ``images/``.
 
-    mmpose's ``annotations/mmpose_crowdpose_<split>.json`` is found as well. ``split`` is train,
-    val, trainval or test; all have ground truth.
+    mmpose's ``annotations/mmpose_crowdpose_<split>.json`` is also found. The splits are train, val,
+    trainval and test; all have ground truth.
     """
 
     _masks_boxes = False  # as in HigherHRNet's code; its annotations have no segmentations
@@ -64,11 +64,8 @@ class CrowdPoseKeypoints(CocoKeypoints):
         index = {image["id"]: image["crowdIndex"] for image in images}
         known = {i: crowd for i, crowd in index.items() if crowd is not None}
         if len(known) < len(index):
-            logger.warning(
-                "%s: %d images have no crowdIndex; AP (E), AP (M) and AP (H) ignore them",
-                self.annotation_file,
-                len(index) - len(known),
-            )
+            text = "%s: %d images have no crowdIndex; AP (E), AP (M) and AP (H) ignore them"
+            logger.warning(text, self.annotation_file, len(index) - len(known))
         return {
             "AP (E)": [i for i, crowd in known.items() if crowd < EASY],
             "AP (M)": [i for i, crowd in known.items() if EASY <= crowd < HARD],

@@ -1,4 +1,4 @@
-"""Download sources and file layout of the public data sets, and completeness checks."""
+"""Public data sets: where to download them, their files, and checks that they are complete."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -23,37 +23,24 @@ BOXES = (
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive to download and unpack.
-
-    path: location of the archive, relative to the data set's folder.
-    members: file name pattern -> target folder or file, relative to the data set's folder.
-    url: direct link; '' if the user must download the archive.
-    instructions: what to download and where, if there is no ``url``.
-    """
+    """An archive to download and unpack; paths are relative to the data set's folder."""
 
     path: str
-    members: Mapping[str, str]
-    url: str = ""
-    instructions: str = ""
+    members: Mapping[str, str]  # file name pattern -> target folder or file
+    url: str = ""  # direct link; '' if the user must download the archive
+    instructions: str = ""  # what to download and from where, if there is no ``url``
 
 
 @dataclass(frozen=True)
 class Split:
-    """The files of one split; paths are relative to the data set's folder.
+    """The files of one split; paths are relative to the data set's folder."""
 
-    annotations: annotation file, which lists the images.
-    image_folder: folder of these images.
-    annotation_archive: contains ``annotations`` and ``other_files``.
-    image_archive: contains the images.
-    other_files: further required files.
-    optional_files: file that only some experiments need -> where to download it.
-    """
-
-    annotations: str
+    annotations: str  # annotation file, which lists the images
     image_folder: str
-    annotation_archive: Archive
+    annotation_archive: Archive  # contains ``annotations`` and ``other_files``
     image_archive: Archive
-    other_files: tuple[str, ...] = ()
+    other_files: tuple[str, ...] = ()  # further required files
+    # File that only some experiments need -> where to download it from.
     optional_files: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -20,7 +20,7 @@ MAX_SIDE, MAX_PIXELS = 32766, (2**31 - 1) // 3
 MAX_BYTES = 1 << 28  # of an image file
 PNG = b"\x89PNG\r\n\x1a\n"
 
-# Raised by zipfile for a file that is not a zip archive, damaged or truncated data, encryption, and
+# Raised by zipfile for files that are no zip archive, damaged or truncated data, encryption and
 # unknown compression methods.
 _BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
 
@@ -30,8 +30,8 @@ _archives: dict[tuple[int, str], zipfile.ZipFile] = {}
 def read_image(path: str, apply_exif: bool = False) -> np.ndarray:
     """Read an image as (H, W, 3) uint8, BGR.
 
-    ``folder/train2017.zip@/000000000001.jpg`` names a member of an archive. Inside the archive the
-    files may lie in a folder of the archive's name.
+    ``folder/train2017.zip@/000000000001.jpg`` is a file in the archive ``folder/train2017.zip``. In
+    the archive, it may be in a folder with the archive's name.
 
     Args:
         apply_exif: rotate the image according to its EXIF orientation. Annotations usually refer to
@@ -47,7 +47,7 @@ def read_image(path: str, apply_exif: bool = False) -> np.ndarray:
         raise InputError(
             f"{path}: the image file is truncated after {len(data)} bytes; copy it again"
         )
-    # Check the size in the header first, to avoid decoding gigabytes.
+    # Check the size in the header, to avoid decoding gigabytes.
     if data.startswith(PNG) and data[12:16] == b"IHDR" and len(data) >= 24:
         check_size(struct.unpack(">II", data[16:24]), path)
     flags = cv2.IMREAD_COLOR if apply_exif else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -65,7 +65,7 @@ def image_paths(folder: str, names: Sequence[str], data_format: str) -> np.ndarr
     """Return the paths of images for ``read_image``, as an array (M,) of UTF-8 bytes.
 
     Args:
-        data_format: ``jpg``; ``png`` replaces the names' suffix; ``zip`` reads ``folder``.zip.
+        data_format: ``jpg``; ``png`` to replace the names' suffix; ``zip`` to read ``folder``.zip.
 
     Raises:
         InputError: if a name points outside the folder.

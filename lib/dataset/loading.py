@@ -1,6 +1,7 @@
 """Samplers and data loaders."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -18,36 +19,38 @@ Batch = dict[str, torch.Tensor]
 WORKER_TIMEOUT = 600  # seconds to wait for a batch
 
 
+@dataclass(eq=False)
 class EpochSampler(Sampler):
-    """Sampler that yields (epoch, row) once for each sample, in an order given by (seed, epoch).
+    """Sampler of the (epoch, row) of each sample, in an order that depends on (seed, epoch).
 
     The epoch is part of each index so that persistent workers know it. In distributed training each
-    process takes every ``world_size``-th row, so that their batches together equal the batch of one
-    process. Rows beyond a multiple of ``world_size`` are dropped. ``first`` is the number of this
-    process's rows to skip: those that an interrupted run has already used in this epoch.
+    process takes every ``world_size``-th row, so that its batches and those of the other processes
+    together equal the batches of one process. Rows beyond a multiple of ``world_size`` are dropped.
+
+    Args:
+        size: number of samples.
+        first: number of this process's rows to skip, because an interrupted run has already used
+            them in this epoch.
     """
 
-    def __init__(
-        self, size: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1
-    ) -> None:
-        self._size = size
-        self._shuffle = shuffle
-        self._seed = seed
-        self._rank = rank
-        self._world_size = world_size
-        self.epoch = 0
-        self.first = 0
+    size: int
+    shuffle: bool
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    epoch: int = 0
+    first: int = 0
 
     def __len__(self) -> int:
-        return self._size // self._world_size
+        return self.size // self.world_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.arange(self._size)
-        if self._shuffle:
+        order = np.arange(self.size)
+        if self.shuffle:
             # Four numbers, so that the seed differs from the samples' (seed, epoch, row).
-            np.random.default_rng((self._seed, self.epoch, self._size, 1)).shuffle(order)
-        order = order[: len(self) * self._world_size]
-        rows = order[self._rank :: self._world_size][self.first :]
+            np.random.default_rng((self.seed, self.epoch, self.size, 1)).shuffle(order)
+        order = order[: len(self) * self.world_size]
+        rows = order[self.rank :: self.world_size][self.first :]
         return iter([(self.epoch, int(row)) for row in rows])
 
 
@@ -62,10 +65,10 @@ def train_loader(
 ) -> DataLoader:
     """Return a loader of training batches; set ``loader.sampler.epoch`` before each epoch.
 
-    The last batch is dropped if it would leave one of ``devices`` with a single sample, because
-    batch norm over a 1x1 map cannot compute a variance from it. In distributed training each
-    process loads its own share. Broken images are replaced; an error if their share is above
-    ``max_broken``.
+    The last batch is dropped if one of ``devices`` would get a single sample, from which batch norm
+    over a 1x1 map cannot compute a variance. In distributed training each process loads its share.
+    Broken images are replaced by others; iteration raises an InputError if their share of all
+    images is above ``max_broken``.
     """
     sampler = EpochSampler(
         len(dataset), shuffle, dataset.seed, distributed.rank(), distributed.world_size()
@@ -87,10 +90,10 @@ def train_loader(
 class TestLoader:
     """Loader of test batches, sorted by image, which reads each image only once.
 
-    Workers load whole images. Their people are then regrouped into batches of exactly
+    Workers load all people of an image. These are then regrouped into batches of exactly
     ``batch_size``; only the last may be smaller. In distributed evaluation each process loads a
-    share of the images. Broken images are left out; an error if their share of all images is above
-    ``max_broken``.
+    share of the images. Broken images are left out; iteration raises an InputError if their share
+    of all images is above ``max_broken``.
     """
 
     __test__ = False  # keeps pytest from collecting this class
@@ -127,17 +130,14 @@ class TestLoader:
         rest: Batch | None = None
         for people in self._loader:
             rest = people if rest is None else _concatenate([rest, people])
-            count = len(rest["index"])
-            for start in range(0, count - count % size, size):
-                batch = {name: value[start : start + size] for name, value in rest.items()}
-                yield self._pinned(batch)
-            left = {name: value[count - count % size :] for name, value in rest.items()}
-            rest = left if count % size else None
-        if rest is not None:
+            while len(rest["index"]) >= size:
+                yield self._pinned({name: value[:size] for name, value in rest.items()})
+                rest = {name: value[size:] for name, value in rest.items()}
+        if rest is not None and len(rest["index"]):
             yield self._pinned(rest)
 
     def _pinned(self, batch: Batch) -> Batch:
-        # Not done by the workers' loader, because regrouped batches are in new memory.
+        # The workers' loader does not pin them, because regrouping copies them to new memory.
         if not self._pin_memory:
             return batch
         return {name: value.pin_memory() for name, value in batch.items()}
@@ -146,18 +146,13 @@ class TestLoader:
 class SceneLoader:
     """Loader of test batches of one image each, for bottom-up networks.
 
-    In distributed evaluation each process loads a share of the images. Broken images are left out;
-    an error if their share of all images is above ``max_broken``.
+    Distributed evaluation and broken images are handled as by ``TestLoader``.
     """
 
     has_joints = False  # there are no targets for whole images, so no loss
 
     def __init__(
-        self,
-        dataset: SceneDataset,
-        workers: int,
-        pin_memory: bool = False,
-        max_broken: float = 0.0,
+        self, dataset: SceneDataset, workers: int, pin_memory: bool = False, max_broken: float = 0.0
     ) -> None:
         self.dataset = dataset
         self.broken = BrokenTestImages(dataset, max_broken)
@@ -195,21 +190,20 @@ test_loader.__test__ = False  # keeps pytest from collecting this function
 
 
 class _Loader(DataLoader):
-    """A DataLoader that reports errors of its workers in one line.
+    """DataLoader that reports errors of its workers in one line.
 
-    It passes the entry ``broken`` of each batch to ``BrokenImages.count``, and skips batches that
-    have no other entries.
+    The entry ``broken`` of each batch is removed and passed to ``BrokenImages.count``. Batches
+    without other entries are skipped.
     """
 
     def __init__(
         self, dataset: Dataset, broken: BrokenImages, num_workers: int, **options: Any
     ) -> None:
         self._broken = broken
-        timeout = WORKER_TIMEOUT if num_workers else 0
         super().__init__(
             dataset,
             num_workers=num_workers,
-            timeout=timeout,
+            timeout=WORKER_TIMEOUT if num_workers else 0,
             persistent_workers=num_workers > 0,
             worker_init_fn=_start_worker,
             **options,
@@ -233,9 +227,9 @@ class _Loader(DataLoader):
 
 
 def worker_error(error: RuntimeError) -> InputError | None:
-    """Return an error for the user if PyTorch raised ``error`` about a data-loading process.
+    """Return an error for the user if ``error`` is about a data-loading process, else None.
 
-    PyTorch raises it in a signal handler, so it can occur anywhere in the main process.
+    PyTorch raises such errors in a signal handler, so they can occur anywhere in the main process.
     """
     text = str(error)
     if "shared memory" in text:
@@ -251,15 +245,16 @@ def worker_error(error: RuntimeError) -> InputError | None:
     if "DataLoader worker" in text:
         return InputError(
             "a data-loading process was killed, usually because the memory is full; reduce "
-            "WORKERS (0 loads in the main process) or the batch size"
+            "WORKERS (with 0 the main process loads the data) or the batch size"
         )
     return None
 
 
 class _Images(Dataset):
-    """Dataset with one item per image: a batch of all people in it.
+    """Dataset with one item per image: a batch of all people in it, and the entry ``broken``.
 
-    ``broken`` is -1, or the row of a person whose image is broken; then it is the only entry.
+    ``broken`` is -1 or, if the image is broken, the row of a person in it; then it is the only
+    entry.
     """
 
     def __init__(self, dataset: TopDownDataset) -> None:
@@ -284,7 +279,7 @@ class _Images(Dataset):
 
 
 class _Scenes(Dataset):
-    """Dataset of ``SceneDataset``'s test images, with an entry ``broken`` as in ``_Images``."""
+    """Dataset of the test images of a ``SceneDataset``, with ``broken`` as in ``_Images``."""
 
     def __init__(self, dataset: SceneDataset) -> None:
         self._dataset = dataset
@@ -301,11 +296,9 @@ class _Scenes(Dataset):
 
 
 def _group_images(images: np.ndarray, counts: np.ndarray, batch_size: int) -> list[list[int]]:
-    """Group indices of images into lists with at most ``batch_size`` people each.
+    """Group images, given by their indices, into lists with at most ``batch_size`` people each.
 
-    An image with more people forms its own list.
-
-    ``counts`` are the numbers of people in all images of the data set.
+    An image with more people forms its own list. ``counts[i]`` is the number of people in image i.
     """
     groups: list[list[int]] = []
     people = 0
@@ -329,7 +322,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def _start_worker(_: int) -> None:
-    # The workers already use all cores.
+    # The worker processes together already use all cores.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     signals.end_with_parent()

@@ -1,9 +1,9 @@
 """MPII Human Pose, with the JSON annotations of the HRNet repository; evaluated by PCKh.
 
-Files: ``annot/<split>.json``, ``annot/gt_<split>.mat``, ``images/``; or, as mmpose has them,
+Files: ``annot/<split>.json``, ``annot/gt_<split>.mat`` and ``images/``; or mmpose's
 ``annotations/mpii_<split>.json`` and ``annotations/mpii_gt_val.mat``. Boxes and scoring follow
-lib/dataset/mpii.py of leoxiaobin/deep-high-resolution-net.pytorch. Coordinates in the files are
-1-based; here they are 0-based.
+lib/dataset/mpii.py of leoxiaobin/deep-high-resolution-net.pytorch. Coordinates are 1-based in the
+files and 0-based here.
 """
 
 import io
@@ -115,7 +115,7 @@ class MpiiKeypoints:
     def evaluate(self, poses: Poses, output_dir: str) -> tuple[dict, float]:
         """Write ``pred.mat`` as the HRNet code does, and compute PCKh.
 
-        People without a pose, because their image is broken, have NaN in the file.
+        In the file, the joints of people in broken images are NaN.
 
         Returns:
             Metrics by name in percent, and the metric that selects the best checkpoint (mean
@@ -132,13 +132,12 @@ class MpiiKeypoints:
         return values, values["Mean"]
 
     def rows_to_draw(self, poses: Poses) -> np.ndarray:
-        """Return all rows of ``poses``, since all boxes are annotated."""
+        """Return all rows of ``poses``, because all boxes are annotated."""
         return np.arange(len(poses))
 
     @cached_property
     def ground_truth(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ground truth of ``gt_<split>.mat``: joints (N, 16, 2), flags of missing joints (N, 16)
-        and head sizes (N,).
+        """Joints (N, 16, 2), flags of missing joints (N, 16) and head sizes (N,).
 
         Raises:
             InputError: if the file is missing, broken, or does not match the split.

@@ -1,11 +1,14 @@
-"""Photometric augmentation of a batch of crops, on their device: color jitter, grayscale, blur,
-noise, JPEG artifacts and random erasing. (For geometric augmentation see lib/dataset/top_down.py.)
+"""Photometric augmentation of a batch of images, on their device.
+
+Geometric augmentation is in lib/dataset/top_down.py and bottom_up.py.
 """
 
 import math
 from dataclasses import dataclass, fields
 
+import cv2
 import numpy as np
+import scipy.fft
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,31 +30,21 @@ _CHROMINANCE_TABLE = f"""
 class Photometric:
     """Random photometric augmentation of uint8 RGB images (N, 3, H, W).
 
-    Each argument is the probability that an image is changed in this way.
-
-    Args:
-        color: jitter exposure, contrast, gamma, white balance, saturation and hue.
-        gray: convert to grayscale.
-        blur: Gaussian blur with a standard deviation of 0.4 to 2 pixels.
-        noise: Gaussian noise with a standard deviation of 3 to 25 (of 255).
-        jpeg: JPEG block quantization at quality 15 to 60.
-        erase: fill one to three rectangles with a random color or with noise. Their sides are 8 %
-            to 35 % of the image's.
+    Each field is the probability of one kind of change.
     """
 
-    color: float = 0.0
-    gray: float = 0.0
-    blur: float = 0.0
-    noise: float = 0.0
-    jpeg: float = 0.0
-    erase: float = 0.0
+    color: float = 0.0  # jitter of exposure, contrast, gamma, white balance, saturation and hue
+    gray: float = 0.0  # grayscale
+    blur: float = 0.0  # Gaussian blur with a standard deviation of 0.4 to 2 pixels
+    noise: float = 0.0  # Gaussian noise with a standard deviation of 3 to 25 (of 255)
+    jpeg: float = 0.0  # JPEG block quantization at quality 15 to 60
+    erase: float = 0.0  # one to three rectangles, 8 % to 35 % of each side, of one color or noise
 
     def __call__(self, images: Tensor, seed: tuple[int, ...]) -> Tensor:
         """Return augmented copies of ``images``, reproducible for a given ``seed`` and device."""
         if not any(getattr(self, field.name) for field in fields(self)):
             return images
-        # Draw everything but the noise on the host: it would have to wait for random numbers from
-        # a GPU before it could decide what to do.
+        # Random numbers except noise are drawn on the host, which would have to wait for a GPU's.
         rng = np.random.default_rng(seed)
         device_rng = torch.Generator(images.device).manual_seed(int(rng.integers(2**62)))
         changed = images.float()
@@ -103,10 +96,7 @@ def _hue_saturation(angle: float, saturation: float) -> np.ndarray:
     """Return the (3, 3) matrix that rotates the hue of RGB by ``angle`` (radians) and scales its
     saturation."""
     gray = np.ones((3, 1)) * LUMINANCE
-    # Rotation about the gray axis, by Rodrigues' formula.
-    axis = np.full(3, 1 / math.sqrt(3))
-    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    rotation = np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
+    rotation, _ = cv2.Rodrigues(np.full(3, angle / math.sqrt(3)))  # about the gray axis
     return gray + saturation * rotation @ (np.eye(3) - gray)
 
 
@@ -150,7 +140,8 @@ def _jpeg(images: Tensor, rng: np.random.Generator, _: torch.Generator) -> Tenso
     )
     planes = torch.einsum("ij,njhw->nihw", to_ycc, images - 128)
     planes = F.pad(planes, (0, -width % 8, 0, -height % 8), mode="replicate")
-    transform = _cosines().to(images.device)
+    # The (8, 8) matrix of the orthonormal discrete cosine transform.
+    transform = torch.from_numpy(scipy.fft.dct(np.eye(8), axis=0, norm="ortho")).to(images)
     blocks = planes.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)
     blocks = transform @ blocks @ transform.T
     blocks = (blocks / steps).round_() * steps
@@ -161,14 +152,6 @@ def _jpeg(images: Tensor, rng: np.random.Generator, _: torch.Generator) -> Tenso
 
 def _table(text: str) -> Tensor:
     return torch.tensor([float(word) for word in text.split()]).view(8, 8)
-
-
-def _cosines() -> Tensor:
-    """Return the (8, 8) matrix of the orthonormal discrete cosine transform."""
-    k, x = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
-    transform = torch.cos(math.pi * (2 * x + 1) * k / 16) / 2
-    transform[0] /= math.sqrt(2)
-    return transform
 
 
 def _erase(images: Tensor, rng: np.random.Generator, device_rng: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Whole images of a COCO file: everybody in them, and the regions without labels."""
+"""Labelled people and unlabelled regions of whole images, from a COCO annotation file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from lib.utils.errors import InputError
 
 
 class SceneAnnotation(Annotation, gc=False):
-    """An entry of ``annotations`` with its segmentation, as undecoded JSON."""
+    """An entry of ``annotations`` with its segmentation, which is undecoded JSON."""
 
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -26,28 +26,18 @@ class SceneFile(CocoFile):
 
 @dataclass(frozen=True)
 class Region:
-    """A region of an image whose people are not labelled.
+    """A region of an image whose people are not labelled."""
 
-    segmentation: JSON of polygons or of a run-length encoding; null to use the box.
-    box: x, y, width, height in pixels.
-    """
-
-    segmentation: bytes
-    box: tuple[float, float, float, float]
+    segmentation: bytes  # JSON of polygons or of a run-length encoding; null to use the box
+    box: tuple[float, float, float, float]  # x, y, width, height in pixels
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """The annotations of the M images of a file.
+    """The M images of an annotation file."""
 
-    people: annotations of labelled people, in file order.
-    unlabelled: regions without labels, for each image.
-    is_annotated: (M,), True for images with any annotation.
-    """
-
-    people: list[SceneAnnotation]
-    unlabelled: list[list[Region]]
-    is_annotated: np.ndarray
+    unlabelled: list[list[Region]]  # for each image, the regions without labels
+    is_annotated: np.ndarray  # (M,), True for images with any annotation
 
 
 def read_scenes(
@@ -57,23 +47,25 @@ def read_scenes(
     images: ImageArrays,
     source: str,
     uses_boxes: bool,
-) -> Scenes:
+) -> tuple[list[SceneAnnotation], Scenes]:
     """Divide the annotations of ``categories`` into labelled people and unlabelled regions.
 
-    As in HigherHRNet's code, annotations that are no crowd or have keypoints are labelled people,
-    and crowds and annotations without keypoints are unlabelled regions. Some are both.
+    As in HigherHRNet's code, a labelled person is an annotation that is not a crowd or has
+    keypoints; an unlabelled region is a crowd or has no keypoints. Some annotations are both.
 
     Args:
-        joints: number of keypoints.
+        joints: number of joints of a person.
         source: annotation file, for error messages.
-        uses_boxes: mask the boxes of unlabelled people without a segmentation.
+        uses_boxes: regions without a segmentation are given by their box; else they are dropped.
+
+    Returns:
+        The annotations of labelled people, in file order, and the scenes.
 
     Raises:
         InputError: if an annotation has a wrong number of keypoints, or an unknown image.
     """
     selected = [(n, a) for n, a in enumerate(annotations) if a.category_id in categories]
-    ids = np.array([a.image_id for _, a in selected], np.int64)
-    rows = images.rows(ids, source) if len(ids) else ids
+    rows = images.rows([a for _, a in selected], source)
     people: list[SceneAnnotation] = []
     unlabelled: list[list[Region]] = [[] for _ in images.ids]
     is_annotated = np.zeros(len(images.ids), bool)
@@ -89,7 +81,7 @@ def read_scenes(
             segmentation = bytes(annotation.segmentation)
             if uses_boxes or segmentation not in (b"null", b"[]"):
                 unlabelled[row].append(Region(segmentation, annotation.bbox))
-    return Scenes(people, unlabelled, is_annotated)
+    return people, Scenes(unlabelled, is_annotated)
 
 
 def label_mask(regions: Sequence[Region], height: int, width: int, source: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Interface of a data set split, implemented by each annotation format."""
+"""The interface that each annotation format implements."""
 
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ class Source(Protocol):
 
     Attributes:
         metric: name of the metric in mmpose's commands, mAP or PCKh.
-        ground_truth: what ``evaluate`` compares with; exists only if ``has_ground_truth``.
+        ground_truth: the annotations that ``evaluate`` uses; only if ``has_ground_truth``.
     """
 
     metric: str

@@ -9,30 +9,18 @@ from lib.keypoints.geometry import PIXEL_STD
 
 @dataclass
 class Table:
-    """N people in M images. Arrays rather than Python objects, so that workers share the memory.
+    """N people in M images, as arrays, whose memory data-loading processes can share."""
 
-    image: (N,) int32, row in ``paths`` and ``image_ids``.
-    center: (N, 2) float32, center of the padded box in pixels.
-    scale: (N, 2) float32, width and height of the padded box, in units of 200 pixels.
-    size: (N, 2) float32, width and height of the box before padding, in pixels.
-    joints: (N, K, 2) float32, in image pixels.
-    visible: (N, K) float32, 1 where the joint is annotated.
-    score: (N,) float32, detection score; 1 for annotated boxes.
-    category: (N,) int32, category id in the annotation file.
-    paths: (M,) bytes, UTF-8.
-    image_ids: (M,) int64.
-    """
-
-    image: np.ndarray
-    center: np.ndarray
-    scale: np.ndarray
-    size: np.ndarray
-    joints: np.ndarray
-    visible: np.ndarray
-    score: np.ndarray
-    category: np.ndarray
-    paths: np.ndarray
-    image_ids: np.ndarray
+    image: np.ndarray  # (N,) int32, row in ``paths`` and ``image_ids``
+    center: np.ndarray  # (N, 2) float32, center of the padded box in pixels
+    scale: np.ndarray  # (N, 2) float32, width and height of the padded box, in units of 200 pixels
+    size: np.ndarray  # (N, 2) float32, width and height of the box before padding, in pixels
+    joints: np.ndarray  # (N, K, 2) float32, in image pixels
+    visible: np.ndarray  # (N, K) float32, 1 where the joint is annotated
+    score: np.ndarray  # (N,) float32, detection score; 1 for annotated boxes
+    category: np.ndarray  # (N,) int32, category id in the annotation file
+    paths: np.ndarray  # (M,) bytes, UTF-8
+    image_ids: np.ndarray  # (M,) int64
 
     def __len__(self) -> int:
         return len(self.image)
@@ -56,7 +44,7 @@ def is_well_centered(table: Table) -> np.ndarray:
     """Return a mask (N,), True for people whose visible joints are centered in the box.
 
     This is the filter of DATASET.SELECT_DATA. The mean of the joints must be near the center of the
-    box; the limit is tighter if more joints are visible. Source: ``select_data`` in
+    box, and the nearer the more joints are visible. Source: ``select_data`` in
     lib/dataset/JointsDataset.py of the HRNet repository.
     """
     count = table.visible.sum(1)

@@ -22,9 +22,8 @@ from lib.keypoints.geometry import (
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Geometric augmentation, as set by DATASET.*.
+    """Geometric augmentation with the distributions of lib/dataset/JointsDataset.py in HRNet.
 
-    The distributions are those of lib/dataset/JointsDataset.py in the HRNet repository.
     ``shift_probability``, from mmpose, is the fraction of boxes that are shifted, by up to a fifth
     of their size.
     """
@@ -35,16 +34,6 @@ class Augmentation:
     half_body_probability: float = 0.0
     half_body_joints: int = 8
     shift_probability: float = 0.0
-
-
-@dataclass
-class View:
-    """A box, rotated by ``rotation`` degrees, in the original or the mirrored image."""
-
-    center: np.ndarray
-    scale: np.ndarray
-    rotation: float = 0.0
-    is_mirrored: bool = False
 
 
 class TopDownDataset(Dataset):
@@ -62,8 +51,8 @@ class TopDownDataset(Dataset):
         score: float32, detection score.
         index: int64, row in ``source.table``.
         image_index: int64, index of the image in ``source.table.paths``.
-        broken: int64, in training: row of a sample with a broken image that this one replaces,
-            else -1.
+        broken: int64, in training: row of the sample with a broken image that this one replaces;
+            -1 if there is none.
 
     A training sample depends only on (seed, epoch, row). The order of samples, the number of
     workers and resuming a run do not change it. ``augmentation`` is None for evaluation.
@@ -95,7 +84,7 @@ class TopDownDataset(Dataset):
         return [self.table.path(row) for row in rows]
 
     def people_in_one_image(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        """Return a batch of the samples ``rows``, which share one image; it is read only once."""
+        """Return a batch of the samples ``rows``, which must share one image; it is read once."""
         image = read_image(self.table.path(rows[0]))
         samples = [self._sample(row, image) for row in rows]
         return {name: torch.stack([s[name] for s in samples]) for name in samples[0]}
@@ -103,15 +92,16 @@ class TopDownDataset(Dataset):
     def _sample(self, row: int, image: np.ndarray, epoch: int = 0) -> dict[str, torch.Tensor]:
         table = self.table
         joints, visible = table.joints[row], table.visible[row]
-        view = View(table.center[row], table.scale[row])
+        center, scale, rotation, is_mirrored = table.center[row], table.scale[row], 0.0, False
         width = image.shape[1]
         if self.augmentation is not None:
             rng = np.random.default_rng((self.seed, epoch, row))
-            view.center = view.center + self._shift(row)
-            view = self._augment(view, joints, visible, width, rng)
-        matrix = self.crop.matrix(view.center, view.scale, view.rotation)
-        image_matrix = matrix
-        if view.is_mirrored:
+            center = center + self._shift(row)
+            center, scale, rotation, is_mirrored = self._augment(
+                center, scale, joints, visible, width, rng
+            )
+        matrix = image_matrix = self.crop.matrix(center, scale, rotation)
+        if is_mirrored:
             joints, visible = mirror_joints(joints, visible, width, self.skeleton.flip_pairs)
             image_matrix = mirror_matrix(matrix, width)
         is_visible = visible > 0
@@ -120,9 +110,9 @@ class TopDownDataset(Dataset):
             "image": torch.from_numpy(crop_image(image, image_matrix, self.crop.size)),
             "joints": torch.from_numpy(crop_joints.astype(np.float32)),
             "visible": torch.from_numpy(is_visible.astype(np.float32)),
-            "center": torch.from_numpy(np.array(view.center, np.float32)),
-            "scale": torch.from_numpy(np.array(view.scale, np.float32)),
-            "rotation": torch.tensor(view.rotation, dtype=torch.float32),
+            "center": torch.from_numpy(np.array(center, np.float32)),
+            "scale": torch.from_numpy(np.array(scale, np.float32)),
+            "rotation": torch.tensor(rotation, dtype=torch.float32),
             "box": torch.from_numpy(table.box(row)),
             "score": torch.tensor(table.score[row]),
             "index": torch.tensor(row, dtype=torch.int64),
@@ -138,18 +128,21 @@ class TopDownDataset(Dataset):
 
     def _augment(
         self,
-        view: View,
+        center: np.ndarray,
+        scale: np.ndarray,
         joints: np.ndarray,
         visible: np.ndarray,
         width: int,
         rng: np.random.Generator,
-    ) -> View:
-        """Return a random view of the same person, in an image of the given width."""
+    ) -> tuple[np.ndarray, np.ndarray, float, bool]:
+        """Sample the center and scale of a box, its rotation in degrees, and whether to mirror it.
+
+        ``width`` is that of the image. If mirrored, the box is in the mirrored image.
+        """
         settings = self.augmentation
-        center, scale = view.center, view.scale
         has_enough_joints = visible.sum() > settings.half_body_joints
         if has_enough_joints and rng.random() < settings.half_body_probability:
-            # As in the published code, a normal sample, not a uniform one: true in 69 % of cases.
+            # Normally distributed, as in the published code, so True in 69 % of cases.
             prefers_upper = rng.standard_normal() < 0.5
             upper_body, aspect_ratio = self.skeleton.upper_body, self.crop.aspect_ratio
             half = half_body_box(joints, visible, upper_body, prefers_upper, aspect_ratio)
@@ -161,7 +154,7 @@ class TopDownDataset(Dataset):
         is_mirrored = settings.flip and rng.random() <= 0.5
         if is_mirrored:
             center = np.array([width - 1 - center[0], center[1]], np.float32)
-        return View(center, scale * np.float32(zoom), float(rotation), is_mirrored)
+        return center, scale * np.float32(zoom), float(rotation), is_mirrored
 
 
 def crop_image(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -26,40 +26,37 @@ HEAD_POINTS = {
     "right_ear": (-0.35, 0.0, -0.05),
 }
 
-# Annotators of photographs mark shoulders and hips closer to the outline of the body than the
-# centers of these joints. OUTWARD is how far outward and up they mark them, in half widths of the
-# shoulders or hips. It comes from the median errors, on 60 photographs, of a network trained on
-# the centers.
+# Annotators of photographs mark shoulders and hips nearer to the body's outline than the joint is.
+# OUTWARD is this offset, outward and up, in half widths of the shoulders or hips: the median error,
+# on 60 photographs, of a network that was trained on the joints themselves.
 OUTWARD = {"shoulder": (0.15, 0.1), "hip": (0.5, -0.1)}
 
 
 @dataclass(frozen=True)
 class Proportions:
-    """Lengths of body parts, in units of an adult's height. `shoulder` and `hip` are half widths;
-    `girth` is a factor for all thicknesses; `belly` is how far the belly protrudes."""
+    """Lengths of body parts, in units of an adult's height."""
 
     kind: str  # man, woman or child
     head: float
     neck: float
     trunk: float
-    shoulder: float
-    hip: float
+    shoulder: float  # half width
+    hip: float  # half width
     upper_arm: float
     forearm: float
     thigh: float
     shin: float
     foot: float
-    girth: float
-    belly: float
+    girth: float  # factor of all thicknesses
+    belly: float  # how far it protrudes
 
 
 @dataclass(frozen=True)
 class Skeleton3D:
-    """3D joints (name -> (3,)) and frames of the rigid parts (name -> (3, 3) with the columns left,
-    up, forward)."""
+    """3D joints, and frames of the rigid parts, by name."""
 
-    joints: dict[str, np.ndarray]
-    frames: dict[str, np.ndarray]
+    joints: dict[str, np.ndarray]  # (3,)
+    frames: dict[str, np.ndarray]  # (3, 3) with the columns left, up, forward
 
 
 def sample_proportions(rng: np.random.Generator) -> Proportions:

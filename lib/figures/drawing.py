@@ -27,7 +27,7 @@ SPLITS = {"train": 0, "val": 1}
 PEOPLE = (0.36, 0.26, 0.16, 0.1, 0.05, 0.03, 0.02, 0.02)  # probabilities of one to eight people
 CLOSE_UPS = 0.12  # fraction of images with a person larger than the image
 MIN_AREA = 32**2  # in pixels; COCO annotates no keypoints on smaller people
-LENGTHS = (60.0, 400.0)  # range of a person's longer side in pixels, before truncation
+LENGTHS = (60.0, 400.0)  # range of `Person.length`
 
 LIMBS = tuple((a + 1, b + 1) for a, b in COCO.limbs)  # 1-based, as in COCO files
 
@@ -44,22 +44,14 @@ FACING = {
 
 @dataclass(frozen=True)
 class Person:
-    """A person in a scene.
+    """A person in a scene; lengths are in pixels."""
 
-    parts: surfaces to render.
-    camera: transform from the body frame to pixels.
-    joints: (17, 3) x, y and depth in pixels.
-    surface_depth: (17,) maximum distance in depth between a joint and the body surface, in pixels.
-    facing: (17,) see `_facing`.
-    length: longer side in pixels, before truncation.
-    """
-
-    parts: list[Part]
-    camera: Camera
-    joints: np.ndarray
-    surface_depth: np.ndarray
-    facing: np.ndarray
-    length: float
+    parts: list[Part]  # surfaces to render
+    camera: Camera  # transform from the body frame to pixels
+    joints: np.ndarray  # (17, 3) x, y and depth
+    surface_depth: np.ndarray  # (17,) maximum distance in depth between a joint and the surface
+    facing: np.ndarray  # (17,) see `_facing`
+    length: float  # longer side, including parts outside the image
 
 
 def draw_scene(seed: int, split: str, index: int) -> tuple[np.ndarray, list[dict]]:
@@ -67,8 +59,8 @@ def draw_scene(seed: int, split: str, index: int) -> tuple[np.ndarray, list[dict
 
     Returns:
         The image, uint8 (H, W, 3) RGB, and COCO annotations without ids. Box and area are those of
-        the visible mask. As in COCO, barely visible people have no keypoints; with fewer than 40
-        visible pixels they have no annotation.
+        the visible pixels. As in COCO, barely visible people have no keypoints. People with fewer
+        than 40 visible pixels have no annotation.
     """
     rng = np.random.default_rng([seed, SPLITS[split], index])
     size = scenery.sample_size(rng)
@@ -136,8 +128,8 @@ def pose_person(
     Args:
         size: (width, height) of the image.
         yaw: degrees; 0 faces the camera, 90 faces the right side of the image.
-        length: longer side in pixels.
-        center: in pixels; None for a random position, mostly without truncation.
+        length: longer side in pixels, including parts outside the image.
+        center: in pixels; None for a random position, mostly such that the person is not cut off.
         family: key of `poses.FAMILIES`; None for a random one.
     """
     body, pose = sample_proportions(rng), sample_pose(rng, family)
@@ -169,16 +161,14 @@ def pose_person(
     )
 
 
-def _sample_center(
-    rng: np.random.Generator, size: tuple[int, int], half: np.ndarray
-) -> tuple[float, float]:
-    """Sample a center for a person of half size `half`: mostly inside the image, else truncated."""
+def _sample_center(rng: np.random.Generator, size: tuple[int, int], half: np.ndarray) -> np.ndarray:
+    """Sample a center (2,) for a person of half size `half`, mostly such that the person is not cut
+    off."""
     low, high = half, size - half
     if rng.random() >= 0.85:
         low, high = 0.05 * np.array(size), 0.95 * np.array(size)
     # In ascending order: for a person larger than the image, low is greater than high.
-    x, y = rng.uniform(np.minimum(low, high), np.maximum(low, high))
-    return float(x), float(y)
+    return rng.uniform(np.minimum(low, high), np.maximum(low, high))
 
 
 def _facing(skeleton: Skeleton3D, turn: np.ndarray) -> np.ndarray:
@@ -210,8 +200,7 @@ def _shadow(rng: np.random.Generator, image: np.ndarray, person: Person) -> None
 def _composite(image: np.ndarray, owner: np.ndarray, layer: Layer, number: int) -> None:
     """Blend a layer into the image and mark its pixels in `owner`, in place."""
     scenery.blend(image, layer)
-    h, w = layer.alpha.shape
-    owner[layer.y : layer.y + h, layer.x : layer.x + w][layer.alpha >= 0.5] = number
+    layer.window(owner)[layer.alpha >= 0.5] = number
 
 
 def annotate(person: Person, layer: Layer, owner: np.ndarray, number: int) -> dict | None:
@@ -221,9 +210,7 @@ def annotate(person: Person, layer: Layer, owner: np.ndarray, number: int) -> di
         owner: (H, W) number of the person visible at each pixel of the finished image.
         number: number of this person.
     """
-    h, w = layer.alpha.shape
-    window = owner[layer.y : layer.y + h, layer.x : layer.x + w]
-    mask = (window == number) & layer.body_mask
+    mask = (layer.window(owner) == number) & layer.body_mask
     area = int(mask.sum())
     if area < 40:
         return None
@@ -247,9 +234,9 @@ def annotate(person: Person, layer: Layer, owner: np.ndarray, number: int) -> di
 def _flags(person: Person, layer: Layer, owner: np.ndarray, number: int) -> np.ndarray:
     """Return COCO's visibility flags, int (17,), as human annotators would set them.
 
-    2: a pixel next to the joint shows the body surface around the joint. 1: a body joint inside the
-    image that is occluded, but can be guessed from visible neighbors. 0: outside the image, too
-    occluded to guess, or an occluded facial landmark.
+    2: a pixel next to the joint shows the body surface around it. 1: a body joint in the image that
+    is occluded, but can be guessed from visible neighbors. 0: outside the image, occluded and
+    impossible to guess, or an occluded facial landmark.
     """
     height, width = owner.shape
     x, y, _ = person.joints.T
@@ -259,8 +246,8 @@ def _flags(person: Person, layer: Layer, owner: np.ndarray, number: int) -> np.n
         flags[i] = 2 if _is_visible(person, i, layer, owner, number) else 1
     visible = flags == 2
     for i in np.flatnonzero(flags == 1):
-        # COCO's annotators hardly ever guess occluded facial landmarks. They guess joints behind
-        # the person's own body more often than joints behind something else.
+        # COCO's annotators almost never guess occluded facial landmarks. They guess joints behind
+        # the person's own body more often than joints behind other things.
         is_self_occluded = owner[round(y[i]), round(x[i])] == number
         neighbors = visible[_NEIGHBORS[i]]
         is_guessed = neighbors.any() if is_self_occluded else neighbors.all()
@@ -276,7 +263,7 @@ def _is_visible(person: Person, i: int, layer: Layer, owner: np.ndarray, number:
     left, right = np.clip((round(x) - 1 - layer.x, round(x) + 2 - layer.x), 0, w)
     top, bottom = np.clip((round(y) - 1 - layer.y, round(y) + 2 - layer.y), 0, h)
     depth = layer.depth[top:bottom, left:right]
-    is_person = owner[layer.y :, layer.x :][top:bottom, left:right] == number
+    is_person = layer.window(owner)[top:bottom, left:right] == number
     return bool((is_person & (np.abs(depth - z) <= person.surface_depth[i] + 0.5)).any())
 
 

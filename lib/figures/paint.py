@@ -14,23 +14,16 @@ from lib.figures.render import Paint, sample_noise
 Rng = np.random.Generator
 
 SKIN_COLORS = (
-    (245, 214, 190),
-    (235, 196, 165),
-    (222, 176, 140),
-    (198, 148, 110),
-    (160, 110, 78),
-    (120, 80, 55),
-    (84, 56, 42),
+    *((245, 214, 190), (235, 196, 165), (222, 176, 140), (198, 148, 110)),
+    *((160, 110, 78), (120, 80, 55), (84, 56, 42)),
 )
 HAIR_COLORS = (
-    (28, 22, 20),
-    (45, 32, 24),
-    (80, 54, 34),
-    (120, 84, 50),
-    (176, 134, 80),
-    (214, 184, 130),
-    (150, 70, 36),
-    (160, 160, 160),
+    *((28, 22, 20), (45, 32, 24), (80, 54, 34), (120, 84, 50)),
+    *((176, 134, 80), (214, 184, 130), (150, 70, 36), (160, 160, 160)),
+)
+CLOTH_COLORS = (
+    *((35, 35, 38), (70, 72, 76), (140, 140, 142), (232, 232, 230)),
+    *((38, 46, 78), (190, 172, 140), (90, 76, 62)),
 )
 # Area of the trunk covered by a decal, relative to the chest joint, in units of an adult's
 # height: x min, x max, y min, y max.
@@ -38,18 +31,9 @@ DECAL = (-0.13, 0.13, -0.19, 0.12)
 
 
 def sample_color(rng: Rng, basic_probability: float = 0.4) -> np.ndarray:
-    """Sample a color of cloth, with `basic_probability` a basic one such as black or navy."""
+    """Sample a color of cloth, with `basic_probability` one of `CLOTH_COLORS`."""
     if rng.random() < basic_probability:
-        basics = (
-            (35, 35, 38),
-            (70, 72, 76),
-            (140, 140, 142),
-            (232, 232, 230),
-            (38, 46, 78),
-            (190, 172, 140),
-            (90, 76, 62),
-        )
-        return np.array(basics[rng.integers(len(basics))]) + rng.normal(0, 8, 3)
+        return np.array(CLOTH_COLORS[rng.integers(len(CLOTH_COLORS))]) + rng.normal(0, 8, 3)
     hue, saturation, value = rng.random(), rng.uniform(0.25, 0.95), rng.uniform(0.3, 0.95)
     return 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value))
 
@@ -62,14 +46,10 @@ def sample_wardrobe(rng: Rng, may_be_a_dress: bool, has_bare_trunk: bool) -> dic
     skin = np.array(SKIN_COLORS[rng.integers(len(SKIN_COLORS))]) + rng.normal(0, 7, 3)
     hair = np.array(HAIR_COLORS[rng.integers(len(HAIR_COLORS))]) + rng.normal(0, 6, 3)
     bare_skin = plain(rng, skin, 0.04)
-    bottom_color = sample_color(rng, 0.65)
-    bottom = cloth(rng, bottom_color, pattern_probability=0.25)
-    top_color = sample_color(rng)
-    top = (
-        bottom
-        if may_be_a_dress and rng.random() < 0.45
-        else cloth(rng, top_color, pattern_probability=0.5)
-    )
+    bottom = cloth(rng, sample_color(rng, 0.65), pattern_probability=0.25)
+    top, top_color = bottom, sample_color(rng)
+    if not may_be_a_dress or rng.random() >= 0.45:
+        top = cloth(rng, top_color, pattern_probability=0.5)
     glove = rng.random() < 0.06
     return {
         "skin": bare_skin,
@@ -115,24 +95,21 @@ def cloth(rng: Rng, color: np.ndarray, pattern_probability: float) -> Paint:
     shift = rng.uniform(0, 256, 2)
 
     def mask(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        if style == 0:
-            return np.sin(y * frequency) > threshold
-        if style == 1:
-            return np.sin((x + 0.5 * z) * frequency) > threshold
-        if style == 2:
-            return (np.sin(y * frequency) > threshold) ^ (
-                np.sin((x + 0.5 * z) * frequency) > threshold
-            )
-        if style == 3:
-            return (np.sin(y * frequency) > 0.6) | (np.sin((x + 0.5 * z) * frequency) > 0.6)
         if style == 4:
             return sample_noise((x + z) * 400 + shift[0], y * 400 + shift[1]) > threshold
-        return np.sin(y * frequency) * np.sin((x + 0.4 * z) * frequency) > 0.45
+        across = np.sin(y * frequency)
+        if style == 5:
+            return across * np.sin((x + 0.4 * z) * frequency) > 0.45
+        along = np.sin((x + 0.5 * z) * frequency)
+        if style == 3:
+            return (across > 0.6) | (along > 0.6)
+        stripes = across > threshold, along > threshold
+        return stripes[style] if style < 2 else stripes[0] ^ stripes[1]
 
     def paint(points: np.ndarray, normal: np.ndarray) -> np.ndarray:
         color = base(points, normal)
         chosen = mask(*points.T)
-        # The second color keeps some of the shading of the first one's folds.
+        # Some of the first color, because it contains the shading of the folds.
         color[chosen] = 0.88 * second + 0.12 * color[chosen]
         return color
 
@@ -153,7 +130,7 @@ def trunk(rng: Rng, top: Paint, skin: np.ndarray) -> Paint:
 
 
 def open_coat(outer: Paint, inner: Paint, half_width: float) -> Paint:
-    """Create a paint for an open coat; `inner` shows in a strip of `2 * half_width` in front."""
+    """Create a paint for an open coat with a strip of `inner`, `2 * half_width` wide, in front."""
 
     def paint(points: np.ndarray, normal: np.ndarray) -> np.ndarray:
         is_open = (np.abs(points[:, 0]) < half_width) & (normal[:, 2] > 0.3)
@@ -185,7 +162,7 @@ def bare_trunk(rng: Rng, skin: np.ndarray) -> Paint:
 def _apply_decal(
     color: np.ndarray, decal: np.ndarray, points: np.ndarray, facing: np.ndarray
 ) -> None:
-    """Blend a decal, uint8 (h, w, 4), into the colors of the points flagged by `facing`, in place.
+    """Blend a decal, uint8 (h, w, 4), into the colors of the points in the mask `facing`, in place.
 
     The left edge of the decal is on the person's right.
     """

@@ -1,12 +1,13 @@
 """Random poses of `figures`: anatomically possible joint angles, in about twenty families.
 
-Angles are in degrees. Flexion is forward for hip, shoulder and spine, and bends the limb for knee
-and elbow; abduction is away from the body; internal rotation turns the forearm (or the toes)
-inwards. Both sides use the convention of the left one; `body` mirrors the right one.
+Angles are in degrees. Flexion moves shoulder, hip and spine forward and bends elbow and knee.
+Abduction is away from the body. Internal rotation turns the forearm or the toes inwards. All angles
+are those of a left limb; `body` mirrors them for right limbs.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -15,18 +16,15 @@ Rng = np.random.Generator
 
 @dataclass
 class Arm:
-    """One arm, given by angles or by a target for the wrist.
-
-    `reach` is the target relative to the shoulder, in the chest's frame (outward, up, forward) and
-    in arm lengths. `pole` is then the direction in which the elbow points.
-    """
+    """One arm, given by angles or by a target for the wrist."""
 
     flexion: float = 0.0
     abduction: float = 8.0
     internal: float = 20.0
     elbow: float = 15.0
+    # Target relative to the shoulder, in arm lengths in the chest's frame (outward, up, forward).
     reach: tuple[float, float, float] | None = None
-    pole: tuple[float, float, float] = (0.6, -0.5, -0.6)
+    pole: tuple[float, float, float] = (0.6, -0.5, -0.6)  # direction of the elbow, with `reach`
 
 
 @dataclass
@@ -42,15 +40,14 @@ class Leg:
 
 @dataclass
 class BodyPose:
-    """The pose of a whole body; `arms` and `legs` are [left, right]. `lean` tilts the pelvis
-    forward; `lying` rotates it in the image plane."""
+    """The pose of a whole body."""
 
-    arms: list[Arm]
-    legs: list[Leg]
+    arms: list[Arm]  # left, right
+    legs: list[Leg]  # left, right
     spine: tuple[float, float, float] = (0.0, 0.0, 0.0)  # flexion, side bend, twist
     neck: tuple[float, float, float] = (0.0, 0.0, 0.0)  # pitch down, side bend, turn
-    lean: float = 0.0
-    lying: float = 0.0
+    lean: float = 0.0  # tilt of the pelvis forward
+    lying: float = 0.0  # rotation of the pelvis in the image plane
     name: str = ""
 
 
@@ -100,37 +97,30 @@ def _standing_legs(rng: Rng) -> list[Leg]:
     return legs
 
 
-def _standing(rng: Rng) -> BodyPose:
-    return BodyPose([_relaxed_arm(rng), _relaxed_arm(rng)], _standing_legs(rng))
+def _hand_on_hip(rng: Rng) -> Arm:
+    return _reach(rng, (0.02, -0.66, 0.06), (0.95, 0.0, -0.35), 0.03)
 
 
-def _standing_busy(rng: Rng) -> BodyPose:
-    return BodyPose([_busy_arm(rng), _busy_arm(rng)], _standing_legs(rng), spine=_spine(rng, 6))
+def _crossed_arm(rng: Rng) -> Arm:
+    return _reach(rng, (-0.42, -0.36, 0.26), (0.7, -0.7, 0.1), 0.03)
 
 
-def _hands_on_hips(rng: Rng) -> BodyPose:
-    arms = [_reach(rng, (0.02, -0.66, 0.06), (0.95, 0.0, -0.35), 0.03) for _ in range(2)]
-    return BodyPose(arms, _standing_legs(rng))
+def _raised_arm(rng: Rng) -> Arm:
+    if rng.random() < 0.6:
+        return _arm(rng, (120, 172), (0, 30), (-40, 20), (0, 80))
+    return _arm(rng, (-5, 20), (95, 150), (-100, 0), (0, 80))
 
 
-def _arms_crossed(rng: Rng) -> BodyPose:
-    arms = [_reach(rng, (-0.42, -0.36, 0.26), (0.7, -0.7, 0.1), 0.03) for _ in range(2)]
-    return BodyPose(arms, _standing_legs(rng))
+def _spread_arm(rng: Rng) -> Arm:
+    return _arm(rng, (-15, 25), (55, 105), (-60, 20), (0, 45))
 
 
-def _arms_raised(rng: Rng) -> BodyPose:
-    arms = [
-        _arm(rng, (120, 172), (0, 30), (-40, 20), (0, 80))
-        if rng.random() < 0.6
-        else _arm(rng, (-5, 20), (95, 150), (-100, 0), (0, 80))
-        for _ in range(2)
-    ]
-    return BodyPose(arms, _standing_legs(rng), spine=_spine(rng, 8))
-
-
-def _arms_wide(rng: Rng) -> BodyPose:
-    arms = [_arm(rng, (-15, 25), (55, 105), (-60, 20), (0, 45)) for _ in range(2)]
-    return BodyPose(arms, _standing_legs(rng), spine=_spine(rng, 12))
+def _standing(rng: Rng, arm: Callable[[Rng], Arm], spine_spread: float = 0.0) -> BodyPose:
+    """Sample a standing person; without `spine_spread` the spine is straight."""
+    pose = BodyPose([arm(rng), arm(rng)], _standing_legs(rng))
+    if spine_spread:
+        pose.spine = _spine(rng, spine_spread)
+    return pose
 
 
 def _stride(rng: Rng, front: tuple, back: tuple, swing: tuple, elbow: tuple) -> BodyPose:
@@ -216,7 +206,7 @@ def _bending(rng: Rng) -> BodyPose:
     for arm in arms:
         arm.flexion *= hang
     if rng.random() < 0.3:
-        arms[rng.integers(2)] = _reach(rng, (0.02, -0.66, 0.06), (0.95, 0.0, -0.35), 0.03)
+        arms[rng.integers(2)] = _hand_on_hip(rng)
     spine = bend, rng.normal(0, 6), rng.normal(0, 10)
     return BodyPose(arms, legs, spine, neck=(-0.4 * hang, 0, 0), lean=lean)
 
@@ -266,7 +256,7 @@ def _riding(rng: Rng) -> BodyPose:
 
 
 def _lying(rng: Rng) -> BodyPose:
-    pose = _standing_busy(rng) if rng.random() < 0.6 else _jumping(rng)
+    pose = _standing(rng, _busy_arm, 6) if rng.random() < 0.6 else _jumping(rng)
     pose.lying = float(rng.choice([-1, 1])) * rng.uniform(60, 120)
     return pose
 
@@ -276,19 +266,20 @@ def _spine(rng: Rng, spread: float) -> tuple[float, float, float]:
     return float(flexion) + 2.0, float(side), float(twist)
 
 
+# Family -> weight, and function that samples a pose.
 FAMILIES: dict[str, tuple[float, Callable[[Rng], BodyPose]]] = {
-    "standing": (19, _standing),
-    "standing_busy": (19, _standing_busy),
+    "standing": (19, partial(_standing, arm=_relaxed_arm)),
+    "standing_busy": (19, partial(_standing, arm=_busy_arm, spine_spread=6)),
     "walking": (14, _walking),
     "running": (8, _running),
     "sitting": (13, _sitting),
     "floor_sitting": (3, _floor_sitting),
     "crouching": (4, _crouching),
     "kneeling": (3, _kneeling),
-    "hands_on_hips": (4, _hands_on_hips),
-    "arms_crossed": (2, _arms_crossed),
-    "arms_raised": (4, _arms_raised),
-    "arms_wide": (3, _arms_wide),
+    "hands_on_hips": (4, partial(_standing, arm=_hand_on_hip)),
+    "arms_crossed": (2, partial(_standing, arm=_crossed_arm)),
+    "arms_raised": (4, partial(_standing, arm=_raised_arm, spine_spread=8)),
+    "arms_wide": (3, partial(_standing, arm=_spread_arm, spine_spread=12)),
     "bending": (3, _bending),
     "jumping": (2, _jumping),
     "kicking": (2, _kicking),

@@ -1,7 +1,7 @@
 """A small ray caster for `figures`: round cones, a depth buffer, procedural textures, one light.
 
-A round cone is a sphere swept along a segment while its radius changes linearly. Its intersection
-with a ray has a closed form, and tapered limbs with round joints are easy to model with it.
+A round cone is the volume of a sphere that moves along a segment while its radius changes linearly.
+Its intersection with a ray has a closed form, and it suits tapered limbs with round joints.
 """
 
 from collections.abc import Callable
@@ -19,20 +19,16 @@ Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Part:
     """Cones that share a frame and a paint.
 
-    cones: (n, 9) ax, ay, az, bx, by, bz, ra, rb, is_open in the body frame. An open cone has no
-        round cap at b; it ends like a sleeve.
-    frame: (3, 3) with the columns left, up, forward.
-    origin: origin of the frame.
-    paint: texture; its points are in this frame, divided by `unit`.
-    is_body: False for carried objects, which occlude but are not part of the person's mask.
+    A cone is a row ax, ay, az, bx, by, bz, ra, rb, is_open in the body frame. An open cone has no
+    round cap at b; it ends like a sleeve.
     """
 
-    cones: np.ndarray
-    frame: np.ndarray
-    origin: np.ndarray
-    paint: Paint
+    cones: np.ndarray  # (n, 9)
+    frame: np.ndarray  # (3, 3) with the columns left, up, forward
+    origin: np.ndarray  # origin of the frame
+    paint: Paint  # texture; its points are in this frame, divided by `unit`
     unit: float = 1.0
-    is_body: bool = True
+    is_body: bool = True  # False for carried objects, which are not part of the person's mask
 
 
 def cone(a: np.ndarray, b: np.ndarray, ra: float, rb: float, is_open: bool = False) -> np.ndarray:
@@ -42,20 +38,13 @@ def cone(a: np.ndarray, b: np.ndarray, ra: float, rb: float, is_open: bool = Fal
 
 @dataclass(frozen=True)
 class Camera:
-    """Transform from the body frame to pixels: a rotation, then a weak perspective projection.
+    """Transform from the body frame to pixels: a rotation, then a weak perspective projection."""
 
-    turn: (3, 3) rotation to camera axes (x right, y down, z away).
-    pivot: (3,) center of the rotation.
-    scale: pixels per body unit at the pivot.
-    center: pixel of the pivot.
-    distance: distance of the camera from the pivot, in body units.
-    """
-
-    turn: np.ndarray
-    pivot: np.ndarray
-    scale: float
-    center: tuple[float, float]
-    distance: float
+    turn: np.ndarray  # (3, 3) rotation to camera axes (x right, y down, z away)
+    pivot: np.ndarray  # (3,) center of the rotation
+    scale: float  # pixels per body unit at the pivot
+    center: tuple[float, float]  # pixel of the pivot
+    distance: float  # from the camera to the pivot, in body units
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Project points (n, 3); returns x, y, depth in pixels (n, 3), and the scale at each point
@@ -75,21 +64,19 @@ class Camera:
 
 @dataclass(frozen=True)
 class Layer:
-    """A rendered figure in a window of the image.
+    """A rendered figure in a window of the image."""
 
-    x, y: upper left corner of the window.
-    color: float32 (h, w, 3), premultiplied by alpha.
-    alpha: float32 (h, w).
-    body_mask: bool (h, w), the person without carried objects.
-    depth: float32 (h, w), depth of the nearest surface in pixels; inf if there is none.
-    """
+    x: int  # left edge of the window
+    y: int  # upper edge
+    color: np.ndarray  # float32 (h, w, 3), premultiplied by alpha
+    alpha: np.ndarray  # float32 (h, w)
+    body_mask: np.ndarray  # bool (h, w), the person without carried objects
+    depth: np.ndarray  # float32 (h, w), of the nearest surface, in pixels; inf if there is none
 
-    x: int
-    y: int
-    color: np.ndarray
-    alpha: np.ndarray
-    body_mask: np.ndarray
-    depth: np.ndarray
+    def window(self, image: np.ndarray) -> np.ndarray:
+        """Return the part of an array (H, W, ...) that the layer covers, as a view."""
+        h, w = self.alpha.shape
+        return image[self.y : self.y + h, self.x : self.x + w]
 
 
 @lru_cache(maxsize=1)
@@ -106,7 +93,7 @@ def noise_tile() -> np.ndarray:
 
 def sample_noise(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Sample the periodic noise tile at coordinates (N,) in pixels."""
-    # A flat index, because NumPy indexes one axis much faster than two.
+    # NumPy indexes one axis much faster than two.
     return noise_tile().take((v.astype(np.int32) & 255) * 256 + (u.astype(np.int32) & 255))
 
 
@@ -148,8 +135,8 @@ def _draw(
     b, scale_b = camera.project(cones[:, 3:6])
     sizes = np.column_stack([cones[:, 6] * scale_a, cones[:, 7] * scale_b])
     depth, which, along = cast_rays(a, b, sizes, cones[:, 8] > 0, shape)
-    # NumPy is much faster with flat indices than with two axes, and with whole columns of x, y or z
-    # than with rows of three.
+    # NumPy is much faster with flat indices than with two axes, and with columns of x, y or z than
+    # with rows of three.
     flat = np.flatnonzero(which >= 0)
     k, t = which.ravel()[flat].astype(np.intp), along.ravel()[flat]
     a, b, sizes = (array.astype(np.float32).T for array in (a, b, sizes))
@@ -162,7 +149,7 @@ def _draw(
         core = a[i].take(k) + t * (b[i] - a[i]).take(k)
         normal[:, i] = (points[:, i] - core) / radius
     shade = light.shade(normal)
-    # 16 bits, for which NumPy has a faster sort.
+    # NumPy sorts 16-bit integers faster.
     owner = np.repeat(np.arange(len(parts), dtype=np.int16), [len(part.cones) for part in parts])
     part_of = owner[k]
     order = np.argsort(part_of, kind="stable")
@@ -194,10 +181,9 @@ def cast_rays(
     """Intersect parallel rays, one per pixel, with round cones.
 
     At each point m(t) of its axis, a cone is a sphere of radius r(t). The ray through p meets it at
-    the depth z(t) =
-    az + t dz - sqrt(f(t)), where f(t) = r(t)^2 - |p - m(t)|^2 = qc + 2 qb t + qa t^2. z is convex
-    for f > 0, so the nearest surface is where dz sqrt(f) = qa t + qb, with t clamped to the
-    segment.
+    the depth z(t) = az + t dz - sqrt(f(t)), where
+    f(t) = r(t)^2 - |p - m(t)|^2 = qc + 2 qb t + qa t^2. For f > 0, z is convex, so the nearest
+    surface is where dz sqrt(f) = qa t + qb, with t clamped to the segment.
 
     Args:
         a, b: (n, 3) ends of the cones in pixels; z points away from the camera.
@@ -244,12 +230,11 @@ def cast_rays(
 
 @dataclass(frozen=True)
 class Light:
-    """A lamp and ambient light. `direction` (3,) points to the lamp in camera axes; the colors are
-    RGB factors of about 1."""
+    """A lamp and ambient light."""
 
-    direction: np.ndarray
-    lamp: np.ndarray
-    ambient: np.ndarray
+    direction: np.ndarray  # (3,) unit vector to the lamp, in camera axes
+    lamp: np.ndarray  # RGB factors of about 1
+    ambient: np.ndarray  # RGB factors of about 1
 
     def shade(self, normal: np.ndarray) -> np.ndarray:
         """Return RGB factors (N, 3) for surfaces with the given normals (N, 3) in camera axes."""

@@ -1,4 +1,4 @@
-"""Surroundings of `figures`: backgrounds, limb-like clutter, occluders and camera effects."""
+"""Surroundings of people: backgrounds, clutter that resembles limbs, occluders, camera effects."""
 
 import cv2
 import numpy as np
@@ -8,23 +8,20 @@ from lib.figures.body import rotation
 from lib.figures.render import Camera, Layer, Light, Part, noise_tile, render
 
 Rng = np.random.Generator
-SIZES = (
-    (320, 240),
-    (240, 320),
-    (384, 288),
-    (288, 384),
-    (400, 300),
-    (480, 320),
-    (480, 360),
-    (360, 480),
-    (640, 480),
+GROUND_COLORS = (
+    *((90, 125, 60), (150, 140, 115), (125, 125, 125), (210, 195, 160)),
+    *((235, 238, 242), (80, 115, 140), (120, 85, 60)),
 )
-SIZE_SHARES = (0.2, 0.1, 0.16, 0.1, 0.14, 0.08, 0.1, 0.06, 0.06)
+# Image size (width, height) -> probability.
+SIZES = {
+    **{(320, 240): 0.2, (240, 320): 0.1, (384, 288): 0.16, (288, 384): 0.1, (400, 300): 0.14},
+    **{(480, 320): 0.08, (480, 360): 0.1, (360, 480): 0.06, (640, 480): 0.06},
+}
 
 
 def sample_size(rng: Rng) -> tuple[int, int]:
     """Sample an image size (width, height)."""
-    return SIZES[rng.choice(len(SIZES), p=SIZE_SHARES)]
+    return list(SIZES)[rng.choice(len(SIZES), p=list(SIZES.values()))]
 
 
 def background(rng: Rng, size: tuple[int, int], light: Light) -> np.ndarray:
@@ -49,8 +46,7 @@ def background(rng: Rng, size: tuple[int, int], light: Light) -> np.ndarray:
 
 def blend(image: np.ndarray, layer: Layer) -> None:
     """Blend a layer into a float32 image, in place."""
-    h, w = layer.alpha.shape
-    window = image[layer.y : layer.y + h, layer.x : layer.x + w]
+    window = layer.window(image)
     window *= 1 - layer.alpha[..., None]
     window += layer.color
 
@@ -80,18 +76,7 @@ def _outdoors(rng: Rng, size: tuple[int, int]) -> np.ndarray:
     horizon = int(h * rng.uniform(0.2, 0.65))
     sky = rng.uniform((140, 165, 190), (225, 235, 255)) * rng.uniform(0.6, 1.0)
     image = _filled(rng, size, sky, np.minimum(sky * 1.15, 250), rng.uniform(0.0, 0.2))
-    ground = np.array(
-        (
-            (90, 125, 60),
-            (150, 140, 115),
-            (125, 125, 125),
-            (210, 195, 160),
-            (235, 238, 242),
-            (80, 115, 140),
-            (120, 85, 60),
-        )
-    )
-    color = ground[rng.integers(len(ground))] * rng.uniform(0.65, 1.1)
+    color = np.array(GROUND_COLORS[rng.integers(len(GROUND_COLORS))]) * rng.uniform(0.65, 1.1)
     if rng.random() < 0.75:
         _skyline(rng, image, horizon)
     below = (w, h - horizon)
@@ -244,9 +229,8 @@ def _clutter(rng: Rng) -> list[Part]:
             cones.append([0, y, 0, *tip, 0.035, 0.012, 0])
     paint = paints.cloth(rng, paints.sample_color(rng), 0.3)
     if rng.random() < 0.3:
-        paint = paints.plain(
-            rng, np.array(paints.SKIN_COLORS[rng.integers(len(paints.SKIN_COLORS))]), 0.05
-        )
+        skin = np.array(paints.SKIN_COLORS[rng.integers(len(paints.SKIN_COLORS))])
+        paint = paints.plain(rng, skin, 0.05)
     return [Part(np.array(cones, float), np.eye(3), np.zeros(3), paint)]
 
 

@@ -9,18 +9,16 @@ TILE = (220, 260)  # width, height
 GREEN, RED, YELLOW, WHITE = (0, 255, 0), (255, 40, 40), (255, 255, 0), (255, 255, 255)
 
 
-def contact_sheet(
-    seed: int, split: str = "train", people: int = 24, columns: int = 8, start: int = 0
-) -> np.ndarray:
-    """Draw crops of the first `people` annotated people, beginning with image `start`; uint8 RGB.
+def contact_sheet(seed: int, people: int = 24, columns: int = 8) -> np.ndarray:
+    """Draw crops of the first annotated people of the training split; uint8 RGB.
 
     Each row is shown twice, without and with joints. Green is the person's left, red the right,
     yellow the nose. Filled joints are visible (2), rings are occluded (1).
     """
     bare, drawn = [], []
-    index = start
+    index = 0
     while len(bare) < people:
-        image, annotations = draw_scene(seed, split, index)
+        image, annotations = draw_scene(seed, "train", index)
         for annotation in annotations[: people - len(bare)]:
             for tiles, has_joints in ((bare, False), (drawn, True)):
                 tiles.append(_tile(image, annotation, has_joints))

@@ -10,23 +10,22 @@ from pathlib import Path
 
 import cv2
 
-from lib.figures.drawing import JOINTS, LIMBS, SPLITS, draw_scene
+from lib.figures.drawing import JOINTS, LIMBS, draw_scene
 from lib.utils.errors import InputError
 from lib.utils.files import write_atomically
 
 SIZES = {"train": 2000, "val": 300}
 VERSION = 7  # increase it when the images or annotations of a given seed change
-BYTES_PER_IMAGE = 60_000  # upper estimate; the mean is about half
+BYTES_PER_IMAGE = 60_000  # an upper limit; the mean is about half
 
 Progress = Callable[[int, int], None]
 
 
 def write_figures(
     root: str | os.PathLike,
-    sizes: dict[str, int] | None = None,
+    sizes: dict[str, int],
     seed: int = 0,
     workers: int | None = None,
-    quality: int = 90,
     progress: Progress | None = None,
 ) -> None:
     """Write `figures` to `root`, unless it is already there.
@@ -37,17 +36,14 @@ def write_figures(
 
     Args:
         root: folder of the data set.
-        sizes: images per split; by default 2,000 train and 300 val.
-        seed: seed of the data set.
-        workers: number of processes, by default the number of CPUs; does not affect the result.
-        quality: JPEG quality, 1 to 100.
+        sizes: number of images by split (train, val).
+        workers: number of processes, by default one per CPU; the files do not depend on it.
         progress: called as progress(done, total) after every image.
 
     Raises:
         InputError: if `root` contains a different data set, or cannot be written.
     """
-    root, sizes = Path(root), dict(SIZES if sizes is None else sizes)
-    _check_request(sizes, seed, workers, quality)
+    root = Path(root)
     if is_complete(root, sizes, seed):
         return
     try:
@@ -55,7 +51,7 @@ def write_figures(
             (root / "images" / split).mkdir(parents=True, exist_ok=True)
         (root / "annotations").mkdir(exist_ok=True)
         _check_space(root, sum(sizes.values()))
-        write = partial(_write_image, root, seed, quality)
+        write = partial(_write_image, root, seed)
         rows = _draw_all(write, sizes, workers or os.cpu_count() or 1, progress)
         for split, size in sizes.items():
             content = _coco(rows[split], _recipe(split, size, seed))
@@ -96,22 +92,6 @@ def is_complete(root: Path, sizes: dict[str, int], seed: int) -> bool:
     return complete
 
 
-def _check_request(sizes: dict[str, int], seed: int, workers: int | None, quality: int) -> None:
-    for split, size in sizes.items():
-        if split not in SPLITS:
-            raise InputError(
-                f"the data set figures has no split '{split}'; choose from {', '.join(SPLITS)}"
-            )
-        if size < 1:
-            raise InputError(f"figures: number of {split} images is {size}; it must be 1 or more")
-    if seed < 0:
-        raise InputError(f"figures: the seed is {seed}; it must be 0 or more")
-    if workers is not None and workers < 1:
-        raise InputError(f"figures: workers is {workers}; it must be 1 or more")
-    if not 1 <= quality <= 100:
-        raise InputError(f"figures: the JPEG quality is {quality}; it must be 1 to 100")
-
-
 def _check_space(root: Path, images: int) -> None:
     needed, free = images * BYTES_PER_IMAGE, shutil.disk_usage(root).free
     if free < needed:
@@ -149,7 +129,7 @@ def _results(function: Callable, tasks: list, workers: int) -> Iterator[tuple]:
     if workers == 1:
         yield from map(function, tasks)
         return
-    # Spawn, because the threads of the caller (torch, OpenCV) do not survive a fork.
+    # Forked processes would not have the threads of torch and OpenCV.
     context = multiprocessing.get_context("spawn")
     chunk = max(1, min(16, len(tasks) // (4 * workers)))
     with context.Pool(min(workers, len(tasks)), cv2.setNumThreads, (1,)) as pool:
@@ -157,13 +137,13 @@ def _results(function: Callable, tasks: list, workers: int) -> Iterator[tuple]:
 
 
 def _write_image(
-    root: Path, seed: int, quality: int, task: tuple[str, int]
+    root: Path, seed: int, task: tuple[str, int]
 ) -> tuple[str, int, int, int, list[dict]]:
-    """Draw and write one image; returns its split, index, width, height and annotations."""
+    """Draw and write one image; return its split, index, width, height and annotations."""
     split, index = task
     image, annotations = draw_scene(seed, split, index)
-    # Not imwrite, because it hides the reason for a failure.
-    _, code = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    # imwrite would not tell why writing failed.
+    _, code = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     (root / "images" / split / _file_name(index)).write_bytes(code.tobytes())
     return split, index, image.shape[1], image.shape[0], annotations
 
@@ -174,25 +154,16 @@ def _file_name(index: int) -> str:
 
 def _coco(rows: list, recipe: dict) -> dict:
     """Return the content of the annotation file; ids start at 1."""
-    images, annotations = [], []
-    for index, width, height, people in rows:
-        images.append(
-            {"id": index + 1, "file_name": _file_name(index), "width": width, "height": height}
-        )
-        for person in people:
-            annotations.append({"id": len(annotations) + 1, "image_id": index + 1, **person})
-    category = {
-        "id": 1,
-        "name": "person",
-        "supercategory": "person",
-        "keypoints": list(JOINTS),
-        "skeleton": LIMBS,
-    }
-    info = {"description": "figures: drawn people (HRPose)", "figures": recipe}
+    images = [
+        {"id": index + 1, "file_name": _file_name(index), "width": width, "height": height}
+        for index, width, height, _ in rows
+    ]
+    people = [{"image_id": index + 1, **person} for index, *_, found in rows for person in found]
+    category = {"id": 1, "name": "person", "supercategory": "person"}
     return {
-        "info": info,
+        "info": {"description": "figures: drawn people (HRPose)", "figures": recipe},
         "licenses": [],
         "images": images,
-        "annotations": annotations,
-        "categories": [category],
+        "annotations": [{"id": number, **person} for number, person in enumerate(people, 1)],
+        "categories": [category | {"keypoints": list(JOINTS), "skeleton": LIMBS}],
     }

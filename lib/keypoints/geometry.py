@@ -1,14 +1,6 @@
 """Geometry of boxes and crops: transforms to crop pixels and back, and mirroring.
 
-A crop of ``size`` (width, height) pixels shows a box with the center ``center`` (image pixels) and
-the size ``scale`` * 200 pixels, rotated by ``rotation`` degrees. As in HRNet, only the width of
-``scale`` is used, because boxes have the crop's aspect ratio. Files named below are in
-leoxiaobin/deep-high-resolution-net.pytorch.
-
-With ``is_udp`` the crop follows UDP (Huang et al.: The Devil Is in the Details: Delving Into
-Unbiased Data Processing for Human Pose Estimation. CVPR 2020). The box then extends from the center
-of the first pixel to the center of the last, so it is size - 1 pixels wide, and a crop, its mirror
-image and its heatmaps are exactly aligned.
+Files named below are in leoxiaobin/deep-high-resolution-net.pytorch.
 """
 
 from dataclasses import dataclass
@@ -17,7 +9,7 @@ import numpy as np
 import torch
 
 PIXEL_STD = 200.0  # pixels per unit of scale
-MIN_WIDTH = 1e-3  # minimum box width in image pixels, so that an empty box gives a valid matrix
+MIN_WIDTH = 1e-3  # in image pixels; smaller boxes are enlarged, to avoid division by zero
 BOX_PADDING = 1.25
 HALF_BODY_PADDING = 1.5
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -26,7 +18,17 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Crop:
-    """Crop settings of an experiment: ``size`` (width, height) in pixels, and the use of UDP."""
+    """Transform of crops of ``size`` (width, height) pixels.
+
+    A crop shows a box with the center ``center`` (image pixels) and the size ``scale`` * 200
+    pixels, rotated by ``rotation`` degrees. As in HRNet, only the width of ``scale`` is used,
+    because boxes have the crop's aspect ratio.
+
+    With ``is_udp`` the crop follows UDP (Huang et al.: The Devil Is in the Details: Delving Into
+    Unbiased Data Processing for Human Pose Estimation. CVPR 2020). The box then extends from the
+    center of the first pixel to the center of the last, so it is size - 1 pixels wide, and a crop,
+    its mirror image and its heatmaps are exactly aligned.
+    """
 
     size: tuple[int, int]
     is_udp: bool = False
@@ -37,14 +39,41 @@ class Crop:
         return self.size[0] / self.size[1]
 
     def matrix(self, center: np.ndarray, scale: np.ndarray, rotation: float = 0.0) -> np.ndarray:
-        """See ``crop_matrix``."""
-        return crop_matrix(center, scale, rotation, self.size, self.is_udp)
+        """Return the (2, 3) float64 matrix from image to crop pixels.
+
+        Sources: ``get_affine_transform`` in lib/utils/transforms.py; for UDP,
+        ``get_udp_warp_matrix`` of mmpose 1.x with the opposite sign of the rotation.
+        """
+        extent, box = np.array(self.size, np.float64), np.asarray(scale, np.float64) * PIXEL_STD
+        if self.is_udp:
+            extent -= 1
+            zoom = extent / np.maximum(box, MIN_WIDTH)
+        else:
+            zoom = np.full(2, extent[0] / max(box[0], MIN_WIDTH))
+        radians = np.deg2rad(float(rotation))
+        cosine, sine = np.cos(radians), np.sin(radians)
+        linear = zoom[:, None] * np.array([[cosine, sine], [-sine, cosine]])
+        shift = extent * 0.5 - linear @ np.asarray(center, np.float64)
+        return np.column_stack([linear, shift])
 
     def to_image(
         self, keypoints: torch.Tensor, center: torch.Tensor, scale: torch.Tensor
     ) -> torch.Tensor:
-        """See ``to_image``."""
-        return to_image(keypoints, center, scale, self.size, self.is_udp)
+        """Map keypoints (N, K, 2) from crop to image pixels, for crops without rotation.
+
+        ``center`` and ``scale``, (N, 2), are the boxes that the crops show. Source:
+        ``transform_preds`` in lib/utils/transforms.py.
+        """
+        extents = [side - self.is_udp for side in self.size]
+        # One axis at a time, because a tensor of both extents would be copied to the GPU on every
+        # call.
+        coords = []
+        for axis in (0, 1):
+            scale_axis, extent = (axis, extents[axis]) if self.is_udp else (0, extents[0])
+            zoom = scale[:, scale_axis, None] * (PIXEL_STD / extent)
+            offset = keypoints[..., axis] - extents[axis] * 0.5
+            coords.append(offset * zoom + center[:, axis, None])
+        return torch.stack(coords, dim=-1)
 
 
 def is_valid_box(boxes: np.ndarray) -> np.ndarray:
@@ -70,41 +99,12 @@ def box_to_center_scale(
     center = (boxes[:, :2] + boxes[:, 2:] * 0.5).astype(np.float32)
     width = np.maximum(boxes[:, 2], boxes[:, 3] * aspect_ratio)
     scale = (np.stack([width, width / aspect_ratio], 1) / PIXEL_STD).astype(np.float32)
-    padded = np.where(center[:, :1] != -1, scale * np.float32(padding), scale)
-    return center, padded.astype(np.float32)
-
-
-def crop_matrix(
-    center: np.ndarray,
-    scale: np.ndarray,
-    rotation: float,
-    size: tuple[int, int],
-    is_udp: bool = False,
-) -> np.ndarray:
-    """Return the (2, 3) float64 matrix from image to crop pixels.
-
-    Sources: ``get_affine_transform`` in lib/utils/transforms.py; for UDP, ``get_udp_warp_matrix``
-    of mmpose 1.x with the opposite sign of the rotation.
-    """
-    extent, box = np.array(size, np.float64), np.asarray(scale, np.float64) * PIXEL_STD
-    if is_udp:
-        extent -= 1
-        zoom = extent / np.maximum(box, MIN_WIDTH)
-    else:
-        zoom = np.full(2, extent[0] / max(box[0], MIN_WIDTH))
-    radians = np.deg2rad(float(rotation))
-    cosine, sine = np.cos(radians), np.sin(radians)
-    turned = zoom[:, None] * np.array([[cosine, sine], [-sine, cosine]])
-    shift = extent * 0.5 - turned @ np.asarray(center, np.float64)
-    return np.column_stack([turned, shift])
+    return center, np.where(center[:, :1] != -1, scale * np.float32(padding), scale)
 
 
 def mirror_matrix(matrix: np.ndarray, width: int) -> np.ndarray:
-    """Return the matrix that gives the same crop of an image as ``matrix`` of its mirror image.
-
-    Args:
-        width: width of the image in pixels.
-    """
+    """Return the crop matrix for an image ``width`` pixels wide that gives the same crop as
+    ``matrix`` gives of the mirror image."""
     mirror = np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     return matrix @ mirror
 
@@ -117,10 +117,12 @@ def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 def mirror_joints(
     joints: np.ndarray, visible: np.ndarray, width: int, flip_pairs: tuple[tuple[int, int], ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mirror joints (K, 2) and their flags (K,) in an image of ``width`` pixels, and swap left and
-    right."""
+    """Mirror joints (K, 2) and their flags (K,) in an image ``width`` pixels wide.
+
+    Left and right joints are swapped.
+    """
     order = flip_permutation(len(joints), flip_pairs)
-    mirrored = joints[order].copy()
+    mirrored = joints[order]
     mirrored[:, 0] = width - 1 - mirrored[:, 0]
     return mirrored, visible[order]
 
@@ -142,9 +144,9 @@ def half_body_box(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return center (2,) and scale (2,) of a box around the upper or lower half of the body.
 
-    The upper half is used if it is preferred and has at least three visible joints, or if the lower
-    half has fewer than three; otherwise the lower half. Returns None if the chosen half has fewer
-    than two visible joints (lib/dataset/JointsDataset.py, ``half_body_transform``).
+    The upper half is chosen if it is preferred and has at least three visible joints, or if the
+    lower half has fewer than three. Returns None if the chosen half has fewer than two visible
+    joints. Source: ``half_body_transform`` in lib/dataset/JointsDataset.py.
     """
     is_upper = np.zeros(len(joints), bool)
     is_upper[list(upper_body)] = True
@@ -158,39 +160,11 @@ def half_body_box(
     return half.mean(0), scale[0] * np.float32(HALF_BODY_PADDING)
 
 
-def to_image(
-    keypoints: torch.Tensor,
-    center: torch.Tensor,
-    scale: torch.Tensor,
-    size: tuple[int, int],
-    is_udp: bool = False,
-) -> torch.Tensor:
-    """Map keypoints from crop to image pixels (``transform_preds``); for crops without rotation.
-
-    Args:
-        keypoints: (N, K, 2) in pixels of the crops.
-        center, scale: (N, 2) boxes of the crops.
-        size: (width, height) of the crops.
-
-    Returns:
-        (N, K, 2) in image pixels.
-    """
-    extents = [side - is_udp for side in size]
-    # One axis at a time: a tensor of Python numbers would be copied to the GPU on every call.
-    coords = []
-    for axis in (0, 1):
-        scale_axis, extent = (axis, extents[axis]) if is_udp else (0, extents[0])
-        zoom = scale[:, scale_axis, None] * (PIXEL_STD / extent)
-        offset = keypoints[..., axis] - extents[axis] * 0.5
-        coords.append(offset * zoom + center[:, axis, None])
-    return torch.stack(coords, dim=-1)
-
-
 def normalize(images: torch.Tensor, is_rgb: bool = True) -> torch.Tensor:
-    """Normalize (N, 3, H, W) uint8 RGB crops by ImageNet's mean and standard deviation; float32.
+    """Convert uint8 RGB crops (N, 3, H, W) to float32, normalized by ImageNet's mean and deviation.
 
-    With ``is_rgb`` False the channels are first reordered to BGR, and then normalized as if they
-    were RGB. The published ResNets were trained this way.
+    If ``is_rgb`` is False, the channels are reordered to BGR and then normalized as if they were
+    RGB, because the published ResNets were trained this way.
     """
     if not is_rgb:
         images = images.flip(1)

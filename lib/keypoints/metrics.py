@@ -3,39 +3,38 @@
 Metrics are called from ``evaluate`` of the data sets (lib/dataset/source.py).
 """
 
-from collections import OrderedDict
-
 import numpy as np
 import torch
 from torch import Tensor
 
-# The columns of MPII's results table -> joint indices (``lib.keypoints.skeletons.MPII``).
-PCKH_COLUMNS = OrderedDict(
-    Head=(9,),
-    Shoulder=(13, 12),
-    Elbow=(14, 11),
-    Wrist=(15, 10),
-    Hip=(3, 2),
-    Knee=(4, 1),
-    Ankle=(5, 0),
-)
+# Columns of MPII's results table -> joint indices (``lib.keypoints.skeletons.MPII``).
+PCKH_COLUMNS = {
+    "Head": (9,),
+    "Shoulder": (13, 12),
+    "Elbow": (14, 11),
+    "Wrist": (15, 10),
+    "Hip": (3, 2),
+    "Knee": (4, 1),
+    "Ankle": (5, 0),
+}
 _NOT_IN_MEAN = (6, 7)  # pelvis and thorax
 
 
 def pck(coords: Tensor, ground_truth: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Compute PCK: the fraction of joints within a normalized distance of 0.5 of the ground truth.
 
-    Distances are normalized by a tenth of ``size``. As in the published code, x is divided by a
-    tenth of the height and y by a tenth of the width, and joints whose ground truth lies in the
-    first two rows or columns are ignored (lib/core/evaluate.py of
-    leoxiaobin/deep-high-resolution-net.pytorch).
+    Distances are normalized by a tenth of ``size``. As in the published code
+    (lib/core/evaluate.py of leoxiaobin/deep-high-resolution-net.pytorch), x is divided by a tenth
+    of the height and y by a tenth of the width, and joints whose ground truth lies in the first two
+    rows or columns are ignored.
 
     Args:
         coords, ground_truth: (N, K, 2) x, y in pixels.
         size: (width, height) of the heatmaps or crops.
 
     Returns:
-        The mean over the joint types with ground truth, and their number; both scalars.
+        PCK, averaged over the joint types that have ground truth, and the number of these types;
+        both scalars.
     """
     width, height = size
     x, y = (coords - ground_truth).unbind(-1)
@@ -50,7 +49,7 @@ def pck(coords: Tensor, ground_truth: Tensor, size: tuple[int, int]) -> tuple[Te
 
 def pckh(
     predicted: np.ndarray, ground_truth: np.ndarray, missing: np.ndarray, head_size: np.ndarray
-) -> OrderedDict:
+) -> dict[str, float]:
     """Compute PCKh@0.5: the percentage of joints within half a head size of the ground truth.
 
     Follows lib/dataset/mpii.py of leoxiaobin/deep-high-resolution-net.pytorch.
@@ -61,14 +60,13 @@ def pckh(
         head_size: (N,) in pixels.
 
     Returns:
-        An entry for each of ``PCKH_COLUMNS``; ``Mean``, over all annotated joints except pelvis and
-        thorax; and ``Mean@0.1``, which as in the published code is the mean at 0.11.
+        PCKh for each of ``PCKH_COLUMNS``; ``Mean``, over all annotated joints except pelvis and
+        thorax; and ``Mean@0.1``, the same mean for a threshold of, as in the published code, 0.11.
     """
     counted = missing == 0
     distance = np.linalg.norm(predicted - ground_truth, axis=2) / head_size[:, None]
     count = counted.sum(0)
-    in_mean = np.ones(len(count), bool)
-    in_mean[list(_NOT_IN_MEAN)] = False
+    in_mean = ~np.isin(np.arange(len(count)), _NOT_IN_MEAN)
 
     def share(threshold: float) -> np.ndarray:
         return 100.0 * ((distance <= threshold) & counted).sum(0) / np.maximum(count, 1)
@@ -77,9 +75,7 @@ def pckh(
         return float((per_joint * count)[in_mean].sum() / max(count[in_mean].sum(), 1))
 
     half = share(0.5)
-    values = OrderedDict(
-        (name, float(np.mean(half[list(joints)]))) for name, joints in PCKH_COLUMNS.items()
-    )
+    values = {name: float(half[list(joints)].mean()) for name, joints in PCKH_COLUMNS.items()}
     values["Mean"] = mean(half)
     values["Mean@0.1"] = mean(share(np.arange(0, 0.51, 0.01)[11]))
     return values

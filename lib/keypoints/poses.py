@@ -1,4 +1,4 @@
-"""Poses: people with keypoints, the common result type of all networks, in PyTorch or exported."""
+"""Poses: people with keypoints, the result type of all networks, whether PyTorch or exported."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -28,39 +28,29 @@ class Pose(NamedTuple):
 class Poses:
     """P people with K keypoints each, as flat arrays.
 
-    ``poses[3]`` is one person, a ``Pose``; a slice, indices or a mask select a ``Poses``. A task
-    returns tensors on its device; ``numpy()`` converts them to arrays.
-
-    image: (P,) int64, index of the image in the data set's table, or index of the input image.
-    keypoints: (P, K, 2) float32, x and y in image pixels.
-    scores: (P, K) float32, keypoint scores.
-    score: (P,) float32, person score: the mean of the keypoint scores.
-    box: (P, 4) float32, x, y, width, height in pixels.
-    box_score: (P,) float32, score of the box: from the detector, a file or the user; else 1.
-    row: (P,) int64, row of the person's box in the data set's table; -1 if there is none.
+    ``poses[3]`` is one person, a ``Pose``; with a slice, indices or a mask the result is a
+    ``Poses``. A task returns tensors on its device; ``numpy()`` converts them to arrays.
     """
 
-    image: Array
-    keypoints: Array
-    scores: Array
-    score: Array
-    box: Array
-    box_score: Array
-    row: Array
+    image: Array  # (P,) int64, index of the image in the data set's table or of the input image
+    keypoints: Array  # (P, K, 2) float32, x and y in image pixels
+    scores: Array  # (P, K) float32, keypoint scores
+    score: Array  # (P,) float32, person score: the mean of the keypoint scores
+    box: Array  # (P, 4) float32, x, y, width, height in pixels
+    box_score: Array  # (P,) float32, score of the box: from a detector, a file or the user; else 1
+    row: Array  # (P,) int64, row of the person's box in the data set's table; -1 if there is none
 
     @classmethod
     def empty(cls, joints: int) -> "Poses":
         """Return a ``Poses`` without people, for ``joints`` keypoints."""
-        floats = np.zeros(0, np.float32)
-        ints = np.zeros(0, np.int64)
         return cls(
-            image=ints,
+            image=np.zeros(0, np.int64),
             keypoints=np.zeros((0, joints, 2), np.float32),
             scores=np.zeros((0, joints), np.float32),
-            score=floats,
+            score=np.zeros(0, np.float32),
             box=np.zeros((0, 4), np.float32),
-            box_score=floats,
-            row=ints,
+            box_score=np.zeros(0, np.float32),
+            row=np.zeros(0, np.int64),
         )
 
     @classmethod

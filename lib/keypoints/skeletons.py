@@ -1,7 +1,7 @@
 """Skeletons: joint names, flip pairs, sigmas and limbs; and categories of COCO annotation files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -10,22 +10,14 @@ from lib.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A set of K joints.
+    """A set of K joints, which are referred to by their indices."""
 
-    names: names of the joints, in annotation order.
-    flip_pairs: (left, right) joint indices swapped by mirroring.
-    sigmas: standard deviations of the annotations relative to the object size, for OKS.
-    limbs: pairs of joint indices connected by a line in drawings.
-    upper_body: joint indices of the upper body, for half-body augmentation.
-    joint_weights: loss weights, used with LOSS.USE_DIFFERENT_JOINTS_WEIGHT.
-    """
-
-    names: tuple[str, ...]
-    flip_pairs: tuple[tuple[int, int], ...]
-    sigmas: tuple[float, ...]
-    limbs: tuple[tuple[int, int], ...]
-    upper_body: tuple[int, ...]
-    joint_weights: tuple[float, ...] = field(default=())
+    names: tuple[str, ...]  # in the order of the annotations
+    flip_pairs: tuple[tuple[int, int], ...]  # (left, right) joints that mirroring swaps
+    sigmas: tuple[float, ...]  # for OKS: std of the annotations, relative to the object size
+    limbs: tuple[tuple[int, int], ...]  # pairs that drawings connect with a line
+    upper_body: tuple[int, ...]  # for half-body augmentation
+    joint_weights: tuple[float, ...] = ()  # for LOSS.USE_DIFFERENT_JOINTS_WEIGHT
 
     def __len__(self) -> int:
         return len(self.names)
@@ -34,23 +26,10 @@ class Skeleton:
 # Sigmas: pycocotools.cocoeval.Params; weights: HRNet's lib/dataset/coco.py.
 COCO = Skeleton(
     names=(
-        "nose",
-        "left_eye",
-        "right_eye",
-        "left_ear",
-        "right_ear",
-        "left_shoulder",
-        "right_shoulder",
-        "left_elbow",
-        "right_elbow",
-        "left_wrist",
-        "right_wrist",
-        "left_hip",
-        "right_hip",
-        "left_knee",
-        "right_knee",
-        "left_ankle",
-        "right_ankle",
+        *("nose", "left_eye", "right_eye", "left_ear", "right_ear"),
+        *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow"),
+        *("left_wrist", "right_wrist", "left_hip", "right_hip"),
+        *("left_knee", "right_knee", "left_ankle", "right_ankle"),
     ),
     flip_pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
     sigmas=tuple(
@@ -69,26 +48,14 @@ COCO = Skeleton(
     joint_weights=(1, 1, 1, 1, 1, 1, 1, 1.2, 1.2, 1.5, 1.5, 1, 1, 1.2, 1.2, 1.5, 1.5),
 )
 
-# MPII has no official sigmas, since it uses PCKh. For OKS-NMS these are COCO's sigmas of the same
-# joints, the hip's for pelvis and thorax, the shoulder's for the neck, and the ear's for the head.
+# MPII has no official sigmas, because it is evaluated by PCKh. OKS-NMS uses COCO's sigmas here: the
+# hip's for pelvis and thorax, the shoulder's for the neck, and the ear's for the top of the head.
 MPII = Skeleton(
     names=(
-        "right_ankle",
-        "right_knee",
-        "right_hip",
-        "left_hip",
-        "left_knee",
-        "left_ankle",
-        "pelvis",
-        "thorax",
-        "upper_neck",
-        "head_top",
-        "right_wrist",
-        "right_elbow",
-        "right_shoulder",
-        "left_shoulder",
-        "left_elbow",
-        "left_wrist",
+        *("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle"),
+        *("pelvis", "thorax", "upper_neck", "head_top"),
+        *("right_wrist", "right_elbow", "right_shoulder"),
+        *("left_shoulder", "left_elbow", "left_wrist"),
     ),
     flip_pairs=((5, 0), (4, 1), (3, 2), (15, 10), (14, 11), (13, 12)),
     sigmas=(
@@ -106,20 +73,9 @@ MPII = Skeleton(
 # Sigmas: crowdposetools of Jeff-sjtu/CrowdPose; weights: COCO's for the same joints.
 CROWDPOSE = Skeleton(
     names=(
-        "left_shoulder",
-        "right_shoulder",
-        "left_elbow",
-        "right_elbow",
-        "left_wrist",
-        "right_wrist",
-        "left_hip",
-        "right_hip",
-        "left_knee",
-        "right_knee",
-        "left_ankle",
-        "right_ankle",
-        "head",
-        "neck",
+        *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow"),
+        *("left_wrist", "right_wrist", "left_hip", "right_hip"),
+        *("left_knee", "right_knee", "left_ankle", "right_ankle", "head", "neck"),
     ),
     flip_pairs=((0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10, 11)),
     sigmas=tuple(
@@ -141,21 +97,10 @@ CROWDPOSE = Skeleton(
 # gurpreet-ai/hrnet_keypoint_detection. mmpose has other sigmas.
 ATRW = Skeleton(
     names=(
-        "left_ear",
-        "right_ear",
-        "nose",
-        "right_shoulder",
-        "right_front_paw",
-        "left_shoulder",
-        "left_front_paw",
-        "right_hip",
-        "right_knee",
-        "right_back_paw",
-        "left_hip",
-        "left_knee",
-        "left_back_paw",
-        "tail",
-        "center",
+        *("left_ear", "right_ear", "nose"),
+        *("right_shoulder", "right_front_paw", "left_shoulder", "left_front_paw"),
+        *("right_hip", "right_knee", "right_back_paw", "left_hip", "left_knee", "left_back_paw"),
+        *("tail", "center"),
     ),
     flip_pairs=((0, 1), (5, 3), (6, 4), (10, 7), (11, 8), (12, 9)),
     sigmas=(
@@ -184,19 +129,18 @@ class Category(msgspec.Struct):
 
 
 def categories_with_joints(categories: Sequence[Category]) -> list[Category]:
-    """Return the categories with the same joint names as the first that has any.
+    """Return the first category (by id) that names its joints, and all others with these joints.
 
-    If no category names its joints, return the category with the lowest id.
+    If no category names its joints, return the first one.
     """
     ordered = sorted(categories, key=lambda category: category.id)
     named = [category for category in ordered if category.keypoints]
     return [c for c in named if c.keypoints == named[0].keypoints] or ordered[:1]
 
 
-def chosen_categories(known: Sequence[Category], names: Sequence[str], path: str) -> list[int]:
-    """Return the sorted ids of the categories called ``names``.
-
-    Without names, return those of ``categories_with_joints``.
+def category_ids(known: Sequence[Category], names: Sequence[str], path: str) -> list[int]:
+    """Return the sorted ids of the categories called ``names``, or, without names, of
+    ``categories_with_joints``.
 
     Raises:
         InputError: if a name is unknown; the message names the annotation file ``path``.
@@ -204,7 +148,7 @@ def chosen_categories(known: Sequence[Category], names: Sequence[str], path: str
     missing = set(names) - {category.name for category in known}
     if missing:
         raise InputError(
-            f"DATASET.CATEGORIES: {path} has no {', '.join(sorted(missing))}; it has "
+            f"DATASET.CATEGORIES: {path} has no category {', '.join(sorted(missing))}; choose from "
             f"{', '.join(category.name for category in known)}"
         )
     chosen = [c for c in known if c.name in names] or categories_with_joints(known)

@@ -10,7 +10,7 @@ import numpy as np
 
 from lib.dataset.coco_json import LAYOUT, Annotation, CocoFile, check_image_ids, complete_boxes
 from lib.keypoints.geometry import is_valid_box
-from lib.keypoints.skeletons import Skeleton, chosen_categories
+from lib.keypoints.skeletons import Skeleton, category_ids
 from lib.media.boxes import SuffixMap
 from lib.media.video import Frame, Report
 from lib.utils.errors import InputError
@@ -66,13 +66,11 @@ class GroundTruth:
             raise InputError(
                 f"{path}: does not have COCO's layout (images, annotations, categories): {error}"
             ) from None
-        self.categories = chosen_categories(content.categories, categories, str(path))
+        self.categories = category_ids(content.categories, categories, str(path))
         self._ids: SuffixMap[int] = SuffixMap()
-        names = [image.name for image in content.images]
-        ids = [image.id for image in content.images]
-        check_image_ids(np.array(ids), np.array(names), str(path))
-        for name, image_id in zip(names, ids, strict=True):
-            self._ids[name] = image_id
+        check_image_ids(content.images, str(path))
+        for image in content.images:
+            self._ids[image.name] = image.id
         self._images = {image.id: image for image in content.images}
         self._people: dict[int, list[AnnotatedPerson]] = defaultdict(list)
         mismatches: list[str] = []

@@ -35,7 +35,7 @@ def test_an_empty_experiment_is_the_defaults(tmp_path):
     assert cfg == expected
 
 
-def test_bases_are_found_beside_the_file_that_names_them_and_the_nearer_file_wins(tmp_path):
+def test_base_paths_are_relative_to_the_file_and_nearer_files_take_precedence(tmp_path):
     write(tmp_path / "base.yaml", "PRINT_FREQ: 1\nWORKERS: 1\nTRAIN: {LR: 0.1, END_EPOCH: 1}\n")
     write(tmp_path / "a/base.yaml", "_BASE_: ../base.yaml\nWORKERS: 2\nTRAIN: {END_EPOCH: 2}\n")
     path = write(tmp_path / "a/b/c.yaml", "_BASE_: ../base.yaml\nTRAIN: {WD: 0.5}\n")
@@ -45,7 +45,7 @@ def test_bases_are_found_beside_the_file_that_names_them_and_the_nearer_file_win
     assert load_config(str(path)).TRAIN.WD == 0.5
 
 
-def test_a_base_that_leads_back_is_an_error(tmp_path):
+def test_a_circular_base_is_an_error(tmp_path):
     write(tmp_path / "a.yaml", "_BASE_: b.yaml")
     write(tmp_path / "b.yaml", "_BASE_: ./a.yaml")
     with pytest.raises(InputError, match=r"a\.yaml: circular _BASE_"):
@@ -58,7 +58,7 @@ def test_a_base_must_be_one_path(tmp_path, base):
         one(tmp_path, f"_BASE_: {base}")
 
 
-def test_a_base_that_is_missing_is_named(tmp_path):
+def test_a_missing_base_is_an_error_that_names_it(tmp_path):
     with pytest.raises(InputError, match=r"none\.yaml: cannot read the experiment: No such file"):
         one(tmp_path, "_BASE_: none.yaml")
 
@@ -89,7 +89,7 @@ def test_a_base_that_is_missing_is_named(tmp_path):
         ("MODEL.EXTRA.STAGE2.NUM_CHANNELS", "[8, 16]", [8, 16]),
     ],
 )
-def test_options_are_read_in_the_keys_own_type(key, text, value):
+def test_options_are_converted_to_the_type_of_the_key(key, text, value):
     cfg = load_config(W32, [key, text])
     node = cfg
     for name in key.split("."):
@@ -97,11 +97,11 @@ def test_options_are_read_in_the_keys_own_type(key, text, value):
     assert node == value and type(node) is type(value)
 
 
-def test_of_two_values_for_a_key_the_later_counts():
+def test_the_last_value_of_a_repeated_option_is_used():
     assert load_config(W32, ["TRAIN.LR", "1", "TRAIN.LR", "2"]).TRAIN.LR == 2
 
 
-def test_a_yamls_texts_are_read_in_the_keys_type_too(tmp_path):
+def test_strings_in_yaml_files_are_converted_to_the_type_of_the_key(tmp_path):
     cfg = one(tmp_path, "GPUS: (0,1)\nTRAIN: {LR: 1e-3, LR_STEP: 5}\nMODEL: {PRETRAINED: null}\n")
     assert cfg.GPUS == (0, 1) and cfg.TRAIN.LR == 1e-3 and cfg.TRAIN.LR_STEP == [5]
     assert cfg.MODEL.PRETRAINED == ""
@@ -110,11 +110,7 @@ def test_a_yamls_texts_are_read_in_the_keys_type_too(tmp_path):
 @pytest.mark.parametrize(
     ("text", "opts", "message"),
     [
-        (
-            "TRAIN: {LR_STEPS: [1]}",
-            (),
-            r"one\.yaml: unknown key TRAIN.LR_STEPS; .*TRAIN.LR_STEP",
-        ),
+        ("TRAIN: {LR_STEPS: [1]}", (), r"one\.yaml: unknown key TRAIN.LR_STEPS; .*TRAIN.LR_STEP"),
         ("", ("TRAIN.LRR", "1"), r"command line: unknown key TRAIN.LRR; .*TRAIN.LR\b"),
         ("BATCH_SIZE_PER_GPU: 1", (), "unknown key BATCH_SIZE_PER_GPU; .*TRAIN.BATCH_SIZE_PER_GPU"),
         ("MODEL: {FLIP_TEST: true}", (), "unknown key MODEL.FLIP_TEST; .*TEST.FLIP_TEST"),
@@ -154,7 +150,7 @@ def test_a_yamls_texts_are_read_in_the_keys_type_too(tmp_path):
         ("DATASET: {DATA_FORMAT: tar}", (), "DATASET.DATA_FORMAT must be jpg, png or zip"),
     ],
 )
-def test_a_wrong_key_or_value_is_an_error_that_names_it_and_what_would_be_right(
+def test_a_wrong_key_or_value_is_an_error_that_tells_what_would_be_right(
     tmp_path, text, opts, message
 ):
     with pytest.raises(InputError, match=message) as caught:
@@ -175,7 +171,7 @@ def test_a_wrong_key_or_value_is_an_error_that_names_it_and_what_would_be_right(
         (b"hello", "an experiment must be a mapping of keys, not a str"),
     ],
 )
-def test_a_file_that_is_no_yaml_mapping_is_an_error_that_names_it(tmp_path, content, message):
+def test_a_file_without_a_yaml_mapping_is_an_error_that_names_it(tmp_path, content, message):
     path = tmp_path / "one.yaml"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
@@ -183,7 +179,7 @@ def test_a_file_that_is_no_yaml_mapping_is_an_error_that_names_it(tmp_path, cont
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_or_a_folder_is_an_error_that_names_it(tmp_path):
+def test_a_missing_file_or_a_folder_is_an_error_that_names_it(tmp_path):
     for path, reason in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(InputError, match=reason) as caught:
             load_config(path)
@@ -195,13 +191,13 @@ def test_a_config_is_frozen():
         load_config(W32).MODEL.NAME = "other"
 
 
-def test_loading_one_experiment_leaves_no_trace_in_the_next(tmp_path):
+def test_experiments_do_not_change_the_defaults_of_later_ones(tmp_path):
     first = load_config(W32, ["MODEL.EXTRA.STAGE2.NUM_CHANNELS", "[1, 2]"])
     assert first.MODEL.EXTRA.STAGE2.NUM_CHANNELS == [1, 2]
     assert one(tmp_path, "").MODEL.EXTRA.STAGE2.NUM_CHANNELS == [32, 64]
 
 
-def test_data_dir_is_put_before_the_paths_it_concerns(tmp_path):
+def test_data_dir_is_prepended_to_paths_of_data_and_weights(tmp_path):
     text = "DATASET: {ROOT: coco}\nMODEL: {PRETRAINED: m/a.pth}\n"
     cfg = one(tmp_path, text, "DATA_DIR", str(tmp_path), "TEST.MODEL_FILE", "m/b.pth")
     assert str(tmp_path / "coco") == cfg.DATASET.ROOT
@@ -212,7 +208,7 @@ def test_data_dir_is_put_before_the_paths_it_concerns(tmp_path):
     assert one(tmp_path, text).MODEL.PRETRAINED == "m/a.pth"
 
 
-def test_detected_boxes_are_looked_for_where_they_are_named_and_else_below_data_dir(tmp_path):
+def test_detected_boxes_may_be_relative_to_data_dir(tmp_path):
     boxes = write(tmp_path / "boxes.json", "[]")
     here = one(tmp_path, "", "TEST.COCO_BBOX_FILE", str(boxes), "DATA_DIR", "/data")
     assert str(boxes) == here.TEST.COCO_BBOX_FILE
@@ -220,17 +216,19 @@ def test_detected_boxes_are_looked_for_where_they_are_named_and_else_below_data_
     assert str(boxes) == below.TEST.COCO_BBOX_FILE
 
 
-def test_the_keys_that_the_original_never_reads_are_accepted(tmp_path):
+def test_keys_without_effect_in_the_original_are_accepted(tmp_path):
     for key in IGNORED:
         cfg = one(tmp_path, "", key, "0.5")
         assert cfg == one(tmp_path, "")
-    assert {"TRAIN.GAMMA1", "TRAIN.GAMMA2", "TEST.NMS_THRE", "TEST.BBOX_THRE", "RANK"} <= IGNORED
+    assert {"TRAIN.GAMMA1", "TRAIN.GAMMA2", "TEST.NMS_THRE", "TEST.BBOX_THRE", "RANK"} <= set(
+        IGNORED
+    )
     with pytest.raises(InputError, match=r"TRAIN\.GAMMA3"):
         one(tmp_path, "TRAIN: {GAMMA3: 1}")
 
 
 @pytest.mark.parametrize("name", ["a/b", "..\\c", "{other}"])
-def test_a_name_that_is_no_folders_is_refused(tmp_path, name):
+def test_an_experiment_name_must_be_a_folder_name(tmp_path, name):
     with pytest.raises(InputError, match="EXPERIMENT must be a folder name"):
         one(tmp_path, f"EXPERIMENT: '{name}'")
 
@@ -250,7 +248,7 @@ def test_a_name_that_is_no_folders_is_refused(tmp_path, name):
         "DATASET: {MAX_BROKEN: 1}",
     ],
 )
-def test_a_hostile_file_is_one_line(tmp_path, text):
+def test_malicious_files_are_reported_in_one_line(tmp_path, text):
     with pytest.raises(InputError) as error:
         one(tmp_path, text)
     assert "one.yaml" in str(error.value) or "NUL" in str(error.value)

@@ -68,7 +68,7 @@ TRAIN:
 """
 
 
-def test_higherhrnets_own_yaml_runs_unchanged(tmp_path):
+def test_yaml_files_of_higherhrnet_work_unchanged(tmp_path):
     path = tmp_path / "theirs.yaml"
     path.write_text(HIGHER_HRNET_YAML)
     cfg = load_config(path)
@@ -80,6 +80,10 @@ def test_higherhrnets_own_yaml_runs_unchanged(tmp_path):
     assert cfg.TEST.SCALE_FACTOR == [0.5, 1, 2]
     with torch.device("meta"):
         assert sum(p.numel() for p in build_model(cfg).parameters()) == 28_645_331
+    options = ["DATASET.OUTPUT_SIZE", "(128, 256)"]
+    assert load_config(path, options).MODEL.HEATMAP_SIZE == [128, 128]
+    with pytest.raises(InputError, match=r"command line: DATASET\.INPUT_SIZE has an invalid value"):
+        load_config(path, ["DATASET.INPUT_SIZE", "large"])
     path.write_text(HIGHER_HRNET_YAML.replace("SIGMA: 2", "SCALE_AWARE_SIGMA: True"))
     with pytest.raises(InputError, match=r"DATASET\.SCALE_AWARE_SIGMA must be False"):
         load_config(path)

@@ -28,7 +28,7 @@ def write_birds(tmp_path: Path, categories: list[dict] | None = None, **settings
 
 
 @pytest.mark.parametrize("name", SKELETONS)
-def test_a_known_data_set_says_how_many_joints_there_are(tmp_path, name):
+def test_built_in_data_sets_define_the_joints(tmp_path, name):
     (tmp_path / "a.yaml").write_text(f"DATASET: {{DATASET: {name}}}")
     cfg = load_config(tmp_path / "a.yaml")
     assert len(SKELETONS[name]) == cfg.MODEL.NUM_JOINTS
@@ -36,7 +36,7 @@ def test_a_known_data_set_says_how_many_joints_there_are(tmp_path, name):
     assert cfg.DATASET.JOINT_NAMES == []  # those of built-in data sets are not written out
 
 
-def test_what_a_yaml_leaves_out_is_found_and_the_log_says_so(tmp_path, caplog):
+def test_joint_settings_missing_from_the_yaml_are_filled_in_and_logged(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     limbs = [[1, 2], [1, 3], [1, 4]]
     path = write_birds(tmp_path, [{"id": 3, "name": "bird", "keypoints": BIRD, "skeleton": limbs}])
@@ -60,7 +60,7 @@ def test_what_a_yaml_leaves_out_is_found_and_the_log_says_so(tmp_path, caplog):
     assert not caplog.text
 
 
-def test_a_skeleton_with_a_0_counts_from_0_and_limbs_of_no_joints_are_left_out(tmp_path, caplog):
+def test_skeletons_with_a_0_are_0_based_and_limbs_of_missing_joints_are_dropped(tmp_path, caplog):
     limbs = [[0, 1], [4, 3], [4, 5]]
     path = write_birds(tmp_path, [{"id": 1, "name": "bird", "keypoints": BIRD, "skeleton": limbs}])
     assert skeleton_of(load_config(path)).limbs == ((0, 1), (4, 3))
@@ -73,7 +73,7 @@ def annotation(**places: tuple[float, float]) -> dict:
     return {"keypoints": [value for row in rows for value in row], "bbox": [0, 0, 10, 50]}
 
 
-def test_limbs_that_nobody_gives_are_those_of_known_names_and_then_the_shortest(tmp_path, caplog):
+def test_missing_limbs_are_those_of_a_built_in_skeleton_and_then_the_shortest(tmp_path, caplog):
     names = ["L ankle", "kneeLeft", "hip_left", "right_hip", "stern", "tip: end", "crest"]
     rows = [(0, 0), (0, 40), (0, 80), (30, 80), (60, 80), (90, 80), (60, 50)]
     category = {"id": 1, "name": "bird", "keypoints": names, "skeleton": []}
@@ -92,7 +92,7 @@ def test_limbs_that_nobody_gives_are_those_of_known_names_and_then_the_shortest(
     assert "'tip: end'" in text
 
 
-def test_limbs_need_no_annotations_if_names_are_known():
+def test_limbs_between_known_joints_need_no_annotations():
     nothing = np.full((3, 3), np.inf)
     assert propose_limbs(["left_hip", "left_knee", "beak"], nothing) == ((0, 1),)
     assert propose_limbs(BIRD[:3], nothing) == ()
@@ -105,7 +105,7 @@ def test_limbs_are_the_same_on_both_sides():
     assert propose_limbs(["left_wing", "right_wing", "tail"], distances) == ((0, 2), (1, 2))
 
 
-def test_distances_are_relative_to_the_box_and_infinite_for_joints_never_seen_together():
+def test_distances_are_relative_to_the_box_and_infinite_without_a_common_annotation():
     first = annotation(beak=(0, 0), left_wing=(3, 4))
     second = {**annotation(beak=(0, 0), left_wing=(30, 40), tail=(0, 40)), "bbox": None}
     broken = {"keypoints": "none"}
@@ -116,13 +116,13 @@ def test_distances_are_relative_to_the_box_and_infinite_for_joints_never_seen_to
     assert np.isinf(distances[2]).all() and np.isinf(distances[:, 4]).all()
 
 
-def test_the_files_skeleton_counts_if_the_yaml_names_the_joints(tmp_path):
+def test_limbs_come_from_the_annotation_file_if_the_yaml_only_names_the_joints(tmp_path):
     category = {"id": 1, "name": "bird", "keypoints": list("abcde"), "skeleton": [[1, 5]]}
     path = write_birds(tmp_path, [category], JOINT_NAMES=BIRD)
     assert skeleton_of(load_config(path)).limbs == ((0, 4),)
 
 
-def test_the_yaml_goes_before_the_file_and_joints_may_be_names(tmp_path):
+def test_the_yaml_overrides_the_annotation_file_and_may_refer_to_joints_by_name(tmp_path):
     path = write_birds(
         tmp_path,
         [{"id": 1, "name": "bird", "keypoints": ["x", "y", "z", "u", "v"]}],
@@ -140,21 +140,21 @@ def test_the_yaml_goes_before_the_file_and_joints_may_be_names(tmp_path):
     assert (skeleton.upper_body, skeleton.joint_weights) == ((0, 4), (1, 2, 2, 1, 1))
 
 
-def test_a_known_data_set_takes_other_sigmas_and_keeps_the_rest(tmp_path):
+def test_sigmas_of_a_built_in_data_set_can_be_overridden(tmp_path):
     path = write_birds(tmp_path, DATASET="coco", SIGMAS=[0.05] * 17)
     skeleton = skeleton_of(load_config(path))
     assert skeleton.sigmas == (0.05,) * 17
     assert (skeleton.names, skeleton.flip_pairs) == (COCO.names, COCO.flip_pairs)
 
 
-def test_a_known_name_with_other_joints_is_filled_in_like_ones_own(tmp_path):
+def test_a_built_in_data_set_with_other_joints_is_treated_as_a_custom_one(tmp_path):
     path = write_birds(tmp_path, DATASET="coco", JOINT_NAMES=BIRD)
     skeleton = skeleton_of(load_config(path))
     assert skeleton.flip_pairs == ((1, 2),)
     assert skeleton.sigmas[4] == COCO.sigmas[0]
 
 
-def test_of_several_categories_the_named_one_counts(tmp_path):
+def test_categories_select_one_of_several_categories(tmp_path):
     categories = [
         {"id": 1, "name": "cage"},
         {"id": 2, "name": "cat", "keypoints": ["head", "tail"]},
@@ -195,12 +195,12 @@ def test_flip_pairs_by_name(names, pairs):
         ({"JOINT_NAMES": BIRD, "UPPER_BODY": [5]}, "UPPER_BODY: unknown joint 5"),
     ],
 )
-def test_joints_that_do_not_fit_are_named(tmp_path, settings, message):
+def test_inconsistent_joint_settings_are_errors_that_name_the_key(tmp_path, settings, message):
     path = write_birds(tmp_path, [{"id": 1, "name": "bird"}], **settings)
     with pytest.raises(InputError, match=message):
         load_config(path)
 
 
-def test_a_missing_annotation_file_is_named(tmp_path):
+def test_a_missing_annotation_file_is_an_error_that_names_it(tmp_path):
     with pytest.raises(InputError, match=r"train\.json: there is no such file"):
         load_config(write_birds(tmp_path))

@@ -17,7 +17,7 @@ from lib.dataset import build_dataset
 from lib.dataset.bottom_up import scene_size
 from lib.dataset.loading import test_loader as build_test_loader
 from lib.dataset.loading import train_loader
-from lib.keypoints.geometry import crop_matrix, transform_points
+from lib.keypoints.geometry import Crop, transform_points
 from lib.keypoints.skeletons import COCO
 from lib.models import build_model
 from lib.utils.errors import InputError
@@ -47,7 +47,7 @@ class PerfectBackend(Backend):
         rows = np.flatnonzero(table.image == self._number)
         self._number += 1
         (_, _), center, scale = scene_size(tiny.WIDTH, tiny.HEIGHT, self._dataset.size)
-        matrix = crop_matrix(center, scale, 0.0, (width, height))
+        matrix = Crop((width, height)).matrix(center, scale)
         heatmaps, tags = torch.zeros(2, 1, 17, height, width).unbind(0)
         for person, row in enumerate(rows):
             for joint in np.flatnonzero(table.visible[row]):

@@ -69,7 +69,7 @@ def test_labels_follow_the_image_through_every_transform(tmp_path, flip):
     assert checked > 100 and was_mirrored == ({0, 1} if flip else {0})
 
 
-def test_two_outputs_have_their_own_joints_as_published(tmp_path):
+def test_each_output_has_its_own_joints_as_published(tmp_path):
     tiny.write_coco(tmp_path, images=2)
     sample = training_set(tmp_path, flip=False)[0, 0]
     coarse, fine = sample["joints"]
@@ -83,7 +83,7 @@ def test_two_outputs_have_their_own_joints_as_published(tmp_path):
     raise AssertionError("no sample was mirrored")
 
 
-def test_a_sample_depends_on_seed_epoch_and_image_alone(tmp_path):
+def test_a_sample_depends_only_on_seed_epoch_and_image(tmp_path):
     tiny.write_coco(tmp_path, images=3)
     dataset = training_set(tmp_path)
     batches = train_loader(dataset, batch_size=3, workers=0)
@@ -145,7 +145,7 @@ def test_people_without_labels_are_masked(tmp_path, kind):
 
 
 @pytest.mark.parametrize("segmentation", [[[1, 2]], "x", {"counts": [1], "size": [3, 3]}, [5]])
-def test_a_segmentation_of_another_kind_is_one_line(tmp_path, segmentation):
+def test_an_unknown_kind_of_segmentation_is_an_error(tmp_path, segmentation):
     tiny.write_coco(tmp_path, images=1)
     annotate(tmp_path, 0, **NOBODY, segmentation=segmentation)
     with pytest.raises(InputError, match="a segmentation is neither a list of polygons nor"):
@@ -163,7 +163,7 @@ def test_images_without_annotations_are_tested_but_not_trained_on(tmp_path):
     assert batches[0]["image0"].shape == (1, 3, 64, 128)
 
 
-def test_several_scales_come_from_large_to_small_and_one_has_the_tags():
+def test_scales_are_in_descending_order_and_one_provides_the_tags():
     batch = scene_batch(np.zeros((100, 150, 3), np.uint8), 7, 128, [0.5, 1, 2])
     assert [tuple(batch[f"image{n}"].shape[2:]) for n in range(3)] == [
         (256, 512),

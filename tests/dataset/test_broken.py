@@ -54,7 +54,7 @@ def test_too_many_broken_images_are_an_error(dataset):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_test_leaves_broken_images_out_and_reports_them_each_time(build, workers, caplog):
+def test_every_test_skips_and_reports_broken_images(build, workers, caplog):
     dataset = build(is_train=False)
     loader = test_loader(dataset, 3, workers, max_broken=0.2)
     expected = [0, 2, 3, 4] if len(dataset) == 5 else [0, 1, *range(4, 10)]
@@ -75,7 +75,7 @@ def test_broken_images_of_all_processes_are_counted(build, monkeypatch):
         loader.broken.report()
 
 
-def test_by_default_a_broken_image_ends_a_test(build):
+def test_by_default_a_broken_image_stops_a_test(build):
     with pytest.raises(InputError, match=r"002\.jpg: .*1 of 5 images.*TEST\.MAX_BROKEN is 0\)"):
         indices(test_loader(build(is_train=False), 3, 0))
 
@@ -98,20 +98,20 @@ def failing(action, workers: int = 1, size: int = 1) -> loading._Loader:
     return loading._Loader(dataset, BrokenImages(dataset, 0), workers)
 
 
-def test_a_killed_worker_is_one_line():
+def test_a_killed_worker_is_reported_in_one_line():
     loader = failing(lambda: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(InputError, match=r"process was killed, usually .*WORKERS"):
         list(loader)
 
 
-def test_a_worker_that_hangs_is_one_line(monkeypatch):
+def test_a_hanging_worker_is_reported_in_one_line(monkeypatch):
     monkeypatch.setattr(loading, "WORKER_TIMEOUT", 0.5)
     loader = failing(lambda: time.sleep(2))
     with pytest.raises(InputError, match=r"has not answered for 0\.5 seconds.*WORKERS 0"):
         list(loader)
 
 
-def test_workers_leave_signals_to_the_main_process():
+def test_workers_ignore_signals():
     loader = failing(lambda: None, workers=2, size=20)
     batches = iter(loader)
     next(batches)
@@ -121,7 +121,7 @@ def test_workers_leave_signals_to_the_main_process():
     assert len(list(batches)) == 19
 
 
-def test_a_worker_that_hangs_ends_when_its_parent_terminates_it():
+def test_a_hanging_worker_ends_when_its_parent_terminates_it():
     loader = failing(lambda: time.sleep(60))
     with signals.blocked():
         (worker,) = loader._get_iterator()._workers

@@ -24,19 +24,14 @@ def kinds(found) -> list[str]:
     return sorted(finding.kind for finding in found)
 
 
-@pytest.fixture
-def content(tmp_path) -> dict:
-    return write_coco(tmp_path)
-
-
-def test_a_sound_file_has_no_findings(tmp_path, content):
+def test_a_correct_file_has_no_findings(tmp_path, content):
     path = save_coco(tmp_path, content)
     found, sizes = check_annotations(str(path))
     assert found == []
     assert sizes.tolist() == [[120, 90]] * 3
 
 
-def test_each_oddity_of_a_file_is_named(tmp_path, content):
+def test_every_kind_of_finding_is_reported(tmp_path, content):
     people = content["annotations"]
     people[0]["bbox"] = [5, 5, 0, 40]
     people[1]["bbox"] = [130, 5, 20, 40]
@@ -98,7 +93,7 @@ def people(count: int = 30) -> Table:
     )
 
 
-def test_crossed_wrists_are_usual_and_exchanged_hips_are_not():
+def test_crossed_wrists_are_accepted_and_swapped_hips_are_reported():
     table = people()
     assert check_people(table, COCO) == []
     hips = list(COCO.flip_pairs[5])
@@ -112,7 +107,7 @@ def test_crossed_wrists_are_usual_and_exchanged_hips_are_not():
     assert swapped_pairs(table, COCO) == [(4, 5)]
 
 
-def test_joints_far_from_their_box_and_joints_of_nobody_are_named():
+def test_joints_far_from_their_box_and_joints_never_labelled_are_reported():
     table = people()
     table.joints[3, 9] = (111, 60)  # a tenth of the width outside is still allowed
     table.joints[3, 0] = (109, 60)
@@ -126,7 +121,7 @@ def test_joints_far_from_their_box_and_joints_of_nobody_are_named():
     assert kinds(check_people(table, COCO, has_boxes=False)) == ["joint never labelled"]
 
 
-def test_images_that_are_missing_broken_or_of_another_size_are_named(tmp_path, content):
+def test_missing_and_broken_images_and_wrong_sizes_are_reported(tmp_path, content):
     content["images"][0]["width"] = 121
     save_coco(tmp_path, content)
     source = CocoKeypoints(str(tmp_path), "val2017", COCO, aspect_ratio=1)
@@ -146,7 +141,7 @@ def test_images_that_are_missing_broken_or_of_another_size_are_named(tmp_path, c
     assert "there is no such image" in found[1].message and "truncated" in found[2].message
 
 
-def test_the_same_image_in_two_sets_is_found_by_name_and_content(tmp_path):
+def test_images_in_two_splits_are_found_by_name_and_content(tmp_path):
     tables = []
     for split, seed in (("train2017", 0), ("val2017", 1)):
         write_coco(tmp_path, split, seed=seed)
@@ -163,7 +158,7 @@ def test_the_same_image_in_two_sets_is_found_by_name_and_content(tmp_path):
     assert shared_images(*tables) == [str(first)]
 
 
-def test_a_file_of_another_layout_is_refused(tmp_path):
+def test_a_file_with_another_layout_is_an_error(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"images": [{"id": "x"}], "annotations": []}))
     with pytest.raises(InputError, match=r"a\.json: images\[0\]: Expected `int`"):

@@ -3,12 +3,9 @@
 import copy
 import json
 import logging
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO as Pycoco
-from pycocotools.cocoeval import COCOeval
 
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.image import read_image
@@ -18,7 +15,7 @@ from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
 from tests import tiny
 from tests.golden_arrays import golden, golden_annotations
-from tests.poses import poses_of
+from tests.poses import annotated, poses_of
 
 STATS = {
     **{"AP": "AP", "Ap .5": "AP50", "AP .75": "AP75", "AP (M)": "AP_M", "AP (L)": "AP_L"},
@@ -30,21 +27,7 @@ def coco(root, split="val2017", **options) -> CocoKeypoints:
     return CocoKeypoints(str(root), split, COCO, aspect_ratio=0.75, **options)
 
 
-@pytest.fixture
-def content(tmp_path):
-    return tiny.write_coco(tmp_path)
-
-
-def perfect(source: CocoKeypoints, content: dict) -> np.ndarray:
-    """(N, 17, 3): the annotations in table order, with a score of 1."""
-    joints = np.array([person["keypoints"] for person in content["annotations"]], float)
-    answer = joints.reshape(-1, 17, 3)
-    answer[..., 2] = 1
-    assert len(answer) == len(source.table)
-    return answer
-
-
-def test_the_table_holds_everybody_by_image_with_their_box_and_joints(tmp_path, content):
+def test_the_table_has_all_people_by_image_with_their_box_and_joints(tmp_path, content):
     # The annotations are sorted by image; within an image they keep their order.
     shuffled = copy.deepcopy(content)
     shuffled["annotations"] = [content["annotations"][n] for n in (4, 0, 2, 1, 5, 3)]
@@ -67,7 +50,7 @@ def test_the_table_holds_everybody_by_image_with_their_box_and_joints(tmp_path, 
     assert read_image(table.path(5)).shape == (tiny.HEIGHT, tiny.WIDTH, 3)
 
 
-def test_boxes_are_cut_to_the_image_as_published(tmp_path, content):
+def test_boxes_are_clipped_to_the_image_as_published(tmp_path, content):
     boxes = [[-10, -5, 50, 40], [100, 70, 50, 50], [119, 89, 5, 5], [0, 0, 1, 60]]
     for person, box in zip(content["annotations"], boxes, strict=False):
         person["bbox"] = box
@@ -80,7 +63,7 @@ def test_boxes_are_cut_to_the_image_as_published(tmp_path, content):
     np.testing.assert_array_equal(table.scale[:4], scale)
 
 
-def test_people_that_cannot_be_used_are_left_out_and_counted(tmp_path, content, caplog):
+def test_unusable_people_are_skipped_and_counted(tmp_path, content, caplog):
     crowd, no_box, outside, no_joints, kept, other = content["annotations"]
     crowd.update(iscrowd=1, keypoints=[])
     no_box.update(bbox=[0, 0, 0, 0], keypoints=[0] * 48 + [5, 5, 2])
@@ -98,7 +81,7 @@ def test_people_that_cannot_be_used_are_left_out_and_counted(tmp_path, content, 
     assert len(table.image_ids) == 3
 
 
-def test_a_missing_box_is_the_one_around_the_labelled_joints(tmp_path, content, caplog):
+def test_a_missing_box_is_replaced_by_that_of_the_labelled_joints(tmp_path, content, caplog):
     people = content["annotations"]
     for person, box in zip(people[:4], ([0, 0, 0, 0], [5, 5, 0, 40], None, ()), strict=True):
         person["keypoints"] = [0] * 42 + [20, 10, 1, 70, 2, 2, 90, 80, 0]
@@ -122,21 +105,20 @@ def coco_table(root, content: dict, boxes: list) -> Table:
     return coco(root).table
 
 
-def test_people_whose_flags_are_all_0_are_left_out_with_a_warning(tmp_path, content, caplog):
+def test_people_with_only_flags_of_0_are_skipped_with_a_warning(tmp_path, content, caplog):
     for person in content["annotations"][:2]:
         person["keypoints"][2::3] = [0] * 17
     tiny.save_coco(tmp_path, content)
     source = coco(tmp_path)
     assert len(source.table) == 4
     # They do not count as missed, even if their num_keypoints is wrong.
-    content["annotations"] = content["annotations"][2:]
-    answer = perfect(source, content)
-    values, _ = source.evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
+    poses = poses_of(source.table, annotated(source.table))
+    values, _ = source.evaluate(poses, str(tmp_path / "out"))
     assert values["AP"] == 1
     assert "2 people have coordinates, but visibility flag 0 for every joint" in caplog.text
 
 
-def test_a_detectors_boxes_are_those_of_the_category_with_a_high_enough_score(tmp_path, content):
+def test_detected_boxes_are_selected_by_category_and_score(tmp_path, content):
     path = tmp_path / "boxes.json"
     boxes = tiny.write_detections(path, content)
     boxes[0]["category_id"] = 2
@@ -158,7 +140,7 @@ def test_a_detectors_boxes_are_those_of_the_category_with_a_high_enough_score(tm
 
 
 @pytest.mark.parametrize("has_folder", [False, True])
-def test_images_in_an_archive_are_the_plain_files(tmp_path, content, has_folder):
+def test_images_in_an_archive_equal_the_plain_files(tmp_path, content, has_folder):
     plain = [read_image(coco(tmp_path).table.path(row)) for row in range(6)]
     tiny.zip_images(tmp_path, "val2017", has_folder)
     table = coco(tmp_path, data_format="zip").table
@@ -166,7 +148,7 @@ def test_images_in_an_archive_are_the_plain_files(tmp_path, content, has_folder)
         np.testing.assert_array_equal(read_image(table.path(row)), plain[row])
 
 
-def test_png_files_are_found_under_the_annotations_jpg_names(tmp_path, content):
+def test_png_files_are_found_by_the_jpg_names_of_the_annotations(tmp_path, content):
     assert coco(tmp_path, data_format="png").table.path(0).endswith("val2017/000000000001.png")
 
 
@@ -177,7 +159,7 @@ def test_a_file_name_may_be_spelt_filename(tmp_path, content):
     assert coco(tmp_path).table.path(0).endswith("images/val2017/000000000001.jpg")
 
 
-def test_all_test_splits_share_one_folder_of_images_and_have_no_truth(tmp_path, content):
+def test_cocos_test_splits_share_an_image_folder_and_have_no_ground_truth(tmp_path, content):
     info = {key: content[key] for key in ("images", "categories")}
     (tmp_path / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(info))
     tiny.write_detections(tmp_path / "boxes.json", content)
@@ -191,65 +173,58 @@ def test_all_test_splits_share_one_folder_of_images_and_have_no_truth(tmp_path, 
     assert len(json.loads(results.read_text())) == 6
 
 
-def broken(content: dict, what: str) -> dict:
-    person = content["annotations"][3]
-    if what == "no images":
-        content["images"] = []
-    elif what == "no categories":
-        content["categories"] = []
-    elif what == "no annotations":
-        content["annotations"] = []
-    elif what == "absent annotations":
-        del content["annotations"]
-    elif what == "nobody":
-        for one in content["annotations"]:
-            one["keypoints"] = [0] * 51
-    elif what == "no flags":
-        for one in content["annotations"]:
-            one["keypoints"][2::3] = [0] * 17
-    elif what == "outside":
-        for one in content["annotations"]:
-            one["bbox"] = [900, 900, 9, 9]
-    elif what == "text for a number":
-        person["bbox"][2] = "wide"
-    elif what == "three numbers for a box":
-        person["bbox"] = [1, 2, 3]
-    elif what == "a joint too few":
-        person["keypoints"] = person["keypoints"][:48]
-    elif what == "unknown image":
-        person["image_id"] = 99
-    elif what == "no file name":
-        del content["images"][1]["file_name"]
-    elif what == "image id":
-        content["images"][2]["id"] = "three"
-    elif what == "too large a width":
-        content["images"][2]["width"] = 2**31
-    return content
+def everybody(content: dict, **changes) -> None:
+    for person in content["annotations"]:
+        person.update(changes)
+
+
+def clear_flags(content: dict) -> None:
+    for person in content["annotations"]:
+        person["keypoints"][2::3] = [0] * 17
 
 
 @pytest.mark.parametrize(
-    ("what", "message"),
+    ("edit", "message"),
     [
-        ("no images", "`images` or `categories` is empty"),
-        ("no categories", "`images` or `categories` is empty"),
-        ("no annotations", "has no annotations"),
-        ("absent annotations", "has no annotations"),
-        ("nobody", "no person has a labelled joint$"),
-        ("outside", "no person has a labelled joint and a valid box"),
-        ("no flags", "no person has a labelled joint: 6 people have coordinates, but visibility"),
-        ("text for a number", r"annotations\[3\]: Expected `float`, got `str` at bbox\[2\]"),
-        ("three numbers for a box", r"annotations\[3\]: .*length 4.* at bbox"),
-        ("a joint too few", r"annotations\[3\] of image 2 has 48 keypoint values.* need 51"),
-        ("unknown image", r"image id 99 is not listed .* \(1 entries affected\)"),
-        ("no file name", r"images\[1\] has no file_name"),
-        ("image id", r"images\[2\].*"),
-        ("too large a width", r"images\[2\]: Expected `int` <= 2147483647 at width"),
+        (lambda c: c["images"].clear(), "`images` or `categories` is empty"),
+        (lambda c: c["categories"].clear(), "`images` or `categories` is empty"),
+        (lambda c: c["annotations"].clear(), "has no annotations"),
+        (lambda c: c.pop("annotations"), "has no annotations"),
+        (lambda c: everybody(c, keypoints=[0] * 51), "no person has a labelled joint$"),
+        (
+            lambda c: everybody(c, bbox=[900, 900, 9, 9]),
+            "no person has a labelled joint and a valid box",
+        ),
+        (clear_flags, "no person has a labelled joint: 6 people have coordinates, but visibility"),
+        (
+            lambda c: c["annotations"][3].update(bbox=[1, 2, "wide", 4]),
+            r"annotations\[3\]: Expected `float`, got `str` at bbox\[2\]",
+        ),
+        (
+            lambda c: c["annotations"][3].update(bbox=[1, 2, 3]),
+            r"annotations\[3\]: .*length 4.* at bbox",
+        ),
+        (
+            lambda c: c["annotations"][3].update(keypoints=[1] * 48),
+            r"annotations\[3\] of image 2 has 48 keypoint values.* need 51",
+        ),
+        (
+            lambda c: c["annotations"][3].update(image_id=99),
+            r"image id 99 is not listed .* \(1 entries affected\)",
+        ),
+        (lambda c: c["images"][1].pop("file_name"), r"images\[1\] has no file_name"),
+        (lambda c: c["images"][2].update(id="three"), r"images\[2\].*"),
+        (
+            lambda c: c["images"][2].update(width=2**31),
+            r"images\[2\]: Expected `int` <= 2147483647 at width",
+        ),
     ],
 )
 def test_wrong_annotations_are_an_error_that_names_the_file_and_the_entry(
-    tmp_path, content, what, message
+    tmp_path, content, edit, message
 ):
-    path = tiny.save_coco(tmp_path, broken(content, what))
+    edit(content)
+    path = tiny.save_coco(tmp_path, content)
     with pytest.raises(InputError, match=message) as caught:
         coco(tmp_path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
@@ -257,7 +232,8 @@ def test_wrong_annotations_are_an_error_that_names_the_file_and_the_entry(
 
 @pytest.mark.parametrize("data_format", ["jpg", "png"])
 def test_an_image_without_a_name_is_an_error_in_every_format(tmp_path, content, data_format):
-    tiny.save_coco(tmp_path, broken(content, "no file name"))
+    del content["images"][1]["file_name"]
+    tiny.save_coco(tmp_path, content)
     with pytest.raises(InputError, match=r"images\[1\] has no file_name"):
         coco(tmp_path, data_format=data_format)
 
@@ -283,7 +259,7 @@ def test_wrong_detections_are_an_error_that_names_the_file_and_the_entry(
         coco(tmp_path, detections=str(path))
 
 
-def test_detected_boxes_without_area_or_outside_are_left_out_and_counted(tmp_path, content, caplog):
+def test_empty_and_outside_detected_boxes_are_skipped_and_counted(tmp_path, content, caplog):
     path = tmp_path / "boxes.json"
     boxes = tiny.write_detections(path, content)
     count = len(coco(tmp_path, detections=str(path)).table)
@@ -296,7 +272,7 @@ def test_detected_boxes_without_area_or_outside_are_left_out_and_counted(tmp_pat
     assert "skipped 4 that are empty or outside the image" in caplog.text
 
 
-def test_only_people_that_suppression_leaves_are_shown(tmp_path, content):
+def test_only_people_kept_by_nms_are_drawn(tmp_path, content):
     path = tmp_path / "boxes.json"
     boxes = tiny.write_detections(path, content)
     twice = [*boxes, {**boxes[0], "score": 0.5 * boxes[0]["score"]}]
@@ -314,7 +290,7 @@ def test_only_people_that_suppression_leaves_are_shown(tmp_path, content):
     )
 
 
-def test_a_detections_file_that_is_no_list_or_is_missing_is_an_error(tmp_path, content):
+def test_a_missing_or_malformed_detections_file_is_an_error(tmp_path, content):
     with pytest.raises(InputError, match="COCO_BBOX_FILE"):
         coco(tmp_path, detections=str(tmp_path / "none.json"))
     path = tmp_path / "boxes.json"
@@ -323,15 +299,11 @@ def test_a_detections_file_that_is_no_list_or_is_missing_is_an_error(tmp_path, c
         coco(tmp_path, detections=str(path))
 
 
-def test_the_truth_as_an_answer_scores_1_and_is_written_as_cocos_server_wants_it(
-    tmp_path, content, caplog
-):
+def test_the_ground_truth_scores_1_and_is_written_in_cocos_format(tmp_path, content, caplog):
     source = coco(tmp_path)
-    answer = perfect(source, content)
+    poses = poses_of(source.table, annotated(source.table))
     with caplog.at_level(logging.INFO):
-        values, score = source.evaluate(
-            poses_of(source.table, answer.astype(np.float32)), str(tmp_path / "out")
-        )
+        values, score = source.evaluate(poses, str(tmp_path / "out"))
     assert score == values["AP"] == values["AR"] == 1.0
     assert tuple(values) == tuple(STATS)
     assert "Average Precision" in caplog.text
@@ -342,25 +314,26 @@ def test_the_truth_as_an_answer_scores_1_and_is_written_as_cocos_server_wants_it
     keys = {"image_id", "category_id", "keypoints", "score", "center", "scale", "bbox"}
     assert set(first) == keys
     assert (first["image_id"], first["category_id"], first["score"]) == (1, 1, 1.0)
-    np.testing.assert_allclose(first["keypoints"], answer[0].ravel())
+    np.testing.assert_allclose(first["keypoints"], annotated(source.table)[0].ravel())
     np.testing.assert_allclose(first["center"], source.table.center[0])
     boxes = [entry["bbox"] for entry in results]
-    np.testing.assert_allclose(boxes, poses_of(source.table, answer).box, atol=0.005)
+    np.testing.assert_allclose(boxes, poses.box, atol=0.005)
     assert path.stat().st_mode & 0o777 == 0o644
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_a_file_without_ids_and_counts_of_joints_is_scored_alike(tmp_path, content):
+def test_annotations_without_ids_and_joint_counts_give_the_same_score(tmp_path, content):
     rng = np.random.default_rng(1)
     source = coco(tmp_path)
-    answer = perfect(source, content)
-    answer[..., :2] += rng.normal(0, 3, answer[..., :2].shape)
-    values, _ = source.evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
+    keypoints = annotated(source.table)
+    keypoints[..., :2] += rng.normal(0, 3, keypoints[..., :2].shape)
+    poses = poses_of(source.table, keypoints)
+    values, _ = source.evaluate(poses, str(tmp_path / "out"))
     assert 0 < values["AP"] < 1
     for person in content["annotations"]:
         del person["id"], person["num_keypoints"], person["iscrowd"]
     tiny.save_coco(tmp_path, content)
-    again, _ = coco(tmp_path).evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
+    again, _ = coco(tmp_path).evaluate(poses, str(tmp_path / "out"))
     assert values == again
 
 
@@ -418,24 +391,7 @@ def test_rescoring_suppression_and_ap_are_the_published_ones(tmp_path, name, set
             assert found[key] == pytest.approx(rescored, rel=1e-6)
 
 
-def test_a_skeletons_own_sigmas_enter_the_score(tmp_path, content):
-    source = coco(tmp_path)
-    answer = perfect(source, content)
-    answer[..., :2] += 1.5
-    strict, _ = source.evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
-    truth = Pycoco(source.annotation_file)
-    results = truth.loadRes(str(tmp_path / "out/results/keypoints_val2017_results_0.json"))
-    reference = COCOeval(truth, results, "keypoints")
-    reference.evaluate()
-    reference.accumulate()
-    reference.summarize()
-    np.testing.assert_array_equal(list(strict.values()), reference.stats)
-    source.skeleton = replace(COCO, sigmas=tuple(10 * sigma for sigma in COCO.sigmas))
-    values, _ = source.evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
-    assert values["AP"] > strict["AP"]
-
-
-def test_people_without_an_area_count_with_the_area_of_their_box(tmp_path, content, caplog):
+def test_a_missing_area_is_replaced_by_that_of_the_box(tmp_path, content, caplog):
     people = content["annotations"]
     del people[0]["area"]
     people[1]["area"] = 0
@@ -446,5 +402,5 @@ def test_people_without_an_area_count_with_the_area_of_their_box(tmp_path, conte
     assert areas[:3] == [44 * 64, 44 * 64, 60 * 15]
     assert areas[3:] == [person["area"] for person in people[3:]]
     assert "3 annotations have no area, or an area of 0" in caplog.text
-    values, _ = source.evaluate(poses_of(source.table, perfect(source, content)), str(tmp_path))
-    assert values["AP"] > 0.99
+    poses = poses_of(source.table, annotated(source.table))
+    assert source.evaluate(poses, str(tmp_path))[1] > 0.99

@@ -27,7 +27,7 @@ def with_orientation(jpeg: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_a_file_is_read_as_three_channels_blue_first(tmp_path, suffix):
+def test_images_are_read_as_bgr(tmp_path, suffix):
     path = tmp_path / f"bild ä{suffix}"
     path.write_bytes(encoded(suffix))
     image = read_image(str(path))
@@ -37,7 +37,7 @@ def test_a_file_is_read_as_three_channels_blue_first(tmp_path, suffix):
         np.testing.assert_array_equal(image, PICTURE)
 
 
-def test_grey_transparent_and_deep_pictures_become_three_channels_of_bytes(tmp_path):
+def test_gray_transparent_and_16_bit_images_become_8_bit_bgr(tmp_path):
     for image in (
         PICTURE[..., 0],
         np.dstack([PICTURE, PICTURE[..., :1]]),
@@ -49,7 +49,7 @@ def test_grey_transparent_and_deep_pictures_become_three_channels_of_bytes(tmp_p
         assert read.shape == (120, 160, 3) and read.dtype == np.uint8
 
 
-def test_a_picture_is_turned_by_its_header_only_where_that_is_asked_for(tmp_path):
+def test_exif_orientation_is_applied_only_on_request(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(with_orientation(encoded(".jpg")))
     turned = cv2.imread(str(path))
@@ -58,7 +58,7 @@ def test_a_picture_is_turned_by_its_header_only_where_that_is_asked_for(tmp_path
     np.testing.assert_array_equal(read_image(str(path), apply_exif=True), turned)
 
 
-def test_a_picture_too_large_for_crops_is_an_error_that_says_how_large_it_may_be():
+def test_too_large_images_are_an_error_that_gives_the_limit():
     check_size((MAX_SIDE, 1), "a.png")
     with pytest.raises(
         InputError, match=r"a\.png is 1 x 32767 pixels.* limit is 32766 pixels per side"
@@ -70,7 +70,7 @@ def test_a_picture_too_large_for_crops_is_an_error_that_says_how_large_it_may_be
         check_size((side + 1, side + 1), "a.png")
 
 
-def test_a_png_too_large_for_crops_is_told_by_its_header(tmp_path):
+def test_too_large_png_files_are_detected_by_their_header(tmp_path):
     tiny.write_huge_png(tmp_path / "huge.png")
     with pytest.raises(InputError, match=r"huge\.png is 30000 x 30000 pixels"):
         read_image(str(tmp_path / "huge.png"))
@@ -89,7 +89,7 @@ PROGRESSIVE = (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
 
 
 @pytest.mark.parametrize("flags", [(), PROGRESSIVE], ids=["baseline", "progressive"])
-def test_a_jpeg_cut_off_anywhere_is_an_error(tmp_path, flags):
+def test_a_truncated_jpeg_is_an_error(tmp_path, flags):
     whole = encoded(".jpg", PICTURE, *flags)
     path = tmp_path / "cut.jpg"
     for length in [*range(0, len(whole) - 1, 97), len(whole) - 3, len(whole) - 2, len(whole) - 1]:
@@ -100,7 +100,7 @@ def test_a_jpeg_cut_off_anywhere_is_an_error(tmp_path, flags):
     assert read_image(str(path)).shape == PICTURE.shape
 
 
-def test_a_png_cut_off_anywhere_is_an_error(tmp_path):
+def test_a_truncated_png_is_an_error(tmp_path):
     whole = encoded(".png")
     path = tmp_path / "cut.png"
     for length in [*range(0, len(whole) - 12, 997), len(whole) - 12, len(whole) - 9]:
@@ -109,7 +109,7 @@ def test_a_png_cut_off_anywhere_is_an_error(tmp_path):
             read_image(str(path))
 
 
-def test_what_is_missing_empty_or_no_image_is_said(tmp_path):
+def test_missing_empty_and_invalid_files_are_errors(tmp_path):
     path = tmp_path / "a.jpg"
     with pytest.raises(InputError, match=r"a\.jpg: there is no such image"):
         read_image(str(path))
@@ -124,7 +124,7 @@ def test_what_is_missing_empty_or_no_image_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["", "val2017/"])
-def test_a_member_of_an_archive_is_found_with_and_without_its_folder(tmp_path, folder):
+def test_files_in_an_archive_may_be_in_a_folder(tmp_path, folder):
     with zipfile.ZipFile(tmp_path / "val2017.zip", "w") as archive:
         archive.writestr(f"{folder}a.png", encoded(".png"))
         archive.writestr(f"{folder}cut.png", encoded(".png")[:500])
@@ -135,7 +135,7 @@ def test_a_member_of_an_archive_is_found_with_and_without_its_folder(tmp_path, f
         read_image(f"{tmp_path}/val2017.zip@/cut.png")
 
 
-def test_an_archive_that_is_missing_or_damaged_is_an_error_that_names_it(tmp_path):
+def test_a_missing_or_damaged_archive_is_an_error_that_names_it(tmp_path):
     with pytest.raises(InputError, match=r"none\.zip"):
         read_image(f"{tmp_path}/none.zip@/a.png")
     (tmp_path / "text.zip").write_text("no archive")
@@ -153,7 +153,7 @@ def test_an_archive_that_is_missing_or_damaged_is_an_error_that_names_it(tmp_pat
 
 
 @pytest.mark.parametrize("special", ["pipe", "/dev/zero"])
-def test_a_pipe_or_device_is_one_line_and_does_not_hang(tmp_path, special):
+def test_pipes_and_devices_are_not_read(tmp_path, special):
     path = tmp_path / "a.jpg"
     if special == "pipe":
         os.mkfifo(path)
@@ -163,7 +163,7 @@ def test_a_pipe_or_device_is_one_line_and_does_not_hang(tmp_path, special):
         read_image(str(path))
 
 
-def test_a_file_or_member_of_an_archive_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+def test_too_large_files_are_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(image_module, "MAX_BYTES", 1000)
     (tmp_path / "a.jpg").write_bytes(bytes(1001))
     with pytest.raises(InputError, match=r"a\.jpg has 1001 bytes; the limit is 1000"):
@@ -175,7 +175,7 @@ def test_a_file_or_member_of_an_archive_that_is_too_large_is_not_read(tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["../a.jpg", "/etc/passwd", "a/../../b.jpg", "..\\a.jpg"])
-def test_names_that_lead_out_of_the_folder_are_refused(name):
+def test_names_outside_the_folder_are_refused(name):
     with pytest.raises(InputError, match="points outside this folder"):
         image_paths("images", ["good.jpg", name], "jpg")
     assert image_paths("images", ["a..b.jpg", "a/b.jpg"], "jpg").tolist()

@@ -42,7 +42,7 @@ def assert_equal(first, second) -> None:
             assert torch.equal(a[name], b[name]), name
 
 
-def test_the_order_is_a_new_one_each_epoch_and_follows_from_the_seed():
+def test_the_order_depends_only_on_seed_and_epoch():
     sampler = EpochSampler(50, shuffle=True, seed=1)
     orders = []
     for epoch in (0, 1, 0):
@@ -59,7 +59,7 @@ def test_the_order_is_a_new_one_each_epoch_and_follows_from_the_seed():
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_the_batches_of_several_processes_hold_together_what_one_process_takes(world_size):
+def test_batches_of_several_processes_together_equal_those_of_one(world_size):
     size, batch = 20, 6 // world_size
     whole = [row for _, row in EpochSampler(size, shuffle=True, seed=1)]
     shares = [
@@ -72,7 +72,7 @@ def test_the_batches_of_several_processes_hold_together_what_one_process_takes(w
         assert together == set(whole[start * 6 : (start + 1) * 6])
 
 
-def test_test_loaders_of_several_processes_give_everybody_once(data, monkeypatch):
+def test_test_loaders_of_several_processes_yield_each_person_once(data, monkeypatch):
     data.augmentation = None
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
     rows = []
@@ -100,7 +100,7 @@ def test_the_same_seed_gives_the_same_batches_with_0_1_and_2_workers(data):
 
 
 @pytest.mark.parametrize(("workers", "batch_size"), [(0, 1), (0, 4), (0, 11), (0, 20), (2, 4)])
-def test_a_test_loader_gives_everybody_once_in_even_batches(data, workers, batch_size):
+def test_a_test_loader_yields_each_person_once_in_full_batches(data, workers, batch_size):
     data.augmentation = None
     loader = TestLoader(data, batch_size, workers)
     for _ in range(2):
@@ -138,7 +138,7 @@ def test_a_test_loader_reads_each_image_once(data, monkeypatch):
     assert read == dict.fromkeys(images, 1)
 
 
-def test_people_need_not_be_in_the_order_of_their_images(data):
+def test_a_test_loader_accepts_people_in_any_order(data):
     data.augmentation = None
     data.table = data.source.table = data.table.select(np.array([10, 0, 5, 2, 7, 1, 9]))
     index = torch.cat([batch["index"] for batch in TestLoader(data, 2, 0)])
@@ -147,7 +147,7 @@ def test_people_need_not_be_in_the_order_of_their_images(data):
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("is_train", [True, False])
-def test_a_broken_image_is_one_line_even_from_a_worker(data, workers, is_train):
+def test_a_broken_image_is_reported_in_one_line_also_by_workers(data, workers, is_train):
     path = data.table.path(4)
     with open(path, "r+b") as file:
         file.truncate(700)

@@ -10,7 +10,7 @@ from lib.dataset.image import read_image
 from lib.dataset.mpii import MpiiKeypoints
 from lib.utils.errors import InputError
 from tests import tiny
-from tests.poses import poses_of
+from tests.poses import annotated, poses_of
 
 
 @pytest.fixture
@@ -22,13 +22,7 @@ def save(tmp_path, people) -> None:
     (tmp_path / "annot" / "valid.json").write_text(json.dumps(people))
 
 
-def answer_of(people) -> np.ndarray:
-    """(N, 16, 3): the annotations in 0-based coordinates."""
-    joints = np.array([person["joints"] for person in people]) - 1
-    return np.concatenate([joints, np.ones((len(people), 16, 1))], axis=2)
-
-
-def test_the_table_counts_from_0_and_moves_and_enlarges_the_box_as_published(tmp_path, people):
+def test_joints_are_0_based_and_boxes_moved_and_enlarged_as_published(tmp_path, people):
     people[1].update(center=[-1.0, -1.0], scale=-1.0)
     save(tmp_path, people)
     source = MpiiKeypoints(str(tmp_path), "valid")
@@ -48,7 +42,7 @@ def test_the_table_counts_from_0_and_moves_and_enlarges_the_box_as_published(tmp
     assert read_image(table.path(0)).shape == (tiny.HEIGHT, tiny.WIDTH, 3)
 
 
-def test_the_table_is_in_the_files_order_whatever_the_images_are_called(tmp_path, people):
+def test_the_table_has_the_order_of_the_file(tmp_path, people):
     save(tmp_path, people[::-1])
     table = MpiiKeypoints(str(tmp_path), "valid").table
     np.testing.assert_allclose(table.joints[0] + 1, people[-1]["joints"])
@@ -60,24 +54,22 @@ def test_the_test_set_has_no_joints_and_no_score(tmp_path, people):
     (tmp_path / "annot" / "test.json").write_text(json.dumps(bare))
     source = MpiiKeypoints(str(tmp_path), "test")
     assert not source.has_ground_truth and not source.table.visible.any()
-    answer = answer_of(people)
+    answer = annotated(MpiiKeypoints(str(tmp_path), "valid").table)
     values, score = source.evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
     assert dict(values) == {"Null": 0.0} and score == 0
     written = loadmat(tmp_path / "out" / "pred.mat")["preds"]
     np.testing.assert_allclose(written, answer[..., :2] + 1)
 
 
-def test_an_archive_of_images_is_looked_into(tmp_path, people):
+def test_images_can_be_in_an_archive(tmp_path, people):
     path = MpiiKeypoints(str(tmp_path), "valid", data_format="zip").table.path(0)
     assert path == f"{tmp_path}/images.zip@/valid0.jpg"
 
 
-def test_the_truth_as_an_answer_scores_100_and_is_written_counted_from_1(tmp_path, people):
+def test_the_ground_truth_scores_100_and_is_written_1_based(tmp_path, people):
     source = MpiiKeypoints(str(tmp_path), "valid")
-    answer = answer_of(people)
-    values, score = source.evaluate(
-        poses_of(source.table, answer.astype(np.float32)), str(tmp_path / "out")
-    )
+    answer = annotated(source.table)
+    values, score = source.evaluate(poses_of(source.table, answer), str(tmp_path / "out"))
     assert score == values["Mean"] == 100
     written = loadmat(tmp_path / "out" / "pred.mat")["preds"]
     assert written.shape == (6, 16, 2)
@@ -93,10 +85,7 @@ def test_the_truth_as_an_answer_scores_100_and_is_written_counted_from_1(tmp_pat
     [
         (lambda people: people.clear(), "lists no people"),
         (lambda people: people[1].pop("image"), r"entry 1: .*missing required field `image`"),
-        (
-            lambda people: people[1].update(scale="large"),
-            "entry 1: Expected `float`, got `str`",
-        ),
+        (lambda people: people[1].update(scale="large"), "entry 1: Expected `float`, got `str`"),
         (lambda people: people[1].update(center=[1]), r"entry 1: .*length 2.* at center"),
         (lambda people: people[1]["joints"].pop(), r"\[1\] \(valid0.jpg\) has 15 joints and 16"),
         (lambda people: people[1].pop("joints_vis"), r"\[1\] \(valid0.jpg\) has 16 joints and 0"),
@@ -117,19 +106,9 @@ def test_a_split_that_does_not_exist_is_an_error_that_names_the_file(tmp_path, p
         MpiiKeypoints(str(tmp_path), "val")
 
 
-def cut(path) -> None:
-    path.write_bytes(path.read_bytes()[:300])
-
-
-def other_joints(path) -> None:
+def index_array(path, name: str, index: slice) -> None:
     values = {k: v for k, v in loadmat(path).items() if not k.startswith("_")}
-    values["dataset_joints"] = values["dataset_joints"][:, ::-1]
-    savemat(path, values)
-
-
-def other_heads(path) -> None:
-    values = {k: v for k, v in loadmat(path).items() if not k.startswith("_")}
-    values["headboxes_src"] = values["headboxes_src"][..., :2]
+    values[name] = values[name][..., index]
     savemat(path, values)
 
 
@@ -139,37 +118,33 @@ def other_heads(path) -> None:
         (lambda path: path.unlink(), "file not found; it is needed to compute PCKh"),
         (lambda path: path.write_bytes(b""), "not an MPII ground truth file"),
         (lambda path: path.write_bytes(b"nothing at all" * 20), "not an MPII ground truth file"),
-        (cut, "not an MPII ground truth file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:300]), "not an MPII ground truth file"),
         (lambda path: savemat(path, {"x": 1}), "not an MPII ground truth file"),
-        (other_joints, "its joints are"),
-        (other_heads, "inconsistent array shapes"),
+        (lambda path: index_array(path, "dataset_joints", slice(None, None, -1)), "its joints are"),
+        (lambda path: index_array(path, "headboxes_src", slice(2)), "inconsistent array shapes"),
     ],
     ids=["missing", "empty", "text", "cut off", "other", "joints", "heads"],
 )
-def test_a_ground_truth_that_cannot_be_used_is_an_error_that_names_it(
-    tmp_path, people, damage, message
-):
+def test_an_invalid_ground_truth_file_is_an_error_that_names_it(tmp_path, people, damage, message):
     source = MpiiKeypoints(str(tmp_path), "valid")
     damage(tmp_path / "annot" / "gt_valid.mat")
     with pytest.raises(InputError, match=message) as caught:
-        source.evaluate(poses_of(source.table, answer_of(people)), str(tmp_path / "out"))
+        source.evaluate(poses_of(source.table, annotated(source.table)), str(tmp_path / "out"))
     assert "gt_valid.mat" in str(caught.value)
 
 
-def test_people_without_a_pose_are_not_found(tmp_path, people):
+def test_people_without_a_pose_count_as_not_found(tmp_path, people):
     source = MpiiKeypoints(str(tmp_path), "valid")
-    poses = poses_of(source.table, answer_of(people))[2:]
+    poses = poses_of(source.table, annotated(source.table))[2:]
     values, _ = source.evaluate(poses, str(tmp_path / "out"))
     labelled = np.delete(source.table.visible, (6, 7), axis=1).sum(1)
     assert values["Mean"] == pytest.approx(100 * labelled[2:].sum() / labelled.sum())
-    assert np.isnan(loadmat(tmp_path / "out" / "pred.mat")["preds"]).all((1, 2)).tolist() == [
-        *(True, True),
-        *(False,) * 4,
-    ]
+    is_missing = np.isnan(loadmat(tmp_path / "out" / "pred.mat")["preds"]).all((1, 2))
+    assert is_missing.tolist() == [True, True, False, False, False, False]
 
 
-def test_a_ground_truth_of_other_people_is_an_error(tmp_path, people):
+def test_a_ground_truth_file_with_another_number_of_people_is_an_error(tmp_path, people):
     tiny.write_mpii_truth(tmp_path / "annot" / "gt_valid.mat", people[:4])
     source = MpiiKeypoints(str(tmp_path), "valid")
     with pytest.raises(InputError, match=r"has 4 people, valid\.json has 6"):
-        source.evaluate(poses_of(source.table, answer_of(people)), str(tmp_path / "out"))
+        source.evaluate(poses_of(source.table, annotated(source.table)), str(tmp_path / "out"))

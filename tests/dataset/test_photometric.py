@@ -22,12 +22,12 @@ def images():
     return torch.from_numpy(pictures.astype(np.uint8))
 
 
-def test_without_shares_the_images_come_back_unchanged(images):
+def test_by_default_images_are_unchanged(images):
     assert Photometric()(images, SEED) is images
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_seed_gives_the_same_images_and_the_input_is_left_alone(images, kind):
+def test_results_depend_only_on_the_seed_and_the_input_is_unchanged(images, kind):
     before = images.clone()
     change = Photometric(**{kind: 1.0})
     first, second = change(images, SEED), change(images, SEED)
@@ -37,7 +37,7 @@ def test_the_same_seed_gives_the_same_images_and_the_input_is_left_alone(images,
     assert not torch.equal(first, images)
 
 
-def test_a_share_is_the_share_of_images_that_change(images):
+def test_a_probability_is_the_share_of_images_that_change(images):
     many = images[:1].repeat(400, 1, 1, 1)
     changed = Photometric(noise=0.25)(many, SEED)
     share = (changed != many).flatten(1).any(1).float().mean().item()
@@ -66,7 +66,7 @@ def test_noise_has_mean_zero_and_the_documented_strength():
     assert ((deviation > 2.5) & (deviation < 26)).all()
 
 
-def test_jpeg_errs_as_a_jpeg_encoder_does():
+def test_jpeg_errors_are_those_of_a_jpeg_encoder():
     """At qualities 15 to 60 the error is between that of a JPEG encoder at 75 and at 10."""
     rng = np.random.default_rng(5)
     small = rng.integers(30, 220, (16, 12, 3)).astype(np.uint8)
@@ -108,7 +108,7 @@ def test_saturation_0_is_grey_and_hue_turns_the_chrominance():
     assert turned - turned.mean() == pytest.approx(np.roll(color - grey, 1) - np.mean(color - grey))
 
 
-def test_the_configuration_names_each_share():
+def test_the_configuration_sets_each_probability():
     cfg = default_config()
     assert photometric_of(cfg) == Photometric()
     for number, kind in enumerate(KINDS):

@@ -2,48 +2,51 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from lib.dataset.coco import CocoKeypoints
+from lib.config import load_config
+from lib.dataset import build_dataset
 from lib.dataset.loading import TestLoader
-from lib.dataset.mpii import MpiiKeypoints
-from lib.dataset.top_down import TopDownDataset
-from lib.keypoints.geometry import Crop
-from lib.keypoints.skeletons import COCO
-from tests.poses import poses_of
+from tests.poses import annotated, poses_of
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared" / "data"
 BOXES = DATA / "coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
 
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not here")
 
 
-def images(source) -> int:
-    batches = TestLoader(TopDownDataset(source, Crop((192, 256))), 4, workers=0)
-    return sum(len(batch["image"]) for batch in batches)
+def build(experiment: str, folder: str, split: str, *opts: str):
+    path = ROOT / "experiments" / f"{experiment}.yaml"
+    cfg = load_config(path, ["DATASET.ROOT", str(DATA / folder), *opts])
+    return build_dataset(cfg, split, is_train=False)
 
 
-@pytest.mark.parametrize("split", ["train2017", "val2017"])
-def test_cocos_files_are_read_and_their_truth_scores_1(tmp_path, split):
-    source = CocoKeypoints(str(DATA / "coco"), split, COCO, aspect_ratio=0.75)
-    table = source.table
-    assert (len(table), len(table.paths), images(source)) == (12, 4, 12)
-    answer = np.concatenate([table.joints, np.ones((12, 17, 1))], axis=2)
-    values, _ = source.evaluate(poses_of(source.table, answer), str(tmp_path))
-    assert values["AP"] > 0.99
+def num_loaded(dataset) -> int:
+    return sum(len(batch["image"]) for batch in TestLoader(dataset, 4, workers=0))
 
 
-def test_a_detectors_boxes_are_read():
-    source = CocoKeypoints(
-        str(DATA / "coco"), "val2017", COCO, aspect_ratio=0.75, detections=str(BOXES)
-    )
-    assert images(source) == len(source.table) > 12
+@pytest.mark.parametrize(
+    ("experiment", "folder", "split", "count"),
+    [
+        ("coco/hrnet/w32_256x192_adam_lr1e-3", "coco", "train2017", 12),
+        ("coco/hrnet/w32_256x192_adam_lr1e-3", "coco", "val2017", 12),
+        ("mpii/hrnet/w32_256x256_adam_lr1e-3", "mpii", "valid", 5),
+        ("atrw/hrnet/w32_256x192", "atrw", "train", 2),
+        ("atrw/hrnet/w32_256x192", "atrw", "val", 2),
+        ("ap10k/hrnet/w32_256x256", "ap10k", "val-split1", 2),
+        ("crowdpose/hrnet/w32_256x192", "crowdpose", "val", 4),
+    ],
+)
+def test_the_ground_truth_of_real_files_scores_1(tmp_path, experiment, folder, split, count):
+    dataset = build(experiment, folder, split, "TEST.USE_GT_BBOX", "True")
+    assert num_loaded(dataset) == len(dataset) == count
+    poses = poses_of(dataset.table, annotated(dataset.table))
+    _, score = dataset.source.evaluate(poses, str(tmp_path))
+    assert score > (99.9 if dataset.source.metric == "PCKh" else 0.99)
 
 
-def test_mpiis_files_are_read_and_their_truth_scores_100(tmp_path):
-    source = MpiiKeypoints(str(DATA / "mpii"), "valid")
-    table = source.table
-    assert images(source) == len(table) == 5
-    answer = np.concatenate([table.joints, np.ones((5, 16, 1))], axis=2)
-    assert source.evaluate(poses_of(source.table, answer), str(tmp_path))[1] == 100
+def test_published_detections_are_read():
+    options = ["TEST.USE_GT_BBOX", "False", "TEST.COCO_BBOX_FILE", str(BOXES)]
+    dataset = build("coco/hrnet/w32_256x192_adam_lr1e-3", "coco", "val2017", *options)
+    assert num_loaded(dataset) == len(dataset) > 12

@@ -30,7 +30,7 @@ def random_table(count: int = 60) -> Table:
     return table(joints, visible, center, rng.uniform(0.3, 1.2, (count, 2)))
 
 
-def test_select_takes_people_by_number_or_flag_and_keeps_the_images():
+def test_select_accepts_indices_or_a_mask_and_keeps_the_images():
     whole = random_table(4)
     for rows in (np.array([2, 0]), np.array([True, False, True, False])):
         part = whole.select(rows)
@@ -43,7 +43,7 @@ def test_select_takes_people_by_number_or_flag_and_keeps_the_images():
     assert whole.path(0) == "bild/ä3.jpg"
 
 
-def test_well_placed_people_are_those_of_the_published_rule():
+def test_well_centered_people_are_those_of_the_published_rule():
     people = random_table()
     expected = []
     for joints, visible, center, scale in zip(

@@ -1,14 +1,17 @@
 """Top-down samples: crops, augmentation, and consistency of images and joints."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from lib.config import load_config
 from lib.dataset import build_dataset, top_down
 from lib.dataset.coco import CocoKeypoints
 from lib.dataset.top_down import Augmentation, TopDownDataset
-from lib.keypoints.geometry import Crop, crop_matrix, flip_permutation, transform_points
+from lib.keypoints.geometry import Crop, flip_permutation, transform_points
 from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
 from tests import tiny
@@ -31,7 +34,7 @@ def views(data: TopDownDataset, count: int, row: int = 0) -> list[dict]:
     return [data[epoch, row] for epoch in range(count)]
 
 
-def test_a_sample_has_the_promised_fields(source):
+def test_a_sample_has_the_documented_fields(source):
     sample = dataset(source)[3]
     expected = {
         "image": (torch.uint8, (3, 64, 48)),
@@ -50,10 +53,10 @@ def test_a_sample_has_the_promised_fields(source):
     assert sample["index"] == 3 and sample["score"] == 1 and sample["rotation"] == 0
 
 
-def test_a_test_sample_is_the_plain_crop_in_rgb_with_the_joints_on_it(source):
+def test_a_test_sample_is_an_rgb_crop_with_its_joints(source):
     data, table = dataset(source), source.table
     sample = data[2]
-    matrix = crop_matrix(table.center[2], table.scale[2], 0.0, (48, 64))
+    matrix = Crop((48, 64)).matrix(table.center[2], table.scale[2])
     picture = cv2.imread(table.path(2))
     expected = cv2.warpAffine(picture, matrix, (48, 64))[..., ::-1]
     np.testing.assert_array_equal(sample["image"].permute(1, 2, 0).numpy(), expected)
@@ -64,10 +67,10 @@ def test_a_test_sample_is_the_plain_crop_in_rgb_with_the_joints_on_it(source):
     np.testing.assert_array_equal(sample["visible"].numpy(), seen)
 
 
-def test_an_aligned_sample_is_cut_by_the_aligned_matrix(source):
+def test_a_udp_sample_uses_the_udp_matrix(source):
     table = source.table
     sample = TopDownDataset(source, Crop((48, 64), is_udp=True))[2]
-    matrix = crop_matrix(table.center[2], table.scale[2], 0.0, (48, 64), is_udp=True)
+    matrix = Crop((48, 64), is_udp=True).matrix(table.center[2], table.scale[2])
     seen = table.visible[2] > 0
     joints = transform_points(table.joints[2], matrix)
     np.testing.assert_allclose(sample["joints"][seen].numpy(), joints[seen], atol=1e-4)
@@ -75,13 +78,13 @@ def test_an_aligned_sample_is_cut_by_the_aligned_matrix(source):
     np.testing.assert_array_equal(sample["image"].permute(1, 2, 0).numpy(), expected)
 
 
-def test_training_without_variation_is_the_test_sample(source):
+def test_training_samples_without_augmentation_equal_test_samples(source):
     still, plain = dataset(source, STILL)[5, 1], dataset(source)[1]
     for name, value in plain.items():
         torch.testing.assert_close(still[name], value)
 
 
-def test_a_sample_follows_from_seed_epoch_and_row_alone(source):
+def test_a_sample_depends_only_on_seed_epoch_and_row(source):
     how = Augmentation(half_body_probability=0.5)
     first = dataset(source, how, seed=1)
     samples = {(epoch, row): first[epoch, row] for epoch in range(2) for row in range(4)}
@@ -94,7 +97,7 @@ def test_a_sample_follows_from_seed_epoch_and_row_alone(source):
     assert len(set(images)) == len(images)
 
 
-def test_half_of_the_crops_are_mirrored_and_three_in_five_turned_within_the_bounds(source):
+def test_flips_rotations_and_scales_have_the_published_distributions(source):
     count = 1500
     samples = views(dataset(source, Augmentation(scale_factor=0.35, rotation_factor=45)), count)
     table = source.table
@@ -118,8 +121,8 @@ def test_half_of_the_crops_are_mirrored_and_three_in_five_turned_within_the_boun
         assert abs(np.corrcoef(a, b)[0, 1]) < 0.12
 
 
-def test_half_bodies_come_as_often_as_asked_and_mostly_the_upper_one(source):
-    how = Augmentation(flip=False, scale_factor=0.0, rotation_factor=0.0, half_body_probability=0.3)
+def test_half_bodies_are_as_frequent_as_configured_and_mostly_upper(source):
+    how = replace(STILL, half_body_probability=0.3)
     count = 1500
     table = source.table
     centers = np.array([s["center"].numpy() for s in views(dataset(source, how), count)])
@@ -136,7 +139,7 @@ def test_half_bodies_come_as_often_as_asked_and_mostly_the_upper_one(source):
     assert abs(is_upper.sum() / (is_upper | is_lower).sum() - 0.691) < 0.09
 
 
-def test_people_with_few_joints_stay_whole(source):
+def test_people_with_few_joints_get_no_half_body(source):
     table = source.table
     visible = int(table.visible[0].sum())
     for joints, is_split in ((visible, False), (visible - 1, True)):
@@ -145,7 +148,7 @@ def test_people_with_few_joints_stay_whole(source):
         assert (not np.allclose(center, table.center[0])) == is_split
 
 
-def test_half_a_body_in_one_point_still_gives_a_crop(source):
+def test_a_half_body_without_extent_still_gives_a_crop(source):
     source.table.joints[0] = [50, 40]
     how = Augmentation(half_body_probability=1.0)
     for sample in views(dataset(source, how), 8):
@@ -153,7 +156,7 @@ def test_half_a_body_in_one_point_still_gives_a_crop(source):
 
 
 @pytest.mark.parametrize("row", [0, 1])
-def test_a_mirrored_sample_is_the_sample_of_the_mirrored_picture(tmp_path, source, row):
+def test_a_mirrored_sample_is_the_sample_of_the_mirrored_image(tmp_path, source, row):
     """A flipped sample equals the sample without flip of an image and annotation mirrored by hand,
     with the same random numbers."""
     seed = next(
@@ -182,7 +185,7 @@ def test_a_mirrored_sample_is_the_sample_of_the_mirrored_picture(tmp_path, sourc
     assert direct["image"].float().std() > 10
 
 
-def test_joints_land_on_the_same_picture_content_however_the_crop_is_turned(source):
+def test_joints_stay_on_the_image_content_under_any_transform(source):
     """The image has a disc of a different hue at each joint. The crop must show that hue at the
     joint, or in flipped crops the hue of its flip pair."""
     row = 0
@@ -209,7 +212,7 @@ def test_joints_land_on_the_same_picture_content_however_the_crop_is_turned(sour
     assert min(checked.values()) > 50
 
 
-def test_people_in_one_image_are_their_samples_from_one_reading(source, monkeypatch):
+def test_people_in_one_image_equal_their_samples_and_read_it_once(source, monkeypatch):
     data = dataset(source)
     separate = [data[row] for row in (2, 3)]
     read = []
@@ -231,12 +234,10 @@ def test_an_image_too_large_for_crops_is_an_error_that_names_it(tmp_path, source
 
 
 def load(tmp_path, **sections):
-    from lib.config import load_config
-
     return load_config(tiny.experiment(tmp_path / "tiny.yaml", tmp_path, **sections))
 
 
-def test_the_builder_follows_the_keys_of_dataset(tmp_path, source):
+def test_build_dataset_uses_the_keys_of_dataset(tmp_path, source):
     keys = {
         "FLIP": False,
         "SCALE_FACTOR": 0.1,
@@ -252,7 +253,7 @@ def test_the_builder_follows_the_keys_of_dataset(tmp_path, source):
     assert build_dataset(cfg, "val2017", is_train=False).augmentation is None
 
 
-def test_select_data_leaves_badly_placed_people_out_of_training_alone(tmp_path, source):
+def test_select_data_skips_badly_centered_people_only_in_training(tmp_path, source):
     path = tmp_path / "annotations" / "person_keypoints_val2017.json"
     text = path.read_text().replace('"bbox": [63, 12, 44, 64]', '"bbox": [10, 60, 20, 20]', 1)
     path.write_text(text)
@@ -279,7 +280,7 @@ def test_a_data_set_that_cannot_be_built_is_an_error_that_names_the_key(
         build_dataset(load(tmp_path, **sections), "val2017", is_train=False)
 
 
-def test_a_detectors_boxes_are_for_tests_only(tmp_path, source):
+def test_detected_boxes_are_used_only_in_tests(tmp_path, source):
     content = tiny.write_coco(tmp_path)
     tiny.write_detections(tmp_path / "boxes.json", content)
     test = {"USE_GT_BBOX": False, "COCO_BBOX_FILE": str(tmp_path / "boxes.json"), "IMAGE_THRE": 0.6}
@@ -290,14 +291,11 @@ def test_a_detectors_boxes_are_for_tests_only(tmp_path, source):
     assert len(build_dataset(cfg, "val2017", is_train=True)) == 6
 
 
-def test_boxes_are_moved_once_and_for_all_by_up_to_a_fifth(source):
-    still = {"flip": False, "scale_factor": 0.0, "rotation_factor": 0.0}
+def test_boxes_are_shifted_by_up_to_a_fifth_equally_in_every_epoch(source):
     share, table = 0.5, source.table
     moves = []
     for seed in range(40):
-        data = TopDownDataset(
-            source, Crop((64, 64)), Augmentation(**still, shift_probability=share), seed
-        )
+        data = dataset(source, replace(STILL, shift_probability=share), seed)
         for row in range(len(data)):
             first, later = data[0, row]["center"].numpy(), data[7, row]["center"].numpy()
             assert (first == later).all()
@@ -308,7 +306,7 @@ def test_boxes_are_moved_once_and_for_all_by_up_to_a_fifth(source):
     assert 0.17 < np.abs(moves).max() <= 0.2 + 1e-4
 
 
-def test_figures_that_are_not_drawn_are_a_command_away(tmp_path):
+def test_missing_figures_are_an_error_that_gives_the_command(tmp_path):
     cfg = load(tmp_path, DATASET={"DATASET": "figures", "ROOT": str(tmp_path / "none")})
     with pytest.raises(InputError, match=r"create it with: .*get_data\.py figures --root .*none"):
         build_dataset(cfg, "val", is_train=False)

@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from lib.keypoints.geometry import (
+    Crop,
     box_to_center_scale,
-    crop_matrix,
     half_body_box,
     mirror_joints,
     mirror_matrix,
     normalize,
-    to_image,
     transform_points,
 )
 from lib.keypoints.skeletons import COCO, MPII
@@ -24,7 +23,7 @@ SKELETONS = {"coco": COCO, "mpii": MPII}
 ROUNDED = 0.02
 
 
-def test_boxes_give_the_published_centres_and_scales():
+def test_boxes_give_the_published_centers_and_scales():
     _, arrays = golden("ops/box_to_center_scale")
     for width, height in ((192, 256), (288, 384), (256, 256), (256, 192)):
         center, scale = box_to_center_scale(arrays["box"], width / height)
@@ -33,13 +32,14 @@ def test_boxes_give_the_published_centres_and_scales():
         assert center.dtype == scale.dtype == np.float32
 
 
-def test_the_crop_matrix_moves_points_forward_and_back_as_published():
+def test_crop_transforms_equal_the_published_ones():
     _, arrays = golden("ops/affine_transform")
     worst = 0.0
     for n in range(len(arrays["rot"])):
         box = (arrays["center"][n], arrays["scale"][n])
         size = tuple(int(side) for side in arrays["output_size"][n])
-        ours = crop_matrix(*box, arrays["rot"][n], size)
+        crop = Crop(size)
+        ours = crop.matrix(*box, arrays["rot"][n])
         moved = transform_points(arrays["points"][n], ours)
         worst = max(worst, np.abs(moved - arrays["points_forward"][n]).max())
         published = transform_points(arrays["points"][n], arrays["forward"][n])
@@ -47,53 +47,50 @@ def test_the_crop_matrix_moves_points_forward_and_back_as_published():
         # The inverse of the published matrix undoes ours.
         back = transform_points(moved, arrays["inverse"][n])
         np.testing.assert_allclose(back, arrays["points"][n], atol=ROUNDED)
-        upright = to_image(
-            torch.from_numpy(arrays["heatmap_points"][n][None]),
-            *(torch.from_numpy(value[None]) for value in box),
-            size,
-        )
-        np.testing.assert_allclose(
-            upright[0].numpy(), arrays["heatmap_points_back"][n], rtol=1e-5, atol=ROUNDED
-        )
+        points = torch.from_numpy(arrays["heatmap_points"][n][None])
+        upright = crop.to_image(points, *(torch.from_numpy(value[None]) for value in box))
+        expected = arrays["heatmap_points_back"][n]
+        np.testing.assert_allclose(upright[0].numpy(), expected, rtol=1e-5, atol=ROUNDED)
     assert worst < ROUNDED
 
 
-def test_the_aligned_crop_matrix_is_the_published_one():
+def test_the_udp_matrix_equals_the_published_one():
     _, arrays = golden("ops/udp_transform")
     for center, box, degrees, size, theirs in zip(
         *(arrays[name] for name in ("center", "scale", "rot", "output_size", "matrix")), strict=True
     ):
-        ours = crop_matrix(center, box / 200, -degrees, tuple(size), is_udp=True)
+        ours = Crop(tuple(size), is_udp=True).matrix(center, box / 200, -degrees)
         corners = np.array([center - box, center, center + box])
         moved, published = transform_points(corners, ours), transform_points(corners, theirs)
         np.testing.assert_allclose(moved, published, atol=2e-3)
 
 
-def test_an_aligned_crops_mirror_image_is_the_aligned_crop_of_the_mirrored_image():
+def test_the_mirror_image_of_a_udp_crop_is_the_crop_of_the_mirrored_image():
     center, scale, size = np.array([70.3, 60.8]), np.array([0.3, 0.4]), (97, 129)
-    matrix = crop_matrix(center, scale, 0.0, size, is_udp=True)
+    crop = Crop(size, is_udp=True)
+    matrix = crop.matrix(center, scale)
     corners = transform_points(np.array([center - scale * 100, center + scale * 100]), matrix)
     np.testing.assert_allclose(corners, [[0, 0], [96, 128]], atol=1e-9)
-    there = crop_matrix(np.array([159 - 70.3, 60.8]), scale, 0.0, size, is_udp=True)
+    there = crop.matrix(np.array([159 - 70.3, 60.8]), scale)
     points = np.random.default_rng(0).uniform(0, 100, (5, 2))
     mirrored = transform_points(points * [-1, 1] + [159, 0], there)
     np.testing.assert_allclose(mirrored, [96, 0] + transform_points(points, matrix) * [-1, 1])
 
 
 @pytest.mark.parametrize("is_udp", [False, True])
-def test_to_image_undoes_the_crop_matrix(is_udp):
+def test_to_image_inverts_the_crop_matrix(is_udp):
     rng = np.random.default_rng(0)
     center, scale = rng.uniform(50, 400, (6, 2)), rng.uniform(0.2, 3, (6, 2))
     points = rng.uniform(-50, 300, (6, 4, 2))
-    size = (192, 256)
-    back = to_image(*map(torch.from_numpy, (points, center, scale)), size, is_udp).numpy()
+    crop = Crop((192, 256), is_udp)
+    back = crop.to_image(*map(torch.from_numpy, (points, center, scale))).numpy()
     for n in range(6):
-        matrix = crop_matrix(center[n], scale[n], 0.0, size, is_udp)
+        matrix = crop.matrix(center[n], scale[n])
         np.testing.assert_allclose(transform_points(back[n], matrix), points[n], atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["coco", "mpii"])
-def test_half_bodies_are_the_published_ones_for_both_draws(name):
+def test_half_bodies_equal_the_published_ones(name):
     meta, arrays = golden(f"ops/half_body_flip_{name}")
     skeleton = SKELETONS[name]
     assert list(skeleton.upper_body) == meta["upper_body_ids"]
@@ -115,7 +112,7 @@ def test_half_bodies_are_the_published_ones_for_both_draws(name):
 
 
 @pytest.mark.parametrize("name", ["coco", "mpii"])
-def test_mirrored_joints_are_the_published_ones(name):
+def test_mirrored_joints_equal_the_published_ones(name):
     meta, arrays = golden(f"ops/half_body_flip_{name}")
     pairs = SKELETONS[name].flip_pairs
     assert sorted(map(sorted, pairs)) == sorted(map(sorted, arrays["flip_pairs"].tolist()))
@@ -133,7 +130,7 @@ def test_mirrored_joints_are_the_published_ones(name):
 def test_the_mirror_matrix_gives_the_crop_of_the_mirrored_image(rotation):
     rng = np.random.default_rng(0)
     image = cv2.resize(rng.integers(0, 255, (9, 12, 3), np.uint8), (160, 120))
-    matrix = crop_matrix(np.array([70.0, 60.0]), np.array([0.4, 0.4]), rotation, (96, 96))
+    matrix = Crop((96, 96)).matrix(np.array([70.0, 60.0]), np.array([0.4, 0.4]), rotation)
     direct = cv2.warpAffine(np.ascontiguousarray(image[:, ::-1]), matrix, (96, 96))
     ours = cv2.warpAffine(image, mirror_matrix(matrix, 160), (96, 96))
     assert np.abs(direct.astype(int) - ours).max() <= 2
@@ -145,13 +142,13 @@ def test_the_mirror_matrix_gives_the_crop_of_the_mirrored_image(rotation):
 
 
 def test_a_box_without_area_still_gives_a_crop():
-    matrix = crop_matrix(np.array([10.0, 20.0]), np.zeros(2), 0.0, (64, 64))
+    matrix = Crop((64, 64)).matrix(np.array([10.0, 20.0]), np.zeros(2))
     assert np.isfinite(matrix).all()
     np.testing.assert_allclose(transform_points(np.array([10.0, 20.0]), matrix), [32, 32])
 
 
 @pytest.mark.parametrize("is_rgb", [True, False])
-def test_normalize_takes_out_imagenets_mean_and_deviation_channel_by_channel(is_rgb):
+def test_normalize_uses_imagenets_mean_and_deviation_of_each_channel(is_rgb):
     images = torch.arange(2 * 3 * 2 * 2, dtype=torch.uint8).view(2, 3, 2, 2) * 10
     ours = normalize(images, is_rgb)
     fed = images if is_rgb else images[:, [2, 1, 0]]

@@ -8,7 +8,7 @@ from lib.keypoints.metrics import pck, pckh
 from tests.golden_arrays import golden
 
 
-def test_pck_divides_and_skips_as_oddly_as_published():
+def test_pck_has_the_peculiarities_of_the_published_code():
     """On 48 x 64 heatmaps x is divided by a tenth of the height and y by a tenth of the width;
     ground truth with x or y of at most 1 is ignored."""
 
@@ -26,7 +26,7 @@ def test_pck_divides_and_skips_as_oddly_as_published():
 
 
 @pytest.mark.parametrize("name", ["newell", "tompson", "hg_s1", "hg_s2", "hg_s8"])
-def test_pckh_is_the_published_one(name):
+def test_pckh_equals_the_published_one(name):
     meta, arrays = golden("eval/mpii_subset")
     predicted = arrays[f"pred_{name}"].astype(np.float64)
     ground_truth = (arrays["gt"], arrays["missing"], arrays["head_size"])
@@ -45,7 +45,7 @@ def test_pckh_is_the_published_one(name):
         assert mean == pytest.approx(arrays[f"curve_{name}"][index], abs=0.05)
 
 
-def test_a_prediction_half_a_head_away_counts_and_a_hair_further_does_not():
+def test_predictions_count_up_to_half_a_head_size():
     ground_truth = np.zeros((1, 16, 2))
     missing = np.zeros((1, 16))
     for distance, expected in ((5.0, 100.0), (5.001, 0.0)):
@@ -54,7 +54,7 @@ def test_a_prediction_half_a_head_away_counts_and_a_hair_further_does_not():
         assert values["Mean"] == values["Head"] == expected
 
 
-def test_missing_joints_do_not_count_and_pelvis_and_thorax_not_in_the_mean():
+def test_the_mean_ignores_missing_joints_pelvis_and_thorax():
     ground_truth = np.zeros((2, 16, 2))
     predicted = ground_truth.copy()
     predicted[:, [0, 6, 7]] = 100  # right ankle, pelvis, thorax

@@ -25,7 +25,7 @@ def test_one_person_has_the_values_of_its_row():
     assert pose.box.tolist() == [4, 5, 6, 7]
 
 
-def test_people_are_iterated_and_selected_by_slices_numbers_and_flags():
+def test_people_are_selected_by_slices_indices_and_masks():
     poses = three()
     assert [pose.row for pose in poses] == [2, 1, 0]
     for chosen in (poses[1:], poses[[1, 2]], poses[np.array([False, True, True])]):
@@ -35,7 +35,7 @@ def test_people_are_iterated_and_selected_by_slices_numbers_and_flags():
         poses[3]
 
 
-def test_parts_are_concatenated_and_put_in_the_tables_order_each_row_once():
+def test_concatenated_poses_are_sorted_and_made_unique_by_row():
     poses = three()
     twice = Poses.concatenate([Poses.empty(2), poses, poses[1:]])
     assert len(twice) == 5
@@ -52,7 +52,7 @@ def test_tensors_become_arrays():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_keypoint_that_is_not_finite_is_an_error(value):
+def test_keypoints_that_are_not_finite_are_an_error(value):
     poses = three()
     poses.check_finite()
     poses.keypoints[1, 0, 0] = value

@@ -40,6 +40,12 @@ def test_a_sheet_is_written_and_nothing_else(succeed, monkeypatch, tmp_path):
     assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] == 1760
 
 
+@pytest.mark.parametrize("option", ["--train", "--val", "--seed", "--workers"])
+def test_a_negative_number_is_reported_in_one_line(tool, option, tmp_path, capsys):
+    assert tool("get_data").main(["figures", "--sheet", str(tmp_path / "a.png"), option, "-1"]) == 1
+    assert f"error: {option} is -1; it must be" in capsys.readouterr().err
+
+
 def archive(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:

@@ -9,7 +9,7 @@ import torch
 from lib.core.codecs import build_codec
 from lib.core.codecs.heatmap import HeatmapCodec, Target, joints_mse, joints_ohkm_mse, maxima
 from lib.core.codecs.refinement import quarter_step
-from lib.keypoints.geometry import to_image
+from lib.keypoints.geometry import Crop
 from lib.keypoints.skeletons import COCO, MPII
 from lib.utils.errors import InputError
 from tests.golden_arrays import golden
@@ -69,7 +69,7 @@ def test_maxima_and_decoding_with_and_without_the_quarter_step_are_the_published
     np.testing.assert_array_equal(scores.numpy(), arrays["maxvals"][..., 0])
     for key, refine in (("final_preds_post", quarter_step), ("final_preds", None)):
         keypoints, scores = codec(width, height, refine=refine).decode(heatmaps)
-        ours = to_image(keypoints, center, scale, (4 * width, 4 * height))
+        ours = Crop((4 * width, 4 * height)).to_image(keypoints, center, scale)
         np.testing.assert_allclose(ours.numpy(), arrays[key], atol=2e-4)
         np.testing.assert_array_equal(scores.numpy(), arrays["maxvals"][..., 0])
 
@@ -87,7 +87,7 @@ def test_the_flip_test_is_the_published_one(name):
     averaged = ours.average(heatmaps, ours.flip(flipped))
     np.testing.assert_array_equal(averaged[:1, joints].numpy(), arrays["averaged"])
     keypoints, scores = ours.decode(averaged)
-    keypoints = to_image(keypoints, center, scale, (4 * width, 4 * height))
+    keypoints = Crop((4 * width, 4 * height)).to_image(keypoints, center, scale)
     np.testing.assert_allclose(keypoints.numpy(), arrays["final_preds_flip"], atol=2e-4)
     np.testing.assert_array_equal(scores.numpy(), arrays["maxvals_flip"][..., 0])
 

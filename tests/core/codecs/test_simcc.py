@@ -7,7 +7,7 @@ import torch
 from lib.config import load_config
 from lib.core.codecs import build_codec
 from lib.core.codecs.simcc import SimCCCodec
-from lib.keypoints.geometry import to_image
+from lib.keypoints.geometry import Crop
 from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
 from tests.golden_arrays import golden
@@ -72,7 +72,7 @@ def test_decoding_and_the_flip_test_are_the_published_ones():
         keypoints, scores = ours.decode(outputs)
         np.testing.assert_array_equal(keypoints.numpy(), ARRAYS[f"coords{end}"])
         np.testing.assert_allclose(scores.numpy(), ARRAYS[f"maxvals{end}"][..., 0], rtol=2e-5)
-        image = to_image(keypoints, *boxes, SIZE).numpy()
+        image = Crop(SIZE).to_image(keypoints, *boxes).numpy()
         np.testing.assert_allclose(image, ARRAYS[f"preds{end}"], atol=2e-4)
 
 
