@@ -70,19 +70,11 @@ _C.DATASET.NUM_JOINTS_HALF_BODY = 8  # half-body augmentation: only people with 
 _C.DATASET.PROB_SHIFT = 0.0  # probability of shifting a training box, by up to a fifth of its size
 # tags: random transform of whole images. The names are HigherHRNet's.
 _C.DATASET.MAX_ROTATION = 30.0  # degrees
-<<<<<<< HEAD
 _C.DATASET.MIN_SCALE = 0.75  # minimum side of the square that is cut out, relative to the image's
 _C.DATASET.MAX_SCALE = 1.5  # maximum side of the square
 _C.DATASET.SCALE_TYPE = "short"  # the side of the image that both are relative to: short or long
 _C.DATASET.MAX_TRANSLATE = 40.0  # maximum shift in pixels, for a square of 200 pixels
 _C.DATASET.MAX_NUM_PEOPLE = 30  # tags: maximum number of people per image, in training and grouping
-=======
-_C.DATASET.MIN_SCALE = 0.75  # minimum side of the square crop, relative to a side of the image
-_C.DATASET.MAX_SCALE = 1.5  # maximum side of the square crop
-_C.DATASET.SCALE_TYPE = "short"  # side of the image that both are relative to: short or long
-_C.DATASET.MAX_TRANSLATE = 40.0  # maximum shift in pixels, for a crop of 200 pixels
-_C.DATASET.MAX_NUM_PEOPLE = 30  # tags: people per image whose tags are trained or grouped
->>>>>>> a
 # Photometric augmentation of training samples, by probability (lib/dataset/photometric.py).
 _C.DATASET.PROB_COLOR = 0.0  # random exposure, contrast, gamma, white balance, saturation and hue
 _C.DATASET.PROB_GRAY = 0.0  # grayscale
@@ -120,15 +112,9 @@ _C.TRAIN.END_EPOCH = 140
 _C.TRAIN.EVAL_INTERVAL = 1  # validate every N epochs and after the last one; 0: never
 _C.TRAIN.RESUME = False  # resume from checkpoint.pth in the output folder; it must exist
 _C.TRAIN.CHECKPOINT = ""  # resume from this file, unless AUTO_RESUME finds checkpoint.pth
-<<<<<<< HEAD
 _C.TRAIN.CHECKPOINT_EVERY = 10.0  # minutes between checkpoints within an epoch; 0: none
 _C.TRAIN.KEEP = 1  # checkpoints of the last N epochs to keep; if N > 1, as checkpoint_<epoch>.pth
 _C.TRAIN.EMA = 0.0  # decay of a moving average of the weights, which is validated and saved; 0: off
-=======
-_C.TRAIN.CHECKPOINT_EVERY = 10.0  # minutes between checkpoints within an epoch; 0: none within it
-_C.TRAIN.KEEP = 1  # number of last epochs to keep checkpoints of; above 1: checkpoint_<epoch>.pth
-_C.TRAIN.EMA = 0.0  # decay of the weights' moving average, which is validated and saved; 0: off
->>>>>>> a
 _C.TRAIN.BATCH_SIZE_PER_GPU = 32
 _C.TRAIN.ACCUMULATE = 1  # batches whose gradients are averaged for one update
 _C.TRAIN.SYNC_BN = False  # synchronize batch norms between processes on GPUs
@@ -139,11 +125,7 @@ _C.TRAIN.COMPILE = False  # torch.compile the network, which takes minutes; need
 
 _C.TEST = CN()
 _C.TEST.BATCH_SIZE_PER_GPU = 32
-<<<<<<< HEAD
 _C.TEST.MAX_BROKEN = 0.0  # maximum share of broken images, which are left out of the test
-=======
-_C.TEST.MAX_BROKEN = 0.0  # maximum share of broken images, which tests skip (docs/reliability.md)
->>>>>>> a
 _C.TEST.COMPILE = False  # torch.compile the network; with CUDA graphs on a GPU
 _C.TEST.FLIP_TEST = False  # average with the prediction for the mirrored crop
 _C.TEST.POST_PROCESS = False  # refine heatmap maxima to sub-pixel positions
@@ -155,25 +137,16 @@ _C.TEST.IMAGE_THRE = 0.1  # drop boxes with a lower detection score
 _C.TEST.SOFT_NMS = False  # soft NMS: keep the 20 poses per image with the highest new scores
 _C.TEST.OKS_THRE = 0.5  # NMS: poses with a higher OKS are duplicates
 _C.TEST.IN_VIS_THRE = 0.0  # exclude joints with a lower score from the score of a person
-<<<<<<< HEAD
 # tags: grouping of joints into people. The names are HigherHRNet's, except for REFINE_PEOPLE, which
 # is its REFINE.
-=======
-# tags: grouping of joints into people; HigherHRNet's names, except REFINE_PEOPLE (its REFINE).
->>>>>>> a
 _C.TEST.SCALE_FACTOR = [1.0]  # scales of the image at which heatmaps are computed, then averaged
 _C.TEST.PROJECT2IMAGE = True  # enlarge heatmaps and tags to the input size before grouping
 _C.TEST.NMS_KERNEL = 5  # side of the window in which a peak must be the maximum
 _C.TEST.NMS_PADDING = 2  # half of NMS_KERNEL
 _C.TEST.DETECTION_THRESHOLD = 0.1  # joints with a lower score are dropped
 _C.TEST.TAG_THRESHOLD = 1.0  # maximum distance between the tags of a joint and its person
-<<<<<<< HEAD
 _C.TEST.USE_DETECTION_VAL = True  # match by rounded tag distance, then by score
 _C.TEST.IGNORE_TOO_MUCH = False  # start no new person if there are MAX_NUM_PEOPLE already
-=======
-_C.TEST.USE_DETECTION_VAL = True  # match by rounded tag distance, and if equal by score
-_C.TEST.IGNORE_TOO_MUCH = False  # with MAX_NUM_PEOPLE people, start no new ones
->>>>>>> a
 _C.TEST.ADJUST = True  # move keypoints to sub-pixel positions
 _C.TEST.REFINE_PEOPLE = True  # fill in the joints that were not found
 _C.TEST.COCO_BBOX_FILE = ""  # detections: a JSON list of image_id, category_id, bbox, score
@@ -193,12 +166,8 @@ IGNORED = (
     *("TEST.NMS_THRE", "TEST.BBOX_THRE"),
 )
 
-<<<<<<< HEAD
 
 # Keys that apply to only one task. In the other task, they must keep their defaults.
-=======
-# Keys of one task, top-down or bottom-up; experiments of the other task must not change them.
->>>>>>> a
 TOP_DOWN_ONLY = (
     *("LOSS.USE_OHKM", "LOSS.USE_DIFFERENT_JOINTS_WEIGHT", "DATASET.SELECT_DATA"),
     *("DATASET.SCALE_FACTOR", "DATASET.ROT_FACTOR", "DATASET.PROB_HALF_BODY"),

@@ -1,26 +1,20 @@
-"""Training and evaluation. ``build_task`` builds the task of an experiment."""
-
-from collections.abc import Callable
+"""Training and evaluation."""
 
 import torch
 from yacs.config import CfgNode
 
+from lib.config import is_bottom_up, skeleton_of
 from lib.core.backends import Backend
-from lib.core.bottom_up import build_bottom_up
+from lib.core.bottom_up import BottomUp
 from lib.core.task import Task
-from lib.core.top_down import build_top_down
-
-__all__ = ["TASKS", "build_task"]
-
-# MODEL.TARGET_TYPE -> builder of its task; all other types are top-down.
-TASKS: dict[str, Callable[[CfgNode, Backend, torch.dtype | None], Task]] = {"tags": build_bottom_up}
+from lib.core.top_down import TopDown
+from lib.dataset import crop_of
 
 
 def build_task(cfg: CfgNode, backend: Backend, autocast: torch.dtype | None = None) -> Task:
-    """Build the task of an experiment.
-
-    Args:
-        backend: runs the network.
-        autocast: train in this type where PyTorch considers it safe; None: in float32.
-    """
-    return TASKS.get(cfg.MODEL.TARGET_TYPE, build_top_down)(cfg, backend, autocast)
+    """Build the task of an experiment; the arguments are those of ``Task``."""
+    skeleton = skeleton_of(cfg)
+    if is_bottom_up(cfg):
+        size = int(cfg.MODEL.IMAGE_SIZE[0])
+        return BottomUp(backend, skeleton, size, cfg.TEST.SCALE_FACTOR, autocast)
+    return TopDown(backend, skeleton, crop_of(cfg), autocast)

@@ -17,11 +17,9 @@ class AveragedWeights:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self._network = network
         self._decay = decay
-        self.average: dict[str, Tensor] = {}
-        if decay:
-            self.average = {key: v.detach().clone() for key, v in network.state_dict().items()}
-        # Tensors of the average and of the network, in the same order.
         state = network.state_dict() if decay else {}
+        self.average = {key: value.clone() for key, value in state.items()}
+        # Tensors of the average and of the network, in the same order.
         floats = [key for key, value in state.items() if value.is_floating_point()]
         self._floats = [self.average[k] for k in floats], [state[k] for k in floats]
         counters = [key for key in state if key not in floats]
@@ -46,7 +44,7 @@ class AveragedWeights:
         if not self._decay:
             yield
             return
-        original = {key: v.detach().clone() for key, v in self._network.state_dict().items()}
+        original = {key: value.clone() for key, value in self._network.state_dict().items()}
         self._network.load_state_dict(self.average)
         try:
             yield

@@ -32,9 +32,9 @@ class Backend(ABC):
     Attributes:
         device: device of the tensors that ``outputs`` returns.
         codec: codec of the network's outputs.
-        decodes: True if ``outputs`` returns keypoints and scores, as most exported files do,
-            instead of the network's raw outputs. For an exported bottom-up network it returns
-            heatmaps, tags and candidates; such a backend cannot be called.
+        decodes: True if ``outputs`` returns keypoints and scores, as most exported files do, or,
+            for an exported bottom-up network, heatmaps, tags and candidates; such a backend cannot
+            be called. False if ``outputs`` returns the network's own outputs.
     """
 
     device: torch.device
@@ -46,11 +46,8 @@ class Backend(ABC):
         if mode:
             raise InputError("an exported file cannot be trained")
 
-    def training_outputs(self, crops: Tensor, autocast: torch.dtype | None = None) -> Outputs:
-        """Return float32 outputs with gradients and without the flip test.
-
-        ``autocast`` is the type in which the network runs where PyTorch considers it safe.
-        """
+    def training_outputs(self, crops: Tensor, autocast: torch.dtype | None) -> Outputs:
+        """Return float32 outputs with gradients, computed with ``autocast``; no flip test."""
         raise InputError("an exported file cannot be trained")
 
     @abstractmethod
@@ -71,8 +68,8 @@ class Backend(ABC):
 def predict(network: Network, codec: Codec, images: Tensor, flip_test: bool) -> Outputs:
     """Run the network on normalised crops (N, 3, H, W).
 
-    With ``flip_test``, the outputs are averaged with those for the mirrored crops. Both run in one
-    batch, which takes less time than two.
+    With ``flip_test``, the outputs are averaged with those of the mirrored crops. Crops and
+    mirrored crops are one batch, which takes less time than two.
     """
     if not flip_test:
         return as_outputs(network(images))
@@ -120,7 +117,7 @@ class TorchBackend(Backend):
         else:
             super().train(mode)
 
-    def training_outputs(self, crops: Tensor, autocast: torch.dtype | None = None) -> Outputs:
+    def training_outputs(self, crops: Tensor, autocast: torch.dtype | None) -> Outputs:
         images = normalize(crops.to(self.device), self._is_rgb)
         with torch.autocast(self.device.type, autocast, enabled=autocast is not None):
             return as_float(self._network(images))
@@ -167,8 +164,7 @@ def build_backend(
         InputError: the file cannot be read, does not match the experiment, or cannot run here.
     """
     check_precision(precision)
-    several = not isinstance(device, (str, torch.device))
-    devices = [torch.device(one) for one in (device if several else [device])]
+    devices = [torch.device(device)] if isinstance(device, (str, torch.device)) else list(device)
     codec = build_codec(cfg, skeleton)
     if isinstance(weights, dict) or not is_exported(weights):
         network = to_devices(load_network(cfg, weights, devices[0], fold), devices)

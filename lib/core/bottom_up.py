@@ -4,23 +4,19 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import torch
-from yacs.config import CfgNode
 
-from lib.config import skeleton_of
 from lib.core.backends import Backend
 from lib.core.codecs.codec import Outputs
 from lib.core.codecs.tags import SceneTarget
-from lib.core.task import Losses, Task
+from lib.core.task import Arrays, Task, draw_heatmaps
 from lib.dataset.bottom_up import scene_batch
 from lib.dataset.loading import Batch
 from lib.keypoints.geometry import Crop
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
-from lib.utils.drawing import draw_person, heatmap_rows, image_grid
 from lib.utils.errors import InputError
 
 MAX_DRAWN = 8  # images in one grid
-COLUMNS = 4
 
 
 class BottomUp(Task):
@@ -31,24 +27,24 @@ class BottomUp(Task):
     outputs the candidates.
 
     Args:
-        backend: runs the network; its codec is a ``TagCodec``.
+        backend: its codec is a ``TagCodec``.
         size: length in pixels to which the shorter side of an image is resized.
         scales: sizes at which an image is processed, relative to ``size``.
-        autocast: train in this type where PyTorch considers it safe; None: in float32.
 
     Raises:
         InputError: an exported file does not support several ``scales``.
     """
 
     uses_boxes = False
+    columns = 4
 
     def __init__(
         self,
         backend: Backend,
         skeleton: Skeleton,
         size: int,
-        scales: Sequence[float] = (1.0,),
-        autocast: torch.dtype | None = None,
+        scales: Sequence[float],
+        autocast: torch.dtype | None,
     ) -> None:
         super().__init__(backend, skeleton, autocast)
         self._size = size
@@ -79,16 +75,7 @@ class BottomUp(Task):
                 tags = merged[1]
         return total / len(is_tagged), tags
 
-    def loss(self, outputs: Outputs, batch: Batch) -> Losses | None:
-        if not self._is_training:
-            return None
-        targets = self._targets(batch)
-        total = self.codec.loss(outputs, targets)
-        with torch.no_grad():
-            accuracy, joints = self.codec.accuracy(outputs, targets)
-        return Losses(total, accuracy, joints)
-
-    def _targets(self, batch: Batch) -> list[SceneTarget]:
+    def _target(self, batch: Batch) -> list[SceneTarget]:
         masks = [batch[f"mask{number}"] for number in range(len(self.codec.sizes))]
         return self.codec.encode(batch["joints"], batch["visible"], masks)
 
@@ -130,49 +117,25 @@ class BottomUp(Task):
             images = batch[f"image{int(batch['is_tagged'].int().argmax())}"]
         images = images.permute(0, 2, 3, 1).cpu().numpy()
         merged = self.codec.merge(tuple(output[:MAX_DRAWN].float() for output in outputs))
-        predicted = self._skeletons(images, merged)
-        drawn: dict[str, np.ndarray] = {}
+        zoom = images.shape[2] / merged[0].shape[3]
+        people = [found for found, _ in self._people(merged)]
+        visible = [found[:, :, 2] > 0 for found in people]
+        predicted = self._draw_people(images, [p[:, :, :2] * zoom for p in people], visible)
+        annotated: list[np.ndarray] = []
         if "joints" in batch:
-            annotated = self._annotated(images, batch)
-            drawn["gt"] = image_grid(annotated, COLUMNS)
-            pairs = [image for pair in zip(annotated, predicted, strict=True) for image in pair]
-            drawn["gt_pred"] = image_grid(pairs, COLUMNS)
-            if "hm_gt" in kinds:
-                drawn["hm_gt"] = _heatmaps(images, self._targets(batch)[-1].heatmaps)
-        else:
-            drawn["gt_pred"] = image_grid(predicted, COLUMNS)
-        drawn["pred"] = image_grid(predicted, COLUMNS)
+            zoom = images.shape[2] / self.codec.sizes[0][0]
+            joints = batch["joints"][: len(images), 0].cpu().numpy() * zoom
+            visible = batch["visible"][: len(images)].cpu().numpy() > 0
+            annotated = self._draw_people(images, joints, visible)
+        drawn = self._grids(annotated, predicted)
+        if "hm_gt" in kinds and annotated:
+            drawn["hm_gt"] = draw_heatmaps(images, self._target(batch)[-1].heatmaps)
         if "hm_pred" in kinds:
-            drawn["hm_pred"] = _heatmaps(images, merged[0])
+            drawn["hm_pred"] = draw_heatmaps(images, merged[0])
         return {kind: image for kind, image in drawn.items() if kind in kinds}
 
-    def _skeletons(self, images: np.ndarray, merged: Outputs) -> list[np.ndarray]:
-        zoom = images.shape[2] / merged[0].shape[3]
-        drawn = [np.ascontiguousarray(image).copy() for image in images]
-        for image, (people, _) in zip(drawn, self._people(merged), strict=True):
-            for person in people:
-                self._draw(image, person[:, :2] * zoom, person[:, 2] > 0)
-        return drawn
-
-    def _annotated(self, images: np.ndarray, batch: Batch) -> list[np.ndarray]:
-        zoom = images.shape[2] / self.codec.sizes[0][0]
-        drawn = [np.ascontiguousarray(image).copy() for image in images]
-        joints = batch["joints"][: len(images), 0].cpu().numpy() * zoom
-        visible = batch["visible"][: len(images)].cpu().numpy() > 0
-        for image, people, flags in zip(drawn, joints, visible, strict=True):
-            for person, is_visible in zip(people, flags, strict=True):
-                self._draw(image, person, is_visible)
-        return drawn
-
-    def _draw(self, image: np.ndarray, person: np.ndarray, is_drawn: np.ndarray) -> None:
-        draw_person(image, person, is_drawn, self.skeleton.limbs, self.skeleton.flip_pairs)
-
     def batches(
-        self,
-        images: Sequence[np.ndarray],
-        boxes: Sequence[np.ndarray],
-        box_scores: Sequence[np.ndarray],
-        batch_size: int,
+        self, images: Arrays, boxes: Arrays, box_scores: Arrays, batch_size: int
     ) -> Iterator[Batch]:
         for index, image in enumerate(images):
             yield scene_batch(image, index, self._size, self._scales, f"images[{index}]")
@@ -184,15 +147,3 @@ def _boxes(keypoints: np.ndarray, scores: np.ndarray) -> np.ndarray:
     low = np.where(found, keypoints, np.inf).min(1, initial=np.inf)
     high = np.where(found, keypoints, -np.inf).max(1, initial=-np.inf)
     return np.concatenate([low, high - low], 1).astype(np.float32)
-
-
-def _heatmaps(images: np.ndarray, maps: torch.Tensor) -> np.ndarray:
-    return heatmap_rows(images, maps[:MAX_DRAWN].float().cpu().numpy())
-
-
-def build_bottom_up(
-    cfg: CfgNode, backend: Backend, autocast: torch.dtype | None = None
-) -> BottomUp:
-    """Build the bottom-up task of an experiment; ``backend`` runs its network."""
-    size = int(cfg.MODEL.IMAGE_SIZE[0])
-    return BottomUp(backend, skeleton_of(cfg), size, cfg.TEST.SCALE_FACTOR, autocast)

@@ -1,11 +1,12 @@
 """Files written by ``lib.deploy.export``: their metadata, and a runner for each format."""
 
+import contextlib
 import hashlib
 import importlib
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +22,7 @@ from lib.core.codecs.codec import Outputs, as_outputs
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.checkpoint import check_integrity
 from lib.utils.devices import has_bfloat16
-from lib.utils.errors import InputError
+from lib.utils.errors import InputError, os_errors_as
 from lib.utils.files import read_regular
 
 METADATA_KEY = "hrpose"
@@ -31,14 +32,13 @@ TRUST = "HRPOSE_TRUST_TORCHSCRIPT"  # environment variable
 NETWORK_KEYS = ("MODEL.NAME", "MODEL.HEAD", "MODEL.TARGET_TYPE", "MODEL.NUM_JOINTS")
 CROP_KEYS = ("MODEL.IMAGE_SIZE", "MODEL.HEATMAP_SIZE", "MODEL.SIMDR_SPLIT_RATIO")
 DECODING_KEYS = (
-    *("MODEL.SIGMA", "MODEL.SIMDR_SIGMA", "DATASET.COLOR_RGB"),
-    *("TEST.FLIP_TEST", "TEST.SHIFT_HEATMAP"),
-    *("TEST.POST_PROCESS", "TEST.REFINE", "TEST.BLUR_KERNEL"),
-)
+    "MODEL.SIGMA", "MODEL.SIMDR_SIGMA", "DATASET.COLOR_RGB", "TEST.FLIP_TEST",
+    "TEST.SHIFT_HEATMAP", "TEST.POST_PROCESS", "TEST.REFINE", "TEST.BLUR_KERNEL",
+)  # fmt: skip
 SCENE_DECODING_KEYS = (
-    *("DATASET.COLOR_RGB", "DATASET.MAX_NUM_PEOPLE"),
-    *("TEST.FLIP_TEST", "TEST.PROJECT2IMAGE", "TEST.NMS_KERNEL"),
-)
+    "DATASET.COLOR_RGB", "DATASET.MAX_NUM_PEOPLE", "TEST.FLIP_TEST", "TEST.PROJECT2IMAGE",
+    "TEST.NMS_KERNEL",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,8 @@ class Description:
     """Metadata of an exported file.
 
     Attributes:
-        decodes: if True, the file maps uint8 RGB crops (N, 3, H, W) to keypoints (N, K, 2) in crop
-            pixels and scores (N, K), or whole images to the outputs of
-            ``lib.deploy.export.SceneNetwork``. If False, it maps normalised images to the
-            network's outputs.
+        decodes: True if the file contains a ``DecodingNetwork`` or ``SceneNetwork``
+            (lib/deploy/export.py), False if it maps normalised images to the network's outputs.
         dynamic_batch: if True, N may be any number, else it must be 1.
         joints: names of the K joints.
         flip_pairs: flip pairs of the built-in flip test, empty without one.
@@ -73,7 +71,7 @@ class Description:
         Files of bottom-up networks have a dynamic size and never a dynamic batch.
         """
         is_scene = is_bottom_up(cfg)
-        keys = NETWORK_KEYS + (() if is_scene else CROP_KEYS)
+        keys = NETWORK_KEYS if is_scene else NETWORK_KEYS + CROP_KEYS
         if decodes:
             keys += SCENE_DECODING_KEYS if is_scene else DECODING_KEYS
         settings = {key: _setting(cfg, key) for key in keys}
@@ -84,17 +82,10 @@ class Description:
 
     @classmethod
     def from_json(cls, path: Path, text: str | None) -> "Description":
-        """Parse the text that ``to_json`` returned.
-
-        Raises:
-            InputError: the text is missing or has another layout.
-        """
+        """Parse the text that ``to_json`` returned; raise InputError if it is anything else."""
         try:
-            fields = json.loads(text or "")
-            if "is_single" in fields:  # the opposite of dynamic_batch, in older files
-                fields["dynamic_batch"] = not fields.pop("is_single")
-            return msgspec.convert(fields, cls)
-        except (ValueError, TypeError):
+            return msgspec.json.decode(text or "", type=cls)
+        except ValueError:
             raise InputError(
                 f"{path} has no HRPose metadata; create the file with tools/export.py"
             ) from None
@@ -124,8 +115,9 @@ def _setting(cfg: CfgNode, key: str) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
-# Around the checksum at the end of a file: in ONNX an entry of metadata_props (two bytes for field
-# and length, the key, the value's field and length), in OpenVINO's XML a comment.
+# Bytes before and after the checksum at the end of a file. In ONNX they make it an entry of
+# metadata_props (two bytes for field and length, the key, the value's field and length), in
+# OpenVINO's XML a comment.
 CHECKSUM_MARKS = {
     ".onnx": (b"\x72\x51\x0a\x0dhrpose.sha256\x12\x40", b""),
     ".xml": (b"<!-- sha256 ", b" -->\n"),
@@ -141,17 +133,12 @@ def checksum(suffix: str, content: bytes | memoryview, weights: bytes = b"") -> 
 
 
 def check_checksum(path: Path, weights: Path | None = None) -> None:
-    """Check that a file ends with its ``checksum``.
+    """Raise InputError unless a file ends with its ``checksum``.
 
     ONNX Runtime and OpenVINO can crash on a damaged file.
-
-    Raises:
-        InputError: the checksum is wrong or missing.
     """
-    try:
+    with os_errors_as(f"{path}: cannot be read"):
         content, rest = read_regular(path), read_regular(weights) if weights else b""
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     suffix = path.suffix.lower()
     size = len(checksum(suffix, b""))
     if content[-size:] != checksum(suffix, memoryview(content)[:-size], rest):
@@ -203,17 +190,16 @@ def onnx_session(path: Path, device: torch.device) -> Any:
     if device.type == "cuda":
         preferred.insert(0, "CUDAExecutionProvider")
     providers = [name for name in preferred if name in onnxruntime.get_available_providers()]
-    return _open(
-        path, lambda: onnxruntime.InferenceSession(str(path), options, providers=providers)
-    )
+    with _load_errors(path):
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
 
 
 class OpenVinoRunner(Runner):
     """Runner that uses OpenVINO on the CPU, with as many threads as PyTorch.
 
-    The graph is compiled once for a batch of one and once for a dynamic batch, each when first
-    needed. With a fixed batch size, networks with many small layers run twice as fast. Files with a
-    dynamic size are compiled as they are.
+    The graph is compiled for a batch of one and for a dynamic batch, each when first needed: with a
+    fixed batch size, networks with many small layers run twice as fast. Files with a dynamic size
+    are compiled as they are.
     """
 
     def __init__(self, path: Path, precision: str, device: torch.device) -> None:
@@ -225,7 +211,8 @@ class OpenVinoRunner(Runner):
             raise InputError(f"{path}: the weights file {weights.name} is missing")
         check_checksum(path, weights)
         self._core = openvino.Core()
-        self._model = _open(path, lambda: self._core.read_model(path))
+        with _load_errors(path):
+            self._model = self._core.read_model(path)
         has_key = self._model.has_rt_info([METADATA_KEY])
         stored = self._model.get_rt_info([METADATA_KEY]).astype(str) if has_key else None
         self.description = Description.from_json(path, stored)
@@ -245,10 +232,7 @@ class OpenVinoRunner(Runner):
 
 
 def openvino_settings(precision: str) -> dict[str, Any]:
-    """Return settings for ``openvino.Core.compile_model``.
-
-    They minimise latency and use as many threads as PyTorch.
-    """
+    """Return settings for ``openvino.Core.compile_model``: low latency, PyTorch's thread count."""
     return {
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
         "PERFORMANCE_HINT": "LATENCY",
@@ -271,11 +255,9 @@ class TorchScriptRunner(Runner):
             )
         check_integrity(path)
         extra = {METADATA_KEY: ""}
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _load_errors(path):
             warnings.simplefilter("ignore")  # newer versions of PyTorch deprecate TorchScript
-            self._module = _open(
-                path, lambda: torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
-            )
+            self._module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
         self._path = path
         stored = extra[METADATA_KEY]
         text = stored.decode(errors="replace") if isinstance(stored, bytes) else stored
@@ -291,7 +273,7 @@ class TorchScriptRunner(Runner):
 
 
 def trust_torchscript() -> None:
-    """Let this process open TorchScript files; for programs that wrote these files themselves."""
+    """Let this process open TorchScript files, for programs that write them themselves."""
     os.environ[TRUST] = "1"
 
 
@@ -312,7 +294,7 @@ def check_precision(precision: str, weights: str | Path | None = None) -> None:
     """Raise an InputError for an unknown precision, or one that ``weights`` does not support."""
     if precision not in PRECISIONS:
         raise InputError(f"precision: must be {' or '.join(PRECISIONS)}, not {precision!r}")
-    is_fixed = weights and is_exported(weights) and Path(weights).suffix != ".xml"
+    is_fixed = weights and is_exported(weights) and Path(weights).suffix.lower() != ".xml"
     if is_fixed and precision != "float32":
         raise InputError(
             f"precision: {Path(weights).name} runs in float32; {precision} is only supported by "
@@ -326,9 +308,8 @@ def open_exported(
     """Open an exported file with the runner for its suffix.
 
     Raises:
-        InputError: the file is missing, cannot be read or was not written by
-            ``lib.deploy.export``; a package is not installed; or the file cannot run in
-            ``precision``.
+        InputError: the file is missing, cannot be read, was not written by ``lib.deploy.export``,
+            or cannot run in ``precision``; or a package is not installed.
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
@@ -337,11 +318,7 @@ def open_exported(
 
 
 def import_optional(package: str, purpose: str) -> ModuleType:
-    """Import an optional package.
-
-    Raises:
-        InputError: the package is not installed; the message says how to install it.
-    """
+    """Import an optional package; raise an InputError for ``purpose`` if it is not installed."""
     try:
         return importlib.import_module(package)
     except ImportError:
@@ -351,11 +328,12 @@ def import_optional(package: str, purpose: str) -> ModuleType:
         ) from None
 
 
-def _open(path: Path, load: Callable[[], Any]) -> Any:
+@contextlib.contextmanager
+def _load_errors(path: Path) -> Iterator[None]:
+    """Turn any error into an InputError; each package raises its own types."""
     try:
-        return load()
-    except Exception as error:  # each package raises its own types
+        yield
+    except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
-        raise InputError(
-            f"{path}: cannot be read: {lines[-1].strip() if lines else error}"
-        ) from None
+        reason = lines[-1].strip() if lines else error
+        raise InputError(f"{path}: cannot be read: {reason}") from None

@@ -19,14 +19,14 @@ HALVINGS = 16  # of a GradScaler's first scale, 65,536, down to 1
 class StepGuard:
     """Takes an optimizer step only if its loss and gradients are finite.
 
-    With a ``fused`` optimizer the decision is made on the device, so that the CPU does not wait for
-    a GPU at every step. Skipped steps are counted by ``check``.
+    With a ``fused`` optimizer, the decision is made on the device, so that the CPU does not wait
+    for a GPU at every step. ``check`` counts skipped steps.
 
     Args:
         files_of: maps indices of samples (``batch["index"]``) to image files.
         buffers: batch norm statistics, which are restored if a step is skipped.
-        scaler: scales the loss, for gradients in float16. It halves its scale with each skipped
-            step, so that skipped steps are normal, and more of them in a row are allowed.
+        scaler: scales the loss, for gradients in float16. It halves its scale at each skipped step
+            until the gradients fit, so more skipped steps in a row are allowed.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class StepGuard:
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._losses: list[Tensor] = []
         self._indices: list[Tensor] = []
-        # For each step, three flags (it is finite, its batch norm statistics are good, this process
-        # may be the cause) and its samples.
+        # For each step, its samples and three flags: the step is finite, its batch norm statistics
+        # are good, and this process may have caused NaN or infinite values.
         self._unread: list[tuple[Tensor, Tensor]] = []
         self._skipped: list[Tensor] = []  # sample indices of the latest steps skipped in a row
 
@@ -74,8 +74,8 @@ class StepGuard:
         elif is_finite:
             self._optimizer.step()
         self._scaler.update()
-        # The statistics are those of the forward pass: gradients that are too large for float16
-        # have no effect on them.
+        # The statistics come from the forward pass: gradients too large for float16 do not affect
+        # them.
         is_clean = loss.isfinite() & (total.isfinite() | self._scaler.is_enabled())
         self._unread.append((torch.stack([is_finite, is_clean, is_suspect]), index))
 
@@ -93,8 +93,8 @@ class StepGuard:
         """Log the steps skipped since the last call; waits for the device.
 
         Raises:
-            InputError: ten steps in a row were skipped, in float16 26 of them; the message names
-                their images.
+            InputError: 10 steps in a row were skipped (in float16, 26); the message names their
+                images.
         """
         if not self._unread:
             return
@@ -112,14 +112,10 @@ class StepGuard:
             is_clean = all(clean for _, clean, _ in flags)
             torch._foreach_copy_(*((good, current) if is_clean else (current, good)))
         if skipped:
-            # In float16 this is how the scale of the loss is found.
+            # In float16, skipped steps are how the scaler finds the scale of the loss.
             level = logging.INFO if self._allowed else logging.WARNING
-            logger.log(
-                level,
-                "%s: skipped %d steps: the loss or the gradients were NaN or infinite",
-                where,
-                skipped,
-            )
+            reason = "the loss or the gradients were NaN or infinite"
+            logger.log(level, "%s: skipped %d steps: %s", where, skipped, reason)
 
     def _message(self, where: str) -> str:
         own = self._files_of(torch.cat(self._skipped).tolist())

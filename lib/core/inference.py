@@ -41,16 +41,15 @@ class Predictor:
             of ``cfg``; without ``cfg``, the built-in weights.
         device: the device to run on. Default: the first GPU, or the CPU if there is none.
         detector: finds people in images given without boxes. It takes a list of (H, W, 3) uint8
-            RGB images and returns a tuple (boxes, scores) for each: boxes (N, 4) as x, y, width,
-            height, and scores (N,). See lib.media.detectors. Default without ``cfg``: the built-in
+            RGB images and returns (boxes, scores) for each: boxes (N, 4) as x, y, width, height,
+            and scores (N,). See lib/media/detectors.py. Default without ``cfg``: the built-in
             bottom-up network.
         precision: ``float32`` or ``bfloat16``.
         backend: a backend (lib/core/backends.py) to use instead of building one from ``weights``.
 
     Raises:
-        InputError: ``weights`` or ``backend`` is given without ``cfg``, or both are given; ``cfg``
-            is given without weights, backend or TEST.MODEL_FILE; a file cannot be read or does not
-            match the experiment; or the device or backend does not support bfloat16.
+        InputError: arguments are missing or exclude each other, a file cannot be read or does not
+            match the experiment, or bfloat16 is not supported.
     """
 
     def __init__(
@@ -112,22 +111,20 @@ class Predictor:
         """
         if not isinstance(image, (list, tuple)):
             return self._predict([image], [boxes], [box_scores])[0]
-        for name, lists in (("boxes", boxes), ("box_scores", box_scores)):
-            if lists is not None and not isinstance(lists, (Sequence, np.ndarray)):
+        given = {"boxes": boxes, "box_scores": box_scores}
+        for name, lists in given.items():
+            if lists is None:
+                given[name] = [None] * len(image)
+            elif not isinstance(lists, (Sequence, np.ndarray)):
                 raise InputError(
                     f"{name}: must be a list with an entry for each image, not {lists}"
                 )
-            if lists is not None and len(lists) != len(image):
+            elif len(lists) != len(image):
                 raise InputError(
                     f"{name}: got {len(lists)} lists of {name.removeprefix('box_')} for "
                     f"{len(image)} images; give one list (or None) for each image"
                 )
-        defaults = [None] * len(image)
-        return self._predict(
-            image,
-            defaults if boxes is None else boxes,
-            defaults if box_scores is None else box_scores,
-        )
+        return self._predict(image, **given)
 
     @torch.inference_mode()
     def _predict(
@@ -154,10 +151,7 @@ class Predictor:
         boxes: Sequence[Boxes | None],
         box_scores: Sequence[np.ndarray | None],
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return the boxes (N, 4) of each image and their scores (N,).
-
-        The boxes are the given ones, those of the detector, or the whole image.
-        """
+        """Return boxes (N, 4) and scores (N,) per image: given, detected, or the whole image."""
         chosen = [None if given is None else _check_boxes(given) for given in boxes]
         counts = [0 if given is None else len(given) for given in chosen]
         scores = list(map(_check_scores, box_scores, counts))
@@ -255,11 +249,7 @@ def _check_boxes(boxes: Boxes) -> np.ndarray:
 
 
 def _check_scores(scores: Sequence[float] | None, count: int) -> np.ndarray:
-    """Return the scores of ``count`` boxes as (count,) float64, all 1 if ``scores`` is None.
-
-    Raises:
-        InputError: there are more or fewer than ``count`` scores.
-    """
+    """Return scores (count,) as float64, all 1 if ``scores`` is None, or raise an InputError."""
     if scores is None:
         return np.ones(count)
     values = _as_array(scores, "box_scores must be numbers").reshape(-1)

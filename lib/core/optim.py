@@ -15,34 +15,15 @@ NO_WEIGHT_DECAY = "relative_position_bias_table"
 logger = logging.getLogger(__name__)
 
 
-def _adam(params: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
-    if cfg.TRAIN.WD:
-        logger.info(
-            "=> adam ignores TRAIN.WD %g, as the original does; for weight decay, use adamw",
-            cfg.TRAIN.WD,
-        )
-    return torch.optim.Adam(params, lr=cfg.TRAIN.LR, fused=_is_fused(params))
-
-
-def _adamw(params: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        params, lr=cfg.TRAIN.LR, weight_decay=cfg.TRAIN.WD, fused=_is_fused(params)
-    )
-
-
-def _sgd(params: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
-    train = cfg.TRAIN
-    optimizer = torch.optim.SGD(
-        params,
-        train.LR,
-        train.MOMENTUM,
-        weight_decay=train.WD,
-        nesterov=train.NESTEROV,
-        fused=_is_fused(params),
-    )
-    if train.MOMENTUM and optimizer.defaults["fused"]:
-        zero_momentum(optimizer)
-    return optimizer
+# TRAIN.OPTIMIZER -> class, and the keys of TRAIN for its options other than the learning rate.
+OPTIMIZERS = {
+    "adam": (torch.optim.Adam, {}),
+    "adamw": (torch.optim.AdamW, {"weight_decay": "WD"}),
+    "sgd": (
+        torch.optim.SGD,
+        {"weight_decay": "WD", "momentum": "MOMENTUM", "nesterov": "NESTEROV"},
+    ),
+}
 
 
 def zero_momentum(optimizer: torch.optim.SGD) -> None:
@@ -54,32 +35,34 @@ def zero_momentum(optimizer: torch.optim.SGD) -> None:
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
-def _is_fused(groups: list[dict]) -> bool | None:
-    """Return True on a GPU, where ``StepGuard`` needs a fused optimizer.
-
-    Otherwise return None, which selects PyTorch's default.
-    """
-    return True if groups[0]["params"][0].is_cuda else None
-
-
-OPTIMIZERS = {"adam": _adam, "adamw": _adamw, "sgd": _sgd}
-
-
 def build_optimizer(cfg: CfgNode, network: torch.nn.Module) -> torch.optim.Optimizer:
-    """Build the optimizer named by TRAIN.OPTIMIZER for the trainable parameters of ``network``.
+    """Build the optimizer of TRAIN.OPTIMIZER for the trainable parameters of ``network``.
 
     Raises:
         InputError: the name is unknown, or PyTorch rejects the settings.
     """
-    name = cfg.TRAIN.OPTIMIZER
+    train, name = cfg.TRAIN, cfg.TRAIN.OPTIMIZER
     if name not in OPTIMIZERS:
         raise InputError(
             f"TRAIN.OPTIMIZER: unknown optimizer {name!r}; choose from {', '.join(OPTIMIZERS)}"
         )
+    if name == "adam" and train.WD:
+        logger.info(
+            "=> adam ignores TRAIN.WD %g, as the original does; for weight decay, use adamw",
+            train.WD,
+        )
+    kind, keys = OPTIMIZERS[name]
+    groups = _groups(network)
+    options = {option: train[key] for option, key in keys.items()}
+    # On a GPU, StepGuard needs a fused optimizer. None selects PyTorch's default.
+    fused = True if groups[0]["params"][0].is_cuda else None
     try:
-        return OPTIMIZERS[name](_groups(network), cfg)
+        optimizer = kind(groups, lr=train.LR, fused=fused, **options)
     except ValueError as error:
         raise InputError(f"TRAIN: {name} does not accept these settings: {error}") from None
+    if fused and options.get("momentum"):
+        zero_momentum(optimizer)
+    return optimizer
 
 
 def _groups(network: torch.nn.Module) -> list[dict]:
@@ -99,11 +82,10 @@ def build_schedule(
 ) -> Callable[[int, int], float]:
     """Build the learning rate schedule named by TRAIN.LR_SCHEDULE.
 
-    It maps (epoch, step), both counted from 0, to the learning rate times ``scale``. It has no
-    state that a resumed run would have to restore. ``multistep`` multiplies the rate by
-    LR_FACTOR at the start of each epoch in LR_STEP. ``cosine`` decays it at every step, down to
-    LR_MIN at END_EPOCH. Linear warm-up covers the first WARMUP_ITERS steps of the run and starts
-    at WARMUP_FACTOR, as in mmcv.
+    The schedule maps (epoch, step), both counted from 0, to the learning rate times ``scale``.
+    ``multistep`` multiplies the rate by LR_FACTOR at the start of each epoch in LR_STEP. ``cosine``
+    decays it at every step, down to LR_MIN at END_EPOCH. Linear warm-up covers the first
+    WARMUP_ITERS steps of the run and starts at WARMUP_FACTOR, as in mmcv.
     """
     train = cfg.TRAIN
 

@@ -11,10 +11,10 @@ from lib.utils.zoo import ROOT, Weights
 
 # Scores are comparable only if these settings are equal.
 COMPARED_KEYS = (
-    *("DATASET.DATASET", "DATASET.TEST_SET", "DATASET.COLOR_RGB"),
-    *("MODEL.NAME", "MODEL.HEAD", "MODEL.TARGET_TYPE", "MODEL.IMAGE_SIZE"),
-    *("TEST.USE_GT_BBOX", "TEST.COCO_BBOX_FILE", "TEST.FLIP_TEST", "TEST.SHIFT_HEATMAP"),
-)
+    "DATASET.DATASET", "DATASET.TEST_SET", "DATASET.COLOR_RGB", "MODEL.NAME", "MODEL.HEAD",
+    "MODEL.TARGET_TYPE", "MODEL.IMAGE_SIZE", "TEST.USE_GT_BBOX", "TEST.COCO_BBOX_FILE",
+    "TEST.FLIP_TEST", "TEST.SHIFT_HEATMAP",
+)  # fmt: skip
 
 
 def published_lines(cfg: CfgNode, path: Path, names: list[str]) -> tuple[list[str], list[str]]:
@@ -22,18 +22,17 @@ def published_lines(cfg: CfgNode, path: Path, names: list[str]) -> tuple[list[st
 
     Returns:
         Rows for the score table with the columns ``names``, and remarks to print below it. If the
-        test settings differ from the published ones, there is no row and a remark lists the
-        differences. Both are empty for weights that are not in models/zoo.yaml.
+        test settings differ from the published ones, there is no row, and a remark lists the
+        differences. Both lists are empty for weights that are not in models/zoo.yaml.
     """
     weights = zoo.identify_weights(path)
     if weights is None or not weights.experiment:
         return [], []
     differing = _differing(cfg, weights)
     if differing:
-        score = next(f"{name} {value:g}" for name, value in weights.scores.items())
-        return [], [
-            f"=> published for these weights: {score}, with {' '.join(differing)}: {weights.source}"
-        ]
+        name, value = next(iter(weights.scores.items()))
+        score = f"{name} {value:g}, with {' '.join(differing)}"
+        return [], [f"=> published for these weights: {score}: {weights.source}"]
     values = [f"{weights.scores[name]:.3f}" if name in weights.scores else "" for name in names]
     row = f"| published | {' | '.join(values)} |"
     return [row], [f"=> published by {weights.source}"]

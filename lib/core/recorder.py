@@ -105,9 +105,9 @@ class Recorder:
     def save_images(
         self, phase: str, step: int, global_step: int, images: dict[str, np.ndarray]
     ) -> None:
-        """Write the images of a batch that ``Task.draw`` returned.
+        """Write the images that ``Task.draw`` returned.
 
-        They are named as in the HRNet repository: ``<phase>_<step>_{gt,pred,hm_gt,hm_pred}.jpg``.
+        Files are named as in the HRNet repository: ``<phase>_<step>_{gt,pred,hm_gt,hm_pred}.jpg``.
         ``gt_pred`` is written to TensorBoard, at ``global_step``.
         """
         for kind in KINDS:

@@ -15,47 +15,37 @@ from lib.dataset.top_down import TopDownDataset, crop_image
 from lib.keypoints.geometry import PIXEL_STD, Crop, transform_points
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
-from lib.utils.drawing import (
-    draw_person,
-    draw_text,
-    image_grid,
-    mosaic,
-    side_colors,
-    write_image,
-)
+from lib.utils.drawing import draw_person, draw_text, image_grid, mosaic, side_colors, write_image
 from lib.utils.errors import InputError
 
 THRESHOLD = 0.2  # joints with a lower score are not drawn
+COUNT = 24  # images on a sheet of predictions
 WIDTH = 1610  # maximum width of a sheet of predictions in pixels
+HEIGHT = 300  # of its images in pixels, before each row is scaled to the width
 NAMED_SIZE = 640  # longer side of the people drawn with joint names, in pixels
 LETTER_WIDTH, LINE_HEIGHT = 8, 24  # of the joint names, in pixels
 MIN_HEIGHT = 256  # smaller samples are enlarged to about this height
 
 
 def write_prediction_sheet(
-    dataset: TopDownDataset | SceneDataset,
-    poses: Poses,
-    path: str | Path,
-    count: int = 24,
-    height: int = 300,
+    dataset: TopDownDataset | SceneDataset, poses: Poses, path: str | Path
 ) -> None:
-    """Write a sheet of up to ``count`` images, evenly spaced over the data set, with skeletons.
+    """Write a sheet of up to ``COUNT`` images, evenly spaced over the data set, with skeletons.
 
-    The data set's ``rows_to_draw`` selects the poses to draw. ``height`` is the height of the
-    images in pixels before each row is scaled to the sheet's width.
+    The data set's ``rows_to_draw`` selects the poses to draw.
     """
     table, skeleton = dataset.table, dataset.skeleton
     images = np.unique(table.image)
-    chosen = images[np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)]
+    chosen = images[np.linspace(0, len(images) - 1, min(COUNT, len(images))).astype(int)]
     drawn = poses[dataset.source.rows_to_draw(poses)]
     cells = []
     for image in chosen:
         try:
             rgb = np.ascontiguousarray(read_image(table.paths[image].decode())[..., ::-1])
         except InputError:  # broken, and allowed by TEST.MAX_BROKEN
-            rgb = np.zeros((height, height, 3), np.uint8)
+            rgb = np.zeros((HEIGHT, HEIGHT, 3), np.uint8)
         # Very wide images are squeezed into the width of the sheet, to limit memory.
-        size = (int(np.clip(rgb.shape[1] * height / len(rgb), 1, WIDTH)), height)
+        size = (int(np.clip(rgb.shape[1] * HEIGHT / len(rgb), 1, WIDTH)), HEIGHT)
         zoom = size[0] / rgb.shape[1], size[1] / rgb.shape[0]
         small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
         for pose in drawn[drawn.image == image]:
@@ -68,7 +58,7 @@ def write_prediction_sheet(
 def _scene_cells(dataset: SceneDataset, codec: TagCodec, rows: np.ndarray) -> list[np.ndarray]:
     """Draw training samples of whole images, each twice: with its labels and with its targets.
 
-    Regions without a loss are dark in the image of the targets.
+    The image with the targets is dark where the loss is ignored.
     """
     skeleton, cells = dataset.skeleton, []
     for row in rows:
@@ -78,9 +68,8 @@ def _scene_cells(dataset: SceneDataset, codec: TagCodec, rows: np.ndarray) -> li
         targets = codec.encode(sample["joints"][None], sample["visible"][None], masks)
         overlay = targets[-1].heatmaps[0].amax(0).numpy()
         size = rgb.shape[1::-1]
-        alpha, mask = (
-            cv2.resize(part, size)[..., None] for part in (overlay, masks[-1][0].numpy())
-        )
+        alpha = cv2.resize(overlay, size)[..., None]
+        mask = cv2.resize(masks[-1][0].numpy(), size)[..., None]
         shaded = rgb * (1 - alpha) * (0.2 + 0.4 * mask) + alpha * (255, 230, 0)
         zoom = size[0] / codec.sizes[0][0]
         for person, flags in zip(sample["joints"][0], sample["visible"], strict=True):
@@ -96,8 +85,8 @@ def write_sample_sheet(
     """Write a sheet of ``count`` samples, evenly spaced over the data set.
 
     Each sample is drawn twice: with its labelled joints, and with its target heatmaps as an
-    overlay. Above the samples are the two people with the most labelled joints, drawn with the
-    numbers and names of their joints.
+    overlay. Above the samples are the two people with the most labelled joints, with the numbers
+    and names of these joints.
     """
     table, skeleton = dataset.table, dataset.skeleton
     clearest = np.lexsort((-table.size[:, 1], -table.visible.sum(1)))[:2]
@@ -115,7 +104,7 @@ def write_sample_sheet(
 
 
 def _named_person(table: Table, skeleton: Skeleton, row: int) -> np.ndarray:
-    """Draw a person (H, W, 3), with numbers and names of the joints at the sides of the image."""
+    """Draw a person with the numbers and names of the joints at the sides, (H, W, 3)."""
     labels = [f"{number} {name}" for number, name in enumerate(skeleton.names)]
     margin = LETTER_WIDTH * (max(map(len, labels)) + 2)
     box = np.maximum(table.scale[row] * PIXEL_STD, 1)

@@ -22,31 +22,13 @@ from lib.utils.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
-# Settings whose changes are not logged when a run resumes.
+# Settings, or sections of settings, whose changes are not logged when a run resumes.
 UNLOGGED_KEYS = (
-    "AUTO_RESUME",
-    "CUDNN",
-    "DATASET.MAX_BROKEN",
-    "DATASET.ROOT",
-    "DATA_DIR",
-    "DEBUG",
-    "GPUS",
-    "LOG_DIR",
-    "MODEL.PRETRAINED",
-    "OUTPUT_DIR",
-    "PIN_MEMORY",
-    "PRINT_FREQ",
-    "TEST",
-    "TRAIN.CHECKPOINT",
-    "TRAIN.CHECKPOINT_EVERY",
-    "TRAIN.COMPILE",
-    "TRAIN.END_EPOCH",
-    "TRAIN.EVAL_INTERVAL",
-    "TRAIN.KEEP",
-    "TRAIN.LOG_GRAPH",
-    "TRAIN.RESUME",
-    "WORKERS",
-)
+    "AUTO_RESUME", "CUDNN", "DATASET.MAX_BROKEN", "DATASET.ROOT", "DATA_DIR", "DEBUG", "GPUS",
+    "LOG_DIR", "MODEL.PRETRAINED", "OUTPUT_DIR", "PIN_MEMORY", "PRINT_FREQ", "TEST",
+    "TRAIN.CHECKPOINT", "TRAIN.CHECKPOINT_EVERY", "TRAIN.COMPILE", "TRAIN.END_EPOCH",
+    "TRAIN.EVAL_INTERVAL", "TRAIN.KEEP", "TRAIN.LOG_GRAPH", "TRAIN.RESUME", "WORKERS",
+)  # fmt: skip
 
 
 @dataclass
@@ -66,34 +48,25 @@ class Position:
     is_validated: bool = True
 
 
+@dataclass(eq=False)
 class TrainingState:
     """Saves and loads the state of a run.
 
-    Args:
+    Attributes:
+        folder: output folder of the run.
         batch_size: number of samples in a step, over all processes.
         samples: number of samples in the training set.
         scaler: scales the loss, in float16.
     """
 
-    def __init__(
-        self,
-        cfg: CfgNode,
-        folder: Path,
-        network: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        average: AveragedWeights,
-        batch_size: int,
-        samples: int,
-        scaler: torch.amp.GradScaler,
-    ) -> None:
-        self._cfg = cfg
-        self._folder = folder
-        self._network = network
-        self._optimizer = optimizer
-        self._average = average
-        self._batch_size = batch_size
-        self._samples = samples
-        self._scaler = scaler
+    cfg: CfgNode
+    folder: Path
+    network: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    average: AveragedWeights
+    batch_size: int
+    samples: int
+    scaler: torch.amp.GradScaler
 
     def save(self, position: Position) -> None:
         """Write ``checkpoint.pth``; most keys are those of the HRNet repository.
@@ -103,33 +76,33 @@ class TrainingState:
         Raises:
             InputError: the weights are not finite, or the file cannot be written.
         """
-        path = self._folder / "checkpoint.pth"
-        check_weights(self._network, path)
+        path = self.folder / "checkpoint.pth"
+        check_weights(self.network, path)
         state = {
             "epoch": position.epoch,
-            "model": self._cfg.MODEL.NAME,
-            "state_dict": self._network.state_dict(),
+            "model": self.cfg.MODEL.NAME,
+            "state_dict": self.network.state_dict(),
             "best_perf": position.best,
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "validated": position.is_validated,
-            "average": self._average.average,
-            "samples_done": position.step * self._batch_size,
-            "samples": self._samples,
+            "average": self.average.average,
+            "samples_done": position.step * self.batch_size,
+            "samples": self.samples,
             "meter": position.meter,
-            "settings": self._cfg.dump(),
+            "settings": self.cfg.dump(),
         }
-        if self._scaler.is_enabled():
-            state["scaler"] = self._scaler.state_dict()
+        if self.scaler.is_enabled():
+            state["scaler"] = self.scaler.state_dict()
         if position.step and distributed.world_size() > 1:
             # Batch norm statistics differ between processes within an epoch.
             state["buffers"] = distributed.gather([value.cpu() for value in self._buffers()])
         checkpoint.save(state, path)
-        if not position.step and self._cfg.TRAIN.KEEP > 1 and distributed.is_main():
+        if not position.step and self.cfg.TRAIN.KEEP > 1 and distributed.is_main():
             self._keep(path, position.epoch)
 
     def _buffers(self) -> list[torch.Tensor]:
         """Return the batch norm statistics of the network and of its average."""
-        return [*self._network.buffers(), *self._average.buffers]
+        return [*self.network.buffers(), *self.average.buffers]
 
     def _keep(self, path: Path, epoch: int) -> None:
         """Keep a copy of this epoch's checkpoint; remove the copy from TRAIN.KEEP epochs ago."""
@@ -139,13 +112,13 @@ class TrainingState:
             os.link(path, kept)
         except OSError:  # a file system without hard links
             write_atomically(kept, path.read_bytes())
-        path.with_name(f"checkpoint_{epoch - self._cfg.TRAIN.KEEP}.pth").unlink(missing_ok=True)
+        path.with_name(f"checkpoint_{epoch - self.cfg.TRAIN.KEEP}.pth").unlink(missing_ok=True)
 
     def save_weights(self, name: str) -> None:
         """Write the weights alone: the averaged ones, if there are any."""
-        with self._average.applied():
-            check_weights(self._network, self._folder / name)
-            checkpoint.save(self._network.state_dict(), self._folder / name)
+        with self.average.applied():
+            check_weights(self.network, self.folder / name)
+            checkpoint.save(self.network.state_dict(), self.folder / name)
 
     def load(self, path: Path) -> Position:
         """Load a checkpoint and return its position.
@@ -155,15 +128,15 @@ class TrainingState:
         """
         state = checkpoint.read(path)
         with _file_named_in_errors(path):
-            load_checkpoint(self._network, state["state_dict"])
-            load_optimizer(self._optimizer, state["optimizer"])
+            load_checkpoint(self.network, state["state_dict"])
+            load_optimizer(self.optimizer, state["optimizer"])
             self._load_average(state.get("average") or state["state_dict"])
-            if self._scaler.is_enabled() and state.get("scaler"):
-                self._scaler.load_state_dict(state["scaler"])
+            if self.scaler.is_enabled() and state.get("scaler"):
+                self.scaler.load_state_dict(state["scaler"])
             self._log_changes(path, state.get("settings"))
             best = float(state.get("best_perf", state.get("perf", -math.inf)))
-            if not (self._folder / "model_best.pth").exists():
-                best = -math.inf  # there is no file that a worse network could replace
+            if not (self.folder / "model_best.pth").exists():
+                best = -math.inf  # without a best network, the next one is the best
             is_validated = bool(state.get("validated", True))
             position = Position(state["epoch"], best=best, is_validated=is_validated)
             if samples_done := state.get("samples_done", 0):
@@ -173,20 +146,20 @@ class TrainingState:
         return position
 
     def _load_average(self, weights: Mapping[str, Any]) -> None:
-        if self._average.average:
-            with self._average.applied():
-                load_checkpoint(self._network, weights)
-                for key, value in self._network.state_dict().items():
-                    self._average.average[key].copy_(value)
+        if self.average.average:
+            with self.average.applied():
+                load_checkpoint(self.network, weights)
+                for key, value in self.network.state_dict().items():
+                    self.average.average[key].copy_(value)
 
     def _locate(self, position: Position, state: dict, samples_done: int) -> None:
         """Set the position within the epoch, if the samples are the same and in the same order."""
         old = _settings(state["settings"])
         order = old.get("SEED"), old.get("TRAIN.SHUFFLE"), state["samples"]
-        if order != (self._cfg.SEED, self._cfg.TRAIN.SHUFFLE, self._samples):
+        if order != (self.cfg.SEED, self.cfg.TRAIN.SHUFFLE, self.samples):
             logger.warning("=> the order of the samples changed: the epoch starts again")
             return
-        position.step = samples_done // self._batch_size
+        position.step = samples_done // self.batch_size
         meter = state["meter"]  # in earlier versions, only the sums of all processes
         position.meter = [meter] if isinstance(meter, dict) else meter
         buffers = state.get("buffers", [])
@@ -198,11 +171,12 @@ class TrainingState:
         """Log the settings that differ from those of the checkpoint."""
         if text is None:
             return
-        old, new = _settings(text), _settings(self._cfg.dump())
+        old, new = _settings(text), _settings(self.cfg.dump())
+        unlogged = tuple(f"{key}." for key in UNLOGGED_KEYS)
         changes = [
             f"{key} {old.get(key)} -> {new.get(key)}"
             for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and not _is_unlogged(key)
+            if old.get(key) != new.get(key) and not f"{key}.".startswith(unlogged)
         ]
         if changes:
             logger.warning("=> %s: settings have changed since: %s", path, "; ".join(changes))
@@ -242,7 +216,7 @@ def _check_shapes(optimizer: torch.optim.Optimizer, states: Mapping[int, Mapping
 
 @contextlib.contextmanager
 def _file_named_in_errors(path: Path) -> Iterator[None]:
-    """Add the file to an InputError's message; turn errors from malformed contents into one."""
+    """Add the file to the message of an InputError; turn errors of malformed contents into one."""
     try:
         yield
     except InputError as error:
@@ -265,7 +239,3 @@ def _settings(text: str) -> dict[str, Any]:
 
     add("", yaml.safe_load(text))
     return flat
-
-
-def _is_unlogged(key: str) -> bool:
-    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in UNLOGGED_KEYS)

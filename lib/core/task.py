@@ -1,12 +1,9 @@
-"""Interface through which the training and evaluation loops use a pose-estimation task.
-
-A task is registered in ``TASKS`` of lib/core/__init__.py.
-"""
+"""Interface through which the training and evaluation loops use a pose-estimation task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +13,11 @@ from lib.core.codecs.codec import Outputs
 from lib.dataset.loading import Batch
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
+from lib.utils.drawing import draw_person, heatmap_rows, image_grid
+
+Arrays = Sequence[np.ndarray]
+
+MAX_PAIRS = 8  # pairs of annotated and predicted images in one grid
 
 
 @dataclass
@@ -23,7 +25,6 @@ class Losses:
     """Loss and accuracy of one batch, as scalar tensors.
 
     Attributes:
-        total: the loss to minimise.
         accuracy: PCK, averaged over the joint types annotated in the batch.
         joints: number of these joint types.
     """
@@ -36,19 +37,19 @@ class Losses:
 class Task(ABC):
     """Interface of a task, which computes outputs, losses and ``Poses`` from batches.
 
-    Training and evaluation use a network only through this interface.
-
     Args:
         backend: runs the network.
         skeleton: joints of the predicted people.
-        autocast: train in this type where PyTorch considers it safe; None: in float32.
+        autocast: type for training with autocast; None to train in float32.
 
     Attributes:
         uses_boxes: False if a task finds people without boxes.
         device: device of the batches.
+        columns: number of columns of the grids that ``draw`` returns.
     """
 
-    uses_boxes: ClassVar[bool] = True
+    uses_boxes: ClassVar[bool]
+    columns: ClassVar[int]
 
     def __init__(
         self, backend: Backend, skeleton: Skeleton, autocast: torch.dtype | None = None
@@ -76,13 +77,23 @@ class Task(ABC):
         In evaluation mode, they include the flip test if TEST.FLIP_TEST is set.
         """
 
-    @abstractmethod
     def loss(self, outputs: Outputs, batch: Batch) -> Losses | None:
         """Return the loss and accuracy, or None if they cannot be computed.
 
-        This is the case for an exported file that includes decoding, and for a bottom-up network in
-        evaluation.
+        They cannot be computed for an exported file that includes decoding, or for a batch without
+        joints, as in the evaluation of bottom-up networks.
         """
+        if self.backend.decodes or "joints" not in batch:
+            return None
+        target = self._target(batch)
+        total = self.codec.loss(outputs, target)
+        with torch.no_grad():
+            accuracy, joints = self.codec.accuracy(outputs, target)
+        return Losses(total, accuracy, joints)
+
+    @abstractmethod
+    def _target(self, batch: Batch) -> Any:
+        """Encode the joints of a batch as the codec's target."""
 
     @abstractmethod
     def predict(self, outputs: Outputs, batch: Batch) -> Poses:
@@ -93,20 +104,36 @@ class Task(ABC):
         """Draw RGB images of a batch.
 
         Args:
-            kinds: ``gt`` and ``pred`` for annotated and predicted keypoints, ``hm_gt`` and
-                ``hm_pred`` for heatmaps, ``gt_pred`` for both, side by side.
+            kinds: ``gt`` and ``pred`` for annotated and predicted keypoints, ``gt_pred`` for both,
+                side by side, ``hm_gt`` and ``hm_pred`` for heatmaps.
 
         Returns:
             A (H, W, 3) uint8 image for each of ``kinds`` that can be drawn from the outputs.
         """
 
+    def _draw_people(
+        self, images: np.ndarray, people: Iterable[np.ndarray], visible: Iterable[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Draw the people of each image: keypoints (P, K, 2) in pixels and flags (P, K)."""
+        drawn = [image.copy() for image in images]
+        for image, keypoints, flags in zip(drawn, people, visible, strict=True):
+            for person, is_visible in zip(keypoints, flags, strict=True):
+                draw_person(
+                    image, person, is_visible, self.skeleton.limbs, self.skeleton.flip_pairs
+                )
+        return drawn
+
+    def _grids(self, annotated: Arrays, predicted: Arrays) -> dict[str, np.ndarray]:
+        """Arrange drawn images in grids, by kind; without annotations, ``annotated`` is empty."""
+        pairs = [image for pair in zip(annotated, predicted, strict=False) for image in pair]
+        images = {"gt": annotated, "pred": predicted, "gt_pred": pairs[: 2 * MAX_PAIRS]}
+        if not annotated:
+            images = {"pred": predicted, "gt_pred": predicted}
+        return {kind: image_grid(drawn, self.columns) for kind, drawn in images.items()}
+
     @abstractmethod
     def batches(
-        self,
-        images: Sequence[np.ndarray],
-        boxes: Sequence[np.ndarray],
-        box_scores: Sequence[np.ndarray],
-        batch_size: int,
+        self, images: Arrays, boxes: Arrays, box_scores: Arrays, batch_size: int
     ) -> Iterator[Batch]:
         """Yield batches for ``forward`` and ``predict``.
 
@@ -115,3 +142,8 @@ class Task(ABC):
             boxes: for each image, the boxes (N, 4) of its people; ignored unless ``uses_boxes``.
             box_scores: for each image, the scores (N,) of its boxes.
         """
+
+
+def draw_heatmaps(images: np.ndarray, heatmaps: torch.Tensor) -> np.ndarray:
+    """Draw the heatmaps (N, K, h, w) of images (M, H, W, 3), with M up to N."""
+    return heatmap_rows(images, heatmaps[: len(images)].float().cpu().numpy())

@@ -90,7 +90,7 @@ def example_input(description: Description) -> Tensor:
 
 
 def export(module: nn.Module, description: Description, file_format: str) -> dict[str, bytes]:
-    """Export ``module``.
+    """Export a network.
 
     Args:
         module: in evaluation mode, on the CPU, with inputs and outputs as in ``description``.
@@ -111,7 +111,7 @@ def export(module: nn.Module, description: Description, file_format: str) -> dic
 
 
 def to_onnx(module: nn.Module, example: Tensor, description: Description) -> dict[str, bytes]:
-    """Export to ONNX; returns the same as ``export``."""
+    """Export to ONNX; returns the files as ``export`` does."""
     name = "crops" if description.decodes and not description.dynamic_size else "images"
     dimensions = {}
     if description.dynamic_batch:
@@ -122,7 +122,7 @@ def to_onnx(module: nn.Module, example: Tensor, description: Description) -> dic
     return onnx_content(onnx_graph(module, example, dimensions, name), description)
 
 
-def onnx_content(proto, description: Description) -> dict[str, bytes]:
+def onnx_content(proto: Any, description: Description) -> dict[str, bytes]:
     """Return the ONNX file of an ``onnx.ModelProto``."""
     helper = import_optional("onnx", "exporting").helper
     helper.set_model_props(proto, {METADATA_KEY: description.to_json()})
@@ -132,7 +132,7 @@ def onnx_content(proto, description: Description) -> dict[str, bytes]:
 
 def onnx_graph(
     module: nn.Module, example: Tensor, dynamic: dict[int, Any] | None = None, name: str = "images"
-):
+) -> Any:
     """Export to an ``onnx.ModelProto``.
 
     Names of nodes in a submodule ``network`` start with ``NETWORK_PREFIX``. ``dynamic`` maps
@@ -165,7 +165,7 @@ def onnx_graph(
 def to_torchscript(
     module: nn.Module, example: Tensor, description: Description
 ) -> dict[str, bytes]:
-    """Export to TorchScript; returns the same as ``export``."""
+    """Export to TorchScript; returns the files as ``export`` does."""
     file = io.BytesIO()
     with quiet():
         traced = torch.jit.freeze(torch.jit.trace(module, (example,), check_trace=False))
@@ -176,16 +176,12 @@ def to_torchscript(
 def to_openvino(module: nn.Module, example: Tensor, description: Description) -> dict[str, bytes]:
     """Export to OpenVINO through ONNX; the result runs faster than a direct conversion."""
     import_optional("openvino", "exporting")
-    return openvino_files(to_onnx(module, example, description)[".onnx"], description)
-
-
-def openvino_files(graph: bytes, description: Description) -> dict[str, bytes]:
-    """Convert the content of an ONNX file to OpenVINO's files."""
+    graph = to_onnx(module, example, description)[".onnx"]
     return openvino_content(openvino_model(graph), description)
 
 
-def openvino_model(graph: bytes):
-    """Convert the content of an ONNX file to an ``openvino.Model``, without metadata."""
+def openvino_model(graph: bytes) -> Any:
+    """Convert the content of an ONNX file to an ``openvino.Model`` without metadata."""
     openvino = import_optional("openvino", "exporting")
     proto = import_optional("onnx", "exporting").load_from_string(graph)
     del proto.metadata_props[:]
@@ -195,7 +191,7 @@ def openvino_model(graph: bytes):
         return openvino.convert_model(path)
 
 
-def openvino_content(model, description: Description) -> dict[str, bytes]:
+def openvino_content(model: Any, description: Description) -> dict[str, bytes]:
     """Return OpenVINO's files of an ``openvino.Model``."""
     openvino = import_optional("openvino", "exporting")
     with tempfile.TemporaryDirectory() as folder:
@@ -208,7 +204,7 @@ def openvino_content(model, description: Description) -> dict[str, bytes]:
 
 
 def write_draft(path: Path, files: dict[str, bytes]) -> Path:
-    """Write each file to ``path`` with its suffix; return the path of the last, the main file."""
+    """Write the files next to ``path``, by suffix; return the path of the main file, the last."""
     path.parent.mkdir(exist_ok=True)
     for suffix, content in files.items():
         path.with_suffix(suffix).write_bytes(content)

@@ -33,8 +33,7 @@ class Difference:
         largest, mean: largest and mean distance between keypoints, in crop pixels.
         stable_largest: largest distance of the stable joints.
         scores: largest difference between scores, divided by the largest score.
-        joints: number of joints.
-        stable: number of stable joints.
+        joints, stable: numbers of all joints and of stable joints.
     """
 
     largest: float
@@ -49,9 +48,9 @@ def difference(backend: Backend, reference: TorchBackend, crops: Tensor) -> Diff
     """Compare a backend with the reference on crops (N, 3, H, W).
 
     A joint is stable if noise that is much larger than rounding errors moves it by less than
-    ``STABLE_DISTANCE`` in the reference.
-    Unstable joints have two almost equal maxima, as is common with untrained networks. Which of
-    the two is larger depends on rounding, and says nothing about the backend.
+    ``STABLE_DISTANCE`` in the reference. Other joints have two almost equal maxima, as is common
+    with untrained networks. Rounding decides which of the two is larger, so their differences say
+    nothing about the backend.
     """
     outputs = reference.outputs(crops)
     keypoints, scores = (value.cpu() for value in reference.codec.decode(outputs))
@@ -76,8 +75,8 @@ class SceneDifference:
     Attributes:
         heatmaps, tags: largest difference, divided by the largest magnitude.
         scores: largest difference between the candidates' scores, divided by the largest score.
-        candidate_values: each candidate's score and tag are compared with the file's heatmap and
-            tag map at its position; the largest difference.
+        candidate_values: largest difference between a candidate's score and tag and the file's own
+            heatmap and tag map at its position.
         people, expected: numbers of people found with the file and with the reference.
     """
 
@@ -144,42 +143,42 @@ def random_crops(size: Sequence[int], count: int) -> Tensor:
 
 
 def real_crops(cfg: CfgNode, count: int) -> tuple[Tensor, str]:
-    """Return crops of people and the name of their source.
+    """Return crops of people, uint8 (count, 3, H, W), and the name of their source.
 
-    The crops are evenly spaced over the experiment's test set, or show drawn people if it is not
-    installed.
-
-    Returns:
-        uint8 (count, 3, H, W), and the source for display.
+    The crops are evenly spaced over the experiment's test set, or show drawn people if the test set
+    is not installed.
     """
     try:
-        dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
-        rows = np.linspace(0, len(dataset) - 1, count).astype(
-            int
-        )  # people repeat if there are fewer
-        crops = torch.stack([dataset[int(row)]["image"] for row in rows])
-        return crops, f"{cfg.DATASET.DATASET} {cfg.DATASET.TEST_SET}"
+        samples, source = _test_samples(cfg, count)
+        return torch.stack([sample["image"] for sample in samples]), source
     except InputError:
         return drawn_crops(cfg, count), "drawn people"
 
 
+def _test_samples(cfg: CfgNode, count: int) -> tuple[list[dict[str, Tensor]], str]:
+    """Return samples evenly spaced over the test set, and its name, or raise an InputError.
+
+    Samples repeat if the test set is smaller than ``count``.
+    """
+    dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
+    rows = np.linspace(0, len(dataset) - 1, count).astype(int)
+    return [dataset[int(row)] for row in rows], f"{cfg.DATASET.DATASET} {cfg.DATASET.TEST_SET}"
+
+
 def random_scene(size: int) -> Batch:
-    """Return a reproducible random image for a network that reads images of ``size``."""
-    generator = np.random.default_rng(1)
-    return scene_batch(generator.integers(0, 256, (size, size, 3), np.uint8), 0, size)
+    """Return a reproducible random image for a network with images of ``size``."""
+    image = np.random.default_rng(1).integers(0, 256, (size, size, 3), np.uint8)
+    return scene_batch(image, 0, size)
 
 
 def real_scenes(cfg: CfgNode, count: int) -> tuple[list[Batch], str]:
     """Return whole images and the name of their source, as ``real_crops`` does."""
     try:
-        dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
-        rows = np.linspace(0, len(dataset) - 1, count).astype(int)
-        return [dataset[int(row)] for row in rows], f"{cfg.DATASET.DATASET} {cfg.DATASET.TEST_SET}"
+        return _test_samples(cfg, count)
     except InputError:
         images = [draw_scene(0, "val", index)[0][..., ::-1] for index in range(count)]
         size = int(cfg.MODEL.IMAGE_SIZE[0])
-        batches = [scene_batch(np.ascontiguousarray(image), 0, size) for image in images]
-        return batches, "drawn people"
+        return [scene_batch(image.copy(), 0, size) for image in images], "drawn people"
 
 
 def drawn_crops(cfg: CfgNode, count: int, split: str = "val") -> Tensor:
@@ -190,7 +189,7 @@ def drawn_crops(cfg: CfgNode, count: int, split: str = "val") -> Tensor:
         image, people = draw_scene(0, split, index)
         index += 1
         boxes = np.array([person["bbox"] for person in people], np.float64).reshape(-1, 4)
-        crops += crops_of_people(cfg, np.ascontiguousarray(image[..., ::-1]), boxes)
+        crops += crops_of_people(cfg, image[..., ::-1].copy(), boxes)
     return torch.stack(crops[:count])
 
 

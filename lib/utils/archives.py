@@ -13,17 +13,15 @@ from lib.utils.errors import InputError
 from lib.utils.files import atomic_file
 from lib.utils.logs import progress
 
-# Raised when reading a damaged, truncated or encrypted archive.
-_DAMAGED = (
-    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError),
-    *(NotImplementedError, OSError),
-)
+# Raised when reading a damaged, truncated or encrypted archive. RuntimeError includes
+# NotImplementedError.
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, OSError)
 
 
 def unpack(archive: Path, targets: Mapping[str, Path]) -> int:
     """Extract the files that match the patterns in ``targets``.
 
-    Only file names are matched. Folders inside the archive are ignored, so no file can be written
+    Only the names of files are matched, not their folders in the archive, so no file can be written
     outside the targets. Existing files are kept unless they are empty.
 
     Args:
@@ -34,7 +32,7 @@ def unpack(archive: Path, targets: Mapping[str, Path]) -> int:
         The number of matching files.
 
     Raises:
-        InputError: if the archive is missing or damaged, or a file cannot be written.
+        InputError: the archive is missing or damaged, or a file cannot be written.
     """
     count = 0
     for name, content in progress(_members(archive), None, archive.name):
@@ -42,7 +40,7 @@ def unpack(archive: Path, targets: Mapping[str, Path]) -> int:
         if target is not None:
             count += 1
             if not (target.exists() and target.stat().st_size):
-                # A data set has a hundred thousand files, and they can be extracted again.
+                # Not synced: data sets have a hundred thousand files that can be extracted again.
                 with atomic_file(target, sync=False) as file:
                     file.writelines(_chunks(content, archive))
     return count

@@ -13,11 +13,9 @@ def write_charts(
     histograms: dict[str, np.ndarray],
     bars: dict[str, tuple[Sequence[str], np.ndarray]],
 ) -> None:
-    """Write a PNG with one row of histograms and, below it, one row per bar chart.
+    """Write a PNG with a row of histograms and, below it, a row for each bar chart.
 
-    Args:
-        histograms: title -> values.
-        bars: title -> (names, heights).
+    ``histograms`` maps titles to values, ``bars`` maps titles to (names, heights).
     """
     from matplotlib.figure import Figure
 

@@ -9,25 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.utils.errors import InputError
+from lib.utils.errors import InputError, os_errors_as
 from lib.utils.files import check_regular, write_atomically
 from lib.utils.zoo import download_hint
 
 EXPORT_SUFFIXES = (".onnx", ".xml", ".ts", ".torchscript")  # written by tools/export.py
-FOLDER = 0x10  # in the attributes of an archive's file
+FOLDER = 0x10  # attribute of a folder in a zip archive
 MAGIC_BYTES = (b"PK\x03\x04", b"\x80")  # zip archive (torch 1.6 and later), pickle (before)
 
 
 def save(state: Any, path: Path) -> None:
-    """Write ``state`` (tensors, numbers, strings, lists and dicts) to ``path``.
-
-    Raises:
-        InputError: if the file cannot be written.
-    """
+    """Write ``state``, made of tensors and plain values, or raise an InputError."""
     try:
         write_atomically(path, lambda file: torch.save(state, file))
     except RuntimeError as error:
-        if "DataLoader worker" in str(error):  # from a signal handler
+        if "DataLoader worker" in str(error):  # a worker died while the file was written
             raise
         # torch raises RuntimeError when a write fails; the cause is the file's OSError.
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
@@ -36,11 +32,7 @@ def save(state: Any, path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a training checkpoint.
-
-    Raises:
-        InputError: if the file is missing, broken, or not a training checkpoint.
-    """
+    """Read a training checkpoint; raise InputError if the file is anything else."""
     state = read_file(path)
     if not isinstance(state, dict) or not {"epoch", "state_dict", "optimizer"} <= state.keys():
         raise InputError(
@@ -57,7 +49,7 @@ def read_file(path: Path) -> Any:
     """Read a checkpoint file to the CPU, without executing code from it.
 
     Raises:
-        InputError: if the file is missing or broken, or contains other objects than tensors, NumPy
+        InputError: the file is missing or damaged, or contains objects other than tensors, NumPy
             arrays, numbers and strings.
     """
     if path.suffix in EXPORT_SUFFIXES and path.exists():
@@ -66,13 +58,10 @@ def read_file(path: Path) -> Any:
             "tools/demo.py"
         )
     check_regular(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(24)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint file{download_hint(path)}") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the checkpoint: {error.strerror}") from None
+    if not path.exists():
+        raise InputError(f"{path}: no such checkpoint file{download_hint(path)}")
+    with os_errors_as(f"{path}: cannot read the checkpoint"), path.open("rb") as file:
+        start = file.read(24)
     if not start.startswith(MAGIC_BYTES):
         reason = f"it begins with {start!r}" if start else "it is empty"
         raise InputError(f"{path}: not a PyTorch checkpoint: {reason}; download it again")
@@ -90,24 +79,20 @@ def check_integrity(path: Path) -> None:
     marked as a folder.
     """
     try:
-        if not zipfile.is_zipfile(path):  # a plain pickle of old versions has none
+        if not zipfile.is_zipfile(path):  # files of old versions have no checksums
             return
         with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-            # A file written without checksums has 0 in their place.
-            broken = broken if broken and archive.getinfo(broken).CRC else None
             for info in archive.infolist():
                 if info.external_attr & FOLDER and not info.is_dir():
                     raise zipfile.BadZipFile(f"{info.filename} is marked as a folder")
+            broken = archive.testzip()
+            if broken and archive.getinfo(broken).CRC:  # 0 in a file written without checksums
+                raise zipfile.BadZipFile(f"the checksum of {broken} is wrong")
     except Exception as error:  # a damaged archive can raise anything
         raise InputError(
-            f"{path}: damaged ({error or type(error).__name__}); download or copy it again"
+            f"{path}: damaged: {error or type(error).__name__}; download or copy it again, or, for "
+            "the checkpoint of a run, start over with AUTO_RESUME False"
         ) from None
-    if broken is not None:
-        raise InputError(
-            f"{path}: damaged: the checksum of {broken} is wrong; download or copy it again, "
-            "or start over with AUTO_RESUME False"
-        )
 
 
 def _load(path: Path) -> Any:

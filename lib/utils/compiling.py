@@ -16,14 +16,10 @@ CUDA_GRAPHS = {"triton.cudagraphs": True, "triton.cudagraph_skip_dynamic_graphs"
 
 
 def compile_in_place(network: nn.Module, devices: Sequence[torch.device], key: str) -> None:
-    """Compile ``network`` for training. Its state dict stays as it is.
-
-    Args:
-        devices: where it runs.
-        key: the setting to name in errors.
+    """Compile ``network`` for training on ``devices``; the state dict does not change.
 
     Raises:
-        InputError: torch.compile does not work here.
+        InputError: torch.compile does not work here; the message names the setting ``key``.
     """
     check_compiler(devices, key)
     network.compile()
@@ -31,30 +27,31 @@ def compile_in_place(network: nn.Module, devices: Sequence[torch.device], key: s
 
 def compiled(
     network: nn.Module, devices: Sequence[torch.device], key: str
-) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """Return ``network``, in evaluation mode, compiled for inference; arguments as above.
+) -> Callable[[Tensor], Tensor | Sequence[Tensor]]:
+    """Compile ``network``, in evaluation mode, for inference; arguments as above.
 
-    Its weights must not change any more. Call it in inference mode. On a GPU, batches of
-    the first size it sees run as CUDA graphs, which saves the time to launch small operations.
+    The weights must not change any more. Call the result in inference mode. On a GPU, batches of
+    the first size run as CUDA graphs, which saves the time to launch small operations.
 
     Raises:
         InputError: torch.compile does not work here.
     """
     check_compiler(devices, key)
-    if devices[0].type != "cuda":
-        run = torch.compile(network, options={"freezing": True})
-        return lambda images: as_tuple(run(images))
-    run = torch.compile(network, options=CUDA_GRAPHS)
-    # The next run overwrites the outputs of a CUDA graph.
-    return lambda images: tuple(output.clone() for output in as_tuple(run(images)))
+    is_cuda = devices[0].type == "cuda"
+    run = torch.compile(network, options=CUDA_GRAPHS if is_cuda else {"freezing": True})
 
+    def run_compiled(images: Tensor) -> Tensor | Sequence[Tensor]:
+        outputs = run(images)
+        if not is_cuda:
+            return outputs
+        # The next run overwrites the outputs of a CUDA graph.
+        return outputs.clone() if isinstance(outputs, Tensor) else [x.clone() for x in outputs]
 
-def as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    return run_compiled
 
 
 def compiler_error(error: RuntimeError) -> InputError | None:
-    """Return an error for the user if ``error`` is from torch.compile, which may fail late."""
+    """Return the error to report if ``error`` is from torch.compile, which may fail late."""
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is None or not isinstance(error, dynamo.exc.TorchDynamoException):
         return None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 
-# Variables that launchers set, by torchrun's names.
+# Environment variables of each launcher, by torchrun's names.
 LAUNCHERS = {
     "none": {},
     "pytorch": {},
@@ -34,7 +34,7 @@ LAUNCHERS = {
 }
 STARTED_BY = {"pytorch": "torchrun", "slurm": "srun", "mpi": "Open MPI's mpirun"}
 PORT = 29500
-START_SECONDS = 600  # in which all processes must have started
+START_SECONDS = 600  # time within which all processes must start
 
 
 def read_launcher(launcher: str) -> None:
@@ -73,7 +73,7 @@ def _first_node() -> str:
 def process_group(launcher: str = "none") -> Iterator[None]:
     """Within the block, join the processes that torchrun or ``launcher`` started, if any.
 
-    If one of them ends early, the others end, too, and say which one it was (see ``Watch``).
+    If a process ends early, the others name it and end, too (see ``Watch``).
     """
     read_launcher(launcher)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -105,8 +105,8 @@ def process_group(launcher: str = "none") -> Iterator[None]:
 def _fresh_store(store: Any, own_rank: int, count: int) -> Any:
     """Return a part of ``store`` for the processes started now.
 
-    torchrun may keep its store when it restarts processes, with the addresses of the dead ones.
-    Rank 0 therefore waits for answers to a new token, and sends it back to those who answered.
+    When torchrun restarts processes, its store may still have the addresses of the dead ones.
+    Rank 0 therefore publishes a new token, waits for all answers to it, and confirms them.
 
     Raises:
         InputError: a process has not started after START_SECONDS.
@@ -186,24 +186,23 @@ def all_reduce_sum(value: "torch.Tensor") -> "torch.Tensor":
 
 
 def any_of(flag: bool) -> bool:
-    """Return True if ``flag`` is True in any process; each must call this."""
+    """Return True if ``flag`` is True in any process; every process must call this."""
     return any(gather(flag))
 
 
 def check_equal(values: dict[str, Any]) -> None:
-    """Check that a value is the same in all processes; each must call this.
+    """Raise InputError if the processes have different values because they see different files.
 
-    Raises:
-        InputError: it differs, because the processes do not see the same files.
+    Every process must call this.
     """
-    for name in values:
-        found = gather(values[name])
-        if found.count(found[0]) < len(found):
-            other = next(r for r, value in enumerate(found) if value != found[0])
-            raise InputError(
-                f"{name}: {found[0]} for rank 0, but {found[other]} for rank {other}; all must "
-                "see the same data and the same OUTPUT_DIR"
-            )
+    for name, value in values.items():
+        first, *others = gather(value)
+        for other, found in enumerate(others, 1):
+            if found != first:
+                raise InputError(
+                    f"{name}: {first} for rank 0, but {found} for rank {other}; all must see the "
+                    "same data and the same OUTPUT_DIR"
+                )
 
 
 def average(tensors: "Iterable[torch.Tensor]") -> None:
@@ -216,7 +215,7 @@ def average(tensors: "Iterable[torch.Tensor]") -> None:
 
 
 def sync_batch_norms(model: "torch.nn.Module", device: "torch.device") -> "torch.nn.Module":
-    """Return the network with batch norms that use the batches of all processes.
+    """Replace batch norms by ones that use the batches of all processes.
 
     Raises:
         InputError: ``device`` is not a GPU, which PyTorch requires.
@@ -239,17 +238,17 @@ def data_parallel(model: "torch.nn.Module") -> "torch.nn.Module":
         return model
     from torch.nn.parallel import DistributedDataParallel
 
-    warnings.filterwarnings("ignore", "Grad strides do not match")  # harmless, in channels-last
+    warnings.filterwarnings("ignore", "Grad strides do not match")  # harmless in channels-last
     with warnings.catch_warnings():
-        # Newer releases of PyTorch have other names for broadcast_buffers.
+        # Newer releases of PyTorch rename broadcast_buffers.
         warnings.simplefilter("ignore", FutureWarning)
-        # Buffers are not broadcast: it would also happen in evaluation, where processes have
-        # different numbers of batches and would wait for each other forever.
+        # A broadcast of buffers would also happen in evaluation, where processes have different
+        # numbers of batches and would wait for each other forever.
         return DistributedDataParallel(
             model,
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
-            # Looking for unused parameters takes time in every step.
+            # The search for unused parameters takes time in every step.
             find_unused_parameters=any(
                 hasattr(m, "has_unused_parameters") for m in model.modules()
             ),
@@ -258,6 +257,6 @@ def data_parallel(model: "torch.nn.Module") -> "torch.nn.Module":
 
 def _initialized() -> Any:
     """Return ``torch.distributed`` if a process group is initialized, else None."""
-    # Not imported here: writing a file must not cost the seconds that importing PyTorch takes.
+    # Not imported here: commands without PyTorch would wait seconds for it when writing a file.
     dist = sys.modules.get("torch.distributed")
     return dist if dist and dist.is_available() and dist.is_initialized() else None

@@ -15,6 +15,7 @@ Color = tuple[int, int, int]
 LEFT, RIGHT, MIDDLE = (255, 128, 0), (0, 150, 255), (60, 220, 90)
 EDGE = (20, 20, 20)  # outline of lines and letters, for contrast on bright backgrounds
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+GAP = 2  # pixels between images
 
 
 def side_colors(count: int, flip_pairs: Pairs) -> list[Color]:
@@ -43,17 +44,15 @@ def draw_person(
         keypoints: (K, 2) in pixels.
         visible: (K,) flags of the joints to draw; a limb is drawn if both its ends are.
         limbs: pairs of joint indices to connect.
-        flip_pairs: (left, right) joint indices, which get different colors.
-        scores: (K,) written next to the joints if the person is large enough; None to omit.
-        color: single color for the whole skeleton; None for the colors of ``side_colors``.
+        flip_pairs: (left, right) joint indices, which have different colors.
+        scores: (K,) written next to the joints if the person is large enough, or None.
+        color: one color for the whole skeleton; None for the colors of ``side_colors``.
     """
     visible = np.asarray(visible).astype(bool) & np.isfinite(keypoints).all(1)
     drawn = keypoints[visible]
     if not len(drawn):
         return
-    colors = side_colors(len(keypoints), flip_pairs)
-    if color is not None:
-        colors = [color] * len(keypoints)
+    colors = [color] * len(keypoints) if color else side_colors(len(keypoints), flip_pairs)
     extent = float(np.ptp(drawn, axis=0).max())
     width = line_width(image, extent)
     points = [_pixel(point) if on else None for point, on in zip(keypoints, visible, strict=True)]
@@ -73,7 +72,8 @@ def draw_person(
             cv2.circle(image, point, radius, color, -1, cv2.LINE_AA)
             if ring:
                 cv2.circle(image, point, radius, (255, 255, 255), ring, cv2.LINE_AA)
-    height = max(9.0, min(extent, max(image.shape[:2])) / 28, max(image.shape[:2]) / 110)
+    size = max(image.shape[:2])
+    height = max(9.0, min(extent, size) / 28, size / 110)
     # On a small person the numbers would cover the skeleton.
     if scores is not None and extent > 8 * height:
         for point, score in zip(points, scores, strict=True):
@@ -116,9 +116,7 @@ def draw_text(
 ) -> None:
     """Draw one line of text with a dark outline, in place.
 
-    Args:
-        position: lower left corner in pixels.
-        height: height of a capital letter in pixels.
+    ``position`` is the lower left corner, ``height`` that of a capital letter, both in pixels.
     """
     scale, thickness = _font_scale(height)
     # Shifted copies instead of one thick copy, because OpenCV 5 makes thick letters wider.
@@ -135,10 +133,7 @@ def _font_scale(height: float) -> tuple[float, int]:
 
 
 def track_color(number: int) -> Color:
-    """Return a bright color for a person's number.
-
-    Consecutive numbers have very different colors.
-    """
+    """Return a bright color for a person's number, very different from that of the next number."""
     hue = number * 67 % 180
     saturation = (190, 110, 255)[number // 8 % 3]  # after eight numbers, the hues are nearly equal
     red, green, blue = cv2.cvtColor(np.uint8([[[hue, saturation, 255]]]), cv2.COLOR_HSV2RGB)[0, 0]
@@ -147,9 +142,9 @@ def track_color(number: int) -> Color:
 
 def line_width(image: np.ndarray, extent: float) -> int:
     """Return the line width for a person of ``extent`` pixels in ``image``."""
-    # Limit the extent for keypoints far outside the image.
-    extent = min(extent, max(image.shape[:2]))
-    width = max(min(extent / 80, 2 + extent / 150), max(image.shape[:2]) / 1000)
+    size = max(image.shape[:2])
+    extent = min(extent, size)  # keypoints may be far outside the image
+    width = max(min(extent / 80, 2 + extent / 150), size / 1000)
     return max(1, round(min(width, extent / 30)))
 
 
@@ -165,39 +160,36 @@ def _pixel(point: Sequence[float]) -> tuple[int, int]:
 
 
 def heatmap_rows(images: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
-    """Draw one row per person: the crop, followed by each of its heatmaps in color over the crop.
+    """Draw a row for each image: the image, then each of its heatmaps in color over the image.
 
-    Args:
-        images: (N, H, W, 3) uint8 crops.
-        heatmaps: (N, K, h, w).
+    Images are (N, H, W, 3) uint8, heatmaps (N, K, h, w).
     """
     height, width = heatmaps.shape[2:]
     rows = []
     for image, maps in zip(images, heatmaps, strict=True):
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         cells = [small]
-        for values in maps:
-            levels = np.clip(values * 255, 0, 255).astype(np.uint8)
+        for levels in np.clip(maps * 255, 0, 255).astype(np.uint8):
             colored = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
             cells.append(cv2.addWeighted(colored, 0.7, small, 0.3, 0))
         rows.append(np.concatenate(cells, axis=1))
     return np.concatenate(rows)
 
 
-def image_grid(images: Sequence[np.ndarray], columns: int, gap: int = 2) -> np.ndarray:
+def image_grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
     """Arrange images of equal size (H, W, 3) in a grid, separated by white gaps."""
     height, width = images[0].shape[:2]
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    page = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
+    page = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), 255, np.uint8)
     for number, image in enumerate(images):
-        y = gap + number // columns * (height + gap)
-        x = gap + number % columns * (width + gap)
+        y = GAP + number // columns * (height + GAP)
+        x = GAP + number % columns * (width + GAP)
         page[y : y + height, x : x + width] = image
     return page
 
 
-def mosaic(images: Sequence[np.ndarray], width: int, gap: int = 2) -> np.ndarray:
+def mosaic(images: Sequence[np.ndarray], width: int) -> np.ndarray:
     """Arrange images of equal height (H, W, 3) in rows, separated by white gaps.
 
     Each row is scaled down to ``width`` pixels; the last one may be shorter.
@@ -207,39 +199,34 @@ def mosaic(images: Sequence[np.ndarray], width: int, gap: int = 2) -> np.ndarray
     for image in images:
         if space <= 0:
             rows.append([])
-            space = width - gap
+            space = width - GAP
         rows[-1].append(image)
-        space -= image.shape[1] + gap
-    strips = [_strip(row, width, gap) for row in rows]
-    size = (sum(len(strip) + gap for strip in strips) + gap, max(s.shape[1] for s in strips))
-    page = np.full((*size, 3), 255, np.uint8)
-    y = gap
-    for strip in strips:
-        page[y : y + len(strip), : strip.shape[1]] = strip
-        y += len(strip) + gap
-    return page
+        space -= image.shape[1] + GAP
+    strips = [_strip(row, width) for row in rows]
+    right = max(strip.shape[1] for strip in strips)
+    padded = [
+        np.pad(strip, ((GAP, 0), (0, right - strip.shape[1]), (0, 0)), constant_values=255)
+        for strip in strips
+    ]
+    return np.pad(np.concatenate(padded), ((0, GAP), (0, 0), (0, 0)), constant_values=255)
 
 
-def _strip(images: Sequence[np.ndarray], width: int, gap: int) -> np.ndarray:
+def _strip(images: Sequence[np.ndarray], width: int) -> np.ndarray:
     """Join images of equal height side by side, scaled down to at most ``width`` pixels."""
-    gaps = gap * (len(images) + 1)
+    gaps = GAP * (len(images) + 1)
     edges = np.cumsum([0] + [image.shape[1] for image in images])
     zoom = min(1.0, (width - gaps) / edges[-1])
     edges = np.rint(edges * zoom).astype(int)
     strip = np.full((max(1, round(len(images[0]) * zoom)), edges[-1] + gaps, 3), 255, np.uint8)
     for number, image in enumerate(images):
-        x = edges[number] + gap * (number + 1)
+        x = edges[number] + GAP * (number + 1)
         size = (max(1, edges[number + 1] - edges[number]), len(strip))
         strip[:, x : x + size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return strip
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write an RGB image in the format given by the suffix.
-
-    Raises:
-        InputError: if the format is unknown or the file cannot be written.
-    """
+    """Write an RGB image in the format of the suffix, or raise an InputError."""
     suffix = Path(path).suffix
     try:
         is_done, data = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]))
@@ -253,9 +240,8 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
 def write_curves(path: str | Path, history: Sequence[dict[str, float]]) -> None:
     """Plot losses and metrics over the epochs.
 
-    Args:
-        history: a dict per epoch with ``epoch``, ``train_loss``, ``train_acc`` and, after a
-            validation, its metrics.
+    ``history`` has a dict for each epoch with ``epoch``, ``train_loss``, ``train_acc`` and, after a
+    validation, its metrics.
     """
     from matplotlib.figure import Figure
 

@@ -1,6 +1,8 @@
-"""The exception for errors that the user can fix."""
+"""The exception for errors that the user can fix, and helpers for its messages."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -22,3 +24,12 @@ def printable(text: str, kept: str = "") -> str:
     A file name could otherwise send commands to the terminal.
     """
     return _CONTROL.sub(lambda m: m[0] if m[0] in kept else repr(m[0])[1:-1], text)
+
+
+@contextlib.contextmanager
+def os_errors_as(message: str) -> Iterator[None]:
+    """Within the block, turn an OSError into an InputError: ``message`` and the reason."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{message}: {error.strerror or error}") from error

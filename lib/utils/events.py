@@ -12,27 +12,24 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
 from lib.utils import distributed
-from lib.utils.errors import InputError
+from lib.utils.errors import os_errors_as
 from lib.utils.files import make_folder
 
 
 class EventWriter:
-    """Synchronous writer of a TensorBoard event file.
+    """Synchronous writer of a TensorBoard event file. Only the main process writes.
 
-    It replaces tensorboardX's SummaryWriter, which writes in a thread. On a full disk that thread
-    dies and the run hangs; this class raises an InputError instead. Of several processes only the
-    main one writes.
+    On a full disk, the thread of tensorboardX's SummaryWriter dies and the run hangs. This class
+    raises an InputError instead.
     """
 
     def __init__(self, folder: str | Path) -> None:
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
         is_main = distributed.is_main()
         self._path = make_folder(folder) / name if is_main else Path(os.devnull)
-        try:
+        with os_errors_as(f"{self._path}: cannot write"):
             # Unbuffered, so that a failed write is not repeated when the file is closed.
             self._file = self._path.open("ab", buffering=0)
-        except OSError as error:
-            raise InputError(f"{self._path}: cannot write: {error.strerror}") from None
         self._write(Event(file_version="brain.Event:2"))
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
@@ -48,18 +45,14 @@ class EventWriter:
         self._write(Event(summary=summary.text(tag, text), step=step))
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
     def _write(self, event: Event) -> None:
         event.wall_time = time.time()
         data = event.SerializeToString()
         header = struct.pack("<Q", len(data))
-        parts = (header, _checksum(header), data, _checksum(data))
-        try:
-            self._file.write(b"".join(parts))
-        except OSError as error:
-            raise InputError(f"{self._path}: cannot write: {error.strerror}") from None
+        with os_errors_as(f"{self._path}: cannot write"):
+            self._file.write(header + _checksum(header) + data + _checksum(data))
 
 
 def _checksum(data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Atomic writing of files."""
+"""Atomic writing, safe reading and locking of files."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from lib.utils import distributed
-from lib.utils.errors import InputError
+from lib.utils.errors import InputError, os_errors_as
 
 try:
     import fcntl
@@ -20,11 +20,11 @@ except ImportError:  # Windows
 def atomic_file(path: str | Path, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a binary file for writing that replaces ``path`` only if the block succeeds.
 
-    Missing folders are created. Of several processes only the main one writes. With ``sync`` the
-    file is on the disk at the end, and not only in the system's memory.
+    Missing folders are created. Of several processes only the main one writes. With ``sync``, the
+    file is flushed to the disk.
 
     Raises:
-        InputError: if the file cannot be written.
+        InputError: the file cannot be written.
     """
     path = Path(path)
     if not distributed.is_main():
@@ -51,26 +51,23 @@ def atomic_file(path: str | Path, sync: bool = True) -> Iterator[BinaryIO]:
 def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], None]) -> None:
     """Write bytes, or the output of a function that writes to a file, with ``atomic_file``.
 
-    If somebody removes the folder meanwhile, the file is written again.
+    The file is written again if its folder is removed meanwhile.
     """
-    try:
-        _write(path, content)
-    except InputError as error:
-        if not isinstance(error.__cause__, FileNotFoundError):
-            raise
-        _write(path, content)
-
-
-def _write(path: str | Path, content: bytes | Callable[[BinaryIO], None]) -> None:
-    with atomic_file(path) as file:
-        if callable(content):
-            content(file)
-        else:
-            file.write(content)
+    for is_last in (False, True):
+        try:
+            with atomic_file(path) as file:
+                if callable(content):
+                    content(file)
+                else:
+                    file.write(content)
+            return
+        except InputError as error:
+            if is_last or not isinstance(error.__cause__, FileNotFoundError):
+                raise
 
 
 def read_regular(path: str | Path, max_bytes: int | None = None) -> bytes:
-    """Read a file, unless it is a pipe or device, which could block or never end.
+    """Read a file; refuse pipes and devices, which could block or never end.
 
     Raises:
         InputError: it is not a regular file, or has more than ``max_bytes``.
@@ -106,15 +103,13 @@ def first_existing(root: str | Path, names: Sequence[str], suffix: str = "") -> 
 
 
 def _open_lock(path: Path) -> TextIO:
-    try:
+    with os_errors_as(f"{path}: cannot write"):
         return path.open("a+")
-    except OSError as error:
-        raise InputError(f"{path}: cannot write: {error.strerror}") from None
 
 
 @contextlib.contextmanager
 def wait_for_lock(path: Path) -> Iterator[None]:
-    """Within the block, hold ``<path>.lock``; wait while another process holds it."""
+    """Hold a lock named after ``path`` within the block; wait while another process holds it."""
     make_folder(path.parent)
     with _open_lock(path.with_name(f".{path.name}.lock")) as file:
         if fcntl is not None:
@@ -138,12 +133,12 @@ def hold_lock(folder: Path, name: str) -> Iterator[None]:
         yield
         return
     with _open_lock(path) as file:
-        # Data-loading processes, which outlive a killed run for seconds, do not hold the lock.
+        # Data-loading processes outlive a killed run for seconds and must not hold the lock.
         os.register_at_fork(after_in_child=file.close)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
-                raise BlockingIOError  # another run is just ending, and has removed this file
+                raise BlockingIOError  # another run is ending and has removed this file
         except BlockingIOError:
             file.seek(0)
             raise InputError(
@@ -163,14 +158,8 @@ def hold_lock(folder: Path, name: str) -> Iterator[None]:
 
 
 def make_folder(path: str | Path) -> Path:
-    """Create a folder and its parents if they do not exist.
-
-    Raises:
-        InputError: if the folder cannot be created.
-    """
+    """Create a folder and its parents if they do not exist, or raise an InputError."""
     path = Path(path)
-    try:
+    with os_errors_as(f"{path}: cannot create this folder"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot create this folder: {error.strerror}") from None
     return path

@@ -14,7 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from yacs.config import CfgNode
 
 from lib.utils import distributed
-from lib.utils.errors import InputError, printable
+from lib.utils.errors import os_errors_as, printable
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ def experiment_folders(cfg: CfgNode, path: str | Path) -> tuple[Path, Path]:
 
 
 def start_log(folder: Path, name: str, phase: str) -> Path:
-    """Log to the console and to ``<folder>/<name>_<time>_<phase>.log``; returns the file's path.
+    """Log to the console and to ``<folder>/<name>_<time>_<phase>.log``; return the file's path.
 
     With several processes, only the main one logs.
     """
@@ -54,10 +54,8 @@ def start_log(folder: Path, name: str, phase: str) -> Path:
     if not distributed.is_main():
         log_to(logging.NullHandler())
         return path
-    try:
+    with os_errors_as(f"{path}: cannot write"):
         file = _FileHandler(path, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot write: {error.strerror}") from None
     # Ignore errors of the log itself: a full disk, for example, is reported by other writers.
     logging.raiseExceptions = False
     file.setFormatter(_Formatter("%(asctime)-15s %(message)s"))
@@ -72,7 +70,7 @@ def start_log(folder: Path, name: str, phase: str) -> Path:
 def buffer_log() -> None:
     """Buffer log messages until ``log_to`` or ``start_log`` is called.
 
-    The log folder is known only after the configuration was read, which itself logs messages.
+    Reading the configuration logs messages, but the log folder is only known afterwards.
     """
     log_to(MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL + 1))
 
@@ -81,11 +79,7 @@ def log_to(*handlers: logging.Handler) -> None:
     """Send log messages to ``handlers``, starting with the buffered messages."""
     root = logging.getLogger()
     buffered = [r for h in root.handlers if isinstance(h, MemoryHandler) for r in h.buffer]
-    for handler in list(root.handlers):
-        root.removeHandler(handler)
-    for handler in handlers:
-        root.addHandler(handler)
-    root.setLevel(logging.INFO)
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     for record in buffered:
         root.handle(record)
 
@@ -98,7 +92,7 @@ def console_handler() -> logging.Handler:
 
 
 class _FileHandler(WatchedFileHandler):
-    """Handler that writes a new file if its file is removed during the run."""
+    """Handler that creates its file again if it is removed during the run."""
 
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(OSError):  # its folder may be gone as well
@@ -113,10 +107,7 @@ class _Formatter(logging.Formatter):
 
 
 def progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:
-    """Iterate over ``items`` with a progress bar on a terminal; without one elsewhere.
-
-    With several processes, only the main one shows it.
-    """
+    """Iterate over ``items``; on a terminal, the main process shows a progress bar."""
     if not distributed.is_main():  # logging_redirect_tqdm would print the log
         yield from items
         return
@@ -129,8 +120,6 @@ def progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:
 
 def markdown_table(names: Iterable[str], values: Iterable[float], network: str) -> str:
     """Format metrics as a Markdown table with one row, as the HRNet code does."""
-    names = list(names)
-    head = "| Arch | " + " | ".join(names) + " |"
-    line = "|---" * (len(names) + 1) + "|"
-    row = f"| {network} | " + " | ".join(f"{value:.3f}" for value in values) + " |"
-    return "\n".join([head, line, row])
+    rows = ["Arch", *names], [network, *(f"{value:.3f}" for value in values)]
+    head, row = (f"| {' | '.join(cells)} |" for cells in rows)
+    return f"{head}\n{'|---' * len(rows[0])}|\n{row}"

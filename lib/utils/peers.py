@@ -1,4 +1,4 @@
-"""A watch over the processes of a distributed run, so that none waits for one that is gone."""
+"""Detection of dead processes in a distributed run, so that no other process waits for them."""
 
 import contextlib
 import json
@@ -18,16 +18,16 @@ from lib.utils.signals import Stopped
 
 logger = logging.getLogger(__name__)
 
-GRACE = 10  # seconds that a process has to end by itself after another one has ended early
+GRACE = 10  # seconds for a process to end by itself after another one has ended early
 CONNECT_SECONDS = 30
 POLL_SECONDS = 1
-# A machine that is gone, for example without power, is noticed after 10 + 4 * 5 seconds.
+# A machine that disappears, for example without power, is noticed after 10 + 4 * 5 seconds.
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 TOKEN_BYTES = 16
 
 
 class End(NamedTuple):
-    """Exit code of a process, and the text about it for the others."""
+    """Exit code of a process, and a message about its end for the others."""
 
     code: int
     text: str = ""
@@ -36,11 +36,10 @@ class End(NamedTuple):
 class Watch:
     """Connections of all processes to rank 0, which tells the others when one of them ends early.
 
-    The operating system closes the connection of a process that dies, for whatever reason. If
-    torchrun started this process and dies, this process stops as on SIGTERM.
+    The operating system closes the connection of a process that dies for any reason. If torchrun
+    started this process and dies, this process stops as on SIGTERM.
 
-    Args:
-        gather: returns the values of all processes, by rank.
+    ``gather`` returns the values of all processes, by rank.
 
     Raises:
         InputError: a process cannot connect to rank 0.
@@ -106,7 +105,7 @@ class Watch:
         self._peers[peer] = self._names[rank]
 
     def _listen(self) -> None:
-        """Wait until all others have ended, or one has ended early."""
+        """Wait until all other processes have ended, or one has ended early."""
         with selectors.DefaultSelector() as selector:
             for peer in self._peers:
                 selector.register(peer, selectors.EVENT_READ)
@@ -123,7 +122,7 @@ class Watch:
                         return
 
     def _follow(self, end: End) -> None:
-        """Tell the others, and end this process unless it ends by itself."""
+        """Forward ``end`` to the others, and end this process unless it ends by itself."""
         self._peer_end = end
         self._peer_ended.set()
         self._send(end)
@@ -145,10 +144,9 @@ class Watch:
     def leave(self, error: BaseException | None = None) -> Exception | None:
         """Tell the others that this process ends, because of ``error`` if it fails.
 
-        Returns:
-            The error to raise instead, if ``error`` was caused by the end of another process.
+        Return the error to raise instead if the end of another process caused ``error``.
         """
-        if isinstance(error, RuntimeError):  # may come from a collective that another process left
+        if isinstance(error, RuntimeError):  # perhaps from a collective that a process has left
             self._peer_ended.wait(GRACE / 2)
         elif isinstance(error, Stopped) and self._parent is not None:
             self._peer_ended.wait(1)  # torchrun stops all processes when one has died
@@ -157,7 +155,7 @@ class Watch:
         is_stopped = isinstance(error, Stopped) and end is not None and end.code < 128
         if end is not None and (is_stopped or isinstance(error, RuntimeError)):
             with contextlib.suppress(ValueError):  # not the main thread
-                # torchrun will also end this process; let it say why first.
+                # torchrun will also end this process; let the process report the reason first.
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             return _error_of(end)
         self._send(_end_of(self._name, error))

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from lib.utils.errors import InputError
+from lib.utils.errors import InputError, os_errors_as
 from lib.utils.files import read_regular
 
 T = TypeVar("T")
@@ -19,13 +19,11 @@ def read_json(path: str | Path, kind: type[T], what: str) -> T:
     Fields that ``kind`` does not have are skipped.
 
     Args:
-        path: the JSON file.
-        kind: type of the content.
         what: description of the expected content, for error messages.
 
     Raises:
-        InputError: if the file is missing, not JSON, or does not match ``kind``. The message names
-            the invalid list entry, if any.
+        InputError: the file is missing, not JSON, or does not match ``kind``. The message names the
+            invalid list entry, if any.
     """
     data = _read(path, what)
     try:
@@ -46,14 +44,10 @@ def read_any_json(path: str | Path, what: str) -> Any:
     """Read a JSON file with arbitrary content.
 
     NaN and Infinity are accepted. They are not valid JSON, but Python writes them, and callers may
-    want to skip only the affected entries.
-
-    Args:
-        path: the JSON file.
-        what: description of the expected content, for error messages.
+    want to skip only the affected entries. ``what`` is as for ``read_json``.
 
     Raises:
-        InputError: if the file is missing or not JSON.
+        InputError: the file is missing or not JSON.
     """
     try:
         return json.loads(_read(path, what))
@@ -67,12 +61,11 @@ def encode_json(value: Any) -> bytes:
 
 
 def _read(path: str | Path, what: str) -> bytes:
-    try:
-        return read_regular(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file ({what})") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot read {what}: {error.strerror}") from None
+    with os_errors_as(f"{path}: cannot read {what}"):
+        try:
+            return read_regular(path)
+        except FileNotFoundError:
+            raise InputError(f"{path}: there is no such file ({what})") from None
 
 
 def _undecodable_entry(data: bytes, kind: type) -> str:

@@ -1,4 +1,4 @@
-"""Signals that end a run after its current step, with everything saved."""
+"""Signals that end a run after its current step, when everything is saved."""
 
 import contextlib
 import multiprocessing
@@ -22,21 +22,21 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Within the block, a signal is only noted; see ``received``.
+    """Within the block, record signals instead of ending the run; see ``received``.
 
-    A second Ctrl-C ends the run at once. Outside the main thread this does nothing.
+    A second Ctrl-C ends the run at once. Outside the main thread, this has no effect.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def note(number: int, _: object) -> None:
+    def record(number: int, _: object) -> None:
         if _received and number == signal.SIGINT:
             raise KeyboardInterrupt
         _received.append(signal.Signals(number))
 
     numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-    previous = [signal.signal(number, note) for number in numbers]
+    previous = [signal.signal(number, record) for number in numbers]
     try:
         yield
     finally:
@@ -58,7 +58,7 @@ def check() -> None:
 
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
-    """Within the block, signals wait. A process started there does not receive them at all.
+    """Within the block, hold signals back. A process started there never receives them.
 
     Such a process must call ``end_with_parent``.
     """
@@ -73,14 +73,14 @@ def blocked() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """In a process started in ``blocked``, end on SIGTERM if the parent has sent it.
+    """In a process started in ``blocked``, end on a SIGTERM from the parent only.
 
-    A scheduler may send SIGTERM to all processes of a run. The parent then still needs this one to
-    finish its step, and sends SIGTERM itself if this process does not end when asked to.
+    A scheduler may send SIGTERM to all processes of a run. The parent still needs this process to
+    finish its step, and sends SIGTERM itself if the process does not end otherwise.
     """
     if not hasattr(signal, "sigwaitinfo"):
         return
-    # multiprocessing unblocks them if it spawns processes instead of forking them.
+    # multiprocessing unblocks signals in processes that it spawns rather than forks.
     signal.pthread_sigmask(signal.SIG_BLOCK, _blocked_numbers())
     parent = multiprocessing.parent_process()
 
@@ -95,6 +95,6 @@ def end_with_parent() -> None:
 
 def _blocked_numbers() -> set[int]:
     names = [name for name in NAMES if hasattr(signal, name)]
-    if not hasattr(signal, "sigwaitinfo"):  # macOS does not tell who has sent a signal
+    if not hasattr(signal, "sigwaitinfo"):  # macOS does not say who sent a signal
         names.remove("SIGTERM")
     return {getattr(signal, name) for name in names}

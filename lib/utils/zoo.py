@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from lib.utils.download import download, file_hash, is_url
-from lib.utils.errors import InputError
+from lib.utils.errors import InputError, os_errors_as
 from lib.utils.files import wait_for_lock
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,14 +22,12 @@ KINDS = {"models/pytorch/imagenet": "ImageNet backbone", DETECTOR_FOLDER: DETECT
 class Weights:
     """One published weights file.
 
-    name: short name.
-    path: path expected by the experiments, relative to the folder that contains ``models/``.
-    url: direct link.
-    source: publisher.
-    sha256: first digits of the SHA-256; '' if not published.
-    experiment: YAML file of the experiment it was trained with; '' if there is none.
-    settings: config options, in addition to the YAML, with which ``scores`` were published.
-    scores: published metrics, named as in the results table of tools/test.py.
+    Attributes:
+        path: path expected by the experiments, relative to the folder that contains ``models/``.
+        sha256: first digits of the SHA-256; '' if not published.
+        experiment: YAML file of the experiment it was trained with; '' if there is none.
+        settings: configuration keys that ``scores`` need in addition to the YAML.
+        scores: published metrics, named as in the results table of tools/test.py.
     """
 
     name: str
@@ -43,9 +41,8 @@ class Weights:
 
     @property
     def kind(self) -> str:
-        """Description of weights that belong to no experiment; '' for all others."""
-        folder = Path(self.path).parent.as_posix()
-        return "" if self.experiment else KINDS.get(folder, "")
+        """Kind of weights that belong to no experiment; '' for all others."""
+        return "" if self.experiment else KINDS.get(Path(self.path).parent.as_posix(), "")
 
     def test_command(self, root: str = "") -> str:
         """Return the command that evaluates these weights."""
@@ -55,28 +52,24 @@ class Weights:
 
 
 def load_zoo() -> dict[str, Weights]:
-    """Read the list of weights; returns them by name."""
+    """Return the listed weights, by name."""
+    with os_errors_as(f"{ZOO}: cannot read the list of weights"):
+        text = ZOO.read_text(encoding="utf-8")
     try:
-        entries = yaml.safe_load(ZOO.read_text(encoding="utf-8"))
+        entries = yaml.safe_load(text)
         return {name: Weights(name, **entry) for name, entry in entries.items()}
-    except OSError as error:
-        raise InputError(f"{ZOO}: cannot read the list of weights: {error.strerror}") from None
     except (yaml.YAMLError, TypeError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{ZOO}: not a list of weights: {reason}") from None
 
 
 def local_file(path: str | Path) -> Path:
-    """Return the path of a weights file; a URL is downloaded to ``models/`` first.
-
-    Raises:
-        InputError: the download failed.
-    """
+    """Return the path of a weights file; a URL is first downloaded to ``models/``."""
     url = str(path)
     if not is_url(url):
         return Path(path)
     listed = next((weights for weights in _listed() if weights.url == url), None)
-    # The digest tells apart files of the same name, such as epoch_210.pth.
+    # The digest distinguishes files with the same name, such as epoch_210.pth.
     digest = hashlib.sha256(url.encode()).hexdigest()[:8]
     name = Path(urllib.parse.urlsplit(url).path).name or "weights"
     target = ROOT / (listed.path if listed else f"models/downloads/{digest}-{name}")
@@ -85,7 +78,7 @@ def local_file(path: str | Path) -> Path:
 
 
 def find_weights(path: str | Path) -> Weights | None:
-    """Return the listed weights with this expected path or this name, or None."""
+    """Return the listed weights with this name or expected path, or None."""
     parts = Path(path).absolute().parts
     for weights in _listed():
         expected = Path(weights.path).parts
@@ -96,11 +89,8 @@ def find_weights(path: str | Path) -> Weights | None:
 
 def identify_weights(path: Path) -> Weights | None:
     """Return the listed weights with the file name and (if known) hash of this file, or None."""
-    for weights in _listed():
-        is_named = Path(weights.path).name == path.name
-        if is_named and file_hash(path).startswith(weights.sha256):
-            return weights
-    return None
+    named = [weights for weights in _listed() if Path(weights.path).name == path.name]
+    return next((w for w in named if file_hash(path).startswith(w.sha256)), None)
 
 
 def weights_of_experiment(experiment: str | Path) -> list[Weights]:
@@ -110,27 +100,23 @@ def weights_of_experiment(experiment: str | Path) -> list[Weights]:
 
 
 def download_hint(path: str | Path) -> str:
-    """Return the end of an error message: the command that downloads the weights missing at
+    """Return a hint for an error message: the command that downloads the weights missing at
     ``path``; '' if they are not listed."""
     weights = find_weights(path)
     if weights is None:
         return ""
-    root = ROOT
-    if weights.name != str(path):
-        root = Path(path).absolute()
-        for _ in Path(weights.path).parts:
-            root = root.parent
+    is_name = weights.name == str(path)
+    root = ROOT if is_name else Path(path).absolute().parents[len(Path(weights.path).parts) - 1]
     option = "" if root == ROOT else f" --root {root}"
     return f"; download with: python tools/get_weights.py {weights.name}{option}"
 
 
 def published_weights_hint(experiment: str | Path) -> str:
-    """Return the end of an error message: the command that downloads published weights of this
+    """Return a hint for an error message: the command that downloads published weights of this
     experiment; '' if none are listed."""
-    weights = next(iter(weights_of_experiment(experiment)), None)
-    if weights is None:
-        return ""
-    return f"; download published weights with: python tools/get_weights.py {weights.name}"
+    for weights in weights_of_experiment(experiment):
+        return f"; download published weights with: python tools/get_weights.py {weights.name}"
+    return ""
 
 
 def _listed() -> list[Weights]:

@@ -70,6 +70,17 @@ def task(
     return TopDown(tested, run.data.skeleton, run.data.crop, autocast)
 
 
+class Oracle(torch.nn.Module):
+    """A network that returns prepared outputs one after the other, for any input."""
+
+    def __init__(self, outputs: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.outputs = iter(outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return next(self.outputs)
+
+
 def schedule(run: Parts):
     return build_schedule(run.cfg, len(run.loader))
 

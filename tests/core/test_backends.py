@@ -30,7 +30,7 @@ def refused(made, path, message: str, precision: str = "float32") -> None:
     assert "\n" not in str(error.value)
 
 
-def test_folded_weights_answer_as_the_network_itself(tmp_path):
+def test_folded_weights_match_the_network(tmp_path):
     run = parts(tmp_path, TEST={"USE_GT_BBOX": True})
     state = run.model.state_dict()
     plain = TorchBackend(load_network(run.cfg, state, CPU, fold=False), run.codec, flip_test=True)
@@ -41,7 +41,7 @@ def test_folded_weights_answer_as_the_network_itself(tmp_path):
     assert found.stable > 20 and found.stable_largest < 0.01 and found.scores < 1e-4
 
 
-def test_weights_are_compiled_if_the_experiment_says_so(tmp_path, monkeypatch):
+def test_weights_are_compiled_with_test_compile(tmp_path, monkeypatch):
     run = parts(tmp_path, TEST={"USE_GT_BBOX": True, "COMPILE": True})
     seen = []
 
@@ -56,7 +56,7 @@ def test_weights_are_compiled_if_the_experiment_says_so(tmp_path, monkeypatch):
     assert seen == [([CPU], "TEST.COMPILE", 6 if run.cfg.TEST.FLIP_TEST else 3)]
 
 
-def test_bfloat16_answers_nearly_as_float32(made, monkeypatch):
+def test_bfloat16_nearly_matches_float32(made, monkeypatch):
     monkeypatch.setattr("lib.core.backends.has_bfloat16", lambda _: True)  # emulated where missing
     computed = []
     made.network.register_forward_hook(lambda module, args, out: computed.append(out.dtype))
@@ -68,7 +68,7 @@ def test_bfloat16_answers_nearly_as_float32(made, monkeypatch):
     assert difference(half, made.backend, crops).scores < 0.05
 
 
-def test_predictor_takes_an_exported_file_and_any_backend(tmp_path, made):
+def test_predictor_accepts_an_exported_file_or_a_backend(tmp_path, made):
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
     boxes = [[8, 12, 44, 64], [63, 12, 43, 63]]
     path = made.write(tmp_path, "torchscript")
@@ -89,26 +89,26 @@ def test_a_missing_or_corrupt_file_is_one_line(tmp_path, made, suffix):
     refused(made, path, f"broken{suffix}: (damaged|cannot be read)")
 
 
-def test_a_graph_without_its_weights_is_one_line(tmp_path, made):
+def test_an_xml_file_without_its_weights_is_one_line(tmp_path, made):
     pytest.importorskip("openvino")
     (tmp_path / "network.xml").write_text("<net/>")
     refused(made, tmp_path / "network.xml", r"the weights file network\.bin is missing")
 
 
-def test_a_file_that_does_not_describe_itself_is_refused(tmp_path, made):
+def test_a_file_without_metadata_is_refused(tmp_path, made):
     file = io.BytesIO()
     torch.jit.save(torch.jit.trace(made.network, torch.zeros(1, 3, 64, 64)), file)
     (tmp_path / "foreign.ts").write_bytes(file.getvalue())
     refused(made, tmp_path / "foreign.ts", "has no HRPose metadata")
 
 
-def test_what_has_no_suffix_of_an_export_is_read_as_weights(tmp_path, made):
+def test_files_with_other_suffixes_are_read_as_weights(tmp_path, made):
     refused(made, tmp_path / "network.weights", r"network\.weights: no such checkpoint")
     with pytest.raises(InputError, match=r"small\.ts is an exported network, not a checkpoint"):
         load_checkpoint(made.network, made.write(tmp_path, "torchscript"))
 
 
-def test_a_flip_test_of_other_pairs_is_refused(tmp_path, made):
+def test_a_flip_test_with_other_pairs_is_refused(tmp_path, made):
     path = made.write(tmp_path, "torchscript")
     assert build_backend(made.cfg, made.skeleton, path)
     other = replace(made.skeleton, flip_pairs=made.skeleton.flip_pairs[1:])
@@ -116,7 +116,7 @@ def test_a_flip_test_of_other_pairs_is_refused(tmp_path, made):
         build_backend(made.cfg, other, path)
 
 
-def test_a_precision_that_cannot_be_is_refused(tmp_path, made):
+def test_an_unsupported_precision_is_refused(tmp_path, made):
     refused(made, {}, "precision: must be float32 or bfloat16, not 'int8'", "int8")
     path = made.write(tmp_path, "torchscript")
     refused(made, path, "small.ts runs in float32", "bfloat16")
@@ -124,12 +124,12 @@ def test_a_precision_that_cannot_be_is_refused(tmp_path, made):
     assert build_backend(made.cfg, made.skeleton, tmp_path / "small.torchscript")
 
 
-def test_a_missing_package_says_how_to_get_it():
+def test_a_missing_package_is_reported_with_its_install_command():
     with pytest.raises(InputError, match="pip install no_such_package"):
         exported.import_optional("no_such_package", "network.onnx")
 
 
-def test_torchscript_needs_trust(tmp_path, made, monkeypatch):
+def test_torchscript_is_only_opened_if_trusted(tmp_path, made, monkeypatch):
     (path := tmp_path / "stranger.ts").write_bytes(b"")
     monkeypatch.delenv(exported.TRUST)
     refused(made, path, f"TorchScript file is a program.*{exported.TRUST}=1")

@@ -24,9 +24,10 @@ from lib.utils.errors import InputError
 from tests import tiny
 
 
-def experiment(root, **sections):
-    """Load a tiny bottom-up experiment on the data set in ``root``."""
-    return load_config(tiny.scenes(root.parent / "scenes.yaml", root, **sections))
+def experiment(folder, images: int, **sections):
+    """Write a data set of ``images`` images and load a tiny bottom-up experiment on it."""
+    tiny.write_coco(folder / "data", images=images)
+    return load_config(tiny.scenes(folder / "scenes.yaml", folder / "data", **sections))
 
 
 class PerfectBackend(Backend):
@@ -57,9 +58,8 @@ class PerfectBackend(Backend):
         return heatmaps, tags[..., None]
 
 
-def test_perfect_outputs_give_everybody_back(tmp_path):
-    tiny.write_coco(tmp_path / "data", images=3)
-    cfg = experiment(tmp_path / "data")
+def test_perfect_outputs_find_everybody(tmp_path):
+    cfg = experiment(tmp_path, images=3)
     dataset = build_dataset(cfg, "val2017", is_train=False)
     backend = PerfectBackend(dataset, build_codec(cfg, COCO))
     task = build_task(cfg, backend)
@@ -72,8 +72,7 @@ def test_perfect_outputs_give_everybody_back(tmp_path):
 
 
 def test_people_in_broken_images_count_as_not_found(tmp_path):
-    tiny.write_coco(tmp_path / "data", images=3)
-    cfg = experiment(tmp_path / "data")
+    cfg = experiment(tmp_path, images=3)
     dataset = build_dataset(cfg, "val2017", is_train=False)
     (tmp_path / "data" / "images" / "val2017" / "000000000003.jpg").write_bytes(b"")
     task = build_task(cfg, PerfectBackend(dataset, build_codec(cfg, COCO)))
@@ -84,8 +83,7 @@ def test_people_in_broken_images_count_as_not_found(tmp_path):
 
 
 def test_nobody_found_scores_zero(tmp_path):
-    tiny.write_coco(tmp_path / "data", images=2)
-    cfg = experiment(tmp_path / "data")
+    cfg = experiment(tmp_path, images=2)
     dataset = build_dataset(cfg, "val2017", is_train=False)
     network = build_model(cfg)
     for parameter in network.parameters():
@@ -98,9 +96,8 @@ def test_nobody_found_scores_zero(tmp_path):
 
 @pytest.mark.parametrize("head", ["higher", "heatmap", "sr"])
 def test_training_lowers_the_loss_and_draws(tmp_path, head):
-    tiny.write_coco(tmp_path / "data", images=4)
     size = [128, 128] if head == "sr" else [32, 32]
-    cfg = experiment(tmp_path / "data", MODEL={"HEAD": head, "HEATMAP_SIZE": size})
+    cfg = experiment(tmp_path, images=4, MODEL={"HEAD": head, "HEATMAP_SIZE": size})
     torch.manual_seed(0)
     network = build_model(cfg)
     task = build_task(cfg, network_backend(cfg, network, build_codec(cfg, COCO)))
@@ -121,9 +118,8 @@ def test_training_lowers_the_loss_and_draws(tmp_path, head):
 
 @pytest.mark.parametrize("flip_test", [False, True])
 def test_scales_and_flip_test_are_averaged_at_the_size_of_scale_1(tmp_path, flip_test):
-    tiny.write_coco(tmp_path / "data", images=1)
     test = {"SCALE_FACTOR": [0.5, 1, 2], "FLIP_TEST": flip_test}
-    cfg = experiment(tmp_path / "data", TEST=test)
+    cfg = experiment(tmp_path, images=1, TEST=test)
     torch.manual_seed(0)
     network = tiny.randomize_weights(build_model(cfg))
     backend = build_backend(cfg, COCO, network.state_dict())
@@ -144,9 +140,8 @@ def test_scales_and_flip_test_are_averaged_at_the_size_of_scale_1(tmp_path, flip
     torch.testing.assert_close(tags, each[1][1])
 
 
-def test_a_predictor_finds_people_without_boxes_and_refuses_them(tmp_path):
-    tiny.write_coco(tmp_path / "data", images=1)
-    cfg = experiment(tmp_path / "data")
+def test_a_bottom_up_predictor_refuses_boxes(tmp_path):
+    cfg = experiment(tmp_path, images=1)
     torch.manual_seed(0)
     weights = tiny.randomize_weights(build_model(cfg)).state_dict()
     predictor = Predictor(cfg, weights, device="cpu")

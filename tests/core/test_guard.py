@@ -26,7 +26,7 @@ def a_step(guard, parameter, loss: float, gradient: float, index=(0,)) -> bool:
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])
-def test_a_fused_optimizer_skips_steps_as_another_one(name):
+def test_a_fused_optimizer_skips_the_same_steps(name):
     """As on a GPU: the first step is skipped, and the third."""
     results = []
     for fused in (True, False):
@@ -42,7 +42,7 @@ def test_a_fused_optimizer_skips_steps_as_another_one(name):
     assert results[0] == pytest.approx(results[1]) and results[0] != [1, 1, 1]
 
 
-def test_batch_norm_statistics_are_set_back(parameter):
+def test_batch_norm_statistics_are_restored(parameter):
     buffer = torch.zeros(2)
     guard = StepGuard(torch.optim.SGD([parameter], lr=0.1), files_of, [buffer])
     for gradient, value in ((1.0, 5.0), (NAN, NAN), (1.0, 7.0)):
@@ -53,7 +53,7 @@ def test_batch_norm_statistics_are_set_back(parameter):
         assert buffer.tolist() == [7, 7] if value == 7 else [5, 5]
 
 
-def test_batch_norm_statistics_are_set_back_to_those_of_a_checkpoint(parameter):
+def test_batch_norm_statistics_are_restored_to_those_of_a_checkpoint(parameter):
     buffer = torch.zeros(2)
     guard = StepGuard(torch.optim.SGD([parameter], lr=0.1), files_of, [buffer])
     buffer.fill_(5)
@@ -70,7 +70,7 @@ def parameter():
 
 
 @pytest.mark.parametrize(("loss", "gradient"), [(NAN, 1.0), (INF, 1.0), (1.0, NAN), (1.0, -INF)])
-def test_a_step_that_is_not_finite_is_not_taken(parameter, loss, gradient):
+def test_a_step_with_nan_or_infinite_values_is_skipped(parameter, loss, gradient):
     guard = StepGuard(torch.optim.Adam([parameter], lr=0.1), files_of)
     assert not a_step(guard, parameter, loss, gradient)
     assert parameter.tolist() == [1, 1, 1]
@@ -115,7 +115,7 @@ def test_in_float16_gradients_that_overflow_halve_the_scale(parameter, caplog):
     assert buffer.tolist() == [5, 5]
 
 
-def test_in_float16_a_run_ends_when_a_small_scale_does_not_help(parameter):
+def test_in_float16_a_run_ends_if_the_smallest_scale_fails(parameter):
     scaler = torch.amp.GradScaler("cpu")
     scaler.scale(torch.ones(1))
     guard = StepGuard(torch.optim.SGD([parameter], lr=0.1), files_of, scaler=scaler)
@@ -128,7 +128,7 @@ def test_in_float16_a_run_ends_when_a_small_scale_does_not_help(parameter):
         guard.check("epoch 0")
 
 
-def test_a_run_whose_loss_is_infinite_ends_with_its_weights_as_they_were(tmp_path):
+def test_a_run_with_an_infinite_loss_ends_with_unchanged_weights(tmp_path):
     run = parts(tmp_path)
     with torch.no_grad():
         run.model.head.final_layer.bias[3] = INF
@@ -141,7 +141,7 @@ def test_a_run_whose_loss_is_infinite_ends_with_its_weights_as_they_were(tmp_pat
         assert torch.equal(old, new)
 
 
-def test_weights_that_are_not_finite_are_not_written(tmp_path):
+def test_nan_weights_are_not_written(tmp_path):
     network = torch.nn.BatchNorm2d(2)
     check_weights(network, "checkpoint.pth")
     network.running_mean[1] = NAN

@@ -16,7 +16,7 @@ from lib.keypoints.skeletons import COCO
 from lib.models import shipped
 from lib.utils.errors import InputError
 from tests import tiny
-from tests.core.runs import parts, same_keypoints, task
+from tests.core.runs import Oracle, parts, same_keypoints, task
 
 
 @pytest.fixture
@@ -25,6 +25,11 @@ def run(tmp_path):
     tiny.randomize_weights(run.model)
     torch.save(run.model.state_dict(), tmp_path / "weights.pth")
     return run
+
+
+@pytest.fixture
+def predictor(run):
+    return Predictor(run.cfg, run.model.state_dict(), device="cpu")
 
 
 KINDS = {
@@ -37,7 +42,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_people_are_found_as_the_validation_finds_them(tmp_path, kind):
+def test_predictions_match_those_of_the_validation(tmp_path, kind):
     test = {"BATCH_SIZE_PER_GPU": 4, "USE_GT_BBOX": True}
     run = parts(tmp_path, TEST=test, MODEL=KINDS[kind])
     tiny.randomize_weights(run.model)
@@ -56,19 +61,8 @@ def test_people_are_found_as_the_validation_finds_them(tmp_path, kind):
         assert person.box.tolist() == box
 
 
-class Oracle(torch.nn.Module):
-    """A network that returns prepared outputs one after the other, for any input."""
-
-    def __init__(self, outputs: list[torch.Tensor]) -> None:
-        super().__init__()
-        self.outputs = iter(outputs)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return next(self.outputs)
-
-
 @pytest.mark.parametrize(("kind", "bound"), [("gaussian", 3.5), ("udp", 0.2)])
-def test_perfect_heatmaps_give_the_annotated_places_in_image_pixels(tmp_path, kind, bound):
+def test_perfect_heatmaps_give_the_annotated_joints_in_image_pixels(tmp_path, kind, bound):
     test = {"BATCH_SIZE_PER_GPU": 4, "USE_GT_BBOX": True, "POST_PROCESS": True}
     run = parts(tmp_path, TEST=test, MODEL={**KINDS[kind], "SIGMA": 1.5})
     batches = [*run.tests]
@@ -89,7 +83,7 @@ def test_perfect_heatmaps_give_the_annotated_places_in_image_pixels(tmp_path, ki
 
 
 @pytest.mark.parametrize("weights", ["path", "text", "state dict"])
-def test_an_array_in_rgb_is_the_file_and_weights_come_in_any_form(tmp_path, run, weights):
+def test_arrays_match_files_and_weights_have_any_form(tmp_path, run, weights):
     path = run.data.table.path(0)
     given = {
         "path": tmp_path / "weights.pth",
@@ -106,18 +100,16 @@ def test_an_array_in_rgb_is_the_file_and_weights_come_in_any_form(tmp_path, run,
     assert whole.box.tolist() == [0, 0, tiny.WIDTH, tiny.HEIGHT]
 
 
-def test_a_file_is_turned_upright_as_its_header_says(tmp_path, run):
+def test_a_file_is_rotated_by_its_exif_orientation(tmp_path, run, predictor):
     jpeg = Path(run.data.table.path(0)).read_bytes()
     tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
     head = b"\xff\xe1" + (len(tiff) + 8).to_bytes(2, "big") + b"Exif\0\0" + tiff
     (tmp_path / "turned.jpg").write_bytes(jpeg[:2] + head + jpeg[2:])
-    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
     (person,) = predictor(tmp_path / "turned.jpg")
     assert person.box.tolist() == [0, 0, tiny.HEIGHT, tiny.WIDTH]
 
 
-def test_boxes_beyond_one_batch_come_back_in_their_order(tmp_path, run):
-    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
+def test_boxes_of_several_batches_keep_their_order(run, predictor):
     rng = np.random.default_rng(0)
     boxes = np.column_stack([rng.uniform(0, 60, (10, 2)), rng.uniform(20, 50, (10, 2))])
     path = run.data.table.path(0)
@@ -131,7 +123,7 @@ def test_boxes_beyond_one_batch_come_back_in_their_order(tmp_path, run):
     assert len(predictor(path, [])) == 0
 
 
-def test_people_of_several_images_share_batches_and_come_back_by_image(run):
+def test_people_of_several_images_share_batches(run):
     backend = build_backend(run.cfg, COCO, run.model.state_dict())
     sizes = []
 
@@ -158,7 +150,7 @@ def test_people_of_several_images_share_batches_and_come_back_by_image(run):
         predictor(paths, boxes[:1])
 
 
-def test_a_detector_finds_whoever_has_no_box_given_in_one_call(run):
+def test_the_detector_is_called_once_for_images_without_boxes(run):
     calls = []
 
     def detector(images):
@@ -176,8 +168,7 @@ def test_a_detector_finds_whoever_has_no_box_given_in_one_call(run):
     assert predictor.names[:2] == ("nose", "left_eye") and len(predictor.names) == 17
 
 
-def test_scores_of_boxes_are_checked_and_kept(run):
-    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
+def test_scores_of_boxes_are_checked_and_kept(run, predictor):
     path, boxes = run.data.table.path(0), [[8, 12, 44, 64], [63, 12, 44, 64]]
     assert [pose.box_score for pose in predictor(path, boxes, [0.25, 0.5])] == [0.25, 0.5]
     first, second = predictor([path, path], [boxes, boxes[:1]], [None, [0.75]])
@@ -196,8 +187,7 @@ def test_scores_of_boxes_are_checked_and_kept(run):
         ([1, 2, 3], r"boxes must be \(N, 4\)"),
     ],
 )
-def test_a_wrong_box_is_an_error_that_names_it(run, boxes, message):
-    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
+def test_an_invalid_box_is_an_error_that_names_it(run, boxes, message, predictor):
     with pytest.raises(InputError, match=message):
         predictor(run.data.table.path(0), boxes)
 
@@ -211,8 +201,7 @@ def test_a_wrong_box_is_an_error_that_names_it(run, boxes, message):
         np.zeros((0, 10, 3), np.uint8),
     ],
 )
-def test_a_wrong_array_is_an_error_that_says_what_an_image_is(run, image):
-    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
+def test_an_invalid_array_is_an_error_that_says_what_an_image_is(image, predictor):
     with pytest.raises(InputError, match=r"an image must be a \(height, width, 3\) uint8 array"):
         predictor(image)
 
@@ -269,7 +258,7 @@ def test_weights_without_an_experiment_are_an_error(tmp_path):
         Predictor(weights=tmp_path / "weights.pth")
 
 
-def test_spoilt_weights_are_an_error(run):
+def test_nan_weights_are_an_error(run):
     state = run.model.state_dict()
     state["final_layer.bias"][0] = float("nan")
     predictor = Predictor(run.cfg, state, device="cpu")
@@ -277,8 +266,7 @@ def test_spoilt_weights_are_an_error(run):
         predictor(run.data.table.path(0))
 
 
-def test_a_missing_image_weights_file_or_data_set_is_an_error(tmp_path, run):
-    predictor = Predictor(run.cfg, run.model.state_dict(), device="cpu")
+def test_a_missing_image_weights_file_or_data_set_is_an_error(tmp_path, run, predictor):
     with pytest.raises(InputError, match="there is no such image"):
         predictor(tmp_path / "none.jpg")
     with pytest.raises(InputError, match=r"none\.pth"):
@@ -294,8 +282,7 @@ def test_a_missing_image_weights_file_or_data_set_is_an_error(tmp_path, run):
 
 
 @pytest.mark.parametrize("boxes", [5, [5], [[0, 0, 10**400, 1]], "a", [None, None], object()])
-def test_boxes_of_another_kind_are_one_line(tmp_path, run, boxes):
-    predictor = Predictor(run.cfg, tmp_path / "weights.pth")
+def test_boxes_of_a_wrong_type_are_one_line(predictor, boxes):
     image = np.zeros((20, 20, 3), np.uint8)
     for arguments in ((image, boxes), ([image], boxes)):
         with pytest.raises(InputError) as error:
@@ -303,8 +290,7 @@ def test_boxes_of_another_kind_are_one_line(tmp_path, run, boxes):
         assert "\n" not in str(error.value)
 
 
-def test_tensors_are_accepted_as_boxes_and_images(tmp_path, run):
-    predictor = Predictor(run.cfg, tmp_path / "weights.pth")
+def test_tensors_are_accepted_as_boxes_and_images(predictor):
     image = torch.zeros(20, 20, 3, dtype=torch.uint8)
     boxes = torch.tensor([[0.0, 0.0, 20.0, 20.0]], requires_grad=True)
     assert len(predictor(image, boxes)) == 1

@@ -23,14 +23,14 @@ def load(tmp_path):
     return config
 
 
-def test_multistep_falls_at_the_start_of_exactly_the_epochs_named(load):
+def test_multistep_decays_at_the_start_of_the_given_epochs(load):
     rate = build_schedule(load(LR=0.001, LR_FACTOR=0.1, LR_STEP=[170, 200]), steps_per_epoch=7)
     for epoch, expected in ((0, 1e-3), (169, 1e-3), (170, 1e-4), (199, 1e-4), (200, 1e-5)):
         for step in (0, 6):
             assert rate(epoch, step) == pytest.approx(expected, rel=1e-12)
 
 
-def test_cosine_falls_from_the_rate_to_the_least_one_a_step_at_a_time(load):
+def test_cosine_decays_to_the_minimum_at_every_step(load):
     cfg = load(LR=0.5, LR_MIN=0.1, LR_SCHEDULE="cosine", END_EPOCH=4)
     rate = build_schedule(cfg, steps_per_epoch=5)
     rates = [rate(epoch, step) for epoch in range(4) for step in range(5)]
@@ -42,7 +42,7 @@ def test_cosine_falls_from_the_rate_to_the_least_one_a_step_at_a_time(load):
 
 
 @pytest.mark.parametrize("schedule", ["multistep", "cosine"])
-def test_warm_up_rises_in_a_line_over_the_steps_of_the_whole_run(load, schedule):
+def test_warm_up_is_linear(load, schedule):
     given = {"LR": 1.0, "LR_SCHEDULE": schedule, "LR_STEP": [1], "END_EPOCH": 1000}
     plain = build_schedule(load(**given), 4)
     rate = build_schedule(load(**given, WARMUP_ITERS=6, WARMUP_FACTOR=0.1), 4)
@@ -50,7 +50,7 @@ def test_warm_up_rises_in_a_line_over_the_steps_of_the_whole_run(load, schedule)
     assert shares == pytest.approx([0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1, 1, 1])
 
 
-def test_an_unknown_schedule_is_an_error_that_names_the_key(load):
+def test_an_unknown_schedule_is_refused(load):
     with pytest.raises(InputError, match=r"LR_SCHEDULE: unknown schedule 'step'; choose from mult"):
         build_schedule(load(LR_SCHEDULE="step"), 1)
 
@@ -72,7 +72,7 @@ class Single(torch.nn.Module):
         self.register_parameter(name, torch.nn.Parameter(torch.ones(1)))
 
 
-def test_weight_decay_leaves_tables_of_positions_alone(load):
+def test_relative_position_biases_have_no_weight_decay(load):
     network = torch.nn.Sequential(Single(), Single("relative_position_bias_table"))
     frozen = Single()
     frozen.weight.requires_grad_(False)
@@ -84,7 +84,7 @@ def test_weight_decay_leaves_tables_of_positions_alone(load):
     assert [p.item() for p in network.parameters()] == pytest.approx([0.95, 1, 1])
 
 
-def test_adam_ignores_weight_decay_and_says_so_and_adamw_and_sgd_honour_it(load, caplog):
+def test_adam_logs_that_it_ignores_weight_decay(load, caplog):
     with caplog.at_level("INFO"):
         assert stepped(load(LR=0.1, WD=0.5), 0.0) == 1
     assert "adam ignores TRAIN.WD 0.5" in caplog.text
@@ -93,10 +93,9 @@ def test_adam_ignores_weight_decay_and_says_so_and_adamw_and_sgd_honour_it(load,
     assert stepped(load(LR=0.1, WD=0.0), 3.0) == pytest.approx(0.9)
 
 
-def test_sgd_follows_its_keys(load):
+def test_sgd_uses_its_settings(load):
     optimizer = build_optimizer(
-        load(OPTIMIZER="sgd", MOMENTUM=0.8, NESTEROV=True, WD=0.1, LR=0.3),
-        Single(),
+        load(OPTIMIZER="sgd", MOMENTUM=0.8, NESTEROV=True, WD=0.1, LR=0.3), Single()
     )
     group = optimizer.param_groups[0]
     assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.8, True, 0.1)
@@ -114,6 +113,6 @@ def test_sgd_follows_its_keys(load):
         ({"OPTIMIZER": "sgd", "NESTEROV": True, "MOMENTUM": 0}, "TRAIN: sgd does not accept"),
     ],
 )
-def test_an_optimizer_that_cannot_be_made_is_an_error_that_names_the_key(load, train, message):
+def test_invalid_optimizer_settings_are_an_error_that_names_the_key(load, train, message):
     with pytest.raises(InputError, match=message):
         build_optimizer(load(**train), Single())

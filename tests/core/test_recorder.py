@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from lib.core import sheets
 from lib.core.backends import DecodingBackend
 from lib.core.recorder import KINDS, Recorder
 from lib.core.sheets import write_prediction_sheet
@@ -35,6 +36,10 @@ def recorder(tmp_path):
         one.close()
 
 
+def history(folder) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "out" / "history.csv").read_text().splitlines()))
+
+
 def stats(loss: float) -> EpochStats:
     return EpochStats(loss, 0.5, samples=8, seconds=2.0, data_seconds=0.5)
 
@@ -53,7 +58,7 @@ def record(run, writer: Recorder, kinds) -> None:
     validate(top_down, run.tests, 1, observer("val"))
 
 
-def test_pictures_have_the_originals_names_and_show_every_crop(tmp_path, recorder):
+def test_images_have_hrnets_names_and_show_every_crop(tmp_path, recorder):
     run = parts(tmp_path)
     record(run, recorder(), KINDS)
     names = {path.name for path in (tmp_path / "out").iterdir()}
@@ -70,7 +75,7 @@ def test_pictures_have_the_originals_names_and_show_every_crop(tmp_path, recorde
     assert crops.std() > 10 and heatmaps.std() > 10
 
 
-def test_only_the_pictures_asked_for_are_written(tmp_path, recorder):
+def test_only_the_selected_images_are_written(tmp_path, recorder):
     run = parts(tmp_path)
     record(run, recorder(), ["pred"])
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
@@ -78,7 +83,7 @@ def test_only_the_pictures_asked_for_are_written(tmp_path, recorder):
     }
 
 
-def test_history_and_curves_hold_every_epoch_and_the_scores_of_those_validated(tmp_path, recorder):
+def test_history_and_curves_contain_every_epoch(tmp_path, recorder):
     writer = recorder()
     writer.save()
     assert not (tmp_path / "out").exists()
@@ -87,15 +92,14 @@ def test_history_and_curves_hold_every_epoch_and_the_scores_of_those_validated(t
         if epoch == 1:
             writer.add_scores(epoch, stats(0.7), {"AP": 0.25, "AP (M)": 0.5})
         writer.save()
-    with (tmp_path / "out" / "history.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = history(tmp_path)
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert [row["AP"] for row in rows] == ["", "0.25", ""]
     assert float(rows[1]["valid_loss"]) == 0.7 and float(rows[2]["train_loss"]) == 1 / 3
     assert cv2.imread(str(tmp_path / "out" / "curves.png")) is not None
 
 
-def test_a_resumed_run_goes_on_with_the_history_of_the_epochs_before(tmp_path, recorder):
+def test_a_resumed_run_continues_the_history(tmp_path, recorder):
     first = recorder()
     for epoch in range(3):
         first.add_epoch(epoch, stats(epoch + 1), 0.01)
@@ -105,13 +109,12 @@ def test_a_resumed_run_goes_on_with_the_history_of_the_epochs_before(tmp_path, r
     second.resume(2)
     second.add_epoch(2, stats(9), 0.01)
     second.save()
-    with (tmp_path / "out" / "history.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = history(tmp_path)
     assert [float(row["epoch"]) for row in rows] == [0, 1, 2]
     assert [float(row["train_loss"]) for row in rows] == [1, 2, 9]
 
 
-def test_scores_of_an_epoch_that_is_not_in_the_history_are_in_no_row(tmp_path, recorder):
+def test_scores_of_an_unknown_epoch_are_not_in_the_history(tmp_path, recorder):
     writer = recorder()
     writer.add_epoch(0, stats(1), 0.01)
     writer.add_scores(3, stats(1), {"AP": 0.5})
@@ -119,7 +122,7 @@ def test_scores_of_an_epoch_that_is_not_in_the_history_are_in_no_row(tmp_path, r
     assert "AP" not in (tmp_path / "out" / "history.csv").read_text()
 
 
-def test_a_new_run_begins_a_new_history(tmp_path, recorder):
+def test_a_new_run_replaces_the_history(tmp_path, recorder):
     first = recorder()
     first.add_epoch(0, stats(1), 0.01)
     first.save()
@@ -130,14 +133,14 @@ def test_a_new_run_begins_a_new_history(tmp_path, recorder):
     assert (tmp_path / "out" / "history.csv").read_text().count("\n") == 2
 
 
-def test_a_history_that_cannot_be_read_is_an_error_that_names_it(tmp_path, recorder):
+def test_an_unreadable_history_is_an_error_that_names_it(tmp_path, recorder):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "history.csv").write_text("epoch,lr\n0,fast\n")
     with pytest.raises(InputError, match=r"history\.csv: not a training history"):
         recorder().resume(1)
 
 
-def test_tensorboard_gets_curves_scores_a_table_and_pictures(tmp_path, recorder, caplog):
+def test_tensorboard_has_curves_scores_a_table_and_images(tmp_path, recorder, caplog):
     run = parts(tmp_path)
     writer = recorder()
     with caplog.at_level("INFO"):
@@ -166,7 +169,7 @@ def test_tensorboard_gets_curves_scores_a_table_and_pictures(tmp_path, recorder,
     assert "Test: [3/5]\tTime 2.000s" in caplog.text
 
 
-def test_several_outputs_and_people_without_annotation_can_be_drawn(tmp_path):
+def test_several_outputs_and_unannotated_people_can_be_drawn(tmp_path):
     run = parts(tmp_path)
     batch = next(iter(run.tests))
     batch["visible"].zero_()
@@ -176,7 +179,7 @@ def test_several_outputs_and_people_without_annotation_can_be_drawn(tmp_path):
     assert (np.abs(drawn["gt"].astype(int) - drawn["pred"]) > 60).mean() > 0.02
 
 
-def test_keypoints_without_outputs_are_drawn(tmp_path):
+def test_decoded_keypoints_are_drawn(tmp_path):
     run = parts(tmp_path)
     batch = next(iter(run.tests))
     backend = DecodingBackend(lambda crops: (batch["joints"], batch["visible"]), run.codec)
@@ -187,7 +190,7 @@ def test_keypoints_without_outputs_are_drawn(tmp_path):
     np.testing.assert_array_equal(drawn["gt"], drawn["pred"])
 
 
-def test_a_validation_without_loss_has_none_in_the_log(tmp_path, recorder, caplog):
+def test_without_a_loss_none_is_logged(tmp_path, recorder, caplog):
     writer = recorder()
     unseen = dataclasses.replace(stats(0.5), has_loss=False)
     with caplog.at_level("INFO"):
@@ -200,17 +203,19 @@ def test_a_validation_without_loss_has_none_in_the_log(tmp_path, recorder, caplo
     assert "valid/AP" in tags and not tags & {"valid_loss", "valid_acc"}
 
 
-def test_a_sheet_shows_skeletons_over_whole_images(tmp_path):
+def test_a_sheet_shows_skeletons_over_whole_images(tmp_path, monkeypatch):
     run = parts(tmp_path)
     table = run.data.table
     poses = poses_of(table, np.concatenate([table.joints, table.visible[..., None]], axis=2))
-    sheets = []
+    images = []
+    monkeypatch.setattr(sheets, "HEIGHT", 120)
     for scores in (1, 0):
         poses.scores = table.visible * scores
         path = tmp_path / f"{scores}.jpg"
-        write_prediction_sheet(run.data, poses, path, height=120)
-        sheets.append(cv2.imread(str(path)).astype(int))
-    assert sheets[0].shape == (120 + 4, 3 * 162 + 2, 3)  # the aspect ratio of the images
-    assert (np.abs(sheets[0] - sheets[1]) > 60).mean() > 0.02
-    write_prediction_sheet(run.data, poses, tmp_path / "few.jpg", count=2)
-    assert cv2.imread(str(tmp_path / "few.jpg")).shape == (304, 2 * 402 + 2, 3)
+        write_prediction_sheet(run.data, poses, path)
+        images.append(cv2.imread(str(path)).astype(int))
+    assert images[0].shape == (120 + 4, 3 * 162 + 2, 3)  # the aspect ratio of the images
+    assert (np.abs(images[0] - images[1]) > 60).mean() > 0.02
+    monkeypatch.setattr(sheets, "COUNT", 2)
+    write_prediction_sheet(run.data, poses, tmp_path / "few.jpg")
+    assert cv2.imread(str(tmp_path / "few.jpg")).shape == (124, 2 * 162 + 2, 3)

@@ -10,25 +10,12 @@ from lib.core.exported import Description
 from lib.core.recorder import KINDS
 from lib.core.validate import validate
 from lib.dataset.loading import TestLoader
-from lib.deploy.export import openvino_files
+from lib.deploy.export import openvino_content, openvino_model, write_draft
 from lib.keypoints.geometry import flip_permutation
 from lib.utils.devices import has_bfloat16
 from tests import tiny
-from tests.core.runs import CPU, parts, same_keypoints, task
+from tests.core.runs import CPU, Oracle, parts, same_keypoints, task
 from tests.deploy.exports import skip_without_graphs, small
-
-
-class Oracle(torch.nn.Module):
-    """A network that returns prepared heatmaps, one after the other."""
-
-    def __init__(self, heatmaps: list[torch.Tensor]) -> None:
-        super().__init__()
-        self.heatmaps = iter(heatmaps)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        heatmaps = next(self.heatmaps)
-        assert len(heatmaps) == len(images)
-        return heatmaps
 
 
 def perfect(run) -> list[torch.Tensor]:
@@ -148,8 +135,7 @@ def test_onnx_and_openvino_files_are_scored_openvinos_in_bfloat16(tmp_path):
     expected = validate(build_task(made.cfg, made.backend), run.tests).poses
     onnx = made.write(tmp_path, "onnx")
     description = Description.of(made.cfg, made.skeleton, decodes=True, dynamic_batch=True)
-    for suffix, content in openvino_files(onnx.read_bytes(), description).items():
-        onnx.with_suffix(suffix).write_bytes(content)
+    write_draft(onnx, openvino_content(openvino_model(onnx.read_bytes()), description))
     half = (".xml", "bfloat16", 0.02) if has_bfloat16(CPU) else (".xml", "float32", 1e-5)
     for suffix, precision, bound in ((".onnx", "float32", 1e-5), half):
         path = onnx.with_suffix(suffix)

@@ -15,7 +15,7 @@ from lib.core.backends import TorchBackend
 from lib.core.codecs import build_codec
 from lib.core.codecs.codec import Codec
 from lib.core.exported import Description
-from lib.deploy.export import MAIN_SUFFIX, DecodingNetwork, export
+from lib.deploy.export import DecodingNetwork, export, write_draft
 from lib.keypoints.skeletons import COCO, Skeleton
 from tests import tiny
 
@@ -56,9 +56,7 @@ class Small(NamedTuple):
     ) -> Path:
         module = DecodingNetwork(self.network, *self.how).eval() if decodes else self.network
         description = Description.of(self.cfg, self.skeleton, decodes, dynamic_batch)
-        for suffix, content in export(module, description, kind).items():
-            (folder / f"small{suffix}").write_bytes(content)
-        return folder / f"small{MAIN_SUFFIX[kind]}"
+        return write_draft(folder / "small", export(module, description, kind))
 
 
 class Vectors(nn.Module):

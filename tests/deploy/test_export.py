@@ -1,13 +1,11 @@
 """Parity of exported files with PyTorch, with and without decoding."""
 
-import json
-
 import pytest
 import torch
 
 from lib.core.backends import build_backend
-from lib.core.exported import METADATA_KEY, Description, open_exported
-from lib.deploy.export import openvino_files
+from lib.core.exported import Description
+from lib.deploy.export import openvino_content, openvino_model, write_draft
 from lib.deploy.parity import difference, random_crops
 from lib.utils.errors import InputError
 from tests.deploy.exports import skip_without_graphs, small
@@ -27,21 +25,20 @@ def matches_pytorch(made, path) -> bool:
 
 @pytest.mark.parametrize("decodes", [True, False])
 @pytest.mark.parametrize("target", ["gaussian", "udp", "rtm_simcc"])
-def test_torchscript_answers_as_pytorch_for_any_number_of_crops(tmp_path, target, decodes):
+def test_torchscript_matches_pytorch_for_any_number_of_crops(tmp_path, target, decodes):
     made = small(tmp_path, TARGET_TYPE=target, HEAD="simcc" if "simcc" in target else "heatmap")
     assert matches_pytorch(made, made.write(tmp_path, "torchscript", decodes))
 
 
-def test_onnx_and_openvino_answer_as_pytorch_for_any_number_of_crops(tmp_path):
+def test_onnx_and_openvino_match_pytorch_for_any_number_of_crops(tmp_path):
     skip_without_graphs()
     made = small(tmp_path, TARGET_TYPE="udp")
     path = made.write(tmp_path, "onnx")
     assert matches_pytorch(made, path)
     assert b"stack_trace" not in path.read_bytes()  # no paths of the exporting machine
     description = Description.of(made.cfg, made.skeleton, decodes=True, dynamic_batch=True)
-    for suffix, content in openvino_files(path.read_bytes(), description).items():
-        path.with_suffix(suffix).write_bytes(content)
-    assert matches_pytorch(made, path.with_suffix(".xml"))
+    files = openvino_content(openvino_model(path.read_bytes()), description)
+    assert matches_pytorch(made, write_draft(path, files))
 
 
 def test_onnx_without_decoding_is_decoded_by_the_backend(tmp_path):
@@ -51,7 +48,7 @@ def test_onnx_without_decoding_is_decoded_by_the_backend(tmp_path):
     assert matches_pytorch(made, made.write(tmp_path, "onnx", decodes=False))
 
 
-def test_a_file_for_single_crops_takes_several_one_after_another(tmp_path):
+def test_a_file_without_dynamic_batch_accepts_several_crops(tmp_path):
     made = small(tmp_path)
     path = made.write(tmp_path, "torchscript", dynamic_batch=False)
     backend = build_backend(made.cfg, made.skeleton, path)
@@ -60,21 +57,6 @@ def test_a_file_for_single_crops_takes_several_one_after_another(tmp_path):
     alone = [backend(one) for one in crops.split(1)]
     assert torch.equal(keypoints, torch.cat([coords for coords, _ in alone]))
     assert torch.equal(scores, torch.cat([score for _, score in alone]))
-
-
-@pytest.mark.parametrize("is_single", [False, True])
-def test_a_file_that_still_says_is_single_opens(tmp_path, is_single):
-    made = small(tmp_path)
-    path = made.write(tmp_path, "torchscript", dynamic_batch=not is_single)
-    stored = {METADATA_KEY: ""}
-    module = torch.jit.load(path, _extra_files=stored)
-    fields = json.loads(stored[METADATA_KEY])
-    assert fields.pop("dynamic_batch") is not is_single
-    text = json.dumps(fields | {"is_single": is_single})
-    torch.jit.save(module, path, _extra_files={METADATA_KEY: text})
-    backend = build_backend(made.cfg, made.skeleton, path)
-    assert open_exported(path).description.dynamic_batch is not is_single
-    assert backend(random_crops(made.cfg.MODEL.IMAGE_SIZE, 2))[0].shape == (2, 17, 2)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +68,7 @@ def test_a_file_that_still_says_is_single_opens(tmp_path, is_single):
         (False, "MODEL.TARGET_TYPE", "udp", "MODEL.TARGET_TYPE gaussian"),
     ],
 )
-def test_a_file_of_another_experiment_is_refused_by_what_differs(
+def test_a_file_of_another_experiment_is_refused_with_the_difference(
     tmp_path, decodes, key, value, message
 ):
     made = small(tmp_path)

@@ -24,7 +24,7 @@ def test_a_backend_that_moves_a_joint_is_noticed(tmp_path):
     assert same.largest == same.scores == 0
 
 
-def test_joints_with_two_equal_maxima_are_not_steady(tmp_path):
+def test_joints_with_two_equal_maxima_are_not_stable(tmp_path):
     made = small(tmp_path)
     heatmaps = torch.zeros(1, 17, 16, 16)
     heatmaps[:, :, 8, 8] = 1.0
@@ -37,7 +37,7 @@ def test_joints_with_two_equal_maxima_are_not_steady(tmp_path):
     assert (found.joints, found.stable) == (17, 16)
 
 
-def test_crops_are_drawn_where_the_test_set_is_not_here(tmp_path):
+def test_without_a_test_set_people_are_drawn(tmp_path):
     made = small(tmp_path)
     crops, source = real_crops(made.cfg, 3)
     assert source == "drawn people"

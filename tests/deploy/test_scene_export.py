@@ -10,7 +10,7 @@ from lib.core.backends import build_backend, load_network, network_backend
 from lib.core.codecs import build_codec
 from lib.core.exported import Description
 from lib.core.inference import Predictor
-from lib.deploy.export import EXPORTERS, MAIN_SUFFIX, decoding_network, export
+from lib.deploy.export import EXPORTERS, decoding_network, export, write_draft
 from lib.deploy.parity import random_scene, real_scenes, scene_difference
 from lib.models import build_model
 from lib.utils.errors import InputError
@@ -36,14 +36,12 @@ def write(cfg, folder, kind="torchscript", decodes=True):
     codec, skeleton = build_codec(cfg, skeleton_of(cfg)), skeleton_of(cfg)
     module = decoding_network(cfg, network, codec) if decodes else network
     description = Description.of(cfg, skeleton, decodes, dynamic_batch=True)
-    for suffix, content in export(module, description, kind).items():
-        (folder / f"scene{suffix}").write_bytes(content)
-    return folder / f"scene{MAIN_SUFFIX[kind]}"
+    return write_draft(folder / "scene", export(module, description, kind))
 
 
 @pytest.mark.parametrize(("decodes", "flip_test"), [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("kind", list(EXPORTERS))
-def test_a_file_answers_as_pytorch_for_images_of_any_size(scene, kind, decodes, flip_test):
+def test_files_match_pytorch_for_images_of_any_size(scene, kind, decodes, flip_test):
     if kind != "torchscript":
         skip_without_graphs()
     _, folder = scene
@@ -79,14 +77,14 @@ def test_candidates_with_swapped_coordinates_are_noticed(scene, monkeypatch):
     assert found.largest == found.candidate_values > 0.1
 
 
-def test_predictor_finds_people_with_a_file(scene):
+def test_predictor_accepts_a_bottom_up_file(scene):
     cfg, folder = scene
     image = np.random.default_rng(0).integers(0, 256, (90, 150, 3), np.uint8)
     found = Predictor(cfg, write(cfg, folder), "cpu")(image)
     assert len(found) > 0 and found.keypoints.shape[1:] == (17, 2)
 
 
-def test_a_file_with_candidates_reads_one_scale(scene):
+def test_a_file_with_candidates_supports_one_scale(scene):
     cfg, folder = scene
     path = write(cfg, folder)
     cfg = load_config(folder / "scenes.yaml", ["TEST.SCALE_FACTOR", "[1.0, 2.0]"])
@@ -94,7 +92,7 @@ def test_a_file_with_candidates_reads_one_scale(scene):
         Predictor(cfg, path, "cpu")
 
 
-def test_a_file_belongs_to_its_flip_test_but_to_any_size(scene):
+def test_a_bottom_up_file_accepts_other_sizes_but_not_another_flip_test(scene):
     cfg, folder = scene
     path = write(cfg, folder)
     larger = ["MODEL.IMAGE_SIZE", "[256, 256]", "MODEL.HEATMAP_SIZE", "[64, 64]"]

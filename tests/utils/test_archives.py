@@ -59,7 +59,7 @@ def folder(tmp_path):
     return tmp_path / "deep" / "er"
 
 
-def test_files_go_where_they_are_wanted_and_nowhere_else(archive, folder, tmp_path):
+def test_files_are_only_written_to_their_targets(archive, folder, tmp_path):
     places = {"*.jpg": folder / "images", "list_*.json": folder / "annot" / "train.json"}
     assert unpack(archive, places) == 5
     expected = {f"deep/er/images/{name}.jpg" for name in "abcd"} | {"deep/er/annot/train.json"}
@@ -67,7 +67,7 @@ def test_files_go_where_they_are_wanted_and_nowhere_else(archive, folder, tmp_pa
     assert files(folder)["images/b.jpg"] == FILES["top/b.jpg"]
 
 
-def test_what_is_there_stays_and_an_empty_file_does_not(archive, folder):
+def test_existing_files_are_kept_unless_empty(archive, folder):
     (folder / "images").mkdir()
     (folder / "images" / "a.jpg").write_bytes(b"mine")
     (folder / "images" / "b.jpg").write_bytes(b"")
@@ -76,19 +76,19 @@ def test_what_is_there_stays_and_an_empty_file_does_not(archive, folder):
     assert files(folder)["images/b.jpg"] == FILES["top/b.jpg"]
 
 
-def test_nothing_asked_for_is_nothing_found(archive, folder):
+def test_without_matching_files_nothing_is_written(archive, folder):
     assert unpack(archive, {"*.png": folder / "images"}) == 0
     assert not (folder / "images").exists()
 
 
-def test_a_cut_off_archive_is_one_line_and_leaves_no_half_file(archive, folder):
+def test_a_truncated_archive_is_one_line_and_leaves_no_partial_file(archive, folder):
     archive.write_bytes(archive.read_bytes()[:-150])
     with pytest.raises(InputError, match=r"all\.archive: damaged or not an .*download it again"):
         unpack(archive, {"*.jpg": folder / "images"})
     assert not list(folder.rglob(".*"))
 
 
-def test_a_wrong_check_sum_is_found(folder):
+def test_a_wrong_checksum_is_noticed(folder):
     path = make_zip(folder / "a.zip")
     content = path.read_bytes()
     path.write_bytes(content.replace(b"twotwotwo", b"twotw0two", 1))
@@ -97,6 +97,6 @@ def test_a_wrong_check_sum_is_found(folder):
     assert set(files(folder)) == {"a.zip"}
 
 
-def test_no_archive_is_one_line(folder):
+def test_a_missing_archive_is_one_line(folder):
     with pytest.raises(InputError, match="there is no such archive"):
         unpack(folder / "none.zip", {"*.jpg": folder})

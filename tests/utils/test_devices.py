@@ -16,14 +16,14 @@ from lib.utils import devices
 
 
 @pytest.mark.parametrize("gpus", [(0,), (0, 1, 2, 3), ()])
-def test_without_a_gpu_it_is_the_cpu_and_the_log_says_so(monkeypatch, caplog, gpus):
+def test_without_a_gpu_the_cpu_is_used_and_logged(monkeypatch, caplog, gpus):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with caplog.at_level(logging.INFO):
         assert devices.choose_devices(gpus) == [torch.device("cpu")]
     assert "CPU" in caplog.text
 
 
-def test_devices_that_are_absent_are_left_out_and_the_log_says_so(monkeypatch, caplog):
+def test_missing_gpus_are_skipped_and_logged(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with caplog.at_level(logging.INFO):
         chosen = devices.choose_devices((1, 0, 3))
@@ -31,7 +31,7 @@ def test_devices_that_are_absent_are_left_out_and_the_log_says_so(monkeypatch, c
     assert "2 of the 3" in caplog.text
 
 
-def test_workers_are_never_more_than_the_cores():
+def test_there_are_at_most_as_many_workers_as_cores():
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert devices.choose_workers(10_000) == cores
     assert devices.choose_workers(0) == 0
@@ -41,12 +41,12 @@ def test_workers_are_never_more_than_the_cores():
     ("flags", "has_it"),
     [("flags: avx2 avx512_bf16", True), ("flags: amx_bf16 avx2", True), ("flags: avx512f", False)],
 )
-def test_bfloat16_is_used_on_a_cpu_that_has_it(monkeypatch, flags, has_it):
+def test_bfloat16_is_found_in_cpuinfo(monkeypatch, flags, has_it):
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: flags)
     assert devices.has_bfloat16(torch.device("cpu")) is has_it
 
 
-def test_bfloat16_is_not_used_where_the_machine_does_not_tell(monkeypatch):
+def test_without_cpuinfo_there_is_no_bfloat16(monkeypatch):
     def refuse(*_, **__):
         raise OSError
 
@@ -54,7 +54,7 @@ def test_bfloat16_is_not_used_where_the_machine_does_not_tell(monkeypatch):
     assert not devices.has_bfloat16(torch.device("cpu"))
 
 
-def test_a_seed_gives_the_same_draws_of_all_three_generators():
+def test_a_seed_sets_all_three_generators():
     draws = []
     for _ in range(2):
         devices.seed_everything(5)
@@ -79,7 +79,7 @@ print(faults() - before)
 @pytest.mark.skipif(
     sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="needs glibc"
 )
-def test_memory_that_was_freed_is_used_again_without_the_system():
+def test_keep_memory_avoids_page_faults():
     def faults(*args: str) -> int:
         command = [sys.executable, "-c", GROWING_TENSORS, *args]
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ from lib.utils.events import EventWriter
 from lib.utils.files import write_atomically
 
 
-def test_one_process_is_the_main_one_and_shares_with_itself():
+def test_a_single_process_is_the_main_one():
     assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
     assert distributed.gather("a") == ["a"]
     assert distributed.all_reduce_sum(torch.tensor([2.0])).tolist() == [2]
@@ -70,7 +70,7 @@ def test_only_the_main_process_writes_files_and_logs(tmp_path, monkeypatch):
         ("", "127.0.0.1"),
     ],
 )
-def test_slurms_variables_are_read(monkeypatch, nodes, first):
+def test_slurm_variables_are_read(monkeypatch, nodes, first):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)

@@ -25,7 +25,7 @@ from lib.utils.errors import InputError
 
 
 @pytest.mark.parametrize("name", SKELETONS)
-def test_left_right_and_middle_have_their_colours_in_every_skeleton(name):
+def test_left_right_and_middle_joints_have_their_colors(name):
     skeleton = SKELETONS[name]
     colors = side_colors(len(skeleton), skeleton.flip_pairs)
     for joint, color in zip(skeleton.names, colors, strict=True):
@@ -51,7 +51,7 @@ def test_skeletons_are_consistent(name):
     assert all(j in range(count) for limb in skeleton.limbs for j in limb)
 
 
-def test_shown_joints_and_the_limbs_between_them_are_drawn():
+def test_visible_joints_and_the_limbs_between_them_are_drawn():
     places = np.zeros((17, 2))
     places[[5, 7, 9]] = (20, 20), (60, 20), (60, 60)
     shown = np.zeros(17)
@@ -63,7 +63,7 @@ def test_shown_joints_and_the_limbs_between_them_are_drawn():
     assert not image[40, 60].any() and not image[60, 60].any() and not image[0, 0].any()
 
 
-def test_nobody_and_places_far_outside_are_no_trouble():
+def test_nobody_and_joints_far_outside_can_be_drawn():
     image = np.zeros((20, 20, 3), np.uint8)
     draw_person(image, np.zeros((17, 2)), np.zeros(17), COCO.limbs, COCO.flip_pairs)
     assert not image.any()
@@ -72,15 +72,15 @@ def test_nobody_and_places_far_outside_are_no_trouble():
     draw_person(image, far, np.ones(17), COCO.limbs, COCO.flip_pairs)
 
 
-def test_a_sheet_has_rows_of_the_columns_asked_for():
+def test_a_grid_has_the_given_number_of_columns():
     images = [np.full((4, 6, 3), n, np.uint8) for n in range(5)]
-    page = image_grid(images, columns=3, gap=1)
-    assert page.shape == (2 * 5 + 1, 3 * 7 + 1, 3)
-    assert page[1, 1, 0] == 0 and page[1, 8, 0] == 1 and page[6, 8, 0] == 4
-    assert page[6, 15, 0] == 255 and page[0, 0, 0] == 255
+    page = image_grid(images, columns=3)
+    assert page.shape == (2 * 6 + 2, 3 * 8 + 2, 3)
+    assert page[2, 2, 0] == 0 and page[2, 10, 0] == 1 and page[8, 10, 0] == 4
+    assert page[8, 18, 0] == 255 and page[0, 0, 0] == 255
 
 
-def test_heatmaps_lie_over_the_crop_red_where_they_are_high():
+def test_high_values_of_heatmaps_are_red():
     images = np.zeros((2, 32, 24, 3), np.uint8)
     heatmaps = np.zeros((2, 3, 8, 6))
     heatmaps[1, 2, 5, 4] = 1
@@ -92,7 +92,7 @@ def test_heatmaps_lie_over_the_crop_red_where_they_are_high():
     assert blue > red
 
 
-def test_a_mosaic_fills_its_rows_with_whole_images():
+def test_a_mosaic_scales_images_to_fill_rows():
     widths, colors = (40, 60, 90, 20, 30), (10, 60, 110, 160, 210)
     images = [np.full((30, w, 3), c, np.uint8) for w, c in zip(widths, colors, strict=True)]
     page = mosaic(images, width=120)
@@ -104,19 +104,19 @@ def test_a_mosaic_fills_its_rows_with_whole_images():
     assert mosaic(images[:1], width=120).shape == (34, 44, 3)
 
 
-def test_a_mosaic_holds_images_of_extreme_shapes():
+def test_a_mosaic_accepts_extreme_shapes():
     images = [np.zeros((30, width, 3), np.uint8) for width in (5000, 1, 1, 5000)]
     assert mosaic(images, width=120).shape[1] == 120
 
 
-def test_a_picture_is_written_in_rgb_and_whole(tmp_path):
+def test_an_rgb_image_is_written(tmp_path):
     image = np.zeros((4, 4, 3), np.uint8)
     image[..., 0] = 255
     write_image(tmp_path / "x" / "a.png", image)
     assert cv2.imread(str(tmp_path / "x" / "a.png"))[0, 0].tolist() == [0, 0, 255]
 
 
-def test_a_picture_of_an_unknown_kind_is_an_error(tmp_path):
+def test_an_unknown_image_format_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"a\.abc"):
         write_image(tmp_path / "a.abc", np.zeros((4, 4, 3), np.uint8))
     assert not list(tmp_path.iterdir())
@@ -155,7 +155,7 @@ def thickness(image: np.ndarray, row: int, color) -> int:
     return int((np.abs(image[row].astype(int) - color).max(1) < 60).sum())
 
 
-def test_lines_grow_with_the_person_and_with_the_picture():
+def test_line_widths_depend_on_person_and_image():
     widths = []
     for size, height in ((200, 60), (700, 600), (4000, 3000)):
         image = np.zeros((size, size, 3), np.uint8)
@@ -168,7 +168,7 @@ def test_lines_grow_with_the_person_and_with_the_picture():
     assert thickness(small, int(10 + 0.87 * 300), LEFT) in (4, 5)
 
 
-def test_a_limb_to_the_middle_has_its_side_and_one_across_has_the_middles():
+def test_limbs_have_the_color_of_their_side():
     image = np.zeros((700, 700, 3), np.uint8)
     draw_person(image, standing(600), np.ones(17), SKELETONS["coco"].limbs, COCO.flip_pairs)
     hips = standing(600)[[11, 12]]
@@ -181,7 +181,7 @@ def test_a_limb_to_the_middle_has_its_side_and_one_across_has_the_middles():
     np.testing.assert_allclose(image[20, 50], LEFT, atol=40)
 
 
-def test_scores_are_written_beside_large_people_alone():
+def test_scores_are_only_written_next_to_large_people():
     for height, is_written in ((60, False), (400, True)):
         plain = np.zeros((500, 500, 3), np.uint8)
         scored = plain.copy()
@@ -192,7 +192,7 @@ def test_scores_are_written_beside_large_people_alone():
 
 
 @pytest.mark.parametrize("y", [0, 40])
-def test_a_box_has_its_label_above_it_where_there_is_room(y):
+def test_a_label_is_above_its_box_if_there_is_room(y):
     image = np.zeros((100, 200, 3), np.uint8)
     draw_box(image, (10.0, y, 60.0, 50.0), "12", (255, 0, 0))
     is_red = (image == (255, 0, 0)).all(2)
@@ -202,7 +202,7 @@ def test_a_box_has_its_label_above_it_where_there_is_room(y):
     draw_box(image, (-1e9, -1e9, 1e10, 1e10), "1")
 
 
-def test_neighbouring_numbers_have_different_colours():
+def test_track_colors_differ():
     colors = np.array([track_color(n) for n in range(1, 25)])
     assert (np.abs(np.diff(colors, axis=0)).max(1) > 60).all()
     distances = np.abs(colors[:, None] - colors).max(2)

@@ -10,7 +10,7 @@ from lib.utils.events import EventWriter
 from tests.utils.event_files import read_events
 
 
-def test_each_event_is_on_disk_when_its_call_returns(tmp_path):
+def test_events_are_written_at_once(tmp_path):
     writer = EventWriter(tmp_path / "a" / "b")
     (path,) = (tmp_path / "a" / "b").iterdir()
     assert path.name.startswith("events.out.tfevents.")
@@ -31,14 +31,14 @@ def test_each_event_is_on_disk_when_its_call_returns(tmp_path):
     writer.close()
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
+def test_an_impossible_folder_is_an_error_that_names_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/log: cannot create this folder"):
         EventWriter(tmp_path / "file" / "log")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux's full disk is not here")
-def test_a_full_disk_is_an_error_and_the_run_does_not_wait_for_it(tmp_path):
+def test_a_full_disk_is_an_error(tmp_path):
     writer = EventWriter(tmp_path)
     with open("/dev/full", "wb", buffering=0) as full:
         os.dup2(full.fileno(), writer._file.fileno())

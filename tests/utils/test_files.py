@@ -17,7 +17,7 @@ def fail(number: int):
     return raising
 
 
-def test_bytes_and_functions_are_written_and_folders_made(tmp_path):
+def test_bytes_and_functions_are_written(tmp_path):
     path = tmp_path / "a" / "b" / "c.bin"
     write_atomically(path, b"one")
     assert path.read_bytes() == b"one"
@@ -28,7 +28,7 @@ def test_bytes_and_functions_are_written_and_folders_made(tmp_path):
 
 
 @pytest.mark.parametrize("when", ["fsync", "replace"])
-def test_without_space_the_old_file_stays_and_nothing_else(tmp_path, monkeypatch, when):
+def test_on_a_full_disk_the_old_file_is_kept(tmp_path, monkeypatch, when):
     path = tmp_path / "state.pth"
     write_atomically(path, b"old")
     monkeypatch.setattr(os, when, fail(errno.ENOSPC))
@@ -39,7 +39,7 @@ def test_without_space_the_old_file_stays_and_nothing_else(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_end_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path, error):
+def test_an_interrupted_write_keeps_the_old_file(tmp_path, error):
     path = tmp_path / "state.pth"
     write_atomically(path, b"old")
     with pytest.raises(error), atomic_file(path) as file:
@@ -50,7 +50,7 @@ def test_an_end_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path, err
     assert os.listdir(tmp_path) == ["state.pth"] and path.read_bytes() == b"old"
 
 
-def test_a_folder_that_cannot_be_is_an_error_that_names_it(tmp_path):
+def test_an_impossible_path_is_an_error_that_names_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/x/a: cannot write: Not a directory"):
         write_atomically(tmp_path / "file" / "x" / "a", b"")
@@ -62,7 +62,7 @@ def test_a_folder_that_cannot_be_is_an_error_that_names_it(tmp_path):
     assert make_folder(tmp_path / "x" / "y").is_dir()
 
 
-def test_a_folder_removed_in_the_middle_is_made_again(tmp_path):
+def test_a_folder_removed_during_a_write_is_created_again(tmp_path):
     path = tmp_path / "run" / "state.pth"
 
     def write(file) -> None:

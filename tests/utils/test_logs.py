@@ -26,7 +26,7 @@ def logs():
     logging.raiseExceptions = raising
 
 
-def test_folders_are_where_the_original_puts_them(tmp_path):
+def test_folders_are_those_of_hrnet(tmp_path):
     cfg = default_config()
     cfg.OUTPUT_DIR, cfg.LOG_DIR = str(tmp_path / "output"), str(tmp_path / "log")
     cfg.DATASET.DATASET = "coco"
@@ -38,7 +38,7 @@ def test_folders_are_where_the_original_puts_them(tmp_path):
     assert experiment_folders(cfg, "w32.yaml")[0].name == "srpose_w32"
 
 
-def test_the_log_goes_to_the_console_and_to_its_file_once(tmp_path, capsys):
+def test_messages_go_to_the_console_and_the_file_once(tmp_path, capsys):
     for _ in range(2):
         path = start_log(tmp_path, "w32", "train")
     assert re.fullmatch(r"w32_\d{4}(-\d\d){3,5}_train\.log", path.name)
@@ -47,19 +47,19 @@ def test_the_log_goes_to_the_console_and_to_its_file_once(tmp_path, capsys):
     assert re.fullmatch(r"\d{4}-\S+ \S+ => 3 people\n", path.read_text())
 
 
-def test_the_configuration_goes_to_the_file_alone(tmp_path, capsys):
+def test_the_configuration_only_goes_to_the_file(tmp_path, capsys):
     path = start_log(tmp_path, "w32", "train")
     logging.getLogger("config").info("SEED: 0")
     assert capsys.readouterr().out == ""
     assert path.read_text().endswith("SEED: 0\n")
 
 
-def test_a_log_that_cannot_be_begun_is_an_error_that_names_it(tmp_path):
+def test_an_unwritable_log_is_an_error_that_names_it(tmp_path):
     with pytest.raises(InputError, match=r"none/w32_.*_train\.log: cannot write: No such file"):
         start_log(tmp_path / "none", "w32", "train")
 
 
-def test_a_log_on_a_full_disk_says_nothing(tmp_path, capsys, monkeypatch):
+def test_errors_of_the_log_are_ignored(tmp_path, capsys, monkeypatch):
     start_log(tmp_path, "w32", "train")
     handler = next(h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler))
 
@@ -73,7 +73,7 @@ def test_a_log_on_a_full_disk_says_nothing(tmp_path, capsys, monkeypatch):
     assert output.out == "hello\n" and output.err == ""
 
 
-def test_progress_is_silent_where_there_is_no_terminal(capsys):
+def test_without_a_terminal_progress_prints_nothing(capsys):
     assert list(progress(iter("abc"), 3, "Test")) == ["a", "b", "c"]
     output = capsys.readouterr()
     assert output.out == output.err == ""

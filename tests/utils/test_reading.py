@@ -25,7 +25,7 @@ def write(path, content) -> str:
     return str(path)
 
 
-def test_json_is_read_as_the_type_and_other_fields_are_skipped(tmp_path):
+def test_unknown_fields_are_skipped(tmp_path):
     path = write(tmp_path / "a.json", {"x": [1, {}], "entries": [{"id": 3, "y": None}], "info": {}})
     assert read_json(path, Whole, "entries").entries == [Entry(3)]
 
@@ -50,16 +50,14 @@ def test_json_is_read_as_the_type_and_other_fields_are_skipped(tmp_path):
         ('{"x": ' + "[" * 200_000, "a.json: cannot be read as entries: "),
     ],
 )
-def test_a_file_of_another_layout_is_an_error_that_names_it_and_the_place(
-    tmp_path, content, message
-):
+def test_invalid_content_is_an_error_that_names_file_and_entry(tmp_path, content, message):
     path = write(tmp_path / "a.json", content)
     with pytest.raises(InputError, match=message) as caught:
         read_json(path, Whole, "entries")
     assert "\n" not in str(caught.value)
 
 
-def test_an_entry_of_a_list_without_a_name_is_named_by_its_number(tmp_path):
+def test_an_invalid_list_entry_is_named_by_its_number(tmp_path):
     path = write(tmp_path / "a.json", [{"id": 1}, {"id": 2, "name": 5}])
     with pytest.raises(InputError, match=r"a.json: entry 1: Expected `str`, got `int` at name$"):
         read_json(path, list[Entry], "entries")
@@ -74,20 +72,20 @@ def test_an_entry_of_a_list_without_a_name_is_named_by_its_number(tmp_path):
         (Whole, '{"entries": [{"id": 1, "name": "caf\xe9"}, 5]}', "cannot be read as a test"),
     ],
 )
-def test_text_that_is_not_utf8_is_named(tmp_path, kind, text, place):
+def test_invalid_utf8_is_an_error_that_names_the_entry(tmp_path, kind, text, place):
     path = tmp_path / "a.json"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=rf"a.json: {place}: text b'caf\\xe9' is not UTF-8; save"):
         read_json(path, kind, "a test")
 
 
-def test_text_that_is_not_utf8_does_not_matter_where_it_is_skipped(tmp_path):
+def test_invalid_utf8_in_skipped_fields_is_ignored(tmp_path):
     path = tmp_path / "a.json"
     path.write_bytes('{"entries": [{"id": 1, "x": "caf\xe9"}], "y": "caf\xe9"}'.encode("latin-1"))
     assert read_json(path, Whole, "a test").entries == [Entry(1)]
 
 
-def test_any_json_is_read_with_nan(tmp_path):
+def test_read_any_json_accepts_nan(tmp_path):
     content = read_any_json(write(tmp_path / "a.json", '[NaN, {"a": "\xfc"}]'), "a list")
     assert np.isnan(content[0]) and content[1] == {"a": "\xfc"}
     with pytest.raises(InputError, match=r"a\.json: cannot be read as JSON: "):
@@ -95,7 +93,7 @@ def test_any_json_is_read_with_nan(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [Whole, None])
-def test_a_file_that_is_not_there_or_is_a_folder_is_an_error(tmp_path, kind):
+def test_a_missing_file_or_a_folder_is_an_error(tmp_path, kind):
     def read(path) -> None:
         read_json(path, kind, "the entries") if kind else read_any_json(path, "the entries")
 
@@ -105,6 +103,6 @@ def test_a_file_that_is_not_there_or_is_a_folder_is_an_error(tmp_path, kind):
         read(tmp_path)
 
 
-def test_numpy_numbers_are_written_as_json_numbers():
+def test_numpy_scalars_are_encoded():
     text = encode_json([{"a": np.float32(0.5), "b": np.int64(3), "c": 1.25, "d": None}])
     assert json.loads(text) == [{"a": 0.5, "b": 3, "c": 1.25, "d": None}]

@@ -9,7 +9,7 @@ from lib.utils import signals
 
 
 @pytest.mark.parametrize("name", signals.NAMES)
-def test_a_signal_waits_until_it_is_asked_for(name):
+def test_a_deferred_signal_is_recorded(name):
     number = getattr(signal, name)
     before = signal.getsignal(number)
     with signals.deferred():

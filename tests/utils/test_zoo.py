@@ -21,14 +21,14 @@ SCORES = {
 
 
 @pytest.mark.parametrize("weights", ENTRIES.values(), ids=ENTRIES)
-def test_address_hash_and_source_agree(weights):
+def test_urls_contain_the_hashes(weights):
     assert re.fullmatch(r"https://\S+\.pth", weights.url)
     assert weights.source.startswith("https://github.com/")
     named = re.search(r"-([0-9a-f]{8})(_\d{8})?\.pth$", weights.url)
     assert weights.sha256 == (named.group(1) if named else "")
 
 
-def test_no_two_go_to_the_same_place_or_come_from_the_same_address():
+def test_paths_and_urls_are_unique():
     for key in ("path", "url"):
         assert len({getattr(weights, key) for weights in ENTRIES.values()}) == len(ENTRIES)
 
@@ -36,7 +36,7 @@ def test_no_two_go_to_the_same_place_or_come_from_the_same_address():
 @pytest.mark.parametrize(
     "weights", [w for w in ENTRIES.values() if w.experiment], ids=lambda weights: weights.name
 )
-def test_trained_weights_belong_to_an_experiment_and_have_its_scores(weights):
+def test_trained_weights_have_an_experiment_and_scores(weights):
     opts = [str(word) for pair in weights.settings.items() for word in pair]
     cfg = load_config(ROOT / weights.experiment, opts)
     name = cfg.DATASET.DATASET
@@ -50,14 +50,14 @@ def test_trained_weights_belong_to_an_experiment_and_have_its_scores(weights):
     assert all(isinstance(score, float) and 0 < score < top for score in weights.scores.values())
 
 
-def test_backbones_are_what_experiments_start_from():
+def test_backbones_are_those_of_the_experiments():
     texts = (path.read_text() for path in (ROOT / "experiments").rglob("*.yaml"))
     expected = {name for text in texts for name in re.findall(r"PRETRAINED: (models/py\S+)", text)}
     backbones = {w.path for w in ENTRIES.values() if w.kind == "ImageNet backbone"}
     assert backbones == expected
 
 
-def test_detectors_are_torchvisions_with_all_their_weights():
+def test_detectors_match_torchvision():
     torchvision = pytest.importorskip("torchvision")
     names = torchvision.models.list_models(module=torchvision.models.detection)
     expected = {}
@@ -74,7 +74,7 @@ def test_detectors_are_torchvisions_with_all_their_weights():
     assert detectors.items() <= expected.items()  # a newer torchvision may have more
 
 
-def test_a_missing_file_is_named_with_its_command(tmp_path):
+def test_a_hint_contains_the_download_command(tmp_path):
     path = "models/pytorch/imagenet/hrnet_w32-36af842e.pth"
     command = "python tools/get_weights.py hrnet_w32_imagenet"
     assert zoo.download_hint(ROOT / path).endswith(command)
@@ -82,7 +82,7 @@ def test_a_missing_file_is_named_with_its_command(tmp_path):
     assert zoo.download_hint("elsewhere/hrnet_w32-36af842e.pth") == ""
 
 
-def test_a_file_is_published_if_name_and_hash_are(tmp_path):
+def test_weights_are_identified_by_name_and_hash(tmp_path):
     weights = ENTRIES["hrnet_w32_coco_256x192"]
     path = tmp_path / Path(weights.path).name
     path.write_bytes(b"other weights")

@@ -1,9 +1,4 @@
-"""Codecs between keypoints and network outputs, one file for each representation.
-
-A codec has ``encode`` (joints to targets), ``loss`` and ``accuracy`` (outputs against targets),
-``flip`` and ``average`` (the flip test) and ``decode`` (outputs to keypoints in crop pixels and
-scores). All of them work on batches, on the device of the batch.
-"""
+"""Codecs between keypoints and network outputs, one file for each representation."""
 
 from collections.abc import Callable
 
@@ -13,8 +8,6 @@ from lib.core.codecs import dark, full, heatmap, simcc, tags, udp
 from lib.core.codecs.codec import Codec
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.errors import InputError
-
-__all__ = ["CODECS", "build_codec"]
 
 # MODEL.TARGET_TYPE -> builder
 CODECS: dict[str, Callable[[CfgNode, Skeleton], Codec]] = {

@@ -14,18 +14,15 @@ RawOutputs = Tensor | Sequence[Tensor]  # return types of the published networks
 class Codec(ABC):
     """Interface of conversions between keypoints and network outputs.
 
-    All methods work on batches, on the device of the batch.
-
-    Outside of codecs, outputs have the type ``Outputs``. The methods of a codec also accept
-    ``RawOutputs``, so that ``codec.decode(network(images))`` works.
+    All methods work on batches, on the device of the batch. They accept a network's ``RawOutputs``;
+    outside of codecs, outputs have the type ``Outputs``.
     """
 
     @abstractmethod
     def encode(self, joints: Tensor, visible: Tensor) -> Any:
         """Return the target for joints (N, K, 2) in crop pixels and visibility flags (N, K).
 
-        Every target has ``heatmaps`` (N, K, h, w), which may be for drawing only, and ``weight``
-        (N, K).
+        Every target has a ``weight`` (N, K), and ``heatmaps`` (N, K, h, w), at least for drawing.
         """
 
     @abstractmethod
@@ -61,11 +58,6 @@ def as_outputs(raw: RawOutputs) -> Outputs:
 def as_float(raw: RawOutputs) -> Outputs:
     """Convert outputs to float32, because losses sum many small numbers."""
     return tuple(output.float() for output in as_outputs(raw))
-
-
-def scaled(points: Tensor, x: float, y: float) -> Tensor:
-    """Multiply the coordinates of points (..., 2) by ``x`` and ``y``."""
-    return torch.stack([points[..., 0] * x, points[..., 1] * y], dim=-1)
 
 
 def permute_joints(maps: Tensor, order: list[int]) -> Tensor:

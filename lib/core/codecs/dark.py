@@ -5,6 +5,7 @@ Numerically equivalent to ``MSRAHeatmap(unbiased=True)`` of mmpose 1.x.
 """
 
 import torch
+from torch import Tensor
 from yacs.config import CfgNode
 
 from lib.core.codecs import heatmap
@@ -15,11 +16,11 @@ from lib.keypoints.skeletons import Skeleton
 class DarkCodec(HeatmapCodec):
     """``HeatmapCodec`` with Gaussians centred on the exact joint and not truncated."""
 
-    def _overlaps(self, coords: torch.Tensor, length: int) -> torch.Tensor:
+    def _overlaps(self, coords: Tensor, length: int) -> Tensor:
         radius = 3 * self.sigma
         return (coords - radius < length) & (coords + radius + 1 >= 0)
 
-    def _gaussian(self, coords: torch.Tensor, length: int) -> torch.Tensor:
+    def _gaussian(self, coords: Tensor, length: int) -> Tensor:
         return torch.exp(-distances(coords, length).square() / (2 * self.sigma**2))
 
 

@@ -5,13 +5,13 @@ published shift copies between overlapping slices of one tensor, so that columns
 Here the shift is exact.
 """
 
-import torch
+from torch import Tensor
 from torch.nn import functional
 from yacs.config import CfgNode
 
 from lib.core.codecs import heatmap
 from lib.core.codecs.codec import RawOutputs, as_outputs
-from lib.core.codecs.heatmap import HeatmapCodec, Target
+from lib.core.codecs.heatmap import HeatmapCodec, Target, joints_mse
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.errors import InputError
 
@@ -19,9 +19,9 @@ COARSEST_WEIGHT = 1e-4  # loss weight of the first of several outputs
 
 
 class FullCodec(HeatmapCodec):
-    """``HeatmapCodec`` with one target of the size of the crop, pooled for smaller outputs."""
+    """``HeatmapCodec`` whose target has the size of the crop and is pooled for smaller outputs."""
 
-    def loss(self, outputs: RawOutputs, target: Target) -> torch.Tensor:
+    def loss(self, outputs: RawOutputs, target: Target) -> Tensor:
         """Return the sum of 2 * ``joints_mse`` over all outputs.
 
         The first of several outputs, the coarsest, has the weight ``COARSEST_WEIGHT``.
@@ -36,7 +36,7 @@ class FullCodec(HeatmapCodec):
             size = output.shape[2:]
             if size not in pooled:
                 pooled[size] = functional.adaptive_avg_pool2d(target.heatmaps, size)
-            total = total + 2 * weight * self.criterion(output, pooled[size], joint_weight)
+            total = total + 2 * weight * joints_mse(output, pooled[size], joint_weight, self.topk)
         return total
 
 

@@ -41,7 +41,7 @@ class Grouping:
 
     Attributes:
         joint_order: order in which joints are added to people.
-        max_people: maximum number of candidates per joint, and of people to match them with.
+        max_people: maximum number of candidates per joint; also of people that can be matched.
         detection_threshold: candidates with a lower or equal score are dropped.
         tag_threshold: maximum distance between the tags of a joint and its person.
         uses_score: match by rounded tag distance first and by score second.
@@ -69,11 +69,11 @@ class Grouping:
         Args:
             heatmaps: (K, H, W) float32.
             tags: (K, H, W, T) float32.
-            candidates: the candidates of this image only, with N = 1.
+            candidates: those of this image, with N = 1.
 
         Returns:
-            People (P, K, 3 + T), and their scores (P,): the mean over all joints before missing
-            ones are filled in.
+            People (P, K, 3 + T), and their scores (P,), the means over all joints before missing
+            joints are filled in.
 
         Raises:
             InputError: heatmaps or tags contain NaN or Inf.
@@ -92,9 +92,9 @@ class Grouping:
     def match(self, candidates: np.ndarray) -> np.ndarray:
         """Group candidates (K, M, 3 + T) of x, y, score and tags into people (P, K, 3 + T).
 
-        Joint after joint, an optimal assignment adds candidates to the people found so far, by the
-        distance between their tags and the mean tags of the person. Other candidates start new
-        people.
+        Joints are processed one after the other. An optimal assignment adds the candidates of a
+        joint to the people found so far, by the distance between their tags and the person's mean
+        tags. Candidates that match nobody start new people.
         """
         # As in the published code, people are identified by the first tag of their first joint:
         # if two have exactly the same tag, the later joint replaces the earlier one.
@@ -144,12 +144,9 @@ class Grouping:
 
 
 def find_candidates(heatmaps: Tensor, tags: Tensor, count: int, kernel: int) -> Candidates:
-    """Find the ``count`` highest peaks of each joint.
+    """Find the ``count`` highest peaks of heatmaps (N, K, H, W), and their tags (N, K, H, W, T).
 
-    Args:
-        heatmaps: (N, K, H, W).
-        tags: (N, K, H, W, T).
-        kernel: odd side length of the window in which a peak is the maximum.
+    A peak is the maximum of a window with the odd side length ``kernel``.
     """
     width = heatmaps.shape[3]
     peaks = heatmaps * (heatmaps == window_maxima(heatmaps, kernel))
@@ -205,12 +202,9 @@ def _quarter_steps(
 def refine(people: np.ndarray, heatmaps: np.ndarray, tags: np.ndarray) -> None:
     """Fill in the missing joints of people (P, K, 3 + T), in place.
 
-    A missing joint is placed where its heatmap minus the rounded distance between the tag there and
-    the person's mean tag is highest, if the heatmap is positive there.
-
-    Args:
-        heatmaps: (K, H, W).
-        tags: (K, H, W, T).
+    A missing joint is placed at the pixel with the highest value of heatmap minus rounded distance
+    between the pixel's tag and the person's mean tag, if the heatmap is positive there.
+    Heatmaps are (K, H, W), tags (K, H, W, T).
     """
     means = _mean_tags(people, tags)
     is_missing = people[:, :, 2] == 0
@@ -240,8 +234,8 @@ def _best_pixels(
 
     Blocks of pixels are searched in descending order of an upper bound: the maximum of the heatmap
     in the block minus the rounded distance to the range of its tags. The search stops when no other
-    block can contain a higher value. Among equal pixels, the first in row-major order is returned,
-    as by argmax.
+    block can contain a higher value. Of equal pixels, the first in row-major order is returned, as
+    by ``argmax``.
     """
     width = heatmap.shape[1]
     blocks, starts = _blocks(heatmap, -np.inf)
@@ -251,30 +245,23 @@ def _best_pixels(
     # The margin covers the rounding of float32.
     nearest = np.round(np.maximum(np.linalg.norm(outside, axis=2) - 1e-4, 0))
     bound = blocks.max(1) - nearest
-    pixels = starts[:, None] + _offsets(width)
+    offsets = np.arange(BLOCK)[:, None] * width + np.arange(BLOCK)
+    pixels = starts[:, None] + offsets.ravel()
     order = np.argsort(-bound, axis=1)
-    best, best_pixel = np.full(len(means), -np.inf), np.zeros(len(means), int)
+    pixel = []
     for number, mean in enumerate(means):
+        best = -np.inf, 0  # highest value and negative pixel: of equal values, the first pixel wins
         for start in range(0, len(starts), CHUNK):
             chunk = order[number, start : start + CHUNK]
-            if bound[number, chunk[0]] < best[number]:
+            if bound[number, chunk[0]] < best[0]:
                 break
             distance = np.sqrt(((tag_blocks[chunk] - mean) ** 2).sum(2))
             value = blocks[chunk] - np.round(distance)
             highest = value.max()
-            if highest >= best[number]:
-                pixel = int(pixels[chunk][value == highest].min())
-                if highest == best[number]:
-                    pixel = min(pixel, best_pixel[number])
-                best_pixel[number] = pixel
-                best[number] = highest
-    return best_pixel % width, best_pixel // width
-
-
-def _offsets(width: int) -> np.ndarray:
-    """Return the indices (BLOCK * BLOCK,) of a block's pixels, relative to the first."""
-    rows, columns = np.divmod(np.arange(BLOCK * BLOCK), BLOCK)
-    return rows * width + columns
+            best = max(best, (highest, -int(pixels[chunk][value == highest].min())))
+        pixel.append(-best[1])
+    y, x = np.divmod(pixel, width)
+    return x, y
 
 
 def _blocks(values: np.ndarray, fill: float) -> tuple[np.ndarray, np.ndarray]:
@@ -286,8 +273,7 @@ def _blocks(values: np.ndarray, fill: float) -> tuple[np.ndarray, np.ndarray]:
     """
     height, width = values.shape
     padding = ((0, -height % BLOCK), (0, -width % BLOCK))
-    if padding != ((0, 0), (0, 0)):
-        values = np.pad(values, padding, constant_values=fill)
+    values = np.pad(values, padding, constant_values=fill)
     rows, columns = values.shape[0] // BLOCK, values.shape[1] // BLOCK
     blocks = values.reshape(rows, BLOCK, columns, BLOCK).swapaxes(1, 2)
     starts = np.arange(rows)[:, None] * BLOCK * width + np.arange(columns) * BLOCK
@@ -297,7 +283,7 @@ def _blocks(values: np.ndarray, fill: float) -> tuple[np.ndarray, np.ndarray]:
 def joint_order(names: Sequence[str]) -> tuple[int, ...]:
     """Return the order in which joints are grouped: head and shoulders, hips, arms, legs.
 
-    For COCO's 17 and CrowdPose's 14 joints it is HigherHRNet's order, for others that of ``names``.
+    COCO's 17 and CrowdPose's 14 joints have HigherHRNet's order, others that of ``names``.
     """
     known = {
         17: (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16),

@@ -15,16 +15,15 @@ from functools import lru_cache, partial
 
 import cv2
 import torch
+from torch import Tensor
 from yacs.config import CfgNode
 
 from lib.utils.errors import InputError
 
-Refine = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Refine = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def quarter_step(
-    heatmaps: torch.Tensor, coords: torch.Tensor, scores: torch.Tensor | None = None
-) -> torch.Tensor:
+def quarter_step(heatmaps: Tensor, coords: Tensor, scores: Tensor | None = None) -> Tensor:
     """Move each maximum a quarter pixel toward the higher neighbour along x and y.
 
     Maxima at the border do not move.
@@ -39,9 +38,7 @@ def quarter_step(
     return coords + 0.25 * gradient.sign() * is_inside[..., None]
 
 
-def dark_step(
-    heatmaps: torch.Tensor, coords: torch.Tensor, scores: torch.Tensor, kernel: int
-) -> torch.Tensor:
+def dark_step(heatmaps: Tensor, coords: Tensor, scores: Tensor, kernel: int) -> Tensor:
     """Take one Newton step toward the maximum of the logarithm of the blurred heatmap.
 
     Derivatives are central differences over two pixels. Maxima within two pixels of the border do
@@ -53,7 +50,7 @@ def dark_step(
     x, y = torch.where(is_inside, x, 2), torch.where(is_inside, y, 2)
     blurred, gain = _blur(heatmaps, scores, kernel)
 
-    def at(dx: int, dy: int) -> torch.Tensor:
+    def at(dx: int, dy: int) -> Tensor:
         return _log_at(blurred, gain, x + dx, y + dy, 1e-10, torch.inf)
 
     middle = at(0, 0)
@@ -66,9 +63,7 @@ def dark_step(
     return coords - torch.where(is_inside[..., None], _newton(gradient, hessian), 0)
 
 
-def udp_step(
-    heatmaps: torch.Tensor, coords: torch.Tensor, scores: torch.Tensor, kernel: int
-) -> torch.Tensor:
+def udp_step(heatmaps: Tensor, coords: Tensor, scores: Tensor, kernel: int) -> Tensor:
     """Take a Newton step as ``dark_step`` does, with UDP's derivatives.
 
     Differences are over one pixel, the border is replicated, and values below 0.001 are clamped.
@@ -77,7 +72,7 @@ def udp_step(
     x, y = coords[..., 0].long(), coords[..., 1].long()
     blurred, gain = _blur(heatmaps, scores, kernel)
 
-    def at(dx: int, dy: int) -> torch.Tensor:
+    def at(dx: int, dy: int) -> Tensor:
         near = (x + dx).clamp(0, width - 1), (y + dy).clamp(0, height - 1)
         return _log_at(blurred, gain, *near, 1e-3, 50.0)
 
@@ -91,17 +86,11 @@ def udp_step(
     return coords - _newton(gradient, hessian, torch.finfo(torch.float32).eps)
 
 
-def dark_step_1d(
-    vectors: torch.Tensor, coords: torch.Tensor, scores: torch.Tensor, kernel: int
-) -> torch.Tensor:
+def dark_step_1d(vectors: Tensor, coords: Tensor, scores: Tensor, kernel: int) -> Tensor:
     """Take a Newton step as ``dark_step`` does, in one dimension.
 
-    The border is replicated, and values below 0.001 are clamped.
-
-    Args:
-        vectors: (N, K, B).
-        coords: (N, K), their maxima.
-        scores: (N, K), the values there.
+    The border is replicated, and values below 0.001 are clamped. ``vectors`` are (N, K, B),
+    ``coords`` and ``scores`` (N, K).
     """
     length = vectors.shape[2]
     blurred = vectors @ _blur_matrix(length, kernel, vectors.device, vectors.dtype)
@@ -115,8 +104,8 @@ def dark_step_1d(
 
 
 def _newton(
-    gradient: tuple[torch.Tensor, ...], hessian: tuple[torch.Tensor, ...], damping: float = 0.0
-) -> torch.Tensor:
+    gradient: tuple[Tensor, ...], hessian: tuple[Tensor, ...], damping: float = 0.0
+) -> Tensor:
     """Return the inverse Hessian (xx, yy, xy) times the gradient (x, y), as (N, K, 2).
 
     The result is 0 where the Hessian is singular.
@@ -129,14 +118,8 @@ def _newton(
     return torch.where(is_invertible, step / determinant[..., None], 0)
 
 
-def _blur(
-    heatmaps: torch.Tensor, scores: torch.Tensor, kernel: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Blur heatmaps with zero padding.
-
-    Returns:
-        The blurred heatmaps, and factors (N, K) that restore their original maxima.
-    """
+def _blur(heatmaps: Tensor, scores: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
+    """Return blurred heatmaps, zero-padded, and factors (N, K) that restore their maxima."""
     height, width = heatmaps.shape[2:]
     down = _blur_matrix(height, kernel, heatmaps.device, heatmaps.dtype)
     across = _blur_matrix(width, kernel, heatmaps.device, heatmaps.dtype)
@@ -144,15 +127,13 @@ def _blur(
     return blurred, _gain(scores, blurred.flatten(2).amax(2))
 
 
-def _gain(scores: torch.Tensor, highest: torch.Tensor) -> torch.Tensor:
+def _gain(scores: Tensor, highest: Tensor) -> Tensor:
     # A heatmap without a positive value has no maximum to restore and becomes flat.
     return torch.where((scores > 0) & (highest > 0), scores / highest, 0)
 
 
 @lru_cache(maxsize=16)
-def _blur_matrix(
-    length: int, kernel: int, device: torch.device, dtype: torch.dtype
-) -> torch.Tensor:
+def _blur_matrix(length: int, kernel: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return a symmetric matrix (length, length) that blurs one axis with a Gaussian.
 
     The matrix product is faster than a convolution of one channel, on CPU and GPU.
@@ -165,14 +146,7 @@ def _blur_matrix(
         return (weights[offset.clamp(0, kernel - 1)] * is_in_kernel).to(device)
 
 
-def _log_at(
-    maps: torch.Tensor,
-    gain: torch.Tensor,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    low: float,
-    high: float,
-) -> torch.Tensor:
+def _log_at(maps: Tensor, gain: Tensor, x: Tensor, y: Tensor, low: float, high: float) -> Tensor:
     """Return the logarithm (N, K) of ``gain`` times each map's value at x, y, after clamping."""
     index = (y * maps.shape[3] + x).clamp(max=maps.shape[2] * maps.shape[3] - 1)
     value = maps.flatten(2).gather(2, index[..., None])[..., 0]
@@ -188,10 +162,7 @@ STEPS = ("quarter", "dark", "udp")
 
 
 def build_refine(cfg: CfgNode, default: str) -> Refine | None:
-    """Build the refinement for TEST.POST_PROCESS, TEST.REFINE and TEST.BLUR_KERNEL.
-
-    Args:
-        default: refinement used if TEST.REFINE is empty.
+    """Build the refinement of TEST.POST_PROCESS, TEST.REFINE (or ``default``) and TEST.BLUR_KERNEL.
 
     Raises:
         InputError: the name is unknown, or the kernel size is invalid.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 from yacs.config import CfgNode
 
@@ -30,12 +31,12 @@ from lib.utils.errors import InputError
 class Target(NamedTuple):
     """Target distributions (N, K, bins) along each axis, and loss weights (N, K)."""
 
-    x: torch.Tensor
-    y: torch.Tensor
-    weight: torch.Tensor
+    x: Tensor
+    y: Tensor
+    weight: Tensor
 
     @property
-    def heatmaps(self) -> torch.Tensor:
+    def heatmaps(self) -> Tensor:
         """Small heatmaps (N, K, h, w) with a peak of 1, for drawing."""
         return _outer_product(self.x, self.y)
 
@@ -79,11 +80,11 @@ class SimCCCodec(Codec):
         self.bins = (int(self.image_size[0] * self.ratio), int(self.image_size[1] * self.ratio))
         self.mean_over_bins = self.mean_over_bins or self.sigma is not None
 
-    def encode(self, joints: torch.Tensor, visible: torch.Tensor) -> Target:
+    def encode(self, joints: Tensor, visible: Tensor) -> Target:
         """Return distributions for joints (N, K, 2) in crop pixels and visibility flags (N, K).
 
-        A joint has weight 0 if it lies outside the crop (one-hot targets), or if its whole Gaussian
-        does (Gaussian targets).
+        One-hot targets: a joint outside the crop has weight 0. Gaussian targets: a joint whose
+        whole Gaussian lies outside has weight 0.
         """
         encode_axis = self._one_hot if self.sigma is None else self._gaussian
         (is_inside_x, x), (is_inside_y, y) = (encode_axis(joints[..., i], i) for i in (0, 1))
@@ -93,11 +94,10 @@ class SimCCCodec(Codec):
             weight = weight * weight.new_tensor(self.joint_weights)
         return Target(x * has_target, y * has_target, weight)
 
-    def _gaussian(self, coords: torch.Tensor, i: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return Gaussians along axis ``i``.
+    def _gaussian(self, coords: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        """Return a mask (N, K) and Gaussians (N, K, bins) along axis ``i``.
 
-        Returns:
-            A mask (N, K), True if part of the Gaussian lies inside, and the Gaussians (N, K, bins).
+        The mask is True if a part of the Gaussian lies inside the crop.
         """
         sigma, bins = self.sigma[i], self.bins[i]
         center = coords * self.ratio
@@ -112,11 +112,10 @@ class SimCCCodec(Codec):
         peak = 1 / (sigma * math.sqrt(2 * math.pi)) if self.beta is None else 1
         return is_inside, peak * torch.exp(-distance.square() / (2 * sigma**2))
 
-    def _one_hot(self, coords: torch.Tensor, i: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return one-hot targets with label smoothing along axis ``i``.
+    def _one_hot(self, coords: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        """Return a mask (N, K) and one-hot targets (N, K, bins) with label smoothing.
 
-        Returns:
-            A mask (N, K), True if the joint lies inside, and the distributions (N, K, bins).
+        The mask is True if the joint lies inside the crop.
         """
         length, bins = self.image_size[i], self.bins[i]
         inside = torch.where(coords >= length, length - 1, coords).clamp(min=0)
@@ -125,7 +124,7 @@ class SimCCCodec(Codec):
         target = torch.where(is_joint, 1 - self.smoothing, self.smoothing / (bins - 1))
         return (coords >= 0) & (coords < length), target.to(coords.dtype)
 
-    def loss(self, outputs: RawOutputs, target: Target) -> torch.Tensor:
+    def loss(self, outputs: RawOutputs, target: Target) -> Tensor:
         """Return the sum of the Kullback-Leibler divergences of both axes.
 
         They are averaged over people. Over bins and joints, they are averaged for Gaussian targets
@@ -144,7 +143,6 @@ class SimCCCodec(Codec):
         return total
 
     def flip(self, outputs: RawOutputs) -> Outputs:
-        """Flip back the outputs of mirrored crops."""
         order = flip_permutation(outputs[0].shape[1], self.flip_pairs)
         x, y = (permute_joints(logits, order) for logits in outputs)
         x = x.flip(2)
@@ -153,10 +151,7 @@ class SimCCCodec(Codec):
         return x, y
 
     def average(self, outputs: RawOutputs, flipped: RawOutputs) -> Outputs:
-        """Average the outputs with those that ``flip`` returned.
-
-        With one-hot targets, the probabilities are averaged, else the outputs themselves.
-        """
+        """Average probabilities for one-hot targets, otherwise the outputs themselves."""
         pairs = zip(outputs, flipped, strict=True)
         if self.sigma is not None:
             return tuple((a + b) * 0.5 for a, b in pairs)
@@ -165,7 +160,7 @@ class SimCCCodec(Codec):
             torch.logaddexp(a.log_softmax(2), b.log_softmax(2)) - math.log(2) for a, b in pairs
         )
 
-    def decode(self, outputs: RawOutputs) -> tuple[torch.Tensor, torch.Tensor]:
+    def decode(self, outputs: RawOutputs) -> tuple[Tensor, Tensor]:
         """Return keypoints (N, K, 2) in crop pixels and scores (N, K).
 
         A score is the smaller of the maxima along both axes.
@@ -180,18 +175,18 @@ class SimCCCodec(Codec):
         scores = torch.minimum(best[0].values, best[1].values)
         return torch.stack(coords, dim=-1) / self.ratio, scores
 
-    def accuracy(self, outputs: RawOutputs, target: Target) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the PCK, computed in bins, and the number of joint types it covers."""
+    def accuracy(self, outputs: RawOutputs, target: Target) -> tuple[Tensor, Tensor]:
+        """Return the PCK, computed in bins, and the number of joint types."""
         coords, ground_truth = (
             torch.stack([axis.argmax(2) for axis in axes], dim=-1).float()
             for axes in (outputs, target[:2])
         )
         return pck(coords, ground_truth, self.bins)
 
-    def maps(self, outputs: RawOutputs) -> torch.Tensor:
+    def maps(self, outputs: RawOutputs) -> Tensor:
         return _outer_product(*(self._values(axis).clamp(min=0) for axis in outputs))
 
-    def _values(self, output: torch.Tensor) -> torch.Tensor:
+    def _values(self, output: Tensor) -> Tensor:
         return output.softmax(2) if self.beta is None else output
 
     def _check_bins(self, outputs: RawOutputs) -> None:
@@ -204,7 +199,7 @@ class SimCCCodec(Codec):
             )
 
 
-def _outer_product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def _outer_product(x: Tensor, y: Tensor) -> Tensor:
     """Combine (N, K, bins) of both axes into heatmaps (N, K, bins / 8, bins / 8)."""
     small = [functional.adaptive_max_pool1d(axis, max(axis.shape[2] // 8, 1)) for axis in (x, y)]
     across, down = (axis / axis.amax(2, keepdim=True).clamp(min=1e-9) for axis in small)

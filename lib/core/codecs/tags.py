@@ -46,12 +46,10 @@ class TagCodec:
     Attributes:
         sizes: (width, height) of each output in training, from coarse to fine.
         sigma: standard deviation of the Gaussians in pixels of each output.
-        flip_pairs: pairs of left and right joints.
-        grouping: settings of the grouping.
         heatmap_factors, push_factors, pull_factors: loss weights of each output.
         is_hinge: use the hinge form of the push loss instead of the exponential one.
         max_tagged: maximum number of people per image whose tags are trained.
-        enlarges_to_input: enlarge outputs to the size of the network's input before grouping.
+        enlarges_to_input: resize outputs to the size of the network's input before grouping.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -106,11 +104,7 @@ class TagCodec:
     def accuracy(
         self, outputs: RawOutputs, targets: Sequence[SceneTarget]
     ) -> tuple[Tensor, Tensor]:
-        """Return the share of joints at which the heatmap exceeds the detection threshold.
-
-        Returns:
-            The share and the number of joints, both scalars.
-        """
+        """Return the share of joints above the detection threshold, and the number of joints."""
         target = targets[0]
         heatmaps = as_outputs(outputs)[0][:, : target.heatmaps.shape[1]]
         is_visible = target.visible > 0
@@ -120,20 +114,19 @@ class TagCodec:
 
     def flip(self, outputs: RawOutputs) -> Outputs:
         """Flip back the outputs of mirrored images, and swap left and right joints."""
-        flipped = []
-        for output in as_outputs(outputs):
-            order = flip_permutation(self.num_joints, self.flip_pairs)
-            if output.shape[1] > self.num_joints:
-                order = [*order, *(self.num_joints + joint for joint in order)]
-            flipped.append(permute_joints(output.flip(3), order))
-        return tuple(flipped)
+        order = flip_permutation(self.num_joints, self.flip_pairs)
+        order += [self.num_joints + joint for joint in order]  # of the tags
+        return tuple(
+            permute_joints(output.flip(3), order[: output.shape[1]])
+            for output in as_outputs(outputs)
+        )
 
     @property
     def num_joints(self) -> int:
         return len(self.grouping.joint_order)
 
     def average(self, outputs: RawOutputs, flipped: RawOutputs) -> Outputs:
-        """Merge each of the two, average their heatmaps, and keep the tags of both."""
+        """Merge both, average their heatmaps and concatenate their tags."""
         (heatmaps, tags), (other, other_tags) = self.merge(outputs), self.merge(flipped)
         return (heatmaps + other) / 2, torch.cat([tags, other_tags], dim=4)
 
@@ -165,10 +158,6 @@ class TagCodec:
             return Candidates(*outputs[2:])
         heatmaps, tags = self.merge(outputs)
         return find_candidates(heatmaps, tags, self.grouping.max_people, self.grouping.kernel)
-
-    def maps(self, outputs: RawOutputs) -> Tensor:
-        """Return heatmaps (N, K, h, w) of the outputs for drawing."""
-        return self.merge(outputs)[0]
 
 
 def is_merged(outputs: Outputs) -> bool:
@@ -210,7 +199,8 @@ def scene_heatmaps(
     pixel = (start + rows[:, :, None]) * width + columns[:, None]
     patch = line[:, None] * line * is_inside
     heatmaps = torch.zeros(count * num_joints * height * width, device=joints.device)
-    # What is not inside adds a 0 to the first pixel. Selecting would make the CPU wait for a GPU.
+    # Pixels that are not inside add 0 to the first pixel. Selecting the others would make the CPU
+    # wait for a GPU.
     heatmaps.scatter_reduce_(0, (pixel * is_inside).flatten(), patch.flatten(), "amax")
     return heatmaps.view(count, num_joints, height, width)
 
@@ -218,7 +208,7 @@ def scene_heatmaps(
 def joint_indices(is_visible: Tensor) -> tuple[Tensor, ...]:
     """Return indices (image, person, joint) of the visible joints, on a GPU of all joints.
 
-    There, selecting the visible ones would make the CPU wait.
+    On a GPU, selecting the visible joints would make the CPU wait.
     """
     if is_visible.is_cuda:
         return all_indices(is_visible)
@@ -232,12 +222,7 @@ def all_indices(values: Tensor) -> tuple[Tensor, ...]:
 
 
 def masked_mse(heatmaps: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of the masked squared error of each image, (N,).
-
-    Args:
-        heatmaps, target: (N, K, H, W).
-        mask: (N, H, W).
-    """
+    """Return the mean masked squared error (N,) of heatmaps (N, K, H, W), with masks (N, H, W)."""
     return ((heatmaps - target).square() * mask[:, None]).mean(dim=(1, 2, 3))
 
 
@@ -246,7 +231,7 @@ def read_maps(maps: Tensor, joints: Tensor) -> Tensor:
 
     Values of joints outside the maps have no meaning.
     """
-    # The limit avoids an overflow of the products; there are no maps of this size.
+    # The limit, larger than any map, avoids an overflow of the products.
     pixel = joints.clamp(max=1e6).trunc().long().clamp(min=0)
     pixel = pixel[..., 1] * maps.shape[3] + pixel[..., 0]  # (N, P, K)
     pixel = pixel.clamp(max=maps.shape[2] * maps.shape[3] - 1)
@@ -254,12 +239,9 @@ def read_maps(maps: Tensor, joints: Tensor) -> Tensor:
 
 
 def tag_losses(tags: Tensor, target: SceneTarget, is_hinge: bool = False) -> tuple[Tensor, Tensor]:
-    """Return the push and the pull loss of each image, both (N,).
+    """Return the push and the pull loss, both (N,), of tags (N, K, H, W).
 
     Push keeps the mean tags of different people apart, pull keeps the tags of a person together.
-
-    Args:
-        tags: (N, K, H, W).
     """
     read = read_maps(tags, target.joints)
     count = target.visible.sum(2)

@@ -8,6 +8,7 @@ transform is in lib/keypoints/geometry.py.
 """
 
 import torch
+from torch import Tensor
 from yacs.config import CfgNode
 
 from lib.core.codecs import heatmap
@@ -28,7 +29,7 @@ class UdpCodec(HeatmapCodec):
         self.stride = ((width - 1) / (columns - 1), (height - 1) / (rows - 1))
         self.shift = False
 
-    def _gaussian(self, coords: torch.Tensor, length: int) -> torch.Tensor:
+    def _gaussian(self, coords: Tensor, length: int) -> Tensor:
         value = torch.exp(-distances(coords, length).square() / (2 * self.sigma**2))
         return value * (distances(nearest_pixel(coords), length).abs() <= int(3 * self.sigma))
 

@@ -26,7 +26,7 @@ def target():
     return codec().encode(joints, visible)
 
 
-def test_every_output_is_compared_with_means_of_the_one_target(target):
+def test_outputs_are_compared_with_the_pooled_target(target):
     coarse, middle, fine = (torch.rand(2, 17, *size) for size in ((2, 3), (16, 12), (64, 48)))
     weight = target.weight[..., None, None]
 
@@ -43,14 +43,14 @@ def test_every_output_is_compared_with_means_of_the_one_target(target):
     torch.testing.assert_close(codec().loss(fine, target), squared(fine, target.heatmaps))
 
 
-def test_joints_come_back_to_the_pixel_without_any_step(target):
+def test_decoding_without_refinement_is_exact_to_half_a_pixel(target):
     joints = torch.rand(2, 17, 2, generator=torch.Generator().manual_seed(1)) * 40 + 4
     target = codec().encode(joints, torch.ones(2, 17))
     keypoints, scores = codec(refine=None).decode(target.heatmaps)
     assert (keypoints - joints).abs().max() <= 0.5 and (scores == 1).all()
 
 
-def test_the_flip_test_shifts_cleanly():
+def test_the_flip_test_shifts_by_one_column():
     maps = torch.rand(1, 17, 64, 48)
     ours = codec(shift=True).flip(maps)
     mirrored = codec(shift=False).flip(maps)

@@ -45,7 +45,7 @@ def as_people(candidates: Candidates) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_candidates_are_the_published_ones(name):
+def test_candidates_match_the_published_code(name):
     _, own, found = case(name)
     np.testing.assert_array_equal(found.score, own["top_score"])
     # Peaks of score 0 are in any order.
@@ -55,7 +55,7 @@ def test_candidates_are_the_published_ones(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_people_are_the_published_ones_at_every_step(name):
+def test_people_match_the_published_code_at_every_step(name):
     grouping, own, found = case(name)
     people = grouping.match(as_people(found))
     np.testing.assert_allclose(people, own["grouped"], atol=1e-6)
@@ -66,7 +66,7 @@ def test_people_are_the_published_ones_at_every_step(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_whole_grouping_and_its_scores_are_the_published_ones(name):
+def test_the_whole_grouping_and_its_scores_match_the_published_code(name):
     grouping, own, found = case(name)
     people, scores = grouping.people(own["heatmaps"][0], own["tags"][0], found)
     np.testing.assert_allclose(people, own["refined"], atol=1e-6)
@@ -74,7 +74,7 @@ def test_the_whole_grouping_and_its_scores_are_the_published_ones(name):
 
 
 @pytest.mark.parametrize("size", [(40, 33), (16, 16), (5, 70)])
-def test_filling_in_finds_the_pixel_that_a_search_of_all_pixels_finds(size):
+def test_refine_finds_the_same_pixels_as_a_search_of_all_pixels(size):
     rng = np.random.default_rng(0)
     heatmaps = rng.normal(0, 0.5, (3, *size)).astype(np.float32).round(1)  # with ties
     tags = rng.normal(0, 2, (3, *size, 2)).astype(np.float32)
@@ -103,7 +103,7 @@ def scene(tags: torch.Tensor, people: int = 3):
     return heatmaps, find_candidates(heatmaps, tags, 30, 5)
 
 
-def test_tags_that_tell_nobody_apart_end_in_finite_people():
+def test_equal_tags_give_finite_people():
     tags = torch.zeros(1, 17, 32, 64, 1)
     heatmaps, found = scene(tags)
     grouping = Grouping(joint_order(COCO.names))
@@ -112,14 +112,14 @@ def test_tags_that_tell_nobody_apart_end_in_finite_people():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_tags_that_are_not_finite_are_one_line(value):
+def test_nan_and_infinite_tags_are_an_error(value):
     tags = torch.full((1, 17, 32, 64, 1), value)
     heatmaps, found = scene(tags)
     with pytest.raises(InputError, match="NaN or Inf; check the weights"):
         Grouping(joint_order(COCO.names)).people(heatmaps[0].numpy(), tags[0].numpy(), found)
 
 
-def test_sixty_people_and_nobody():
+def test_at_most_thirty_people_are_found():
     heatmaps, tags = torch.zeros(1, 17, 80, 200), torch.zeros(1, 17, 80, 200, 1)
     grouping = Grouping(joint_order(COCO.names))
     found = find_candidates(heatmaps, tags, 30, 5)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lib.core.codecs import build_codec
-from lib.core.codecs.heatmap import HeatmapCodec, Target, joints_mse, joints_ohkm_mse, maxima
+from lib.core.codecs.heatmap import HeatmapCodec, Target, joints_mse, maxima
 from lib.core.codecs.refinement import quarter_step
 from lib.keypoints.geometry import Crop
 from lib.keypoints.skeletons import COCO, MPII
@@ -29,7 +29,7 @@ def tensors(arrays: dict[str, np.ndarray], *names: str) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_targets_and_their_weights_are_the_published_ones(name):
+def test_targets_and_weights_match_the_published_code(name):
     meta, arrays = golden(f"ops/gaussian_target_{name}")
     skeleton = COCO if name.startswith("coco") else MPII
     weights = skeleton.joint_weights if meta["use_different_joints_weight"] else None
@@ -50,7 +50,7 @@ def test_targets_and_their_weights_are_the_published_ones(name):
         np.testing.assert_allclose(weights, arrays["joints_weight"][:, 0], rtol=1e-7)
 
 
-def test_a_target_has_the_peak_1_ends_at_three_sigma_and_is_empty_where_nothing_is_annotated():
+def test_a_target_has_a_peak_of_1_ends_at_three_sigma_and_is_empty_for_invisible_joints():
     joints = torch.tensor([[[80.0, 120.0], [80.0, 120.0], [-400.0, 10.0]]])
     heatmaps, weight = codec(48, 64).encode(joints, torch.tensor([[1.0, 0.0, 1.0]]))
     assert heatmaps[0, 0, 30, 20] == 1 and heatmaps[0, 0].max() == 1
@@ -60,7 +60,7 @@ def test_a_target_has_the_peak_1_ends_at_three_sigma_and_is_empty_where_nothing_
 
 
 @pytest.mark.parametrize("name", ["coco", "mpii"])
-def test_maxima_and_decoding_with_and_without_the_quarter_step_are_the_published_ones(name):
+def test_maxima_and_decoding_match_the_published_code(name):
     _, arrays = golden(f"ops/decode_{name}")
     heatmaps, center, scale = tensors(arrays, "heatmaps", "center", "scale")
     height, width = heatmaps.shape[2:]
@@ -75,7 +75,7 @@ def test_maxima_and_decoding_with_and_without_the_quarter_step_are_the_published
 
 
 @pytest.mark.parametrize("name", ["coco", "mpii"])
-def test_the_flip_test_is_the_published_one(name):
+def test_the_flip_test_matches_the_published_code(name):
     meta, arrays = golden(f"ops/decode_{name}")
     assert sorted(map(sorted, PAIRS[name])) == sorted(map(sorted, arrays["flip_pairs"].tolist()))
     heatmaps, flipped, center, scale = tensors(arrays, "heatmaps", "flipped", "center", "scale")
@@ -92,17 +92,14 @@ def test_the_flip_test_is_the_published_one(name):
     np.testing.assert_array_equal(scores.numpy(), arrays["maxvals_flip"][..., 0])
 
 
-def test_losses_and_accuracy_are_the_published_ones():
+def test_losses_and_accuracy_match_the_published_code():
     _, arrays = golden("ops/loss_accuracy")
     output, target, weight = tensors(arrays, "output", "target", "target_weight")
     weight = weight[..., 0]
     output.requires_grad_()
-    losses = {"mse": joints_mse}
-    for count in (4, 8):
-        losses[f"ohkm{count}"] = lambda *args, count=count: joints_ohkm_mse(*args, topk=count)
-    for name, loss in losses.items():
+    for name, topk in (("mse", None), ("ohkm4", 4), ("ohkm8", 8)):
         for kind, factor in (("weighted", weight), ("plain", None)):
-            ours = loss(output, target, factor).item()
+            ours = joints_mse(output, target, factor, topk).item()
             assert ours == pytest.approx(float(arrays[f"{name}_{kind}"]), rel=1e-6), (name, kind)
     joints_mse(output, target, weight).backward()
     norm = output.grad.norm().item()
@@ -115,7 +112,7 @@ def test_losses_and_accuracy_are_the_published_ones():
     assert joints == (arrays["accuracy"][1:] >= 0).sum() == arrays["count"]
 
 
-def test_each_joints_accuracy_is_the_published_one():
+def test_the_accuracy_of_each_joint_matches_the_published_code():
     # The codec returns only the mean. For a single joint it is the value of that joint.
     _, arrays = golden("ops/loss_accuracy")
     output, target, weight = tensors(arrays, "output", "target", "target_weight")
@@ -127,7 +124,7 @@ def test_each_joints_accuracy_is_the_published_one():
         assert (accuracy.item() if joints else -1) == pytest.approx(expected, abs=1e-7)
 
 
-def test_decoding_what_was_encoded_comes_back_within_half_a_heatmap_pixel():
+def test_decoded_targets_are_within_half_a_heatmap_pixel_of_the_joints():
     joints = torch.rand(5, 17, 2, generator=torch.Generator().manual_seed(0)) * 150 + 20
     ours = codec(48, 64, COCO.flip_pairs)
     keypoints, scores = ours.decode(ours.encode(joints, torch.ones(5, 17)).heatmaps)
@@ -135,7 +132,7 @@ def test_decoding_what_was_encoded_comes_back_within_half_a_heatmap_pixel():
     assert (keypoints - joints).abs().max() <= 2.0
 
 
-def test_mirrored_targets_flipped_back_are_the_targets():
+def test_flipping_back_mirrored_targets_restores_them():
     # Without the shift, column x of a heatmap becomes exactly column W - 1 - x.
     ours = codec(48, 64, COCO.flip_pairs, shift=False)
     rng = np.random.default_rng(0)
@@ -148,7 +145,7 @@ def test_mirrored_targets_flipped_back_are_the_targets():
     torch.testing.assert_close(ours.flip(back), there)
 
 
-def test_the_last_of_several_outputs_is_decoded_and_all_of_them_are_learnt():
+def test_the_last_of_several_outputs_is_decoded_and_all_are_in_the_loss():
     ours = codec(12, 16, COCO.flip_pairs)
     joints = torch.full((1, 17, 2), 20.0)
     target = ours.encode(joints, torch.ones(1, 17))
@@ -165,7 +162,7 @@ def load(tmp_path, **sections):
     return load_config(experiment(tmp_path / "tiny.yaml", tmp_path, **sections))
 
 
-def test_the_builder_follows_the_keys_of_loss_and_test(tmp_path):
+def test_the_codec_follows_the_settings_of_loss_and_test(tmp_path):
     generator = torch.Generator().manual_seed(1)
     output = torch.rand(2, 17, 16, 16, generator=generator)
     visible = (torch.rand(2, 17, generator=generator) > 0.3).float()
@@ -180,7 +177,7 @@ def test_the_builder_follows_the_keys_of_loss_and_test(tmp_path):
     assert loss() == pytest.approx(joints_mse(output, heatmaps, weight).item())
     plain = joints_mse(output, heatmaps, None).item()
     assert loss(USE_TARGET_WEIGHT=False) == pytest.approx(plain)
-    hard = joints_ohkm_mse(output, heatmaps, weight, 3).item()
+    hard = joints_mse(output, heatmaps, weight, topk=3).item()
     assert loss(USE_OHKM=True, TOPK=3) == pytest.approx(hard)
     differ = weight * torch.tensor(COCO.joint_weights)
     by_joint = joints_mse(output, heatmaps, differ).item()
@@ -199,18 +196,18 @@ def test_the_builder_follows_the_keys_of_loss_and_test(tmp_path):
         ({"LOSS": {"USE_OHKM": True, "TOPK": 0}}, "LOSS.TOPK"),
     ],
 )
-def test_a_codec_that_cannot_be_built_is_an_error_that_names_the_key(tmp_path, sections, message):
+def test_an_invalid_setting_is_an_error_that_names_the_key(tmp_path, sections, message):
     with pytest.raises(InputError, match=message):
         build_codec(load(tmp_path, **sections), COCO)
 
 
-def test_weights_of_joints_must_be_there_where_they_are_asked_for(tmp_path):
+def test_different_joint_weights_need_joint_weights(tmp_path):
     cfg = load(tmp_path, LOSS={"USE_DIFFERENT_JOINTS_WEIGHT": True})
     with pytest.raises(InputError, match=r"needs DATASET\.JOINT_WEIGHTS"):
         build_codec(cfg, replace(COCO, joint_weights=()))
 
 
-def test_heatmaps_of_another_size_than_the_experiment_says_are_refused():
+def test_heatmaps_of_the_wrong_size_are_refused():
     ours = codec(12, 16, COCO.flip_pairs)
     target = ours.encode(torch.full((1, 17, 2), 20.0), torch.ones(1, 17))
     other = torch.zeros(1, 17, 32, 24)

@@ -20,7 +20,7 @@ from tests.tiny import experiment
 
 
 @pytest.mark.parametrize("name", ["dark_sigma2", "dark_sigma3"])
-def test_every_step_is_the_published_one(name):
+def test_every_refinement_matches_the_published_code(name):
     meta, arrays = golden(f"ops/{name}")
     kernel = meta["blur_kernel_size"]
     maps, coords, scores = (
@@ -42,7 +42,7 @@ def test_every_step_is_the_published_one(name):
     assert not np.allclose(arrays["dark"], arrays["quarter"], atol=0.05)
 
 
-def test_a_blur_is_opencvs_with_nothing_beyond_the_border():
+def test_the_blur_matches_opencv_with_zero_padding():
     image = np.random.default_rng(0).random((20, 14), np.float32)
     padded = np.pad(image, 9)
     theirs = cv2.GaussianBlur(padded, (9, 9), 0)[9:-9, 9:-9]
@@ -51,24 +51,24 @@ def test_a_blur_is_opencvs_with_nothing_beyond_the_border():
 
 
 @pytest.mark.parametrize("step", [dark_step, udp_step])
-def test_a_map_of_nothing_and_one_of_the_smallest_size_stay_where_they_are(step):
+def test_maxima_of_a_tiny_empty_heatmap_do_not_move(step):
     maps = torch.zeros(1, 2, 3, 4)
     ours = step(maps, torch.zeros(1, 2, 2), torch.zeros(1, 2), 11)
     assert torch.equal(ours, torch.zeros(1, 2, 2))
 
 
 @pytest.mark.parametrize("step", [dark_step, udp_step])
-def test_maps_that_are_negative_everywhere_give_numbers(step):
+def test_negative_heatmaps_give_finite_coordinates(step):
     maps = -5 - torch.rand(1, 2, 16, 12, generator=torch.Generator().manual_seed(0))
     coords = torch.tensor([[[5.0, 5.0], [0.0, 0.0]]])
     assert step(maps, coords, maps.flatten(2).amax(2), 11).isfinite().all()
 
 
-def test_the_blur_follows_from_sigma_as_the_papers_pair_them():
+def test_kernel_sizes_match_the_papers():
     assert [blur_kernel(sigma) for sigma in (2, 3, 1.25, 0.1)] == [11, 17, 5, 3]
 
 
-def test_settings_name_the_step_and_errors_say_what_would_be_right(tmp_path):
+def test_settings_select_the_refinement_and_invalid_ones_are_refused(tmp_path):
     def refine(**test):
         path = experiment(tmp_path / "e.yaml", tmp_path, MODEL={"SIGMA": 2}, TEST=test)
         return build_refine(load_config(path), "dark")

@@ -31,7 +31,7 @@ def encoded(ours: SimCCCodec):
     return ours.encode(joints[..., :2], visible[..., 0])
 
 
-def test_targets_and_their_weights_are_the_published_ones():
+def test_targets_and_weights_match_the_published_code():
     target = encoded(codec())
     for ours, name in zip(target, ("target_x", "target_y", "target_weight"), strict=True):
         theirs = ARRAYS[name].reshape(ours.shape)
@@ -43,7 +43,7 @@ def test_targets_and_their_weights_are_the_published_ones():
     np.testing.assert_array_equal(bins[counts], ARRAYS["simdr_target"][counts])
 
 
-def test_losses_are_the_published_ones():
+def test_losses_match_the_published_code():
     logits = tensors("logits_x", "logits_y")
     values = {
         "kl": codec(),
@@ -55,7 +55,7 @@ def test_losses_are_the_published_ones():
         assert loss == pytest.approx(float(ARRAYS[name]), rel=2e-6), name
 
 
-def test_whole_bins_without_smoothing_and_a_batch_of_one_work():
+def test_one_hot_targets_without_smoothing_and_a_batch_of_one_work():
     ours = codec(None, smoothing=0.0)
     target = ours.encode(torch.full((1, 17, 2), 20.0), torch.ones(1, 17))
     logits = [torch.zeros(1, 17, bins) for bins in ours.bins]
@@ -63,7 +63,7 @@ def test_whole_bins_without_smoothing_and_a_batch_of_one_work():
     assert loss == pytest.approx(17 * (np.log(ours.bins[0]) + np.log(ours.bins[1])), rel=1e-5)
 
 
-def test_decoding_and_the_flip_test_are_the_published_ones():
+def test_decoding_and_the_flip_test_match_the_published_code():
     ours = codec()
     logits, flipped = tensors("logits_x", "logits_y"), tensors("flipped_x", "flipped_y")
     boxes = tensors("center", "scale")
@@ -76,7 +76,7 @@ def test_decoding_and_the_flip_test_are_the_published_ones():
         np.testing.assert_allclose(image, ARRAYS[f"preds{end}"], atol=2e-4)
 
 
-def test_whole_bins_average_shares_not_logits():
+def test_one_hot_codecs_average_probabilities():
     ours = codec(None)
     logits, flipped = tensors("logits_x", "logits_y"), tensors("flipped_x", "flipped_y")
     back = ours.flip(flipped)
@@ -85,7 +85,7 @@ def test_whole_bins_average_shares_not_logits():
     np.testing.assert_allclose(averaged[0].softmax(2).numpy(), expected.numpy(), atol=1e-7)
 
 
-def test_shares_too_small_for_a_float_do_not_spoil_the_loss():
+def test_probabilities_that_underflow_keep_the_loss_finite():
     ours = codec(None)
     target = ours.encode(torch.full((1, 17, 2), 20.0), torch.ones(1, 17))
     logits = [torch.zeros(1, 17, bins) for bins in ours.bins]
@@ -94,7 +94,7 @@ def test_shares_too_small_for_a_float_do_not_spoil_the_loss():
     assert ours.loss(averaged, target).item() == pytest.approx(ours.loss(logits, target).item())
 
 
-def test_a_target_decodes_to_its_joint_and_is_all_right():
+def test_a_target_decodes_to_its_joint_with_full_accuracy():
     ours = codec()
     joints = torch.rand(3, 17, 2, generator=torch.Generator().manual_seed(0)) * 150 + 20
     target = ours.encode(joints, torch.ones(3, 17))
@@ -111,7 +111,7 @@ def test_a_target_decodes_to_its_joint_and_is_all_right():
     assert ((peak % 48 - joints[..., 0] / 4).abs() < 1.5).all()
 
 
-def test_settings_reach_the_codec_and_wrong_ones_are_refused(tmp_path):
+def test_settings_reach_the_codec_and_invalid_ones_are_refused(tmp_path):
     def made(**sections):
         sections.setdefault("MODEL", {})
         sections["MODEL"] |= {"HEAD": "simcc", "SIGMA": 6}
@@ -160,7 +160,7 @@ MMPOSE = {
 
 
 @pytest.mark.parametrize("name", MMPOSE)
-def test_mmposes_own_simcc(name):
+def test_simcc_matches_mmpose(name):
     _, arrays = golden("ops/codec_simcc")
     ratio, sigma, options = MMPOSE[name]
     ours = SimCCCodec(SIZE, ratio, sigma, COCO.flip_pairs, **options)
@@ -183,7 +183,7 @@ def test_mmposes_own_simcc(name):
         np.testing.assert_allclose(scores.numpy(), arrays[f"{name}_scores"], rtol=1e-6)
 
 
-def test_heights_are_compared_as_mmpose_does():
+def test_the_loss_with_beta_matches_mmpose():
     """Same as KLDiscretLoss(beta=10, label_softmax=True), but averaged over people, not summed."""
     ours = codec(4.0, round_centers=True, beta=10.0)
     target = encoded(ours)
@@ -199,7 +199,7 @@ def test_heights_are_compared_as_mmpose_does():
     assert ours.loss(logits, target).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_step_between_bins_finds_the_middle_of_a_gaussian_and_stays_where_there_is_none():
+def test_refinement_finds_the_centre_of_a_gaussian_and_ignores_flat_vectors():
     ours = codec(4.0, round_centers=True, beta=10.0, blur=(23, 23))
     bins = [torch.arange(float(n)) for n in ours.bins]
     middle = (100.3, 200.8)

@@ -8,6 +8,7 @@ from torch.nn import functional
 from lib.core.codecs import tags
 from lib.core.codecs.grouping import Grouping, joint_order
 from lib.core.codecs.tags import SceneTarget, TagCodec, masked_mse, tag_losses
+from lib.keypoints.geometry import flip_permutation
 from lib.keypoints.skeletons import COCO
 from tests.golden_arrays import golden
 
@@ -18,7 +19,7 @@ def codec(*sizes, sigma=2.0, **options) -> TagCodec:
 
 
 @pytest.mark.parametrize(("sigma", "name"), [(2, "heatmap_sigma2"), (1, "heatmap_sigma_auto")])
-def test_heatmaps_are_the_published_ones(sigma, name):
+def test_heatmaps_match_the_published_code(sigma, name):
     _, arrays = golden("ops/bottom_up_target")
     joints = torch.from_numpy(arrays["joints"]).float()
     [target] = codec((64, 64), sigma=sigma).encode(
@@ -27,7 +28,7 @@ def test_heatmaps_are_the_published_ones(sigma, name):
     np.testing.assert_allclose(target.heatmaps[0], arrays[name], atol=1e-6)
 
 
-def test_heatmaps_on_a_gpu_are_the_same(monkeypatch):
+def test_the_gpu_code_path_gives_the_same_heatmaps(monkeypatch):
     joints = torch.from_numpy(golden("ops/bottom_up_target")[1]["joints"]).float()[None]
     xy, is_visible = joints[..., :2], joints[..., 2] > 0
     expected = tags.scene_heatmaps(xy, is_visible, (64, 64), 2.0)
@@ -36,7 +37,7 @@ def test_heatmaps_on_a_gpu_are_the_same(monkeypatch):
     torch.testing.assert_close(tags.scene_heatmaps(xy, is_visible, (64, 64), 2.0), expected)
 
 
-def test_the_tagged_pixels_are_the_published_ones():
+def test_the_tagged_pixels_match_the_published_code():
     _, arrays = golden("ops/bottom_up_target")
     joints = torch.from_numpy(arrays["joints"]).float()
     [target] = codec((64, 64)).encode(
@@ -50,7 +51,7 @@ def test_the_tagged_pixels_are_the_published_ones():
 
 
 @pytest.mark.parametrize("form", ["exp", "max"])
-def test_losses_and_gradients_are_the_published_ones(form):
+def test_losses_and_gradients_match_the_published_code(form):
     _, arrays = golden("ops/associative_loss")
     maps = torch.from_numpy(arrays["tags"]).requires_grad_()
     heatmaps, heatmap, mask = (
@@ -78,7 +79,7 @@ def scene_target(index: np.ndarray, shape: tuple[int, ...]) -> SceneTarget:
     return SceneTarget(torch.zeros(()), torch.zeros(()), joints, visible)
 
 
-def test_the_loss_adds_up_what_each_output_has():
+def test_the_loss_is_the_sum_over_outputs():
     ours = codec((8, 8), (16, 16), sigma=1.0)
     generator = torch.Generator().manual_seed(0)
     joints = 8 * torch.rand(2, 1, 3, 17, 2, generator=generator)
@@ -105,14 +106,12 @@ def test_people_beyond_the_limit_have_heatmaps_but_no_tags():
     assert not outputs.grad[:, 17:].any()
 
 
-def test_outputs_of_a_mirrored_image_come_back_in_place():
+def test_mirrored_outputs_are_flipped_back():
     ours = codec((4, 4), (8, 8))
     outputs = (torch.rand(1, 34, 4, 4), torch.rand(1, 17, 8, 8))
     mirrored = tuple(output.flip(3) for output in outputs)
     heatmaps, tags = ours.average(outputs, ours.flip(mirrored))
-    order = torch.arange(17)
-    for left, right in COCO.flip_pairs:
-        order[[left, right]] = order[[right, left]]
+    order = flip_permutation(17, COCO.flip_pairs)
     resized = functional.interpolate(outputs[0], size=(8, 8), mode="bilinear")
     own = (resized[:, :17] + outputs[1]) / 2
     torch.testing.assert_close(heatmaps, (own + own[:, order]) / 2)

@@ -8,6 +8,7 @@ from lib.config import load_config
 from lib.core.codecs import build_codec
 from lib.core.codecs.dark import DarkCodec
 from lib.core.codecs.udp import UdpCodec
+from lib.keypoints.geometry import flip_permutation
 from lib.keypoints.skeletons import COCO
 from tests.golden_arrays import golden
 from tests.tiny import experiment
@@ -35,7 +36,7 @@ def made(tmp_path):
 
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("kind", ["dark", "udp"])
-def test_targets_and_decoding_are_the_published_ones(made, kind, name):
+def test_targets_and_decoding_match_the_published_code(made, kind, name):
     meta, arrays = golden(f"ops/{name}")
     codec = made(kind, meta)
     joints, visible = (torch.from_numpy(arrays[key]) for key in ("keypoints", "visible"))
@@ -56,7 +57,7 @@ def test_targets_and_decoding_are_the_published_ones(made, kind, name):
 
 
 @pytest.mark.parametrize(("kind", "bound"), [("dark", 0.05), ("udp", 0.02)])
-def test_a_joint_between_pixels_comes_back(made, kind, bound):
+def test_decoding_has_sub_pixel_accuracy(made, kind, bound):
     meta, _ = golden("ops/codec_heatmap_x256")
     codec = made(kind, meta)
     joints = torch.rand(4, 17, 2, generator=torch.Generator().manual_seed(0)) * 100 + 40
@@ -64,13 +65,10 @@ def test_a_joint_between_pixels_comes_back(made, kind, bound):
     assert (keypoints - joints).norm(dim=-1).max() < bound
 
 
-def test_udp_maps_of_a_mirrored_crop_fit_without_a_shift():
+def test_mirrored_udp_heatmaps_align_without_a_shift():
     codec = UdpCodec((192, 256), (48, 64), 2.0, COCO.flip_pairs)
     joints = torch.rand(2, 17, 2, generator=torch.Generator().manual_seed(1)) * 150 + 20
-    order = list(range(17))
-    for left, right in COCO.flip_pairs:
-        order[left], order[right] = right, left
-    mirrored = joints[:, order].clone()
+    mirrored = joints[:, flip_permutation(17, COCO.flip_pairs)].clone()
     mirrored[..., 0] = 191 - mirrored[..., 0]
     there, back = (
         codec.encode(points, torch.ones(2, 17)).heatmaps for points in (joints, mirrored)
@@ -81,7 +79,7 @@ def test_udp_maps_of_a_mirrored_crop_fit_without_a_shift():
     assert difference[is_inside].max() < 0.012
 
 
-def test_an_unseen_joint_has_an_empty_map_in_both():
+def test_an_invisible_joint_has_an_empty_heatmap():
     for kind in (DarkCodec, UdpCodec):
         target = kind((192, 256), (48, 64), 2.0, ()).encode(
             torch.tensor([[[50.0, 50.0], [50.0, 50.0]]]), torch.tensor([[1.0, 0.0]])
