@@ -48,7 +48,6 @@ from lib.media.output import (
     COLORS,
     PeopleDrawer,
     Pictures,
-    PictureWriter,
     ResultsWriter,
     TableWriter,
 )
@@ -322,9 +321,9 @@ def write_all(
     """Write and show all results. After Ctrl-C or an error, finished results are kept."""
     rate = FrameRate() if args.show_fps else None
     style = (args.threshold, args.scores, args.draw_boxes, args.color_by, rate)
-    writer = None if args.no_pictures else PictureWriter(folder / "pictures")
+    out = None if args.no_pictures else folder / "pictures"
     window = Window() if args.show else None
-    pictures = Pictures(PeopleDrawer(skeleton, *style), writer, window, problems)
+    pictures = Pictures(PeopleDrawer(skeleton, *style), out, window, problems)
     tracker = None if args.no_track else VideoTracker(skeleton, args.threshold, args.smooth)
     errors = KeypointErrors(skeleton) if ground_truth is not None else None
     start, failure = time.monotonic(), None

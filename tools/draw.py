@@ -16,7 +16,7 @@ import _init_paths  # noqa: F401
 from cli import command_parser, run
 
 from lib.media.keypoint_results import KeypointResults
-from lib.media.output import COLORS, PeopleDrawer, Pictures, PictureWriter
+from lib.media.output import COLORS, PeopleDrawer, Pictures
 from lib.media.video import ErrorReporter, count_frames, read_frames, silence_opencv
 from lib.utils.files import make_folder
 from lib.utils.logs import counted, counted_people, progress
@@ -31,7 +31,7 @@ def main() -> None:
     if not items:
         sys.exit(1)
     draw = PeopleDrawer(results.skeleton, args.threshold, color_by=args.color_by)
-    pictures = Pictures(draw, PictureWriter(make_folder(args.output)), None, problems)
+    pictures = Pictures(draw, make_folder(args.output), None, problems)
     # As in the demo: without annotations, results with file names are for rotated images.
     apply_exif = results.has_file_names and not args.annotations
     frames = read_frames(items, problems, apply_exif)

@@ -18,27 +18,20 @@ from lib.utils.drawing import draw_person, draw_text, image_grid, write_image
 from lib.utils.files import write_atomically
 
 MIN_IOU = 0.3  # minimum IoU of the boxes of two people that match
-CELL_SIZE = 360  # width and height of an image on the sheet, in pixels
-WORST_COUNT = 20
+CELL_SIZE = 360  # width and height of each image on the sheet, in pixels
+WORST_COUNT = 20  # number of images on the sheet
 GROUND_TRUTH_COLOR = (255, 255, 255)
 ERROR_COLOR = (255, 60, 200)  # lines from annotated to predicted joints
 
 
 @dataclass
 class _Row:
-    """Errors of an annotated person.
+    """Errors of an annotated person."""
 
-    Attributes:
-        name: name of the image.
-        annotation_id: as in the file.
-        size: square root of the box area, in pixels.
-        errors: (K,) pixels. NaN if the joint is not annotated or the person was not found.
-    """
-
-    name: str
+    name: str  # of the image
     annotation_id: int
-    size: float
-    errors: np.ndarray
+    size: float  # square root of the box area, in pixels
+    errors: np.ndarray  # (K,) pixels; NaN if the joint is not annotated or the person not found
 
 
 class KeypointErrors:
@@ -46,16 +39,12 @@ class KeypointErrors:
 
     An error is the distance in pixels between an annotated joint and the predicted one. Relative
     errors are divided by the square root of the area of the annotated box.
-
-    Args:
-        worst: number of images on the sheet.
     """
 
-    def __init__(self, skeleton: Skeleton, worst: int = WORST_COUNT) -> None:
+    def __init__(self, skeleton: Skeleton) -> None:
         self._skeleton = skeleton
         self._rows: list[_Row] = []
         self._worst: list[tuple[float, int, np.ndarray]] = []
-        self._worst_count = worst
         self._image_count = 0
 
     def add(
@@ -93,7 +82,7 @@ class KeypointErrors:
                 worst = relative, row, pose, person
         self._image_count += 1
         if worst is not None:
-            is_full = len(self._worst) == self._worst_count
+            is_full = len(self._worst) == WORST_COUNT
             if not is_full or worst[0] > self._worst[0][0]:
                 cell = self._draw_cell(image, *worst)
                 push = heapq.heapreplace if is_full else heapq.heappush
@@ -133,10 +122,10 @@ class KeypointErrors:
         return "\n".join(lines)
 
     def _write_squared_errors(self, path: Path, errors: np.ndarray) -> None:
-        """Write the same error file as demo/inference.py in gurpreet-ai/hrnet_keypoint_detection.
+        """Write the error file of demo/inference.py in gurpreet-ai/hrnet_keypoint_detection.
 
-        For each person and joint it has the mean of the squared errors in x and in y, and in the
-        last line their means over all people. ``errors`` are distances (P, K).
+        It has the mean of the squared errors in x and y for each person and joint. The last line
+        has the means over all people. ``errors`` are distances (P, K).
         """
         squared = errors**2 / 2
         head = ["FILENAME", *(f"KP_{n}" for n in range(1, errors.shape[1] + 1))]

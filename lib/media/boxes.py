@@ -29,8 +29,8 @@ def box_iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 class SuffixMap(Generic[T]):
     """Map from file names, with or without folders, to values.
 
-    A path is looked up by the longest name that is a suffix of it. If there is none, and only one
-    name has the same last part, that name is used.
+    A path gets the value of the longest name that it ends with. If there is none, and only one name
+    has the same last part as the path, it gets the value of that name.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class SuffixMap(Generic[T]):
         self._values[path.name][path] = value
 
     def setdefault(self, name: str, value: T) -> T:
-        """Return the value of exactly that name, after setting it to ``value`` if missing."""
+        """Return the value of exactly this name; a new name gets ``value``."""
         path = PurePosixPath(name)
         return self._values[path.name].setdefault(path, value)
 

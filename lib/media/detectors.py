@@ -3,7 +3,7 @@
 A detector is any callable that takes a list of (H, W, 3) uint8 RGB images and returns a tuple
 (boxes, scores) for each: boxes (N, 4) as x, y, width, height in pixels, and scores (N,). The
 detectors here sort the boxes by descending score. All images of a call share one forward pass,
-except with ONNX files of a fixed batch size and with ``hrpose``, which reads one image at a time.
+except with ONNX files of a fixed batch size and with ``hrpose``, which runs one image at a time.
 To add a kind of ONNX file, see ``ONNX_DETECTORS`` in lib/media/onnx_detector.py.
 """
 
@@ -70,16 +70,12 @@ def build_detector(
         settings = read_settings(name)
         settings.model = weights or settings.model
         settings.threshold = settings.threshold if threshold is None else threshold
-        numbers = _class_numbers(settings.classes or _coco_classes(), classes)
+        listed = detection.FasterRCNN_ResNet50_FPN_Weights.DEFAULT.meta["categories"]
+        coco_classes = [name for name in listed if name not in PLACEHOLDER_CLASSES]  # COCO's 80
+        numbers = _class_numbers(settings.classes or coco_classes, classes)
         return ONNX_DETECTORS[settings.kind](settings, numbers, torch.device(device))
     threshold = 0.5 if threshold is None else threshold
     return TorchvisionDetector(name, weights, threshold, classes, device)
-
-
-def _coco_classes() -> list[str]:
-    """Return COCO's 80 classes, in the order of detectors without a background class."""
-    names = detection.FasterRCNN_ResNet50_FPN_Weights.DEFAULT.meta["categories"]
-    return [name for name in names if name not in PLACEHOLDER_CLASSES]
 
 
 class TorchvisionDetector:

@@ -27,20 +27,13 @@ class _Entry(Annotation):
 
 @dataclass
 class AnnotatedPerson:
-    """An annotated person.
-
-    Attributes:
-        annotation_id, category_id: as in the file.
-        joints: (K, 2) pixels.
-        visible: (K,), True for annotated joints.
-        box: (4,) x, y, width, height in pixels.
-    """
+    """An annotated person."""
 
     annotation_id: int
     category_id: int
-    joints: np.ndarray
-    visible: np.ndarray
-    box: np.ndarray
+    joints: np.ndarray  # (K, 2) pixels
+    visible: np.ndarray  # (K,), True for annotated joints
+    box: np.ndarray  # (4,) x, y, width, height in pixels
 
 
 class GroundTruth:
@@ -87,7 +80,7 @@ class GroundTruth:
             )
 
     def _add(self, value: object, count: int, name: str, mismatches: list[str]) -> None:
-        entry = msgspec.convert(value, _Entry)  # raises a ValueError
+        entry = msgspec.convert(value, _Entry)  # msgspec's errors are ValueErrors
         if entry.iscrowd or entry.category_id not in self.categories:
             return
         image = self._images.get(entry.image_id)

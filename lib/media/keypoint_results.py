@@ -44,7 +44,7 @@ class KeypointResults:
         threshold: people with a lower ``score`` are left out.
 
     Attributes:
-        skeleton: that of the annotations' category, else the one of SKELETONS with as many joints.
+        skeleton: that of the annotations' category, else that of SKELETONS with as many joints.
         has_file_names: True if any entry names its image.
         below_threshold: number of people left out because of their score.
 
@@ -89,7 +89,7 @@ class KeypointResults:
     def items(self, folder: str | Path, report: Report) -> list[Item]:
         """Return the images and videos of the results that exist, and report the others.
 
-        A file is looked for by its name in the results, and then by the last part of its name.
+        A file is searched for under its name in the results, then under the last part of the name.
         """
         items, missing, taken = [], [], set()
         for name in self._people:
@@ -109,7 +109,7 @@ class KeypointResults:
         return items
 
     def people_of(self, frame: Frame) -> tuple[Poses, list[int]]:
-        """Return the people of a frame, and their track ids, or [] if a person has none."""
+        """Return the people of a frame, and their track ids if all of them have one, else []."""
         frames = self._people[self._names[frame.item]]
         entries = frames.get(frame.number if frame.rate else None)
         if not entries:
@@ -135,8 +135,8 @@ class KeypointResults:
 
 
 def _read_entry(value: Any, joints: int) -> _Entry:
-    """Convert an entry, or raise a ValueError. ``joints`` is their number, 0 if not known yet."""
-    entry = msgspec.convert(value, _Entry)  # raises a ValueError
+    """Convert an entry, or raise a ValueError. ``joints`` is the expected number, 0 for any."""
+    entry = msgspec.convert(value, _Entry)  # msgspec's errors are ValueErrors
     count = len(entry.keypoints)
     if not count or count % 3 or (joints and count != 3 * joints):
         expected = 3 * joints if joints else "x, y and score of each joint"
@@ -152,7 +152,7 @@ def _skeleton(joints: int, annotations: str, categories: Sequence[Category], pat
     """Return the skeleton of the annotations' category, else the known one with ``joints`` joints.
 
     Raises:
-        InputError: neither exists.
+        InputError: the number of joints does not match the annotations or any known skeleton.
     """
     chosen = categories_with_joints(categories)
     if chosen and chosen[0].keypoints:

@@ -17,7 +17,8 @@ from lib.nms import box_nms
 from lib.utils.errors import InputError
 
 Found = tuple[np.ndarray, np.ndarray]  # boxes (N, 4) x, y, width, height; scores (N,)
-Decoded = tuple[np.ndarray, np.ndarray, np.ndarray]  # corners (N, 4), scores (N,), classes (N,)
+# Corners (N, 4) x1, y1, x2, y2; scores (N,); classes (N,).
+Decoded = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Settings(msgspec.Struct, rename="upper", forbid_unknown_fields=True):
@@ -85,11 +86,7 @@ class OnnxDetector:
         raise NotImplementedError
 
     def decode(self, outputs: Sequence[np.ndarray], image: np.ndarray) -> Decoded:
-        """Decode the network's outputs for an image.
-
-        Returns:
-            Corners (N, 4) x1, y1, x2, y2 in image pixels, scores (N,) and classes (N,).
-        """
+        """Decode the network's outputs for an image; the corners are in image pixels."""
         raise NotImplementedError
 
     def __call__(self, images: list[np.ndarray]) -> list[Found]:

@@ -1,4 +1,4 @@
-"""Drawing of people, and writers of images and videos, JSON results and tables."""
+"""Output of poses: drawn images and videos, JSON results and CSV tables."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ class PeopleDrawer:
         scores: draw the score of each joint.
         boxes: draw the box of each person, not only of tracked ones.
         color_by: ``side`` for the colors of ``side_colors``, or ``person`` for one color each.
-        rate: measures the frames per second, which are drawn as well; None to omit.
+        rate: measures the frames per second, which are also drawn; None to omit them.
     """
 
     def __init__(
@@ -63,86 +63,66 @@ class PeopleDrawer:
             draw_text(image, f"{self._rate():.1f} frames/s", position, height)
 
 
-class PictureWriter:
-    """Writer of images and videos to ``folder``, named like the inputs.
-
-    ``close`` finishes the current video.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._video: VideoFile | None = None
-        self._item: Item | None = None
-
-    def write(self, frame: Frame) -> None:
-        """Write a frame."""
-        try:
-            if frame.item != self._item:
-                self._item = frame.item
-                self.close()
-        finally:  # if a video cannot be finished, the next item still keeps its first frame
-            self._write(frame)
-
-    def _write(self, frame: Frame) -> None:
-        if not frame.rate:
-            name = frame.item.name
-            suffix = "" if Path(name).suffix.lower() in KEPT_SUFFIXES else ".jpg"
-            write_image(self._folder / f"{name}{suffix}", frame.image)
-            return
-        if not frame.number:
-            name = f"{frame.item.name.removesuffix('.mp4')}.mp4"
-            size = frame.image.shape[1::-1]
-            self._video = VideoFile(self._folder / name, frame.output_rate, size)
-        if self._video is not None:  # None if it could not be opened, which has been reported
-            self._video.write(frame.image)
-
-    def close(self) -> None:
-        """Finish the current video.
-
-        Raises:
-            InputError: the video could not be written.
-        """
-        video, self._video = self._video, None
-        if video is not None:
-            video.close()
-
-
 class Pictures:
     """Output of frames with drawn people: to files, to a window, to both or to neither.
 
+    Files are named like the inputs.
+
     Args:
-        report: called with a message for each picture or video that cannot be written.
+        folder: where images and videos are written; None to write none.
+        report: called with a message for each image or video that cannot be written.
     """
 
     def __init__(
         self,
         draw: PeopleDrawer,
-        writer: PictureWriter | None,
+        folder: Path | None,
         window: Window | None,
         report: ErrorReporter,
     ) -> None:
         self._draw = draw
-        self._writer = writer
+        self._folder = folder
         self._window = window
         self._report = report
+        self._item: Item | None = None
+        self._video: VideoFile | None = None
 
     def add(self, frame: Frame, poses: Poses, track_ids: Sequence[int]) -> bool:
         """Draw, write and show a frame. Return False if the user ends the run in the window."""
-        if self._writer is None and self._window is None:
+        if self._folder is None and self._window is None:
             return True
         self._draw(frame.image, poses, track_ids)
-        if self._writer is not None:
+        if self._folder is not None:
+            if frame.item != self._item:
+                self._item = frame.item
+                self._close_video()
             with self._report.caught():
-                self._writer.write(frame)
+                self._write(frame, self._folder)
         return self._window is None or self._window.show(frame)
+
+    def _write(self, frame: Frame, folder: Path) -> None:
+        name = frame.item.name
+        if not frame.rate:
+            suffix = "" if Path(name).suffix.lower() in KEPT_SUFFIXES else ".jpg"
+            write_image(folder / f"{name}{suffix}", frame.image)
+            return
+        if not frame.number:
+            path = folder / f"{name.removesuffix('.mp4')}.mp4"
+            self._video = VideoFile(path, frame.output_rate, frame.image.shape[1::-1])
+        if self._video is not None:  # None if it could not be opened, which has been reported
+            self._video.write(frame.image)
+
+    def _close_video(self) -> None:
+        video, self._video = self._video, None
+        if video is not None:
+            with self._report.caught():
+                video.close()
 
     def close(self) -> None:
         """Finish the current video and close the window."""
         if self._window is not None:
             self._window.close()
-        if self._writer is not None:
-            with self._report.caught():
-                self._writer.close()
+        self._close_video()
 
 
 class ResultsWriter:
@@ -151,7 +131,7 @@ class ResultsWriter:
     Entries are written immediately, so that long videos need little memory.
 
     Args:
-        category: category id of people without a category of their own.
+        category: category id of people for whom ``add`` is not given one.
 
     Attributes:
         people, frames, empty_frames: numbers of people, frames, and frames without people so far.
@@ -195,9 +175,9 @@ class ResultsWriter:
 class TableWriter:
     """Writer of people to a CSV table with the columns of HRNet's demo/inference.py.
 
-    A row is one person: ``frame``, then x and y of each joint as integers. Its code omits
-    the frame number and writes all people of a frame in one row. The columns ``file_name`` and
-    ``track_id`` at the end are additions.
+    A row is one person: ``frame``, then x and y of each joint as integers. ``file_name`` and
+    ``track_id`` are added at the end. HRNet's code writes these columns in the header, but leaves
+    out the frame number and puts all people of a frame in one row.
     """
 
     def __init__(self, file: BinaryIO, skeleton: Skeleton) -> None:

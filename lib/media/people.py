@@ -86,6 +86,6 @@ def predict_frames(
         return list(zip(batch, poses, strict=True))
 
     groups = batches(frames, batch_size, lambda frame: frame.image.nbytes, BATCH_BYTES)
-    with contextlib.closing(run_pipeline(groups, [find_boxes, predict], depth=1)) as results:
+    with contextlib.closing(run_pipeline(groups, [find_boxes, predict])) as results:
         for batch in results:
             yield from batch

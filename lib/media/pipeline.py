@@ -1,29 +1,26 @@
 """Pipelines of stages that run at the same time, each in its own thread."""
 
-import math
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-_END = object()
+_END = object()  # marks the last entry of a queue
 _JOIN_TIMEOUT = 10.0  # seconds; a hanging camera must not block the program
 _POLL_INTERVAL = 0.1  # seconds after which a waiting stage checks for the stop signal
 
 
-def run_pipeline(
-    items: Iterable[Any], stages: Sequence[Callable[[Any], Any]], depth: int = 2
-) -> Iterator[Any]:
+def run_pipeline(items: Iterable[Any], stages: Sequence[Callable[[Any], Any]]) -> Iterator[Any]:
     """Pass each of ``items`` through all ``stages`` and yield the results in order.
 
     Reading the items and each stage run in their own threads, so that the slowest determines the
-    speed. Each queue holds at most ``depth`` results. An exception in a thread is re-raised
-    here, after all earlier results. Closing the iterator stops the threads.
+    speed. One result waits between two threads. An exception in a thread is re-raised here, after
+    all earlier results. Closing the iterator stops the threads.
     """
     stop = threading.Event()
     threads = []
     for stage in (None, *stages):
-        output = queue.Queue(depth)
+        output = queue.Queue(1)
         arguments = (stage, items, output, stop)
         threads.append(threading.Thread(target=_work, args=arguments, daemon=True))
         items = _results(output, stop)
@@ -38,10 +35,7 @@ def run_pipeline(
 
 
 def batches(
-    items: Iterable[Any],
-    size: int,
-    cost: Callable[[Any], float] = lambda item: 0,
-    max_cost: float = math.inf,
+    items: Iterable[Any], size: int, cost: Callable[[Any], float], max_cost: float
 ) -> Iterator[list[Any]]:
     """Group ``items`` into lists of ``size``.
 
@@ -65,8 +59,10 @@ def _work(
     output: queue.Queue,
     stop: threading.Event,
 ) -> None:
-    """Put the results of ``stage`` (or the items, without one) into ``output``, and at the end
-    ``_END`` with the error, if any."""
+    """Put the results of ``stage`` into ``output``, then ``_END`` with the error, if any.
+
+    Without a stage, the items themselves are put.
+    """
     error = None
     try:
         for item in items:
@@ -81,7 +77,7 @@ def _work(
 
 
 def _results(source: queue.Queue, stop: threading.Event) -> Iterator[Any]:
-    """Yield what ``_work`` put into a queue, until it ends or ``stop`` is set."""
+    """Yield what ``_work`` put into a queue, until its end or until ``stop`` is set."""
     while not stop.is_set():
         try:
             kind, value = source.get(timeout=_POLL_INTERVAL)

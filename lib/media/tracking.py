@@ -12,7 +12,7 @@ from lib.media.smoothing import OneEuro
 from lib.media.video import Frame, Item
 from lib.nms import oks_iou
 
-MIN_SIMILARITY = 0.25  # of a match
+MIN_SIMILARITY = 0.25  # of a person and a track that match
 
 
 @dataclass
@@ -29,7 +29,6 @@ class Tracker:
     similarity is the mean of the OKS and of the IoU of the boxes.
 
     Args:
-        skeleton: joints, with sigmas for OKS.
         max_missed: maximum number of consecutive frames that a track survives without a match.
         joint_threshold: joints with a lower score in the new frame do not count in OKS.
     """
@@ -73,8 +72,7 @@ class Tracker:
         boxes = poses.box.astype(np.float64)
         areas = boxes[:, 2] * boxes[:, 3]
         rows = []
-        for track in self._tracks:
-            pose = track.pose
+        for pose in (track.pose for track in self._tracks):
             points = np.column_stack([pose.keypoints, pose.scores])
             box = pose.box.astype(np.float64)
             area = box[2] * box[3]
@@ -108,14 +106,14 @@ class VideoTracker:
         track_ids = self._tracker(poses)
         if not self._smooth:
             return track_ids
-        previous, self._filters = self._filters, {}
         for track_id, pose in zip(track_ids, poses, strict=True):
-            smooth, last = previous.pop(track_id, (OneEuro(frame.rate), frame.number - 1))
+            first = OneEuro(frame.rate), frame.number - 1
+            smooth, last = self._filters.get(track_id, first)
             size = float(np.sqrt(pose.box[2] * pose.box[3]))
             is_visible = pose.scores > self._threshold
             pose.keypoints[:] = smooth(pose.keypoints, size, is_visible, frame.number - last)
             self._filters[track_id] = smooth, frame.number
-        # Filters are kept as long as the tracker keeps the tracks of missing people.
+        # A missing person's filter is kept as long as the track.
         kept = self._tracker.track_ids()
-        self._filters |= {i: previous[i] for i in previous if i in kept}
+        self._filters = {i: value for i, value in self._filters.items() if i in kept}
         return track_ids

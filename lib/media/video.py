@@ -20,13 +20,11 @@ from lib.utils.files import make_folder
 
 IMAGE, VIDEO, CAMERA = "image", "video", "camera"  # kinds of items
 IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".bmp", ".webp"),
-    *(".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2"),
-)
+    ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2"
+)  # fmt: skip
 VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm"),
-    *(".mpg", ".mpeg", ".wmv", ".flv", ".ogv"),
-)
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv"
+)  # fmt: skip
 DEFAULT_RATE = 25.0  # frames per second, if a camera or file has no frame rate
 CODEC = "mp4v"  # MPEG-4 Part 2, the only one that all of OpenCV's wheels can write to .mp4
 
@@ -35,38 +33,23 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Item:
-    """An input: an image, a video, a camera or a stream.
+    """An input: an image, a video, a camera or a stream."""
 
-    Attributes:
-        path: path of a file, URL of a stream, or number of a camera.
-        name: unique name in the results: the file name, with ``_2`` and so on for duplicates.
-        kind: ``IMAGE``, ``VIDEO`` or ``CAMERA``, which includes streams.
-    """
-
-    path: str
-    name: str
-    kind: str
+    path: str  # path of a file, URL of a stream, or number of a camera
+    name: str  # unique name in the results: the file name, with _2 and so on for duplicates
+    kind: str  # IMAGE, VIDEO or CAMERA, which includes streams
 
 
 @dataclass
 class Frame:
-    """An image or a frame of a video.
-
-    Attributes:
-        item: the input it belongs to.
-        image: (H, W, 3) uint8 RGB.
-        number: index in the video, from 0.
-        rate: frames per second of the video, 0 for an image.
-        image_id: id in the results.
-        output_rate: frames per second of the frames that ``read_frames`` yields.
-    """
+    """An image or a frame of a video."""
 
     item: Item
-    image: np.ndarray
-    number: int = 0
-    rate: float = 0.0
-    image_id: int = 0
-    output_rate: float = 0.0
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    number: int = 0  # index in the video
+    rate: float = 0.0  # frames per second of the video; 0 for an image
+    image_id: int = 0  # id in the results
+    output_rate: float = 0.0  # frames per second of those that read_frames yields
 
 
 class ErrorReporter:

@@ -32,7 +32,7 @@ StateDict = dict[str, Tensor]
 WEIGHTS_KEYS = ("state_dict", "model", "best_state_dict")
 # Prefixes that mmpose adds to the parts of a network.
 PART_PREFIXES = ("backbone.", "keypoint_head.", "head.")
-# Names that differ in mmpose's own HRFormer: (mmpose's, this network's). It also merges q, k and v.
+# Names that differ in mmpose's HRFormer, as (mmpose's, ours). It also merges q, k and v.
 MMPOSE_NAMES = ((".ffn.", ".mlp."), (".attn.attn.proj.", ".attn.attn.out_proj."))
 MAX_LISTED = 3
 
@@ -58,14 +58,14 @@ def load_checkpoint(model: nn.Module, path_or_state_dict: str | Path | Mapping[s
 
 @dataclass(frozen=True)
 class PretrainedReport:
-    """Result of ``load_pretrained``: number of entries by top-level module."""
+    """Result of ``load_pretrained``: numbers of entries by top-level module."""
 
     source: str
     loaded: dict[str, int]
-    mismatched: dict[str, int]  # shape differs, keeps its initial values
+    mismatched: dict[str, int]  # not loaded, because the shape differs
     unselected: dict[str, int]  # in both, but not in MODEL.EXTRA.PRETRAINED_LAYERS
-    unused: dict[str, int]  # in the file, but not in the network
-    unfilled: dict[str, int]  # not in the file, keeps its initial values
+    unused: dict[str, int]  # only in the file
+    unfilled: dict[str, int]  # only in the network
 
     def __str__(self) -> str:
         parts = {
@@ -91,7 +91,7 @@ def load_pretrained(
     Other parameters, such as a head for a different number of joints, keep their values.
 
     Args:
-        model: the network, initialised.
+        model: the network, already initialised.
         path: MODEL.PRETRAINED, such as an ImageNet backbone or models/hrpose/top_down.pth.
         layers: MODEL.EXTRA.PRETRAINED_LAYERS, the top-level modules to load; '*' loads all.
 
@@ -155,8 +155,12 @@ def half_state_dict(model: nn.Module) -> StateDict:
 def _read_state(
     model: nn.Module, path_or_state_dict: str | Path | Mapping[str, Any]
 ) -> tuple[str, StateDict, StateDict]:
-    """Return a name for the source, its entries renamed to this network's keys, and the network's
-    own entries."""
+    """Read a checkpoint for ``model``.
+
+    Returns:
+        Name of the source for messages, its entries renamed to the network's names, and the
+        network's own entries.
+    """
     model_state = {_strip_wrapper_prefixes(key): value for key, value in model.state_dict().items()}
     if isinstance(path_or_state_dict, Mapping):
         source, content = "the state dict", path_or_state_dict
@@ -231,38 +235,27 @@ def _unwrap_model(model: nn.Module) -> nn.Module:
 
 def _shape_problems(state: StateDict, model_state: StateDict) -> list[str]:
     wrong = [
-        key
+        f"{key} is {tuple(value.shape)} in the file, {tuple(model_state[key].shape)} in the network"
         for key, value in state.items()
         if key in model_state and value.shape != model_state[key].shape
     ]
-    if not wrong:
-        return []
-    named = ", ".join(
-        f"{key} is {tuple(state[key].shape)} in the file, "
-        f"{tuple(model_state[key].shape)} in the network"
-        for key in wrong[:MAX_LISTED]
-    )
-    more = ", ..." if len(wrong) > MAX_LISTED else ""
-    return [f"{_entries(wrong)} with a different shape: {named}{more}"]
-
-
-def _entries(keys: list[str]) -> str:
-    return counted(len(keys), "entry", "entries")
+    return _problem(wrong, "with a different shape")
 
 
 def _name_problems(state: StateDict, model_state: StateDict) -> list[str]:
     missing = [key for key in model_state if key not in state and not _is_counter(key)]
     unknown = [key for key in state if key not in model_state]
-    problems = []
-    if missing:
-        problems.append(f"{_entries(missing)} missing from the file: {_first_names(missing)}")
-    if unknown:
-        problems.append(f"{_entries(unknown)} not in the network: {_first_names(unknown)}")
-    return problems
+    return _problem(missing, "missing from the file") + _problem(unknown, "not in the network")
+
+
+def _problem(entries: list[str], text: str) -> list[str]:
+    """Return a message about ``entries`` in a list, or an empty list if there are none."""
+    count = counted(len(entries), "entry", "entries")
+    return [f"{count} {text}: {_first_names(entries)}"] if entries else []
 
 
 def _copy_into(model_state: StateDict, state: StateDict) -> None:
-    """Copy ``state`` into the network's tensors, which have the same shapes."""
+    """Copy ``state`` into the network's tensors in place."""
     with torch.no_grad():
         for key, value in state.items():
             model_state[key].copy_(value)

@@ -5,7 +5,7 @@ networks are in this package.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lib.models.dite_hrnet import DynamicConv
 from lib.models.heads import HeatmapHead, HigherHead, SRPoseHead
-from lib.models.layers.blocks import BasicBlock, Bottleneck
+from lib.models.layers.blocks import CONVOLUTIONS, BasicBlock, Bottleneck
 from lib.models.layers.branches import ExchangeModule
 from lib.models.layers.lightweight import LightweightHRNet, LightweightModule
 from lib.models.network import PoseNetwork
@@ -48,18 +48,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Convention:
-    """A way to count FLOPs.
-
-    count: number of FLOPs of a call.
-    giga: number of FLOPs reported as 1 G; 1 M is a thousandth of it.
-    text: description for users.
-    repeats: count all calls of a module instead of only the last one.
-    """
+    """A way to count FLOPs."""
 
     count: Callable[[Call], int]
-    giga: float
-    text: str
-    repeats: bool = True
+    giga: float  # number of FLOPs reported as 1 G; 1 M is a thousandth of it
+    text: str  # description for users
+    every_call: bool = True  # count every call of a module, not only the last one
 
 
 def record_calls(network: nn.Module, image: Tensor) -> list[Call]:
@@ -89,8 +83,8 @@ def count_flops(calls: Sequence[Call], convention: str) -> dict[str, int]:
     """Return the FLOPs of each module, by name, without its children."""
     rule, flops = CONVENTIONS[convention], {}
     for call in calls:
-        before = flops.get(call.name, 0) if rule.repeats else 0
-        flops[call.name] = before + rule.count(call)
+        earlier = flops.get(call.name, 0) if rule.every_call else 0
+        flops[call.name] = earlier + rule.count(call)
     return flops
 
 
@@ -99,11 +93,7 @@ def hrnet_flops(call: Call) -> int:
     module = call.module
     if isinstance(module, nn.Linear):
         return module.in_features * math.prod(call.output)
-    return module.weight.numel() * call.pixels if is_convolution(module) else 0
-
-
-def is_convolution(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
+    return module.weight.numel() * call.pixels if isinstance(module, CONVOLUTIONS) else 0
 
 
 def lightweight_flops(call: Call) -> int:
@@ -134,9 +124,8 @@ def lightweight_flops(call: Call) -> int:
 def mmcv_flops(call: Call) -> int:
     """Count FLOPs as ``get_model_complexity_info`` of mmcv 1.x does."""
     module = call.module
-    if is_convolution(module):
-        is_deconvolution = isinstance(module, nn.ConvTranspose2d)
-        positions = call.input if is_deconvolution else call.output
+    if isinstance(module, CONVOLUTIONS):
+        positions = call.input if isinstance(module, nn.ConvTranspose2d) else call.output
         biases = 0 if module.bias is None else math.prod(call.output)
         return module.weight.numel() * math.prod(positions[2:]) + biases
     # HRFormer's published attention applies out_proj as a function, which mmcv does not count.
@@ -152,7 +141,7 @@ def mmcv_flops(call: Call) -> int:
 def transpose_flops(call: Call) -> int:
     """Count FLOPs as tools/flop_count.py of yangsenius/TransPose does."""
     module, elements = call.module, math.prod(call.output)
-    if is_convolution(module):
+    if isinstance(module, CONVOLUTIONS):
         return module.weight.numel() * call.pixels
     if isinstance(module, nn.BatchNorm2d):
         return 4 * elements
@@ -186,7 +175,7 @@ CONVENTIONS = {
         "Convention of Lite-HRNet and later repositories (1 M is 2^20): multiply-accumulates "
         "and biases of convolutions, 2 per element of a batch norm, 1 per element of a ReLU or "
         "global average pooling (with one extra row and column), 1 per pixel of upsampling.",
-        repeats=False,
+        every_call=False,
     ),
     "mmcv": Convention(
         mmcv_flops,
@@ -261,6 +250,8 @@ def summarize(
 
     convention = default_convention(network, is_bottom_up)
     layer_flops = count_flops(calls, convention)
+    parts = dict(network.named_children())
+    parts |= {f"head.{name}": part for name, part in parts.pop("head").named_children()}
     layers = {
         name: {"type": type(module).__name__, **cost(name, module, own_only=True)}
         for name, module in network.named_modules()
@@ -278,8 +269,12 @@ def summarize(
         "flops": sum(layer_flops.values()),
         "convention": convention,
         "training_only": {name: _num_parameters(layer) for name, layer in unused.items()},
-        "modules": {name: cost(name, part) for name, part in _parts(network)},
-        "layers": {name: layer for name, layer in layers.items() if _has_cost(layer)},
+        "modules": {name: cost(name, part) for name, part in parts.items()},
+        "layers": {
+            name: layer
+            for name, layer in layers.items()
+            if any(layer.get(key) for key in ("parameters", "macs", "activations", "flops"))
+        },
     }
 
 
@@ -294,38 +289,9 @@ def _count_operations(
     )
     with flops, outputs:
         calls = record_calls(network, image)
-    prefix = type(network).__name__
+    macs, activations = _totals(flops, network), _totals(outputs, network)
     # PyTorch counts a multiply-accumulate as two operations.
-    macs = {name: total // 2 for name, total in _totals(flops, prefix).items()}
-    activations = _totals(outputs, prefix)
-    for counts in (macs, activations):
-        _fill_containers(counts, network)
-    return calls, macs, activations
-
-
-def _has_cost(layer: Mapping[str, Any]) -> bool:
-    return any(layer.get(key) for key in ("parameters", "macs", "activations", "flops"))
-
-
-def _num_parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def _fill_containers(counts: dict[str, int], network: nn.Module) -> None:
-    """Add the sums for modules that are never called themselves, such as ModuleList."""
-    for name, module in reversed([*network.named_modules()]):
-        children = [f"{name}.{child}" for child, _ in module.named_children()]
-        if name and name not in counts and children:
-            counts[name] = sum(counts.get(child, 0) for child in children)
-
-
-def _parts(network: PoseNetwork) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the parts of the backbone and of the head."""
-    for name, part in network.named_children():
-        if name != "head":
-            yield name, part
-    for name, part in network.head.named_children():
-        yield f"head.{name}", part
+    return calls, {name: total // 2 for name, total in macs.items()}, activations
 
 
 def _count_outputs(*args: Any, out_shape: Any = None, **kwargs: Any) -> int:
@@ -333,7 +299,18 @@ def _count_outputs(*args: Any, out_shape: Any = None, **kwargs: Any) -> int:
     return math.prod(out_shape)
 
 
-def _totals(counter: FlopCounterMode, prefix: str) -> dict[str, int]:
+def _totals(counter: FlopCounterMode, network: nn.Module) -> dict[str, int]:
     """Return the counter's totals by module name."""
-    counts: Mapping[str, Mapping[Any, int]] = counter.get_flop_counts()
-    return {name.removeprefix(f"{prefix}."): sum(ops.values()) for name, ops in counts.items()}
+    prefix = f"{type(network).__name__}."
+    found = counter.get_flop_counts().items()
+    counts = {name.removeprefix(prefix): sum(ops.values()) for name, ops in found}
+    # Modules that are never called themselves, such as ModuleList, get the sum of their children.
+    for name, module in reversed([*network.named_modules()]):
+        children = [f"{name}.{child}" for child, _ in module.named_children()]
+        if name and name not in counts and children:
+            counts[name] = sum(counts.get(child, 0) for child in children)
+    return counts
+
+
+def _num_parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

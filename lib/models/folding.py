@@ -6,7 +6,7 @@ import itertools
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+from lib.models.layers.blocks import CONVOLUTIONS
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
@@ -31,7 +31,7 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
 
 def _fold_neighbours(layers: nn.Sequential) -> None:
     for (conv_name, conv), (norm_name, norm) in itertools.pairwise([*layers._modules.items()]):
-        if isinstance(norm, nn.BatchNorm2d) and (fused := _fused(conv, norm)) is not None:
+        if isinstance(norm, nn.BatchNorm2d) and (fused := _fused(conv, norm)):
             layers._modules[conv_name] = fused
             del layers._modules[norm_name]
 
@@ -41,11 +41,9 @@ def _fold_by_name(module: nn.Module) -> None:
     pairs = [(name, name.replace("conv", "bn", 1)) for name in names]
     for name, norm_name in [*pairs, *getattr(module, "fold_pairs", ())]:
         norm = getattr(module, norm_name, None)
-        if isinstance(norm, nn.BatchNorm2d):
-            fused = _fused(getattr(module, name), norm)
-            if fused is not None:
-                setattr(module, name, fused)
-                setattr(module, norm_name, nn.Identity())
+        if isinstance(norm, nn.BatchNorm2d) and (fused := _fused(getattr(module, name), norm)):
+            setattr(module, name, fused)
+            setattr(module, norm_name, nn.Identity())
 
 
 def _fused(conv: nn.Module, norm: nn.BatchNorm2d) -> nn.Module | None:

@@ -45,8 +45,8 @@ class WindowAttention(nn.Module):
     """Self-attention within the windows of a map (N, H, W, C).
 
     The map is zero-padded to whole windows. As in the published code, padding is not masked: it
-    takes part in the attention with the biases of the projections. Every published file has the
-    table of relative position biases. mmpose adds the bias; the published pose code does not.
+    takes part in the attention with the biases of the projections. All published files have a table
+    of relative position biases. mmpose uses it; the published pose code does not.
     """
 
     def __init__(self, channels: int, num_heads: int, window: int, has_bias: bool) -> None:
@@ -67,7 +67,8 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
-        (top, pad_rows), (left, pad_columns) = self._padding(height), self._padding(width)
+        pad_rows, pad_columns = -height % self.window, -width % self.window
+        top, left = pad_rows // 2, pad_columns // 2
         x = functional.pad(x, (0, 0, left, pad_columns - left, top, pad_rows - top))
         rows, columns = x.shape[1] // self.window, x.shape[2] // self.window  # of windows
         windows = x.unflatten(2, (columns, self.window)).unflatten(1, (rows, self.window))
@@ -90,11 +91,6 @@ class WindowAttention(nn.Module):
             bias = table.reshape(length, length, -1).permute(2, 0, 1)[None].to(query.dtype)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return mixed.transpose(1, 2).flatten(2)
-
-    def _padding(self, length: int) -> tuple[int, int]:
-        """Return the padding before ``length`` rows or columns, and in total."""
-        total = -length % self.window
-        return total // 2, total
 
 
 def relative_positions(window: int) -> Tensor:
@@ -128,7 +124,7 @@ class ConvMlp(nn.Module):
 class TransformerBlock(nn.Module):
     """A transformer block of window attention and ``ConvMlp``: (N, C, H, W) -> (N, C, H, W).
 
-    Both are residual branches. In training, they are dropped for random samples, with probability
+    Both are residual branches. In training, each is skipped for random samples, with probability
     ``drop_path``.
     """
 
@@ -162,9 +158,7 @@ class TransformerBlock(nn.Module):
 class HRFormer(BranchedNetwork):
     """HRFormer backbone: a stem, two bottlenecks and stages of two, three and four branches.
 
-    Args:
-        plan: architecture settings.
-        multi_scale_output: return every branch of the last stage, not only the finest.
+    With ``multi_scale_output``, every branch of the last stage is returned, not only the finest.
     """
 
     def __init__(self, plan: Plan, multi_scale_output: bool = False) -> None:
@@ -218,7 +212,7 @@ def build(cfg: CfgNode) -> HRFormer:
     is_valid = all(c % n == 0 for c, n in zip(channels, num_heads, strict=True))
     expected = f"divisors of the channels {', '.join(map(str, channels))}"
     settings.require(is_valid, f"{extra}.NUM_HEADS", expected, list(num_heads))
-    drop_path = settings.get(cfg, f"{extra}.DROP_PATH")
+    drop_path = cfg.MODEL.EXTRA.DROP_PATH
     expected = "at least 0 and below 1"
     settings.require(0 <= drop_path < 1, f"{extra}.DROP_PATH", expected, drop_path)
     settings.require_image_size(cfg, 32)
@@ -230,6 +224,6 @@ def build(cfg: CfgNode) -> HRFormer:
         window=settings.positive_int(cfg, f"{extra}.WINDOW_SIZE"),
         mlp_ratio=settings.positive_int(cfg, f"{extra}.MLP_RATIO"),
         drop_path=drop_path,
-        has_position_bias=bool(settings.get(cfg, f"{extra}.RELATIVE_POSITION_BIAS")),
+        has_position_bias=cfg.MODEL.EXTRA.RELATIVE_POSITION_BIAS,
     )
     return HRFormer(plan, multi_scale_output=uses_all_levels(cfg))

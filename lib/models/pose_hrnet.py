@@ -95,10 +95,7 @@ def conv_bn(in_channels: int, out_channels: int, stride: int, with_relu: bool) -
 def upsample(
     in_channels: int, out_channels: int, doublings: int, mode: str = "nearest"
 ) -> nn.Sequential:
-    """A 1x1 convolution and upsampling: (N, C, H, W) -> (N, out_channels, 2^n H, 2^n W).
-
-    n is ``doublings``.
-    """
+    """A 1x1 convolution with batch norm, then upsampling that doubles the size repeatedly."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 1, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -116,7 +113,7 @@ def build(cfg: CfgNode) -> PoseHRNet:
                 f"{len(before.num_channels)} as in STAGE{number - 1}, not {len(after.num_channels)}"
             )
     settings.require_image_size(cfg, 32)
-    stem_channels = settings.positive_int(cfg, "MODEL.EXTRA.STEM_INPLANES", STEM_CHANNELS)
+    stem_channels = settings.positive_int(cfg, "MODEL.EXTRA.STEM_INPLANES")
     return PoseHRNet(stages, uses_all_levels(cfg), stem_channels)
 
 
@@ -125,7 +122,7 @@ def read_stage(cfg: CfgNode, name: str) -> Stage:
     key = f"MODEL.EXTRA.{name}"
     branches_key = f"{key}.NUM_BRANCHES"
     num_branches = settings.positive_int(cfg, branches_key)
-    settings.choice(cfg, f"{key}.FUSE_METHOD", ("SUM",), default="SUM")
+    settings.choice(cfg, f"{key}.FUSE_METHOD", ("SUM",))
     return Stage(
         num_modules=settings.positive_int(cfg, f"{key}.NUM_MODULES"),
         block=BLOCKS[settings.choice(cfg, f"{key}.BLOCK", BLOCKS)],

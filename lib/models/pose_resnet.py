@@ -24,12 +24,7 @@ DEPTHS: dict[int, tuple[Block, tuple[int, int, int, int]]] = {
 
 
 class PoseResNet(PoseNetwork):
-    """ResNet backbone of SimpleBaseline; the deconvolutions are in the head.
-
-    Args:
-        block: block type.
-        num_blocks: number of blocks in each stage.
-    """
+    """ResNet backbone of SimpleBaseline; the deconvolutions are in the head."""
 
     main_level = -1
 

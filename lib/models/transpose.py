@@ -33,35 +33,13 @@ class EncoderLayer(nn.Module):
         self.linear2 = nn.Linear(hidden, channels)
         self.norm1 = nn.LayerNorm(channels)
         self.norm2 = nn.LayerNorm(channels)
-        self.dropout1 = nn.Dropout(DROPOUT)
-        self.dropout2 = nn.Dropout(DROPOUT)
 
     def forward(self, x: Tensor, position: Tensor | None) -> Tensor:
         query = x if position is None else x + position
         attended, _ = self.self_attn(query, query, x, need_weights=False)
-        x = self.norm1(x + self.dropout1(attended))
+        x = self.norm1(x + self.dropout(attended))
         hidden = self.dropout(functional.relu(self.linear1(x)))
-        return self.norm2(x + self.dropout2(self.linear2(hidden)))
-
-
-class Encoder(nn.Module):
-    """A transformer encoder that adds the position embedding in every layer."""
-
-    def __init__(self, channels: int, num_heads: int, hidden: int, num_layers: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            EncoderLayer(channels, num_heads, hidden) for _ in range(num_layers)
-        )
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
-
-    def forward(self, x: Tensor, position: Tensor | None) -> Tensor:
-        """Encode maps: (N, C, H, W) -> (N, C, H, W)."""
-        tokens = x.flatten(2).permute(2, 0, 1)
-        for layer in self.layers:
-            tokens = layer(tokens, position)
-        return tokens.permute(1, 2, 0).reshape(x.shape)
+        return self.norm2(x + self.dropout(self.linear2(hidden)))
 
 
 @dataclass(frozen=True)
@@ -74,6 +52,26 @@ class EncoderPlan:
     num_layers: int
     positions: str  # sine, learnable or none
     size: tuple[int, int]
+
+
+class Encoder(nn.Module):
+    """A transformer encoder that adds the position embedding in every layer."""
+
+    def __init__(self, plan: EncoderPlan) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            EncoderLayer(plan.channels, plan.num_heads, plan.hidden) for _ in range(plan.num_layers)
+        )
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(self, x: Tensor, position: Tensor | None) -> Tensor:
+        """Encode maps: (N, C, H, W) -> (N, C, H, W)."""
+        tokens = x.flatten(2).permute(2, 0, 1)
+        for layer in self.layers:
+            tokens = layer(tokens, position)
+        return tokens.permute(1, 2, 0).reshape(x.shape)
 
 
 class EncoderMixin(nn.Module):
@@ -90,7 +88,7 @@ class EncoderMixin(nn.Module):
             self.pos_embedding = nn.Parameter(table, requires_grad=False)
         else:
             self.pos_embedding = nn.Parameter(torch.randn(height * width, 1, plan.channels))
-        self.global_encoder = Encoder(plan.channels, plan.num_heads, plan.hidden, plan.num_layers)
+        self.global_encoder = Encoder(plan)
 
     def encode(self, x: Tensor) -> Tensor:
         """Apply the encoder: (N, in_channels, H, W) -> (N, plan.channels, H, W)."""
@@ -98,13 +96,7 @@ class EncoderMixin(nn.Module):
 
 
 class TransPoseR(EncoderMixin, PoseResNet):
-    """TransPose-R backbone: the first two stages of a ResNet and the encoder at stride 8.
-
-    Args:
-        block: block type of the ResNet.
-        num_blocks: number of blocks in each of the two stages.
-        plan: settings of the encoder.
-    """
+    """TransPose-R backbone: the first two stages of a ResNet and the encoder at stride 8."""
 
     def __init__(self, block: Block, num_blocks: Sequence[int], plan: EncoderPlan) -> None:
         super().__init__(block, num_blocks)
@@ -119,12 +111,7 @@ class TransPoseR(EncoderMixin, PoseResNet):
 
 
 class TransPoseH(EncoderMixin, PoseHRNet):
-    """TransPose-H backbone: an HRNet without its last stage and the encoder at stride 4.
-
-    Args:
-        stages: settings of ``layer1`` and of the two stages with several branches.
-        plan: settings of the encoder.
-    """
+    """TransPose-H backbone: an HRNet without its last stage and the encoder at stride 4."""
 
     def __init__(self, stages: Sequence[Stage], plan: EncoderPlan) -> None:
         super().__init__(stages)
@@ -160,7 +147,7 @@ def read_encoder(cfg: CfgNode, stride: int) -> EncoderPlan:
     is_valid = channels % num_heads == 0
     settings.require(is_valid, f"{extra}.N_HEAD", f"a divisor of {channels}", num_heads)
     settings.require_image_size(cfg, 16)
-    width, height = settings.get(cfg, "MODEL.IMAGE_SIZE")
+    width, height = cfg.MODEL.IMAGE_SIZE
     return EncoderPlan(
         channels=channels,
         num_heads=num_heads,

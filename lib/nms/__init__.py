@@ -8,16 +8,13 @@ All versions follow these rules:
 
 - Higher scores come first. Among equal scores the later row comes first, as with a stable
   ``argsort()[::-1]``. (In the published code the order of ties depends on the machine.)
-- A box or person is removed if its overlap with a better one that was kept is *above* the
-  threshold.
+- A box or person is removed if its overlap with a better, kept one is *above* the threshold.
 - A NaN score counts as the lowest. A NaN overlap suppresses nothing, so that one invalid detection
   cannot remove all others.
 
 Source: leoxiaobin/deep-high-resolution-net.pytorch, lib/nms. Its ``cpu_nms.pyx`` also drops a box
 whose overlap equals the threshold; its Python and CUDA versions and this one do not.
 """
-
-import logging
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,30 +26,25 @@ from lib.nms.backend import kernels
 __all__ = ["box_nms", "oks_iou", "oks_nms", "oks_nms_groups", "soft_oks_nms"]
 
 SOFT_NMS_LIMIT = 20  # people kept per image by soft NMS, as published
-# With fewer boxes the CPU is faster than the copy to the GPU. With more, the overlap table on the
-# GPU would need over 1 GiB.
-AUTO_CUDA_BOXES = range(1_000, 100_001)
-
-logger = logging.getLogger(__name__)
 
 
 def box_nms(dets: ArrayLike, threshold: float, device: str = "cpu") -> np.ndarray:
-    """Suppress overlapping boxes greedily by intersection over union.
+    """Suppress overlapping boxes greedily by intersection over union, in float32.
 
-    Computed in float32. As published, pixels are counted inclusively: a box is x2 - x1 + 1 wide.
+    As published, pixels are counted inclusively: a box is x2 - x1 + 1 wide.
 
     Args:
         dets: (N, 5): x1, y1, x2, y2 in pixels, score.
         threshold: remove a box if its overlap with a better, kept one is above this.
-        device: "cpu", "cuda", "cuda:1" or "auto". "cuda" falls back to the CPU if CUDA was not
-            built or there is no GPU. "auto" uses CUDA if the number of boxes makes it worthwhile.
+        device: "cpu", "cuda" or "cuda:1". The CPU is used if the CUDA version was not built or
+            there is no such GPU.
 
     Returns:
         int64 (M,), the rows of ``dets`` that are kept, highest score first.
 
     Raises:
         ValueError: if a shape, a dtype, the threshold or the device is invalid.
-        lib.nms.gpu.CudaError: if CUDA fails. "auto" falls back to the CPU instead.
+        lib.nms.gpu.CudaError: if CUDA fails.
     """
     limit = arguments.check_threshold(threshold)
     gpu_index = gpu.parse_device(device)
@@ -61,18 +53,9 @@ def box_nms(dets: ArrayLike, threshold: float, device: str = "cpu") -> np.ndarra
         order = descending_order(scores)
         table = np.ascontiguousarray(boxes[order].T)
         keep = np.empty(len(order), np.uint8)
-        if device == "auto" and len(order) not in AUTO_CUDA_BOXES:
-            gpu_index = None
-        on_gpu = gpu_index is not None and len(order) > 0 and gpu.available(gpu_index)
-        if on_gpu:
-            try:
-                gpu.box_keep(table, limit, keep, gpu_index)
-            except gpu.CudaError as error:
-                if device != "auto":
-                    raise
-                logger.warning("%s; using the CPU instead", error)
-                on_gpu = False
-        if not on_gpu:
+        if gpu_index is not None and len(order) and gpu.available(gpu_index):
+            gpu.box_keep(table, limit, keep, gpu_index)
+        else:
             kernels().box_keep(table, limit, keep)
     return order[keep.astype(bool)]
 
@@ -113,15 +96,14 @@ def oks_iou(
         ValueError: if a shape, dtype or value is invalid.
     """
     people = arguments.check_people(others, np.zeros(len(others)), areas, sigmas, in_vis_thre)
-    joints = len(people.variances)
-    meaning = "x, y, score of each joint in sigmas"
-    joints_of_person = arguments.check_array("person", person, (joints, 3), meaning)
+    shape = (len(people.variances), 3)
+    keypoints = arguments.check_array("person", person, shape, arguments.KEYPOINTS)
     person_area = arguments.check_array("area", area, (), "one number, in square pixels")
     arguments.check_areas(person_area.reshape(1))
     row = np.empty(len(people.areas))
     with np.errstate(all="ignore"):
         kernels().oks_row(
-            joints_of_person,
+            keypoints,
             people.keypoints,
             float(person_area),
             people.areas,

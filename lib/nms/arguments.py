@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+KEYPOINTS = "x, y, score of each joint in sigmas"  # for error messages
+
 
 def check_threshold(threshold: float, above_zero: bool = False) -> float:
     """Return ``threshold`` as a float.
 
     Raises:
-        ValueError: if it is not finite, negative or, with ``above_zero``, 0.
+        ValueError: if it is negative or not finite, or if it is 0 and ``above_zero`` is set.
     """
     value = float(threshold)
     if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
@@ -30,15 +32,14 @@ def check_array(
     """Return ``values`` as a contiguous array, of the given dtype if it is not None.
 
     Raises:
-        ValueError: if the shape is not ``shape``, where a string allows any length, or the values
-            are not real numbers. The message explains the expected content with ``meaning``.
+        ValueError: if the shape is not ``shape``, in which a string allows any length, or the
+            values are not real numbers. The message describes the values with ``meaning``.
     """
     array = np.asarray(values)
-    matches = array.ndim == len(shape) and all(
-        isinstance(length, str) or size == length
+    if array.ndim != len(shape) or any(
+        isinstance(length, int) and size != length
         for size, length in zip(array.shape, shape, strict=True)
-    )
-    if not matches:
+    ):
         expected = ", ".join(map(str, shape))
         raise ValueError(f"{name} has shape {array.shape}; it must be ({expected}): {meaning}")
     if array.dtype.kind not in "fiub":
@@ -56,17 +57,13 @@ def check_boxes(dets: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class People:
-    """Validated arguments of the OKS functions; all arrays are float64 and contiguous.
+    """Validated arguments of the OKS functions; all arrays are float64 and contiguous."""
 
-    keypoints: (N, K, 3). scores: (N,), with -inf in place of NaN. areas: (N,). variances: (K,).
-    min_score: use only joints with a higher score, or all joints if None.
-    """
-
-    keypoints: np.ndarray
-    scores: np.ndarray
-    areas: np.ndarray
-    variances: np.ndarray
-    min_score: float | None
+    keypoints: np.ndarray  # (N, K, 3)
+    scores: np.ndarray  # (N,), with -inf in place of NaN
+    areas: np.ndarray  # (N,)
+    variances: np.ndarray  # (K,): (2 * sigma) ** 2
+    min_score: float | None  # use only joints with a higher score; None: all joints
 
 
 def check_people(
@@ -76,19 +73,14 @@ def check_people(
     sigmas: ArrayLike,
     in_vis_thre: float | None,
 ) -> People:
-    """Check the arguments of the OKS functions.
-
-    Raises:
-        ValueError: if shapes or values are invalid. The message names the argument.
-    """
+    """Convert the arguments of the OKS functions; raise ValueError if one is invalid."""
     sigmas = check_array("sigmas", sigmas, ("any",), "one per joint")
     if not len(sigmas) or not (np.isfinite(sigmas) & (sigmas > 0)).all():
         raise ValueError(f"sigmas is {sigmas.tolist()}; it must contain finite numbers above 0")
     joints = len(sigmas)
     if np.shape(keypoints)[:1] == (0,):
         keypoints = np.zeros((0, joints, 3))
-    meaning = "x, y, score of each joint in sigmas"
-    keypoints = check_array("keypoints", keypoints, ("any", joints, 3), meaning)
+    keypoints = check_array("keypoints", keypoints, ("any", joints, 3), KEYPOINTS)
     count = len(keypoints)
     scores = check_array("scores", scores, (count,), "one per person in keypoints")
     meaning = "one per person in keypoints, in square pixels"
@@ -100,7 +92,7 @@ def check_people(
 
 
 def check_areas(areas: np.ndarray) -> None:
-    """Raise ValueError if an area is negative; NaN is allowed and suppresses nothing."""
+    """Raise ValueError if an area is negative. NaN is allowed; it suppresses nothing."""
     if (areas < 0).any():
         row = int(np.argmax(areas < 0))
         raise ValueError(f"areas[{row}] is {areas[row]}; an area must not be negative")

@@ -1,4 +1,4 @@
-"""Selection of the implementation: the compiled module if it was built, otherwise NumPy."""
+"""Selection of the compiled module if it was built, otherwise of the NumPy version."""
 
 import logging
 from types import ModuleType

@@ -1,13 +1,13 @@
 """Build the compiled versions of ``lib.nms``: a Cython module and, if nvcc exists, a CUDA library.
 
-    python lib/nms/build.py              build what changed, skip what cannot be built
+    python lib/nms/build.py              build what has changed; skip what cannot be built
     python lib/nms/build.py --clean      remove all compiled files
 
 ``tools/benchmark.py nms`` compares their results and times with NumPy's.
 
-The compiled versions are optional. A missing compiler is therefore reported in one line, and the
-exit code is 0 unless ``--strict`` is given. Files are built in a temporary folder below ``build/``
-and then renamed, so that running programs and parallel builds are not disturbed.
+The compiled versions are optional. A failed build is therefore reported in one line, and the exit
+code is 0 unless ``--strict`` is given. Files are built in a temporary folder below ``build/`` and
+then renamed, so that running programs and parallel builds are not disturbed.
 """
 
 import argparse
@@ -22,7 +22,6 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -33,17 +32,9 @@ FALLBACK = "the NumPy version will be used"
 # Fused multiply-adds would round differently from NumPy and CUDA.
 C_FLAGS = [] if os.name == "nt" else ["-O3", "-ffp-contract=off"]
 NVCC_FLAGS = ["-O3", "-shared", "-cudart", "static", "-Xcompiler", "-fPIC"]
-# Tried in this order. The default target is for nvcc before 11.5, which has no "all-major"; it
-# includes PTX, so it also runs on newer GPUs.
+# Tried in this order. nvcc before 11.5 has no "all-major"; its default target includes PTX, which
+# also runs on newer GPUs.
 NVCC_TARGETS = (["-arch=all-major", "--threads", "0"], [])
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Result of one build; ``ok`` is False if it failed."""
-
-    text: str
-    ok: bool = True
 
 
 class BuildError(Exception):
@@ -55,7 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Build the compiled versions of lib.nms.")
     parser.add_argument("--strict", action="store_true", help="exit with code 1 if a build fails")
     parser.add_argument("--no-cuda", action="store_true", help="do not build the CUDA version")
-    parser.add_argument("--force", action="store_true", help="rebuild even if up to date")
     parser.add_argument("--clean", action="store_true", help="remove all compiled files and exit")
     parser.add_argument("--compile-module", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -65,26 +55,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.clean:
         clean()
         return 0
-    outcomes = [report("lib/nms cpu (Cython)", lambda: build_module(options.force))]
+    succeeded = report("lib/nms cpu (Cython)", build_module)
     if not options.no_cuda:
-        outcomes.append(report("lib/nms gpu (CUDA)", lambda: build_library(options.force)))
-    return int(options.strict and not all(outcome.ok for outcome in outcomes))
+        succeeded &= report("lib/nms gpu (CUDA)", build_library)
+    return int(options.strict and not succeeded)
 
 
-def report(name: str, build: Callable[[], Outcome]) -> Outcome:
-    """Run ``build`` and print its result in one line; errors are reported, not raised."""
+def report(name: str, build: Callable[[], str]) -> bool:
+    """Run ``build`` and print one line about it. Return False if it failed."""
+    succeeded = False
     try:
-        outcome = build()
+        text, succeeded = build(), True
     except BuildError as error:
-        outcome = Outcome(f"skipped: {error}", ok=False)
+        text = f"skipped: {error}"
     except Exception as error:  # such as a read-only folder or a broken Cython
-        outcome = Outcome(f"skipped: {type(error).__name__}: {error}; {FALLBACK}", ok=False)
-    print(f"{name}: {outcome.text}", flush=True)
-    return outcome
+        text = f"skipped: {type(error).__name__}: {error}; {FALLBACK}"
+    print(f"{name}: {text}", flush=True)
+    return succeeded
 
 
-def build_module(force: bool) -> Outcome:
-    """Build ``cpu.pyx`` for this Python."""
+def build_module() -> str:
+    """Build ``cpu.pyx`` for this Python and return a message about it."""
     for package in ("Cython", "setuptools"):
         if importlib.util.find_spec(package) is None:
             fix = f'"{sys.executable}" -m pip install {package.lower()}'
@@ -95,12 +86,11 @@ def build_module(force: bool) -> Outcome:
     environment += [os.environ.get(name, "") for name in ("CC", "CFLAGS", "LDFLAGS")]
 
     def compile_in(folder: str) -> None:
-        command = [sys.executable, str(HERE / "build.py"), "--compile-module", folder]
-        code, log = run(command)
+        code, log = run([sys.executable, "build.py", "--compile-module", folder])
         if code:
             raise BuildError(explain(log))
 
-    return build_if_changed("cpu.pyx", MODULE, environment, force, compile_in)
+    return build_if_changed("cpu.pyx", MODULE, environment, compile_in)
 
 
 def compile_module(folder: str) -> None:
@@ -123,8 +113,9 @@ def compile_module(folder: str) -> None:
 
 
 def explain(log: str) -> str:
-    """Return one line about a failed C build: the reason and how to fix it."""
-    path = save_log("cpu.log", log)
+    """Save the output of a failed C build. Return one line with the reason and how to fix it."""
+    path = WORK / "cpu.log"
+    path.write_text(log)
     if os.name == "nt":
         is_compiler_missing = "Microsoft Visual C++" in log
     else:
@@ -146,11 +137,11 @@ def first_error(log: str) -> str:
     return (errors or lines[-1:] or ["no output"])[0][:200]
 
 
-def build_library(force: bool) -> Outcome:
-    """Build ``gpu.cu`` if nvcc is found."""
+def build_library() -> str:
+    """Build ``gpu.cu`` if nvcc is found, and return a message about it."""
     nvcc = find_nvcc()
     if nvcc is None:
-        return Outcome("skipped: nvcc not found; box NMS will run on the CPU")
+        return "skipped: nvcc not found; box NMS will run on the CPU"
     _, version = run([nvcc, "--version"])
 
     def compile_in(folder: str) -> None:
@@ -162,11 +153,14 @@ def build_library(force: bool) -> Outcome:
             log += text
             if not code:
                 return
-        reason, path = first_error(log), save_log("gpu.log", log)
-        raise BuildError(f"nvcc failed ({reason}); box NMS will run on the CPU. See {path}")
+        path = WORK / "gpu.log"
+        path.write_text(log)
+        raise BuildError(
+            f"nvcc failed ({first_error(log)}); box NMS will run on the CPU. See {path}"
+        )
 
     environment = [version, platform.machine(), *NVCC_FLAGS]
-    return build_if_changed("gpu.cu", LIBRARY, environment, force, compile_in)
+    return build_if_changed("gpu.cu", LIBRARY, environment, compile_in)
 
 
 def find_nvcc() -> str | None:
@@ -191,8 +185,8 @@ def run(command: list[str], **environment: str) -> tuple[int, str]:
 
 
 def build_if_changed(
-    source: str, name: str, environment: list[str], force: bool, compile_in: Callable[[str], None]
-) -> Outcome:
+    source: str, name: str, environment: list[str], compile_in: Callable[[str], None]
+) -> str:
     """Build ``name`` from ``source`` if anything that it depends on changed since the last build.
 
     ``compile_in`` writes ``name`` to a temporary folder, given relative to this one. Dependencies
@@ -202,9 +196,8 @@ def build_if_changed(
     parts += [text.encode() for text in environment]
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()
     record = WORK / f"{name}.key"
-    is_recorded = record.is_file() and record.read_text() == key
-    if is_recorded and (HERE / name).is_file() and not force:
-        return Outcome(f"up to date ({name})")
+    if (HERE / name).is_file() and record.is_file() and record.read_text() == key:
+        return f"up to date ({name})"
     start = time.perf_counter()
     WORK.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=WORK) as folder:
@@ -212,14 +205,7 @@ def build_if_changed(
         record.unlink(missing_ok=True)
         Path(folder, name).replace(HERE / name)
     record.write_text(key)
-    return Outcome(f"built {name} in {time.perf_counter() - start:.0f} s")
-
-
-def save_log(name: str, log: str) -> Path:
-    """Save the compiler's output below ``build/`` and return its path."""
-    path = WORK / name
-    path.write_text(log)
-    return path
+    return f"built {name} in {time.perf_counter() - start:.0f} s"
 
 
 def clean() -> None:

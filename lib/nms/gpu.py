@@ -6,7 +6,6 @@ missing, ``available`` returns False.
 
 import ctypes
 import logging
-import os
 import re
 from functools import cache
 from pathlib import Path
@@ -28,11 +27,11 @@ def parse_device(device: str) -> int | None:
     """Return the index of the GPU, or None for the CPU.
 
     Raises:
-        ValueError: if ``device`` is not "cpu", "cuda", "cuda:<index>" or "auto".
+        ValueError: if ``device`` is not "cpu", "cuda" or "cuda:<index>".
     """
-    match = re.fullmatch(r"(cpu)|auto|cuda(?::(\d+))?", str(device))
+    match = re.fullmatch(r"(cpu)|cuda(?::(\d+))?", str(device))
     if match is None:
-        raise ValueError(f'device is {device!r}; it must be "cpu", "cuda", "cuda:1" or "auto"')
+        raise ValueError(f'device is {device!r}; it must be "cpu", "cuda" or "cuda:1"')
     return None if match[1] else int(match[2] or 0)
 
 
@@ -53,36 +52,21 @@ def load_library() -> ctypes.CDLL | None:
     library.nms_error_text.restype = ctypes.c_char_p
     library.nms_error_text.argtypes = [ctypes.c_int]
     library.nms_device_count.argtypes = [ctypes.POINTER(ctypes.c_int)]
-    library.nms_box_keep.argtypes = [
-        ctypes.c_void_p,
-        ctypes.c_int,
-        ctypes.c_float,
-        ctypes.c_int,
-        ctypes.c_void_p,
-    ]
+    pointer, integer = ctypes.c_void_p, ctypes.c_int
+    library.nms_box_keep.argtypes = [pointer, integer, ctypes.c_float, integer, pointer]
     return library
-
-
-@cache
-def count_devices(process: int) -> int:
-    """Return the number of GPUs that this process can use.
-
-    ``process`` is the process id, so that a forked process does not use the cached result.
-    """
-    library = load_library()
-    if library is None:
-        return 0
-    count = ctypes.c_int(0)
-    error = library.nms_device_count(ctypes.byref(count))
-    if error:
-        logger.debug("no GPU available for NMS: %s", error_text(library, error))
-        return 0
-    return count.value
 
 
 def available(index: int = 0) -> bool:
     """Return True if box NMS can run on the GPU with this index."""
-    return index < count_devices(os.getpid())
+    library = load_library()
+    if library is None:
+        return False
+    count = ctypes.c_int(0)
+    error = library.nms_device_count(ctypes.byref(count))
+    if error:
+        logger.debug("no GPU available for NMS: %s", error_text(library, error))
+    return not error and index < count.value
 
 
 def error_text(library: ctypes.CDLL, error: int) -> str:
@@ -90,21 +74,15 @@ def error_text(library: ctypes.CDLL, error: int) -> str:
     return f"CUDA error {error}, {library.nms_error_text(error).decode()}"
 
 
-def box_keep(boxes: np.ndarray, threshold: float, keep: np.ndarray, index: int = 0) -> None:
-    """Mark the boxes that are kept, with the same result as on the CPU.
+def box_keep(boxes: np.ndarray, threshold: float, keep: np.ndarray, index: int) -> None:
+    """Mark the boxes that are kept, like ``lib.nms.numpy_nms.box_keep``, on GPU ``index``.
 
-    Args:
-        boxes: float32 (4, n), n > 0, contiguous: x1, y1, x2, y2, highest score first.
-        threshold: remove a box if its overlap with a better, kept one is above this.
-        keep: uint8 (n,), output: 1 for boxes that are kept, 0 for others.
-        index: index of the GPU.
+    The GPU must be ``available``, and ``boxes`` must be contiguous and not empty.
 
     Raises:
-        CudaError: if CUDA fails or the library is not built.
+        CudaError: if CUDA fails.
     """
     library = load_library()
-    if library is None:
-        raise CudaError("the CUDA version of NMS is not built; install nvcc and run make")
     count = boxes.shape[1]
     words = np.empty((count + 63) // 64, np.uint64)
     error = library.nms_box_keep(boxes.ctypes.data, count, threshold, index, words.ctypes.data)

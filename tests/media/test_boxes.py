@@ -16,14 +16,14 @@ def frame(name: str, number: int = 0, rate: float = 0.0, image_id: int = 0) -> F
     return Frame(Item(f"x/{name}", name, kind), np.zeros((9, 9, 3)), number, rate, image_id)
 
 
-def opened(tmp_path, content, **options):
+def load(tmp_path, content, **options):
     (tmp_path / "boxes.json").write_text(json.dumps(content))
     problems = []
     return BoxFile(tmp_path / "boxes.json", problems.append, **options), problems
 
 
-def test_boxes_belong_to_file_names_frames_or_image_ids(tmp_path):
-    file, problems = opened(
+def test_boxes_are_found_by_file_name_frame_or_image_id(tmp_path):
+    file, problems = load(
         tmp_path,
         [
             {"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5},
@@ -41,37 +41,37 @@ def test_boxes_belong_to_file_names_frames_or_image_ids(tmp_path):
         assert file.boxes_of(other)[0].shape == (0, 4) and file.boxes_of(other)[1].shape == (0,)
 
 
-def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path):
+def test_files_of_the_same_name_in_two_folders_are_distinguished(tmp_path):
     boxes = [
         {"file_name": f"{folder}/a.jpg", "bbox": [n, 1, 5, 5]} for n, folder in enumerate("xy")
     ]
-    file, _ = opened(tmp_path, boxes)
+    file, _ = load(tmp_path, boxes)
     for number, (folder, name) in enumerate((("x", "a.jpg"), ("y", "a_2.jpg"))):
         item = Item(f"/all/{folder}/a.jpg", name, "image")
         assert file.boxes_of(Frame(item, np.zeros((9, 9, 3))))[0].tolist() == [[number, 1, 5, 5]]
 
 
-def test_boxes_of_other_categories_are_left_out(tmp_path):
+def test_boxes_of_other_categories_are_skipped(tmp_path):
     boxes = [{"image_id": 1, "category_id": c, "bbox": [c, 1, 5, 5]} for c in (1, 62)]
     boxes.append({"image_id": 1, "bbox": [9, 1, 5, 5]})
-    file, problems = opened(tmp_path, boxes, categories=(1,))
+    file, problems = load(tmp_path, boxes, categories=(1,))
     assert file.boxes_of(frame("a.jpg", image_id=1))[0][:, 0].tolist() == [1, 9] and not problems
-    file, _ = opened(tmp_path, boxes)
+    file, _ = load(tmp_path, boxes)
     assert len(file.boxes_of(frame("a.jpg", image_id=1))[0]) == 3
 
 
-def test_annotations_of_coco_are_boxes_too_and_weak_ones_are_left_out(tmp_path):
+def test_coco_annotations_are_read_and_low_scores_are_skipped(tmp_path):
     images = [{"id": 7, "file_name": "a.jpg"}, {"id": 8, "filename": "b.jpg"}]
     boxes = [
         {"image_id": 7, "bbox": [1, 2, 3, 4], "iscrowd": 0},
         {"image_id": 7, "bbox": [1, 2, 30, 40], "iscrowd": 1},
         {"image_id": 8, "bbox": [5, 6, 7, 8]},
     ]
-    file, problems = opened(tmp_path, {"images": images, "annotations": boxes})
+    file, problems = load(tmp_path, {"images": images, "annotations": boxes})
     assert file.boxes_of(frame("a.jpg"))[0].tolist() == [[1, 2, 3, 4]]
     assert file.boxes_of(frame("b.jpg"))[0].tolist() == [[5, 6, 7, 8]]
     scored = [{"image_id": 1, "bbox": [1, 1, 1, 1], "score": s} for s in (0.2, 0.6)]
-    file, problems = opened(tmp_path, scored, threshold=0.5)
+    file, problems = load(tmp_path, scored, threshold=0.5)
     assert file.boxes_of(frame("a.jpg", image_id=1))[1].tolist() == [0.6] and not problems
 
 
@@ -90,9 +90,9 @@ def test_annotations_of_coco_are_boxes_too_and_weak_ones_are_left_out(tmp_path):
         (17, "not an object"),
     ],
 )
-def test_what_is_no_box_is_one_line_and_the_rest_is_used(tmp_path, entry, message):
+def test_an_invalid_entry_is_reported_and_the_rest_is_used(tmp_path, entry, message):
     right = {"image_id": 1, "bbox": [1, 2, 3, 4]}
-    file, problems = opened(tmp_path, [entry, right])
+    file, problems = load(tmp_path, [entry, right])
     assert file.boxes_of(frame("a.jpg", image_id=1))[0].tolist() == [[1, 2, 3, 4]]
     (problem,) = problems
     assert "boxes.json: entry 0 is skipped" in problem
@@ -100,7 +100,7 @@ def test_what_is_no_box_is_one_line_and_the_rest_is_used(tmp_path, entry, messag
 
 
 @pytest.mark.parametrize("content", ["", "[1,", '{"images": []}', '"text"'])
-def test_a_file_without_boxes_says_what_it_should_hold(tmp_path, content):
+def test_a_file_without_boxes_is_an_error(tmp_path, content):
     (tmp_path / "boxes.json").write_text(content)
     with pytest.raises(
         InputError, match=r"boxes\.json: (contains no boxes|cannot be read as JSON)"

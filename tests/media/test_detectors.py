@@ -30,7 +30,7 @@ def weights(tmp_path, state):
     return str(tmp_path / "ssd.pth")
 
 
-def test_torchvisions_detector_finds_boxes_inside_all_pictures_of_a_call_at_once(weights):
+def test_a_torchvision_detector_runs_all_images_of_a_call_in_one_batch(weights):
     detector = build_detector(NAME, weights, threshold=0.0, classes=[str(n) for n in range(91)])
     calls = []
     detector._model.register_forward_pre_hook(lambda _, given: calls.append(len(given[0])))
@@ -46,12 +46,12 @@ def test_torchvisions_detector_finds_boxes_inside_all_pictures_of_a_call_at_once
     assert detector([]) == []
 
 
-def answer(**values) -> list[dict]:
+def detections(**values) -> list[dict]:
     return [{name: torch.tensor(value) for name, value in values.items()}]
 
 
-def test_only_the_wanted_classes_above_the_threshold_are_kept(weights):
-    given = answer(
+def test_only_the_given_classes_above_the_threshold_are_kept(weights):
+    given = detections(
         boxes=[[1.0, 2, 11, 22], [0, 0, 5, 5], [3, 3, 9, 9], [4, 4, 4, 9], [-5, 5, 90, 99]],
         labels=[1, 1, 18, 1, 1],
         scores=[0.7, 0.2, 0.9, 0.9, 0.8],
@@ -70,7 +70,7 @@ def test_only_the_wanted_classes_above_the_threshold_are_kept(weights):
         build_detector(NAME, weights, classes=["tiger"])
 
 
-def test_without_a_network_it_is_said_how_to_get_the_weights(tmp_path, monkeypatch, state):
+def test_without_internet_the_error_says_how_to_get_the_weights(tmp_path, monkeypatch, state):
     monkeypatch.chdir(tmp_path)
 
     def offline(*args, **kwargs):
@@ -93,7 +93,7 @@ def test_without_a_network_it_is_said_how_to_get_the_weights(tmp_path, monkeypat
     assert len(build_detector(NAME)([np.zeros((8, 8, 3), np.uint8)])) == 1
 
 
-def test_published_weights_trained_without_eps_are_run_without_it(tmp_path, monkeypatch):
+def test_published_weights_trained_without_eps_run_without_eps(tmp_path, monkeypatch):
     plain = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3))
     # The published files have frozen batch norms, without num_batches_tracked.
     state = {k: v for k, v in plain.state_dict().items() if "num_batches" not in k}
@@ -105,7 +105,7 @@ def test_published_weights_trained_without_eps_are_run_without_it(tmp_path, monk
         assert plain[1].eps == eps
 
 
-def test_wrong_names_and_weights_are_one_line(tmp_path, weights):
+def test_invalid_names_and_weights_are_errors(tmp_path, weights):
     with pytest.raises(InputError, match=r"unknown detector 'yolo'.*fasterrcnn_resnet50_fpn"):
         build_detector("yolo")
     with pytest.raises(InputError, match=r"none\.pth: there is no such file.*COCO_V1"):
@@ -118,7 +118,7 @@ def test_wrong_names_and_weights_are_one_line(tmp_path, weights):
         build_detector(NAME, str(tmp_path / "other.pth"))
 
 
-def test_what_lies_outside_or_has_no_area_is_no_box():
+def test_boxes_outside_the_image_or_without_area_are_dropped():
     corners = np.array(
         [[-5, 0, 5, 5], [60, 0, 70, 9], [3, 3, 2, 9], [np.nan, 0, 1, 1], [0, 0, 9, 9]]
     )
@@ -214,7 +214,7 @@ def test_yolox_boxes_are_decoded_and_suppressed(tmp_path):
         build_detector(path, classes=["80"])
 
 
-def test_yolox_boxes_stay_up_to_the_published_overlap(tmp_path):
+def test_yolox_uses_the_published_nms_threshold(tmp_path):
     detector = yolox(tmp_path)
     table = np.zeros_like(YOLOX)
     # Two boxes 19 pixels wide and 9 high, 8 pixels apart.
@@ -252,7 +252,7 @@ class Counting:
 
 
 @pytest.mark.parametrize(("batch", "runs"), [("n", [3]), (1, [1, 1, 1]), (2, [2, 2])])
-def test_a_fixed_batch_size_is_kept(tmp_path, batch, runs):
+def test_a_fixed_batch_size_is_used(tmp_path, batch, runs):
     detector = yolox(tmp_path, batch)
     detector._session = session = Counting(detector._session)
     found = detector([TALL, WIDE, TALL])
@@ -263,7 +263,7 @@ def test_a_fixed_batch_size_is_kept(tmp_path, batch, runs):
     assert detector([]) == []
 
 
-def test_an_open_input_size_is_given_by_the_yaml(tmp_path):
+def test_a_dynamic_input_size_is_set_in_the_yaml(tmp_path):
     write_onnx(tmp_path / "tiny.onnx", {"output": YOLOX}, ["n", 3, "height", "width"])
     ((boxes, _),) = build_detector(write_yaml(tmp_path, KIND="yolox", SIZE=[96, 64]))([TALL])
     np.testing.assert_allclose(boxes, [[10, 3, 8, 12]], atol=1e-5)
@@ -293,7 +293,7 @@ def test_rtdetr_boxes_are_in_pixels_of_each_image(tmp_path):
     np.testing.assert_allclose(scores, [0.9, 0.4], atol=1e-6)
 
 
-def test_rtdetr_of_hugging_face_is_decoded(tmp_path):
+def test_rtdetr_outputs_of_hugging_face_are_decoded(tmp_path):
     logits = np.array([[np.log(9), np.log(4)], [-9, 0]], np.float32)  # 0.9 and 0.8; 0 and 0.5
     boxes = np.array([[0.375, 0.75, 0.25, 0.5], [0.5, 0.5, 1, 1]], np.float32)
     write_onnx(
@@ -341,7 +341,7 @@ def test_rtdetr_input_is_stretched_rgb_from_0_to_1_and_antialiased(tmp_path):
         ({"KIND": "rtdetr"}, r"tiny\.onnx: ONNX Runtime: .*boxes"),
     ],
 )
-def test_a_wrong_yaml_is_one_line(tmp_path, keys, message):
+def test_an_invalid_yaml_is_an_error_of_one_line(tmp_path, keys, message):
     write_onnx(tmp_path / "tiny.onnx", {"output": YOLOX}, ["n", 3, 64, 96])
     with pytest.raises(InputError, match=message) as error:
         build_detector(write_yaml(tmp_path, **keys))([TALL])
@@ -353,14 +353,14 @@ def test_a_wrong_yaml_is_one_line(tmp_path, keys, message):
     [YOLOX[:99], YOLOX[:, :5], YOLOX[:, 0], YOLOX * 40],
     ids=["cells", "columns", "dimensions", "decoded"],
 )
-def test_a_file_of_another_kind_is_one_line(tmp_path, output):
+def test_a_file_with_other_outputs_is_refused(tmp_path, output):
     write_onnx(tmp_path / "tiny.onnx", {"output": output}, ["n", 3, 64, 96])
     message = r"must be YOLOX exported without --decode_in_inference.* \(N, 126, 5 \+ classes"
     with pytest.raises(InputError, match=message):
         build_detector(write_yaml(tmp_path, KIND="yolox"))([TALL])
 
 
-def test_without_onnx_runtime_it_is_said_what_to_install(tmp_path, monkeypatch):
+def test_without_onnx_runtime_the_error_says_what_to_install(tmp_path, monkeypatch):
     yolox(tmp_path)
     path = str(tmp_path / "tiny.yaml")
     (tmp_path / "text.onnx").write_text("no model")
@@ -371,7 +371,7 @@ def test_without_onnx_runtime_it_is_said_what_to_install(tmp_path, monkeypatch):
         build_detector(path, str(tmp_path / "text.onnx"))
 
 
-def test_every_described_detector_can_be_read():
+def test_every_detector_yaml_can_be_read():
     folder = Path(__file__).resolve().parents[2] / "tools" / "detectors"
     files = sorted(folder.glob("*.yaml"))
     assert files
@@ -380,7 +380,7 @@ def test_every_described_detector_can_be_read():
         assert "https://" in file.read_text()
 
 
-def test_the_built_in_detector_takes_a_threshold_but_no_weights():
+def test_the_built_in_detector_accepts_a_threshold_but_no_weights():
     assert build_detector("hrpose")._threshold == 0.1
     assert build_detector("hrpose", threshold=0.3, classes=["person"])._threshold == 0.3
     for options in ({"weights": "w.pth"}, {"classes": ["dog"]}):

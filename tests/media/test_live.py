@@ -14,9 +14,8 @@ from lib.utils.errors import InputError
 
 
 def frame(rate: float = 0.0, size=(48, 64)) -> Frame:
-    return Frame(
-        Item("a", "a", "video" if rate else "image"), np.zeros((*size, 3), np.uint8), 0, rate
-    )
+    item = Item("a", "a", "video" if rate else "image")
+    return Frame(item, np.zeros((*size, 3), np.uint8), 0, rate)
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def screen(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("rate", "keys", "goes_on"),
+    ("rate", "keys", "continues"),
     [
         (25, [-1], True),
         (25, [ord("x")], True),
@@ -39,13 +38,15 @@ def screen(monkeypatch):
         (0, [-1, 27], False),
     ],
 )
-def test_a_video_goes_on_and_an_image_waits_for_a_key_and_q_or_esc_end(screen, rate, keys, goes_on):
+def test_a_video_continues_an_image_waits_for_a_key_and_q_or_esc_ends(
+    screen, rate, keys, continues
+):
     screen.keys = keys
-    assert Window().show(frame(rate)) == goes_on
+    assert Window().show(frame(rate)) == continues
     assert not screen.keys and len(screen.shown) == 1
 
 
-def test_a_closed_window_ends_the_run(screen, monkeypatch):
+def test_closing_the_window_ends_the_run(screen, monkeypatch):
     screen.keys, screen.visible = [-1], 0.0
     assert not Window().show(frame())
 
@@ -57,16 +58,13 @@ def test_a_closed_window_ends_the_run(screen, monkeypatch):
     assert not Window().show(frame(25))
 
 
-def test_frames_are_shown_in_bgr_and_large_ones_scaled_down(screen):
+def test_frames_are_shown_in_bgr_and_large_ones_are_scaled_down(screen):
     large = frame(25, size=(3000, 2000))
     large.image[:] = (200, 100, 50)
     screen.keys = [-1]
     Window().show(large)
-    assert screen.shown[0].shape == (720, 480, 3) and screen.shown[0][9, 9].tolist() == [
-        50,
-        100,
-        200,
-    ]
+    assert screen.shown[0].shape == (720, 480, 3)
+    assert screen.shown[0][9, 9].tolist() == [50, 100, 200]
     assert large.image.shape == (3000, 2000, 3)
 
 
@@ -79,7 +77,7 @@ def test_frames_are_shown_in_bgr_and_large_ones_scaled_down(screen):
         ("QT", 0, ":7", None),
     ],
 )
-def test_without_windows_or_a_display_the_error_says_what_to_do(
+def test_without_window_support_or_a_display_the_error_says_what_to_do(
     monkeypatch, framework, code, display, message
 ):
     monkeypatch.setattr(cv2, "currentUIFramework", lambda: framework)
@@ -95,7 +93,7 @@ def test_without_windows_or_a_display_the_error_says_what_to_do(
             check_windows()
 
 
-def test_the_frame_rate_is_that_of_the_last_frames(monkeypatch):
+def test_the_frame_rate_is_averaged_over_the_last_frames(monkeypatch):
     now = [10.0]
     monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
     rate = FrameRate()

@@ -24,7 +24,7 @@ def colors_of(image: np.ndarray) -> set[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("track_ids", [[], [7, 3]])
-def test_colors_are_those_of_sides_or_of_people_and_tracked_people_keep_theirs(track_ids):
+def test_colors_depend_on_the_side_or_on_the_person_or_track(track_ids):
     first, second = (track_color(n) for n in track_ids or (1, 2))
     image = np.zeros((90, 190, 3), np.uint8)
     PeopleDrawer(COCO, 0.2, color_by="person")(image, two_people(), track_ids)
@@ -36,14 +36,14 @@ def test_colors_are_those_of_sides_or_of_people_and_tracked_people_keep_theirs(t
     assert {LEFT, RIGHT} <= colors_of(image[:, :90])
 
 
-def test_the_frame_rate_is_written_into_the_corner():
+def test_the_frame_rate_is_drawn_in_the_corner():
     image = np.zeros((100, 200, 3), np.uint8)
     PeopleDrawer(COCO, 0.2, rate=lambda: 12.34)(image, two_people()[:0], [])
     assert image[:30, :120].max() > 250 and not image[40:].any()
 
 
 @pytest.mark.parametrize("skeleton", [COCO, CROWDPOSE])
-def test_the_table_has_a_row_per_person_with_the_originals_columns(skeleton):
+def test_the_table_has_a_row_per_person_and_the_original_columns(skeleton):
     file = io.BytesIO()
     table = TableWriter(file, skeleton)
     found = two_people(len(skeleton))

@@ -33,41 +33,35 @@ def test_stages_run_at_the_same_time():
         return work
 
     got = []
-    for number in run_pipeline(read(), [stage(2), stage(1)], depth=1):
+    for number in run_pipeline(read(), [stage(2), stage(1)]):
         if number < 4:
             meeting.wait()
         got.append(number)
     assert got == list(range(7))
 
 
-def test_an_error_comes_after_what_was_done_before_it():
+def test_an_error_is_raised_after_the_earlier_results():
     def fail(number):
         if number == 3:
             raise ValueError("three")
         return number
 
-    got = []
+    results = run_pipeline(range(10), [fail, lambda n: n])
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three"):
-        got.extend(iter_into(got, run_pipeline(range(10), [fail, lambda n: n])))
-    assert got == [0, 1, 2]
+        next(results)
 
     def broken():
         yield 1
         raise OSError("gone")
 
-    got = []
+    results = run_pipeline(broken(), [fail])
+    assert next(results) == 1
     with pytest.raises(OSError, match="gone"):
-        iter_into(got, run_pipeline(broken(), [fail]))
-    assert got == [1]
+        next(results)
 
 
-def iter_into(got, items):
-    for item in items:
-        got.append(item)
-    return []
-
-
-def test_closing_ends_the_threads_and_the_reader():
+def test_closing_the_iterator_stops_the_threads_and_the_reader():
     before = threading.active_count()
     closed = []
 
@@ -83,8 +77,8 @@ def test_closing_ends_the_threads_and_the_reader():
     assert threading.active_count() == before and closed == [True]
 
 
-def test_batches_have_one_size_but_for_the_last():
-    assert list(batches(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
-    assert list(batches([], 3)) == []
+def test_batches_have_the_given_size_except_the_last():
+    assert list(batches(range(7), 3, float, 99)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(batches([], 3, float, 99)) == []
     heavy = batches([1, 9, 2, 2, 2, 2, 20], 3, cost=float, max_cost=10)
     assert list(heavy) == [[1, 9], [2, 2, 2], [2, 20]]

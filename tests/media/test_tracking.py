@@ -20,7 +20,7 @@ def people_at(*corners: float | tuple[float, float], scores: float = 0.9) -> Pos
     return people(boxes, origins[:, None] + shape, scores)
 
 
-def test_people_keep_their_numbers_whatever_the_order_they_are_found_in():
+def test_people_keep_their_ids_in_any_order():
     tracker = Tracker(COCO)
     rng = np.random.default_rng(0)
     for frame in range(20):
@@ -33,7 +33,7 @@ def test_people_keep_their_numbers_whatever_the_order_they_are_found_in():
         assert numbers == [known[n] for n in order]
 
 
-def test_boxes_that_cross_are_told_apart_by_their_poses():
+def test_overlapping_people_are_distinguished_by_their_poses():
     tracker = Tracker(COCO)
     poses = people_at(100, 104)
     poses.keypoints[1, :, 1] = 300 - poses.keypoints[1, :, 1]  # upside down
@@ -43,7 +43,7 @@ def test_boxes_that_cross_are_told_apart_by_their_poses():
     assert tracker(crossed) == [2, 1]
 
 
-def test_somebody_who_was_missing_for_a_while_comes_back_under_the_same_number():
+def test_a_person_missing_for_a_few_frames_keeps_the_id():
     tracker = Tracker(COCO, max_missed=3)
     assert tracker(people_at(10, 200)) == [1, 2]
     for _ in range(3):
@@ -54,7 +54,7 @@ def test_somebody_who_was_missing_for_a_while_comes_back_under_the_same_number()
     assert tracker(people_at(12, 200)) == [3, 2]
 
 
-def test_somebody_else_gets_another_number_and_nobody_is_no_trouble():
+def test_a_new_person_gets_a_new_id_and_frames_may_be_empty():
     tracker = Tracker(COCO)
     assert tracker(people_at()) == []
     assert tracker(people_at(10)) == [1]
@@ -64,7 +64,7 @@ def test_somebody_else_gets_another_number_and_nobody_is_no_trouble():
     assert tracker(unseen) == [2]
 
 
-def test_smoothing_goes_on_after_a_gap_when_only_every_tenth_frame_is_given():
+def test_smoothing_continues_after_a_gap_and_with_skipped_frames():
     follow = VideoTracker(COCO, 0.2, smooth=True)
     video, expected = Item("a.mp4", "a.mp4", "video"), OneEuro(30.0)
     for number, x in ((0, 10), (10, 14), (20, None), (30, 22)):
@@ -78,7 +78,7 @@ def test_smoothing_goes_on_after_a_gap_when_only_every_tenth_frame_is_given():
     assert np.abs(poses.keypoints - plain).max() > 0.1
 
 
-def test_overlap_is_intersection_over_union():
+def test_box_iou_is_intersection_over_union():
     boxes = np.array([[0, 0, 10, 10], [5, 0, 10, 10], [20, 20, 5, 5], [2, 2, 5, 5]], float)
     expected = [1, 50 / 150, 0, 25 / 100]
     np.testing.assert_allclose(box_iou(boxes[0], boxes), expected)

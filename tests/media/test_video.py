@@ -18,8 +18,8 @@ def quiet():
     cv2.utils.logging.setLogLevel(level)
 
 
-def grey_frame(number: int) -> np.ndarray:
-    """Return a uniformly grey frame (48, 64, 3); the brightness rises with the number."""
+def gray_frame(number: int) -> np.ndarray:
+    """Return a uniformly gray frame (48, 64, 3); the brightness rises with the number."""
     return np.full((48, 64, 3), 20 + 8 * number, np.uint8)
 
 
@@ -42,7 +42,7 @@ def read(*inputs, **options):
     return list(read_frames(items, problems.append, **options)), problems
 
 
-def test_files_folders_and_patterns_give_their_pictures_and_videos_by_name(tmp_path):
+def test_files_folders_patterns_and_cameras_are_found(tmp_path):
     for name in ("b.jpg", "a.PNG", "c.txt", ".hidden.jpg"):
         (tmp_path / name).touch()
     (tmp_path / "d.mp4").touch()
@@ -62,7 +62,7 @@ def test_files_folders_and_patterns_give_their_pictures_and_videos_by_name(tmp_p
     assert count_frames(items) is None
 
 
-def test_an_input_that_names_nothing_is_one_line_and_the_rest_goes_on(tmp_path):
+def test_a_missing_input_is_reported_and_the_rest_is_used(tmp_path):
     (tmp_path / "a.jpg").touch()
     (tmp_path / "empty").mkdir()
     items, problems = find(tmp_path / "none.jpg", tmp_path / "*.png", tmp_path / "empty", tmp_path)
@@ -71,7 +71,7 @@ def test_an_input_that_names_nothing_is_one_line_and_the_rest_goes_on(tmp_path):
         assert part in problem
 
 
-def test_pictures_called_by_numbers_have_these_as_ids():
+def test_numeric_file_names_are_image_ids():
     def items(*names):
         return [Item(name, name, "image") for name in names]
 
@@ -81,11 +81,11 @@ def test_pictures_called_by_numbers_have_these_as_ids():
     assert numeric_names([Item("1.mp4", "1.mp4", "video")]) == {}
 
 
-def test_a_video_keeps_its_frames_rate_and_colours(tmp_path):
+def test_a_written_video_has_the_same_frames_and_rate(tmp_path):
     path = tmp_path / "a.mp4"
     writer = VideoFile(path, 12.5, (64, 48))
     for number in range(10):
-        frame = grey_frame(number)
+        frame = gray_frame(number)
         frame[:24, :, 0] = 250
         writer.write(frame)
     writer.write(np.zeros((96, 128, 3), np.uint8))  # is resized
@@ -114,10 +114,10 @@ def test_a_video_keeps_its_frames_rate_and_colours(tmp_path):
         (29.97, 9.99, list(range(0, 20, 3))),
     ],
 )
-def test_only_so_many_frames_a_second_are_read(tmp_path, rate, max_rate, numbers):
+def test_the_frame_rate_is_limited(tmp_path, rate, max_rate, numbers):
     writer = VideoFile(tmp_path / "a.mp4", rate, (64, 48))
     for number in range(20):
-        writer.write(grey_frame(number))
+        writer.write(gray_frame(number))
     writer.close()
     frames, problems = read(tmp_path / "a.mp4", max_rate=max_rate)
     assert [frame.number for frame in frames] == numbers and not problems
@@ -128,19 +128,19 @@ def test_only_so_many_frames_a_second_are_read(tmp_path, rate, max_rate, numbers
         np.testing.assert_allclose(frame.image[20, 20], 20 + 8 * frame.number, atol=8)
 
 
-def test_a_video_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path):
+def test_a_video_that_cannot_be_written_is_an_error_and_leaves_no_file(tmp_path):
     with pytest.raises(InputError, match=r"a\.abc: OpenCV cannot write a video of 64 x 48"):
         VideoFile(tmp_path / "a.abc", 10, (64, 48))
     assert not list(tmp_path.iterdir())
 
 
-def test_a_video_that_breaks_off_is_one_line_and_what_was_read_is_kept(tmp_path):
+def test_a_truncated_video_is_reported_and_its_frames_are_kept(tmp_path):
     whole = write_video(tmp_path / "a.avi", codec="MJPG").read_bytes()
     (tmp_path / "a.avi").write_bytes(whole[: len(whole) // 2])
     lost = write_video(tmp_path / "b.mp4").read_bytes()
     (tmp_path / "b.mp4").write_bytes(lost[: len(lost) // 2])
     (tmp_path / "c.mp4").touch()
-    cv2.imwrite(str(tmp_path / "d.png"), grey_frame(0))
+    cv2.imwrite(str(tmp_path / "d.png"), gray_frame(0))
     frames, problems = read(tmp_path)
     assert 3 < len(frames) - 1 < 18 and frames[-1].item.name == "d.png"
     assert len(problems) == 3
@@ -149,7 +149,7 @@ def test_a_video_that_breaks_off_is_one_line_and_what_was_read_is_kept(tmp_path)
     assert "c.mp4: the video file is empty" in problems[2]
 
 
-def test_a_camera_that_is_not_there_is_one_line():
+def test_a_missing_camera_is_reported():
     frames, problems = read("97")
     assert not frames and len(problems) == 1 and "97: cannot open this camera" in problems[0]
 
@@ -169,13 +169,13 @@ class Camera:
 
     def read(self):
         self.left -= 1
-        return self.left >= 0, grey_frame(self.left)
+        return self.left >= 0, gray_frame(self.left)
 
     def release(self):
         pass
 
 
-def test_a_camera_gives_frames_at_an_assumed_rate_until_it_ends(monkeypatch):
+def test_a_camera_without_a_rate_uses_the_default_rate(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
     frames, problems = read("0")
     assert [frame.number for frame in frames] == [0, 1, 2]
@@ -183,13 +183,13 @@ def test_a_camera_gives_frames_at_an_assumed_rate_until_it_ends(monkeypatch):
     assert len(problems) == 1 and "stopped after 3 frames" in problems[0]
 
 
-def test_absurd_pictures_are_read_or_are_one_line_each(tmp_path):
+def test_unusual_images_are_read_or_reported(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)
     for name, content in {
         "1x1.png": image[:1, :1],
         "alpha.png": np.dstack([image, image[..., 0]]),
         "deep.png": image.astype(np.uint16) * 257,
-        "grey.png": image[..., 0],
+        "gray.png": image[..., 0],
         "plain.png": image,
         "wide.png": np.zeros((2, 20000, 3), np.uint8),
         "wider.png": np.zeros((1, 33000, 3), np.uint8),
@@ -200,21 +200,21 @@ def test_absurd_pictures_are_read_or_are_one_line_each(tmp_path):
     tiny.write_huge_png(tmp_path / "huge.png")
     (tmp_path / "text.jpg").write_text("no picture")
     frames, problems = read(tmp_path)
-    seen = {frame.item.name: frame.image for frame in frames}
-    shapes = {name: seen[name].shape for name in seen}
+    found = {frame.item.name: frame.image for frame in frames}
+    shapes = {name: image.shape for name, image in found.items()}
     assert shapes == {
-        **dict.fromkeys(("alpha.png", "deep.png", "grey.png", "plain.png"), (12, 16, 3)),
+        **dict.fromkeys(("alpha.png", "deep.png", "gray.png", "plain.png"), (12, 16, 3)),
         "1x1.png": (1, 1, 3),
         "wide.png": (2, 20000, 3),
     }
     for name in ("alpha.png", "deep.png", "plain.png"):
-        np.testing.assert_array_equal(seen[name], image[..., ::-1])
+        np.testing.assert_array_equal(found[name], image[..., ::-1])
     for name in ("cut.png", "empty.jpg", "huge.png", "text.jpg", "wider.png"):
         assert sum(name in problem for problem in problems) == 1
     assert len(problems) == 5
 
 
-def test_cmyk_pictures_have_their_colours(tmp_path):
+def test_cmyk_images_keep_their_colors(tmp_path):
     pillow = pytest.importorskip("PIL.Image")
     pillow.new("RGB", (16, 12), (200, 40, 90)).convert("CMYK").save(tmp_path / "a.jpg")
     (frame,), _ = read(tmp_path / "a.jpg")

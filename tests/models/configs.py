@@ -5,6 +5,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from lib.config.default import default_config
 from lib.config.networks import EXTRA
 
 # Networks with golden files.
@@ -24,20 +25,12 @@ LIGHT = ("lite_hrnet", "dite_hrnet", "wide_hrnet")
 def model_cfg(width: int = 0, depth: int = 0, light: str = "", **options: Any) -> CfgNode:
     """Configure an HRNet of ``width``, a SimpleBaseline of ``depth`` or a lightweight network."""
     if light:
-        return light_cfg(light, **options)
+        return network_cfg(light, **options)
     return hrnet_cfg(width, **options) if width else resnet_cfg(depth, **options)
 
 
 def resnet_cfg(depth: int, num_joints: int = 17, **extra: Any) -> CfgNode:
-    settings = {
-        "FINAL_CONV_KERNEL": 1,
-        "DECONV_WITH_BIAS": False,
-        "NUM_DECONV_LAYERS": 3,
-        "NUM_DECONV_FILTERS": [256, 256, 256],
-        "NUM_DECONV_KERNELS": [4, 4, 4],
-        "NUM_LAYERS": depth,
-    }
-    return _cfg("pose_resnet", num_joints, {**settings, **extra})
+    return network_cfg("pose_resnet", num_joints, **{"NUM_LAYERS": depth, **extra})
 
 
 def hrnet_cfg(
@@ -47,36 +40,28 @@ def hrnet_cfg(
     blocks: int = 4,
     block: str = "BASIC",
 ) -> CfgNode:
-    extra: dict[str, Any] = {"PRETRAINED_LAYERS": ["*"], "FINAL_CONV_KERNEL": 1}
-    extra["STAGE1"] = {
-        "NUM_MODULES": 1,
-        "NUM_BRANCHES": 1,
-        "BLOCK": "BOTTLENECK",
-        "NUM_BLOCKS": [4],
-        "NUM_CHANNELS": [64],
-        "FUSE_METHOD": "SUM",
-    }
+    cfg = network_cfg("pose_hrnet", num_joints)
     for branches, num_modules in zip((2, 3, 4), modules, strict=True):
-        extra[f"STAGE{branches}"] = {
-            "NUM_MODULES": num_modules,
-            "NUM_BRANCHES": branches,
-            "BLOCK": block,
-            "NUM_BLOCKS": [blocks] * branches,
-            "NUM_CHANNELS": [width * 2**i for i in range(branches)],
-            "FUSE_METHOD": "SUM",
-        }
-    return _cfg("pose_hrnet", num_joints, extra)
+        stage = cfg.MODEL.EXTRA[f"STAGE{branches}"]
+        stage.NUM_MODULES, stage.BLOCK = num_modules, block
+        stage.NUM_BLOCKS = [blocks] * branches
+        stage.NUM_CHANNELS = [width * 2**i for i in range(branches)]
+    return cfg
 
 
-def light_cfg(name: str, num_joints: int = 17, **extra: Any) -> CfgNode:
-    """Configure the -18 network of a family; ``extra`` overrides MODEL.EXTRA."""
-    return _cfg(name, num_joints, {**EXTRA[name], **extra})
+def network_cfg(name: str, num_joints: int = 17, **extra: Any) -> CfgNode:
+    """Configure a network with its default settings, overridden by ``extra``."""
+    cfg = default_config()
+    cfg.MODEL.NAME, cfg.MODEL.NUM_JOINTS = name, num_joints
+    cfg.MODEL.EXTRA = copy.deepcopy(EXTRA[name])
+    cfg.MODEL.EXTRA.update(extra)
+    return cfg
 
 
 def tiny_light_cfg(name: str, num_joints: int = 5, **extra: Any) -> CfgNode:
     """Configure a narrow lightweight network with one module per stage, two in the second."""
     small = {"NUM_MODULES": [1, 2, 1], "NUM_CHANNELS": [16, 32, 64, 64]}
-    return light_cfg(name, num_joints, **{**small, **extra})
+    return network_cfg(name, num_joints, **{**small, **extra})
 
 
 def tiny_hrnet_cfg(num_joints: int = 5, **options: Any) -> CfgNode:
@@ -85,45 +70,26 @@ def tiny_hrnet_cfg(num_joints: int = 5, **options: Any) -> CfgNode:
 
 
 def with_head(name: str, head: str = "heatmap", size=(192, 256), **extra) -> CfgNode:
-    """Configure a network with its paper's settings, overridden by ``extra``, and a head."""
-    model = {
-        "NAME": name,
-        "HEAD": head,
-        "NUM_JOINTS": 17,
-        "IMAGE_SIZE": list(size),
-        "SIMDR_SPLIT_RATIO": 2.0,
-        "INIT_WEIGHTS": True,
-        "EXTRA": {**copy.deepcopy(EXTRA[name]), **extra},
-    }
-    return CfgNode({"MODEL": model})
+    """Configure a network with its default settings, overridden by ``extra``, and a head."""
+    cfg = network_cfg(name, **extra)
+    cfg.MODEL.HEAD, cfg.MODEL.IMAGE_SIZE = head, list(size)
+    return cfg
 
 
 def tiny(name: str, head: str) -> CfgNode:
     """Configure a small network with a head, for crops of 64 x 96 pixels."""
     if name == "pose_hrnet":
         cfg = tiny_hrnet_cfg()
-        cfg.MODEL.EXTRA.DECONV = copy.deepcopy(EXTRA[name].DECONV)
     elif name in LIGHT:
         cfg = tiny_light_cfg(name)
     elif name == "pose_resnet":
-        cfg = with_head(name, NUM_LAYERS=18, NUM_DECONV_FILTERS=[8, 8, 8])
+        cfg = resnet_cfg(18, NUM_DECONV_FILTERS=[8, 8, 8])
     elif name == "hrformer":
         small = {"NUM_CHANNELS": [8, 8, 16, 16], "NUM_MODULES": [1, 1, 1], "NUM_BLOCKS": 1}
-        cfg = with_head(name, **small)
+        cfg = network_cfg(name, **small)
     else:
         small = {"DIM_MODEL": 16, "DIM_FEEDFORWARD": 16, "N_HEAD": 2, "ENCODER_LAYERS": 1}
-        cfg = with_head(name, **small)
+        cfg = network_cfg(name, **small)
     cfg.MODEL.update({"HEAD": head, "IMAGE_SIZE": [64, 96], "SIMDR_SPLIT_RATIO": 1.5})
     cfg.MODEL.NUM_JOINTS = 5
     return cfg
-
-
-def _cfg(name: str, num_joints: int, extra: dict[str, Any]) -> CfgNode:
-    model = {
-        "NAME": name,
-        "NUM_JOINTS": num_joints,
-        "INIT_WEIGHTS": True,
-        "PRETRAINED": "",
-        "EXTRA": extra,
-    }
-    return CfgNode({"MODEL": model})

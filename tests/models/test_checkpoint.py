@@ -1,4 +1,4 @@
-"""Checkpoints: every published layout loads; a mismatch raises and changes nothing."""
+"""Loading of checkpoints in every published layout, and errors for files that do not match."""
 
 import pickle
 from collections import OrderedDict
@@ -21,7 +21,7 @@ CONFIGS = {
 
 
 def make(kind: str = "hrnet", seed: int = 0) -> nn.Module:
-    """Build a network in which every entry depends on the seed, buffers included."""
+    """Build a network whose entries, including buffers, all depend on the seed."""
     network = build_model(CONFIGS[kind])
     generator = torch.Generator().manual_seed(seed)
     for value in network.state_dict().values():
@@ -62,7 +62,7 @@ def compiled(network: nn.Module) -> dict:
     return {f"module._orig_mod.{key}": value for key, value in plain(network).items()}
 
 
-def before_counters(network: nn.Module) -> dict:
+def without_counters(network: nn.Module) -> dict:
     return {k: v for k, v in plain(network).items() if not k.endswith("num_batches_tracked")}
 
 
@@ -74,14 +74,14 @@ LAYOUTS = {
     "DataParallel": lambda network: {f"module.{k}": v for k, v in plain(network).items()},
     "torch.compile under DDP": compiled,
     "under model": lambda network: {"model": plain(network), "epoch": 1},
-    "no batch counters": before_counters,
+    "no batch counters": without_counters,
 }
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
-def test_every_layout_goes_in(kind, layout, is_zip, tmp_path):
+def test_every_layout_loads(kind, layout, is_zip, tmp_path):
     source, target = make(kind, seed=1), make(kind, seed=2)
     path = tmp_path / "weights.pth"
     torch.save(LAYOUTS[layout](source), path, _use_new_zipfile_serialization=is_zip)
@@ -94,7 +94,7 @@ def test_every_layout_goes_in(kind, layout, is_zip, tmp_path):
             assert torch.equal(value, expected[key]), key
 
 
-def test_a_state_dict_in_memory_goes_in_and_is_not_shared():
+def test_a_state_dict_is_copied():
     source, target = make(seed=1), make(seed=2)
     state = plain(source)
     load_checkpoint(target, state)
@@ -104,13 +104,13 @@ def test_a_state_dict_in_memory_goes_in_and_is_not_shared():
 
 
 @pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile], ids=["parallel", "compiled"])
-def test_a_wrapped_network_takes_a_plain_checkpoint(wrap):
+def test_a_wrapped_network_loads_a_plain_checkpoint(wrap):
     source, target = make(seed=1), make(seed=2)
     load_checkpoint(wrap(target), plain(source))
     assert_same_state(target, plain(source))
 
 
-def test_a_score_that_older_numpy_wrote_is_read(tmp_path):
+def test_a_checkpoint_with_a_numpy_1_scalar_loads(tmp_path):
     # NumPy 1 pickled its numbers under numpy.core, where NumPy 2 says numpy._core.
     path = tmp_path / "checkpoint.pth"
     torch.save(hrnet_training(make(seed=1)), path, _use_new_zipfile_serialization=False)
@@ -122,16 +122,16 @@ def test_a_score_that_older_numpy_wrote_is_read(tmp_path):
     assert_same_state(target, plain(make(seed=1)))
 
 
-def test_another_number_of_joints_is_refused_with_both_shapes():
+def test_a_different_number_of_joints_is_an_error_with_both_shapes():
     state = plain(build_model(tiny_hrnet_cfg(num_joints=6)))
-    message = refusal(make(), state)
+    message = error_of(make(), state)
     assert "final_layer.weight is (6, 4, 1, 1) in the file, (5, 4, 1, 1) in the network" in message
     assert "2 entries with a different shape" in message
     assert "PoseHRNet" in message
 
 
-def test_another_network_is_refused_with_counts_and_first_names():
-    message = refusal(make(), plain(make("resnet")))
+def test_a_different_network_is_an_error_with_counts_and_names():
+    message = error_of(make(), plain(make("resnet")))
     assert "missing from the file: conv2.weight, bn2.weight, bn2.bias, ..." in message
     assert "not in the network: layer2.0.conv1.weight" in message
     assert "a different network" in message
@@ -140,15 +140,15 @@ def test_another_network_is_refused_with_counts_and_first_names():
 def test_one_missing_and_one_unknown_entry_are_named():
     state = plain(make(seed=1))
     state["final_layer.gain"] = state.pop("final_layer.bias")
-    message = refusal(make(), state)
+    message = error_of(make(), state)
     assert "1 entry missing from the file: final_layer.bias" in message
     assert "1 entry not in the network: final_layer.gain" in message
 
 
-def test_an_entry_that_is_there_twice_is_refused():
+def test_a_duplicate_entry_is_refused():
     state = plain(make(seed=1))
     state["module.conv1.weight"] = state["conv1.weight"]
-    assert "conv1.weight twice" in refusal(make(), state)
+    assert "conv1.weight twice" in error_of(make(), state)
 
 
 @pytest.mark.parametrize(
@@ -157,25 +157,25 @@ def test_an_entry_that_is_there_twice_is_refused():
 def test_a_file_without_weights_is_refused(content, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(content, path)
-    assert "contains no weights" in refusal(make(), path)
+    assert "contains no weights" in error_of(make(), path)
 
 
-class Outsider:
+class CustomClass:
     """A class that loading with weights_only must not create."""
 
 
 def test_a_pickle_with_code_is_refused(tmp_path):
     path = tmp_path / "weights.pth"
-    torch.save({"state_dict": plain(make()), "config": Outsider()}, path)
-    message = refusal(make(), path)
-    assert "Outsider" in message
+    torch.save({"state_dict": plain(make()), "config": CustomClass()}, path)
+    message = error_of(make(), path)
+    assert "CustomClass" in message
     assert "refused" in message
 
 
 def test_a_plain_pickle_is_refused(tmp_path):
     path = tmp_path / "weights.pkl"
     path.write_bytes(pickle.dumps({"conv1.weight": np.zeros(3)}, protocol=2))
-    assert "refused" in refusal(make(), path)
+    assert "refused" in error_of(make(), path)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
@@ -185,22 +185,22 @@ def test_a_truncated_file_is_refused(share, is_zip, tmp_path):
     torch.save(plain(make()), path, _use_new_zipfile_serialization=is_zip)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    assert "truncated" in refusal(make(), path)
+    assert "truncated" in error_of(make(), path)
 
 
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>\n<html>", b"version https://git-lfs"])
-def test_a_file_that_is_no_checkpoint_is_refused(content, tmp_path):
+def test_a_file_that_is_not_a_checkpoint_is_refused(content, tmp_path):
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
-    assert "not a PyTorch checkpoint" in refusal(make(), path)
+    assert "not a PyTorch checkpoint" in error_of(make(), path)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
-    assert "no such checkpoint file" in refusal(make(), tmp_path / "absent.pth")
-    assert "cannot read the checkpoint" in refusal(make(), tmp_path)
+    assert "no such checkpoint file" in error_of(make(), tmp_path / "absent.pth")
+    assert "cannot read the checkpoint" in error_of(make(), tmp_path)
 
 
-def test_a_backbone_fills_what_it_shares_and_says_what_not(tmp_path):
+def test_a_backbone_loads_what_matches_and_reports_the_rest(tmp_path):
     source, target = make("resnet", seed=1), make("resnet", seed=2)
     before = plain(target)
     state = {k: v for k, v in plain(source).items() if not k.startswith(("deconv", "final"))}
@@ -219,19 +219,19 @@ def test_a_backbone_fills_what_it_shares_and_says_what_not(tmp_path):
     assert "\n" not in str(report)
 
 
-def test_a_backbone_fills_only_the_layers_asked_for(tmp_path):
+def test_a_backbone_loads_only_the_listed_layers(tmp_path):
     source, target = make(seed=1), make(seed=2)
     before = plain(target)
     report = load_pretrained(target, save(plain(source), tmp_path), ["conv1", "stage3"])
     for key, value in target.state_dict().items():
-        is_asked_for = key.split(".")[0] in ("conv1", "stage3")
-        assert torch.equal(value, (plain(source) if is_asked_for else before)[key]), key
+        is_listed = key.split(".")[0] in ("conv1", "stage3")
+        assert torch.equal(value, (plain(source) if is_listed else before)[key]), key
     assert report.unfilled == report.unused == {}
     assert "conv2" in report.unselected
     assert "not in MODEL.EXTRA.PRETRAINED_LAYERS, not loaded: bn1 (5)" in str(report)
 
 
-def test_a_head_for_another_number_of_joints_is_left_out_and_reported(tmp_path):
+def test_a_head_for_a_different_number_of_joints_is_skipped_and_reported(tmp_path):
     state = plain(build_model(tiny_hrnet_cfg(num_joints=6)))
     target = make(seed=2)
     before = plain(target)
@@ -244,7 +244,7 @@ def test_a_head_for_another_number_of_joints_is_left_out_and_reported(tmp_path):
     assert str(report).endswith("; shape differs, not loaded: final_layer (2)")
 
 
-def test_a_branch_of_another_width_is_left_out_and_reported(tmp_path):
+def test_a_branch_of_a_different_width_is_skipped_and_reported(tmp_path):
     cfg = tiny_hrnet_cfg()
     cfg.MODEL.EXTRA.STAGE4.NUM_CHANNELS = [4, 8, 16, 36]
     state = plain(build_model(cfg))
@@ -265,7 +265,9 @@ def test_a_branch_of_another_width_is_left_out_and_reported(tmp_path):
         ("srpose", "heatmap", "mmpose 0", {"final_layer"}),
     ],
 )
-def test_pose_weights_with_another_head_start_a_training(tmp_path, head, other, layout, missing):
+def test_pose_weights_can_start_a_training_with_another_head(
+    tmp_path, head, other, layout, missing
+):
     cfg = tiny("pose_hrnet", head)
     cfg.MODEL.NUM_JOINTS = 6
     source, target = build_model(cfg), build_model(tiny("pose_hrnet", other))
@@ -277,7 +279,7 @@ def test_pose_weights_with_another_head_start_a_training(tmp_path, head, other, 
     assert {*report.mismatched, *report.unfilled} == missing
 
 
-def test_a_network_with_two_wider_stages_takes_the_others(tmp_path):
+def test_stages_of_equal_width_load_when_others_differ(tmp_path):
     cfg = tiny_hrnet_cfg()
     cfg.MODEL.EXTRA.STAGE4.NUM_CHANNELS = [6, 12, 24, 48]
     cfg.MODEL.EXTRA.STAGE3.NUM_CHANNELS = [6, 12, 24]
@@ -286,7 +288,7 @@ def test_a_network_with_two_wider_stages_takes_the_others(tmp_path):
     assert "stage4" in report.mismatched
 
 
-def test_a_small_network_starts_a_deeper_one(tmp_path):
+def test_a_small_network_can_start_a_deeper_one(tmp_path):
     deep = build_model(hrnet_cfg(4, 5, modules=(1, 4, 9), blocks=4))
     report = load_pretrained(deep, save(plain(make(seed=1)), tmp_path))
     assert sum(report.loaded.values()) == len(plain(make()))
@@ -300,7 +302,7 @@ def test_a_file_that_shares_only_one_entry_is_refused(tmp_path):
         load_pretrained(make(), path)
 
 
-def test_a_backbone_of_another_width_is_refused(tmp_path):
+def test_a_backbone_of_a_different_width_is_refused(tmp_path):
     target = make()
     before = plain(target)
     cfg = tiny_hrnet_cfg()
@@ -313,7 +315,7 @@ def test_a_backbone_of_another_width_is_refused(tmp_path):
     assert_same_state(target, before)
 
 
-def test_another_networks_file_is_refused_though_some_entries_fit(tmp_path):
+def test_a_file_of_a_different_network_is_refused_although_some_entries_match(tmp_path):
     target = make("resnet")
     before = plain(target)
     path = save(plain(make()), tmp_path)  # bn1 and more have ResNet's names and shapes
@@ -328,12 +330,12 @@ def test_a_backbone_with_nothing_in_common_is_refused(tmp_path):
         load_pretrained(make(), path)
 
 
-def test_an_absent_backbone_is_refused_with_the_way_out(tmp_path):
+def test_a_missing_backbone_is_an_error_that_says_what_to_do(tmp_path):
     with pytest.raises(InputError, match=r"MODEL\.PRETRAINED.*absent\.pth.*from scratch"):
         load_pretrained(make(), tmp_path / "absent.pth")
 
 
-def test_half_weights_are_close_small_and_load_like_every_file(tmp_path):
+def test_half_weights_are_float16_and_load_like_any_file(tmp_path):
     source, target = make(seed=1), make(seed=2)
     state = half_state_dict(source)
     assert {value.dtype for value in state.values()} == {torch.float16}
@@ -354,14 +356,14 @@ def test_half_weights_keep_values_beyond_float16_in_float32():
     assert state["bn1.running_mean"].dtype == torch.float16
 
 
-def test_half_weights_of_a_spoilt_network_are_refused():
+def test_half_weights_with_nan_are_refused():
     source = make(seed=1)
     source.state_dict()["final_layer.bias"][0] = float("nan")
     with pytest.raises(InputError, match=r"NaN or infinite values: final_layer\.bias"):
         half_state_dict(source)
 
 
-def refusal(network: nn.Module, source: object) -> str:
+def error_of(network: nn.Module, source: object) -> str:
     """Return the error message for ``source``; check that the network is unchanged."""
     before = plain(network)
     with pytest.raises(InputError) as caught:
@@ -385,7 +387,7 @@ def save(content: dict, folder: Path) -> Path:
     return path
 
 
-def test_a_sparse_tensor_is_one_line():
+def test_a_sparse_tensor_is_refused():
     network = nn.Conv2d(1, 1, 1)
     state = network.state_dict()
     state["weight"] = state["weight"].to_sparse()

@@ -33,7 +33,7 @@ def on_meta(cfg) -> PoseNetwork:
 
 
 @pytest.mark.parametrize("name", MMCV)
-def test_counts_what_mmcvs_tool_and_a_whole_count_give(name):
+def test_counts_match_mmcvs_tool_and_the_published_operations(name):
     meta, network = golden_model(name).meta, on_meta(with_head(*MMCV[name]))
     calls = record_calls(network, torch.zeros(1, 3, 256, 192, device="meta"))
     assert sum(count_flops(calls, "mmcv").values()) == meta["flops"]
@@ -54,7 +54,7 @@ def test_counts_what_mmcvs_tool_and_a_whole_count_give(name):
         ("coco/wide_hrnet/widehrnet_18_se_256x192", 765_003_520, 4_398_369),
     ],
 )
-def test_counts_to_the_last_digit_as_the_papers_of_the_family(experiment, flops, parameters):
+def test_lightweight_networks_have_exactly_the_published_flops(experiment, flops, parameters):
     cfg = load_config(ROOT / "experiments" / f"{experiment}.yaml")
     width, height = cfg.MODEL.IMAGE_SIZE
     network = on_meta(cfg)
@@ -91,7 +91,7 @@ def test_layers_called_only_in_training_are_left_out():
     ],
     ids=["dite", "lite", "transpose_h", "hrformer"],
 )
-def test_what_a_module_computes_itself_is_listed_too(cfg):
+def test_layers_include_what_a_module_computes_outside_its_children(cfg):
     summary = summarize(on_meta(cfg), 96, 64)
     for key in ("parameters", "macs", "activations", "flops"):
         layers = sum(layer.get(key, 0) for layer in summary["layers"].values())
@@ -106,7 +106,7 @@ def test_what_a_module_computes_itself_is_listed_too(cfg):
     [resnet_cfg(18), tiny_hrnet_cfg(), tiny_light_cfg("wide_hrnet")],
     ids=["resnet", "hrnet", "wide"],
 )
-def test_counts_what_the_layers_shapes_say(cfg):
+def test_macs_match_a_count_from_shapes(cfg):
     network, by_hand = on_meta(cfg), {}
 
     def count(module, args, output):

@@ -8,7 +8,7 @@ from lib.models import build_model
 from lib.models.folding import fold_batch_norms
 from tests.models.configs import LIGHT, resnet_cfg, tiny, tiny_hrnet_cfg, tiny_light_cfg
 
-FURTHER = (
+OTHERS = (
     ("transpose_h", "heatmap"),
     ("transpose_r", "sr"),
     ("hrformer", "srpose"),
@@ -19,7 +19,7 @@ CONFIGS = {
     "pose_resnet": resnet_cfg(50, NUM_DECONV_FILTERS=[8, 8, 8]),
     "naive": tiny_light_cfg("lite_hrnet", MODULE_TYPE="NAIVE"),
     **{name: tiny_light_cfg(name) for name in LIGHT},
-    **{f"{name}-{head}": tiny(name, head) for name, head in FURTHER},
+    **{f"{name}-{head}": tiny(name, head) for name, head in OTHERS},
 }
 
 
@@ -37,7 +37,7 @@ def randomize_weights(network: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_folded_network_gives_the_same_without_batch_norms(name):
+def test_a_folded_network_has_the_same_outputs_without_batch_norms(name):
     torch.manual_seed(0)
     cfg = CONFIGS[name].clone()
     cfg.MODEL.INIT = "kaiming"

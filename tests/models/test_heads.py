@@ -35,7 +35,7 @@ def build_with_weights(golden: GoldenModel, cfg: CfgNode) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_computes_what_the_published_network_computes(name):
+def test_outputs_match_the_published_network(name):
     golden = golden_model(name)
     network = build_with_weights(golden, with_head(*GOLDEN[name]))
     assert sum(p.numel() for p in network.parameters()) == golden.meta["params"]
@@ -55,7 +55,7 @@ def test_computes_what_the_published_network_computes(name):
     assert max(golden.errors(outputs)) < 1e-4
 
 
-def test_the_bottom_up_sr_head_computes_what_the_published_one_computes():
+def test_the_bottom_up_sr_head_matches_the_published_one():
     golden = golden_model("sr_head_hrnet_w32_bottom_up")
     cfg = with_head("pose_hrnet", "sr")
     cfg.MODEL.TARGET_TYPE = "tags"
@@ -71,7 +71,7 @@ PYRAMIDS = ("pose_hrnet", "pose_resnet", "hrformer", "transpose_r")
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("name", EXTRA)
-def test_every_backbone_takes_every_head_or_says_why_not(name, head):
+def test_every_backbone_works_with_every_head_or_says_why_not(name, head):
     cfg = tiny(name, head)
     if head == "srpose" and name not in PYRAMIDS:
         with pytest.raises(InputError, match=f"MODEL.HEAD: srpose needs maps of.*{name} has"):
@@ -100,7 +100,7 @@ def test_every_backbone_takes_every_head_or_says_why_not(name, head):
 
 
 @pytest.mark.parametrize("name", ["pose_resnet", "transpose_r"])
-def test_the_heads_entries_stand_beside_the_backbones_in_a_state_dict(name):
+def test_entries_of_the_head_have_no_prefix_in_a_state_dict(name):
     network = build_model(tiny(name, "sr"))
     state = network.state_dict()
     assert {"kp_encoder.0.weight", "heatmap_head.bias", "deconv_layers.0.weight"} <= state.keys()
@@ -124,8 +124,8 @@ def test_training_only_parts_of_srpose_get_gradients_and_start_with_small_heatma
     assert network.head.fuse[0].weight.std() > 0.01  # other layers keep PyTorch's initialisation
     outputs = network(torch.randn(2, 3, 96, 64))
     sum((10 * output).square().sum() for output in outputs).backward()
-    silent = [n for n, p in network.head.named_parameters() if p.grad is None]
-    assert silent == []
+    without_gradient = [n for n, p in network.head.named_parameters() if p.grad is None]
+    assert without_gradient == []
 
 
 def test_an_unknown_head_is_an_error_that_names_the_known_ones():
@@ -142,7 +142,7 @@ def test_an_unknown_head_is_an_error_that_names_the_known_ones():
         ("sr", {"EXTRA": {"NUM_DECONV_LAYERS": 6}}, "NUM_DECONV_LAYERS must be at most 5"),
     ],
 )
-def test_settings_that_no_head_can_have_are_refused_by_name(head, change, message):
+def test_an_invalid_head_setting_is_named(head, change, message):
     cfg = tiny("pose_resnet", head)
     for key, value in change.pop("EXTRA", {}).items():
         cfg.MODEL.EXTRA[key] = value
@@ -157,7 +157,7 @@ def test_settings_that_no_head_can_have_are_refused_by_name(head, change, messag
     ("name", "head"),
     [("pose_hrnet", "srpose"), ("transpose_h", "simcc"), ("hrformer", "sr")],
 )
-def test_gradients_are_numbers_in_bfloat16_too(name, head):
+def test_gradients_are_finite_in_bfloat16(name, head):
     torch.manual_seed(0)
     network = build_model(tiny(name, head))
     with torch.autocast("cpu", torch.bfloat16):

@@ -21,7 +21,7 @@ each_network = pytest.mark.parametrize("network", [shipped.TOP_DOWN, shipped.BOT
 
 
 @each_network
-def test_the_built_in_weights_fit_their_experiment_and_are_small(network):
+def test_the_built_in_weights_match_their_experiment_and_are_small(network):
     cfg = load_config(network.experiment)
     assert skeleton_of(cfg) == COCO
     load_checkpoint(build_model(cfg), network.weights)

@@ -30,7 +30,7 @@ def people():
         return dict(arrays)
 
 
-def both(monkeypatch, function, *arguments, **keywords):
+def numpy_and_cython(monkeypatch, function, *arguments, **keywords):
     """Return the results of NumPy and Cython."""
     results = []
     for compiled in (None, BUILT):
@@ -68,7 +68,7 @@ def test_box_nms_keeps_what_the_published_code_keeps(version, threshold):
 
 
 @pytest.mark.parametrize(("name", "in_vis_thre"), [("iou", None), ("iou_vis", 0.2)])
-def test_oks_iou_gives_the_published_numbers(version, people, name, in_vis_thre):
+def test_oks_iou_matches_the_published_code(version, people, name, in_vis_thre):
     for row, expected in enumerate(people[name]):
         group = people["group"] == people["group"][row]
         found = oks_iou(
@@ -97,7 +97,7 @@ def test_oks_nms_keeps_what_the_published_code_keeps(version, people, name, func
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 1.0])
 @pytest.mark.parametrize("count", [0, 1, 2, 63, 64, 65, 500])
 def test_compiled_box_nms_agrees_with_numpy(monkeypatch, count, threshold):
-    expected, found = both(monkeypatch, box_nms, random_dets(count, count), threshold)
+    expected, found = numpy_and_cython(monkeypatch, box_nms, random_dets(count, count), threshold)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -107,7 +107,7 @@ def test_compiled_box_nms_agrees_with_numpy_on_nan_and_infinity(monkeypatch):
     rng = np.random.default_rng(1)
     odd = rng.choice([np.nan, np.inf, -np.inf, 1e30, -1e30], 60)
     dets[rng.integers(0, 400, 60), rng.integers(0, 5, 60)] = odd
-    expected, found = both(monkeypatch, box_nms, dets, 0.3)
+    expected, found = numpy_and_cython(monkeypatch, box_nms, dets, 0.3)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -119,7 +119,7 @@ def test_compiled_box_nms_agrees_with_numpy_on_nan_and_infinity(monkeypatch):
 def test_compiled_oks_nms_agrees_with_numpy(monkeypatch, count, threshold, in_vis_thre, function):
     keypoints, scores, areas, _ = random_people(count, count)
     given = (keypoints, scores, areas, threshold, COCO_SIGMAS, in_vis_thre)
-    expected, found = both(monkeypatch, function, *given)
+    expected, found = numpy_and_cython(monkeypatch, function, *given)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -127,20 +127,18 @@ def test_compiled_oks_nms_agrees_with_numpy(monkeypatch, count, threshold, in_vi
 @pytest.mark.parametrize("function", [oks_nms, soft_oks_nms])
 def test_compiled_oks_nms_agrees_with_numpy_on_nan_and_infinity(monkeypatch, function):
     keypoints, scores, areas, _ = random_people(3, 120)
-    keypoints[::7, 4, 0], keypoints[::11, :, 1], scores[::5], areas[::13] = (
-        np.nan,
-        np.inf,
-        np.nan,
-        0,
+    keypoints[::7, 4, 0] = scores[::5] = areas[2] = np.nan
+    keypoints[::11, :, 1] = scores[3] = np.inf
+    scores[6], areas[::13] = -np.inf, 0
+    expected, found = numpy_and_cython(
+        monkeypatch, function, keypoints, scores, areas, 0.5, COCO_SIGMAS
     )
-    scores[3], scores[6], areas[2] = np.inf, -np.inf, np.nan
-    expected, found = both(monkeypatch, function, keypoints, scores, areas, 0.5, COCO_SIGMAS)
     np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("in_vis_thre", [None, 0.4])
-def test_groups_in_any_order_give_the_rows_of_a_loop_over_images(version, in_vis_thre, soft):
+def test_groups_give_the_same_rows_as_a_loop_over_images(version, in_vis_thre, soft):
     keypoints, scores, areas, groups = random_people(5, 300)
     scores[::17] = np.nan
     function = soft_oks_nms if soft else oks_nms
@@ -156,7 +154,7 @@ def test_groups_in_any_order_give_the_rows_of_a_loop_over_images(version, in_vis
     assert 0 < len(found) < 300
 
 
-def test_an_overlap_equal_to_the_threshold_stays(version):
+def test_an_overlap_equal_to_the_threshold_is_kept(version):
     halves = [[0, 0, 9, 9, 0.9], [0, 0, 9, 4, 0.8]]  # 50 of 100 pixels
     assert box_nms(halves, 0.5).tolist() == [0, 1]
     assert box_nms(halves, 0.4999).tolist() == [0]
@@ -165,7 +163,7 @@ def test_an_overlap_equal_to_the_threshold_stays(version):
     assert oks_nms(twins, [0.9, 0.8], [100, 100], 0.9999, COCO_SIGMAS).tolist() == [0]
 
 
-def test_of_equal_scores_the_later_row_goes_first(version):
+def test_the_later_of_equal_scores_comes_first(version):
     apart = np.array([[x, 0, x + 5, 5, 0.5] for x in (0, 50, 100)])
     assert box_nms(apart, 0.5).tolist() == [2, 1, 0]
     far = np.zeros((3, 17, 3)) + np.array([0, 1e4, 2e4])[:, None, None]
@@ -173,7 +171,7 @@ def test_of_equal_scores_the_later_row_goes_first(version):
         assert function(far, [1, 1, 1], [100] * 3, 0.5, COCO_SIGMAS).tolist() == [2, 1, 0]
 
 
-def test_a_nan_score_is_the_lowest_and_a_nan_overlap_suppresses_nobody(version):
+def test_a_nan_score_is_the_lowest_and_a_nan_overlap_suppresses_nothing(version):
     dets = np.array([[0, 0, 9, 9, np.nan], [0, 0, 9, 9, 0.1], [0, np.nan, 9, 9, 0.9]])
     assert box_nms(dets, 0.5).tolist() == [2, 1]
     keypoints = np.zeros((3, 17, 3))
@@ -183,7 +181,7 @@ def test_a_nan_score_is_the_lowest_and_a_nan_overlap_suppresses_nobody(version):
     assert soft_oks_nms(*given).tolist() == [2, 1, 0]
 
 
-def test_visibility_is_read_from_the_second_person_only(version):
+def test_only_the_scores_of_the_other_person_count(version):
     person, other = np.zeros((17, 3)), np.zeros((1, 17, 3))
     other[0, :5, 2] = 1
     other[0, 5:, 0] = 1e4
@@ -192,7 +190,7 @@ def test_visibility_is_read_from_the_second_person_only(version):
     assert oks_iou(*area, in_vis_thre=1.0).tolist() == [0.0]
 
 
-def test_soft_suppression_keeps_twenty_people_of_an_image(version):
+def test_soft_nms_keeps_at_most_twenty_people_per_image(version):
     keypoints, scores, areas, _ = random_people(7, 50)
     assert len(soft_oks_nms(keypoints, scores, areas, 0.5, COCO_SIGMAS)) == 20
     groups = np.repeat([4, 2], [30, 20])
@@ -201,25 +199,25 @@ def test_soft_suppression_keeps_twenty_people_of_an_image(version):
 
 
 def test_empty_input_gives_an_empty_int64_array(version):
-    answers = [
+    results = [
         box_nms(np.zeros((0, 5)), 0.5),
         box_nms([], 0.5),
         oks_nms([], [], [], 0.5, COCO_SIGMAS),
         soft_oks_nms(np.zeros((0, 17, 3)), [], [], 0.5, COCO_SIGMAS),
         oks_nms_groups([], [], [], [], 0.5, COCO_SIGMAS),
     ]
-    assert all(answer.shape == (0,) and answer.dtype == np.int64 for answer in answers)
+    assert all(kept.shape == (0,) and kept.dtype == np.int64 for kept in results)
     assert oks_iou(np.zeros((17, 3)), [], 1.0, [], COCO_SIGMAS).shape == (0,)
 
 
-def test_read_only_float32_and_strided_input_is_taken_and_left_alone(version):
+def test_read_only_float32_and_strided_input_works_and_is_not_modified(version):
     keypoints, scores, areas, groups = random_people(8, 40)
     small = keypoints.astype(np.float32)
     small.setflags(write=False)
     before = scores.copy()
     found = oks_nms_groups(small, scores, areas, groups, 0.5, COCO_SIGMAS, soft=True)
-    turned = np.asfortranarray(small)
-    again = oks_nms_groups(turned, scores, areas, groups, 0.5, COCO_SIGMAS, soft=True)
+    strided = np.asfortranarray(small)
+    again = oks_nms_groups(strided, scores, areas, groups, 0.5, COCO_SIGMAS, soft=True)
     np.testing.assert_array_equal(found, again)
     np.testing.assert_array_equal(scores, before)
 
@@ -246,24 +244,22 @@ PEOPLE = (np.zeros((2, 17, 3)), np.zeros(2), np.ones(2))
         (lambda: oks_iou(np.zeros((16, 3)), PEOPLE[0], 1.0, PEOPLE[2], COCO_SIGMAS), "person has"),
     ],
 )
-def test_wrong_input_is_named_with_what_would_be_right(call, message):
+def test_an_invalid_argument_is_named_with_what_is_expected(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_without_a_gpu_cuda_means_the_cpu_without_a_word(monkeypatch, caplog):
+def test_without_a_gpu_cuda_falls_back_to_the_cpu_silently(monkeypatch, caplog):
     monkeypatch.setattr(gpu, "available", lambda index=0: False)
     monkeypatch.setattr(backend, "_warned", True)
     dets = random_dets(0, 1200)
     with caplog.at_level(logging.INFO):
-        for device in ("cuda", "cuda:3", "auto"):
+        for device in ("cuda", "cuda:3"):
             np.testing.assert_array_equal(box_nms(dets, 0.5, device), box_nms(dets, 0.5))
     assert not caplog.records
 
 
-def test_a_cuda_failure_is_an_exception_with_cudas_words_and_auto_turns_to_the_cpu(
-    monkeypatch, caplog
-):
+def test_a_cuda_error_is_raised_with_its_message(monkeypatch):
     class Failing:
         def nms_box_keep(self, *_):
             return 2
@@ -276,8 +272,6 @@ def test_a_cuda_failure_is_an_exception_with_cudas_words_and_auto_turns_to_the_c
     dets = random_dets(0, 1200)
     with pytest.raises(gpu.CudaError, match="1200 boxes on cuda:1: CUDA error 2, out of memory"):
         box_nms(dets, 0.5, "cuda:1")
-    np.testing.assert_array_equal(box_nms(dets, 0.5, "auto"), box_nms(dets, 0.5))
-    assert "out of memory" in caplog.text
 
 
 @pytest.mark.skipif(not gpu.available(), reason="no GPU, or lib.nms was built without nvcc")

@@ -1,11 +1,11 @@
-"""Heads, which turn backbone features into heatmaps or one distribution per axis.
+"""Heads, which turn backbone features into heatmaps or into two vectors per joint.
 
 - ``heatmap``: a convolution, after deconvolutions if MODEL.EXTRA.NUM_DECONV_LAYERS is set
   (SimpleBaseline, HRNet).
 - ``sr``: heatmaps at input resolution from a single map.
 - ``srpose``: heatmaps at input resolution from a feature pyramid, with an output at every level in
   training.
-- ``simcc``: two vectors per joint.
+- ``simcc``: two vectors per joint, one for x and one for y.
 - ``higher``: heatmaps of several resolutions, for bottom-up networks.
 
 With MODEL.TARGET_TYPE ``tags``, for bottom-up networks, ``heatmap``, ``sr`` and ``higher`` also
@@ -41,30 +41,33 @@ def build(cfg: CfgNode, network: PoseNetwork) -> Head:
         InputError: if a setting is invalid or the network lacks the features that the head needs.
             The message names the key.
     """
-    name = settings.choice(cfg, "MODEL.HEAD", HEADS, default="heatmap")
+    name = settings.choice(cfg, "MODEL.HEAD", HEADS)
     return HEADS[name](cfg, network)
 
 
 def _build_deconvolutions(cfg: CfgNode, network: PoseNetwork) -> Deconvolutions:
     extra = "MODEL.EXTRA"
     length_key = f"{extra}.NUM_DECONV_LAYERS"
-    if not settings.get(cfg, length_key, 0):
+    if not cfg.MODEL.EXTRA.get("NUM_DECONV_LAYERS"):
         return Deconvolutions(network, (), (), bias=False)
     length = settings.positive_int(cfg, length_key)
-    kernels_key = f"{extra}.NUM_DECONV_KERNELS"
-    kernels = settings.positive_ints(cfg, kernels_key, length, length_key)
-    settings.require(
-        set(kernels) <= set(DECONV_PADDING), kernels_key, "a list of 2, 3 or 4", kernels
-    )
+    kernels = _deconvolution_kernels(cfg, f"{extra}.NUM_DECONV_KERNELS", length, length_key)
     filters = settings.positive_ints(cfg, f"{extra}.NUM_DECONV_FILTERS", length, length_key)
     stride = network.feature_strides[network.main_level]
     settings.require(stride >> length, length_key, f"at most {stride.bit_length() - 1}", length)
-    bias = bool(settings.get(cfg, f"{extra}.DECONV_WITH_BIAS", False))
-    return Deconvolutions(network, filters, kernels, bias)
+    return Deconvolutions(network, filters, kernels, cfg.MODEL.EXTRA.DECONV_WITH_BIAS)
+
+
+def _deconvolution_kernels(cfg: CfgNode, key: str, length: int, source: str) -> tuple[int, ...]:
+    kernels = settings.positive_ints(cfg, key, length, source)
+    settings.require(set(kernels) <= set(DECONV_PADDING), key, "a list of 2, 3 or 4", kernels)
+    return kernels
 
 
 def _final_kernel(cfg: CfgNode) -> int:
-    return settings.choice(cfg, "MODEL.EXTRA.FINAL_CONV_KERNEL", (1, 3), default=1)
+    kernel = cfg.MODEL.EXTRA.get("FINAL_CONV_KERNEL", 1)
+    settings.require(kernel in (1, 3), "MODEL.EXTRA.FINAL_CONV_KERNEL", "one of 1, 3", kernel)
+    return kernel
 
 
 def _num_joints(cfg: CfgNode) -> int:
@@ -78,8 +81,8 @@ def _build_heatmap(cfg: CfgNode, network: PoseNetwork) -> HeatmapHead:
 
 def _build_simcc(cfg: CfgNode, network: PoseNetwork) -> SimCCHead:
     layers = _build_deconvolutions(cfg, network)
-    width, height = settings.get(cfg, "MODEL.IMAGE_SIZE")
-    ratio = settings.get(cfg, "MODEL.SIMDR_SPLIT_RATIO")
+    width, height = cfg.MODEL.IMAGE_SIZE
+    ratio = cfg.MODEL.SIMDR_SPLIT_RATIO
     is_valid = ratio <= 8 and min(width, height) * ratio >= 2
     expected = "at most 8 and give at least two bins"
     settings.require(is_valid, "MODEL.SIMDR_SPLIT_RATIO", expected, ratio)
@@ -98,23 +101,18 @@ def _build_sr(cfg: CfgNode, network: PoseNetwork) -> SRHead:
 
 def _build_higher(cfg: CfgNode, network: PoseNetwork) -> HigherHead:
     key = "MODEL.EXTRA.DECONV"
-    if settings.get(cfg, key, None) is None:
+    if "DECONV" not in cfg.MODEL.EXTRA:
         raise InputError(f"MODEL.HEAD: higher works only on pose_hrnet, not on {cfg.MODEL.NAME}")
-    count = settings.positive_int(cfg, f"{key}.NUM_DECONVS")
     source = f"{key}.NUM_DECONVS"
-    kernels = settings.positive_ints(cfg, f"{key}.KERNEL_SIZE", count, source)
-    is_known = set(kernels) <= set(DECONV_PADDING)
-    settings.require(is_known, f"{key}.KERNEL_SIZE", "a list of 2, 3 or 4", kernels)
-    uses_output = settings.get(cfg, f"{key}.CAT_OUTPUT")
-    are_flags = len(uses_output) == count and all(isinstance(flag, bool) for flag in uses_output)
-    settings.require(
-        are_flags, f"{key}.CAT_OUTPUT", f"a list of {count} values, true or false", uses_output
-    )
+    count = settings.positive_int(cfg, source)
+    uses_output = cfg.MODEL.EXTRA.DECONV.CAT_OUTPUT
+    expected = f"a list of {count} values, true or false"
+    settings.require(len(uses_output) == count, f"{key}.CAT_OUTPUT", expected, uses_output)
     return HigherHead(
         network.feature_channels[network.main_level],
         _num_joints(cfg),
         channels=settings.positive_ints(cfg, f"{key}.NUM_CHANNELS", count, source),
-        kernels=kernels,
+        kernels=_deconvolution_kernels(cfg, f"{key}.KERNEL_SIZE", count, source),
         uses_output=uses_output,
         num_blocks=settings.positive_int(cfg, f"{key}.NUM_BASIC_BLOCKS"),
         final_kernel=_final_kernel(cfg),
@@ -123,8 +121,7 @@ def _build_higher(cfg: CfgNode, network: PoseNetwork) -> HigherHead:
 
 def _build_srpose(cfg: CfgNode, network: PoseNetwork) -> SRPoseHead:
     channels, strides = network.feature_channels, network.feature_strides
-    is_pyramid = len(strides) > 1 and strides[0] == TARGET_STRIDE
-    if not is_pyramid:
+    if len(strides) == 1 or strides[0] != TARGET_STRIDE:
         raise InputError(
             f"MODEL.HEAD: srpose needs maps of at least two sizes, the finest at stride "
             f"{TARGET_STRIDE}; {cfg.MODEL.NAME} has strides {', '.join(map(str, strides))}; use sr "
@@ -143,10 +140,10 @@ HEADS: dict[str, Callable[[CfgNode, PoseNetwork], Head]] = {
 
 
 def uses_tags(cfg: CfgNode) -> bool:
-    """Return True if the experiment's network also predicts tags, as bottom-up networks do."""
-    return settings.get(cfg, "MODEL.TARGET_TYPE", "gaussian") == "tags"
+    """Return True if the network also predicts tags, as bottom-up networks do."""
+    return cfg.MODEL.TARGET_TYPE == "tags"
 
 
 def uses_all_levels(cfg: CfgNode) -> bool:
-    """Return True if the experiment's head uses all maps of the backbone, not only one."""
-    return settings.get(cfg, "MODEL.HEAD", "heatmap") == "srpose"
+    """Return True if the head uses all maps of the backbone, not only one."""
+    return cfg.MODEL.HEAD == "srpose"

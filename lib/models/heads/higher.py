@@ -17,14 +17,9 @@ from lib.models.layers.blocks import BasicBlock
 class HigherHead(Head):
     """HigherHRNet's head: heatmaps and tags, then heatmaps at twice the resolution after each step.
 
-    A step is a deconvolution and residual blocks.
-
-    Args:
-        in_channels: channels of the backbone's finest map.
-        channels: channels of each step.
-        kernels: kernel sizes of the deconvolutions.
-        uses_output: for each step, whether its input includes the previous output.
-        num_blocks: residual blocks of a step.
+    A step is a deconvolution and ``num_blocks`` residual blocks. ``channels``, ``kernels`` (of the
+    deconvolutions) and ``uses_output`` have one entry per step. With ``uses_output``, the input of
+    a step includes the previous output.
     """
 
     def __init__(

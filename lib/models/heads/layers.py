@@ -31,13 +31,8 @@ class Head(nn.Module):
 class Deconvolutions(nn.Sequential):
     """Deconvolutions on the map at ``network.main_level``: maps -> (N, out_channels, H, W).
 
-    Each doubles the size; without any, the map is returned as it is. ``stride`` is the output's.
-
-    Args:
-        network: the backbone.
-        filters: output channels of each deconvolution.
-        kernels: kernel size of each deconvolution.
-        bias: whether the deconvolutions have a bias.
+    Each doubles the size; without any, the map is returned unchanged. ``filters`` are their output
+    channels. ``stride`` is the stride of the output.
     """
 
     def __init__(
@@ -63,18 +58,11 @@ def deconvolution(in_channels: int, channels: int, kernel: int, bias: bool) -> n
 
 
 def conv_relu(in_channels: int, out_channels: int) -> nn.Sequential:
+    """A 1x1 convolution with ReLU."""
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.ReLU())
 
 
-def joint_encoder(in_channels: int, num_joints: int, embedding: int) -> nn.Sequential:
-    """A layer with ``embedding`` channels per joint: (N, C, H, W) -> (N, K * embedding, H, W)."""
-    return conv_relu(in_channels, num_joints * embedding)
-
-
 def grouped_conv(num_joints: int, embedding: int, scale: int, kernel: int) -> nn.Conv2d:
-    """A convolution with one group per joint: (N, K * embedding, H, W) -> (N, K * s^2, H, W).
-
-    s is ``scale``.
-    """
+    """A convolution for each joint: (N, K * embedding, H, W) -> (N, K * scale^2, H, W)."""
     in_channels, out_channels, padding = num_joints * embedding, num_joints * scale**2, kernel // 2
     return nn.Conv2d(in_channels, out_channels, kernel, padding=padding, groups=num_joints)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.models.heads.layers import Deconvolutions, Head, grouped_conv, joint_encoder
+from lib.models.heads.layers import Deconvolutions, Head, conv_relu, grouped_conv
 
 EMBEDDING = 4  # feature channels per joint before its heatmap is computed
 SR_KERNEL = 9
@@ -66,7 +66,7 @@ class SRHead(Head):
         self.deconv_layers = deconv_layers
         if with_tags:
             self.tag_head = nn.Conv2d(deconv_layers.out_channels, num_joints, 1)
-        self.kp_encoder = joint_encoder(deconv_layers.out_channels, num_joints, EMBEDDING)
+        self.kp_encoder = conv_relu(deconv_layers.out_channels, num_joints * EMBEDDING)
         self.heatmap_head = grouped_conv(num_joints, EMBEDDING, deconv_layers.stride, SR_KERNEL)
 
     def output_layers(self) -> list[nn.Module]:

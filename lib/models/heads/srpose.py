@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.models.heads.layers import Head, Init, conv_relu, grouped_conv, joint_encoder
+from lib.models.heads.layers import Head, Init, conv_relu, grouped_conv
 from lib.models.heads.single import EMBEDDING, SR_KERNEL
 
 WIDTH = 256  # channels of the coarsest level, halved at each finer one
@@ -36,9 +36,9 @@ class ConvNeXtBlock(nn.Module):
 
 
 class UpscalingConv(nn.Module):
-    """A convolution per joint with pixel shuffle: (N, K * embedding, H, W) -> (N, K, sH, sW).
+    """A convolution for each joint, then pixel shuffle: (N, K * embedding, H, W) -> (N, K, sH, sW).
 
-    s is ``scale``.
+    The factor s is ``scale``.
     """
 
     def __init__(self, num_joints: int, embedding: int, scale: int, kernel: int) -> None:
@@ -55,11 +55,7 @@ class SRPoseHead(Head):
 
     In training it outputs heatmaps at the size of the coarsest map, heatmaps at stride 4 for each
     level but the finest, and heatmaps at input resolution. In evaluation it outputs only the last.
-
-    Args:
-        channels: channels of the maps, from fine to coarse.
-        strides: strides of the maps, from fine to coarse.
-        num_joints: number of joints.
+    ``channels`` and ``strides`` of the maps are listed from fine to coarse.
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], num_joints: int) -> None:
@@ -92,7 +88,7 @@ class SRPoseHead(Head):
             nn.Sequential(ConvNeXtBlock(after), ConvNeXtBlock(after)) for _, after in steps
         )
         self.kp_encoder = nn.ModuleList(
-            joint_encoder(widths[i], num_joints, embeddings[i]) for i in levels
+            conv_relu(widths[i], num_joints * embeddings[i]) for i in levels
         )
         self.converge = nn.ModuleList(
             UpscalingConv(

@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 
 from lib.models import settings
 
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 SMALL_STD = 0.001  # standard deviation of the initial weights in the papers
 
 
@@ -93,7 +94,7 @@ def init_convolutions(network: nn.Module, method: str) -> None:
     learn. Small weights make all gate values nearly equal.
     """
     for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(module, CONVOLUTIONS):
             if method == "normal" or getattr(module, "is_gate", False):
                 nn.init.normal_(module.weight, std=SMALL_STD)
             else:
@@ -110,8 +111,8 @@ def mark_gate(conv: nn.Conv2d) -> nn.Conv2d:
 
 def init_method(cfg: CfgNode) -> Callable[[nn.Module], None] | None:
     """Return the initialisation for MODEL.INIT, or None if MODEL.INIT_WEIGHTS is False."""
-    method = settings.choice(cfg, "MODEL.INIT", ("normal", "kaiming"), default="normal")
-    if not settings.get(cfg, "MODEL.INIT_WEIGHTS", True):
+    method = settings.choice(cfg, "MODEL.INIT", ("normal", "kaiming"))
+    if not cfg.MODEL.INIT_WEIGHTS:
         return None
     return functools.partial(init_convolutions, method=method)
 

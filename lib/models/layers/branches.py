@@ -18,7 +18,7 @@ UpsampleFactory = Callable[[int, int, int], nn.Module]
 
 
 class BranchedNetwork(PoseNetwork):
-    """Base class with HRNet's first layers: two strided convolutions and residual blocks.
+    """Base class with HRNet's stem, two strided convolutions, and ``layer1``, residual blocks.
 
     A subclass adds the modules ``transition1``, ``stage2``, ``transition2``, ``stage3``, ...
     """
@@ -113,29 +113,19 @@ def fuse_layers(
 
     Entry [i][j] converts branch j to the size and channels of branch i.
     """
+
+    def conversion(source: int, target: int) -> nn.Module:
+        before, after = channels[source], channels[target]
+        if source == target:
+            return nn.Identity()
+        if source > target:
+            return make_upsample(before, after, source - target)
+        # Each convolution halves the size. Only the last one changes the channels. It has no ReLU,
+        # because the ReLU follows the sum.
+        downsampling = (make_conv(before, before, 2, True) for _ in range(target - source - 1))
+        return nn.Sequential(*downsampling, make_conv(before, after, 2, False))
+
     return nn.ModuleList(
-        nn.ModuleList(
-            _fuse_layer(channels, source, target, make_conv, make_upsample)
-            for source in range(len(channels))
-        )
+        nn.ModuleList(conversion(source, target) for source in range(len(channels)))
         for target in range(num_outputs)
     )
-
-
-def _fuse_layer(
-    channels: Sequence[int],
-    source: int,
-    target: int,
-    make_conv: ConvFactory,
-    make_upsample: UpsampleFactory,
-) -> nn.Module:
-    if source == target:
-        return nn.Identity()
-    if source > target:
-        return make_upsample(channels[source], channels[target], source - target)
-    # Each convolution halves the size. Only the last one changes the channels. It has no ReLU,
-    # because the ReLU follows the sum.
-    downsampling = (
-        make_conv(channels[source], channels[source], 2, True) for _ in range(target - source - 1)
-    )
-    return nn.Sequential(*downsampling, make_conv(channels[source], channels[target], 2, False))
