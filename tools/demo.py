@@ -205,7 +205,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     add("--no-pictures", action="store_true", help="do not write images or videos")
     add("--smooth", action="store_true", help="smooth the joints in videos")
     add("--no-track", action="store_true", help="do not track people in videos")
-    text = "float32 or bfloat16 (default: %(default)s)"
+    text = "float32, bfloat16, or float16 on a GPU (default: %(default)s)"
     add("--precision", default="float32", metavar="TYPE", help=text)
     add(
         "--device",

@@ -24,6 +24,7 @@ from lib.dataset.downloads import DOWNLOADS, download_split
 from lib.figures.sheet import contact_sheet
 from lib.figures.write import SIZES, write_figures
 from lib.utils.drawing import write_image
+from lib.utils.errors import InputError
 
 
 def parse_args() -> argparse.Namespace:

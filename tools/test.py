@@ -69,8 +69,8 @@ def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     """Test an experiment and return its scores by name, or {} without ground truth."""
     check_options(args, cfg.TEST.MODEL_FILE)
     devices = choose_devices(cfg.GPUS)
-    if args.precision != "float32" and len(devices) > 1:  # DataParallel would autocast to float16
-        raise InputError("--precision: bfloat16 needs a single GPU, such as GPUS 0")
+    if args.precision != "float32" and len(devices) > 1:  # DataParallel ignores the type
+        raise InputError(f"--precision: {args.precision} needs a single GPU, such as GPUS 0")
     with open_experiment(cfg, args, "valid") as (output_dir, log_dir):
         return _test(args, cfg, devices, output_dir, log_dir)
 
@@ -141,7 +141,10 @@ def test_parser() -> argparse.ArgumentParser:
     )
     text = "also write all keypoints to FILE, .json or .pkl, in mmpose's format"
     add("--out", metavar="FILE", help=text)
-    text = "float32, or bfloat16 for PyTorch checkpoints and OpenVINO files (default: %(default)s)"
+    text = (
+        "float32, bfloat16 (not for ONNX and TorchScript files), or float16 (only for checkpoints "
+    )
+    text += "on a GPU) (default: %(default)s)"
     add("--precision", default="float32", metavar="TYPE", help=text)
     text = "metric, mAP or PCKh; only checked, for compatibility with mmpose"
     add("--eval", nargs="+", action=ListBeforeSettings, metavar="METRIC", help=text)

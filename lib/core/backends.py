@@ -84,8 +84,8 @@ class TorchBackend(Backend):
 
     Args:
         network: maps normalised crops to outputs, on ``device``.
-        precision: float32, or bfloat16 to run the network under autocast. Decoding always uses
-            float32.
+        precision: float32, or bfloat16 or float16 (only on a GPU) to run the network under
+            autocast. Decoding always uses float32.
 
     Raises:
         InputError: the device does not support the precision.
@@ -107,9 +107,11 @@ class TorchBackend(Backend):
         self._flip_test = flip_test
         self.device = torch.device(device)
         check_precision(precision)
-        self._is_bfloat16 = precision == "bfloat16"
-        if self._is_bfloat16 and not has_bfloat16(self.device):
+        self._autocast = None if precision == "float32" else getattr(torch, precision)
+        if precision == "bfloat16" and not has_bfloat16(self.device):
             raise InputError("precision: this device does not support bfloat16; use float32")
+        if precision == "float16" and self.device.type != "cuda":
+            raise InputError("precision: float16 needs a GPU; use float32")
 
     def train(self, mode: bool) -> None:
         if isinstance(self._network, nn.Module):
@@ -125,7 +127,8 @@ class TorchBackend(Backend):
     @torch.inference_mode()
     def outputs(self, crops: Tensor) -> Outputs:
         images = normalize(crops.to(self.device), self._is_rgb)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_bfloat16):
+        autocast = self._autocast
+        with torch.autocast(self.device.type, autocast, enabled=autocast is not None):
             return as_float(predict(self._network, self.codec, images, self._flip_test))
 
 

@@ -26,7 +26,7 @@ from lib.utils.errors import InputError, os_errors_as
 from lib.utils.files import read_regular
 
 METADATA_KEY = "hrpose"
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "float16")
 TRUST = "HRPOSE_TRUST_TORCHSCRIPT"  # environment variable
 
 NETWORK_KEYS = ("MODEL.NAME", "MODEL.HEAD", "MODEL.TARGET_TYPE", "MODEL.NUM_JOINTS")
@@ -293,13 +293,15 @@ def is_exported(path: str | Path) -> bool:
 def check_precision(precision: str, weights: str | Path | None = None) -> None:
     """Raise an InputError for an unknown precision, or one that ``weights`` does not support."""
     if precision not in PRECISIONS:
-        raise InputError(f"precision: must be {' or '.join(PRECISIONS)}, not {precision!r}")
-    is_fixed = weights and is_exported(weights) and Path(weights).suffix.lower() != ".xml"
-    if is_fixed and precision != "float32":
-        raise InputError(
-            f"precision: {Path(weights).name} runs in float32; {precision} is only supported by "
-            "checkpoints and OpenVINO files (.xml)"
-        )
+        raise InputError(f"precision: must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    if weights and is_exported(weights):
+        path = Path(weights)
+        supported = PRECISIONS[: 2 if path.suffix.lower() == ".xml" else 1]
+        if precision not in supported:
+            raise InputError(
+                f"precision: {path.name} runs in {' or '.join(supported)}, not in {precision}; use "
+                "one of these or a checkpoint"
+            )
 
 
 def open_exported(

@@ -44,12 +44,12 @@ class Predictor:
             RGB images and returns (boxes, scores) for each: boxes (N, 4) as x, y, width, height,
             and scores (N,). See lib/media/detectors.py. Default without ``cfg``: the built-in
             bottom-up network.
-        precision: ``float32`` or ``bfloat16``.
+        precision: ``float32``, ``bfloat16`` or, on a GPU, ``float16``.
         backend: a backend (lib/core/backends.py) to use instead of building one from ``weights``.
 
     Raises:
         InputError: arguments are missing or exclude each other, a file cannot be read or does not
-            match the experiment, or bfloat16 is not supported.
+            match the experiment, or the precision is not supported.
     """
 
     def __init__(

@@ -54,13 +54,11 @@ def build_optimizer(cfg: CfgNode, network: torch.nn.Module) -> torch.optim.Optim
     kind, keys = OPTIMIZERS[name]
     groups = _groups(network)
     options = {option: train[key] for option, key in keys.items()}
-    # On a GPU, StepGuard needs a fused optimizer. None selects PyTorch's default.
-    fused = True if groups[0]["params"][0].is_cuda else None
     try:
-        optimizer = kind(groups, lr=train.LR, fused=fused, **options)
+        optimizer = kind(groups, lr=train.LR, fused=True, **options)
     except ValueError as error:
         raise InputError(f"TRAIN: {name} does not accept these settings: {error}") from None
-    if fused and options.get("momentum"):
+    if options.get("momentum"):
         zero_momentum(optimizer)
     return optimizer
 

@@ -199,8 +199,20 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
         # Set ``fused`` before loading, because it decides on which device PyTorch puts the state.
         groups = [{**group, **settings} for group, settings in groups]
         optimizer.load_state_dict({**state, "param_groups": groups})
+        _match_layouts(optimizer)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(f"the optimizer state does not fit: {error}") from None
+
+
+def _match_layouts(optimizer: torch.optim.Optimizer) -> None:
+    """Convert the state to the layout of the parameters, which fused optimizers rely on.
+
+    Parameters are contiguous with DataParallel, and channels last otherwise.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.dim() > 0:
+                state[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _check_shapes(optimizer: torch.optim.Optimizer, states: Mapping[int, Mapping]) -> None:

@@ -1,12 +1,13 @@
 """Top-down samples: a crop around one person, with random geometric augmentation in training."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from lib.dataset.broken import read_or_replace
 from lib.dataset.image import read_image
@@ -78,6 +79,14 @@ class TopDownDataset(Dataset):
         image, used = read_or_replace(self.table.path, row, len(self))
         sample = self._sample(used, image, epoch)
         return {**sample, "broken": torch.tensor(-1 if used == row else row)}
+
+    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[dict[str, torch.Tensor]]:
+        """Return the samples of a batch; the main process loads them on all of its threads."""
+        threads = 1 if get_worker_info() else torch.get_num_threads()
+        if threads == 1:
+            return [self[key] for key in keys]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(self.__getitem__, keys))
 
     def image_files(self, rows: Sequence[int]) -> list[str]:
         """Return the image files of the samples ``rows``."""

@@ -52,7 +52,7 @@ def build_detector(
         threshold: boxes with a lower score are dropped. If None: THRESHOLD of the YAML, 0.1 for
             ``hrpose``, else 0.5.
         classes: names or numbers of the classes to keep; person if empty.
-        precision: float32 or bfloat16; only for ``hrpose``.
+        precision: float32, bfloat16 or float16; only for ``hrpose``.
 
     Raises:
         InputError: the detector is unknown, or its weights are missing; the message says where to

@@ -68,6 +68,19 @@ def test_bfloat16_nearly_matches_float32(made, monkeypatch):
     assert difference(half, made.backend, crops).scores < 0.05
 
 
+def test_float16_runs_the_network_in_float16_and_needs_a_gpu(made):
+    computed = []
+    made.network.register_forward_hook(lambda module, args, out: computed.append(out.dtype))
+    backend = TorchBackend(made.network, *made.how, device="cuda", precision="float16")
+    backend.device = CPU  # which also computes in float16, but slowly
+    _, scores = backend(random_crops(made.cfg.MODEL.IMAGE_SIZE, 2))
+    assert set(computed) == {torch.float16} and scores.dtype == torch.float32
+    with pytest.raises(InputError, match="precision: float16 needs a GPU; use float32"):
+        TorchBackend(made.network, *made.how, precision="float16")
+    with pytest.raises(InputError, match=r"a\.xml runs in float32 or bfloat16, not in float16"):
+        exported.check_precision("float16", "a.xml")
+
+
 def test_predictor_accepts_an_exported_file_or_a_backend(tmp_path, made):
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
     boxes = [[8, 12, 44, 64], [63, 12, 43, 63]]
@@ -117,7 +130,7 @@ def test_a_flip_test_with_other_pairs_is_refused(tmp_path, made):
 
 
 def test_an_unsupported_precision_is_refused(tmp_path, made):
-    refused(made, {}, "precision: must be float32 or bfloat16, not 'int8'", "int8")
+    refused(made, {}, "precision: must be one of float32, bfloat16, float16, not 'int8'", "int8")
     path = made.write(tmp_path, "torchscript")
     refused(made, path, "small.ts runs in float32", "bfloat16")
     shutil.copy(path, tmp_path / "small.torchscript")

@@ -8,6 +8,7 @@ import torch
 
 from lib.config import load_config
 from lib.core.optim import build_optimizer, build_schedule
+from lib.core.state import load_optimizer
 from lib.utils.errors import InputError
 
 
@@ -91,6 +92,28 @@ def test_adam_logs_that_it_ignores_weight_decay(load, caplog):
     assert stepped(load(LR=0.1, WD=0.5, OPTIMIZER="adamw"), 0.0) == pytest.approx(0.95)
     assert stepped(load(LR=0.1, WD=0.5, OPTIMIZER="sgd"), 0.0) == pytest.approx(0.95)
     assert stepped(load(LR=0.1, WD=0.0), 3.0) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_a_state_in_another_layout_continues_to_the_same_weights(load, name):
+    """The state of DataParallel is contiguous, that of one device channels last."""
+    torch.manual_seed(0)
+    weights, gradients = torch.randn(3, 4, 3, 3), torch.randn(2, 3, 4, 3, 3)
+    trained = []
+    for layouts in itertools.product((torch.contiguous_format, torch.channels_last), repeat=2):
+        network, state = torch.nn.Conv2d(4, 3, 3, bias=False), None
+        value = weights
+        for gradient, layout in zip(gradients, layouts, strict=True):
+            network.weight.data = value.clone(memory_format=layout)
+            optimizer = build_optimizer(load(OPTIMIZER=name, LR=0.1), network)
+            if state:
+                load_optimizer(optimizer, state)
+            network.weight.grad = gradient.clone(memory_format=layout)
+            optimizer.step()
+            value, state = network.weight.detach(), optimizer.state_dict()
+        trained.append(value)
+    for other in trained[1:]:
+        torch.testing.assert_close(other, trained[0])
 
 
 def test_sgd_uses_its_settings(load):

@@ -200,7 +200,8 @@ def test_options_an_exported_file_does_not_support_are_one_line_errors(root, suc
     for options, message in (
         (["--no-fuse-conv-bn"], f"--no-fuse-conv-bn: {file} is an exported file"),
         (["--precision", "bfloat16"], "precision: random.ts runs in float32"),
-        (["--precision", "half"], "precision: must be float32 or bfloat16, not 'half'"),
+        (["--precision", "float16"], "precision: random.ts runs in float32, not in float16"),
+        (["--precision", "half"], "must be one of float32, bfloat16, float16, not 'half'"),
         (["TEST.FLIP_TEST", "False"], f"{file}: was exported with TEST.FLIP_TEST True"),
         (["TEST.MODEL_FILE", "none.onnx"], "none.onnx: there is no such file"),
     ):
