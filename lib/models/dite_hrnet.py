@@ -183,7 +183,8 @@ class DynamicSplitConv(nn.Module):
         if len(self.conv) == 1:
             return self.conv[0](x)
         parts = x.split(self.width, dim=1)
-        return shuffle_channels([conv(part) for conv, part in zip(self.conv, parts, strict=True)])
+        outputs = [conv(part) for conv, part in zip(self.conv, parts, strict=True)]
+        return shuffle_channels(outputs, planar=True)
 
 
 class Scaling(nn.Module):
@@ -289,9 +290,9 @@ class DynamicMultiScaleContext(nn.Module):
         self.gcm = nn.ModuleList(map(GlobalContext, halves, REDUCTIONS))
 
     def forward(self, x: Branches) -> Branches:
-        lower, upper = zip(*map(split_channels, x), strict=True)
+        lower, upper = zip(*(split_channels(item, planar=True) for item in x), strict=True)
         return [
-            shuffle_channels((identity, context(convolve(item))))
+            shuffle_channels((identity, context(convolve(item))), planar=True)
             for identity, item, convolve, context in zip(
                 lower, self.dcm(upper), self.conv, self.gcm, strict=True
             )
@@ -320,8 +321,8 @@ class DynamicStem(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        lower, upper = split_channels(self.conv1(x))
-        return shuffle_channels((self.branch1(lower), self.branch2(upper)))
+        lower, upper = split_channels(self.conv1(x), planar=True)
+        return shuffle_channels((self.branch1(lower), self.branch2(upper)), planar=True)
 
 
 def build(cfg: CfgNode) -> LightweightHRNet:

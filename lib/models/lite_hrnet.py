@@ -41,9 +41,20 @@ class CrossResolutionWeighting(nn.Module):
 
     def forward(self, x: Branches) -> Branches:
         size = x[-1].shape[-2:]
-        pooled = [functional.adaptive_avg_pool2d(item, size) for item in x[:-1]]
+        pooled = [_pool(item, size) for item in x[:-1]]
         weights = self.conv2(self.conv1(torch.cat([*pooled, x[-1]], dim=1)))
         return scale_branches(x, weights)
+
+
+def _pool(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Average (N, C, H, W) to the given size, which divides H and W."""
+    channels, height, width = x.shape[1:]
+    if not torch.onnx.is_in_onnx_export() or not isinstance(height, int):
+        return functional.adaptive_avg_pool2d(x, size)
+    # ONNX Runtime runs a depthwise convolution several times as fast as its average pooling.
+    window = (height // size[0], width // size[1])
+    weight = x.new_full((channels, 1, *window), 1 / (window[0] * window[1]))
+    return functional.conv2d(x, weight, stride=window, groups=channels)
 
 
 class SpatialWeighting(nn.Module):

@@ -82,6 +82,22 @@ def test_shuffles_as_torch_does(groups):
     assert torch.equal(ours, functional.channel_shuffle(x, groups))
 
 
+@pytest.mark.parametrize("name", LIGHT)
+def test_the_operations_chosen_for_onnx_compute_the_same(monkeypatch, name):
+    torch.manual_seed(0)
+    network = build_model(tiny_light_cfg(name, NUM_MODULES=[1, 1, 1], NUM_BLOCKS=1)).eval()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    images = torch.randn(2, 3, 96, 64)
+    with torch.no_grad():
+        expected = network(images)
+        monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+        torch.testing.assert_close(
+            network(images), expected, rtol=1e-4, atol=1e-4 * float(expected.std())
+        )
+
+
 @pytest.mark.parametrize(
     ("kernel", "stride", "groups", "out"), [(3, 1, 6, 6), (3, 2, 6, 6), (5, 1, 6, 6), (1, 1, 1, 4)]
 )

@@ -113,24 +113,32 @@ def separable_layers(
     )
 
 
-def split_channels(x: Tensor) -> tuple[Tensor, Tensor]:
+def split_channels(x: Tensor, planar: bool = False) -> tuple[Tensor, Tensor]:
     """Split (N, 2 * C, H, W) into the first and the second half of its channels.
 
     The split is done in channels-last order, so that the gradients are joined in this layout too.
+    For ``planar`` see ``shuffle_channels``.
     """
-    if torch.onnx.is_in_onnx_export():
+    if torch.onnx.is_in_onnx_export() and planar:
         return x.chunk(2, dim=1)
+    if torch.onnx.is_in_onnx_export():  # chunk would become a sequence, which is copied once more
+        half = x.shape[1] // 2
+        return x[:, :half], x[:, half:]
     lower, upper = x.permute(0, 2, 3, 1).chunk(2, dim=3)
     return lower.permute(0, 3, 1, 2), upper.permute(0, 3, 1, 2)
 
 
-def shuffle_channels(parts: Sequence[Tensor]) -> Tensor:
+def shuffle_channels(parts: Sequence[Tensor], planar: bool = False) -> Tensor:
     """Concatenate and shuffle channels in one copy: G tensors (N, C, H, W) -> (N, G * C, H, W).
 
-    The output is channels last, except in ONNX export, which has no such layout.
+    The output is channels last, except in ONNX export, which has no such layout. With ``planar``,
+    the graph suits networks that need their maps as flat vectors, as Dite-HRNet does.
     """
-    if torch.onnx.is_in_onnx_export():
+    if torch.onnx.is_in_onnx_export() and planar:
         return torch.stack(tuple(parts), dim=2).flatten(1, 2)
+    if torch.onnx.is_in_onnx_export():  # OpenVINO runs exactly these operations as a shuffle
+        groups = torch.cat(tuple(parts), dim=1).unflatten(1, (len(parts), -1))
+        return groups.transpose(1, 2).flatten(1, 2)
     last = torch.stack([part.permute(0, 2, 3, 1) for part in parts], dim=4).flatten(3)
     return last.permute(0, 3, 1, 2)
 
