@@ -24,7 +24,13 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401
 import torch
-from benchmarks.int8 import TestSet, certificate_file, certificate_summary, quantize_and_check
+from benchmarks.int8 import (
+    TestSet,
+    certificate_file,
+    certificate_summary,
+    quantize_and_check,
+    slower_than_float32,
+)
 from cli import command_parser, run
 from torch import nn
 from yacs.config import CfgNode
@@ -101,6 +107,8 @@ def main() -> None:
     if args.int8:
         write_atomically(path, certificate_file(certificate))
         print(f"=> {path}: {certificate_summary(certificate)}")
+        if slower := slower_than_float32(certificate):
+            print(slower, file=sys.stderr)
 
 
 def parse_args() -> argparse.Namespace:

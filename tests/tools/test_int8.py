@@ -64,10 +64,19 @@ def test_the_certificate_says_what_was_measured(check):
     assert certificate["layers"] == {"int8": 10, "float32": 0}
     assert certificate["pixels_apart"]["largest"] < 0.01
     times = certificate["milliseconds"]
-    assert times["ratio"] == pytest.approx(times["int8"] / times["onnxruntime_float32"], 0.2)
+    ratio = times["int8"] / times["onnxruntime_float32"]
+    assert times["ratio_to_onnxruntime_float32"] == pytest.approx(ratio, 0.2)
+    assert times["faster_than_float32"] == (check.module.slower_than_float32(certificate) is None)
     assert certificate["test_set"] == "coco val2017: 2 people"
     assert certificate["calibration"] == "drawn people: 2 crops"
     assert "threads: " in certificate["machine"] and "nncf 1.0" in certificate["machine"]
+
+
+def test_a_network_that_is_slower_in_int8_is_reported(check):
+    times = {"onnxruntime_float32": 15.0, "openvino_float32": 12.0, "int8": 13.0}
+    certificate = {"format": "openvino", "milliseconds": times | {"faster_than_float32": False}}
+    line = check.module.slower_than_float32(certificate)
+    assert line.endswith("not faster here: 13.0 ms per crop, float32 in OpenVINO 12.0 ms")
 
 
 def test_layers_are_kept_in_float32_only_if_int8_loses_too_much(check):

@@ -22,7 +22,7 @@ from lib.core.exported import open_exported
 from lib.core.validate import validate
 from lib.dataset import build_dataset
 from lib.dataset.loading import test_loader
-from lib.deploy.export import write_draft
+from lib.deploy.export import ONNX, OPENVINO, openvino_files, write_draft
 from lib.deploy.int8 import (
     RANKING_CROPS,
     Quantized,
@@ -36,6 +36,7 @@ from lib.utils.errors import InputError
 
 CALIBRATION_CROPS = 300
 TIMED_RUNS = 30
+FLOAT_NAMES = {"onnxruntime_float32": "ONNX Runtime", "openvino_float32": "OpenVINO"}
 PACKAGES = ("nncf", "onnxruntime", "openvino")
 
 
@@ -109,6 +110,9 @@ def quantize_and_check(
         run, open_draft, restoration, expected, test_set.metric
     )
     backend = open_draft(quantized.files)
+    float_backends = {"onnxruntime_float32": reference}
+    if file_format == OPENVINO:
+        float_backends["openvino_float32"] = open_draft(openvino_files(graph, description))
     return quantized.files, {
         "format": file_format,
         "metric": test_set.metric,
@@ -118,7 +122,7 @@ def quantize_and_check(
         "max_loss": max_loss,
         "layers": {"int8": quantized.layers, "float32": layers - quantized.layers},
         "pixels_apart": {"source": crop_source, **pixels_apart(backend, crops, keypoints)},
-        "milliseconds": milliseconds(backend, reference, crops[:1]),
+        "milliseconds": milliseconds(backend, float_backends, crops[:1]),
         "test_set": test_set.name,
         "calibration": source,
         **machine_entries(),
@@ -177,15 +181,16 @@ def pixels_apart(backend: Backend, crops: Tensor, keypoints: Tensor) -> dict[str
     return {"crops": len(crops)} | {name: round(float(value), 3) for name, value in values.items()}
 
 
-def milliseconds(backend: Backend, reference: Backend, crop: Tensor) -> dict[str, float]:
-    """Return the time for one crop, and its ratio to that of float32 in ONNX Runtime."""
-    runs = [partial(reference, crop), partial(backend, crop)]
-    float32, int8 = fastest(runs, TIMED_RUNS, wall_clock, warm_up=True)
-    return {
-        "onnxruntime_float32": round(1e3 * float32, 2),
-        "int8": round(1e3 * int8, 2),
-        "ratio": round(int8 / float32, 3),
-    }
+def milliseconds(
+    backend: Backend, float_backends: dict[str, Backend], crop: Tensor
+) -> dict[str, float]:
+    """Return the time for one crop, and its ratio to that of each float32 backend."""
+    runs = [partial(run, crop) for run in (backend, *float_backends.values())]
+    int8, *others = fastest(runs, TIMED_RUNS, wall_clock, warm_up=True)
+    float32 = dict(zip(float_backends, others, strict=True))
+    times = {name: round(1e3 * seconds, 2) for name, seconds in {"int8": int8, **float32}.items()}
+    ratios = {f"ratio_to_{name}": round(int8 / value, 3) for name, value in float32.items()}
+    return times | ratios | {"faster_than_float32": int8 < min(others)}
 
 
 def machine_entries() -> dict[str, Any]:
@@ -208,5 +213,18 @@ def certificate_summary(certificate: dict[str, Any]) -> str:
         f"{certificate['metric']} {certificate['int8']:.2f} (float32: {certificate['float32']:.2f})"
         f", distance {apart['median']:.2f} pixels (median), {apart['percentile_99']:.2f} (99th "
         f"percentile), {times['int8']:.1f} ms per crop "
-        f"({times['ratio']:.2f}x of float32 in ONNX Runtime)"
+        f"({times['ratio_to_onnxruntime_float32']:.2f}x of float32 in ONNX Runtime)"
+    )
+
+
+def slower_than_float32(certificate: dict[str, Any]) -> str | None:
+    """Return one line that says that int8 is not faster than float32, or None if it is."""
+    times = certificate["milliseconds"]
+    if times["faster_than_float32"]:
+        return None
+    name = min((key for key in FLOAT_NAMES if key in times), key=times.get)
+    other = "; --to openvino may be faster" if certificate["format"] == ONNX else ""
+    return (
+        f"warning: int8 is not faster here: {times['int8']:.1f} ms per crop, float32 in "
+        f"{FLOAT_NAMES[name]} {times[name]:.1f} ms{other}"
     )
