@@ -61,7 +61,7 @@ def draw_with_progress(
 ) -> None:
     """Draw the built-in data set, with a progress bar."""
     interval = 0.1 if sys.stderr.isatty() else 10  # seconds
-    with tqdm(total=sum(sizes.values()), desc="images", mininterval=interval) as bar:
+    with tqdm(total=sum(sizes.values()), desc="images", mininterval=interval, delay=1) as bar:
         write_figures(root, sizes, seed, workers, progress=lambda *_: bar.update())
 
 

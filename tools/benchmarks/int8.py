@@ -22,7 +22,7 @@ from lib.core.exported import open_exported
 from lib.core.validate import validate
 from lib.dataset import build_dataset
 from lib.dataset.loading import test_loader
-from lib.deploy.export import ONNX, OPENVINO, openvino_files, write_draft
+from lib.deploy.export import ONNX, OPENVINO, openvino_content, openvino_model, write_draft
 from lib.deploy.int8 import (
     RANKING_CROPS,
     Quantized,
@@ -112,7 +112,9 @@ def quantize_and_check(
     backend = open_draft(quantized.files)
     float_backends = {"onnxruntime_float32": reference}
     if file_format == OPENVINO:
-        float_backends["openvino_float32"] = open_draft(openvino_files(graph, description))
+        float_backends["openvino_float32"] = open_draft(
+            openvino_content(openvino_model(graph), description)
+        )
     return quantized.files, {
         "format": file_format,
         "metric": test_set.metric,
