@@ -15,4 +15,4 @@ if str(ROOT) not in sys.path:
 # By default a thread of GNU OpenMP that waits for others spins for milliseconds. If these others
 # wait for the core, as beside data-loading processes, every operation can take that long.
 if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")

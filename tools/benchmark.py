@@ -1,12 +1,12 @@
-"""Benchmark the data pipeline, NMS and inference backends.
+"""Benchmark data loading, NMS, grouping, training, tests and inference backends.
 
   python tools/benchmark.py nms
   python tools/benchmark.py forward --cfg FILE
 
-Each benchmark measures a simpler reference in the same run: NumPy, pycocotools or plain PyTorch.
+Most benchmarks measure a simpler reference in the same run: NumPy, pycocotools or plain PyTorch.
 data, nms, load and group measure CPU time on one thread, so other work on the machine has little
-effect. The others measure wall-clock time on all threads. All times are those of the fastest run.
-The exit code is 1 if results differ from the reference.
+effect. The others, and nms on a GPU, measure wall-clock time on all threads. All times are those of
+the fastest run. The exit code is 1 if results differ from the reference.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, module in (WITHOUT_NETWORK | WITH_NETWORK).items():
         text = module.__doc__.splitlines()[0].rstrip(".")
-        command = commands.add_parser(name, help=text[0].lower() + text[1:])
+        command = commands.add_parser(name, help=text[0].lower() + text[1:], description=text)
         if name in WITH_NETWORK:
             module.add_options(command)
     return parser.parse_args()

@@ -163,7 +163,7 @@ def demo_parser() -> argparse.ArgumentParser:
         action=ListBeforeSettings,
         nargs="+",
         metavar="CLASS",
-        help="names of the classes to detect (default: person)",
+        help="names or numbers of the classes to detect (default: person)",
     )
     add_output_options(parser)
     return parser
@@ -173,8 +173,8 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for annotations, drawing, output and devices."""
     add = parser.add_argument
     text = (
-        "COCO annotations, to measure keypoint errors; their boxes are used without --boxes and "
-        "--detector"
+        "COCO annotations, to measure keypoint errors; their boxes are used unless --boxes or "
+        "--detector is given"
     )
     add("--annotations", metavar="FILE", help=text)
     text = "number of frames per batch (default: %(default)s)"
@@ -188,7 +188,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--scores", action="store_true", help="draw scores next to the joints")
     add("--draw-boxes", action="store_true", help="draw boxes in images (default: only in videos)")
-    text = "colour left and right sides or people differently (default: %(default)s)"
+    text = "colour by side of the body, or by person (default: %(default)s)"
     add("--color-by", choices=COLORS, default=COLORS[0], help=text)
     add("--show", action="store_true", help="show the frames in a window; q or Esc ends the run")
     text = "draw the measured number of frames per second"
@@ -199,7 +199,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=math.inf,
         metavar="N",
-        help="process at most N frames per second of a video (default: all)",
+        help="use at most N frames of each second of a video, and skip the others (default: all)",
     )
     add("--csv", action="store_true", help="also write the keypoints to pose-data.csv")
     add("--no-pictures", action="store_true", help="do not write images or videos")
@@ -210,7 +210,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--device",
         metavar="DEVICE",
-        help="cpu, cuda or cuda:N (default: the first of GPUS)",
+        help="cpu, cuda or cuda:N (default: the first GPU in the setting GPUS)",
     )
 
 

@@ -58,8 +58,8 @@ def parse_args() -> argparse.Namespace:
     images = "data/coco/images/val2017"
     add("--images", "--image-path", default=images, metavar="DIR", help=text)
     text = (
-        "COCO annotations with the names of images and joints (default: names that follow from "
-        "image_id and the number of joints)"
+        "COCO annotations with the names of images and joints (default: COCO's image names, and "
+        "the built-in skeleton with that number of joints)"
     )
     add("--annotations", "--gt-anno", default="", metavar="FILE", help=text)
     text = "output folder (default: %(default)s)"
@@ -68,7 +68,7 @@ def parse_args() -> argparse.Namespace:
     add("--threshold", type=float, default=0.2, metavar="P", help=text)
     text = "draw only people with a score of at least P (default: %(default)s; HRNet's script: 0.3)"
     add("--person-threshold", type=float, default=0.0, metavar="P", help=text)
-    text = "colour left and right sides or people differently (default: %(default)s)"
+    text = "colour by side of the body, or by person (default: %(default)s)"
     add("--color-by", choices=COLORS, default=COLORS[0], help=text)
     args = parser.parse_args()
     args.results = args.results or args.results_option

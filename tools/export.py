@@ -12,9 +12,9 @@ With --raw the file is the network alone, from normalised images to its outputs.
 these files (docs/export.md).
 
 --int8 quantizes a top-down network, for faster inference on CPUs. It compares the AP on the test
-set with that of float32. If int8 loses more than --max-ap-loss, it keeps the layers whose
-quantization costs most AP in float32; if that is not enough, it writes nothing. A certificate next
-to the file (.json) says what was measured.
+set with that of float32. If int8 loses more than --max-ap-loss, the layers whose quantization moves
+the keypoints most stay in float32; if that is not enough, nothing is written. A JSON file next to
+the network, its certificate, reports what was measured.
 """
 
 import argparse

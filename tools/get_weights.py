@@ -44,9 +44,9 @@ def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="names of weights, as in --list")
-    text = "YAML file of an experiment whose ImageNet backbone and trained weights to download"
+    text = "YAML file of an experiment; downloads its ImageNet backbone and its trained weights"
     add("--cfg", metavar="FILE", help=text)
-    add("--list", action="store_true", help="list all weights, and which of them are downloaded")
+    add("--list", action="store_true", help="list all weights, and mark those that are here")
     text = "folder that contains models/ (default: the repository)"
     add("--root", type=Path, default=ROOT, metavar="DIR", help=text)
     args = parser.parse_args()

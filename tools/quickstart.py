@@ -1,4 +1,4 @@
-"""Train and test a small network from scratch on synthetic images of people, in ten minutes.
+"""Train and test a small network from scratch on synthetic images of people.
 
   python tools/quickstart.py
   python tools/quickstart.py TRAIN.AMP False

@@ -146,11 +146,15 @@ def test_parser() -> argparse.ArgumentParser:
     )
     text += "on a GPU) (default: %(default)s)"
     add("--precision", default="float32", metavar="TYPE", help=text)
-    text = "metric, mAP or PCKh; only checked, for compatibility with mmpose"
+    text = (
+        "metric of the data set, mAP or PCKh; any other is an error (for compatibility with mmpose)"
+    )
     add("--eval", nargs="+", action=ListBeforeSettings, metavar="METRIC", help=text)
-    text = "gather the results of all processes over the network, even with --tmpdir"
+    text = "exchange the results of the processes directly, even with --tmpdir"
     add("--gpu_collect", "--gpu-collect", action="store_true", help=text)
-    text = "gather results through files in DIR, which all machines share (default: the network)"
+    text = (
+        "exchange the results of the processes through files in DIR, which all machines must share"
+    )
     add("--tmpdir", metavar="DIR", help=text)
     return parser
 

@@ -226,7 +226,7 @@ def _coerce_sequence(value: Any, default: list | tuple, where: str) -> list | tu
 def _resolve_paths(cfg: CfgNode) -> None:
     """Prepend DATA_DIR to the paths of data and weights, as the original HRNet code does.
 
-    The original leaves COCO_BBOX_FILE unchanged; here this applies only if the file exists.
+    The original never changes COCO_BBOX_FILE. Here it is changed, too, unless the file exists.
     """
     base = Path(cfg.DATA_DIR)
     cfg.DATASET.ROOT = str(base / cfg.DATASET.ROOT)

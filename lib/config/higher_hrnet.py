@@ -46,6 +46,9 @@ def translate(tree: dict, source: str) -> dict:
     Raises:
         InputError: if a setting is not supported; the message names ``source`` and the key.
     """
+    for room in ("MODEL", "DATASET"):
+        if not isinstance(tree.get(room, {}), dict):
+            raise InputError(f"{source}: {room} must have keys, not the value {tree[room]!r}")
     translated: dict[str, Any] = {}
     for key, value in _flat(tree):
         if key in FIXED:
@@ -56,7 +59,7 @@ def translate(tree: dict, source: str) -> dict:
         if name:
             try:
                 _set(translated, name, _convert(key, value))
-            except (TypeError, ValueError, LookupError):
+            except (TypeError, ValueError, LookupError, OverflowError):
                 raise InputError(f"{source}: {key} has an invalid value, {value!r}") from None
     for name, value in {
         "MODEL.NAME": "pose_hrnet",

@@ -32,9 +32,9 @@ class Backend(ABC):
     Attributes:
         device: device of the tensors that ``outputs`` returns.
         codec: codec of the network's outputs.
-        decodes: True if ``outputs`` returns keypoints and scores, as most exported files do, or,
-            for an exported bottom-up network, heatmaps, tags and candidates; such a backend cannot
-            be called. False if ``outputs`` returns the network's own outputs.
+        decodes: False if ``outputs`` returns the network's own outputs, True if it returns what is
+            decoded from them: keypoints and scores or, for an exported bottom-up network, heatmaps,
+            tags and candidates. A backend of an exported bottom-up network cannot be called.
     """
 
     device: torch.device
@@ -52,7 +52,7 @@ class Backend(ABC):
 
     @abstractmethod
     def outputs(self, crops: Tensor) -> Outputs:
-        """Return float32 outputs with the flip test, or keypoints and scores if ``decodes``."""
+        """Return float32 outputs, after the flip test if that is enabled; see ``decodes``."""
 
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """Return keypoints (N, K, 2) in crop pixels and scores (N, K), float32 on ``device``."""
@@ -84,8 +84,8 @@ class TorchBackend(Backend):
 
     Args:
         network: maps normalised crops to outputs, on ``device``.
-        precision: float32, or bfloat16 or float16 (only on a GPU) to run the network under
-            autocast. Decoding always uses float32.
+        precision: float32 or, to run the network under autocast, bfloat16 or (only on a GPU)
+            float16. Decoding always uses float32.
 
     Raises:
         InputError: the device does not support the precision.

@@ -87,7 +87,7 @@ class Description:
             return msgspec.json.decode(text or "", type=cls)
         except ValueError:
             raise InputError(
-                f"{path} has no HRPose metadata; create the file with tools/export.py"
+                f"{path} has no HRPose metadata of this version; export it with tools/export.py"
             ) from None
 
     def to_json(self) -> str:
@@ -299,8 +299,7 @@ def check_precision(precision: str, weights: str | Path | None = None) -> None:
         supported = PRECISIONS[: 2 if path.suffix.lower() == ".xml" else 1]
         if precision not in supported:
             raise InputError(
-                f"precision: {path.name} runs in {' or '.join(supported)}, not in {precision}; use "
-                "one of these or a checkpoint"
+                f"precision: {path.name} runs in {' or '.join(supported)}, not in {precision}"
             )
 
 

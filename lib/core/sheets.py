@@ -21,7 +21,7 @@ from lib.utils.errors import InputError
 THRESHOLD = 0.2  # joints with a lower score are not drawn
 COUNT = 24  # images on a sheet of predictions
 WIDTH = 1610  # maximum width of a sheet of predictions in pixels
-HEIGHT = 300  # of its images in pixels, before each row is scaled to the width
+HEIGHT = 300  # height of its images in pixels, before each row is scaled to the width
 NAMED_SIZE = 640  # longer side of the people drawn with joint names, in pixels
 LETTER_WIDTH, LINE_HEIGHT = 8, 24  # of the joint names, in pixels
 MIN_HEIGHT = 256  # smaller samples are enlarged to about this height

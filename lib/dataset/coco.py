@@ -231,7 +231,7 @@ class CocoKeypoints:
             joints=np.ascontiguousarray(keypoints[rows, :, :2]),
             visible=np.minimum(keypoints[rows, :, 2], 1),
             score=score[rows].astype(np.float32),
-            category=np.array([people[row].category_id for row in rows], np.int32),
+            category=np.array([people[row].category_id for row in rows], np.int64),
             paths=images.paths,
             image_ids=images.ids,
         )

@@ -3,6 +3,7 @@
 import os
 import re
 import struct
+import threading
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 _BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
 
 _archives: dict[tuple[int, str], zipfile.ZipFile] = {}
+_opening = threading.Lock()
 
 
 def read_image(path: str, apply_exif: bool = False) -> np.ndarray:
@@ -108,9 +110,10 @@ def _read_bytes(path: str) -> bytes:
 def _read_member(archive: str, member: str) -> bytes:
     # Forked processes share the file position, so each process opens the archive itself.
     key = (os.getpid(), archive)
-    if key not in _archives:
-        check_path(archive)
-        _archives[key] = zipfile.ZipFile(archive)
+    with _opening:  # large archives take seconds to open
+        if key not in _archives:
+            check_path(archive)
+            _archives[key] = zipfile.ZipFile(archive)
     for name in (member, f"{Path(archive).stem}/{member}"):
         try:
             info = _archives[key].getinfo(name)

@@ -18,7 +18,7 @@ class Table:
     joints: np.ndarray  # (N, K, 2) float32, in image pixels
     visible: np.ndarray  # (N, K) float32, 1 where the joint is annotated
     score: np.ndarray  # (N,) float32, detection score; 1 for annotated boxes
-    category: np.ndarray  # (N,) int32, category id in the annotation file
+    category: np.ndarray  # (N,) int64, category id in the annotation file
     paths: np.ndarray  # (M,) bytes, UTF-8
     image_ids: np.ndarray  # (M,) int64
 

@@ -135,11 +135,11 @@ def onnx_graph(
 ) -> Any:
     """Export to an ``onnx.ModelProto``.
 
-    Names of nodes in a submodule ``network`` start with ``NETWORK_PREFIX``. ``dynamic`` maps
-    dimensions of the input that may vary to a ``torch.export.Dim``.
+    Names of nodes in a submodule ``network`` start with ``NETWORK_PREFIX``. ``dynamic`` has a
+    ``torch.export.Dim`` for each dimension of the input that may vary.
     """
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
-        raise InputError(f"exporting: ONNX needs PyTorch 2.6 or newer; this is {torch.__version__}")
+        raise InputError(f"exporting: ONNX needs PyTorch 2.6 or newer, not {torch.__version__}")
     for package in ("onnx", "onnxscript"):
         import_optional(package, "exporting")
     with quiet():
@@ -157,7 +157,7 @@ def onnx_graph(
         scopes = [prop.value for prop in node.metadata_props if prop.key == SCOPES_KEY]
         if any(NETWORK_SCOPE in scope for scope in scopes):
             node.name = NETWORK_PREFIX + node.name
-        # Remove stack traces, which take four times as much space as a Lite-HRNet's weights.
+        # Remove stack traces, which take four times as much space as the weights of Lite-HRNet.
         del node.metadata_props[:]
     return proto
 
@@ -192,7 +192,7 @@ def openvino_model(graph: bytes) -> Any:
 
 
 def openvino_content(model: Any, description: Description) -> dict[str, bytes]:
-    """Return OpenVINO's files of an ``openvino.Model``."""
+    """Return the files of an ``openvino.Model``."""
     openvino = import_optional("openvino", "exporting")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.xml"
@@ -204,7 +204,7 @@ def openvino_content(model: Any, description: Description) -> dict[str, bytes]:
 
 
 def write_draft(path: Path, files: dict[str, bytes]) -> Path:
-    """Write the files next to ``path``, by suffix; return the path of the main file, the last."""
+    """Write each file to ``path`` with its suffix; return the path of the main file, the last."""
     path.parent.mkdir(exist_ok=True)
     for suffix, content in files.items():
         path.with_suffix(suffix).write_bytes(content)

@@ -35,12 +35,12 @@ from lib.deploy.export import (
 from lib.deploy.parity import crops_of_people, drawn_crops
 from lib.utils.errors import InputError
 
-RANKING_CROPS = 32  # crops that decide which layers return to float32 first
+RANKING_CROPS = 32  # crops that decide which layers are switched back to float32 first
 LARGE_DISTANCE = 10  # crop pixels; larger distances between keypoints are clamped to this
 
 
 @dataclass(frozen=True)
-class Restoration:
+class AccuracyControl:
     """How to find the layers that have to stay in float32.
 
     Attributes:
@@ -71,7 +71,7 @@ def quantize(
     description: Description,
     file_format: str,
     inputs: Tensor,
-    restoration: Restoration | None = None,
+    control: AccuracyControl | None = None,
 ) -> Quantized:
     """Quantize a network.
 
@@ -80,7 +80,7 @@ def quantize(
         description: its metadata.
         file_format: ``ONNX`` or ``OPENVINO``, the format to return.
         inputs: the network's inputs (N, 3, H, W) for calibration.
-        restoration: how to return layers to float32 until the score is high enough. Without it,
+        control: how to return layers to float32 until the score is high enough. Without it,
             all layers are quantized.
 
     Raises:
@@ -95,21 +95,21 @@ def quantize(
     options = {
         "subset_size": len(inputs),
         "ignored_scope": nncf.IgnoredScope(
-            names=_outside(proto, model, description), validate=False
+            names=_operations_outside_network(proto, model, description), validate=False
         ),
     }
     with quiet_nncf(nncf):
-        if restoration is None:
+        if control is None:
             model = nncf.quantize(model, data, **options)
         else:
-            crops = restoration.crops
+            crops = control.crops
             advanced = nncf.AdvancedAccuracyRestorerParameters(ranking_subset_size=RANKING_CROPS)
             model = nncf.quantize_with_accuracy_control(
                 model,
                 data,
                 nncf.Dataset(range(len(crops)), lambda i: {name: crops[i : i + 1].numpy()}),
-                lambda model, rows: _validate(restoration, model, description, list(rows)),
-                max_drop=restoration.max_loss,
+                lambda model, rows: _validate(control, model, description, list(rows)),
+                max_drop=control.max_loss,
                 advanced_accuracy_restorer_parameters=advanced,
                 **options,
             )
@@ -117,7 +117,7 @@ def quantize(
     return Quantized(write(model, description), _count_layers(model))
 
 
-def _outside(proto: Any, model: Any, description: Description) -> list[str]:
+def _operations_outside_network(proto: Any, model: Any, description: Description) -> list[str]:
     """Return the names of the operations of ``model`` that do not belong to the network."""
     if not description.decodes:
         return []
@@ -130,18 +130,20 @@ def _outside(proto: Any, model: Any, description: Description) -> list[str]:
 
 
 def _validate(
-    restoration: Restoration, model: Any, description: Description, rows: list[int]
+    control: AccuracyControl, model: Any, description: Description, rows: list[int]
 ) -> tuple[float, list[float]]:
-    """Return a score of ``model``, higher is better, and one for each of the crops ``rows``.
+    """Return a score of ``model`` and the scores of the crops ``rows``; higher is better.
 
-    NNCF passes all crops to decide whether to accept a model, and some of them to rank layers.
+    A crop's score is minus the mean distance of its keypoints from those of float32. NNCF passes
+    all crops to decide whether to accept a model; the score is then that of the test set. It passes
+    some of them to rank layers; the score is then the mean of the crops.
     """
-    backend = restoration.backend(ModelRunner(model, description))
-    keypoints, _ = backend(restoration.crops[rows])
-    distance = torch.linalg.vector_norm(keypoints - restoration.keypoints[rows], dim=-1)
+    backend = control.backend(ModelRunner(model, description))
+    keypoints, _ = backend(control.crops[rows])
+    distance = torch.linalg.vector_norm(keypoints - control.keypoints[rows], dim=-1)
     values = -distance.clamp(max=LARGE_DISTANCE).mean(1)
-    is_complete = len(rows) == len(restoration.crops)
-    score = restoration.score(backend) if is_complete else float(values.mean())
+    is_complete = len(rows) == len(control.crops)
+    score = control.score(backend) if is_complete else float(values.mean())
     return score, values.tolist()
 
 
@@ -183,7 +185,7 @@ def import_nncf() -> ModuleType:
     Raises:
         InputError: it is not installed.
     """
-    os.environ.setdefault("NNCF_CI", "1")  # otherwise it may report its use to its authors
+    os.environ.setdefault("NNCF_CI", "1")  # otherwise it may send usage statistics
     try:
         with quiet(), contextlib.redirect_stdout(sys.stderr):
             import nncf
@@ -203,8 +205,8 @@ def quiet_nncf(nncf: ModuleType) -> Iterator[None]:
 def calibration_crops(cfg: CfgNode, folder: Path | None, count: int) -> tuple[Tensor, str]:
     """Return crops of people for calibration, and the name of their source.
 
-    They come from the images of ``folder``, by default from the experiment's training set, or show
-    drawn people if that is not installed.
+    The crops come from ``folder`` if it is given, else from the experiment's training set, or, if
+    that is missing, from synthetic images.
 
     Returns:
         uint8 (N, 3, H, W) with N up to ``count``, and the source for display.
@@ -221,7 +223,7 @@ def calibration_crops(cfg: CfgNode, folder: Path | None, count: int) -> tuple[Te
     try:
         dataset = build_dataset(cfg, cfg.DATASET.TRAIN_SET, is_train=False)
     except InputError:
-        return drawn_crops(cfg, count, "train"), f"drawn people: {count} crops"
+        return drawn_crops(cfg, count, "train"), f"synthetic people: {count} crops"
     rows = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
     images = []
     for row in rows:
@@ -234,7 +236,7 @@ def calibration_crops(cfg: CfgNode, folder: Path | None, count: int) -> tuple[Te
 
 
 def _crops_of_folder(cfg: CfgNode, folder: Path, count: int) -> Tensor:
-    """Return crops of people in images; an image without people is one crop."""
+    """Return crops of people in images; images in which nobody is found are used whole."""
     paths = sorted(path for path in folder.rglob("*") if cv2.haveImageReader(str(path)))
     if not paths:
         raise InputError(f"--calibration: {folder}: no images found")

@@ -31,8 +31,8 @@ LENGTHS = (60.0, 400.0)  # range of `Person.length`
 
 LIMBS = tuple((a + 1, b + 1) for a, b in COCO.limbs)  # 1-based, as in COCO files
 
-# For each facial landmark its normal in the head's frame, and the depth component of the unit
-# normal (positive: away from the camera) up to which the landmark is visible.
+# For each facial landmark its normal in the head's frame, and a limit: the landmark is visible if
+# the depth component of the unit normal (positive: away from the camera) is at most this.
 FACING = {
     "nose": ((0.0, -0.2, 1.0), 0.2),
     "left_eye": ((0.35, 0.0, 1.0), -0.05),
@@ -51,7 +51,7 @@ class Person:
     joints: np.ndarray  # (17, 3) x, y and depth
     surface_depth: np.ndarray  # (17,) maximum distance in depth between a joint and the surface
     facing: np.ndarray  # (17,) see `_facing`
-    length: float  # longer side, including parts outside the image
+    length: float  # longer side of the bounding box, including parts outside the image
 
 
 def draw_scene(seed: int, split: str, index: int) -> tuple[np.ndarray, list[dict]]:
@@ -128,8 +128,8 @@ def pose_person(
     Args:
         size: (width, height) of the image.
         yaw: degrees; 0 faces the camera, 90 faces the right side of the image.
-        length: longer side in pixels, including parts outside the image.
-        center: in pixels; None for a random position, mostly such that the person is not cut off.
+        length: longer side of the bounding box in pixels, including parts outside the image.
+        center: in pixels; None for a random one, usually without cutting off the person.
         family: key of `poses.FAMILIES`; None for a random one.
     """
     body, pose = sample_proportions(rng), sample_pose(rng, family)
@@ -162,8 +162,10 @@ def pose_person(
 
 
 def _sample_center(rng: np.random.Generator, size: tuple[int, int], half: np.ndarray) -> np.ndarray:
-    """Sample a center (2,) for a person of half size `half`, mostly such that the person is not cut
-    off."""
+    """Sample a center (2,) for a person of half size `half`.
+
+    Usually the person is not cut off there.
+    """
     low, high = half, size - half
     if rng.random() >= 0.85:
         low, high = 0.05 * np.array(size), 0.95 * np.array(size)
@@ -182,7 +184,7 @@ def _facing(skeleton: Skeleton3D, turn: np.ndarray) -> np.ndarray:
 
 
 def _shadow(rng: np.random.Generator, image: np.ndarray, person: Person) -> None:
-    """Darken the ground under the feet, for most people, in place."""
+    """Darken the ground under the feet of most people, in place."""
     if rng.random() < 0.35:
         return
     h, w = image.shape[:2]

@@ -18,7 +18,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Crop:
-    """Transform of crops of ``size`` (width, height) pixels.
+    """Transform from images to crops of ``size`` (width, height) pixels, and back.
 
     A crop shows a box with the center ``center`` (image pixels) and the size ``scale`` * 200
     pixels, rotated by ``rotation`` degrees. As in HRNet, only the width of ``scale`` is used,
@@ -26,8 +26,8 @@ class Crop:
 
     With ``is_udp`` the crop follows UDP (Huang et al.: The Devil Is in the Details: Delving Into
     Unbiased Data Processing for Human Pose Estimation. CVPR 2020). The box then extends from the
-    center of the first pixel to the center of the last, so it is size - 1 pixels wide, and a crop,
-    its mirror image and its heatmaps are exactly aligned.
+    center of the first pixel of the crop to the center of the last, so it spans ``size`` - 1 pixels
+    of the crop, and a crop, its mirror image and its heatmaps are exactly aligned.
     """
 
     size: tuple[int, int]
@@ -77,7 +77,7 @@ class Crop:
 
 
 def is_valid_box(boxes: np.ndarray) -> np.ndarray:
-    """Return a mask (N,), True for boxes (N, 4) that are finite and have an area."""
+    """Return a mask (N,), True for boxes (N, 4) that are finite and have a positive area."""
     return (np.abs(boxes) < 1e6).all(1) & (boxes[:, 2:] > 0).all(1)
 
 
@@ -103,8 +103,10 @@ def box_to_center_scale(
 
 
 def mirror_matrix(matrix: np.ndarray, width: int) -> np.ndarray:
-    """Return the crop matrix for an image ``width`` pixels wide that gives the same crop as
-    ``matrix`` gives of the mirror image."""
+    """Return the matrix that takes from an image the crop that ``matrix`` takes from its mirror.
+
+    ``width`` is that of the image in pixels.
+    """
     mirror = np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     return matrix @ mirror
 

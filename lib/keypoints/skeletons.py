@@ -139,8 +139,9 @@ def categories_with_joints(categories: Sequence[Category]) -> list[Category]:
 
 
 def category_ids(known: Sequence[Category], names: Sequence[str], path: str) -> list[int]:
-    """Return the sorted ids of the categories called ``names``, or, without names, of
-    ``categories_with_joints``.
+    """Return the sorted ids of the categories called ``names``.
+
+    Without names, they are those of ``categories_with_joints``.
 
     Raises:
         InputError: if a name is unknown; the message names the annotation file ``path``.

@@ -2,8 +2,9 @@
 
 A detector is any callable that takes a list of (H, W, 3) uint8 RGB images and returns a tuple
 (boxes, scores) for each: boxes (N, 4) as x, y, width, height in pixels, and scores (N,). The
-detectors here sort the boxes by descending score. All images of a call share one forward pass,
-except with ONNX files of a fixed batch size and with ``hrpose``, which runs one image at a time.
+detectors here sort the boxes by descending score. All images of a call share one forward pass.
+There are two exceptions: ONNX files with a fixed batch size, and ``hrpose``, which takes one image
+at a time.
 To add a kind of ONNX file, see ``ONNX_DETECTORS`` in lib/media/onnx_detector.py.
 """
 
@@ -150,7 +151,7 @@ def _load(name: str, enum: type, weights: str) -> tuple[Enum | None, dict]:
     """Load a state dict for a torchvision model.
 
     Returns:
-        The entry of the weights in torchvision's ``enum``, None for other files; the state dict.
+        The member of torchvision's ``enum`` (None for other weights), and the state dict.
     """
     entry = enum.DEFAULT if weights in ("", "DEFAULT") else enum.__members__.get(weights)
     path = Path(DETECTOR_FOLDER, Path(entry.url).name) if entry else Path(weights)

@@ -175,9 +175,9 @@ class ResultsWriter:
 class TableWriter:
     """Writer of people to a CSV table with the columns of HRNet's demo/inference.py.
 
-    A row is one person: ``frame``, then x and y of each joint as integers. ``file_name`` and
-    ``track_id`` are added at the end. HRNet's code writes these columns in the header, but leaves
-    out the frame number and puts all people of a frame in one row.
+    A row is one person: the frame number, x and y of each joint as integers, file name and track
+    id. HRNet has the first two kinds of columns, but writes no frame numbers, and puts all people
+    of a frame in one row.
     """
 
     def __init__(self, file: BinaryIO, skeleton: Skeleton) -> None:

@@ -13,9 +13,9 @@ _POLL_INTERVAL = 0.1  # seconds after which a waiting stage checks for the stop 
 def run_pipeline(items: Iterable[Any], stages: Sequence[Callable[[Any], Any]]) -> Iterator[Any]:
     """Pass each of ``items`` through all ``stages`` and yield the results in order.
 
-    Reading the items and each stage run in their own threads, so that the slowest determines the
-    speed. One result waits between two threads. An exception in a thread is re-raised here, after
-    all earlier results. Closing the iterator stops the threads.
+    One thread reads the items, and each stage has its own thread, so that the slowest determines
+    the speed. At most one result waits between two threads. An exception in a thread is re-raised
+    here, after all earlier results. Closing the iterator stops the threads.
     """
     stop = threading.Event()
     threads = []
@@ -37,7 +37,7 @@ def run_pipeline(items: Iterable[Any], stages: Sequence[Callable[[Any], Any]]) -
 def batches(
     items: Iterable[Any], size: int, cost: Callable[[Any], float], max_cost: float
 ) -> Iterator[list[Any]]:
-    """Group ``items`` into lists of ``size``.
+    """Group ``items`` into lists of ``size`` items.
 
     A list ends early when the total cost of its items reaches ``max_cost``.
     """

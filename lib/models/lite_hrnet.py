@@ -6,6 +6,7 @@ Yu, Xiao, Gao, Yuan, Zhang, Sang, Wang: Lite-HRNet: A Lightweight High-Resolutio
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -53,8 +54,9 @@ def _pool(x: Tensor, size: Sequence[int]) -> Tensor:
         return functional.adaptive_avg_pool2d(x, size)
     # ONNX Runtime runs a depthwise convolution several times as fast as its average pooling.
     window = (height // size[0], width // size[1])
-    weight = x.new_full((channels, 1, *window), 1 / (window[0] * window[1]))
-    return functional.conv2d(x, weight, stride=window, groups=channels)
+    mean = np.full((channels, 1, *window), 1 / (window[0] * window[1]), np.float32)
+    # A tensor from NumPy becomes a constant of the graph, which quantization needs.
+    return functional.conv2d(x, torch.from_numpy(mean), stride=window, groups=channels)
 
 
 class SpatialWeighting(nn.Module):

@@ -111,7 +111,7 @@ class TransPoseR(EncoderMixin, PoseResNet):
 
 
 class TransPoseH(EncoderMixin, PoseHRNet):
-    """TransPose-H backbone: an HRNet without its last stage and the encoder at stride 4."""
+    """TransPose-H backbone: an HRNet without its last stage, then the encoder at stride 4."""
 
     def __init__(self, stages: Sequence[Stage], plan: EncoderPlan) -> None:
         super().__init__(stages)
@@ -124,7 +124,10 @@ class TransPoseH(EncoderMixin, PoseHRNet):
 
 
 def sine_positions(height: int, width: int, channels: int) -> Tensor:
-    """Return the 2D sine position embedding (height * width, 1, channels), rows before columns."""
+    """Return the 2D sine position embedding (height * width, 1, channels).
+
+    The first half of the channels encodes the row, the second half the column.
+    """
     half = channels // 2
     period = TEMPERATURE ** (2 * (torch.arange(half) // 2) / half)
 

@@ -8,7 +8,8 @@ All versions follow these rules:
 
 - Higher scores come first. Among equal scores the later row comes first, as with a stable
   ``argsort()[::-1]``. (In the published code the order of ties depends on the machine.)
-- A box or person is removed if its overlap with a better, kept one is *above* the threshold.
+- A box or person is removed if its overlap with a kept one of a higher score is *above* the
+  threshold.
 - A NaN score counts as the lowest. A NaN overlap suppresses nothing, so that one invalid detection
   cannot remove all others.
 
@@ -35,7 +36,7 @@ def box_nms(dets: ArrayLike, threshold: float, device: str = "cpu") -> np.ndarra
 
     Args:
         dets: (N, 5): x1, y1, x2, y2 in pixels, score.
-        threshold: remove a box if its overlap with a better, kept one is above this.
+        threshold: remove a box if its overlap with a kept box of a higher score is above this.
         device: "cpu", "cuda" or "cuda:1". The CPU is used if the CUDA version was not built or
             there is no such GPU.
 
@@ -128,7 +129,7 @@ def oks_nms(
         keypoints: (N, K, 3): x, y in pixels, score.
         scores: (N,).
         areas: (N,), in square pixels, not negative.
-        threshold: remove a person if the OKS with a better, kept one is above this.
+        threshold: remove a person if the OKS with a kept person of a higher score is above this.
         sigmas: (K,), the OKS constants of the joints.
         in_vis_thre: see ``oks_iou``.
 

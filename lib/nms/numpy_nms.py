@@ -14,7 +14,7 @@ def box_keep(boxes: np.ndarray, threshold: float, keep: np.ndarray) -> None:
 
     Args:
         boxes: float32 (4, n): x1, y1, x2, y2 in pixels, highest score first.
-        threshold: remove a box if its overlap with a better, kept one is above this.
+        threshold: remove a box if its overlap with a kept box of a higher score is above this.
         keep: uint8 (n,), output: 1 for boxes that are kept, 0 for others.
     """
     x1, y1, x2, y2 = boxes
@@ -79,7 +79,7 @@ def oks_groups(
         variances, min_score: as in ``oks_row``.
         order: int64 (N,), rows sorted by group, then by descending score.
         starts: int64 (groups + 1,), start of each group in ``order``, and the end of the last.
-        threshold: remove a person if the OKS with a better, kept one is above this.
+        threshold: remove a person if the OKS with a kept person of a higher score is above this.
         kept: int64 (N,), output: its first entries are the rows that are kept.
 
     Returns:

@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -120,6 +121,15 @@ def _download_part(url: str, part: Path) -> None:
         time.sleep(delay)
 
 
+class _WebRedirects(urllib.request.HTTPRedirectHandler):
+    """Follow redirects to http and https only; urllib also follows those to ftp."""
+
+    def redirect_request(self, request, response, code, message, headers, url):
+        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+            raise urllib.error.HTTPError(url, code, f"redirect to {url}", headers, response)
+        return super().redirect_request(request, response, code, message, headers, url)
+
+
 def _attempt(url: str, part: Path) -> None:
     """Append the missing bytes to ``part``, in one connection."""
     start = _size(part)
@@ -128,7 +138,7 @@ def _attempt(url: str, part: Path) -> None:
         headers["Range"] = f"bytes={start}-"
     try:
         request = urllib.request.Request(url, headers=headers)
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+        response = urllib.request.build_opener(_WebRedirects).open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         with error:
             _handle_status(error, url, part)

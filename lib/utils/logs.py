@@ -108,7 +108,7 @@ class _Formatter(logging.Formatter):
 
 def progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:
     """Iterate over ``items``; on a terminal, the main process shows a progress bar."""
-    if not distributed.is_main():  # logging_redirect_tqdm would print the log
+    if not distributed.is_main():  # logging_redirect_tqdm would print messages that are not shown
         yield from items
         return
     with logging_redirect_tqdm():

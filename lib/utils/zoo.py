@@ -54,9 +54,9 @@ class Weights:
 def load_zoo() -> dict[str, Weights]:
     """Return the listed weights, by name."""
     with os_errors_as(f"{ZOO}: cannot read the list of weights"):
-        text = ZOO.read_text(encoding="utf-8")
+        content = ZOO.read_bytes()
     try:
-        entries = yaml.safe_load(text)
+        entries = yaml.safe_load(content)
         return {name: Weights(name, **entry) for name, entry in entries.items()}
     except (yaml.YAMLError, TypeError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())
@@ -100,8 +100,10 @@ def weights_of_experiment(experiment: str | Path) -> list[Weights]:
 
 
 def download_hint(path: str | Path) -> str:
-    """Return a hint for an error message: the command that downloads the weights missing at
-    ``path``; '' if they are not listed."""
+    """Return the command that downloads missing weights, as the end of an error message.
+
+    Returns '' if the weights are not listed.
+    """
     weights = find_weights(path)
     if weights is None:
         return ""
@@ -112,11 +114,14 @@ def download_hint(path: str | Path) -> str:
 
 
 def published_weights_hint(experiment: str | Path) -> str:
-    """Return a hint for an error message: the command that downloads published weights of this
-    experiment; '' if none are listed."""
-    for weights in weights_of_experiment(experiment):
-        return f"; download published weights with: python tools/get_weights.py {weights.name}"
-    return ""
+    """Return the command that downloads an experiment's weights, as the end of an error message.
+
+    Returns '' if no weights are listed.
+    """
+    weights = next(iter(weights_of_experiment(experiment)), None)
+    if weights is None:
+        return ""
+    return f"; download published weights with: python tools/get_weights.py {weights.name}"
 
 
 def _listed() -> list[Weights]:

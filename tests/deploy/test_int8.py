@@ -9,7 +9,7 @@ from lib.core.backends import build_backend, exported_backend
 from lib.core.exported import open_exported
 from lib.deploy import int8
 from lib.deploy.export import ONNX, OPENVINO, write_draft
-from lib.deploy.int8 import RANKING_CROPS, Restoration, calibration_crops, quantize
+from lib.deploy.int8 import RANKING_CROPS, AccuracyControl, calibration_crops, quantize
 from lib.deploy.parity import drawn_crops, random_crops
 from lib.utils.errors import InputError
 from tests import tiny
@@ -54,8 +54,8 @@ def test_layers_return_to_float32_until_the_score_is_close(network, tmp_path, fi
     def backend_of(runner):
         return exported_backend(made.cfg, runner, made.codec)
 
-    restoration = Restoration(score, 0.1, crops, keypoints, backend_of)
-    quantized = quantize(*graph, file_format, crops[:8], restoration)
+    control = AccuracyControl(score, 0.1, crops, keypoints, backend_of)
+    quantized = quantize(*graph, file_format, crops[:8], control)
     assert quantized.layers == 0
     path = write_draft(tmp_path / "q", quantized.files)
     assert score(build_backend(made.cfg, made.skeleton, path)) > 99.9

@@ -41,8 +41,8 @@ def check(tool, network, monkeypatch):
     for name, value in (("CALIBRATION_CROPS", 2), ("RANKING_CROPS", 2), ("TIMED_RUNS", 1)):
         monkeypatch.setattr(module, name, value)
 
-    def quantize(graph, description, file_format, inputs, restoration=None):
-        return Quantized({".onnx": graph}, 7 if restoration else 10)
+    def quantize(graph, description, file_format, inputs, control=None):
+        return Quantized({".onnx": graph}, 7 if control else 10)
 
     monkeypatch.setattr(module, "quantize", quantize)
     monkeypatch.setattr(module, "version", lambda package: "1.0")

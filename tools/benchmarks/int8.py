@@ -25,8 +25,8 @@ from lib.dataset.loading import test_loader
 from lib.deploy.export import ONNX, OPENVINO, openvino_content, openvino_model, write_draft
 from lib.deploy.int8 import (
     RANKING_CROPS,
+    AccuracyControl,
     Quantized,
-    Restoration,
     calibration_crops,
     quantize,
 )
@@ -99,16 +99,14 @@ def quantize_and_check(
     crops, crop_source = real_crops(cfg, 2 * RANKING_CROPS)
     keypoints, _ = reference(crops)
     as_backend = partial(exported_backend, cfg, codec=reference.codec)
-    restoration = Restoration(test_set.score, max_loss, crops, keypoints, as_backend)
+    control = AccuracyControl(test_set.score, max_loss, crops, keypoints, as_backend)
     graph, description = float_file.read_bytes(), open_exported(float_file).description
     run = partial(quantize, graph, description, file_format, inputs)
 
     def open_draft(files: dict[str, bytes]) -> Backend:
         return open_file(write_draft(float_file.with_name("quantized") / float_file.name, files))
 
-    quantized, layers, score = quantize_within(
-        run, open_draft, restoration, expected, test_set.metric
-    )
+    quantized, layers, score = quantize_within(run, open_draft, control, expected, test_set.metric)
     backend = open_draft(quantized.files)
     float_backends = {"onnxruntime_float32": reference}
     if file_format == OPENVINO:
@@ -132,9 +130,9 @@ def quantize_and_check(
 
 
 def quantize_within(
-    run: Callable[[Restoration | None], Quantized],
+    run: Callable[[AccuracyControl | None], Quantized],
     open_draft: Callable[[dict[str, bytes]], Backend],
-    restoration: Restoration,
+    control: AccuracyControl,
     expected: float,
     metric: str,
 ) -> tuple[Quantized, int, float]:
@@ -152,21 +150,21 @@ def quantize_within(
         InputError: the loss is still too large.
     """
     layers = 0
-    for attempt in (None, restoration):
+    for attempt in (None, control):
         quantized = run(attempt)
         layers = layers or quantized.layers
-        score = restoration.score(open_draft(quantized.files))
+        score = control.score(open_draft(quantized.files))
         loss = expected - score
         kept = f"int8 in {quantized.layers} of {layers} layers"
         change = f"{abs(loss):.2f} {'less' if loss >= 0 else 'more'}"
         print(f"{kept}: {metric} {score:.2f}, {change} than float32", flush=True)
-        if loss <= restoration.max_loss:
+        if loss <= control.max_loss:
             return quantized, layers, score
         if attempt is None:
             print("looking for layers to keep in float32 ...", file=sys.stderr, flush=True)
     raise InputError(
         f"--int8: loses {loss:.2f} points of {metric}, more than --max-ap-loss "
-        f"{restoration.max_loss:g}; nothing was written; try other images with --calibration, or "
+        f"{control.max_loss:g}; nothing was written; try other images with --calibration, or "
         "a larger --max-ap-loss"
     )
 

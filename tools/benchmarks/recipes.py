@@ -31,7 +31,7 @@ class Measured(NamedTuple):
 def add_options(
     parser: argparse.ArgumentParser, default_count: int, items: str, has_weights: bool = True
 ) -> None:
-    text = "number of turns, 2 or more, of which the fastest counts"
+    text = "number of times that each side is measured, at least 2; the fastest counts"
     add_common_options(parser, 4, text, has_weights)
     text = f"number of {items} (default: %(default)s)"
     parser.add_argument("--count", type=int, default=default_count, metavar="N", help=text)
@@ -56,7 +56,9 @@ def load_drawn(args: argparse.Namespace, folder: str) -> CfgNode:
     cfg = load_config(args.cfg, [*args.opts, *words])
     prepare(args, cfg)
     if len(COCO) != cfg.MODEL.NUM_JOINTS:
-        raise InputError(f"--cfg: {args.cfg} must have COCO's 17 joints, as the drawn people have")
+        raise InputError(
+            f"--cfg: {args.cfg} must have COCO's 17 joints, as the synthetic people have"
+        )
     return cfg
 
 

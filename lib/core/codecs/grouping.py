@@ -41,12 +41,14 @@ class Grouping:
 
     Attributes:
         joint_order: order in which joints are added to people.
-        max_people: maximum number of candidates per joint; also of people that can be matched.
+        max_people: maximum number of candidates per joint. Only the first ``max_people`` people can
+            receive further joints.
         detection_threshold: candidates with a lower or equal score are dropped.
         tag_threshold: maximum distance between the tags of a joint and its person.
         uses_score: match by rounded tag distance first and by score second.
-        ignores_excess: with ``max_people`` people, drop joints instead of starting new people.
-        kernel: odd side length of the window in which a peak is the maximum.
+        ignores_excess: once there are ``max_people`` people, ignore all candidates of the remaining
+            joints, as HigherHRNet does.
+        kernel: odd side length of the window in which a peak must be the maximum.
         adjusts: move keypoints a quarter of a pixel toward the higher neighbour.
         refines: fill in the joints that were not found.
     """
@@ -96,8 +98,8 @@ class Grouping:
         joint to the people found so far, by the distance between their tags and the person's mean
         tags. Candidates that match nobody start new people.
         """
-        # As in the published code, people are identified by the first tag of their first joint:
-        # if two have exactly the same tag, the later joint replaces the earlier one.
+        # As in the published code, people are identified by the first tag of their first joint. If
+        # two people would start with exactly the same tag, they become one.
         people: dict[float, np.ndarray] = {}
         tags: dict[float, list[np.ndarray]] = {}
 
@@ -109,7 +111,8 @@ class Grouping:
 
         for joint in self.joint_order:
             found = candidates[joint]
-            # Use float64: many assignments have the same cost, so rounding decides between them.
+            # float64 as in the published code: many assignments have almost equal costs, so that
+            # another precision could choose differently.
             found = found[found[:, 2] > self.detection_threshold].astype(np.float64)
             keys = list(people)[: self.max_people]
             if not keys:
@@ -134,8 +137,8 @@ class Grouping:
     def _assign(self, distance: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows and columns of the assignment with the lowest cost.
 
-        ``distance`` is (candidates, people). If there are more candidates than people, the others
-        are assigned to extra columns.
+        ``distance`` is (candidates, people). If there are more candidates than people, the surplus
+        ones are assigned to extra columns.
         """
         cost = np.round(distance) * 100 - score[:, None] if self.uses_score else distance
         excess = max(cost.shape[0] - cost.shape[1], 0)
@@ -234,8 +237,8 @@ def _best_pixels(
 
     Blocks of pixels are searched in descending order of an upper bound: the maximum of the heatmap
     in the block minus the rounded distance to the range of its tags. The search stops when no other
-    block can contain a higher value. Of equal pixels, the first in row-major order is returned, as
-    by ``argmax``.
+    block can contain a higher value. Of pixels with equal values, the first in row-major order is
+    returned, as by ``argmax``.
     """
     width = heatmap.shape[1]
     blocks, starts = _blocks(heatmap, -np.inf)
@@ -250,7 +253,7 @@ def _best_pixels(
     order = np.argsort(-bound, axis=1)
     pixel = []
     for number, mean in enumerate(means):
-        best = -np.inf, 0  # highest value and negative pixel: of equal values, the first pixel wins
+        best = -np.inf, 0  # (value, -index): of equal values, the smallest index wins
         for start in range(0, len(starts), CHUNK):
             chunk = order[number, start : start + CHUNK]
             if bound[number, chunk[0]] < best[0]:
@@ -281,9 +284,9 @@ def _blocks(values: np.ndarray, fill: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def joint_order(names: Sequence[str]) -> tuple[int, ...]:
-    """Return the order in which joints are grouped: head and shoulders, hips, arms, legs.
+    """Return the order in which joints are grouped.
 
-    COCO's 17 and CrowdPose's 14 joints have HigherHRNet's order, others that of ``names``.
+    It is HigherHRNet's for 17 joints (as in COCO) and 14 (as in CrowdPose), else that of ``names``.
     """
     known = {
         17: (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16),

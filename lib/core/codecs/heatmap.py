@@ -12,7 +12,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from lib.core.codecs.codec import Codec, RawOutputs, as_outputs, permute_joints
-from lib.core.codecs.refinement import Refine, build_refine, quarter_step
+from lib.core.codecs.refinement import Refine, build_refinement, quarter_step
 from lib.keypoints.geometry import flip_permutation
 from lib.keypoints.metrics import pck
 from lib.keypoints.skeletons import Skeleton
@@ -165,7 +165,7 @@ def maxima(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def nearest_pixel(coords: Tensor) -> Tensor:
-    """Return ``int(x + 0.5)``, as the published code does, which does not round negative x."""
+    """Return ``int(x + 0.5)`` as in the published code, which truncates negative x toward zero."""
     return (coords + 0.5).trunc()
 
 
@@ -192,7 +192,7 @@ def build(
         cfg.MODEL.HEATMAP_SIZE,
         cfg.MODEL.SIGMA,
         skeleton.flip_pairs,
-        refine=build_refine(cfg, default_refine),
+        refine=build_refinement(cfg, default_refine),
         shift=cfg.TEST.SHIFT_HEATMAP,
         joint_weights=skeleton.joint_weights if cfg.LOSS.USE_DIFFERENT_JOINTS_WEIGHT else None,
         topk=cfg.LOSS.TOPK if uses_ohkm else None,

@@ -5,9 +5,9 @@ al.: Distribution-Aware Coordinate Representation for Human Pose Estimation. CVP
 et al.: The Devil Is in the Details. CVPR 2020. DARK and UDP are numerically equivalent to
 mmpose/codecs/utils/refinement.py of mmpose 1.x.
 
-All functions take heatmaps (N, K, H, W), the positions (x, y) of their maxima (N, K, 2) and the
-values of the maxima (N, K). They return coordinates (N, K, 2) in heatmap pixels, on the device of
-the heatmaps. ``dark_step_1d`` does the same for vectors.
+The ``*_step`` functions take heatmaps (N, K, H, W), the positions (x, y) of their maxima (N, K, 2)
+and the values of the maxima (N, K). They return coordinates (N, K, 2) in heatmap pixels, on the
+device of the heatmaps. ``dark_step_1d`` does the same for vectors.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ Refine = Callable[[Tensor, Tensor, Tensor], Tensor]
 def quarter_step(heatmaps: Tensor, coords: Tensor, scores: Tensor | None = None) -> Tensor:
     """Move each maximum a quarter pixel toward the higher neighbour along x and y.
 
-    Maxima at the border do not move.
+    As in the published code, maxima in the first two and the last rows and columns do not move.
     """
     height, width = heatmaps.shape[2:]
     x, y = coords[..., 0].long(), coords[..., 1].long()
@@ -41,8 +41,8 @@ def quarter_step(heatmaps: Tensor, coords: Tensor, scores: Tensor | None = None)
 def dark_step(heatmaps: Tensor, coords: Tensor, scores: Tensor, kernel: int) -> Tensor:
     """Take one Newton step toward the maximum of the logarithm of the blurred heatmap.
 
-    Derivatives are central differences over two pixels. Maxima within two pixels of the border do
-    not move.
+    Second derivatives use neighbours two pixels away. Maxima within two pixels of the border do not
+    move.
     """
     height, width = heatmaps.shape[2:]
     x, y = coords[..., 0].long(), coords[..., 1].long()
@@ -66,7 +66,8 @@ def dark_step(heatmaps: Tensor, coords: Tensor, scores: Tensor, kernel: int) -> 
 def udp_step(heatmaps: Tensor, coords: Tensor, scores: Tensor, kernel: int) -> Tensor:
     """Take a Newton step as ``dark_step`` does, with UDP's derivatives.
 
-    Differences are over one pixel, the border is replicated, and values below 0.001 are clamped.
+    Second derivatives use adjacent pixels, the border is replicated, and values are clamped to
+    0.001 to 50 before the logarithm.
     """
     height, width = heatmaps.shape[2:]
     x, y = coords[..., 0].long(), coords[..., 1].long()
@@ -89,8 +90,8 @@ def udp_step(heatmaps: Tensor, coords: Tensor, scores: Tensor, kernel: int) -> T
 def dark_step_1d(vectors: Tensor, coords: Tensor, scores: Tensor, kernel: int) -> Tensor:
     """Take a Newton step as ``dark_step`` does, in one dimension.
 
-    The border is replicated, and values below 0.001 are clamped. ``vectors`` are (N, K, B),
-    ``coords`` and ``scores`` (N, K).
+    The border is replicated, and values are clamped to 0.001 to 50 before the logarithm.
+    ``vectors`` are (N, K, B), ``coords`` and ``scores`` (N, K).
     """
     length = vectors.shape[2]
     blurred = vectors @ _blur_matrix(length, kernel, vectors.device, vectors.dtype)
@@ -100,7 +101,9 @@ def dark_step_1d(vectors: Tensor, coords: Tensor, scores: Tensor, kernel: int) -
     left2, left, middle, right, right2 = value.clamp(1e-3, 50.0).log().unbind(2)
     hessian = 0.25 * (right2 - 2 * middle + left2) + 1e-9
     step = 0.5 * (right - left) / hessian
-    return coords - step.clamp(-kernel / 2, kernel / 2)  # huge where the vector is nearly flat
+    return coords - step.clamp(
+        -kernel / 2, kernel / 2
+    )  # the step is huge where the vector is nearly flat
 
 
 def _newton(
@@ -119,7 +122,10 @@ def _newton(
 
 
 def _blur(heatmaps: Tensor, scores: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
-    """Return blurred heatmaps, zero-padded, and factors (N, K) that restore their maxima."""
+    """Blur heatmaps, with zeros beyond the border.
+
+    Returns the blurred heatmaps, and factors (N, K) that restore their maxima.
+    """
     height, width = heatmaps.shape[2:]
     down = _blur_matrix(height, kernel, heatmaps.device, heatmaps.dtype)
     across = _blur_matrix(width, kernel, heatmaps.device, heatmaps.dtype)
@@ -138,7 +144,8 @@ def _blur_matrix(length: int, kernel: int, device: torch.device, dtype: torch.dt
 
     The matrix product is faster than a convolution of one channel, on CPU and GPU.
     """
-    with torch.inference_mode(False):  # inference tensors cannot be exported, and this is cached
+    # Outside inference mode, because the result is cached and inference tensors cannot be exported.
+    with torch.inference_mode(False):
         weights = torch.from_numpy(cv2.getGaussianKernel(kernel, 0)[:, 0]).to(dtype)
         pixel = torch.arange(length, device="cpu")
         offset = pixel - pixel[:, None] + kernel // 2
@@ -161,8 +168,10 @@ def blur_kernel(sigma: float) -> int:
 STEPS = ("quarter", "dark", "udp")
 
 
-def build_refine(cfg: CfgNode, default: str) -> Refine | None:
-    """Build the refinement of TEST.POST_PROCESS, TEST.REFINE (or ``default``) and TEST.BLUR_KERNEL.
+def build_refinement(cfg: CfgNode, default: str) -> Refine | None:
+    """Build the refinement named by TEST.REFINE or, if that is empty, by ``default``.
+
+    Returns None if TEST.POST_PROCESS is False.
 
     Raises:
         InputError: the name is unknown, or the kernel size is invalid.

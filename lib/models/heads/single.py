@@ -55,8 +55,8 @@ class SimCCHead(HeatmapHead):
 class SRHead(Head):
     """Super-resolution head: deconvolutions and upscaling -> heatmaps at input resolution.
 
-    Each joint is computed from its own channels. ``with_tags`` adds tag maps, which are enlarged
-    without interpolation.
+    Each joint's heatmap is computed from its own channels. ``with_tags`` adds tag maps, which are
+    enlarged by repeating pixels.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from lib.config import load_config
 from lib.core.codecs.refinement import (
     _blur,
     blur_kernel,
-    build_refine,
+    build_refinement,
     dark_step,
     quarter_step,
     udp_step,
@@ -71,7 +71,7 @@ def test_kernel_sizes_match_the_papers():
 def test_settings_select_the_refinement_and_invalid_ones_are_refused(tmp_path):
     def refine(**test):
         path = experiment(tmp_path / "e.yaml", tmp_path, MODEL={"SIGMA": 2}, TEST=test)
-        return build_refine(load_config(path), "dark")
+        return build_refinement(load_config(path), "dark")
 
     assert refine(POST_PROCESS=False) is None
     assert refine(POST_PROCESS=True, REFINE="quarter") is quarter_step
