@@ -13,7 +13,7 @@ class Site:
 
     ``files`` are contents by path. Each request uses up one of ``tricks``: ``cut`` closes the
     connection half-way, ``stall`` stops half-way but keeps the connection open, ``drip`` sends ten
-    pieces with a pause after each, and a number is the status of an error.
+    pieces with a pause after each, a URL is redirected to, and a number is the status of an error.
     """
 
     def __init__(self, address: str) -> None:
@@ -38,6 +38,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         trick = site.tricks.pop(0) if site.tricks else ""
         if isinstance(trick, int) or path not in site.files:
             self.send_error(trick or 404)
+            return
+        if "://" in str(trick):
+            self.send_response(302)
+            self.send_header("Location", trick)
+            self.end_headers()
             return
         content = site.files[path]
         start = int(wanted[len("bytes=") : -1]) if wanted and site.knows_ranges else 0

@@ -123,7 +123,10 @@ def parse_args() -> argparse.Namespace:
     add("--int8", action="store_true", help="quantize to int8 (onnx, openvino)")
     text = "maximum loss of AP, in percentage points (default: 0.5)"
     add("--max-ap-loss", type=float, metavar="X", help=text)
-    text = "calibration images for --int8 (default: the training set, or drawn people without it)"
+    text = (
+        "folder of calibration images for --int8 (default: the training set, or synthetic people "
+    )
+    text += "if that is missing)"
     add("--calibration", type=Path, metavar="DIR", help=text)
     add("opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML")
     return parser.parse_intermixed_args()

@@ -145,14 +145,14 @@ def random_crops(size: Sequence[int], count: int) -> Tensor:
 def real_crops(cfg: CfgNode, count: int) -> tuple[Tensor, str]:
     """Return crops of people, uint8 (count, 3, H, W), and the name of their source.
 
-    The crops are evenly spaced over the experiment's test set, or show drawn people if the test set
+    The crops are evenly spaced over the experiment's test set, or show synthetic people if that set
     is not installed.
     """
     try:
         samples, source = _test_samples(cfg, count)
         return torch.stack([sample["image"] for sample in samples]), source
     except InputError:
-        return drawn_crops(cfg, count), "drawn people"
+        return drawn_crops(cfg, count), "synthetic people"
 
 
 def _test_samples(cfg: CfgNode, count: int) -> tuple[list[dict[str, Tensor]], str]:
@@ -178,11 +178,11 @@ def real_scenes(cfg: CfgNode, count: int) -> tuple[list[Batch], str]:
     except InputError:
         images = [draw_scene(0, "val", index)[0][..., ::-1] for index in range(count)]
         size = int(cfg.MODEL.IMAGE_SIZE[0])
-        return [scene_batch(image.copy(), 0, size) for image in images], "drawn people"
+        return [scene_batch(image.copy(), 0, size) for image in images], "synthetic people"
 
 
 def drawn_crops(cfg: CfgNode, count: int, split: str = "val") -> Tensor:
-    """Return crops of drawn people, uint8 (count, 3, H, W)."""
+    """Return crops of synthetic people, uint8 (count, 3, H, W)."""
     crops: list[Tensor] = []
     index = 0
     while len(crops) < count:

@@ -139,3 +139,18 @@ def test_sgd_uses_its_settings(load):
 def test_invalid_optimizer_settings_are_an_error_that_names_the_key(load, train, message):
     with pytest.raises(InputError, match=message):
         build_optimizer(load(**train), Single())
+
+
+def test_missing_momentum_is_zero_after_loading(load):
+    """Fused SGD would leave it undefined, or fail where only some parameters have it."""
+    network = torch.nn.Sequential(
+        torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False)
+    )
+    optimizer = build_optimizer(load(OPTIMIZER="sgd", MOMENTUM=0.9, LR=0.1), network)
+    state = optimizer.state_dict()
+    state["state"] = {0: {"momentum_buffer": torch.ones(2, 2)}, 1: {"momentum_buffer": None}}
+    load_optimizer(optimizer, state)
+    buffers = [optimizer.state[p]["momentum_buffer"] for p in network.parameters()]
+    assert torch.equal(buffers[0], torch.ones(2, 2)) and torch.equal(buffers[1], torch.zeros(2, 2))
+    load_optimizer(optimizer, {**state, "state": {}})
+    assert all(not optimizer.state[p]["momentum_buffer"].any() for p in network.parameters())

@@ -64,7 +64,7 @@ def test_layers_return_to_float32_until_the_score_is_close(network, tmp_path, fi
 def test_calibration_takes_the_training_set_if_it_is_installed(tmp_path):
     made = small(tmp_path)
     crops, source = calibration_crops(made.cfg, None, 3)
-    assert source == "drawn people: 3 crops"
+    assert source == "synthetic people: 3 crops"
     assert torch.equal(crops, drawn_crops(made.cfg, 3, "train"))
     tiny.write_coco(tmp_path, "train2017", images=2)
     crops, source = calibration_crops(made.cfg, None, 300)

@@ -40,7 +40,7 @@ def test_joints_with_two_equal_maxima_are_not_stable(tmp_path):
 def test_without_a_test_set_people_are_drawn(tmp_path):
     made = small(tmp_path)
     crops, source = real_crops(made.cfg, 3)
-    assert source == "drawn people"
+    assert source == "synthetic people"
     assert crops.shape == (3, 3, 64, 64) and crops.dtype == torch.uint8
     assert torch.equal(crops, drawn_crops(made.cfg, 3))
     assert crops.float().std() > 10

@@ -52,7 +52,7 @@ def test_files_match_pytorch_for_images_of_any_size(scene, kind, decodes, flip_t
     network = load_network(cfg, folder / "w.pth", torch.device("cpu"))
     reference = build_task(cfg, network_backend(cfg, network, build_codec(cfg, skeleton)))
     images, source = real_scenes(cfg, 2)
-    assert source == "drawn people"
+    assert source == "synthetic people"
     shapes = {tuple(batch["image0"].shape) for batch in images}
     assert len(shapes) == 2  # one is upright
     for batch in (random_scene(128), *images):

@@ -68,7 +68,7 @@ def test_the_certificate_says_what_was_measured(check):
     assert times["ratio_to_onnxruntime_float32"] == pytest.approx(ratio, 0.2)
     assert times["faster_than_float32"] == (check.module.slower_than_float32(certificate) is None)
     assert certificate["test_set"] == "coco val2017: 2 people"
-    assert certificate["calibration"] == "drawn people: 2 crops"
+    assert certificate["calibration"] == "synthetic people: 2 crops"
     assert "threads: " in certificate["machine"] and "nncf 1.0" in certificate["machine"]
 
 

@@ -36,6 +36,16 @@ def test_a_file_is_downloaded_once_and_no_other_file_is_left(site, tmp_path):
     assert get(site, tmp_path) == path and len(site.asked) == 1
 
 
+def test_redirects_are_followed_only_to_http_and_https(site, tmp_path):
+    site.files["moved.pth"] = b""
+    site.tricks = [site.url("a.pth")]
+    path = download(site.url("moved.pth"), tmp_path / "b.pth", HASH[:8])
+    assert path.read_bytes() == CONTENT
+    site.tricks = ["ftp://127.0.0.1/a.pth"]
+    with pytest.raises(InputError, match=r"returned 302 redirect to ftp://127\.0\.0\.1/a\.pth"):
+        download(site.url("moved.pth"), tmp_path / "c.pth", HASH[:8])
+
+
 def test_an_interrupted_download_resumes(site, tmp_path):
     site.tricks = ["cut", "cut"]
     assert get(site, tmp_path).read_bytes() == CONTENT

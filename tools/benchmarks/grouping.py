@@ -8,7 +8,7 @@ from lib.core.codecs.grouping import Grouping, find_candidates, joint_order
 from lib.keypoints.skeletons import COCO
 
 SIZE = 512
-MIN_SCORE = 0.2  # of the drawn people; leftover candidates form people with lower scores
+MIN_SCORE = 0.2  # of the synthetic people; leftover candidates form people with lower scores
 
 
 def run(people: tuple[int, ...] = (1, 10, 30), repeats: int = 5) -> list[Row]:

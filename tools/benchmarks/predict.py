@@ -32,7 +32,7 @@ TOLERANCE = 0.05  # crop pixels, for stable joints
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_common_options(parser, 15, "number of runs, of which the fastest counts")
-    text = "image of one person (default: a drawn person)"
+    text = "image of one person (default: a synthetic person)"
     parser.add_argument("--image", metavar="FILE", help=text)
 
 
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> list[Row]:
 
 
 def image_and_box(path: str | None) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Return an RGB image and a person's box: the whole image file, or a drawn person."""
+    """Return an RGB image and a person's box: the whole image file, or a synthetic person."""
     if path:
         image = cv2.cvtColor(read_image(path), cv2.COLOR_BGR2RGB)
         return image, (0, 0, image.shape[1], image.shape[0])
