@@ -59,7 +59,7 @@ def parse_args() -> argparse.Namespace:
     add("--images", "--image-path", default=images, metavar="DIR", help=text)
     text = (
         "COCO annotations with the names of images and joints (default: COCO's image names, and "
-        "the built-in skeleton with that number of joints)"
+        "the built-in skeleton with as many joints as the results)"
     )
     add("--annotations", "--gt-anno", default="", metavar="FILE", help=text)
     text = "output folder (default: %(default)s)"

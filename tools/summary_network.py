@@ -1,10 +1,10 @@
-"""Report the parameters, FLOPs and memory of an experiment's network, beside published figures.
+"""Report the parameters, FLOPs and memory of an experiment's network, beside published values.
 
   python tools/summary_network.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml
   python tools/summary_network.py --cfg FILE --shape 384 288 --layers MODEL.NUM_JOINTS 16
   python tools/summary_network.py --cfg FILE --out-file layers      # layers.csv and layers.html
 
-The network runs on PyTorch's meta device, so it needs neither weights nor computing time.
+The network runs on PyTorch's meta device, so it needs no weights and is not really computed.
 """
 
 import argparse

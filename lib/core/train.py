@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class EpochStats:
-    """Statistics of an epoch or a part of it.
+    """Statistics of an epoch of training, a part of it, or a validation.
 
-    ``has_loss`` is False if loss and accuracy are unknown, because an exported file returns decoded
-    keypoints, or because no joint is annotated.
+    ``has_loss`` is False if loss and accuracy are unknown: in the validation of an exported file
+    that returns decoded keypoints, or if no joint is annotated.
     """
 
     loss: float
@@ -128,7 +128,8 @@ class Updater:
     """Trains on one batch at a time and updates the weights after every ``accumulate`` batches.
 
     Args:
-        files_of, buffers: as for ``StepGuard``.
+        files_of: maps indices of samples to image files, for error messages.
+        buffers: batch norm statistics, restored if a step is skipped.
         average: moving average of the weights, if any; updated together with them.
         accumulate: number of batches whose gradients are averaged for one update.
         no_sync: returns a context in which gradients are not averaged over processes.
@@ -206,7 +207,8 @@ def train_epoch(
             and their ``Meter.state``.
 
     Raises:
-        InputError: the loss or the gradients of ten steps in a row are NaN or infinite.
+        InputError: the loss or the gradients of ten steps in a row (in float16, 26) are NaN or
+            infinite.
     """
     task.train()
     loader.sampler.epoch, loader.sampler.first = epoch, first_step * loader.batch_size

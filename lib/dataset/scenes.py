@@ -28,7 +28,7 @@ class SceneFile(CocoFile):
 class Region:
     """A region of an image whose people are not labelled."""
 
-    segmentation: bytes  # JSON of polygons or of a run-length encoding; null to use the box
+    segmentation: bytes  # JSON of polygons or of a run-length encoding; null or [] to use the box
     box: tuple[float, float, float, float]  # x, y, width, height in pixels
 
 
@@ -37,7 +37,7 @@ class Scenes:
     """The M images of an annotation file."""
 
     unlabelled: list[list[Region]]  # for each image, the regions without labels
-    is_annotated: np.ndarray  # (M,), True for images with any annotation
+    is_annotated: np.ndarray  # (M,), True for images with annotations of the categories
 
 
 def read_scenes(
@@ -50,13 +50,15 @@ def read_scenes(
 ) -> tuple[list[SceneAnnotation], Scenes]:
     """Divide the annotations of ``categories`` into labelled people and unlabelled regions.
 
-    As in HigherHRNet's code, a labelled person is an annotation that is not a crowd or has
-    keypoints; an unlabelled region is a crowd or has no keypoints. Some annotations are both.
+    As in HigherHRNet's code, a labelled person is an annotation that has keypoints or is not marked
+    as a crowd. An unlabelled region is one that has no keypoints or is marked as a crowd. A crowd
+    with keypoints is thus both, and so is a single person without keypoints.
 
     Args:
         joints: number of joints of a person.
         source: annotation file, for error messages.
-        uses_boxes: regions without a segmentation are given by their box; else they are dropped.
+        uses_boxes: if True, the region of an annotation without a segmentation is its box; if
+            False, it is dropped.
 
     Returns:
         The annotations of labelled people, in file order, and the scenes.

@@ -44,7 +44,7 @@ def is_well_centered(table: Table) -> np.ndarray:
     """Return a mask (N,), True for people whose visible joints are centered in the box.
 
     This is the filter of DATASET.SELECT_DATA. The mean of the joints must be near the center of the
-    box, and the nearer the more joints are visible. Source: ``select_data`` in
+    box; the more joints are visible, the nearer it must be. Source: ``select_data`` in
     lib/dataset/JointsDataset.py of the HRNet repository.
     """
     count = table.visible.sum(1)

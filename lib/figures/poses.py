@@ -24,7 +24,7 @@ class Arm:
     elbow: float = 15.0
     # Target relative to the shoulder, in arm lengths in the chest's frame (outward, up, forward).
     reach: tuple[float, float, float] | None = None
-    pole: tuple[float, float, float] = (0.6, -0.5, -0.6)  # direction of the elbow, with `reach`
+    pole: tuple[float, float, float] = (0.6, -0.5, -0.6)  # where the elbow points; for `reach`
 
 
 @dataclass
@@ -47,7 +47,7 @@ class BodyPose:
     spine: tuple[float, float, float] = (0.0, 0.0, 0.0)  # flexion, side bend, twist
     neck: tuple[float, float, float] = (0.0, 0.0, 0.0)  # pitch down, side bend, turn
     lean: float = 0.0  # tilt of the pelvis forward
-    lying: float = 0.0  # rotation of the pelvis in the image plane
+    lying: float = 0.0  # rotation of the pelvis about its forward axis
     name: str = ""
 
 
@@ -126,7 +126,8 @@ def _standing(rng: Rng, arm: Callable[[Rng], Arm], spine_spread: float = 0.0) ->
 def _stride(rng: Rng, front: tuple, back: tuple, swing: tuple, elbow: tuple) -> BodyPose:
     """Sample a pose with one leg forward and the arms swinging opposite.
 
-    Arguments are ranges (low, high).
+    `front` and `back` are the ranges (low, high) of hip flexion and knee, and `swing` and `elbow`
+    are ranges.
     """
     legs = [
         _leg(rng, front[0], (0, 6), (-12, 4), front[1]),
@@ -201,14 +202,14 @@ def _bending(rng: Rng) -> BodyPose:
         Leg(lean + rng.uniform(-8, 12), rng.uniform(1, 14), -5, rng.uniform(0, 30))
         for _ in range(2)
     ]
-    hang = lean + bend
+    tilt = lean + bend
     arms = [_arm(rng, (0.6, 1.1), (0, 15), (0, 30), (0, 45)) for _ in range(2)]
     for arm in arms:
-        arm.flexion *= hang
+        arm.flexion *= tilt  # so far a factor of the tilt
     if rng.random() < 0.3:
         arms[rng.integers(2)] = _hand_on_hip(rng)
     spine = bend, rng.normal(0, 6), rng.normal(0, 10)
-    return BodyPose(arms, legs, spine, neck=(-0.4 * hang, 0, 0), lean=lean)
+    return BodyPose(arms, legs, spine, neck=(-0.4 * tilt, 0, 0), lean=lean)
 
 
 def _jumping(rng: Rng) -> BodyPose:

@@ -17,10 +17,10 @@ Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Part:
-    """Cones that share a frame and a paint.
+    """Cones that share a paint.
 
     A cone is a row ax, ay, az, bx, by, bz, ra, rb, is_open in the body frame. An open cone has no
-    round cap at b; it ends like a sleeve.
+    round cap at b; it ends like a sleeve. `frame` and `origin` are only for the paint.
     """
 
     cones: np.ndarray  # (n, 9)
@@ -180,8 +180,8 @@ def cast_rays(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Intersect parallel rays, one per pixel, with round cones.
 
-    At each point m(t) of its axis, a cone is a sphere of radius r(t). The ray through p meets it at
-    the depth z(t) = az + t dz - sqrt(f(t)), where
+    At each point m(t) of its axis, a cone is a sphere of radius r(t). The ray through p enters this
+    sphere at the depth z(t) = az + t dz - sqrt(f(t)), where
     f(t) = r(t)^2 - |p - m(t)|^2 = qc + 2 qb t + qa t^2. For f > 0, z is convex, so the nearest
     surface is where dz sqrt(f) = qa t + qb, with t clamped to the segment.
 
@@ -209,7 +209,7 @@ def cast_rays(
         ra, dr = float(radii[k, 0]), float(radii[k, 1] - radii[k, 0])
         qx = np.arange(x0, x1, dtype=np.float32) - np.float32(a[k, 0])
         qy = (np.arange(y0, y1, dtype=np.float32) - np.float32(a[k, 1]))[:, None]
-        # Limited, because it would be 0 for a cone seen end-on.
+        # Kept negative; for a cone seen end-on it would be 0 or more.
         qa = min(dr * dr - dx * dx - dy * dy, -1e-2)
         qb = (qx * dx + ra * dr) + qy * dy
         qc = (ra * ra - qx * qx) - qy * qy
@@ -233,8 +233,8 @@ class Light:
     """A lamp and ambient light."""
 
     direction: np.ndarray  # (3,) unit vector to the lamp, in camera axes
-    lamp: np.ndarray  # RGB factors of about 1
-    ambient: np.ndarray  # RGB factors of about 1
+    lamp: np.ndarray  # RGB factors up to about 1
+    ambient: np.ndarray  # RGB factors up to about 1
 
     def shade(self, normal: np.ndarray) -> np.ndarray:
         """Return RGB factors (N, 3) for surfaces with the given normals (N, 3) in camera axes."""

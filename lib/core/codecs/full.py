@@ -1,8 +1,8 @@
 """Heatmaps of the size of the crop, as predicted by SRPose's heads.
 
 Numerically equivalent to TopDownSRPoseHead of haonanwang0522/SRPose, except for the flip test. The
-published shift copies between overlapping slices of one tensor, so that columns repeat at random.
-Here the shift is exact.
+published flip test shifts the mirrored heatmaps by copying between overlapping slices of one
+tensor, so that columns repeat at random. Here the shift is exact.
 """
 
 from torch import Tensor
@@ -22,7 +22,7 @@ class FullCodec(HeatmapCodec):
     """``HeatmapCodec`` whose target has the size of the crop and is pooled for smaller outputs."""
 
     def loss(self, outputs: RawOutputs, target: Target) -> Tensor:
-        """Return the sum of 2 * ``joints_mse`` over all outputs.
+        """Return the sum of the mean squared errors of all outputs: ``joints_mse`` is half of one.
 
         The first of several outputs, the coarsest, has the weight ``COARSEST_WEIGHT``.
         """

@@ -88,10 +88,10 @@ def init_convolutions(network: nn.Module, method: str) -> None:
 
     With the method ``normal`` the weights have std 0.001, as in SimpleBaseline and HRNet. With
     ``kaiming`` they follow the Kaiming normal scheme (He et al. 2015), which makes training from
-    scratch several times as fast: weights with std 0.001 that are followed by a batch norm change
-    direction at every early step of Adam. Gates (see ``mark_gate``) still use std 0.001. With large
-    random weights they would multiply the features by noise, and a gate with a softmax would hardly
-    learn. Small weights make all gate values nearly equal.
+    scratch several times as fast: weights with std 0.001 are as small as the early steps of Adam,
+    which therefore turn them in a new direction each time. Gates (see ``mark_gate``) still use std
+    0.001. With large random weights they would multiply the features by noise, and a gate with a
+    softmax would hardly learn. Small weights make all gate values nearly equal.
     """
     for module in network.modules():
         if isinstance(module, CONVOLUTIONS):
