@@ -143,7 +143,7 @@ def demo_parser() -> argparse.ArgumentParser:
         "model_best.pth; without --cfg, the built-in weights)",
     )
     add("--output", metavar="DIR", help="output folder (default: output/demo/<experiment>)")
-    add("--boxes", metavar="FILE", help="JSON file of boxes, in the format of COCO's results")
+    add("--boxes", metavar="FILE", help="JSON file of boxes: COCO's detections or annotations")
     add(
         "--detector",
         metavar="NAME|FILE",
@@ -187,7 +187,11 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help="draw and track only joints with a score above P (default: %(default)s)",
     )
     add("--scores", action="store_true", help="draw scores next to the joints")
-    add("--draw-boxes", action="store_true", help="draw boxes in images (default: only in videos)")
+    add(
+        "--draw-boxes",
+        action="store_true",
+        help="draw boxes (default: only in videos with tracking)",
+    )
     text = "colour by side of the body, or by person (default: %(default)s)"
     add("--color-by", choices=COLORS, default=COLORS[0], help=text)
     add("--show", action="store_true", help="show the frames in a window; q or Esc ends the run")

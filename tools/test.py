@@ -7,7 +7,7 @@
 Prints the scores as a Markdown table, with the published scores if the weights are listed in
 models/zoo.yaml (tools/get_weights.py downloads them). Writes the results and a contact sheet
 of predictions to output/<dataset>/<network>/<experiment>/. Without TEST.MODEL_FILE it tests
-model_best.pth in that folder.
+model_best.pth (else final_state.pth) in that folder.
 
 TEST.MODEL_FILE may also be an exported file (.onnx, .xml, .ts) from tools/export.py.
 """

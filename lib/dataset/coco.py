@@ -84,7 +84,8 @@ class CocoKeypoints:
         images: image folder, relative to ``root``; ``{split}`` and '' as for ``annotations``.
         categories: category names; if empty, the first that names its joints, and all others with
             the same joints.
-        whole_images: for bottom-up networks: set ``scenes``, and do not rescore predictions.
+        whole_images: for bottom-up networks: the attribute ``scenes`` has the images with their
+            unlabelled regions, and predictions get no rescoring and no OKS-NMS.
 
     Raises:
         InputError: if a file is missing or not in COCO format, or no usable person is left.
@@ -92,7 +93,7 @@ class CocoKeypoints:
 
     metric = "mAP"
     # For bottom-up networks: unlabelled people without a segmentation are masked by their box.
-    _masks_boxes = True
+    _masks_by_box = True
 
     def __init__(
         self,
@@ -114,7 +115,7 @@ class CocoKeypoints:
         self.skeleton = skeleton
         self.split = split
         files, folders = self._names(split)
-        if annotations:  # only COCO's own test splits share an image folder
+        if annotations:  # a folder for each split; only COCO's own test splits share one
             files, folders = [annotations.replace("{split}", split)], [f"images/{split}"]
         if images:
             folders = [images.replace("{split}", split)]
@@ -156,11 +157,11 @@ class CocoKeypoints:
         """Build the table of all labelled people, and set ``scenes``."""
         if len(self._categories) > 1:
             raise InputError(
-                "DATASET.CATEGORIES: a bottom-up network finds only one category; name it here"
+                "DATASET.CATEGORIES: must name one category; a bottom-up network finds only one"
             )
         joints, file = len(self.skeleton), self.annotation_file
         people, self.scenes = read_scenes(
-            annotations, self._categories, joints, images, file, self._masks_boxes
+            annotations, self._categories, joints, images, file, self._masks_by_box
         )
         regions = counted(sum(map(len, self.scenes.unlabelled)), "unlabelled region")
         counts = f"{counted(len(images.ids), 'image')}, {counted_people(len(people))}, {regions}"
@@ -238,6 +239,8 @@ class CocoKeypoints:
 
     def evaluate(self, poses: Poses, output_dir: str) -> tuple[dict, float]:
         """Rescore poses, apply OKS-NMS, write a COCO results file, and compute AP and AR.
+
+        Poses of bottom-up networks are not rescored and get no OKS-NMS.
 
         The file is ``results/keypoints_<split>_results_0.json`` in ``output_dir``.
 

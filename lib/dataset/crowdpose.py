@@ -28,7 +28,7 @@ class CrowdPoseKeypoints(CocoKeypoints):
     trainval and test; all have ground truth.
     """
 
-    _masks_boxes = False  # as in HigherHRNet's code; its annotations have no segmentations
+    _masks_by_box = False  # as in HigherHRNet's code; its annotations have no segmentations
 
     def _names(self, split: str) -> tuple[list[str], list[str]]:
         files = [f"json/crowdpose_{split}.json", f"annotations/mmpose_crowdpose_{split}.json"]

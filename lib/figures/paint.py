@@ -31,7 +31,7 @@ DECAL = (-0.13, 0.13, -0.19, 0.12)
 
 
 def sample_color(rng: Rng, basic_probability: float = 0.4) -> np.ndarray:
-    """Sample a color of cloth, with `basic_probability` one of `CLOTH_COLORS`."""
+    """Sample a color of cloth, with `basic_probability` close to one of `CLOTH_COLORS`."""
     if rng.random() < basic_probability:
         return np.array(CLOTH_COLORS[rng.integers(len(CLOTH_COLORS))]) + rng.normal(0, 8, 3)
     hue, saturation, value = rng.random(), rng.uniform(0.25, 0.95), rng.uniform(0.3, 0.95)
@@ -222,7 +222,7 @@ def back_decal(rng: Rng) -> np.ndarray:
     if style == "number":
         text = str(rng.integers(1, 100))
         cv2.putText(decal, text, (34 - 13 * len(text), 58), cv2.FONT_HERSHEY_DUPLEX, 1.25, ink, 4)
-        decal = decal[:, ::-1]  # from behind the person's left is on the left
+        decal = decal[:, ::-1]  # mirrored: from behind, the person's left is on the left
     elif style == "yoke":
         cv2.rectangle(decal, (0, 0), (67, int(rng.integers(14, 30))), ink, -1)
     elif style == "hood":

@@ -151,7 +151,7 @@ def transpose_flops(call: Call) -> int:
         length, channels = call.input[0], call.input[2]
         hidden, num_heads = module.linear1.out_features, module.self_attn.num_heads
         products = 2 * channels * (2 * channels + length + hidden)
-        # Softmax counts 5 per element; sums, scaling, ReLU and dropout count 1.
+        # Softmax counts 5 per element; sums (also of biases), scaling, ReLU and dropout count 1.
         return length * (products + 11 * channels + 3 * hidden + 6 * num_heads * length)
     return elements if isinstance(module, (nn.ReLU, BasicBlock, Bottleneck)) else 0
 

@@ -73,7 +73,7 @@ def _first_node() -> str:
 def process_group(launcher: str = "none") -> Iterator[None]:
     """Within the block, join the processes that torchrun or ``launcher`` started, if any.
 
-    If a process ends early, the others name it and end, too (see ``Watch``).
+    If a process ends early, the others report which one, and end, too (see ``Watch``).
     """
     read_launcher(launcher)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -191,7 +191,7 @@ def any_of(flag: bool) -> bool:
 
 
 def check_equal(values: dict[str, Any]) -> None:
-    """Raise InputError if the processes have different values because they see different files.
+    """Raise InputError if a value differs between processes; they then see different files.
 
     Every process must call this.
     """
@@ -257,6 +257,6 @@ def data_parallel(model: "torch.nn.Module") -> "torch.nn.Module":
 
 def _initialized() -> Any:
     """Return ``torch.distributed`` if a process group is initialized, else None."""
-    # Not imported here: commands without PyTorch would wait seconds for it when writing a file.
+    # Not imported here: writing a file calls this, and commands without PyTorch would wait for it.
     dist = sys.modules.get("torch.distributed")
     return dist if dist and dist.is_available() and dist.is_initialized() else None

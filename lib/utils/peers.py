@@ -124,8 +124,8 @@ class Watch:
     def _follow(self, end: End) -> None:
         """Forward ``end`` to the others, and end this process unless it ends by itself."""
         self._peer_end = end
+        self._send(end)  # before the main thread knows, because it may exit at once
         self._peer_ended.set()
-        self._send(end)
         if not self._is_leaving.wait(GRACE):
             text = str(_error_of(end))
             logging.getLogger("config").error(text)  # to the file only

@@ -1,4 +1,4 @@
-"""Crops to keypoints, compared with a plain recipe."""
+"""Crops to keypoints, compared with plain PyTorch code."""
 
 import argparse
 from collections.abc import Callable

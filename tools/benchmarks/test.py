@@ -1,4 +1,4 @@
-"""Test of a network on whole images with several people, compared with a plain recipe."""
+"""Test of a network on whole images with several people, compared with plain PyTorch code."""
 
 import argparse
 import tempfile

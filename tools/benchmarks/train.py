@@ -1,4 +1,4 @@
-"""Training with its data, compared with a plain recipe."""
+"""Training, including data loading, compared with plain PyTorch code."""
 
 import argparse
 import copy

@@ -90,6 +90,7 @@ class SRPoseHead(Head):
         self.kp_encoder = nn.ModuleList(
             conv_relu(widths[i], num_joints * embeddings[i]) for i in levels
         )
+        # The kernel is SR_KERNEL at the finest level, and 2 smaller at each coarser one.
         self.converge = nn.ModuleList(
             UpscalingConv(
                 num_joints, embeddings[i], scales[i], SR_KERNEL + 2 - 2 * (len(channels) - i)
