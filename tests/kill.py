@@ -150,7 +150,7 @@ def differences(folder: Path, name: str) -> list[str]:
     killed = whole.with_name(name)
     found = [file for file in FILES if (whole / file).read_bytes() != (killed / file).read_bytes()]
     first, second = (
-        [[row.get(column) for column in COLUMNS] for row in history(run)] for run in (whole, killed)
+        [[row[column] for column in COLUMNS] for row in history(run)] for run in (whole, killed)
     )
     found += ["history.csv"] * (first != second)
     return [f"{file} of {name} differs" for file in found]

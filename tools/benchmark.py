@@ -17,7 +17,7 @@ import cv2
 import torch
 from benchmarks import data, forward, grouping, infer, load, nms, predict, test, train
 from benchmarks.measure import machine, table
-from cli import command_parser, run
+from cli import command_parser, protect_numbers, run
 
 WITH_NETWORK = {
     "forward": forward,
@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
         command = commands.add_parser(name, help=text[0].lower() + text[1:], description=text)
         if name in WITH_NETWORK:
             module.add_options(command)
-    return parser.parse_args()
+    return parser.parse_args(protect_numbers(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -184,7 +184,12 @@ def _most_similar_experiment(path: str) -> Path:
         return set(re.split(r"[\W_]+", str(name)))
 
     files = sorted(p.relative_to(zoo.ROOT) for p in zoo.ROOT.glob("experiments/*/*/*.yaml"))
-    return min(files, key=lambda p: (-len(words(p) & words(path)), len(words(p))))
+    # Among equals, a plain network comes before one with another head or representation.
+    plain = ("hrnet", "resnet")
+    return min(
+        files,
+        key=lambda p: (-len(words(p) & words(path)), p.parent.name not in plain, len(words(p))),
+    )
 
 
 def _option_settings(args: argparse.Namespace) -> list[str]:

@@ -31,7 +31,7 @@ from benchmarks.int8 import (
     quantize_and_check,
     slower_than_float32,
 )
-from cli import command_parser, run
+from cli import add_settings, command_parser, protect_numbers, run
 from torch import nn
 from yacs.config import CfgNode
 
@@ -128,8 +128,8 @@ def parse_args() -> argparse.Namespace:
     )
     text += "if that is missing)"
     add("--calibration", type=Path, metavar="DIR", help=text)
-    add("opts", nargs="*", metavar="KEY VALUE", help="settings that override the YAML")
-    return parser.parse_intermixed_args()
+    add_settings(parser)
+    return parser.parse_intermixed_args(protect_numbers(sys.argv[1:]))
 
 
 def target_file(args: argparse.Namespace) -> Path:

@@ -59,10 +59,15 @@ def add_command(commands, name: str, text: str) -> Callable[..., argparse.Action
 def draw_with_progress(
     root: Path, sizes: dict[str, int], seed: int = 0, workers: int | None = None
 ) -> None:
-    """Draw the built-in data set, with a progress bar."""
-    interval = 0.1 if sys.stderr.isatty() else 10  # seconds
-    with tqdm(total=sum(sizes.values()), desc="images", mininterval=interval, delay=1) as bar:
-        write_figures(root, sizes, seed, workers, progress=lambda *_: bar.update())
+    """Draw the built-in data set, with a progress bar on a terminal, else with a line per tenth."""
+    with tqdm(total=sum(sizes.values()), desc="images", delay=1, disable=None) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.update()
+            if bar.disable and 10 * done // total > 10 * (done - 1) // total:
+                print(f"{done}/{total} images", file=sys.stderr, flush=True)
+
+        write_figures(root, sizes, seed, workers, progress=report)
 
 
 def make_figures(args: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import _init_paths
 import torch
 import yaml
-from cli import command_parser, run
+from cli import command_parser, protect_numbers, run
 from compare import run_tool, score
 from get_data import draw_with_progress
 from yacs.config import CfgNode
@@ -58,7 +58,7 @@ def main() -> None:
     parser = command_parser(__doc__)
     text = "settings that override experiments/figures/hrnet/quickstart.yaml"
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help=text)
-    opts = parser.parse_args().opts
+    opts = parser.parse_args(protect_numbers(sys.argv[1:])).opts
     cfg = load_config(EXPERIMENT, opts)
     folder, _ = experiment_folders(cfg, EXPERIMENT)
     root = Path(cfg.DATASET.ROOT)

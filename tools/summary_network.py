@@ -152,7 +152,7 @@ def split_shape(args: argparse.Namespace) -> list[str]:
     numbers = [int(word) for word in words[:count]]
     if len(numbers) not in (1, 2) or min(numbers) < 1:
         expected = "must be height and width in pixels, or one number for a square"
-        raise InputError(f"--shape: {expected}, not {' '.join(words[: max(count, 1)])}")
+        raise InputError(f"--shape: {expected}, not {' '.join(words[: max(count, 1)]).strip()}")
     args.opts = [*args.opts, *words[count:]]
     return ["MODEL.IMAGE_SIZE", str([numbers[-1], numbers[0]])]
 

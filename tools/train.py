@@ -6,7 +6,7 @@
 
 Writes results to output/<dataset>/<network>/<experiment>/ and TensorBoard logs to
 log/<dataset>/<network>/<experiment>_<time>/. Without a GPU it trains on the CPU. With AUTO_RESUME
-True, as in the experiments here, it resumes a run whose output folder has a checkpoint.
+True, as in most experiments here, it resumes a run whose output folder has a checkpoint.
 """
 
 import argparse

@@ -28,6 +28,7 @@ from lib.core.exported import METADATA_KEY, Description, checksum, import_option
 from lib.dataset.bottom_up import SIZE_STEP
 from lib.keypoints.geometry import normalize
 from lib.utils.errors import InputError
+from lib.utils.files import write_atomically
 
 NETWORK_PREFIX = "network."
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"  # written by PyTorch
@@ -207,7 +208,8 @@ def write_draft(path: Path, files: dict[str, bytes]) -> Path:
     """Write each file to ``path`` with its suffix; return the path of the main file, the last."""
     path.parent.mkdir(exist_ok=True)
     for suffix, content in files.items():
-        path.with_suffix(suffix).write_bytes(content)
+        # A new file each time: OpenVINO still reads the previous one.
+        write_atomically(path.with_suffix(suffix), content)
     return path.with_suffix(suffix)
 
 

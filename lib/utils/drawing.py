@@ -233,7 +233,7 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     except cv2.error:  # some versions of OpenCV raise instead of returning False
         is_done = False
     if not is_done:
-        raise InputError(f"{path}: cannot encode the image as {suffix}")
+        raise InputError(f"{path}: cannot write an image of this kind; use a suffix such as .png")
     write_atomically(path, data.tobytes())
 
 

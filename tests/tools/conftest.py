@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import pytest
 import torch
 
@@ -44,6 +45,7 @@ def command(tool, monkeypatch, capsys):
     handlers, level, raising = list(root.handlers), root.level, logging.raiseExceptions
     cudnn = torch.backends.cudnn
     threads, settings = torch.get_num_threads(), (cudnn.benchmark, cudnn.deterministic)
+    cv_threads = cv2.getNumThreads()
     torch.set_num_threads(1)
 
     def run(name, *arguments: object) -> Ended:
@@ -68,6 +70,7 @@ def command(tool, monkeypatch, capsys):
     root.setLevel(level)
     logging.raiseExceptions = raising
     torch.set_num_threads(threads)
+    cv2.setNumThreads(cv_threads)
     cudnn.benchmark, cudnn.deterministic = settings
 
 

@@ -25,6 +25,7 @@ def test_figures_are_written_from_any_folder_and_errors_are_one_line(
     words = [sys.executable, str(TOOL), *options]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert done.stderr == "1/3 images\n2/3 images\n3/3 images\n"
     assert "2 train and 1 val images in made" in done.stdout
     assert len(json.loads(annotations(tmp_path / "made", "train").read_text())["images"]) == 2
     monkeypatch.chdir(tmp_path)

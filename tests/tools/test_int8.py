@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lib.deploy.export import ONNX
+from lib.deploy.export import ONNX, OPENVINO, openvino_content, openvino_model
 from lib.deploy.int8 import Quantized
 from lib.utils.errors import InputError
 from tests import tiny
@@ -42,14 +42,17 @@ def check(tool, network, monkeypatch):
         monkeypatch.setattr(module, name, value)
 
     def quantize(graph, description, file_format, inputs, control=None):
-        return Quantized({".onnx": graph}, 7 if control else 10)
+        files = {".onnx": graph}
+        if file_format == OPENVINO:
+            files = openvino_content(openvino_model(graph), description)
+        return Quantized(files, 7 if control else 10)
 
     monkeypatch.setattr(module, "quantize", quantize)
     monkeypatch.setattr(module, "version", lambda package: "1.0")
     cfg, path = network
 
-    def run(*scores):
-        return module.quantize_and_check(cfg, path, ONNX, Scores(*scores), None, 0.5)
+    def run(*scores, file_format=ONNX):
+        return module.quantize_and_check(cfg, path, file_format, Scores(*scores), None, 0.5)
 
     run.module = module
     return run
@@ -70,6 +73,13 @@ def test_the_certificate_says_what_was_measured(check):
     assert certificate["test_set"] == "coco val2017: 2 people"
     assert certificate["calibration"] == "synthetic people: 2 crops"
     assert "threads: " in certificate["machine"] and "nncf 1.0" in certificate["machine"]
+
+
+def test_openvino_is_compared_with_float32_in_both_runtimes(check):
+    files, certificate = check(80.0, 79.6, file_format=OPENVINO)
+    assert list(files) == [".bin", ".xml"]
+    assert certificate["pixels_apart"]["largest"] < 0.01
+    assert {"int8", "onnxruntime_float32", "openvino_float32"} <= certificate["milliseconds"].keys()
 
 
 def test_a_network_that_is_slower_in_int8_is_reported(check):

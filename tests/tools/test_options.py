@@ -120,9 +120,11 @@ def test_a_missing_repeated_or_python_experiment_is_an_error(root, command):
     path = write(root)
     assert command("train", "TRAIN.LR", "1e-4").code == 2
     assert is_one_line(command("train", path, "--cfg", path), "--cfg", "twice")
-    theirs = "configs/top_down/dite_hrnet/mpii/ditehrnet_30_mpii_256x256.py"
-    ours = "experiments/mpii/dite_hrnet/ditehrnet_30_256x256.yaml"
-    assert is_one_line(command("train", theirs, "--seed", "0"), theirs, ours)
+    for theirs, ours in (
+        ("dite_hrnet/mpii/ditehrnet_30_mpii_256x256.py", "mpii/dite_hrnet/ditehrnet_30_256x256"),
+        ("coco/td-hm_res50_8xb64-210e_coco-256x192.py", "coco/resnet/res50_256x192"),
+    ):
+        assert is_one_line(command("train", theirs, "--seed", "0"), theirs, f"experiments/{ours}")
 
 
 def test_weights_at_a_url_are_downloaded_once(site, root, succeed, command, monkeypatch, tmp_path):

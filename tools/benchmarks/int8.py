@@ -79,7 +79,7 @@ def quantize_and_check(
     """Quantize a network, and compare it with float32.
 
     Args:
-        float_file: the network as an ONNX file; drafts are written next to it.
+        float_file: the network as an ONNX file; drafts are written near it.
         file_format: ``ONNX`` or ``OPENVINO``.
         calibration: a folder of images, or None.
         max_loss: the most that int8 may lose on the test set.
