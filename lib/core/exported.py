@@ -116,8 +116,8 @@ def _setting(cfg: CfgNode, key: str) -> Any:
 
 
 # Bytes before and after the checksum at the end of a file. In ONNX they make it an entry of
-# metadata_props (two bytes for field and length, the key, the value's field and length), in
-# OpenVINO's XML a comment.
+# metadata_props in protobuf encoding (tag and length of the entry, tag and length of the key, the
+# key, tag and length of the value), in OpenVINO's XML a comment.
 CHECKSUM_MARKS = {
     ".onnx": (b"\x72\x51\x0a\x0dhrpose.sha256\x12\x40", b""),
     ".xml": (b"<!-- sha256 ", b" -->\n"),
@@ -318,13 +318,13 @@ def open_exported(
     return RUNNERS[path.suffix.lower()](path, precision, device or torch.device("cpu"))
 
 
-def import_optional(package: str, purpose: str) -> ModuleType:
-    """Import an optional package; raise an InputError for ``purpose`` if it is not installed."""
+def import_optional(package: str, needed_by: str) -> ModuleType:
+    """Import an optional package; raise an InputError that names ``needed_by`` if it is missing."""
     try:
         return importlib.import_module(package)
     except ImportError:
         raise InputError(
-            f"{purpose}: requires a package that is not installed: pip install {package} (or all "
+            f"{needed_by}: requires a package that is not installed: pip install {package} (or all "
             "packages for exporting: pip install -r requirements-export.txt)"
         ) from None
 

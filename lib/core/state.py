@@ -69,7 +69,7 @@ class TrainingState:
     scaler: torch.amp.GradScaler
 
     def save(self, position: Position) -> None:
-        """Write ``checkpoint.pth``; most keys are those of the HRNet repository.
+        """Write ``checkpoint.pth``; it has most keys of the HRNet repository.
 
         With several processes, every process must call this.
 

@@ -207,8 +207,7 @@ def train_epoch(
             and their ``Meter.state``.
 
     Raises:
-        InputError: the loss or the gradients of ten steps in a row (in float16, 26) are NaN or
-            infinite.
+        InputError: the loss or gradients of ten steps in a row (26 in float16) are NaN or Inf.
     """
     task.train()
     loader.sampler.epoch, loader.sampler.first = epoch, first_step * loader.batch_size

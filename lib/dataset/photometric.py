@@ -38,13 +38,13 @@ class Photometric:
     blur: float = 0.0  # Gaussian blur with a standard deviation of 0.4 to 2 pixels
     noise: float = 0.0  # Gaussian noise with a standard deviation of 3 to 25 (of 255)
     jpeg: float = 0.0  # JPEG block quantization at quality 15 to 60
-    erase: float = 0.0  # one to three rectangles, 8 % to 35 % of each side, of one color or noise
+    erase: float = 0.0  # one to three rectangles, 8 % to 35 % of each side, of one color, half of them with noise
 
     def __call__(self, images: Tensor, seed: tuple[int, ...]) -> Tensor:
-        """Return augmented copies of ``images``, reproducible for a given ``seed`` and device."""
+        """Return augmented ``images``, reproducible for a given ``seed`` and device."""
         if not any(getattr(self, field.name) for field in fields(self)):
             return images
-        # Random numbers except noise are drawn on the host, which would have to wait for a GPU's.
+        # Random numbers other than noise are drawn on the CPU, which would have to wait for a GPU.
         rng = np.random.default_rng(seed)
         device_rng = torch.Generator(images.device).manual_seed(int(rng.integers(2**62)))
         changed = images.float()

@@ -27,8 +27,8 @@ HEAD_POINTS = {
 }
 
 # Annotators of photographs mark shoulders and hips nearer to the body's outline than the joint is.
-# OUTWARD is this offset, outward and up, in half widths of the shoulders or hips: the median error,
-# on 60 photographs, of a network that was trained on the joints themselves.
+# OUTWARD is this offset (outward, up) in half widths of the shoulders or hips. It was measured as
+# the median error, on 60 photographs, of a network trained on the joints themselves.
 OUTWARD = {"shoulder": (0.15, 0.1), "hip": (0.5, -0.1)}
 
 

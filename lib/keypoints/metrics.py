@@ -1,6 +1,6 @@
 """Keypoint accuracy: PCK and PCKh. OKS is in ``lib.nms.oks_iou``.
 
-Metrics are called from ``evaluate`` of the data sets (lib/dataset/source.py).
+PCK is computed for each batch by the codecs, PCKh in ``evaluate`` of MPII.
 """
 
 import numpy as np
@@ -61,7 +61,7 @@ def pckh(
 
     Returns:
         PCKh for each of ``PCKH_COLUMNS``; ``Mean``, over all annotated joints except pelvis and
-        thorax; and ``Mean@0.1``, the same mean for a threshold of, as in the published code, 0.11.
+        thorax; and ``Mean@0.1``, the same mean with a threshold of 0.11, as in the published code.
     """
     counted = missing == 0
     distance = np.linalg.norm(predicted - ground_truth, axis=2) / head_size[:, None]
