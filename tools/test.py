@@ -146,9 +146,7 @@ def test_parser() -> argparse.ArgumentParser:
     )
     text += "on a GPU) (default: %(default)s)"
     add("--precision", default="float32", metavar="TYPE", help=text)
-    text = (
-        "metric of the data set, mAP or PCKh; any other is an error (for compatibility with mmpose)"
-    )
+    text = "accepted for mmpose's command lines; must be the metric of the data set, mAP or PCKh"
     add("--eval", nargs="+", action=ListBeforeSettings, metavar="METRIC", help=text)
     text = "exchange the results of the processes directly, even with --tmpdir"
     add("--gpu_collect", "--gpu-collect", action="store_true", help=text)

@@ -309,7 +309,7 @@ def train_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--autoscale-lr",
         action="store_true",
-        help="scale TRAIN.LR with the total batch size, relative to that of the YAML",
+        help="multiply TRAIN.LR by the total batch size of this run divided by that of the YAML",
     )
     return parser
 

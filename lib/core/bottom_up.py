@@ -23,8 +23,8 @@ class BottomUp(Task):
     """The bottom-up task.
 
     In evaluation, a batch is one image at one or several scales (``scene_batch``). The outputs are
-    heatmaps (1, K, H, W) and tags (1, K, H, W, T). An exported file that includes decoding also
-    outputs the candidates.
+    heatmaps (1, K, H, W) and tags (1, K, H, W, T), with T tags per joint. An exported file that
+    includes decoding also outputs the candidates.
 
     Args:
         backend: its codec is a ``TagCodec``.
@@ -32,7 +32,7 @@ class BottomUp(Task):
         scales: sizes at which an image is processed, relative to ``size``.
 
     Raises:
-        InputError: an exported file does not support several ``scales``.
+        InputError: the backend is a file with decoding, and ``scales`` is not (1,).
     """
 
     uses_boxes = False
@@ -51,8 +51,8 @@ class BottomUp(Task):
         self._scales = tuple(scales)
         if backend.decodes and self._scales != (1.0,):
             raise InputError(
-                "TEST.SCALE_FACTOR: an exported file supports only [1]; for other scales, export "
-                "with --raw"
+                "TEST.SCALE_FACTOR: this file includes decoding and supports only [1]; for other "
+                "scales, export again with --raw"
             )
 
     def forward(self, batch: Batch) -> Outputs:

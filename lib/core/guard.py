@@ -24,7 +24,7 @@ class StepGuard:
 
     Args:
         files_of: maps indices of samples (``batch["index"]``) to image files.
-        buffers: batch norm statistics, which are restored if a step is skipped.
+        buffers: batch norm statistics; ``check`` restores them after steps that are not finite.
         scaler: scales the loss, for gradients in float16. It halves its scale at each skipped step
             until the gradients fit, so more skipped steps in a row are allowed.
     """
@@ -86,7 +86,7 @@ class StepGuard:
 
     @property
     def is_failing(self) -> bool:
-        """True if the last step before the latest ``check`` was skipped (float16: the last 17)."""
+        """True if the last step before ``check`` was skipped (in float16: the last 17 steps)."""
         return len(self._skipped) > self._allowed
 
     def check(self, where: str) -> None:

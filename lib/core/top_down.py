@@ -56,8 +56,8 @@ class TopDown(Task):
         joints = batch["joints"][:MAX_DRAWN].cpu().numpy()
         is_visible = batch["visible"][:MAX_DRAWN].cpu().numpy() > 0
         keypoints = self.backend.decode(outputs)[0][:MAX_DRAWN].cpu().numpy()
-        # Only annotated joints are drawn, as in the HRNet repository, so that both images show the
-        # same joints. If no joint is annotated, all are drawn.
+        # Only annotated joints are drawn, as in the HRNet repository, so that annotations and
+        # predictions show the same joints. If no joint is annotated, all are drawn.
         is_drawn = is_visible if is_visible.any() else np.ones_like(is_visible)
         drawn = self._grids(
             self._draw_people(images, joints[:, None], is_visible[:, None]),

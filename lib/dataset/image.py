@@ -16,7 +16,8 @@ from lib.utils.errors import InputError
 from lib.utils.files import check_path, read_regular
 
 ZIP_MARK = ".zip@"
-# OpenCV 4 cannot warp images with a longer side; OpenCV 5 crashes on images above 2^31 bytes.
+# OpenCV 4 cannot warp images with a side above MAX_SIDE. OpenCV 5 crashes on images above 2^31
+# bytes.
 MAX_SIDE, MAX_PIXELS = 32766, (2**31 - 1) // 3
 MAX_BYTES = 1 << 28  # of an image file
 PNG = b"\x89PNG\r\n\x1a\n"

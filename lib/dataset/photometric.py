@@ -38,7 +38,7 @@ class Photometric:
     blur: float = 0.0  # Gaussian blur with a standard deviation of 0.4 to 2 pixels
     noise: float = 0.0  # Gaussian noise with a standard deviation of 3 to 25 (of 255)
     jpeg: float = 0.0  # JPEG block quantization at quality 15 to 60
-    erase: float = 0.0  # one to three rectangles, 8 % to 35 % of each side, of one color, half of them with noise
+    erase: float = 0.0  # one to three rectangles, 8 % to 35 % of each side; half with noise
 
     def __call__(self, images: Tensor, seed: tuple[int, ...]) -> Tensor:
         """Return augmented ``images``, reproducible for a given ``seed`` and device."""

@@ -244,8 +244,10 @@ def _clutter_camera(rng: Rng, size: tuple[int, int]) -> Camera:
 def occluder(
     rng: Rng, size: tuple[int, int], light: Light, target: tuple[float, float, float]
 ) -> Layer | None:
-    """Draw an object in front of a person at `target` (x, y, length in pixels); None if it is
-    outside the image."""
+    """Draw an object in front of a person; None if it is outside the image.
+
+    `target` has x and y of the person's center and the person's length, in pixels.
+    """
     x, y, length = target
     center = (x + rng.normal(0, 0.25) * length, y + rng.uniform(-0.1, 0.5) * length)
     if rng.random() < 0.3:

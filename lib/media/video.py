@@ -49,7 +49,7 @@ class Frame:
     number: int = 0  # index in the video
     rate: float = 0.0  # frames per second of the video; 0 for an image
     image_id: int = 0  # id in the results
-    output_rate: float = 0.0  # frames per second of those that read_frames yields
+    output_rate: float = 0.0  # frames per second that read_frames yields
 
 
 class ErrorReporter:

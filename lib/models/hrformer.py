@@ -45,8 +45,9 @@ class WindowAttention(nn.Module):
     """Self-attention within the windows of a map (N, H, W, C).
 
     The map is zero-padded to whole windows. As in the published code, padding is not masked: it
-    takes part in the attention with the biases of the projections. All published files have a table
-    of relative position biases. mmpose uses it; the published pose code does not.
+    takes part in the attention, and its query, key and value are the biases of the projections. All
+    published checkpoints have a table of relative position biases. open-mmlab/mmpose uses it; the
+    pose code in HRNet/HRFormer does not.
     """
 
     def __init__(self, channels: int, num_heads: int, window: int, has_bias: bool) -> None:

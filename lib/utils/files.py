@@ -70,7 +70,7 @@ def read_regular(path: str | Path, max_bytes: int | None = None) -> bytes:
     """Read a file; refuse pipes and devices, which could block or never end.
 
     Raises:
-        InputError: it is not a regular file, or has more than ``max_bytes``.
+        InputError: it is a pipe or device, or has more than ``max_bytes``.
         OSError: it cannot be read.
     """
     path = Path(path)

@@ -88,7 +88,7 @@ def test_a_file_with_candidates_supports_one_scale(scene):
     cfg, folder = scene
     path = write(cfg, folder)
     cfg = load_config(folder / "scenes.yaml", ["TEST.SCALE_FACTOR", "[1.0, 2.0]"])
-    with pytest.raises(InputError, match=r"TEST\.SCALE_FACTOR: an exported file supports only"):
+    with pytest.raises(InputError, match=r"TEST\.SCALE_FACTOR: this file includes decoding"):
         Predictor(cfg, path, "cpu")
 
 

@@ -31,7 +31,7 @@ class Measured(NamedTuple):
 def add_options(
     parser: argparse.ArgumentParser, default_count: int, items: str, has_weights: bool = True
 ) -> None:
-    text = "number of times that each side is measured, at least 2; the fastest counts"
+    text = "number of measurements of each code, at least 2; the fastest counts"
     add_common_options(parser, 4, text, has_weights)
     text = f"number of {items} (default: %(default)s)"
     parser.add_argument("--count", type=int, default=default_count, metavar="N", help=text)

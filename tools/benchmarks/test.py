@@ -24,7 +24,7 @@ MIN_SHARE = 0.99  # of the keypoints; rounding decides between maxima that are a
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    recipes.add_options(parser, 48, "images in a turn")
+    recipes.add_options(parser, 48, "images per measurement")
 
 
 def run(args: argparse.Namespace) -> list[Row]:

@@ -31,7 +31,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.05}  # 
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    recipes.add_options(parser, 8, "steps in a turn", has_weights=False)
+    recipes.add_options(parser, 8, "training steps per measurement", has_weights=False)
 
 
 def run(args: argparse.Namespace) -> list[Row]:
