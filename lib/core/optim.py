@@ -26,13 +26,17 @@ OPTIMIZERS = {
 }
 
 
-def zero_momentum(optimizer: torch.optim.SGD) -> None:
-    """Set the momentum buffers to 0.
+def add_missing_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Set missing momentum buffers to 0, because fused SGD does not create them reliably.
 
-    A fused optimizer leaves them undefined if its first step is skipped.
+    It leaves them undefined if its first step is skipped. In a checkpoint they are missing if the
+    run had no momentum so far, or for parameters without a gradient.
     """
-    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
-        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    for group in optimizer.param_groups:
+        if group.get("momentum"):
+            for parameter in group["params"]:
+                if optimizer.state[parameter].get("momentum_buffer") is None:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def build_optimizer(cfg: CfgNode, network: torch.nn.Module) -> torch.optim.Optimizer:
@@ -58,8 +62,7 @@ def build_optimizer(cfg: CfgNode, network: torch.nn.Module) -> torch.optim.Optim
         optimizer = kind(groups, lr=train.LR, fused=True, **options)
     except ValueError as error:
         raise InputError(f"TRAIN: {name} does not accept these settings: {error}") from None
-    if options.get("momentum"):
-        zero_momentum(optimizer)
+    add_missing_momentum(optimizer)
     return optimizer
 
 

@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 
 from lib.core.averaging import AveragedWeights
 from lib.core.guard import check_weights
+from lib.core.optim import add_missing_momentum
 from lib.models.checkpoint import load_checkpoint
 from lib.utils import checkpoint, distributed
 from lib.utils.errors import InputError
@@ -200,7 +201,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
         groups = [{**group, **settings} for group, settings in groups]
         optimizer.load_state_dict({**state, "param_groups": groups})
         _match_layouts(optimizer)
-        _add_missing_momentum(optimizer)
+        add_missing_momentum(optimizer)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(f"the optimizer state does not fit: {error}") from None
 
@@ -214,18 +215,6 @@ def _match_layouts(optimizer: torch.optim.Optimizer) -> None:
         for name, value in state.items():
             if isinstance(value, torch.Tensor) and value.dim() > 0:
                 state[name] = torch.empty_like(parameter).copy_(value)
-
-
-def _add_missing_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Set missing momentum buffers to 0, because fused SGD does not create them reliably.
-
-    They are missing if the run was without momentum so far, or for parameters without a gradient.
-    """
-    for group in optimizer.param_groups:
-        if group.get("momentum"):
-            for parameter in group["params"]:
-                if optimizer.state[parameter].get("momentum_buffer") is None:
-                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _check_shapes(optimizer: torch.optim.Optimizer, states: Mapping[int, Mapping]) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lib.core.guard import StepGuard, check_weights
-from lib.core.optim import zero_momentum
+from lib.core.optim import add_missing_momentum
 from lib.core.train import Updater, train_epoch
 from lib.utils.errors import InputError
 from tests.core.runs import parts, schedule, task
@@ -34,7 +34,7 @@ def test_a_fused_optimizer_skips_the_same_steps(name):
         options = {"momentum": 0.9} if name == "SGD" else {}
         optimizer = getattr(torch.optim, name)([parameter], lr=0.1, fused=fused, **options)
         if name == "SGD":
-            zero_momentum(optimizer)
+            add_missing_momentum(optimizer)
         guard = StepGuard(optimizer, files_of)
         for gradient in (NAN, 1.0, INF, 0.5):
             a_step(guard, parameter, 1.0, gradient)
