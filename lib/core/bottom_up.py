@@ -127,12 +127,12 @@ class BottomUp(Task):
             joints = batch["joints"][: len(images), 0].cpu().numpy() * zoom
             visible = batch["visible"][: len(images)].cpu().numpy() > 0
             annotated = self._draw_people(images, joints, visible)
-        drawn = self._grids(annotated, predicted)
+        drawn = self._grids(annotated, predicted, kinds)
         if "hm_gt" in kinds and annotated:
             drawn["hm_gt"] = draw_heatmaps(images, self._target(batch)[-1].heatmaps)
         if "hm_pred" in kinds:
             drawn["hm_pred"] = draw_heatmaps(images, merged[0])
-        return {kind: image for kind, image in drawn.items() if kind in kinds}
+        return drawn
 
     def batches(
         self, images: Arrays, boxes: Arrays, box_scores: Arrays, batch_size: int

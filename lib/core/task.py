@@ -123,13 +123,17 @@ class Task(ABC):
                 )
         return drawn
 
-    def _grids(self, annotated: Arrays, predicted: Arrays) -> dict[str, np.ndarray]:
-        """Arrange drawn images in grids, by kind; without annotations, ``annotated`` is empty."""
+    def _grids(
+        self, annotated: Arrays, predicted: Arrays, kinds: Collection[str]
+    ) -> dict[str, np.ndarray]:
+        """Arrange drawn images in grids of ``kinds``; ``annotated`` may be empty."""
         pairs = [image for pair in zip(annotated, predicted, strict=False) for image in pair]
         images = {"gt": annotated, "pred": predicted, "gt_pred": pairs[: 2 * MAX_PAIRS]}
         if not annotated:
             images = {"pred": predicted, "gt_pred": predicted}
-        return {kind: image_grid(drawn, self.columns) for kind, drawn in images.items()}
+        return {
+            kind: image_grid(drawn, self.columns) for kind, drawn in images.items() if kind in kinds
+        }
 
     @abstractmethod
     def batches(

@@ -62,12 +62,13 @@ class TopDown(Task):
         drawn = self._grids(
             self._draw_people(images, joints[:, None], is_visible[:, None]),
             self._draw_people(images, keypoints[:, None], is_drawn[:, None]),
+            kinds,
         )
         if "hm_gt" in kinds:
             drawn["hm_gt"] = draw_heatmaps(images, self._target(batch).heatmaps)
         if "hm_pred" in kinds and not self.backend.decodes:
             drawn["hm_pred"] = draw_heatmaps(images, self.codec.maps(outputs))
-        return {kind: image for kind, image in drawn.items() if kind in kinds}
+        return drawn
 
     def batches(
         self, images: Arrays, boxes: Arrays, box_scores: Arrays, batch_size: int
