@@ -125,8 +125,8 @@ def parse_args() -> argparse.Namespace:
     add("--max-ap-loss", type=float, metavar="X", help=text)
     text = (
         "folder of calibration images for --int8 (default: the training set, or synthetic people "
+        "if that is missing)"
     )
-    text += "if that is missing)"
     add("--calibration", type=Path, metavar="DIR", help=text)
     add_settings(parser)
     return parser.parse_intermixed_args(protect_numbers(sys.argv[1:]))

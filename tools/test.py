@@ -143,8 +143,8 @@ def test_parser() -> argparse.ArgumentParser:
     add("--out", metavar="FILE", help=text)
     text = (
         "float32, bfloat16 (not for ONNX and TorchScript files), or float16 (only for checkpoints "
+        "on a GPU) (default: %(default)s)"
     )
-    text += "on a GPU) (default: %(default)s)"
     add("--precision", default="float32", metavar="TYPE", help=text)
     text = "accepted for mmpose's command lines; must be the metric of the data set, mAP or PCKh"
     add("--eval", nargs="+", action=ListBeforeSettings, metavar="METRIC", help=text)

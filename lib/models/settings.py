@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Collection
+from operator import attrgetter
 from typing import Any
 
 from yacs.config import CfgNode
@@ -13,10 +14,7 @@ from lib.utils.errors import InputError
 
 def get(cfg: CfgNode, key: str) -> Any:
     """Return the value at the dotted ``key``."""
-    value: Any = cfg
-    for name in key.split("."):
-        value = value[name]
-    return value
+    return attrgetter(key)(cfg)
 
 
 def positive_int(cfg: CfgNode, key: str) -> int:

@@ -101,9 +101,8 @@ def dark_step_1d(vectors: Tensor, coords: Tensor, scores: Tensor, kernel: int) -
     left2, left, middle, right, right2 = value.clamp(1e-3, 50.0).log().unbind(2)
     hessian = 0.25 * (right2 - 2 * middle + left2) + 1e-9
     step = 0.5 * (right - left) / hessian
-    return coords - step.clamp(
-        -kernel / 2, kernel / 2
-    )  # the step is huge where the vector is nearly flat
+    # The step is huge where the vector is nearly flat.
+    return coords - step.clamp(-kernel / 2, kernel / 2)
 
 
 def _newton(
