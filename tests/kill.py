@@ -4,9 +4,9 @@
   python tests/kill.py --kills 200
 
 Each run is a process of tools/train.py that gets SIGKILL after a random number of log lines or
-while it writes a checkpoint, sometimes twice in a row. Weights, results and statistics must equal
-those of the uninterrupted run bit for bit. Prints a line for each variant, and exits with code 1 if
-anything differs.
+while it writes a checkpoint, sometimes twice in a row. Checkpoints (weights and optimizer state),
+results and statistics must equal those of the uninterrupted run bit for bit. Prints a line for each
+variant, and exits with code 1 if anything differs.
 """
 
 import argparse
@@ -40,7 +40,12 @@ VARIANTS = {
     },
     "whole images": {"TRAIN": {**TRAIN, "BATCH_SIZE_PER_GPU": 2}},
 }
-FILES = ("final_state.pth", "model_best.pth", "results/keypoints_val2017_results_0.json")
+FILES = (
+    "checkpoint.pth",
+    "final_state.pth",
+    "model_best.pth",
+    "results/keypoints_val2017_results_0.json",
+)
 COLUMNS = ("epoch", "lr", "train_loss", "train_acc", "valid_loss", "valid_acc", "AP")
 TIMEOUT = 600  # seconds of one run
 

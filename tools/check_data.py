@@ -39,9 +39,10 @@ MAX_PRINTED = 5  # findings of each kind on the terminal
 
 
 def main() -> None:
-    args, cfg = parse_experiment(check_parser())
+    args, test_cfg = parse_experiment(check_parser())
+    cfg = test_cfg.clone()
     cfg.defrost()
-    cfg.TEST.USE_GT_BBOX = True  # detected boxes are not checked
+    cfg.TEST.USE_GT_BBOX = True  # people are checked in their annotated boxes
     cfg.freeze()
     log_to(console_handler())
     for option in ("images", "samples"):
@@ -67,6 +68,12 @@ def main() -> None:
             (cfg.DATASET if is_train else cfg.TEST).MAX_BROKEN,
         )
         write_charts(folder / f"counts_{split}.png", *counts(dataset))
+    if not test_cfg.TEST.USE_GT_BBOX and any(s.source.split == cfg.DATASET.TEST_SET for s in sets):
+        try:
+            build_dataset(test_cfg, cfg.DATASET.TEST_SET, is_train=False)
+        except InputError as error:
+            found = Finding("cannot be used", "detected boxes", str(error), True)
+            findings[cfg.DATASET.TEST_SET].append(found)
     if len(sets) > 1 and (shared := shared_images(sets[0].table, sets[1].table)):
         where = f"{sets[0].source.split} and {sets[1].source.split}"
         what = (

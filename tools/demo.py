@@ -95,7 +95,7 @@ def main() -> None:
     args, cfg = parse_experiment(demo_parser())
     if is_built_in(args) and not (args.boxes or args.detector or args.annotations):
         args.detector = BUILT_IN
-    check_options(args)
+    check_options(args, cfg)
     name = experiment_name(cfg, args.cfg)
     folder = make_folder(args.output or args.work_dir or Path(cfg.OUTPUT_DIR) / "demo" / name)
     start_log(folder, name, "demo")
@@ -117,7 +117,8 @@ def main() -> None:
     total = count_frames(items, args.inference_fps)
     # A live frame must not wait until a batch is full.
     size = 1 if total is None or args.show else args.batch
-    predictions = predict_frames(frames, box_source, predictor, size)
+    min_score = (args.detector_threshold or 0.0) if is_bottom_up(cfg) else 0.0
+    predictions = predict_frames(frames, box_source, predictor, size, min_score)
     # Predictions are in the order of the annotations if these are the only source of boxes.
     is_in_order = not (args.boxes or args.detector or is_bottom_up(cfg))
     write_all(args, folder, skeleton, predictions, total, ground_truth, is_in_order, problems)
@@ -156,7 +157,10 @@ def demo_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="weights of the detector (default: those in models/detectors/, else torchvision's)",
     )
-    text = "ignore boxes with a score below P (default: the detector's; 0 for --boxes)"
+    text = (
+        "ignore boxes, or the people of a bottom-up network, with a score below P (default: the "
+        "detector's; 0 for --boxes and for bottom-up networks)"
+    )
     add("--detector-threshold", type=float, metavar="P", help=text)
     add(
         "--detector-classes",
@@ -218,7 +222,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_options(args: argparse.Namespace) -> None:
+def check_options(args: argparse.Namespace, cfg: CfgNode) -> None:
     """Check the combination of options and their ranges.
 
     Raises:
@@ -234,8 +238,10 @@ def check_options(args: argparse.Namespace) -> None:
         raise InputError(f"--batch: must be 1 or more, not {args.batch}")
     if not args.inference_fps >= MIN_RATE:
         raise InputError(f"--inference-fps: must be {MIN_RATE} or more, not {args.inference_fps:g}")
-    if args.detector_threshold is not None and args.detector in (None, "none") and not args.boxes:
-        raise InputError("--detector-threshold: needs --detector or --boxes")
+    has_scores = args.boxes or args.detector not in (None, "none") or is_bottom_up(cfg)
+    if args.detector_threshold is not None and not has_scores:
+        text = "needs --detector, --boxes or a bottom-up network"
+        raise InputError(f"--detector-threshold: {text}")
     for word in ("detector_weights", "detector_classes"):
         if getattr(args, word) and args.detector in (None, "none"):
             raise InputError(f"--{word.replace('_', '-')}: needs --detector")

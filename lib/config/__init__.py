@@ -70,8 +70,8 @@ def _load_config(path: str | Path, opts: Sequence[str]) -> CfgNode:
     for source, tree in layers:
         _merge(cfg, tree, source, "", open_extra=network not in EXTRA)
     _resolve_paths(cfg)
-    _check(cfg, str(path))
-    _check_task(cfg, str(path))
+    _check(cfg, layers)
+    _check_task(cfg, layers)
     resolve_joints(cfg)
     cfg.freeze()
     return cfg
@@ -238,13 +238,24 @@ def _resolve_paths(cfg: CfgNode) -> None:
         cfg.TEST.COCO_BBOX_FILE = str(base / boxes)
 
 
-def _check(cfg: CfgNode, source: str) -> None:
+def _source(layers: list[tuple[str, dict]], key: str) -> str:
+    """Return the file that sets ``key``, or ``command line``; if it is not set, the experiment."""
+    for source, tree in reversed(layers):
+        node = tree
+        for name in key.split("."):
+            node = node.get(name) if isinstance(node, dict) else None
+        if node is not None:
+            return source
+    return layers[-2][0]
+
+
+def _check(cfg: CfgNode, layers: list[tuple[str, dict]]) -> None:
     """Raise InputError for values of the right type that are out of range or inconsistent."""
 
     def require(is_valid: bool, key: str, expected: str) -> None:
         if not is_valid:
             value = attrgetter(key)(cfg)
-            raise InputError(f"{source}: {key} must be {expected}, not {value!r}")
+            raise InputError(f"{_source(layers, key)}: {key} must be {expected}, not {value!r}")
 
     data, train, test = cfg.DATASET, cfg.TRAIN, cfg.TEST
     for key in AT_LEAST_1:
@@ -288,12 +299,13 @@ def _check(cfg: CfgNode, source: str) -> None:
     require(is_valid, "TEST.SCALE_FACTOR", "a list that contains 1, the scale whose tags are used")
 
 
-def _check_task(cfg: CfgNode, source: str) -> None:
+def _check_task(cfg: CfgNode, layers: list[tuple[str, dict]]) -> None:
     """Raise InputError if a top-down experiment sets a bottom-up key, or the reverse."""
     bottom_up, defaults = is_bottom_up(cfg), default_config()
     for key in TOP_DOWN_ONLY if bottom_up else BOTTOM_UP_ONLY:
         if attrgetter(key)(cfg) != attrgetter(key)(defaults):
             task = "top-down networks, not for" if bottom_up else "bottom-up networks, with"
             raise InputError(
-                f"{source}: {key} is only for {task} MODEL.TARGET_TYPE tags; remove it"
+                f"{_source(layers, key)}: {key} is only for {task} MODEL.TARGET_TYPE tags; remove "
+                "it"
             )

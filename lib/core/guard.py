@@ -19,10 +19,11 @@ HALVINGS = 16  # of a GradScaler's first scale, 65,536, down to 1
 class StepGuard:
     """Takes an optimizer step only if its loss and gradients are finite.
 
-    With a ``fused`` optimizer, the decision is made on the device, so that the CPU does not wait
-    for a GPU at every step. ``check`` counts skipped steps.
+    The optimizer makes the decision on the device, so that the CPU does not wait for a GPU at every
+    step. ``check`` counts skipped steps.
 
     Args:
+        optimizer: created with ``fused=True``, because only fused optimizers can skip a step.
         files_of: maps indices of samples (``batch["index"]``) to image files.
         buffers: batch norm statistics; ``check`` restores them after steps that are not finite.
         scaler: scales the loss, for gradients in float16. It halves its scale at each skipped step
@@ -67,12 +68,9 @@ class StepGuard:
             loss = distributed.all_reduce_sum(loss)
         is_finite = total.isfinite() & loss.isfinite()
         is_suspect = ~own_loss.isfinite() | loss.isfinite()
-        if self._optimizer.defaults.get("fused"):
-            self._optimizer.grad_scale = None
-            self._optimizer.found_inf = (~is_finite).float()
-            self._optimizer.step()
-        elif is_finite:
-            self._optimizer.step()
+        self._optimizer.grad_scale = None
+        self._optimizer.found_inf = (~is_finite).float()
+        self._optimizer.step()
         self._scaler.update()
         # The statistics come from the forward pass: gradients too large for float16 do not affect
         # them.

@@ -75,16 +75,16 @@ class Recorder:
 
     def add_scores(self, epoch: int, stats: EpochStats, values: dict[str, float]) -> None:
         """Add the scores of a validation to the epoch's row of the history and to TensorBoard."""
-        if stats.has_loss:
-            self._writer.add_scalar("valid_loss", stats.loss, epoch)
-            self._writer.add_scalar("valid_acc", stats.accuracy, epoch)
+        losses = {"valid_loss": stats.loss, "valid_acc": stats.accuracy} if stats.has_loss else {}
+        for name, value in losses.items():
+            self._writer.add_scalar(name, value, epoch)
         for name, value in values.items():
             self._writer.add_scalar(f"valid/{_tag(name)}", value, epoch)
         head = "|" + "|".join(values) + "|\n|" + "---|" * len(values)
         row = "\n|" + "|".join(f"{value:.3f}" for value in values.values()) + "|"
         self._writer.add_text("valid/table", head + row, epoch)
         if self._history and self._history[-1]["epoch"] == epoch:
-            self._history[-1] |= {"valid_loss": stats.loss, "valid_acc": stats.accuracy, **values}
+            self._history[-1] |= losses | values
 
     def save(self) -> None:
         """Write ``history.csv`` and ``curves.png``, replacing the previous ones."""

@@ -70,9 +70,15 @@ def set_image_ids(
 
 
 def predict_frames(
-    frames: Iterator[Frame], box_source: BoxSource, predictor: Predictor, batch_size: int = 8
+    frames: Iterator[Frame],
+    box_source: BoxSource,
+    predictor: Predictor,
+    batch_size: int = 8,
+    min_score: float = 0.0,
 ) -> Iterator[tuple[Frame, Poses]]:
     """Yield each frame with the poses of its people, in order.
+
+    People with a score below ``min_score`` are left out.
 
     Reading, detection and prediction overlap in threads. Close the iterator to stop them.
     """
@@ -83,7 +89,8 @@ def predict_frames(
     def predict(inputs: tuple) -> list[tuple[Frame, Poses]]:
         batch, boxes, scores = inputs
         poses = predictor([frame.image for frame in batch], list(boxes), list(scores))
-        return list(zip(batch, poses, strict=True))
+        kept = [found[found.score >= min_score] for found in poses]
+        return list(zip(batch, kept, strict=True))
 
     groups = batches(frames, batch_size, lambda frame: frame.image.nbytes, BATCH_BYTES)
     with contextlib.closing(run_pipeline(groups, [find_boxes, predict])) as results:

@@ -26,17 +26,16 @@ def a_step(guard, parameter, loss: float, gradient: float, index=(0,)) -> bool:
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])
-def test_a_fused_optimizer_skips_the_same_steps(name):
-    """As on a GPU: the first step is skipped, and the third."""
+def test_skipped_steps_leave_no_trace(name):
+    """The weights equal those of a run without the first and the third step."""
     results = []
-    for fused in (True, False):
+    for gradients in ((NAN, 1.0, INF, 0.5), (1.0, 0.5)):
         parameter = torch.nn.Parameter(torch.ones(3))
         options = {"momentum": 0.9} if name == "SGD" else {}
-        optimizer = getattr(torch.optim, name)([parameter], lr=0.1, fused=fused, **options)
-        if name == "SGD":
-            add_missing_momentum(optimizer)
+        optimizer = getattr(torch.optim, name)([parameter], lr=0.1, fused=True, **options)
+        add_missing_momentum(optimizer)
         guard = StepGuard(optimizer, files_of)
-        for gradient in (NAN, 1.0, INF, 0.5):
+        for gradient in gradients:
             a_step(guard, parameter, 1.0, gradient)
         results.append(parameter.tolist())
     assert results[0] == pytest.approx(results[1]) and results[0] != [1, 1, 1]
@@ -44,7 +43,7 @@ def test_a_fused_optimizer_skips_the_same_steps(name):
 
 def test_batch_norm_statistics_are_restored(parameter):
     buffer = torch.zeros(2)
-    guard = StepGuard(torch.optim.SGD([parameter], lr=0.1), files_of, [buffer])
+    guard = StepGuard(torch.optim.SGD([parameter], lr=0.1, fused=True), files_of, [buffer])
     for gradient, value in ((1.0, 5.0), (NAN, NAN), (1.0, 7.0)):
         buffer.fill_(value)
         a_step(guard, parameter, 1.0, gradient)
@@ -55,7 +54,7 @@ def test_batch_norm_statistics_are_restored(parameter):
 
 def test_batch_norm_statistics_are_restored_to_those_of_a_checkpoint(parameter):
     buffer = torch.zeros(2)
-    guard = StepGuard(torch.optim.SGD([parameter], lr=0.1), files_of, [buffer])
+    guard = StepGuard(torch.optim.SGD([parameter], lr=0.1, fused=True), files_of, [buffer])
     buffer.fill_(5)
     guard.keep_buffers()
     buffer.fill_(NAN)
@@ -71,7 +70,7 @@ def parameter():
 
 @pytest.mark.parametrize(("loss", "gradient"), [(NAN, 1.0), (INF, 1.0), (1.0, NAN), (1.0, -INF)])
 def test_a_step_with_nan_or_infinite_values_is_skipped(parameter, loss, gradient):
-    guard = StepGuard(torch.optim.Adam([parameter], lr=0.1), files_of)
+    guard = StepGuard(torch.optim.Adam([parameter], lr=0.1, fused=True), files_of)
     assert not a_step(guard, parameter, loss, gradient)
     assert parameter.tolist() == [1, 1, 1]
     assert a_step(guard, parameter, 1.0, 1.0)
@@ -79,7 +78,7 @@ def test_a_step_with_nan_or_infinite_values_is_skipped(parameter, loss, gradient
 
 
 def test_ten_steps_in_a_row_end_the_run_and_name_their_images(parameter):
-    guard = StepGuard(torch.optim.SGD([parameter], lr=0.1), files_of)
+    guard = StepGuard(torch.optim.SGD([parameter], lr=0.1, fused=True), files_of)
     for number in range(9):
         a_step(guard, parameter, NAN, 1.0, (number,))
     a_step(guard, parameter, 1.0, 1.0, (100,))
@@ -98,7 +97,7 @@ def test_ten_steps_in_a_row_end_the_run_and_name_their_images(parameter):
 def test_in_float16_gradients_that_overflow_halve_the_scale(parameter, caplog):
     scaler, buffer = torch.amp.GradScaler("cpu"), torch.zeros(2)
     scaler.scale(torch.ones(1))  # creates the scale
-    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    optimizer = torch.optim.SGD([parameter], lr=0.1, fused=True)
     guard = StepGuard(optimizer, files_of, [buffer], scaler)
     buffer.fill_(5.0)
     assert not a_step(guard, parameter, 1.0, INF) and scaler.get_scale() == 2**15
@@ -118,7 +117,7 @@ def test_in_float16_gradients_that_overflow_halve_the_scale(parameter, caplog):
 def test_in_float16_a_run_ends_if_the_smallest_scale_fails(parameter):
     scaler = torch.amp.GradScaler("cpu")
     scaler.scale(torch.ones(1))
-    guard = StepGuard(torch.optim.SGD([parameter], lr=0.1), files_of, scaler=scaler)
+    guard = StepGuard(torch.optim.SGD([parameter], lr=0.1, fused=True), files_of, scaler=scaler)
     for number in range(25):
         assert guard.is_failing == (number > 16)
         a_step(guard, parameter, 1.0, INF, (number,))

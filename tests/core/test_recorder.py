@@ -99,6 +99,15 @@ def test_history_and_curves_contain_every_epoch(tmp_path, recorder):
     assert cv2.imread(str(tmp_path / "out" / "curves.png")) is not None
 
 
+def test_an_unknown_validation_loss_is_not_recorded(tmp_path, recorder):
+    writer = recorder()
+    writer.add_epoch(0, stats(1.0), 0.01)
+    writer.add_scores(0, dataclasses.replace(stats(0.0), has_loss=False), {"AP": 0.25})
+    writer.save()
+    (row,) = history(tmp_path)
+    assert "valid_loss" not in row and row["AP"] == "0.25"
+
+
 def test_a_resumed_run_continues_the_history(tmp_path, recorder):
     first = recorder()
     for epoch in range(3):

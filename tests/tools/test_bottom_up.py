@@ -1,5 +1,6 @@
 """The commands with a bottom-up network: training, test, demo and data check on whole images."""
 
+import itertools
 import json
 
 import pytest
@@ -35,6 +36,12 @@ def test_the_demo_finds_people_without_boxes(path, root, succeed, command):
     assert len(list((root.parent / "demo" / "pictures").iterdir())) == 2
     people = json.loads((root.parent / "demo" / "results.json").read_text())
     assert all(len(person["keypoints"]) == 51 for person in people)
+    scores = sorted(person["score"] for person in people)
+    _, threshold = max((b - a, (a + b) / 2) for a, b in itertools.pairwise(scores))
+    options = ("--detector-threshold", threshold, "--output", root.parent / "few")
+    succeed(*words, *options)
+    few = json.loads((root.parent / "few" / "results.json").read_text())
+    assert few == [person for person in people if person["score"] >= threshold]
     options = ("--annotations", annotations(root), "--output", root.parent / "measured")
     succeed(*words, *options)
     assert (root.parent / "measured" / "errors.csv").exists()

@@ -53,6 +53,15 @@ def test_the_exit_code_is_1_only_if_training_would_fail(paths, succeed, command)
     assert "error: image missing or broken (1)" in ended.out
 
 
+def test_the_file_of_detected_boxes_is_read(paths, command, tmp_path):
+    file = tmp_path / "boxes.json"
+    file.write_text('[{"image_id": 7, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 1}]')
+    words = ("TEST.USE_GT_BBOX", "False", "TEST.COCO_BBOX_FILE", file)
+    ended = command("check_data", "--cfg", paths[0], *words)
+    assert ended.code == 1
+    assert f"detected boxes: {file}: image id 7 is not listed" in ended.out
+
+
 def test_missing_boxes_are_a_warning_and_visibility_0_is_an_error(paths, succeed, command):
     yaml_file, root, content = paths
     words = ("check_data", "--cfg", yaml_file, "DATASET.TRAIN_SET", "val2017")

@@ -282,7 +282,7 @@ def test_a_word_in_capitals_is_taken_for_a_file(demo, images):
         (("--detector", "none.yaml"), "none.yaml: there is no such file"),
         (("--detector-classes", "dog"), "--detector-classes: needs --detector"),
         (("--annotations", "none.json"), "none.json: there is no such file"),
-        (("--detector-threshold", "0.3"), "--detector-threshold: needs --detector or --boxes"),
+        (("--detector-threshold", "0.3"), "--detector-threshold: needs --detector, --boxes"),
         (("--smooth", "--no-track"), "--smooth: needs tracking"),
         (("--batch", "0"), "--batch: must be 1 or more"),
         (("--device", "abc"), "--device: abc is not available"),
