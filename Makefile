@@ -1,14 +1,15 @@
 # make             build the compiled NMS (lib/nms) with .venv's Python if it exists, else with $(PYTHON)
-# make setup       create .venv with all packages and build the NMS
-# make quickstart  set up, then train and test a small network on drawn people
-# make test        set up, then run the tests on all cores
+# make setup       create .venv with the packages of requirements.txt, and build the NMS
+# make quickstart  set up, then train and test a small network on synthetic people
+# make test        set up, then run the tests on up to 8 cores
 # make lint        check format and lint
+# make clean       delete the built NMS and the caches of pytest and ruff
 PYTHON ?= python3
 VENV := .venv
 VPY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
-# Without --no-compile, pip byte-compiles all of PyTorch; Python does so itself for what it imports.
+# --no-compile saves time: pip would byte-compile all of PyTorch, but Python compiles what it imports anyway.
 PIP := $(VPY) -m pip install --quiet --no-compile --disable-pip-version-check
 
 .PHONY: nms setup quickstart test lint clean
