@@ -107,7 +107,7 @@ class BottomUp(Task):
         heatmaps, tags = (part.float().cpu().numpy() for part in merged)
         for number in range(len(heatmaps)):
             image_candidates = type(candidates)(*(part[number : number + 1] for part in candidates))
-            yield self.codec.grouping.people(heatmaps[number], tags[number], image_candidates)
+            yield self.codec.grouping.group(heatmaps[number], tags[number], image_candidates)
 
     @torch.no_grad()
     def draw(self, batch: Batch, outputs: Outputs, kinds: Collection[str]) -> dict[str, np.ndarray]:

@@ -27,14 +27,14 @@ from lib.utils.zoo import download_hint
 
 StateDict = dict[str, Tensor]
 
-# Keys under which a checkpoint may hold its weights, in search order. HRNet stores the network's
-# name, a string, under "model".
+# Keys under which a checkpoint may hold its weights, in search order. HRNet stores a string, the
+# network's name, under "model"; it is skipped.
 WEIGHTS_KEYS = ("state_dict", "model", "best_state_dict")
 # Prefixes that mmpose adds to the parts of a network.
 PART_PREFIXES = ("backbone.", "keypoint_head.", "head.")
 # Names that differ in mmpose's HRFormer, as (mmpose's, ours). It also merges q, k and v.
 MMPOSE_NAMES = ((".ffn.", ".mlp."), (".attn.attn.proj.", ".attn.attn.out_proj."))
-MAX_LISTED = 3
+MAX_LISTED = 3  # names listed in an error message
 
 
 def load_checkpoint(model: nn.Module, path_or_state_dict: str | Path | Mapping[str, Any]) -> None:
@@ -170,7 +170,7 @@ def _read_state(
 
 
 def _weights(content: Any, source: str) -> Mapping[str, Tensor]:
-    """Return the state dict in a checkpoint."""
+    """Return the state dict that a checkpoint contains."""
     if isinstance(content, Mapping):
         for key in WEIGHTS_KEYS:
             if isinstance(content.get(key), Mapping):
@@ -183,7 +183,7 @@ def _weights(content: Any, source: str) -> Mapping[str, Tensor]:
                         f"{source}: {key} is sparse or quantized; save it as a dense tensor"
                     )
             return content
-        found = f"a dict of {_first_names(content)}" if content else "an empty dict"
+        found = f"a dict with the keys {_first_names(content)}" if content else "an empty dict"
     else:
         found = f"a {type(content).__name__}"
     raise InputError(

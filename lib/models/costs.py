@@ -151,7 +151,7 @@ def transpose_flops(call: Call) -> int:
         length, channels = call.input[0], call.input[2]
         hidden, num_heads = module.linear1.out_features, module.self_attn.num_heads
         products = 2 * channels * (2 * channels + length + hidden)
-        # Softmax counts 5 per element; sums (also of biases), scaling, ReLU and dropout count 1.
+        # Softmax counts 5 per element; additions (also of biases), scaling, ReLU and dropout 1.
         return length * (products + 11 * channels + 3 * hidden + 6 * num_heads * length)
     return elements if isinstance(module, (nn.ReLU, BasicBlock, Bottleneck)) else 0
 
@@ -196,7 +196,10 @@ CONVENTIONS = {
 
 
 def default_convention(network: PoseNetwork, is_bottom_up: bool = False) -> str:
-    """Return the convention of the network's own repository."""
+    """Return the convention of the network's own repository.
+
+    Other combinations of a network and a head use mmcv's.
+    """
     if isinstance(network, LightweightHRNet):
         return "lightweight"
     if isinstance(network, EncoderMixin):
@@ -227,8 +230,10 @@ def summarize(
 ) -> dict[str, Any]:
     """Return the costs of ``network`` for one image: in total, per part and per layer.
 
-    Layers used only in training are left out. FLOPs follow the convention of the network's own
-    repository. Parameters of the network itself, outside its modules, count only in the total.
+    Layers used only in training are left out. FLOPs follow ``default_convention``.
+    ``activations`` is the number of output elements of convolutions and matrix products.
+    ``memory_mib`` covers parameters and activations, 4 bytes each. Parameters that belong to the
+    network itself and not to one of its modules count only in the total.
     """
     network.eval()
     calls, macs, activations = _count_operations(network, height, width)

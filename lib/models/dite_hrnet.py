@@ -29,18 +29,18 @@ from lib.models.layers.lightweight import (
 
 # Per branch, from fine to coarse.
 GROUPS = (1, 1, 2, 4)  # number of kernel sizes (3x3, 5x5, ...)
-KERNELS = (4, 4, 2, 1)  # number of kernels that are aggregated
-REDUCTIONS = (4, 4, 8, 8)  # channel reduction of the global context
-STEM_KERNELS = 4
-STEM_REDUCTION = 4
-ATTENTION_REDUCTION = 4
-DENSE_REDUCTION = 8
+KERNELS = (4, 4, 2, 1)  # number of kernels that a dynamic convolution mixes
+REDUCTIONS = (4, 4, 8, 8)  # channel reduction of ``GlobalContext``
+STEM_KERNELS = 4  # as KERNELS, for the stem
+STEM_REDUCTION = 4  # as REDUCTIONS, for the stem
+ATTENTION_REDUCTION = 4  # channel reduction of ``KernelAttention``
+DENSE_REDUCTION = 8  # channel reduction of ``DenseContext``
 
 
 class KernelAttention(nn.Sequential):
     """Predict weights (N, num_kernels) from (N, C, H, W).
 
-    The weights are sigmoids, so they need not sum to 1.
+    The weights come from a sigmoid, so they need not sum to 1.
     """
 
     def __init__(self, channels: int, num_kernels: int) -> None:
@@ -110,9 +110,9 @@ class DynamicConv(nn.Module):
         return y if self.bias is None else y + self.bias.view(-1, 1, 1).to(y.dtype)
 
     def _convolve(
-        self, x: Tensor, kernels: Tensor, images: int, bias: Tensor | None = None
+        self, x: Tensor, kernels: Tensor, num_images: int, bias: Tensor | None = None
     ) -> Tensor:
-        groups = self.groups * images
+        groups = self.groups * num_images
         return functional.conv2d(x, kernels, bias, self.stride, self.padding, 1, groups)
 
     def _mix_outputs(self, x: Tensor, attention: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ class Scaling(nn.Module):
 class GlobalContext(nn.Module):
     """Scale the channels of (N, C, H, W) by weights from attention pooling; apply batch norm."""
 
-    fold_pairs = (("scaling", "bn"),)
+    fold_pairs = (("scaling", "bn"),)  # for lib.models.folding
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
@@ -230,11 +230,11 @@ class GlobalContext(nn.Module):
 
 
 class DenseContext(nn.Module):
-    """Scale each channel of all branches by a weight computed from all branches.
+    """Scale all branches by weights that are computed from all branches at the coarsest size.
 
-    The finer branches are pooled to the coarsest size exactly as in the published code. It splits
-    their memory into as many contiguous chunks as the coarsest branch has pixels, so a chunk mixes
-    channels and pixels.
+    Each channel has a weight for each pixel of the coarsest branch. The finer branches are pooled
+    to its size exactly as in the published code, which splits their memory into as many contiguous
+    chunks as the coarsest branch has pixels. So a chunk mixes channels and pixels.
     """
 
     has_unused_parameters = True  # for lib.utils.distributed
@@ -243,7 +243,7 @@ class DenseContext(nn.Module):
         super().__init__()
         total = sum(channels)
         hidden = total // DENSE_REDUCTION
-        # The last one is unused, but it is in the published checkpoints.
+        # The last convolution is unused, but it is in the published checkpoints.
         self.conv_mask = nn.ModuleList(
             mark_gate(PointwiseConv(number, 1, bias=True)) for number in channels
         )
@@ -333,7 +333,7 @@ def build(cfg: CfgNode) -> LightweightHRNet:
         is_valid, "MODEL.EXTRA.NUM_CHANNELS", "multiples of 8, at least 16", list(plan.channels)
     )
 
-    def layers(channels: tuple[int, ...]) -> nn.Module:
+    def make_layers(channels: tuple[int, ...]) -> nn.Module:
         return nn.Sequential(*(DynamicMultiScaleContext(channels) for _ in range(plan.num_blocks)))
 
-    return LightweightHRNet(plan, DynamicStem(), layers, fuse_after_relu=True)
+    return LightweightHRNet(plan, DynamicStem(), make_layers, fuse_after_relu=True)

@@ -16,9 +16,13 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
     the convolution before it. Outputs differ only by rounding. The copy cannot be trained, and its
     state dict has different names.
 
-    These pairs are folded: neighbours in a Sequential; a module's ``conv<x>`` and ``bn<x>``, which
-    are always applied in this order here; and the pairs listed in a module's ``fold_pairs``. A
-    module with an ``absorb(bn)`` method is treated like a convolution.
+    These pairs of a convolution and a batch norm are folded:
+
+    - neighbours in a Sequential;
+    - a module's ``conv<x>`` and ``bn<x>``, which all networks of this package apply in this order;
+    - the pairs of names in a module's ``fold_pairs``.
+
+    A module with an ``absorb(bn)`` method is treated like a convolution.
     """
     folded = copy.deepcopy(network).eval()
     for module in [*folded.modules()]:
@@ -47,6 +51,7 @@ def _fold_by_name(module: nn.Module) -> None:
 
 
 def _fused(conv: nn.Module, norm: nn.BatchNorm2d) -> nn.Module | None:
+    """Return ``conv`` with ``norm`` folded into it, or None if ``conv`` does not support this."""
     if isinstance(conv, CONVOLUTIONS):
         return fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
     if hasattr(conv, "absorb"):

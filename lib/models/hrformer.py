@@ -23,7 +23,7 @@ from lib.models.layers.branches import BranchedNetwork, ExchangeModule, Transiti
 from lib.models.layers.lightweight import separable_layers
 from lib.models.pose_hrnet import conv_bn, upsample
 
-NUM_STAGES = 3
+NUM_STAGES = 3  # after layer1, with two, three and four branches
 LAYER1_BLOCKS, LAYER1_CHANNELS = 2, 64
 
 
@@ -35,9 +35,9 @@ class Plan:
     num_blocks: int  # per branch of a module
     channels: tuple[int, ...]  # per branch, from fine to coarse
     num_heads: tuple[int, ...]  # per branch
-    window: int
+    window: int  # side of the square attention windows, in pixels of the map
     mlp_ratio: int
-    drop_path: float
+    drop_path: float  # rate of the last block; the rates rise linearly from 0
     has_position_bias: bool
 
 
@@ -105,6 +105,7 @@ def relative_positions(window: int) -> Tensor:
 class ConvMlp(nn.Module):
     """An MLP with a depthwise 3x3 convolution between its layers: (N, C, H, W) -> (N, C, H, W)."""
 
+    # For lib.models.folding.
     fold_pairs = (("fc1", "norm1"), ("dw3x3", "norm2"), ("fc2", "norm3"))
 
     def __init__(self, channels: int, hidden: int) -> None:

@@ -31,7 +31,10 @@ SPATIAL_RATIO = 4  # channel reduction of the spatial weighting
 
 
 class CrossResolutionWeighting(nn.Module):
-    """Scale the channels of all branches by weights from all branches at the coarsest size."""
+    """Scale all branches by weights that are computed from all branches at the coarsest size.
+
+    Each channel has a weight for each pixel of the coarsest branch.
+    """
 
     def __init__(self, channels: Sequence[int], ratio: int) -> None:
         super().__init__()
@@ -130,10 +133,10 @@ def build(cfg: CfgNode) -> LightweightHRNet:
     kind = settings.choice(cfg, "MODEL.EXTRA.MODULE_TYPE", ("LITE", "NAIVE"))
     ratio = settings.positive_int(cfg, "MODEL.EXTRA.REDUCE_RATIO")
 
-    def layers(channels: tuple[int, ...]) -> nn.Module:
+    def make_layers(channels: tuple[int, ...]) -> nn.Module:
         if kind == "NAIVE":
             return NaiveLayers(channels, plan.num_blocks)
         blocks = (ConditionalChannelWeighting(channels, ratio) for _ in range(plan.num_blocks))
         return nn.Sequential(*blocks)
 
-    return LightweightHRNet(plan, Stem(), layers)
+    return LightweightHRNet(plan, Stem(), make_layers)

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-HEAD = "head."
+HEAD_PREFIX = "head."
 
 
 class PoseNetwork(nn.Module):
@@ -40,11 +40,11 @@ class PoseNetwork(nn.Module):
 
 
 def _remove_prefix(network: PoseNetwork, state: dict[str, Any], prefix: str, _: Any) -> None:
-    for key in [key for key in state if key.startswith(prefix + HEAD)]:
-        state[prefix + key.removeprefix(prefix + HEAD)] = state.pop(key)
+    for key in [key for key in state if key.startswith(prefix + HEAD_PREFIX)]:
+        state[prefix + key.removeprefix(prefix + HEAD_PREFIX)] = state.pop(key)
 
 
 def _add_prefix(network: PoseNetwork, state: dict[str, Any], prefix: str, *_: Any) -> None:
     for name in network.head.state_dict():
         if prefix + name in state:
-            state[prefix + HEAD + name] = state.pop(prefix + name)
+            state[prefix + HEAD_PREFIX + name] = state.pop(prefix + name)

@@ -85,8 +85,8 @@ def build(cfg: CfgNode) -> LightweightHRNet:
     has_se = settings.get(cfg, "MODEL.EXTRA.WITH_SE")
     se_ratio = settings.positive_int(cfg, "MODEL.EXTRA.SE_RATIO") if has_se else None
 
-    def layers(channels: tuple[int, ...]) -> nn.Module:
+    def make_layers(channels: tuple[int, ...]) -> nn.Module:
         blocks = (WideBlock(channels, expand_ratio, se_ratio) for _ in range(plan.num_blocks))
         return nn.Sequential(*blocks)
 
-    return LightweightHRNet(plan, Stem(), layers)
+    return LightweightHRNet(plan, Stem(), make_layers)

@@ -22,7 +22,7 @@ def run(people: tuple[int, ...] = (1, 10, 30), repeats: int = 5) -> list[Row]:
             return find_candidates(heatmaps, tags, grouping.max_people, grouping.kernel)
 
         def whole(heatmaps=heatmaps, tags=tags, candidates=candidates):
-            return grouping.people(heatmaps[0].numpy(), tags[0].numpy(), candidates())
+            return grouping.group(heatmaps[0].numpy(), tags[0].numpy(), candidates())
 
         value, reference = (1e3 * seconds for seconds in fastest([whole, candidates], repeats))
         remark = "reference: candidates alone"

@@ -6,11 +6,12 @@ from yacs.config import CfgNode
 
 from lib.core.codecs import dark, full, heatmap, simcc, tags, udp
 from lib.core.codecs.codec import Codec
+from lib.core.codecs.tags import TagCodec
 from lib.keypoints.skeletons import Skeleton
 from lib.utils.errors import InputError
 
 # MODEL.TARGET_TYPE -> builder
-CODECS: dict[str, Callable[[CfgNode, Skeleton], Codec]] = {
+CODECS: dict[str, Callable[[CfgNode, Skeleton], Codec | TagCodec]] = {
     "gaussian": heatmap.build,
     "dark": dark.build,
     "udp": udp.build,
@@ -32,7 +33,7 @@ HEAD_TARGET_TYPES = {
 }
 
 
-def build_codec(cfg: CfgNode, skeleton: Skeleton) -> Codec:
+def build_codec(cfg: CfgNode, skeleton: Skeleton) -> Codec | TagCodec:
     """Build the codec named by MODEL.TARGET_TYPE for the joints of ``skeleton``.
 
     Raises:
@@ -43,6 +44,7 @@ def build_codec(cfg: CfgNode, skeleton: Skeleton) -> Codec:
         raise InputError(
             f"MODEL.TARGET_TYPE: unknown target type {name!r}; choose from {', '.join(CODECS)}"
         )
+    # build_model reports an unknown head.
     supported = HEAD_TARGET_TYPES.get(cfg.MODEL.HEAD, (name,))
     if name not in supported:
         raise InputError(

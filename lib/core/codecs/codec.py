@@ -12,17 +12,18 @@ RawOutputs = Tensor | Sequence[Tensor]  # return types of the published networks
 
 
 class Codec(ABC):
-    """Interface of conversions between keypoints and network outputs.
+    """Interface for converting between keypoints and network outputs.
 
-    All methods work on batches, on the device of the batch. They accept a network's ``RawOutputs``;
-    outside of codecs, outputs have the type ``Outputs``.
+    All methods work on batches, on the device of the batch. They accept outputs as the network
+    returns them (``RawOutputs``). All other code uses tuples of tensors (``Outputs``).
     """
 
     @abstractmethod
     def encode(self, joints: Tensor, visible: Tensor) -> Any:
         """Return the target for joints (N, K, 2) in crop pixels and visibility flags (N, K).
 
-        Every target has a ``weight`` (N, K), and ``heatmaps`` (N, K, h, w), at least for drawing.
+        Every target has the attributes ``weight`` (N, K) and ``heatmaps`` (N, K, h, w). Some
+        codecs use ``heatmaps`` only for drawing.
         """
 
     @abstractmethod

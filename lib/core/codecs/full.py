@@ -22,7 +22,7 @@ class FullCodec(HeatmapCodec):
     """``HeatmapCodec`` whose target has the size of the crop and is pooled for smaller outputs."""
 
     def loss(self, outputs: RawOutputs, target: Target) -> Tensor:
-        """Return the sum of the mean squared errors of all outputs: ``joints_mse`` is half of one.
+        """Return the sum of the mean squared errors of all outputs.
 
         The first of several outputs, the coarsest, has the weight ``COARSEST_WEIGHT``.
         """
@@ -36,12 +36,13 @@ class FullCodec(HeatmapCodec):
             size = output.shape[2:]
             if size not in pooled:
                 pooled[size] = functional.adaptive_avg_pool2d(target.heatmaps, size)
+            # joints_mse returns half the mean squared error.
             total = total + 2 * weight * joints_mse(output, pooled[size], joint_weight, self.topk)
         return total
 
 
 def build(cfg: CfgNode, skeleton: Skeleton) -> HeatmapCodec:
-    """Build the codec of an experiment, with the quarter-pixel refinement."""
+    """Build the codec of an experiment, with quarter-pixel refinement unless TEST.REFINE is set."""
     if list(cfg.MODEL.HEATMAP_SIZE) != list(cfg.MODEL.IMAGE_SIZE):
         raise InputError(
             f"MODEL.HEATMAP_SIZE: must equal MODEL.IMAGE_SIZE, {list(cfg.MODEL.IMAGE_SIZE)}, for "

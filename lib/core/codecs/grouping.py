@@ -19,13 +19,13 @@ from torch.nn import functional
 
 from lib.utils.errors import InputError
 
-UNMATCHED = 1e10  # cost of a candidate that joins no person
+UNMATCHED = 1e10  # cost of a candidate that is matched to no person
 BLOCK = 16  # side of the blocks that ``refine`` searches, in pixels
 CHUNK = 24  # number of blocks that are searched at once
 
 
 class Candidates(NamedTuple):
-    """The M highest peaks of each joint's heatmap, in descending order.
+    """The M highest peaks of each joint's heatmap, in descending order of score.
 
     xy: (N, K, M, 2) float, in heatmap pixels. score: (N, K, M). tag: (N, K, M, T).
     """
@@ -37,17 +37,17 @@ class Candidates(NamedTuple):
 
 @dataclass(frozen=True)
 class Grouping:
-    """Settings of the grouping; the defaults are those of HigherHRNet.
+    """The grouping algorithm and its settings. The defaults are those of HigherHRNet.
 
     Attributes:
         joint_order: order in which joints are added to people.
         max_people: maximum number of candidates per joint. Only the first ``max_people`` people can
             receive further joints.
-        detection_threshold: candidates with a lower or equal score are dropped.
+        detection_threshold: candidates with this score or a lower one are dropped.
         tag_threshold: maximum distance between the tags of a joint and its person.
         uses_score: match by rounded tag distance first and by score second.
         ignores_excess: once there are ``max_people`` people, ignore all candidates of the remaining
-            joints, as HigherHRNet does.
+            joints.
         kernel: odd side length of the window in which a peak must be the maximum.
         adjusts: move keypoints a quarter of a pixel toward the higher neighbour.
         refines: fill in the joints that were not found.
@@ -63,7 +63,7 @@ class Grouping:
     adjusts: bool = True
     refines: bool = True
 
-    def people(
+    def group(
         self, heatmaps: np.ndarray, tags: np.ndarray, candidates: Candidates
     ) -> tuple[np.ndarray, np.ndarray]:
         """Group the candidates of one image.
@@ -71,11 +71,11 @@ class Grouping:
         Args:
             heatmaps: (K, H, W) float32.
             tags: (K, H, W, T) float32.
-            candidates: those of this image, with N = 1.
+            candidates: candidates of this image (N = 1).
 
         Returns:
-            People (P, K, 3 + T), and their scores (P,), the means over all joints before missing
-            joints are filled in.
+            People (P, K, 3 + T) and their scores (P,). A person's score is the mean score of all
+            joints, computed before missing joints are filled in.
 
         Raises:
             InputError: heatmaps or tags contain NaN or Inf.
@@ -111,8 +111,8 @@ class Grouping:
 
         for joint in self.joint_order:
             found = candidates[joint]
-            # float64 as in the published code: many assignments have almost equal costs, so that
-            # another precision could choose differently.
+            # float64 as in the published code: many assignments have almost equal costs, so
+            # another precision could lead to a different choice.
             found = found[found[:, 2] > self.detection_threshold].astype(np.float64)
             keys = list(people)[: self.max_people]
             if not keys:
@@ -138,7 +138,7 @@ class Grouping:
         """Return the rows and columns of the assignment with the lowest cost.
 
         ``distance`` is (candidates, people). If there are more candidates than people, the surplus
-        ones are assigned to extra columns.
+        candidates are assigned to extra columns.
         """
         cost = np.round(distance) * 100 - score[:, None] if self.uses_score else distance
         excess = max(cost.shape[0] - cost.shape[1], 0)
@@ -153,7 +153,7 @@ def find_candidates(heatmaps: Tensor, tags: Tensor, count: int, kernel: int) -> 
     """
     width = heatmaps.shape[3]
     peaks = heatmaps * (heatmaps == window_maxima(heatmaps, kernel))
-    if count > heatmaps[0, 0].numel():  # not min(): exporters would keep it in the graph
+    if count > heatmaps[0, 0].numel():  # min() would become part of an exported graph
         count = heatmaps[0, 0].numel()
     score, index = peaks.flatten(2).topk(count, dim=2)
     tag = tags.flatten(2, 3).gather(2, index[..., None].expand(-1, -1, -1, tags.shape[4]))
@@ -163,8 +163,9 @@ def find_candidates(heatmaps: Tensor, tags: Tensor, count: int, kernel: int) -> 
 
 
 def window_maxima(x: Tensor, kernel: int) -> Tensor:
-    """Return the maximum of the window around each pixel of (N, K, H, W)."""
-    # Maxima of shifted maps, whose windows double in width: on a CPU much faster than max_pool2d.
+    """Return the maximum around each pixel of (N, K, H, W), in a window of side ``kernel``."""
+    # Each step takes the maximum of the map and a shifted copy, which at most doubles the window.
+    # On a CPU this is much faster than max_pool2d.
     half = kernel // 2
     padded = functional.pad(x, (half,) * 4, value=-torch.inf)
     for axis in (2, 3):
@@ -183,7 +184,8 @@ def adjust(people: np.ndarray, heatmaps: np.ndarray) -> None:
     """Move the keypoints of people (P, K, 3 + T) to sub-pixel positions, in place.
 
     Along each axis, a keypoint moves a quarter of a pixel toward the higher neighbour, or toward
-    lower coordinates if both neighbours are equal. Half a pixel is then added.
+    lower coordinates if both neighbours are equal. Half a pixel is then added, as in the published
+    code.
     """
     person, joint = np.nonzero(people[:, :, 2] > 0)
     x, y = people[person, joint, :2].astype(int).T
@@ -205,9 +207,9 @@ def _quarter_steps(
 def refine(people: np.ndarray, heatmaps: np.ndarray, tags: np.ndarray) -> None:
     """Fill in the missing joints of people (P, K, 3 + T), in place.
 
-    A missing joint is placed at the pixel with the highest value of heatmap minus rounded distance
-    between the pixel's tag and the person's mean tag, if the heatmap is positive there.
-    Heatmaps are (K, H, W), tags (K, H, W, T).
+    A missing joint is placed at the pixel that maximises the heatmap minus the rounded distance
+    between the pixel's tag and the person's mean tag. If the heatmap is not positive there, the
+    joint stays missing. Heatmaps are (K, H, W), tags (K, H, W, T).
     """
     means = _mean_tags(people, tags)
     is_missing = people[:, :, 2] == 0
@@ -236,16 +238,16 @@ def _best_pixels(
     """Return x and y (n,) that maximise heatmap - round(tag distance) for each mean tag (n, T).
 
     Blocks of pixels are searched in descending order of an upper bound: the maximum of the heatmap
-    in the block minus the rounded distance to the range of its tags. The search stops when no other
-    block can contain a higher value. Of pixels with equal values, the first in row-major order is
-    returned, as by ``argmax``.
+    in the block minus the rounded distance from the mean tag to the range of the block's tags. The
+    search stops when no other block can contain a higher value. Of pixels with equal values, the
+    first in row-major order is returned, as by ``argmax``.
     """
     width = heatmap.shape[1]
     blocks, starts = _blocks(heatmap, -np.inf)
     tag_blocks = np.stack([_blocks(tags[..., t], 0.0)[0] for t in range(tags.shape[2])], axis=2)
     low, high = tag_blocks.min(1), tag_blocks.max(1)
     outside = np.maximum(np.maximum(low - means[:, None], means[:, None] - high), 0)
-    # The margin covers the rounding of float32.
+    # The margin of 1e-4 covers float32 rounding errors.
     nearest = np.round(np.maximum(np.linalg.norm(outside, axis=2) - 1e-4, 0))
     bound = blocks.max(1) - nearest
     offsets = np.arange(BLOCK)[:, None] * width + np.arange(BLOCK)
@@ -286,7 +288,8 @@ def _blocks(values: np.ndarray, fill: float) -> tuple[np.ndarray, np.ndarray]:
 def joint_order(names: Sequence[str]) -> tuple[int, ...]:
     """Return the order in which joints are grouped.
 
-    It is HigherHRNet's for 17 joints (as in COCO) and 14 (as in CrowdPose), else that of ``names``.
+    For 17 joints, as in COCO, and 14 joints, as in CrowdPose, it is HigherHRNet's order. For other
+    numbers of joints, it is the order of ``names``.
     """
     known = {
         17: (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16),

@@ -78,8 +78,8 @@ class HeatmapCodec(Codec):
         """Return heatmaps for joints (N, K, 2) in crop pixels and visibility flags (N, K).
 
         A Gaussian is centred on the nearest pixel, has a peak of 1 and is truncated at 3 sigma. The
-        heatmap of a joint that is not visible is 0. A joint whose Gaussian lies outside the
-        heatmap has weight 0.
+        heatmap of a joint that is not visible is 0. A joint whose whole Gaussian lies outside
+        the heatmap has weight 0.
         """
         width, height = self.heatmap_size
         # Dividing axis by axis avoids a tensor of strides, which would be copied to the GPU.
@@ -93,7 +93,7 @@ class HeatmapCodec(Codec):
         return Target(heatmaps, weight)
 
     def _overlaps(self, coords: Tensor, length: int) -> Tensor:
-        """Return (N, K), True if the Gaussian at ``coords`` overlaps an axis of that length."""
+        """Return (N, K), True if the Gaussian at ``coords`` overlaps pixels 0 to ``length`` - 1."""
         radius = int(3 * self.sigma)
         pixel = nearest_pixel(coords)
         return (pixel - radius < length) & (pixel + radius + 1 >= 0)
@@ -156,7 +156,7 @@ class HeatmapCodec(Codec):
 def maxima(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     """Return the coordinates (N, K, 2) and values (N, K) of the maxima of heatmaps (N, K, H, W).
 
-    The coordinates, x and y, of a maximum that is not positive are (0, 0).
+    Coordinates are (x, y). They are (0, 0) where the maximum is not positive.
     """
     width = heatmaps.shape[3]
     scores, index = heatmaps.flatten(2).max(dim=2)
@@ -165,7 +165,7 @@ def maxima(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def nearest_pixel(coords: Tensor) -> Tensor:
-    """Return ``int(x + 0.5)`` as in the published code, which truncates negative x toward zero."""
+    """Round with ``int(coords + 0.5)``, which truncates toward zero, as in the published code."""
     return (coords + 0.5).trunc()
 
 

@@ -26,7 +26,8 @@ Refine = Callable[[Tensor, Tensor, Tensor], Tensor]
 def quarter_step(heatmaps: Tensor, coords: Tensor, scores: Tensor | None = None) -> Tensor:
     """Move each maximum a quarter pixel toward the higher neighbour along x and y.
 
-    As in the published code, maxima in the first two and the last rows and columns do not move.
+    As in the published code, maxima in the first two rows or columns, or in the last row or column,
+    do not move.
     """
     height, width = heatmaps.shape[2:]
     x, y = coords[..., 0].long(), coords[..., 1].long()
@@ -91,7 +92,7 @@ def dark_step_1d(vectors: Tensor, coords: Tensor, scores: Tensor, kernel: int) -
     """Take a Newton step as ``dark_step`` does, in one dimension.
 
     The border is replicated, and values are clamped to 0.001 to 50 before the logarithm.
-    ``vectors`` are (N, K, B), ``coords`` and ``scores`` (N, K).
+    ``vectors`` are (N, K, bins), ``coords`` and ``scores`` (N, K).
     """
     length = vectors.shape[2]
     blurred = vectors @ _blur_matrix(length, kernel, vectors.device, vectors.dtype)
@@ -101,7 +102,7 @@ def dark_step_1d(vectors: Tensor, coords: Tensor, scores: Tensor, kernel: int) -
     left2, left, middle, right, right2 = value.clamp(1e-3, 50.0).log().unbind(2)
     hessian = 0.25 * (right2 - 2 * middle + left2) + 1e-9
     step = 0.5 * (right - left) / hessian
-    # The step is huge where the vector is nearly flat.
+    # Without a limit, the step would be huge where the vector is nearly flat.
     return coords - step.clamp(-kernel / 2, kernel / 2)
 
 
@@ -110,7 +111,7 @@ def _newton(
 ) -> Tensor:
     """Return the inverse Hessian (xx, yy, xy) times the gradient (x, y), as (N, K, 2).
 
-    The result is 0 where the Hessian is singular.
+    ``damping`` is added to xx and yy. The result is 0 where the Hessian is singular.
     """
     dx, dy = gradient
     xx, yy, xy = hessian[0] + damping, hessian[1] + damping, hessian[2]
@@ -141,9 +142,9 @@ def _gain(scores: Tensor, highest: Tensor) -> Tensor:
 def _blur_matrix(length: int, kernel: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return a symmetric matrix (length, length) that blurs one axis with a Gaussian.
 
-    The matrix product is faster than a convolution of one channel, on CPU and GPU.
+    Multiplying by it is faster than a convolution, on CPU and GPU.
     """
-    # Outside inference mode, because the result is cached and inference tensors cannot be exported.
+    # Inference mode is off, because the matrix is cached and inference tensors cannot be exported.
     with torch.inference_mode(False):
         weights = torch.from_numpy(cv2.getGaussianKernel(kernel, 0)[:, 0]).to(dtype)
         pixel = torch.arange(length, device="cpu")
@@ -164,6 +165,7 @@ def blur_kernel(sigma: float) -> int:
     return max(2 * int((sigma - 0.8) / 0.3 + 1) + 1, 3)
 
 
+# Methods that TEST.REFINE selects.
 STEPS = ("quarter", "dark", "udp")
 
 

@@ -2,7 +2,7 @@
 
 Li et al.: SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation. ECCV
 2022. Numerically equivalent to lib/dataset/JointsDataset.py, lib/core/loss.py and
-lib/core/function.py of leeyegy/SimCC. mmpose's variants: mmpose/codecs/simcc_label.py and
+lib/core/function.py of leeyegy/SimCC. mmpose's variants follow mmpose/codecs/simcc_label.py and
 mmpose/models/losses/classification_loss.py of mmpose 1.x. RTMPose: Jiang et al.: RTMPose: Real-Time
 Multi-Person Pose Estimation based on MMPose. arXiv:2303.07399.
 
@@ -51,8 +51,8 @@ class SimCCCodec(Codec):
         sigma: standard deviations of the target's Gaussians along x and y, in bins. None: one-hot
             targets.
         round_centers: centre Gaussians on the bin nearest to the joint, not on the joint.
-        beta: RTMPose's factor for outputs and targets before the softmax in the loss. The target
-            Gaussians then have a peak of 1 instead of an area of 1. None: outputs are logits.
+        beta: RTMPose's factor for outputs and targets before the softmax in the loss. With it,
+            target Gaussians have a peak of 1 instead of an area of 1. None: outputs are logits.
         smoothing: label smoothing of one-hot targets.
         mean_over_bins: for one-hot targets, average the loss over bins and joints instead of
             summing it.
@@ -127,8 +127,8 @@ class SimCCCodec(Codec):
     def loss(self, outputs: RawOutputs, target: Target) -> Tensor:
         """Return the sum of the Kullback-Leibler divergences of both axes.
 
-        They are averaged over people. Over bins and joints, they are averaged for Gaussian targets
-        or with ``mean_over_bins``, and summed otherwise.
+        They are averaged over people. Over bins and joints, they are averaged if targets are
+        Gaussian or ``mean_over_bins`` is set; if not, they are summed.
         """
         self._check_bins(outputs)
         total = 0
@@ -151,11 +151,11 @@ class SimCCCodec(Codec):
         return x, y
 
     def average(self, outputs: RawOutputs, flipped: RawOutputs) -> Outputs:
-        """Average probabilities for one-hot targets, otherwise the outputs themselves."""
+        """Average the probabilities for one-hot targets, and the outputs for Gaussian targets."""
         pairs = zip(outputs, flipped, strict=True)
         if self.sigma is not None:
             return tuple((a + b) * 0.5 for a, b in pairs)
-        # Computed with log-probabilities, because some probabilities underflow.
+        # Log-probabilities are used, because some probabilities underflow.
         return tuple(
             torch.logaddexp(a.log_softmax(2), b.log_softmax(2)) - math.log(2) for a, b in pairs
         )
@@ -163,7 +163,7 @@ class SimCCCodec(Codec):
     def decode(self, outputs: RawOutputs) -> tuple[Tensor, Tensor]:
         """Return keypoints (N, K, 2) in crop pixels and scores (N, K).
 
-        A score is the smaller of the maxima along both axes.
+        A score is the smaller of the maxima along x and y.
         """
         self._check_bins(outputs)
         values = [self._values(output.float()) for output in outputs]
@@ -187,6 +187,7 @@ class SimCCCodec(Codec):
         return _outer_product(*(self._values(axis).clamp(min=0) for axis in outputs))
 
     def _values(self, output: Tensor) -> Tensor:
+        """Convert logits to probabilities; RTMPose's outputs are returned unchanged."""
         return output.softmax(2) if self.beta is None else output
 
     def _check_bins(self, outputs: RawOutputs) -> None:
@@ -209,8 +210,12 @@ def _outer_product(x: Tensor, y: Tensor) -> Tensor:
 def build(cfg: CfgNode, skeleton: Skeleton) -> SimCCCodec:
     """Build the codec of an experiment.
 
-    MODEL.TARGET_TYPE sets the targets: one-hot (simcc); Gaussians around the joint (sa_simcc) or
-    the nearest bin (mm_simcc); or as mm_simcc, with a peak of 1 (rtm_simcc).
+    MODEL.TARGET_TYPE sets the targets:
+
+    - ``simcc``: one-hot;
+    - ``sa_simcc``: Gaussians centred on the joint;
+    - ``mm_simcc``: Gaussians centred on the bin nearest to the joint;
+    - ``rtm_simcc``: as ``mm_simcc``, but with a peak of 1.
     """
     target_type = cfg.MODEL.TARGET_TYPE
     is_rtm = target_type == "rtm_simcc"
@@ -221,7 +226,7 @@ def build(cfg: CfgNode, skeleton: Skeleton) -> SimCCCodec:
         raise InputError(f"LOSS.LABEL_SMOOTHING: must be at least 0 and below 1, not {smoothing}")
     if cfg.TEST.REFINE not in (("", "dark") if is_rtm else ("",)):
         valid = "'' or dark" if is_rtm else "''"
-        raise InputError(f"TEST.REFINE: for {target_type} must be {valid}, not {cfg.TEST.REFINE}")
+        raise InputError(f"TEST.REFINE: must be {valid} for {target_type}, not {cfg.TEST.REFINE}")
     sigma = tuple(cfg.MODEL.SIMDR_SIGMA) or (cfg.MODEL.SIGMA, cfg.MODEL.SIGMA)
     refines = is_rtm and cfg.TEST.POST_PROCESS
     return SimCCCodec(

@@ -30,6 +30,7 @@ from lib.utils.errors import InputError
 class SceneTarget(NamedTuple):
     """Target of one output: heatmaps (N, K, H, W), mask (N, H, W) and joints (N, P, K, 2) as x, y.
 
+    mask: 0 where the heatmap loss is ignored.
     visible: (N, P, K), 1 where a joint is annotated and inside the heatmap.
     """
 
@@ -42,6 +43,9 @@ class SceneTarget(NamedTuple):
 @dataclass(eq=False)
 class TagCodec:
     """Codec with heatmaps, which have a Gaussian for each joint of each person, and tag maps.
+
+    It is not a subclass of ``Codec``, because it cannot decode keypoints on its own: ``grouping``
+    turns candidates into people.
 
     Attributes:
         sizes: (width, height) of each output in training, from coarse to fine.
@@ -84,19 +88,19 @@ class TagCodec:
         """Return the sum of heatmap, push and pull losses of all outputs."""
         total = torch.zeros((), device=targets[0].mask.device)
         for index, (output, target) in enumerate(zip(as_outputs(outputs), targets, strict=True)):
-            joints = target.heatmaps.shape[1]
+            num_joints = target.heatmaps.shape[1]
             if output.shape[2:] != target.heatmaps.shape[2:]:
                 found, size = list(output.shape[3:1:-1]), list(self.sizes[index])
                 raise InputError(
                     f"MODEL.HEATMAP_SIZE: output {index} of the network is {found}, but the target "
                     f"is {size}"
                 )
-            heatmap_loss = masked_mse(output[:, :joints], target.heatmaps, target.mask).mean()
+            heatmap_loss = masked_mse(output[:, :num_joints], target.heatmaps, target.mask).mean()
             total = total + self.heatmap_factors[index] * heatmap_loss
-            if output.shape[1] > joints:
+            if output.shape[1] > num_joints:
                 people = (part[:, : self.max_tagged] for part in target[2:])
                 tagged = SceneTarget(*target[:2], *people)
-                push, pull = tag_losses(output[:, joints:], tagged, self.is_hinge)
+                push, pull = tag_losses(output[:, num_joints:], tagged, self.is_hinge)
                 total = total + self.push_factors[index] * push.mean()
                 total = total + self.pull_factors[index] * pull.mean()
         return total
@@ -104,7 +108,10 @@ class TagCodec:
     def accuracy(
         self, outputs: RawOutputs, targets: Sequence[SceneTarget]
     ) -> tuple[Tensor, Tensor]:
-        """Return the share of joints above the detection threshold, and the number of joints."""
+        """Return the share of visible joints that are detected, and the number of visible joints.
+
+        A joint is detected if the first output exceeds the detection threshold at its position.
+        """
         target = targets[0]
         heatmaps = as_outputs(outputs)[0][:, : target.heatmaps.shape[1]]
         is_visible = target.visible > 0
@@ -115,7 +122,7 @@ class TagCodec:
     def flip(self, outputs: RawOutputs) -> Outputs:
         """Flip back the outputs of mirrored images, and swap left and right joints."""
         order = flip_permutation(self.num_joints, self.flip_pairs)
-        order += [self.num_joints + joint for joint in order]  # of the tags
+        order += [self.num_joints + joint for joint in order]  # tags follow the heatmaps
         return tuple(
             permute_joints(output.flip(3), order[: output.shape[1]])
             for output in as_outputs(outputs)
@@ -126,7 +133,7 @@ class TagCodec:
         return len(self.grouping.joint_order)
 
     def average(self, outputs: RawOutputs, flipped: RawOutputs) -> Outputs:
-        """Merge both, average their heatmaps and concatenate their tags."""
+        """Merge ``outputs`` and ``flipped``, average their heatmaps and concatenate their tags."""
         (heatmaps, tags), (other, other_tags) = self.merge(outputs), self.merge(flipped)
         return (heatmaps + other) / 2, torch.cat([tags, other_tags], dim=4)
 
@@ -134,8 +141,8 @@ class TagCodec:
         """Combine the outputs of a network.
 
         Returns:
-            Heatmaps (N, K, H, W), the mean over the outputs at the size of the finest, and tags
-            (N, K, H, W, 1). Outputs that are already merged are returned unchanged.
+            Heatmaps (N, K, H, W), the mean over the outputs at the size of the finest output, and
+            tags (N, K, H, W, 1). If ``outputs`` are already merged, their heatmaps and tags.
         """
         outputs = as_outputs(outputs)
         if is_merged(outputs):
@@ -177,8 +184,8 @@ def scene_heatmaps(
 ) -> Tensor:
     """Return heatmaps (N, K, H, W), the maximum over the Gaussians of all people.
 
-    A Gaussian is centred on the joint's pixel, has a peak of 1 and is cut to a square of
-    6 sigma + 3 pixels.
+    A Gaussian is centred on the joint's pixel, has a peak of 1 and is truncated to a square with
+    sides of 6 sigma + 3 pixels.
 
     Args:
         joints: (N, P, K, 2) in heatmap pixels.
@@ -199,14 +206,14 @@ def scene_heatmaps(
     pixel = (start + rows[:, :, None]) * width + columns[:, None]
     patch = line[:, None] * line * is_inside
     heatmaps = torch.zeros(count * num_joints * height * width, device=joints.device)
-    # Pixels that are not inside add 0 to the first pixel. Selecting the others would make the CPU
-    # wait for a GPU.
+    # Pixels outside the heatmap write 0 to the first pixel, which changes nothing. Removing them
+    # would make the CPU wait for a GPU.
     heatmaps.scatter_reduce_(0, (pixel * is_inside).flatten(), patch.flatten(), "amax")
     return heatmaps.view(count, num_joints, height, width)
 
 
 def joint_indices(is_visible: Tensor) -> tuple[Tensor, ...]:
-    """Return indices (image, person, joint) of the visible joints, on a GPU of all joints.
+    """Return indices (image, person, joint) of the visible joints or, on a GPU, of all joints.
 
     On a GPU, selecting the visible joints would make the CPU wait.
     """
@@ -216,7 +223,7 @@ def joint_indices(is_visible: Tensor) -> tuple[Tensor, ...]:
 
 
 def all_indices(values: Tensor) -> tuple[Tensor, ...]:
-    """Return indices of all elements, as ``torch.nonzero`` returns those of some."""
+    """Return the indices of all elements in the format of ``torch.nonzero(..., as_tuple=True)``."""
     lines = [torch.arange(size, device=values.device) for size in values.shape]
     return tuple(index.flatten() for index in torch.meshgrid(*lines, indexing="ij"))
 
@@ -231,7 +238,7 @@ def read_maps(maps: Tensor, joints: Tensor) -> Tensor:
 
     Values of joints outside the maps have no meaning.
     """
-    # The limit, larger than any map, avoids an overflow of the products.
+    # The limit is larger than any map. It keeps the product below from overflowing.
     pixel = joints.clamp(max=1e6).trunc().long().clamp(min=0)
     pixel = pixel[..., 1] * maps.shape[3] + pixel[..., 0]  # (N, P, K)
     pixel = pixel.clamp(max=maps.shape[2] * maps.shape[3] - 1)
@@ -253,7 +260,7 @@ def tag_losses(tags: Tensor, target: SceneTarget, is_hinge: bool = False) -> tup
     difference = mean[:, :, None] - mean[:, None]
     exponential = torch.exp(-difference.square())
     push = (1 - difference.abs()).clamp(min=0) if is_hinge else exponential
-    # Each person is also paired with themselves, which adds 1.
+    # Each person is also paired with themselves, which adds 1 per person.
     push = (push * is_person[:, :, None] * is_person[:, None]).sum((1, 2)) - people
     pairs = people * (people - 1)
     return 0.5 * torch.where(pairs > 0, push / pairs.clamp(min=1), 0 * push), pull
@@ -262,7 +269,7 @@ def tag_losses(tags: Tensor, target: SceneTarget, is_hinge: bool = False) -> tup
 def build(cfg: CfgNode, skeleton: Skeleton) -> TagCodec:
     """Build the codec of an experiment from MODEL.*, LOSS.* and TEST.*."""
     sizes = output_sizes(cfg)
-    number = len(sizes)
+    num_outputs = len(sizes)
     test, loss = cfg.TEST, cfg.LOSS
     kernel = test.NMS_KERNEL
     if kernel < 1 or kernel % 2 == 0 or kernel // 2 != test.NMS_PADDING:
@@ -271,8 +278,8 @@ def build(cfg: CfgNode, skeleton: Skeleton) -> TagCodec:
             f"{kernel} with {test.NMS_PADDING}"
         )
     for key in ("HEATMAPS_LOSS_FACTOR", "PUSH_LOSS_FACTOR", "PULL_LOSS_FACTOR"):
-        if len(loss[key]) < number:
-            raise InputError(f"LOSS.{key}: needs {number} numbers, one for each output")
+        if len(loss[key]) < num_outputs:
+            raise InputError(f"LOSS.{key}: needs {num_outputs} numbers, one for each output")
     if loss.AE_LOSS_TYPE not in ("exp", "max"):
         raise InputError(f"LOSS.AE_LOSS_TYPE: must be exp or max, not {loss.AE_LOSS_TYPE}")
     return TagCodec(

@@ -1,8 +1,8 @@
 """UDP: unbiased heatmaps, which align exactly with the crop and stay aligned when mirrored.
 
 Huang et al.: The Devil Is in the Details: Delving Into Unbiased Data Processing for Human Pose
-Estimation. CVPR 2020. Results match ``UDPHeatmap`` of mmpose 1.x, except for one difference: with
-the width W of the crop and w of the heatmap, mmpose encodes with the stride (W - 1) / (w - 1) but
+Estimation. CVPR 2020. Results match ``UDPHeatmap`` of mmpose 1.x, except for one difference. For a
+crop of width W and a heatmap of width w, mmpose encodes with the stride (W - 1) / (w - 1) but
 decodes with W / (w - 1), and likewise for the height. Here both use (W - 1) / (w - 1). UDP's crop
 transform is in lib/keypoints/geometry.py.
 """

@@ -12,7 +12,7 @@ With MODEL.TARGET_TYPE ``tags``, for bottom-up networks, ``heatmap``, ``sr`` and
 output a tag map for each joint, after the heatmaps: (N, 2K, H, W).
 
 ``sr`` and ``srpose`` are from Wang, Liu, Tang, Wu: Lightweight Super-Resolution Head for Human Pose
-Estimation (ACM MM 2023), haonanwang0522/SRPose; there, ``sr`` exists only for bottom-up networks.
+Estimation (ACM MM 2023), haonanwang0522/SRPose, where ``sr`` exists only for bottom-up networks.
 ``simcc`` is from Li et al.: SimCC: a Simple Coordinate Classification Perspective for Human Pose
 Estimation (ECCV 2022), leeyegy/SimCC. ``higher`` is HigherHRNet's.
 

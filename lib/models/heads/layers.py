@@ -31,8 +31,8 @@ class Head(nn.Module):
 class Deconvolutions(nn.Sequential):
     """Deconvolutions on the map at ``network.main_level``: maps -> (N, out_channels, H, W).
 
-    Each doubles the size; without any, the map is returned unchanged. ``filters`` are their output
-    channels. ``stride`` is the stride of the output.
+    Each doubles the size. ``filters`` are their output channels; if there are none, the map is
+    returned unchanged. The attribute ``stride`` is the stride of the output.
     """
 
     def __init__(
@@ -63,6 +63,10 @@ def conv_relu(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def grouped_conv(num_joints: int, embedding: int, scale: int, kernel: int) -> nn.Conv2d:
-    """A convolution for each joint: (N, K * embedding, H, W) -> (N, K * scale^2, H, W)."""
+    """A convolution for each joint: (N, K * embedding, H, W) -> (N, K * scale^2, H, W).
+
+    ``embedding`` is the number of input channels per joint. The output is for a pixel shuffle by
+    the factor ``scale``.
+    """
     in_channels, out_channels, padding = num_joints * embedding, num_joints * scale**2, kernel // 2
     return nn.Conv2d(in_channels, out_channels, kernel, padding=padding, groups=num_joints)

@@ -11,7 +11,7 @@ SR_KERNEL = 9
 
 
 class HeatmapHead(Head):
-    """Deconvolutions and a convolution with an odd kernel size -> (N, num_maps, H, W)."""
+    """Heatmap head: deconvolutions and a convolution of odd kernel size -> (N, num_maps, H, W)."""
 
     def __init__(self, deconv_layers: Deconvolutions, num_maps: int, final_kernel: int) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ TARGET_STRIDE = 4  # stride of the intermediate outputs
 class ConvNeXtBlock(nn.Module):
     """A residual block of a depthwise 7x7 convolution and two linear layers over the channels."""
 
-    fold_pairs = (("dwconv", "norm"),)
+    fold_pairs = (("dwconv", "norm"),)  # for lib.models.folding
 
     def __init__(self, channels: int) -> None:
         super().__init__()

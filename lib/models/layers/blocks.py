@@ -1,4 +1,4 @@
-"""Shared building blocks: residual blocks, the heatmap layer and weight initialisation.
+"""Shared building blocks: residual blocks and weight initialisation.
 
 The blocks follow He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition (CVPR 2016).
 Their parameter names are those of the published HRNet checkpoints
@@ -88,10 +88,12 @@ def init_convolutions(network: nn.Module, method: str) -> None:
 
     With the method ``normal`` the weights have std 0.001, as in SimpleBaseline and HRNet. With
     ``kaiming`` they follow the Kaiming normal scheme (He et al. 2015), which makes training from
-    scratch several times as fast: weights with std 0.001 are as small as the early steps of Adam,
-    which therefore turn them in a new direction each time. Gates (see ``mark_gate``) still use std
-    0.001. With large random weights they would multiply the features by noise, and a gate with a
-    softmax would hardly learn. Small weights make all gate values nearly equal.
+    scratch several times as fast. With ``normal`` the weights are about as small as Adam's first
+    steps, so each of these steps completely changes their direction.
+
+    Gates (see ``mark_gate``) use std 0.001 with both methods, which makes all gate values nearly
+    equal at first. With large random weights they would multiply the features by noise, and a gate
+    with a softmax would hardly learn.
     """
     for module in network.modules():
         if isinstance(module, CONVOLUTIONS):

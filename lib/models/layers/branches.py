@@ -18,7 +18,7 @@ UpsampleFactory = Callable[[int, int, int], nn.Module]
 
 
 class BranchedNetwork(PoseNetwork):
-    """Base class with HRNet's stem, two strided convolutions, and ``layer1``, residual blocks.
+    """Base class with HRNet's stem (two strided convolutions) and ``layer1`` (residual blocks).
 
     A subclass adds the modules ``transition1``, ``stage2``, ``transition2``, ``stage3``, ...
     """
@@ -37,7 +37,7 @@ class BranchedNetwork(PoseNetwork):
         self.layer1 = residual_layers(block, stem_channels, channels, num_blocks)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Run the backbone on images (N, 3, H, W).
+        """Run the backbone on images (N, 3, H, W) and return the branches of the last stage.
 
         H and W must be multiples of the stride of the coarsest branch, 32 with four stages.
         """

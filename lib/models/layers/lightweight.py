@@ -1,4 +1,4 @@
-"""Base of Lite-HRNet, Dite-HRNet and WideHRNet: everything except the stem and the blocks.
+"""Base of Lite-HRNet, Dite-HRNet and WideHRNet: all but their blocks and Dite-HRNet's stem.
 
 Parameter names and arithmetic follow models/backbones/litehrnet.py in HRNet/Lite-HRNet, on which
 the other two are based. The published code computes the sums of its fusion in place, in the memory
@@ -7,8 +7,9 @@ are kept:
 
 - The finest branch is added to its own sum twice.
 - The coarser outputs use the finest branch after its fusion instead of before, and add it twice.
-  Here this contribution is computed once and doubled. The published code updates its batch norms
-  twice per training step; here they are updated once, with ``DOUBLE_UPDATE_MOMENTUM``.
+  The published code also computes this contribution twice, so its batch norms are updated twice
+  per training step. Here it is computed once and doubled, and its batch norms are updated once,
+  with ``DOUBLE_UPDATE_MOMENTUM``.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ from lib.models.network import PoseNetwork
 
 MOMENTUM = 0.1
 DOUBLE_UPDATE_MOMENTUM = 1 - (1 - MOMENTUM) ** 2  # one such update equals two with MOMENTUM
-NUM_STAGES = 3
+NUM_STAGES = 3  # with two, three and four branches
 STEM_CHANNELS = 32
 MAX_MATMUL_MACS = 4e6  # up to this, matmul is faster than a convolution on a CPU
 
@@ -132,7 +133,7 @@ def shuffle_channels(parts: Sequence[Tensor], planar: bool = False) -> Tensor:
     """Concatenate and shuffle channels in one copy: G tensors (N, C, H, W) -> (N, G * C, H, W).
 
     The output is channels last, except in ONNX export, which has no such layout. With ``planar``,
-    the graph suits networks that need their maps as flat vectors, as Dite-HRNet does.
+    the exported graph suits networks that need their maps as flat vectors, as Dite-HRNet does.
     """
     if torch.onnx.is_in_onnx_export() and planar:
         return torch.stack(tuple(parts), dim=2).flatten(1, 2)
@@ -207,7 +208,7 @@ class LightweightModule(nn.Module):
         return [rectified, *coarser]
 
     def _sum(self, total: Tensor, x: Branches, row: int) -> Tensor:
-        """Add the contributions of all branches but the finest to ``total``."""
+        """Add the contributions of all branches but the finest to ``total``, for output ``row``."""
         layers = self.fuse_layers[row]
         for j in range(1, len(x)):
             if j <= row:
@@ -277,7 +278,7 @@ class LightweightHRNet(PoseNetwork):
     Args:
         plan: architecture settings.
         stem: (N, 3, H, W) -> (N, 32, H/4, W/4).
-        layers: given the channels of the branches, builds a module that maps branches to branches.
+        make_layers: builds a module that maps branches to branches, given their channels.
         fuse_after_relu: see ``LightweightModule``.
     """
 
@@ -285,7 +286,7 @@ class LightweightHRNet(PoseNetwork):
         self,
         plan: Plan,
         stem: nn.Module,
-        layers: Callable[[tuple[int, ...]], nn.Module],
+        make_layers: Callable[[tuple[int, ...]], nn.Module],
         fuse_after_relu: bool = False,
     ) -> None:
         super().__init__()
@@ -295,7 +296,7 @@ class LightweightHRNet(PoseNetwork):
             channels = plan.channels[: stage + 2]
             self.add_module(f"transition{stage}", Transition(before, channels, separable_layers))
             modules = (
-                LightweightModule(layers(channels), channels, fuse_after_relu)
+                LightweightModule(make_layers(channels), channels, fuse_after_relu)
                 for _ in range(plan.num_modules[stage])
             )
             self.add_module(f"stage{stage}", nn.Sequential(*modules))

@@ -68,7 +68,7 @@ def test_people_match_the_published_code_at_every_step(name):
 @pytest.mark.parametrize("name", CASES)
 def test_the_whole_grouping_and_its_scores_match_the_published_code(name):
     grouping, own, found = case(name)
-    people, scores = grouping.people(own["heatmaps"][0], own["tags"][0], found)
+    people, scores = grouping.group(own["heatmaps"][0], own["tags"][0], found)
     np.testing.assert_allclose(people, own["refined"], atol=1e-6)
     np.testing.assert_allclose(scores, own["scores"], atol=1e-6)
 
@@ -107,7 +107,7 @@ def test_equal_tags_give_finite_people():
     tags = torch.zeros(1, 17, 32, 64, 1)
     heatmaps, found = scene(tags)
     grouping = Grouping(joint_order(COCO.names))
-    people, scores = grouping.people(heatmaps[0].numpy(), tags[0].numpy(), found)
+    people, scores = grouping.group(heatmaps[0].numpy(), tags[0].numpy(), found)
     assert len(people) and np.isfinite(people).all() and np.isfinite(scores).all()
 
 
@@ -116,14 +116,14 @@ def test_nan_and_infinite_tags_are_an_error(value):
     tags = torch.full((1, 17, 32, 64, 1), value)
     heatmaps, found = scene(tags)
     with pytest.raises(InputError, match="NaN or Inf; check the weights"):
-        Grouping(joint_order(COCO.names)).people(heatmaps[0].numpy(), tags[0].numpy(), found)
+        Grouping(joint_order(COCO.names)).group(heatmaps[0].numpy(), tags[0].numpy(), found)
 
 
 def test_at_most_thirty_people_are_found():
     heatmaps, tags = torch.zeros(1, 17, 80, 200), torch.zeros(1, 17, 80, 200, 1)
     grouping = Grouping(joint_order(COCO.names))
     found = find_candidates(heatmaps, tags, 30, 5)
-    people, _ = grouping.people(heatmaps[0].numpy(), tags[0].numpy(), found)
+    people, _ = grouping.group(heatmaps[0].numpy(), tags[0].numpy(), found)
     assert people.shape == (0, 17, 4)
     for person in range(60):
         x, y = 5 + 6 * (person % 30), 3 + 40 * (person // 30)
@@ -131,6 +131,6 @@ def test_at_most_thirty_people_are_found():
             heatmaps[0, joint, y + 2 * joint, x] = 0.5 + 0.005 * person
         tags[0, :, y : y + 36, x - 2 : x + 3] = 10.0 * person
     found = find_candidates(heatmaps, tags, 30, 5)
-    people, scores = grouping.people(heatmaps[0].numpy(), tags[0].numpy(), found)
+    people, scores = grouping.group(heatmaps[0].numpy(), tags[0].numpy(), found)
     assert people.shape == (30, 17, 4), "the thirty with the highest scores"
     assert scores.min() > 0.5 + 0.005 * 29

@@ -143,9 +143,9 @@ def test_settings_reach_the_codec_and_invalid_ones_are_refused(tmp_path):
         InputError, match=r"MODEL.SIMDR_SIGMA must be \[\] or two numbers between 0 and 1000"
     ):
         made(MODEL={"TARGET_TYPE": "sa_simcc", "SIMDR_SIGMA": [4.9, 0]})
-    with pytest.raises(InputError, match=r"TEST.REFINE: for simcc must be '', not dark"):
+    with pytest.raises(InputError, match=r"TEST.REFINE: must be '' for simcc, not dark"):
         made(MODEL={"TARGET_TYPE": "simcc"}, TEST={"REFINE": "dark"})
-    with pytest.raises(InputError, match=r"TEST.REFINE: for rtm_simcc must be '' or dark, not udp"):
+    with pytest.raises(InputError, match=r"TEST.REFINE: must be '' or dark for rtm_simcc, not udp"):
         made(MODEL={"TARGET_TYPE": "rtm_simcc"}, TEST={"REFINE": "udp"})
     with pytest.raises(InputError, match=r"SPLIT_RATIO: requires 128 and 128 bins.*have none"):
         ours.decode(torch.zeros(1, 17, 64, 64))
