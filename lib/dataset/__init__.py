@@ -102,7 +102,7 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset | 
     if len(source.skeleton) != cfg.MODEL.NUM_JOINTS:
         raise InputError(
             f"MODEL.NUM_JOINTS is {cfg.MODEL.NUM_JOINTS}, but {name} has "
-            f"{len(source.skeleton)} joints; remove the key to use the data set's number"
+            f"{len(source.skeleton)} joints; remove this setting to use the number in the data set"
         )
     if source.has_ground_truth and not is_train:
         _ = source.ground_truth  # load it now, so that errors occur before training starts
@@ -117,7 +117,7 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset | 
             name,
         )
     if is_bottom_up(cfg):
-        return _scenes(cfg, source, is_train)
+        return _scene_dataset(cfg, source, is_train)
     if is_train and cfg.DATASET.SELECT_DATA:
         source.table = source.table.select(is_well_centered(source.table))
         if not len(source.table):
@@ -133,7 +133,7 @@ def build_dataset(cfg: CfgNode, split: str, is_train: bool) -> TopDownDataset | 
     return TopDownDataset(source, crop_of(cfg), augmentation if is_train else None, cfg.SEED)
 
 
-def _scenes(cfg: CfgNode, source: Source, is_train: bool) -> SceneDataset:
+def _scene_dataset(cfg: CfgNode, source: Source, is_train: bool) -> SceneDataset:
     width, height = cfg.MODEL.IMAGE_SIZE
     if width != height:
         raise InputError(
@@ -146,7 +146,7 @@ def _scenes(cfg: CfgNode, source: Source, is_train: bool) -> SceneDataset:
         min_scale=data.MIN_SCALE,
         max_scale=data.MAX_SCALE,
         relative_to_long=data.SCALE_TYPE == "long",
-        max_shift=data.MAX_TRANSLATE / PIXEL_STD,
+        max_shift=data.MAX_TRANSLATE / PIXEL_STD,  # MAX_TRANSLATE is for a side of PIXEL_STD
     )
     return SceneDataset(
         source,
@@ -166,6 +166,6 @@ def output_sizes(cfg: CfgNode) -> list[tuple[int, int]]:
 
 
 def crop_of(cfg: CfgNode) -> Crop:
-    """Return the crop settings of an experiment; UDP if MODEL.TARGET_TYPE is ``udp``."""
+    """Return the crop transform of an experiment; it follows UDP if the target type is ``udp``."""
     width, height = cfg.MODEL.IMAGE_SIZE
     return Crop((int(width), int(height)), cfg.MODEL.TARGET_TYPE == "udp")

@@ -6,6 +6,6 @@ from lib.dataset.coco import CocoKeypoints
 class AtrwKeypoints(CocoKeypoints):
     """One split of ATRW: ``annotations/keypoint_<split>.json`` and ``images/<split>/``."""
 
-    def _names(self, split: str) -> tuple[list[str], list[str]]:
+    def _candidate_paths(self, split: str) -> tuple[list[str], list[str]]:
         prefix = "image_info" if "test" in split else "keypoint"
         return [f"annotations/{prefix}_{split}.json"], [f"images/{split}"]

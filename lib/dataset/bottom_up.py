@@ -1,4 +1,4 @@
-"""Bottom-up samples: whole images with everybody in them.
+"""Bottom-up samples, called scenes: whole images with everybody in them.
 
 Geometry as in lib/dataset/transforms and lib/utils/transforms.py of
 HRNet/HigherHRNet-Human-Pose-Estimation.
@@ -33,15 +33,16 @@ class SceneAugmentation:
     flip: bool = True  # mirror half of the samples
     max_rotation: float = 30.0  # degrees
     min_scale: float = 0.75  # minimum side of the crop, relative to the image's shorter side
-    max_scale: float = 1.5  # maximum side of the crop
-    relative_to_long: bool = False  # scales are relative to the image's longer side instead
+    max_scale: float = 1.5  # maximum side of the crop, relative to the same side
+    relative_to_long: bool = False  # if True, both are relative to the image's longer side
     max_shift: float = 0.2  # maximum shift of the crop, as a fraction of its side
 
 
 class SceneDataset(Dataset):
     """Dataset of the images of ``source``.
 
-    With ``augmentation``, ``dataset[epoch, n]`` is a training sample, a dict of tensors:
+    With ``augmentation``, images without annotations are left out, and ``dataset[epoch, n]`` is a
+    training sample, a dict of tensors:
 
         image: uint8 (3, H, W), RGB.
         joints: float32 (S, P, K, 2), x, y in pixels of each of the S outputs. P is the largest
@@ -49,10 +50,12 @@ class SceneDataset(Dataset):
         visible: float32 (P, K), 1 if the joint is annotated.
         mask0, mask1, ...: float32 (h, w) for each output, 0 where people are not labelled and
             outside the image.
-        index, image_index: int64, index of the image in ``source.table.paths``.
+        index, image_index: int64, both the index of the image in ``source.table.paths``.
+        broken: int64, index of image n, if it is broken and another sample was returned instead;
+            otherwise -1.
 
-    A sample depends only on (seed, epoch, image). Without augmentation, ``dataset[n]`` is the
-    result of ``scene_batch``.
+    A training sample depends only on (seed, epoch, image). Without augmentation, ``dataset[n]`` is
+    the result of ``scene_batch``.
 
     Args:
         size: side of the network's input in training; in tests, its shorter side.
@@ -164,7 +167,7 @@ def _cut(
 
 
 def is_too_long(width: int, height: int) -> bool:
-    """Return True if an image is too long and narrow for one pass."""
+    """Return True if an image is too long and narrow for one pass through the network."""
     return max(width, height) > MAX_ASPECT * min(width, height)
 
 
@@ -173,13 +176,13 @@ def scene_size(
 ) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
     """Return the size of a network's input for a whole image, and the box that it shows.
 
-    The shorter side of the input is about ``size * scale``. At the scale ``min_scale`` its longer
-    side is rounded up to a multiple of 64. Source: ``get_multi_scale_size`` in
-    lib/utils/transforms.py.
+    The shorter side of the input is about ``size * scale``. At ``min_scale``, the smallest scale in
+    use, both sides are rounded up to multiples of 64; at other scales the input is proportionally
+    larger. Source: ``get_multi_scale_size`` in lib/utils/transforms.py.
 
     Returns:
-        (width, height) in pixels, and the center (2,) and scale (2,) of the box, as in
-        lib.keypoints.geometry.
+        (width, height) of the input in pixels, and the center (2,) and scale (2,) of the box, as in
+        ``lib.keypoints.geometry.Crop``.
     """
     center = np.array([int(width / 2 + 0.5), int(height / 2 + 0.5)])
     smallest = _round_up(min_scale * size)
@@ -200,13 +203,13 @@ def _round_up(length: float) -> int:
 def scene_batch(
     image: np.ndarray, index: int, size: int, scales: Sequence[float] = (1.0,), name: str = "image"
 ) -> Sample:
-    """Return a batch of one image (H, W, 3) BGR, for ``BottomUp.forward``.
+    """Return a batch of one image (H, W, 3) BGR, for ``BottomUp.forward``, with these tensors:
 
     image0, image1, ...: uint8 (1, 3, h, w), RGB, for each of the S ``scales``, in descending order.
     is_tagged: bool (S,), True for the image whose tags are used.
     base_size: int64 (2,), width and height at scale 1.
     center, scale: float32 (1, 2), the box that these images show.
-    index, image_index: int64 (1,).
+    index, image_index: int64 (1,), both ``index``.
 
     Raises:
         InputError: if the image is too long and narrow; the message begins with ``name``.
@@ -214,8 +217,9 @@ def scene_batch(
     height, width = image.shape[:2]
     if is_too_long(width, height):
         raise InputError(
-            f"{name}: an image of {width}x{height} pixels is too long and narrow for one pass; cut "
-            f"it into parts with an aspect ratio of at most {MAX_ASPECT}:1"
+            f"{name}: an image of {width}x{height} pixels is too long and narrow for one pass "
+            "through the network; cut it into parts with an aspect ratio of at most "
+            f"{MAX_ASPECT}:1"
         )
     batch: Sample = {}
     descending = sorted(scales, reverse=True)

@@ -16,18 +16,22 @@ MAX_TRIES = 100
 
 
 def read_or_replace(path_of: Callable[[int], str], row: int, count: int) -> tuple[np.ndarray, int]:
-    """Read the image of sample ``row`` or, if it is broken, of the next sample with a readable one.
+    """Read the image of sample ``row`` or, if it is broken, the next readable one.
+
+    Args:
+        path_of: function from a sample's row to its image file.
+        count: number of samples; the first follows the last.
 
     Returns:
-        The image, and the number of its sample.
+        The image, and the row of its sample.
 
     Raises:
         InputError: if the images of all of the next ``MAX_TRIES`` samples are broken.
     """
     failure = None
-    for number in range(row, row + min(count, MAX_TRIES)):
+    for candidate in range(row, row + min(count, MAX_TRIES)):
         try:
-            return read_image(path_of(number % count)), number % count
+            return read_image(path_of(candidate % count)), candidate % count
         except InputError as error:
             failure = failure or error
     raise failure
@@ -41,8 +45,8 @@ class BrokenImages:
         limit: maximum share of broken images.
     """
 
-    setting = "DATASET.MAX_BROKEN"
-    logs_at_once = True
+    setting = "DATASET.MAX_BROKEN"  # for error messages
+    logs_at_once = True  # a broken image is logged as soon as it is counted
 
     def __init__(self, dataset: torch.utils.data.Dataset, limit: float) -> None:
         self._dataset = dataset
@@ -87,7 +91,7 @@ class BrokenTestImages(BrokenImages):
     """Counter of the broken images of a test set. People in them have no predictions."""
 
     setting = "TEST.MAX_BROKEN"
-    logs_at_once = False  # but in ``report``, for all processes
+    logs_at_once = False  # ``report`` logs the broken images of all processes
 
     def report(self) -> None:
         """Log the broken images of all processes since the last call. All processes must call this.

@@ -104,7 +104,7 @@ def _box_findings(location: str, person: Annotation, image: Image) -> list[Findi
 def check_people(table: Table, skeleton: Skeleton, has_boxes: bool = True) -> list[Finding]:
     """Find joints far outside their box, pairs that look swapped, and joints never labelled.
 
-    If ``has_boxes`` is False, because boxes are not annotated, joints are not compared with them.
+    If ``has_boxes`` is False, the data set has no annotated boxes, and the first check is skipped.
     """
     found = []
     for name, count in zip(skeleton.names, table.visible.sum(0), strict=True):
@@ -112,6 +112,7 @@ def check_people(table: Table, skeleton: Skeleton, has_boxes: bool = True) -> li
             message = "no person has this joint, so the network cannot learn it"
             found.append(Finding("joint never labelled", name, message))
     half_size = np.maximum(table.size, 1e-6) / 2
+    # Distance of each joint from the box edge in x and y, in half sizes; positive outside.
     distance = np.abs(table.joints - table.center[:, None]) / half_size[:, None] - 1
     is_outside = (distance.max(-1) > 2 * MAX_OUTSIDE) & (table.visible > 0) & has_boxes
     for row in np.flatnonzero(is_outside.any(1)):

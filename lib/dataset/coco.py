@@ -50,12 +50,12 @@ logger = logging.getLogger(__name__)
 
 # "Ap .5" is the spelling of the HRNet repository.
 STATS = ("AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
-_NO_BOX = (
+_BOX_WARNING = (
     "%s: %d people have no box; using the bounding box of their labelled joints (docs/own_data.md)"
 )
-_NO_AREA = (
-    "%s: %d annotations have no area, or an area of 0; using the area of the box. It is larger "
-    "than the person, so scores will be higher"
+_AREA_WARNING = (
+    "%s: %d annotations have no area, or an area of 0; using the area of the box. A box is "
+    "larger than the person in it, so scores will be higher"
 )
 
 
@@ -81,11 +81,12 @@ class CocoKeypoints:
             TEST.SOFT_NMS, for rescoring and OKS-NMS.
         annotations: annotation file, relative to ``root``; ``{split}`` is replaced by the split.
             '' for COCO's own name.
-        images: image folder, relative to ``root``; ``{split}`` and '' as for ``annotations``.
-        categories: category names; if empty, the first that names its joints, and all others with
-            the same joints.
-        whole_images: for bottom-up networks: the attribute ``scenes`` has the images with their
-            unlabelled regions, and predictions get no rescoring and no OKS-NMS.
+        images: image folder, relative to ``root``; ``{split}`` is replaced by the split. '' for
+            COCO's own folder, or for ``images/{split}`` if ``annotations`` is given.
+        categories: category names; if empty, the first category that lists joint names, and all
+            others with the same joints.
+        whole_images: True for bottom-up networks. The attribute ``scenes`` then has the unlabelled
+            regions of each image, and predictions are neither rescored nor filtered by OKS-NMS.
 
     Raises:
         InputError: if a file is missing or not in COCO format, or no usable person is left.
@@ -114,8 +115,8 @@ class CocoKeypoints:
     ) -> None:
         self.skeleton = skeleton
         self.split = split
-        files, folders = self._names(split)
-        if annotations:  # a folder for each split; only COCO's own test splits share one
+        files, folders = self._candidate_paths(split)
+        if annotations:  # unlike COCO's test splits, each split has its own image folder
             files, folders = [annotations.replace("{split}", split)], [f"images/{split}"]
         if images:
             folders = [images.replace("{split}", split)]
@@ -137,7 +138,7 @@ class CocoKeypoints:
             selected = [a for a in content.annotations if a.category_id in self._categories]
             num_filled_boxes, _ = complete_boxes(selected, content.images)
             if num_filled_boxes:
-                logger.warning(_NO_BOX, file, num_filled_boxes)
+                logger.warning(_BOX_WARNING, file, num_filled_boxes)
         if whole_images:
             self.table = self._whole_images(content.annotations, images_in_file)
         elif detections is None:
@@ -145,12 +146,13 @@ class CocoKeypoints:
         else:
             self.table = self._detected(detections, score_threshold, images_in_file)
 
-    def _names(self, split: str) -> tuple[list[str], list[str]]:
+    def _candidate_paths(self, split: str) -> tuple[list[str], list[str]]:
         """Return the possible annotation files and image folders, preferred ones first."""
         if "test" in split:  # all of COCO's test splits share one image folder
-            published = f"image_info_{split}", f"person_keypoints_{split.replace('dev2', 'dev-2')}"
+            # The second name is mmpose's: person_keypoints_test-dev-2017.json.
+            names = f"image_info_{split}", f"person_keypoints_{split.replace('dev2', 'dev-2')}"
             folders = ["images/test2017", "test2017"]
-            return [f"annotations/{name}.json" for name in published], folders
+            return [f"annotations/{name}.json" for name in names], folders
         return [f"annotations/person_keypoints_{split}.json"], [f"images/{split}", split]
 
     def _whole_images(self, annotations: list[SceneAnnotation], images: ImageArrays) -> Table:
@@ -159,14 +161,14 @@ class CocoKeypoints:
             raise InputError(
                 "DATASET.CATEGORIES: must name one category; a bottom-up network finds only one"
             )
-        joints, file = len(self.skeleton), self.annotation_file
+        num_joints, file = len(self.skeleton), self.annotation_file
         people, self.scenes = read_scenes(
-            annotations, self._categories, joints, images, file, self._masks_by_box
+            annotations, self._categories, num_joints, images, file, self._masks_by_box
         )
         regions = counted(sum(map(len, self.scenes.unlabelled)), "unlabelled region")
         counts = f"{counted(len(images.ids), 'image')}, {counted_people(len(people))}, {regions}"
         logger.info("=> %s: %s", file, counts)
-        box, keypoints = people_arrays(people, joints)
+        box, keypoints = people_arrays(people, num_joints)
         if annotations:
             labelled_people(keypoints, file)
         everybody = np.ones(len(people), bool)
@@ -218,7 +220,8 @@ class CocoKeypoints:
     ) -> Table:
         """Build the table of the people that the mask ``keep`` selects, sorted by image.
 
-        ``image`` holds their rows in ``images``. Without ``score``, the score of everybody is 1.
+        ``image`` holds the row in ``images`` of each person's image. Without ``score``, all scores
+        are 1.
         """
         rows = np.flatnonzero(keep)
         rows = rows[np.argsort(image[rows], kind="stable")]
@@ -240,9 +243,8 @@ class CocoKeypoints:
     def evaluate(self, poses: Poses, output_dir: str) -> tuple[dict, float]:
         """Rescore poses, apply OKS-NMS, write a COCO results file, and compute AP and AR.
 
-        Poses of bottom-up networks are not rescored and get no OKS-NMS.
-
-        The file is ``results/keypoints_<split>_results_0.json`` in ``output_dir``.
+        Poses of bottom-up networks are neither rescored nor filtered by OKS-NMS. The file is
+        ``results/keypoints_<split>_results_0.json`` in ``output_dir``.
 
         Returns:
             Metrics by name, and the metric that selects the best checkpoint (AP). Without ground
@@ -269,9 +271,9 @@ class CocoKeypoints:
         path = Path(output_dir) / "results" / f"keypoints_{self.split}_results_0.json"
         written = results
         if self.has_ground_truth:
-            # Boxes are left out of files for COCO's server and of the input of ``_score``, because
-            # pycocotools would compute the areas for AP (M) and AP (L) from them, and not from the
-            # keypoints.
+            # If results have boxes, pycocotools computes the areas for AP (M) and AP (L) from the
+            # boxes instead of the keypoints. So files for COCO's server, and the results passed to
+            # ``_score``, have none.
             boxes = poses.box[kept].astype(np.float64).round(2).tolist()
             written = [entry | {"bbox": box} for entry, box in zip(results, boxes, strict=True)]
         write_atomically(path, encode_json(written))
@@ -350,12 +352,13 @@ class CocoKeypoints:
         _, num_filled_areas = complete_boxes((a for _, a in selected), content.images)
         # Subclasses with their own _area, such as CrowdPose, do not use the annotated area.
         if num_filled_areas and type(self)._area is CocoKeypoints._area:
-            logger.warning(_NO_AREA, self.annotation_file, num_filled_areas)
+            logger.warning(_AREA_WARNING, self.annotation_file, num_filled_areas)
         ground_truth = COCO()
         ground_truth.dataset = {
             "images": [msgspec.structs.asdict(image) for image in content.images],
             "categories": [{"id": category} for category in self._categories],
-            # New ids: the file's may be missing or repeated, and pycocotools treats 0 as no match.
+            # New ids, because those in the file may be missing or repeated, and pycocotools treats
+            # the id 0 as no match.
             "annotations": [
                 self._entry(n, a) | {"id": new_id}
                 for new_id, (n, a) in enumerate(selected, start=1)

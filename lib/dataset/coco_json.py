@@ -16,10 +16,11 @@ from lib.utils.logs import counted_people
 
 logger = logging.getLogger(__name__)
 
-LAYOUT = "COCO annotations"
-BOX_MARGIN = 0.1  # margin of a derived box, as a fraction of the longer side around the joints
+LAYOUT = "COCO annotations"  # description of the format in error messages
+# Margin of ``box_of_joints`` around the joints, as a fraction of the longer side of their extent.
+BOX_MARGIN = 0.1
 _NO_BOX = (0.0, 0.0, 0.0, 0.0)
-# Bounds of the array dtypes, so that the error for a number out of range names its entry.
+# Integers are limited to the range of the array dtypes, so that an error names the entry.
 _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 # Pixels, square pixels or scores; larger values are errors in the file.
@@ -70,8 +71,8 @@ class Annotation(msgspec.Struct, gc=False):
     @property
     def is_unflagged(self) -> bool:
         """True if there are coordinates, but visibility flag 0 for every joint."""
-        xys = self.keypoints
-        return not any(flag > 0 for flag in xys[2::3]) and (any(xys[::3]) or any(xys[1::3]))
+        xs, ys, flags = (self.keypoints[i::3] for i in range(3))
+        return not any(flag > 0 for flag in flags) and (any(xs) or any(ys))
 
 
 class CocoFile(msgspec.Struct):
@@ -88,16 +89,17 @@ class UnreadCocoFile(CocoFile):
     annotations: list[msgspec.Raw] = []
 
 
-def check_keypoint_count(annotation: Annotation, number: int, joints: int, source: str) -> None:
-    """Raise an InputError if an annotation has a wrong number of keypoint values."""
-    if len(annotation.keypoints) != 3 * joints:
+def check_keypoint_count(annotation: Annotation, number: int, num_joints: int, file: str) -> None:
+    """Raise an InputError if annotation ``number`` of ``file`` has a wrong number of values."""
+    if len(annotation.keypoints) != 3 * num_joints:
         raise InputError(
-            f"{source}: annotations[{number}] of image {annotation.image_id} has "
-            f"{len(annotation.keypoints)} keypoint values; {joints} joints need {3 * joints}"
+            f"{file}: annotations[{number}] of image {annotation.image_id} has "
+            f"{len(annotation.keypoints)} keypoint values; {num_joints} joints need "
+            f"{3 * num_joints}"
         )
 
 
-def check_image_ids(images: Sequence[Image], source: str) -> None:
+def check_image_ids(images: Sequence[Image], file: str) -> None:
     """Raise an InputError if two images have the same id but different files.
 
     Annotations refer to images by id, so such images could not be told apart.
@@ -107,7 +109,7 @@ def check_image_ids(images: Sequence[Image], source: str) -> None:
         other = first.setdefault(image.id, number)
         if images[other].name != image.name:
             raise InputError(
-                f"{source}: images[{other}] and images[{number}] have the same id {image.id} but "
+                f"{file}: images[{other}] and images[{number}] have the same id {image.id} but "
                 "different files; give each image a unique id"
             )
 
@@ -121,42 +123,44 @@ class ImageArrays:
     height: np.ndarray
     paths: np.ndarray
 
-    def rows(self, entries: Sequence[Any], source: str) -> np.ndarray:
-        """Return the (N,) int32 rows of the images of annotations or detections.
+    def rows(self, entries: Sequence[Any], file: str) -> np.ndarray:
+        """Return the row of each entry's image, (N,) int32.
+
+        Args:
+            entries: N annotations or detections.
+            file: file of the entries, for error messages.
 
         Raises:
-            InputError: if an ``image_id`` is unknown; the message names the file ``source``.
+            InputError: if an ``image_id`` is unknown.
         """
         image_ids = np.array([entry.image_id for entry in entries], np.int64)
         order = np.argsort(self.ids, kind="stable")
-        at = np.searchsorted(self.ids, image_ids, sorter=order)
-        rows = order[np.minimum(at, len(self.ids) - 1)]
+        positions = np.searchsorted(self.ids, image_ids, sorter=order)
+        rows = order[np.minimum(positions, len(self.ids) - 1)]
         unknown = image_ids[self.ids[rows] != image_ids]
         if len(unknown):
             raise InputError(
-                f"{source}: image id {unknown[0]} is not listed in the annotation file's `images` "
+                f"{file}: image id {unknown[0]} is not listed in the annotation file's `images` "
                 f"({len(unknown)} entries affected)"
             )
         return rows.astype(np.int32)
 
 
-def image_arrays(
-    images: Sequence[Image], folder: str, data_format: str, source: str
-) -> ImageArrays:
+def image_arrays(images: Sequence[Image], folder: str, data_format: str, file: str) -> ImageArrays:
     """Convert the images of an annotation file to arrays.
 
     Args:
         folder: folder of the image files.
         data_format: ``jpg``, ``png`` or ``zip``.
-        source: annotation file, for error messages.
+        file: annotation file, for error messages.
 
     Raises:
         InputError: if an image has no file name, or two files share an id.
     """
     names = [image.name for image in images]
     if not all(names):
-        raise InputError(f"{source}: images[{names.index('')}] has no file_name")
-    check_image_ids(images, source)
+        raise InputError(f"{file}: images[{names.index('')}] has no file_name")
+    check_image_ids(images, file)
     return ImageArrays(
         ids=np.array([image.id for image in images], np.int64),
         width=np.array([image.width for image in images], np.int32),
@@ -166,43 +170,48 @@ def image_arrays(
 
 
 def people_of(
-    annotations: Sequence[Annotation], categories: Sequence[int], joints: int, source: str
+    annotations: Sequence[Annotation], categories: Sequence[int], num_joints: int, file: str
 ) -> list[Annotation]:
     """Return the annotations of ``categories``, in file order, without crowds.
 
     Raises:
-        InputError: if an annotation of the file ``source`` does not have ``joints`` keypoints.
+        InputError: if one of them does not have ``num_joints`` keypoints; the message names
+            ``file``.
     """
     people = []
     for number, annotation in enumerate(annotations):
         if annotation.category_id in categories and not annotation.iscrowd:
-            check_keypoint_count(annotation, number, joints, source)
+            check_keypoint_count(annotation, number, num_joints, file)
             people.append(annotation)
     return people
 
 
-def people_arrays(people: Sequence[Annotation], joints: int) -> tuple[np.ndarray, np.ndarray]:
+def people_arrays(people: Sequence[Annotation], num_joints: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the boxes (N, 4) and keypoints (N, K, 3) of N annotations, float32."""
     boxes = np.array([person.bbox for person in people], np.float32).reshape(-1, 4)
     keypoints = np.array([person.keypoints for person in people], np.float32)
-    return boxes, keypoints.reshape(-1, joints, 3)
+    return boxes, keypoints.reshape(-1, num_joints, 3)
 
 
 def usable_people(
-    boxes: np.ndarray, keypoints: np.ndarray, width: np.ndarray, height: np.ndarray, source: str
+    boxes: np.ndarray, keypoints: np.ndarray, width: np.ndarray, height: np.ndarray, file: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Clip the boxes of N people, and find the people that can be used; log how many are skipped.
 
-    As in the published code, a box's top left corner is moved into the image and its right and
-    bottom edges are cut; its last pixel is at x + width - 1. The published code also uses people
-    whose joints all have flag 0, and boxes without area. It skips annotations with an area of 0
-    (see ``complete_boxes``).
+    Boxes are clipped as in the published code. First, a box that begins left of or above the image
+    is moved to the image's edge. Then its right and bottom edges are cut. The last pixel of a box
+    is at x + width - 1, and the clipped width is the distance from the first pixel to the last, so
+    it is smaller by one even if nothing is cut.
+
+    The published code selects people differently. It uses people who have coordinates but flag 0
+    for every joint, and boxes without area. It skips annotations with an area of 0, which
+    ``complete_boxes`` fills in here.
 
     Args:
         boxes: (N, 4).
         keypoints: (N, K, 3).
-        width, height: (N,), of the images.
-        source: annotation file, for messages.
+        width, height: (N,), of each person's image.
+        file: annotation file, for messages.
 
     Returns:
         The clipped boxes (N, 4), and a mask (N,), True for people with a labelled joint and a box
@@ -214,46 +223,47 @@ def usable_people(
     low = np.maximum(boxes[:, :2], 0)
     last = np.stack([width, height], 1) - 1
     high = np.minimum(last, low + np.maximum(boxes[:, 2:] - 1, 0))
-    is_labelled = labelled_people(keypoints, source)
+    is_labelled = labelled_people(keypoints, file)
     is_usable = (high >= low).all(1) & (boxes[:, 2:] > 0).all(1) & is_labelled
     skipped = (~is_labelled).sum(), (is_labelled & ~is_usable).sum()
     text = (
         "=> %s: %s; skipped %d without labelled joints and %d with no box or a box outside the "
         "image"
     )
-    logger.info(text, source, counted_people(is_usable.sum()), *skipped)
+    logger.info(text, file, counted_people(is_usable.sum()), *skipped)
     if not is_usable.any():
-        raise InputError(f"{source}: no person has a labelled joint and a valid box")
+        raise InputError(f"{file}: no person has a labelled joint and a valid box")
     return np.concatenate([low, high - low], 1), is_usable
 
 
-def labelled_people(keypoints: np.ndarray, source: str) -> np.ndarray:
+def labelled_people(keypoints: np.ndarray, file: str) -> np.ndarray:
     """Return a mask (N,), True for people with a labelled joint; keypoints are (N, K, 3).
 
-    Warn about coordinates without a visibility flag, a common mistake of conversion scripts.
+    Warn about people with coordinates whose flags are all 0, a common mistake of conversion
+    scripts.
 
     Raises:
-        InputError: if nobody has a labelled joint; the message names the file ``source``.
+        InputError: if nobody has a labelled joint; the message names ``file``.
     """
     is_labelled = (keypoints[..., 2] > 0).any(1)
     unflagged = np.count_nonzero(~is_labelled & keypoints.any((1, 2)))
     text = (
         f"{unflagged} people have coordinates, but visibility flag 0 for every joint; the flag of "
-        "a labelled joint must be 1 or 2 (visible)"
+        "a labelled joint must be 1 (occluded) or 2 (visible)"
     )
     if not is_labelled.any():
         reason = f": {text}" if unflagged else ""
-        raise InputError(f"{source}: no person has a labelled joint{reason}")
+        raise InputError(f"{file}: no person has a labelled joint{reason}")
     if unflagged:
-        logger.warning("%s: %s", source, text)
+        logger.warning("%s: %s", file, text)
     return is_labelled
 
 
 def complete_boxes(annotations: Iterable[Annotation], images: Sequence[Image]) -> tuple[int, int]:
-    """Fill in missing boxes and areas, in place; the published code does not.
+    """Fill in missing boxes and areas, in place. The published code does not do this.
 
     A box without area is replaced by the box around the labelled joints (``box_of_joints``), except
-    for crowds. A missing area, or one of 0, is replaced by the area of the box.
+    for crowds. An area that is missing, 0 or negative is replaced by the area of the box.
 
     Returns:
         The number of boxes and the number of areas that were filled in.
@@ -283,7 +293,7 @@ def box_of_joints(
         width, height: of the image in pixels.
 
     Returns:
-        x, y, width, height; None without two joints at different positions in the image.
+        x, y, width, height; None if fewer than two joints are labelled, or if the box has no area.
     """
     if len(keypoints) % 3:  # reported by check_keypoint_count
         return None

@@ -24,13 +24,14 @@ EASY, HARD = 0.2, 0.8  # limits of the crowd index, as in crowdposetools; the pa
 class CrowdPoseKeypoints(CocoKeypoints):
     """One split of CrowdPose: ``json/crowdpose_<split>.json`` and ``images/``.
 
-    mmpose's ``annotations/mmpose_crowdpose_<split>.json`` is also found. The splits are train, val,
+    mmpose's ``annotations/mmpose_crowdpose_<split>.json`` also works. The splits are train, val,
     trainval and test; all have ground truth.
     """
 
-    _masks_by_box = False  # as in HigherHRNet's code; its annotations have no segmentations
+    # As in HigherHRNet's code. CrowdPose has no segmentations, so no regions are masked.
+    _masks_by_box = False
 
-    def _names(self, split: str) -> tuple[list[str], list[str]]:
+    def _candidate_paths(self, split: str) -> tuple[list[str], list[str]]:
         files = [f"json/crowdpose_{split}.json", f"annotations/mmpose_crowdpose_{split}.json"]
         return files, ["images"]
 

@@ -12,10 +12,10 @@ from lib.utils.download import download
 from lib.utils.errors import InputError
 from lib.utils.reading import read_json
 
-MMPOSE = "https://download.openmmlab.com/mmpose/datasets"
-COCO = "http://images.cocodataset.org"
-TIGERS = "https://storage.googleapis.com/public-datasets-lila/cvwc2019/train"
-BOXES = (
+MMPOSE_URL = "https://download.openmmlab.com/mmpose/datasets"
+COCO_URL = "http://images.cocodataset.org"
+ATRW_URL = "https://storage.googleapis.com/public-datasets-lila/cvwc2019/train"
+BOXES_SOURCE = (
     "the link to person_detection_results in the original HRNet README "
     "(https://github.com/leoxiaobin/deep-high-resolution-net.pytorch#data-preparation)"
 )
@@ -55,12 +55,16 @@ class PublicDataset:
 
 def _coco() -> PublicDataset:
     def annotations(name: str, members: str) -> Archive:
-        return Archive(f"{name}.zip", {members: "annotations"}, f"{COCO}/annotations/{name}.zip")
+        return Archive(
+            f"{name}.zip", {members: "annotations"}, f"{COCO_URL}/annotations/{name}.zip"
+        )
 
     def split(annotations: str, archive: Archive, images: str, boxes: str = "") -> Split:
         folder = f"images/{images}"
-        image_archive = Archive(f"{folder}.zip", {"*.jpg": folder}, f"{COCO}/zips/{images}.zip")
-        optional = {f"person_detection_results/COCO_{boxes}_person.json": BOXES} if boxes else {}
+        image_archive = Archive(f"{folder}.zip", {"*.jpg": folder}, f"{COCO_URL}/zips/{images}.zip")
+        optional = (
+            {f"person_detection_results/COCO_{boxes}_person.json": BOXES_SOURCE} if boxes else {}
+        )
         return Split(
             f"annotations/{annotations}.json", folder, archive, image_archive, (), optional
         )
@@ -86,7 +90,7 @@ def _mpii() -> PublicDataset:
     names = {"train": "train", "valid": "val", "trainval": "trainval", "test": "test"}
     members = {f"mpii_{mmpose}.json": f"annot/{name}.json" for name, mmpose in names.items()}
     members["mpii_gt_val.mat"] = "annot/gt_valid.mat"
-    annotations = Archive("mpii_annotations.tar", members, f"{MMPOSE}/mpii_annotations.tar")
+    annotations = Archive("mpii_annotations.tar", members, f"{MMPOSE_URL}/mpii_annotations.tar")
     name = "mpii_human_pose_v1.tar.gz"
     url = f"https://datasets.d2.mpi-inf.mpg.de/andriluka14cvpr/{name}"
     images = Archive(name, {"*.jpg": "images"}, url)
@@ -105,7 +109,7 @@ def _crowdpose() -> PublicDataset:
     members = {f"mmpose_crowdpose_{name}.json": f"json/crowdpose_{name}.json" for name in names}
     members[boxes] = "annotations"
     name = "crowdpose_annotations.tar"
-    annotations = Archive(name, members, f"{MMPOSE}/{name}")
+    annotations = Archive(name, members, f"{MMPOSE_URL}/{name}")
     instructions = "images.zip (Google Drive link on https://github.com/Jeff-sjtu/CrowdPose)"
     images = Archive("images.zip", {"*.jpg": "images"}, instructions=instructions)
     other_files = {"test": (f"annotations/{boxes}",)}
@@ -121,12 +125,14 @@ def _crowdpose() -> PublicDataset:
 
 def _atrw() -> PublicDataset:
     annotations = Archive(
-        "atrw_annotations.tar", {"keypoint_*.json": "annotations"}, f"{MMPOSE}/atrw_annotations.tar"
+        "atrw_annotations.tar",
+        {"keypoint_*.json": "annotations"},
+        f"{MMPOSE_URL}/atrw_annotations.tar",
     )
 
     def images(name: str) -> Archive:
         archive = f"atrw_pose_{name}.tar.gz"
-        return Archive(archive, {"*.jpg": f"images/{name}"}, f"{TIGERS}/{archive}")
+        return Archive(archive, {"*.jpg": f"images/{name}"}, f"{ATRW_URL}/{archive}")
 
     splits = {
         name: Split(

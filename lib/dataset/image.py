@@ -22,9 +22,9 @@ MAX_SIDE, MAX_PIXELS = 32766, (2**31 - 1) // 3
 MAX_BYTES = 1 << 28  # of an image file
 PNG = b"\x89PNG\r\n\x1a\n"
 
-# Raised by zipfile for files that are no zip archive, damaged or truncated data, encryption and
+# Raised by zipfile for files that are not zip archives, damaged or truncated data, encryption and
 # unknown compression methods.
-_BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
 
 _archives: dict[tuple[int, str], zipfile.ZipFile] = {}
 _opening = threading.Lock()
@@ -33,8 +33,8 @@ _opening = threading.Lock()
 def read_image(path: str, apply_exif: bool = False) -> np.ndarray:
     """Read an image as (H, W, 3) uint8, BGR.
 
-    ``folder/train2017.zip@/000000000001.jpg`` is a file in the archive ``folder/train2017.zip``. In
-    the archive, it may be in a folder with the archive's name.
+    The path ``folder/train2017.zip@/000000000001.jpg`` refers to a member of the archive
+    ``folder/train2017.zip``: ``000000000001.jpg`` or ``train2017/000000000001.jpg``.
 
     Args:
         apply_exif: rotate the image according to its EXIF orientation. Annotations usually refer to
@@ -68,7 +68,8 @@ def image_paths(folder: str, names: Sequence[str], data_format: str) -> np.ndarr
     """Return the paths of images for ``read_image``, as an array (M,) of UTF-8 bytes.
 
     Args:
-        data_format: ``jpg``; ``png`` to replace the names' suffix; ``zip`` to read ``folder``.zip.
+        data_format: ``jpg`` to use the names as they are; ``png`` to replace their suffix by
+            ``.png``; ``zip`` to read the images from ``folder``.zip.
 
     Raises:
         InputError: if a name points outside the folder.
@@ -104,7 +105,7 @@ def _read_bytes(path: str) -> bytes:
     except FileNotFoundError:
         name, kind = (f"{archive}.zip", "archive") if mark else (path, "image")
         raise InputError(f"{name}: there is no such {kind}") from None
-    except (OSError, *_BROKEN_ARCHIVE) as error:
+    except (OSError, *_ZIP_ERRORS) as error:
         raise InputError(f"{path}: cannot read the image: {error}") from None
 
 

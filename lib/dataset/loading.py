@@ -23,9 +23,9 @@ WORKER_TIMEOUT = 600  # seconds to wait for a batch
 class EpochSampler(Sampler):
     """Sampler of the (epoch, row) of each sample, in an order that depends on (seed, epoch).
 
-    The epoch is part of each index so that persistent workers know it. In distributed training each
-    process takes every ``world_size``-th row, so that its batches and those of the other processes
-    together equal the batches of one process. Rows beyond a multiple of ``world_size`` are dropped.
+    The epoch is part of each index so that persistent workers know it. In distributed training,
+    each process takes every ``world_size``-th row, so that the batches of all processes together
+    equal those of a single process. Rows beyond a multiple of ``world_size`` are dropped.
 
     Args:
         size: number of samples.
@@ -88,12 +88,15 @@ def train_loader(
 
 
 class TestLoader:
-    """Loader of test batches, sorted by image, which reads each image only once.
+    """Loader of test batches for top-down networks, which reads each image only once.
 
     Workers load all people of an image. These are then regrouped into batches of exactly
     ``batch_size``; only the last may be smaller. In distributed evaluation each process loads a
     share of the images. Broken images are left out; iteration raises an InputError if their share
     of all images is above ``max_broken``.
+
+    Attributes:
+        has_joints: True if the joints are annotated, so that the loss can be computed.
     """
 
     __test__ = False  # keeps pytest from collecting this class
@@ -137,7 +140,7 @@ class TestLoader:
             yield self._pinned(rest)
 
     def _pinned(self, batch: Batch) -> Batch:
-        # The workers' loader does not pin them, because regrouping copies them to new memory.
+        # ``_loader`` does not pin its batches, because regrouping copies them to new memory.
         if not self._pin_memory:
             return batch
         return {name: value.pin_memory() for name, value in batch.items()}
@@ -149,7 +152,7 @@ class SceneLoader:
     Distributed evaluation and broken images are handled as by ``TestLoader``.
     """
 
-    has_joints = False  # there are no targets for whole images, so no loss
+    has_joints = False  # test batches of whole images have no joints, so there is no loss
 
     def __init__(
         self, dataset: SceneDataset, workers: int, pin_memory: bool = False, max_broken: float = 0.0
@@ -253,8 +256,8 @@ def worker_error(error: RuntimeError) -> InputError | None:
 class _Images(Dataset):
     """Dataset with one item per image: a batch of all people in it, and the entry ``broken``.
 
-    ``broken`` is -1 or, if the image is broken, the row of a person in it; then it is the only
-    entry.
+    ``broken`` is -1 or, if the image is broken, the row of a person in it. The item of a broken
+    image has no other entry.
     """
 
     def __init__(self, dataset: TopDownDataset) -> None:
@@ -312,12 +315,13 @@ def _group_images(images: np.ndarray, counts: np.ndarray, batch_size: int) -> li
 
 
 def _concatenate(parts: list[Batch]) -> Batch:
+    """Concatenate batches. Those of broken images have only the entry ``broken``."""
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: torch.cat([part[name] for part in parts if name in part]) for name in names}
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Copy a batch to ``device``; asynchronous from pinned memory."""
+    """Copy a batch to ``device``, asynchronously if it is in pinned memory."""
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 

@@ -30,7 +30,8 @@ from lib.utils.reading import read_json
 logger = logging.getLogger(__name__)
 
 _HEAD_SIZE_RATIO = 0.6  # head size in PCKh, as a fraction of the head box's diagonal
-_ORDER = (
+# Joint names in the ground truth file, in order.
+_GROUND_TRUTH_JOINTS = (
     *("rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelvis", "thorax", "neck", "head"),
     *("rwri", "relb", "rsho", "lsho", "lelb", "lwri"),
 )
@@ -159,8 +160,11 @@ class MpiiKeypoints:
             raise InputError(f"{path}: inconsistent array shapes: {shapes}")
         if people != len(self.table):
             raise InputError(f"{path} has {people} people, {self.split}.json has {len(self.table)}")
-        if any(names[j : j + 1] != _ORDER[j : j + 1] for row in PCKH_COLUMNS.values() for j in row):
+        # Only the joints that PCKh uses must match. ``names`` may be too short to be indexed.
+        used = [j for columns in PCKH_COLUMNS.values() for j in columns]
+        if any(names[j : j + 1] != _GROUND_TRUTH_JOINTS[j : j + 1] for j in used):
             raise InputError(
-                f"{path}: its joints are {', '.join(names)}; expected {', '.join(_ORDER)}"
+                f"{path}: its joints are {', '.join(names)}; expected "
+                f"{', '.join(_GROUND_TRUTH_JOINTS)}"
             )
         return joints, missing, np.linalg.norm(corners[1] - corners[0], axis=0) * _HEAD_SIZE_RATIO

@@ -38,13 +38,16 @@ class Photometric:
     blur: float = 0.0  # Gaussian blur with a standard deviation of 0.4 to 2 pixels
     noise: float = 0.0  # Gaussian noise with a standard deviation of 3 to 25 (of 255)
     jpeg: float = 0.0  # JPEG block quantization at quality 15 to 60
-    erase: float = 0.0  # one to three rectangles, 8 % to 35 % of each side; half with noise
+    # One to three rectangles, with sides of 8 % to 35 % of the image's, are filled with a random
+    # color. Half of them also get noise.
+    erase: float = 0.0
 
     def __call__(self, images: Tensor, seed: tuple[int, ...]) -> Tensor:
         """Return augmented ``images``, reproducible for a given ``seed`` and device."""
         if not any(getattr(self, field.name) for field in fields(self)):
             return images
-        # Random numbers other than noise are drawn on the CPU, which would have to wait for a GPU.
+        # All random numbers except noise are drawn on the CPU. It would have to wait for numbers
+        # drawn on a GPU.
         rng = np.random.default_rng(seed)
         device_rng = torch.Generator(images.device).manual_seed(int(rng.integers(2**62)))
         changed = images.float()
@@ -71,7 +74,7 @@ def photometric_of(cfg: CfgNode) -> Photometric:
 
 
 def _column(values: np.ndarray, like: Tensor) -> Tensor:
-    """Return one value per image, shaped (N, 1, 1, 1)."""
+    """Convert one value per image, (N,), to a tensor (N, 1, 1, 1) on the device of ``like``."""
     return torch.from_numpy(values.astype(np.float32)).to(like.device).view(-1, 1, 1, 1)
 
 

@@ -34,31 +34,31 @@ class Region:
 
 @dataclass(frozen=True)
 class Scenes:
-    """The M images of an annotation file."""
+    """Unlabelled regions of the M images of an annotation file."""
 
-    unlabelled: list[list[Region]]  # for each image, the regions without labels
+    unlabelled: list[list[Region]]  # regions of each image
     is_annotated: np.ndarray  # (M,), True for images with annotations of the categories
 
 
 def read_scenes(
     annotations: Sequence[SceneAnnotation],
     categories: Sequence[int],
-    joints: int,
+    num_joints: int,
     images: ImageArrays,
-    source: str,
+    file: str,
     uses_boxes: bool,
 ) -> tuple[list[SceneAnnotation], Scenes]:
     """Divide the annotations of ``categories`` into labelled people and unlabelled regions.
 
-    As in HigherHRNet's code, a labelled person is an annotation that has keypoints or is not marked
-    as a crowd. An unlabelled region is one that has no keypoints or is marked as a crowd. A crowd
-    with keypoints is thus both, and so is a single person without keypoints.
+    As in HigherHRNet's code, an annotation is a labelled person if it has keypoints or is not
+    marked as a crowd. It is an unlabelled region if it has no keypoints or is marked as a crowd. A
+    crowd with keypoints is thus both, and so is a single person without keypoints.
 
     Args:
-        joints: number of joints of a person.
-        source: annotation file, for error messages.
+        num_joints: number of joints of a person.
+        file: annotation file, for error messages.
         uses_boxes: if True, the region of an annotation without a segmentation is its box; if
-            False, it is dropped.
+            False, it has no region.
 
     Returns:
         The annotations of labelled people, in file order, and the scenes.
@@ -67,7 +67,7 @@ def read_scenes(
         InputError: if an annotation has a wrong number of keypoints, or an unknown image.
     """
     selected = [(n, a) for n, a in enumerate(annotations) if a.category_id in categories]
-    rows = images.rows([a for _, a in selected], source)
+    rows = images.rows([a for _, a in selected], file)
     people: list[SceneAnnotation] = []
     unlabelled: list[list[Region]] = [[] for _ in images.ids]
     is_annotated = np.zeros(len(images.ids), bool)
@@ -77,7 +77,7 @@ def read_scenes(
         if count is None:
             count = sum(flag > 0 for flag in annotation.keypoints[2::3])
         if not annotation.iscrowd or count > 0:
-            check_keypoint_count(annotation, number, joints, source)
+            check_keypoint_count(annotation, number, num_joints, file)
             people.append(annotation)
         if annotation.iscrowd or count == 0:
             segmentation = bytes(annotation.segmentation)
@@ -86,12 +86,12 @@ def read_scenes(
     return people, Scenes(unlabelled, is_annotated)
 
 
-def label_mask(regions: Sequence[Region], height: int, width: int, source: str) -> np.ndarray:
-    """Return the mask (height, width) of an image, uint8: 0 in ``regions``, else 1.
+def label_mask(regions: Sequence[Region], height: int, width: int, file: str) -> np.ndarray:
+    """Return the mask (height, width) of an image, uint8: 0 in ``regions``, 1 elsewhere.
 
     Raises:
         InputError: if a segmentation is neither polygons nor a run-length encoding; the message
-            begins with ``source``.
+            begins with ``file``.
     """
     mask = np.ones((height, width), np.uint8)
     for region in regions:
@@ -100,11 +100,11 @@ def label_mask(regions: Sequence[Region], height: int, width: int, source: str) 
             x, y, box_width, box_height = np.array(region.box).round().astype(int)
             mask[max(y, 0) : max(y + box_height, 0), max(x, 0) : max(x + box_width, 0)] = 0
         else:
-            mask[_decode(content, height, width, source) > 0] = 0
+            mask[_decode(content, height, width, file) > 0] = 0
     return mask
 
 
-def _decode(content: Any, height: int, width: int, source: str) -> np.ndarray:
+def _decode(content: Any, height: int, width: int, file: str) -> np.ndarray:
     """Decode a segmentation to a mask (height, width), above 0 inside."""
     if isinstance(content, list) and all(map(_is_polygon, content)):
         encoded = coco_mask.merge(coco_mask.frPyObjects(content, height, width))
@@ -113,7 +113,7 @@ def _decode(content: Any, height: int, width: int, source: str) -> np.ndarray:
         encoded = content if is_text else coco_mask.frPyObjects(content, height, width)
     else:
         raise InputError(
-            f"{source}: a segmentation is neither a list of polygons nor a run-length encoding of "
+            f"{file}: a segmentation is neither a list of polygons nor a run-length encoding of "
             f"size [{height}, {width}]"
         )
     return coco_mask.decode(encoded)

@@ -13,8 +13,11 @@ class Source(Protocol):
     """One split of a data set: its people, their skeleton, and the evaluation.
 
     Attributes:
-        metric: name of the metric in mmpose's commands, mAP or PCKh.
+        metric: mAP or PCKh, as in the option ``--eval`` of mmpose's commands.
         ground_truth: the annotations that ``evaluate`` uses; only if ``has_ground_truth``.
+
+    ``SceneDataset`` also needs the attributes ``scenes`` and ``annotation_file`` of
+    ``CocoKeypoints``.
     """
 
     metric: str
@@ -25,7 +28,7 @@ class Source(Protocol):
     ground_truth: Any
 
     def evaluate(self, poses: Poses, output_dir: str) -> tuple[dict, float]:
-        """Write the results to ``output_dir``.
+        """Evaluate predictions, and write them to ``output_dir``.
 
         Returns:
             Metrics by name, and the metric that selects the best checkpoint.

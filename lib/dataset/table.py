@@ -1,4 +1,4 @@
-"""The people of a data set as a few arrays."""
+"""The people of a data set, as arrays."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -9,7 +9,7 @@ from lib.keypoints.geometry import PIXEL_STD
 
 @dataclass
 class Table:
-    """N people in M images, as arrays, whose memory data-loading processes can share."""
+    """N people in M images. The arrays' memory can be shared by data-loading processes."""
 
     image: np.ndarray  # (N,) int32, row in ``paths`` and ``image_ids``
     center: np.ndarray  # (N, 2) float32, center of the padded box in pixels

@@ -25,16 +25,15 @@ from lib.keypoints.geometry import (
 class Augmentation:
     """Geometric augmentation with the distributions of lib/dataset/JointsDataset.py in HRNet.
 
-    ``shift_probability``, from mmpose, is the fraction of boxes that are shifted, by up to a fifth
-    of their size.
+    Shifts are from mmpose.
     """
 
-    flip: bool = True
-    scale_factor: float = 0.25
-    rotation_factor: float = 30.0
+    flip: bool = True  # mirror half of the samples
+    scale_factor: float = 0.25  # standard deviation and maximum change of the relative scale
+    rotation_factor: float = 30.0  # standard deviation in degrees, clipped at twice this
     half_body_probability: float = 0.0
-    half_body_joints: int = 8
-    shift_probability: float = 0.0
+    half_body_joints: int = 8  # only people with more visible joints are cropped to half the body
+    shift_probability: float = 0.0  # boxes are shifted by up to a fifth of their size
 
 
 class TopDownDataset(Dataset):
@@ -52,8 +51,8 @@ class TopDownDataset(Dataset):
         score: float32, detection score.
         index: int64, row in ``source.table``.
         image_index: int64, index of the image in ``source.table.paths``.
-        broken: int64, in training: row of the sample with a broken image that this one replaces;
-            -1 if there is none.
+        broken: int64, only in training: ``row``, if its image is broken and another sample was
+            returned instead; otherwise -1.
 
     A training sample depends only on (seed, epoch, row). The order of samples, the number of
     workers and resuming a run do not change it. ``augmentation`` is None for evaluation.
@@ -146,7 +145,8 @@ class TopDownDataset(Dataset):
     ) -> tuple[np.ndarray, np.ndarray, float, bool]:
         """Sample the center and scale of a box, its rotation in degrees, and whether to mirror it.
 
-        ``width`` is that of the image. If mirrored, the box is in the mirrored image.
+        ``width`` is the width of the image. If the sample is mirrored, the center is in the
+        mirrored image.
         """
         settings = self.augmentation
         has_enough_joints = visible.sum() > settings.half_body_joints

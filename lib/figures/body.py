@@ -135,7 +135,7 @@ def landmarks(body: Proportions, skeleton: Skeleton3D) -> np.ndarray:
 
 
 def _limb_rotation(limb: Arm | Leg) -> np.ndarray:
-    """Return the (3, 3) rotation of an upper arm or a thigh from hanging down."""
+    """Return the (3, 3) rotation of an upper arm or a thigh relative to hanging straight down."""
     swing = rotation("x", -limb.flexion) @ rotation("z", limb.abduction)
     return swing @ rotation("y", -limb.internal)
 
@@ -157,8 +157,9 @@ def _add_arm(
     joints[f"{name}_shoulder"] = joints["neck"] + chest @ mirror @ shoulder
     joints[f"{name}_elbow"] = joints[f"{name}_shoulder"] + chest @ mirror @ to_elbow
     joints[f"{name}_wrist"] = joints[f"{name}_shoulder"] + chest @ mirror @ to_wrist
-    along = to_wrist - to_elbow
-    joints[f"{name}_hand"] = joints[f"{name}_wrist"] + chest @ mirror @ along * (0.075 / 0.145)
+    # The hand continues the forearm, with about half its length.
+    forearm = to_wrist - to_elbow
+    joints[f"{name}_hand"] = joints[f"{name}_wrist"] + chest @ mirror @ forearm * (0.075 / 0.145)
 
 
 def _inverse_kinematics(arm: Arm, upper: float, lower: float) -> tuple[np.ndarray, np.ndarray]:

@@ -43,18 +43,18 @@ def _shoulder_bag(rng: Rng, body: Proportions, skeleton: Skeleton3D) -> list[np.
     """Build a bag at one hip with a strap over one shoulder, chosen at random."""
     j, chest, pelvis = skeleton.joints, skeleton.frames["chest"], skeleton.frames["pelvis"]
     shoulder, hip = (SIDES[i] for i in rng.integers(0, 2, 2))
-    out = 1.0 if hip == "left" else -1.0
+    sign = 1.0 if hip == "left" else -1.0
     top = j[f"{shoulder}_shoulder"] + chest @ (0, 0.045 * body.girth, 0)
-    low = j[f"{hip}_hip"] + pelvis @ (out * 0.075 * body.girth, 0.03, 0.02)
+    low = j[f"{hip}_hip"] + pelvis @ (sign * 0.075 * body.girth, 0.03, 0.02)
     cones = []
     for forward in (0.085, -0.085):
         middle = j["chest"] + chest @ (0.0, 0.0, forward * body.girth)
         if shoulder == hip:  # the strap hangs straight down
             middle = 0.5 * (top + low) + chest @ (0.0, 0.0, 0.6 * forward * body.girth)
         cones += [cone(top, middle, 0.008, 0.008), cone(middle, low, 0.008, 0.008)]
-    drop, wide = rng.uniform(0.06, 0.16), pelvis @ (0, 0, rng.uniform(0.03, 0.08))
+    drop, half_depth = rng.uniform(0.06, 0.16), pelvis @ (0, 0, rng.uniform(0.03, 0.08))
     bottom = low - pelvis @ (0, drop, 0)
-    cones += [cone(low + s * wide, bottom + s * wide, 0.025, 0.04) for s in (-1, 0, 1)]
+    cones += [cone(low + s * half_depth, bottom + s * half_depth, 0.025, 0.04) for s in (-1, 0, 1)]
     return cones
 
 
@@ -70,9 +70,9 @@ def _held_object(rng: Rng, skeleton: Skeleton3D, name: str, side: str) -> list[n
         length = rng.uniform(0.3, 0.7)
         return [cone(hand - 0.1 * axis, hand + length * axis, 0.01, rng.uniform(0.008, 0.022))]
     low = hand - 0.16 * skeleton.frames["pelvis"][:, 1]
-    wide = 0.06 * skeleton.frames["pelvis"][:, 2]
-    cones = [cone(hand, low - wide, 0.008, 0.04), cone(hand, low + wide, 0.008, 0.04)]
-    return [*cones, cone(low - wide, low + wide, 0.05, 0.05)]
+    half_depth = 0.06 * skeleton.frames["pelvis"][:, 2]
+    cones = [cone(hand, low - half_depth, 0.008, 0.04), cone(hand, low + half_depth, 0.008, 0.04)]
+    return [*cones, cone(low - half_depth, low + half_depth, 0.05, 0.05)]
 
 
 def seat(rng: Rng, body: Proportions, skeleton: Skeleton3D) -> Part:
@@ -80,11 +80,11 @@ def seat(rng: Rng, body: Proportions, skeleton: Skeleton3D) -> Part:
     hips = 0.5 * (skeleton.joints["left_hip"] + skeleton.joints["right_hip"])
     # The seat stays upright when the pelvis tilts.
     center = hips - (0.0, 0.085 * body.girth + 0.02, 0.0)
-    half, thick = rng.uniform(0.12, 0.26), rng.uniform(0.015, 0.04)
+    half, thickness = rng.uniform(0.12, 0.26), rng.uniform(0.015, 0.04)
     depth = np.array([0.0, 0.0, 1.0])
     across = np.array([half, 0.0, 0.0])
     rows = [
-        cone(center - across + z * depth, center + across + z * depth, thick, thick)
+        cone(center - across + z * depth, center + across + z * depth, thickness, thickness)
         for z in np.linspace(-0.14, 0.12, 6)
     ]
     floor = np.array([0.0, -rng.uniform(0.15, 0.26), 0.0])

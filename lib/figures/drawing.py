@@ -27,12 +27,13 @@ SPLITS = {"train": 0, "val": 1}
 PEOPLE = (0.36, 0.26, 0.16, 0.1, 0.05, 0.03, 0.02, 0.02)  # probabilities of one to eight people
 CLOSE_UPS = 0.12  # fraction of images with a person larger than the image
 MIN_AREA = 32**2  # in pixels; COCO annotates no keypoints on smaller people
-LENGTHS = (60.0, 400.0)  # range of `Person.length`
+LENGTHS = (60.0, 400.0)  # range of `Person.length` in pixels, except in close-ups
 
 LIMBS = tuple((a + 1, b + 1) for a, b in COCO.limbs)  # 1-based, as in COCO files
 
-# For each facial landmark its normal in the head's frame, and a limit: the landmark is visible if
-# the depth component of the unit normal (positive: away from the camera) is at most this.
+# For each facial landmark, its normal in the head's frame, and a limit. The landmark faces the
+# camera if the depth component of the unit normal (positive: away from the camera) is below the
+# limit.
 FACING = {
     "nose": ((0.0, -0.2, 1.0), 0.2),
     "left_eye": ((0.35, 0.0, 1.0), -0.05),
@@ -103,7 +104,7 @@ def sample_people(rng: np.random.Generator, size: tuple[int, int]) -> list[Perso
             x, y = other.camera.center
             center = (x + side, y + rng.normal(0, 0.06) * length)
         yaw = _sample_yaw(rng)
-        people.append(pose_person(rng, size, yaw, length, center))
+        people.append(sample_person(rng, size, yaw, length, center))
     return sorted(people, key=lambda person: person.length)
 
 
@@ -115,7 +116,7 @@ def _sample_yaw(rng: np.random.Generator) -> float:
     return float(rng.normal(180, 40) if chance < 0.65 else rng.uniform(0, 360))
 
 
-def pose_person(
+def sample_person(
     rng: np.random.Generator,
     size: tuple[int, int],
     yaw: float,
@@ -162,10 +163,7 @@ def pose_person(
 
 
 def _sample_center(rng: np.random.Generator, size: tuple[int, int], half: np.ndarray) -> np.ndarray:
-    """Sample a center (2,) for a person of half size `half`.
-
-    Usually the person is not cut off there.
-    """
+    """Sample a center (2,) for a person of half size `half`, usually without cutting them off."""
     low, high = half, size - half
     if rng.random() >= 0.85:
         low, high = 0.05 * np.array(size), 0.95 * np.array(size)
@@ -190,12 +188,13 @@ def _shadow(rng: np.random.Generator, image: np.ndarray, person: Person) -> None
     h, w = image.shape[:2]
     feet = person.joints[-2:]
     x, y = feet[:, 0].mean(), feet[:, 1].max() + 0.04 * person.length
-    wide, high = 0.2 * person.length, 0.05 * person.length
-    x0, x1 = int(max(x - 2 * wide, 0)), int(min(x + 2 * wide, w))
-    y0, y1 = int(max(y - 2 * high, 0)), int(min(y + 2 * high, h))
+    radius_x, radius_y = 0.2 * person.length, 0.05 * person.length
+    x0, x1 = int(max(x - 2 * radius_x, 0)), int(min(x + 2 * radius_x, w))
+    y0, y1 = int(max(y - 2 * radius_y, 0)), int(min(y + 2 * radius_y, h))
     if x1 > x0 and y1 > y0:
         ys, xs = np.mgrid[y0:y1, x0:x1].astype(np.float32)
-        fade = np.exp(-(((xs - x) / wide) ** 2) - ((ys - y) / high) ** 2) * rng.uniform(0.2, 0.6)
+        squared_distance = ((xs - x) / radius_x) ** 2 + ((ys - y) / radius_y) ** 2
+        fade = np.exp(-squared_distance) * rng.uniform(0.2, 0.6)
         image[y0:y1, x0:x1] *= (1 - fade)[..., None].astype(np.float32)
 
 
@@ -209,7 +208,8 @@ def annotate(person: Person, layer: Layer, owner: np.ndarray, number: int) -> di
     """Return a COCO annotation, or None if fewer than 40 pixels are visible.
 
     Args:
-        owner: (H, W) number of the person visible at each pixel of the finished image.
+        owner: (H, W) number of the person visible at each pixel of the finished image; 0 for the
+            background, -1 for occluders.
         number: number of this person.
     """
     mask = (layer.window(owner) == number) & layer.body_mask
@@ -271,6 +271,6 @@ def _is_visible(person: Person, i: int, layer: Layer, owner: np.ndarray, number:
 
 # For each joint, the body joints connected to it by a limb.
 _NEIGHBORS = [
-    [a + b - 2 - i for a, b in LIMBS if i + 1 in (a, b) and a + b - 2 - i >= NUM_FACE_JOINTS]
+    [a + b - i for a, b in COCO.limbs if i in (a, b) and a + b - i >= NUM_FACE_JOINTS]
     for i in range(len(JOINTS))
 ]

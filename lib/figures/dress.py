@@ -40,7 +40,7 @@ class Outfit:
     sleeve: float
     bottom: str  # trousers, shorts or skirt
     leg: float  # length of the trousers, shorts or skirt
-    loose: float  # width relative to the body, above 1
+    looseness: float  # width relative to the body, above 1
     flare: float  # width of trousers at the ankle and of cuffs: 0 narrow, 1 wide
     coat: float  # length of a coat below the hips
     hair: str  # short, bald, long, bob, tail (ponytail) or bun
@@ -70,7 +70,7 @@ def sample_outfit(rng: Rng, kind: str) -> Outfit:
         sleeve=sleeve,
         bottom=bottom,
         leg=float(leg),
-        loose=float(rng.uniform(1.2, 1.6) if is_baggy else rng.uniform(1.02, 1.22)),
+        looseness=float(rng.uniform(1.2, 1.6) if is_baggy else rng.uniform(1.02, 1.22)),
         flare=float(rng.uniform(0.3, 1.0) if rng.random() < 0.3 else 0.0),
         coat=float(rng.uniform(0.2, 1.3) if top == "jacket" and rng.random() < 0.6 else 0.0),
         hair=hair,
@@ -91,10 +91,10 @@ def dress(rng: Rng, body: Proportions, skeleton: Skeleton3D, is_seated: bool = F
         parts += _arm(body, skeleton, outfit, colors, side)
         parts += _leg(body, skeleton, outfit, colors, side)
     if outfit.bottom == "skirt":
-        parts.append(_drape(body, skeleton, outfit.leg, outfit.loose, colors["bottom"]))
+        parts.append(_drape(body, skeleton, outfit.leg, outfit.looseness, colors["bottom"]))
     if outfit.coat:
         tails = paints.open_coat(colors["top"], colors["bottom"], rng.uniform(0.0, 0.07))
-        parts.append(_drape(body, skeleton, outfit.coat, max(outfit.loose, 1.12), tails))
+        parts.append(_drape(body, skeleton, outfit.coat, max(outfit.looseness, 1.12), tails))
     parts += _head(rng, body, skeleton, outfit, colors)
     parts += carried.carried_objects(
         rng, body, skeleton, outfit.bag, outfit.held, colors["carried"]
@@ -129,7 +129,7 @@ def _trunk(
     """Build pelvis, belly, chest, shoulders and neck."""
     j, frames, g = skeleton.joints, skeleton.frames, body.girth
     chest, pelvis, waist = frames["chest"], frames["pelvis"], frames["waist"]
-    loose = 1.0 if outfit.top == "bare" else 1.0 + 0.5 * (outfit.loose - 1)
+    loose = 1.0 if outfit.top == "bare" else 1.0 + 0.5 * (outfit.looseness - 1)
     ribs = j["chest"] + chest @ (0, 0.12 * body.trunk, 0)
     belly = j["waist"] + waist @ (0, 0, 0.008 + 0.5 * body.belly)
     crotch = j["pelvis"] + pelvis @ (0, -0.012, 0.002)
@@ -179,15 +179,15 @@ def _arm(
         _limb(elbow, wrist, (0.028 * g, 0.018 * g), left, skin),
     ]
     if outfit.top != "bare":
-        loose = outfit.loose * g
+        sleeve_girth = outfit.looseness * g
         end = min(outfit.sleeve, 1.0)
         hem = shoulder + end * (elbow - shoulder)
-        radii = (0.038 * loose, (0.039 - 0.008 * end) * loose)
+        radii = (0.038 * sleeve_girth, (0.039 - 0.008 * end) * sleeve_girth)
         parts.append(_limb(shoulder, hem, radii, left, sleeve, end < 1))
         if outfit.sleeve > 1:
             cuff = elbow + (outfit.sleeve - 1) * (wrist - elbow)
-            wide = 0.024 * loose * (1 + 0.9 * outfit.flare)
-            parts.append(_limb(elbow, cuff, (0.031 * loose, wide), left, sleeve, True))
+            radii = (0.031 * sleeve_girth, 0.024 * sleeve_girth * (1 + 0.9 * outfit.flare))
+            parts.append(_limb(elbow, cuff, radii, left, sleeve, True))
     forward = skeleton.frames["chest"][:, 2]
     along = hand - wrist
     palm = wrist + 0.5 * along
@@ -212,21 +212,21 @@ def _leg(
     left = foot[:, 0]
     wears_trousers = outfit.bottom == "trousers"
     legs = colors["bottom"] if wears_trousers else colors["skin"]
-    loose = g * (1.0 + 0.8 * (outfit.loose - 1) if wears_trousers else 1.0)
+    leg_girth = g * (1.0 + 0.8 * (outfit.looseness - 1) if wears_trousers else 1.0)
     flare = outfit.flare if wears_trousers else 0.0
     at_knee = 1 + 0.2 * flare
-    parts = [_limb(hip, knee, (0.064 * loose, 0.043 * loose * at_knee), left, legs)]
+    parts = [_limb(hip, knee, (0.064 * leg_girth, 0.043 * leg_girth * at_knee), left, legs)]
     lower = legs if wears_trousers else colors["shin"]
-    radii = (0.042 * loose * at_knee, 0.028 * loose * (1 + 1.3 * flare))
+    radii = (0.042 * leg_girth * at_knee, 0.028 * leg_girth * (1 + 1.3 * flare))
     shin = _limb(knee, ankle, radii, left, lower, wears_trousers)
     back = -shin.frame[:, 2]
     calf = knee + 0.28 * (ankle - knee) + back * 0.014 * g
-    bulge = cone(calf, knee + 0.75 * (ankle - knee), 0.037 * loose, 0.025 * loose)
+    bulge = cone(calf, knee + 0.75 * (ankle - knee), 0.037 * leg_girth, 0.025 * leg_girth)
     parts.append(Part(np.concatenate([shin.cones, bulge[None]]), shin.frame, ankle, shin.paint))
     if outfit.bottom == "shorts":
         hem = hip + outfit.leg * (knee - hip)
-        wide = (0.07 - 0.016 * outfit.leg) * outfit.loose * g
-        parts.append(_limb(hip, hem, (0.068 * g, wide), left, colors["bottom"], True))
+        hem_radius = (0.07 - 0.016 * outfit.leg) * outfit.looseness * g
+        parts.append(_limb(hip, hem, (0.068 * g, hem_radius), left, colors["bottom"], True))
     heel, toe = j[f"{side}_heel"], j[f"{side}_toe"]
     ball = heel + 0.68 * (toe - heel)
     cones = [
@@ -239,23 +239,23 @@ def _leg(
 
 
 def _drape(
-    body: Proportions, skeleton: Skeleton3D, length: float, loose: float, paint: Paint
+    body: Proportions, skeleton: Skeleton3D, length: float, looseness: float, paint: Paint
 ) -> Part:
     """Build cloth around both legs: a skirt, or the lower part of a coat."""
     j, g, pelvis = skeleton.joints, body.girth, skeleton.frames["pelvis"]
-    wide = g * loose * (0.066 + 0.012 * length)
+    radius = g * looseness * (0.066 + 0.012 * length)
     cones, hems = [], []
     for side in SIDES:
         hip, knee, ankle = (j[f"{side}_{name}"] for name in ("hip", "knee", "ankle"))
         hem = hip + min(length, 1.0) * (knee - hip)
-        cones.append(cone(hip, hem, 0.071 * g * loose**0.5, wide, length <= 1))
+        cones.append(cone(hip, hem, 0.071 * g * looseness**0.5, radius, length <= 1))
         if length > 1:
             hem = knee + (length - 1) * (ankle - knee)
-            cones.append(cone(knee, hem, wide, wide, True))
+            cones.append(cone(knee, hem, radius, radius, True))
         hems.append(hem)
     # Cloth between the legs, stretched if they are apart.
     middle, gap = 0.5 * (hems[0] + hems[1]), float(np.linalg.norm(hems[0] - hems[1]))
-    cones.append(cone(j["pelvis"], middle, 0.068 * g, max(wide, 0.45 * gap), True))
+    cones.append(cone(j["pelvis"], middle, 0.068 * g, max(radius, 0.45 * gap), True))
     return Part(np.array(cones), pelvis, j["pelvis"], paint)
 
 

@@ -67,8 +67,8 @@ def sample_wardrobe(rng: Rng, may_be_a_dress: bool, has_bare_trunk: bool) -> dic
     }
 
 
-def plain(rng: Rng, color: np.ndarray, rough: float, stretch: float = 1.0) -> Paint:
-    """Create a single-color paint with noise of strength `rough`; `stretch` elongates the noise
+def plain(rng: Rng, color: np.ndarray, roughness: float, stretch: float = 1.0) -> Paint:
+    """Create a single-color paint with noise of strength `roughness`; `stretch` elongates the noise
     vertically, as in hair."""
     shift = rng.uniform(0, 256, 2)
     grain = rng.uniform(120, 260)
@@ -77,7 +77,7 @@ def plain(rng: Rng, color: np.ndarray, rough: float, stretch: float = 1.0) -> Pa
     def paint(points: np.ndarray, normal: np.ndarray) -> np.ndarray:
         u = (points[:, 0] + 0.7 * points[:, 2]) * grain * stretch**0.5 + shift[0]
         v = (points[:, 1] + 0.3 * points[:, 2]) * grain / stretch + shift[1]
-        noise = 1 + rough * sample_noise(u, v)
+        noise = 1 + roughness * sample_noise(u, v)
         return np.stack([channel * noise for channel in color], axis=1)
 
     return paint
@@ -206,11 +206,11 @@ def front_decal(rng: Rng, skin: np.ndarray) -> np.ndarray:
     # A pocket or badge on the person's left, which is the right of the decal.
     if rng.random() < 0.25:
         cv2.rectangle(decal, (43, 24), (51, 32), _opaque(sample_color(rng, 0.3)), -1)
-    deep = int(rng.integers(7, 18))
+    depth = int(rng.integers(7, 18))
     if rng.random() < 0.5:
-        cv2.fillPoly(decal, [np.array([[23, 0], [45, 0], [34, deep + 6]])], _opaque(skin * 0.95))
+        cv2.fillPoly(decal, [np.array([[23, 0], [45, 0], [34, depth + 6]])], _opaque(skin * 0.95))
     else:
-        cv2.ellipse(decal, (34, 0), (11, deep), 0, 0, 180, _opaque(skin * 0.95), -1)
+        cv2.ellipse(decal, (34, 0), (11, depth), 0, 0, 180, _opaque(skin * 0.95), -1)
     return decal
 
 

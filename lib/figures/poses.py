@@ -1,4 +1,4 @@
-"""Random poses of `figures`: anatomically possible joint angles, in about twenty families.
+"""Random poses of `figures`: anatomically possible joint angles, in families such as walking.
 
 Angles are in degrees. Flexion moves shoulder, hip and spine forward and bends elbow and knee.
 Abduction is away from the body. Internal rotation turns the forearm or the toes inwards. All angles
@@ -24,7 +24,8 @@ class Arm:
     elbow: float = 15.0
     # Target relative to the shoulder, in arm lengths in the chest's frame (outward, up, forward).
     reach: tuple[float, float, float] | None = None
-    pole: tuple[float, float, float] = (0.6, -0.5, -0.6)  # where the elbow points; for `reach`
+    # Direction in which the elbow points, in the same frame; only used with `reach`.
+    pole: tuple[float, float, float] = (0.6, -0.5, -0.6)
 
 
 @dataclass
@@ -48,16 +49,16 @@ class BodyPose:
     neck: tuple[float, float, float] = (0.0, 0.0, 0.0)  # pitch down, side bend, turn
     lean: float = 0.0  # tilt of the pelvis forward
     lying: float = 0.0  # rotation of the pelvis about its forward axis
-    name: str = ""
+    name: str = ""  # family, a key of `FAMILIES`
 
 
 def _arm(rng: Rng, *angles: tuple[float, float] | float) -> Arm:
-    """Sample an arm from its angles, each a range (low, high) or a fixed value."""
+    """Sample an arm from its angles, in order, as ranges (low, high) or fixed values."""
     return Arm(*(rng.uniform(*a) if isinstance(a, tuple) else a for a in angles))
 
 
 def _leg(rng: Rng, *angles: tuple[float, float] | float) -> Leg:
-    """Sample a leg from its angles, each a range (low, high) or a fixed value."""
+    """Sample a leg from its angles, in order, as ranges (low, high) or fixed values."""
     return Leg(*(rng.uniform(*a) if isinstance(a, tuple) else a for a in angles))
 
 
@@ -66,6 +67,7 @@ def _relaxed_arm(rng: Rng) -> Arm:
 
 
 def _reach(rng: Rng, point: tuple[float, float, float], pole=(0.6, -0.5, -0.6), spread=0.06) -> Arm:
+    """Sample an arm whose wrist is near `point`, in the coordinates of `Arm.reach`."""
     x, y, z = np.asarray(point) + rng.normal(0, spread, 3)
     return Arm(reach=(float(x), float(y), float(z)), pole=pole)
 
@@ -87,10 +89,10 @@ def _busy_arm(rng: Rng) -> Arm:
 
 
 def _standing_legs(rng: Rng) -> list[Leg]:
-    wide = rng.uniform(1, 14)
-    legs = [_leg(rng, (-6, 6), wide, (-20, 2), (0, 8)) for _ in range(2)]
+    abduction = rng.uniform(1, 14)
+    legs = [_leg(rng, (-6, 6), abduction, (-20, 2), (0, 8)) for _ in range(2)]
     if rng.random() < 0.4:
-        legs[rng.integers(2)] = _leg(rng, (8, 25), wide, (-30, 0), (15, 40))
+        legs[rng.integers(2)] = _leg(rng, (8, 25), abduction, (-30, 0), (15, 40))
     elif rng.random() < 0.2:  # crossed
         front = rng.integers(2)
         legs[front].abduction, legs[front].flexion = -rng.uniform(4, 12), rng.uniform(4, 14)
@@ -126,8 +128,8 @@ def _standing(rng: Rng, arm: Callable[[Rng], Arm], spine_spread: float = 0.0) ->
 def _stride(rng: Rng, front: tuple, back: tuple, swing: tuple, elbow: tuple) -> BodyPose:
     """Sample a pose with one leg forward and the arms swinging opposite.
 
-    `front` and `back` are the ranges (low, high) of hip flexion and knee, and `swing` and `elbow`
-    are ranges.
+    `front` and `back` each hold two ranges (low, high), of the flexion of hip and knee. `swing` and
+    `elbow` are the ranges of the flexion of shoulder and elbow.
     """
     legs = [
         _leg(rng, front[0], (0, 6), (-12, 4), front[1]),
@@ -155,9 +157,9 @@ def _running(rng: Rng) -> BodyPose:
 
 
 def _sitting(rng: Rng) -> BodyPose:
-    knee, wide = rng.uniform(60, 105), rng.uniform(3, 22)
+    knee, abduction = rng.uniform(60, 105), rng.uniform(3, 22)
     legs = [
-        Leg(rng.uniform(75, 98), wide, rng.uniform(-15, 10), knee + rng.uniform(-15, 15), 5)
+        Leg(rng.uniform(75, 98), abduction, rng.uniform(-15, 10), knee + rng.uniform(-15, 15), 5)
         for _ in range(2)
     ]
     lap = [_reach(rng, (-0.12, -0.68, 0.42), (0.8, -0.5, -0.4)) for _ in range(2)]
@@ -179,8 +181,8 @@ def _floor_sitting(rng: Rng) -> BodyPose:
 
 
 def _crouching(rng: Rng) -> BodyPose:
-    wide = rng.uniform(5, 32)
-    legs = [_leg(rng, (95, 122), wide, (-20, 0), (100, 138), -18) for _ in range(2)]
+    abduction = rng.uniform(5, 32)
+    legs = [_leg(rng, (95, 122), abduction, (-20, 0), (100, 138), -18) for _ in range(2)]
     arms = [_reach(rng, (-0.1, -0.5, 0.6)), _busy_arm(rng)]
     spine = rng.uniform(5, 35), rng.normal(0, 5), rng.normal(0, 8)
     return BodyPose(arms, legs, spine, lean=rng.uniform(5, 28))
@@ -205,7 +207,7 @@ def _bending(rng: Rng) -> BodyPose:
     tilt = lean + bend
     arms = [_arm(rng, (0.6, 1.1), (0, 15), (0, 30), (0, 45)) for _ in range(2)]
     for arm in arms:
-        arm.flexion *= tilt  # so far a factor of the tilt
+        arm.flexion *= tilt  # sampled above as a fraction of the tilt
     if rng.random() < 0.3:
         arms[rng.integers(2)] = _hand_on_hip(rng)
     spine = bend, rng.normal(0, 6), rng.normal(0, 10)

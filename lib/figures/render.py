@@ -64,7 +64,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Layer:
-    """A rendered figure in a window of the image."""
+    """A rendered person or object, in a window of the image."""
 
     x: int  # left edge of the window
     y: int  # upper edge
@@ -130,7 +130,7 @@ def _draw(
     parts: list[Part], cones: np.ndarray, camera: Camera, light: "Light", shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return color (h, w, 3), hit (h, w), body (h, w) and depth (h, w), all float32, at the
-    resolution of `camera`. `hit` and `body` are 0 or 1."""
+    resolution of `camera`. `hit` is 1 on all surfaces, `body` only on the person's."""
     a, scale_a = camera.project(cones[:, 0:3])
     b, scale_b = camera.project(cones[:, 3:6])
     sizes = np.column_stack([cones[:, 6] * scale_a, cones[:, 7] * scale_b])
@@ -248,8 +248,8 @@ def sample_light(rng: np.random.Generator) -> Light:
     """Sample a light: soft or hard, warm or cold, from above and mostly from the camera's side."""
     direction = np.array([rng.uniform(-1, 1), rng.uniform(-1.2, 0.1), rng.uniform(-1, 0.25)])
     direction /= np.linalg.norm(direction)
-    hard = rng.uniform(0.15, 0.75)
-    warm = rng.normal(0, 0.06)
-    lamp = hard * np.array([1 + warm, 1.0, 1 - warm])
-    ambient = (1.0 - 0.6 * hard) * np.array([1 - 0.5 * warm, 1.0, 1 + 0.5 * warm])
+    hardness = rng.uniform(0.15, 0.75)
+    warmth = rng.normal(0, 0.06)
+    lamp = hardness * np.array([1 + warmth, 1.0, 1 - warmth])
+    ambient = (1.0 - 0.6 * hardness) * np.array([1 - 0.5 * warmth, 1.0, 1 + 0.5 * warmth])
     return Light(direction, lamp, ambient * rng.uniform(0.8, 1.1))

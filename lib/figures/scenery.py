@@ -61,12 +61,12 @@ def _noise(rng: Rng, size: tuple[int, int], zoom: float) -> np.ndarray:
 
 
 def _filled(
-    rng: Rng, size: tuple[int, int], top: np.ndarray, bottom: np.ndarray, rough: float
+    rng: Rng, size: tuple[int, int], top: np.ndarray, bottom: np.ndarray, roughness: float
 ) -> np.ndarray:
     """Draw a vertical gradient with noise."""
     ramp = np.linspace(0, 1, size[1], dtype=np.float32)[:, None, None]
     column = (np.asarray(top) * (1 - ramp) + np.asarray(bottom) * ramp).astype(np.float32)
-    noise = 1 + rough * _noise(rng, size, float(rng.uniform(0.8, 6)))
+    noise = 1 + roughness * _noise(rng, size, float(rng.uniform(0.8, 6)))
     return np.stack([column[..., i] * noise for i in range(3)], axis=2)
 
 
@@ -85,8 +85,8 @@ def _outdoors(rng: Rng, size: tuple[int, int]) -> np.ndarray:
         _tree(rng, image, horizon)
     if rng.random() < 0.3:
         for x in np.linspace(-w, 2 * w, int(rng.integers(3, 9))):
-            line, thick = tuple(color * rng.uniform(0.7, 1.4)), int(rng.integers(1, 4))
-            cv2.line(image, (w // 2, horizon), (int(x), h), line, thick, cv2.LINE_AA)
+            line, thickness = tuple(color * rng.uniform(0.7, 1.4)), int(rng.integers(1, 4))
+            cv2.line(image, (w // 2, horizon), (int(x), h), line, thickness, cv2.LINE_AA)
     return image
 
 
@@ -199,9 +199,10 @@ def _shape(rng: Rng, image: np.ndarray) -> None:
         cv2.fillPoly(image, [cv2.convexHull(points.astype(np.int32))], color, cv2.LINE_AA)
     else:
         end = (x + int(rng.normal(0, reach)), y + int(rng.normal(0, reach)))
-        thick = int(rng.integers(2, 18))
-        cv2.line(image, (x, y), end, color, thick, cv2.LINE_AA)
-        cv2.line(image, (x, y), end, tuple(0.8 * v for v in color), max(1, thick // 3), cv2.LINE_AA)
+        thickness = int(rng.integers(2, 18))
+        cv2.line(image, (x, y), end, color, thickness, cv2.LINE_AA)
+        core_color, core_thickness = tuple(0.8 * v for v in color), max(1, thickness // 3)
+        cv2.line(image, (x, y), end, core_color, core_thickness, cv2.LINE_AA)
 
 
 def _clutter(rng: Rng) -> list[Part]:
@@ -215,10 +216,10 @@ def _clutter(rng: Rng) -> list[Part]:
             cones.append([*start, *end, *rng.uniform(0.02, 0.08, 2), 0])
             start = end if rng.random() < 0.6 else rng.normal(0, 0.3, 3)
     elif style == 1:
-        thick = rng.uniform(0.008, 0.02)
+        thickness = rng.uniform(0.008, 0.02)
         for x in (-0.2, 0.2):
             for z, top in ((-0.2, 0.9 * rng.random()), (0.2, 0.0)):
-                cones.append([x, top, z, 1.1 * x, -0.45, 1.1 * z, thick, thick, 0])
+                cones.append([x, top, z, 1.1 * x, -0.45, 1.1 * z, thickness, thickness, 0])
             cones.append([x, 0, -0.2, x, 0, 0.2, 0.03, 0.03, 0])
         cones += [[-0.2, 0, z, 0.2, 0, z, 0.04, 0.04, 0] for z in (-0.15, 0.0, 0.15)]
     else:
@@ -275,18 +276,18 @@ def _box(rng: Rng, mask: np.ndarray, center: tuple[float, float], length: float)
 
 def _pole(rng: Rng, mask: np.ndarray, center: tuple[float, float], length: float) -> None:
     lean, h = rng.normal(0, 0.05), mask.shape[0]
-    thick = max(2, int(length * rng.uniform(0.02, 0.09)))
+    thickness = max(2, int(length * rng.uniform(0.02, 0.09)))
     ends = (int(center[0] - lean * h), -10), (int(center[0] + lean * h), h + 10)
-    cv2.line(mask, *ends, 255, thick, cv2.LINE_AA)
+    cv2.line(mask, *ends, 255, thickness, cv2.LINE_AA)
 
 
 def _table(rng: Rng, mask: np.ndarray, center: tuple[float, float], length: float) -> None:
     x, y = int(center[0]), int(center[1])
     half, drop = int(length * rng.uniform(0.35, 0.8)), int(length * rng.uniform(0.35, 0.6))
-    thick = max(2, int(length * rng.uniform(0.03, 0.12)))
-    cv2.line(mask, (x - half, y), (x + half, y), 255, thick, cv2.LINE_AA)
+    thickness = max(2, int(length * rng.uniform(0.03, 0.12)))
+    cv2.line(mask, (x - half, y), (x + half, y), 255, thickness, cv2.LINE_AA)
     for leg in (x - int(0.9 * half), x + int(0.9 * half)):
-        cv2.line(mask, (leg, y), (leg, y + drop), 255, max(2, thick // 2), cv2.LINE_AA)
+        cv2.line(mask, (leg, y), (leg, y + drop), 255, max(2, thickness // 2), cv2.LINE_AA)
 
 
 def _plant(rng: Rng, mask: np.ndarray, center: tuple[float, float], length: float) -> None:
@@ -301,10 +302,10 @@ def _plant(rng: Rng, mask: np.ndarray, center: tuple[float, float], length: floa
 
 def _rail(rng: Rng, mask: np.ndarray, center: tuple[float, float], length: float) -> None:
     y, w = int(center[1]), mask.shape[1]
-    thick = max(1, int(length * rng.uniform(0.012, 0.04)))
+    thickness = max(1, int(length * rng.uniform(0.012, 0.04)))
     for k in range(int(rng.integers(1, 4))):
         level = y + int(k * 0.12 * length)
-        cv2.line(mask, (0, level), (w, level + int(rng.normal(0, 6))), 255, thick, cv2.LINE_AA)
+        cv2.line(mask, (0, level), (w, level + int(rng.normal(0, 6))), 255, thickness, cv2.LINE_AA)
 
 
 def apply_camera_effects(rng: Rng, image: np.ndarray) -> np.ndarray:

@@ -30,7 +30,8 @@ def write_figures(
 ) -> None:
     """Write `figures` to `root`, unless it is already there.
 
-    The files are images/<split>/<000000000001>.jpg and annotations/person_keypoints_<split>.json.
+    The files are images/<split>/000000000001.jpg, ... and
+    annotations/person_keypoints_<split>.json.
     The annotations are written last and atomically, so an interrupted run never looks complete. The
     worker processes are spawned, so a calling script needs ``if __name__ == "__main__":``.
 
@@ -106,6 +107,7 @@ def _annotation_file(root: Path, split: str) -> Path:
 
 
 def _recipe(split: str, size: int, seed: int) -> dict:
+    """Return the settings that determine a split. They are stored in its annotation file."""
     return {"version": VERSION, "split": split, "images": size, "seed": seed}
 
 
@@ -129,7 +131,7 @@ def _results(function: Callable, tasks: list, workers: int) -> Iterator[tuple]:
     if workers == 1:
         yield from map(function, tasks)
         return
-    # Forked processes would not have the threads of torch and OpenCV.
+    # Forking would not copy the threads of torch and OpenCV.
     context = multiprocessing.get_context("spawn")
     chunk = max(1, min(16, len(tasks) // (4 * workers)))
     with context.Pool(min(workers, len(tasks)), cv2.setNumThreads, (1,)) as pool:
@@ -142,7 +144,7 @@ def _write_image(
     """Draw and write one image; return its split, index, width, height and annotations."""
     split, index = task
     image, annotations = draw_scene(seed, split, index)
-    # imwrite would not tell why writing failed.
+    # cv2.imwrite does not report why writing failed.
     _, code = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     (root / "images" / split / _file_name(index)).write_bytes(code.tobytes())
     return split, index, image.shape[1], image.shape[0], annotations

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from lib.figures import drawing as figures
 from lib.figures import write as figures_write
 from lib.figures.body import forward_kinematics, landmarks, sample_proportions
-from lib.figures.drawing import JOINTS, annotate, draw_scene, pose_person
+from lib.figures.drawing import JOINTS, annotate, draw_scene, sample_person
 from lib.figures.poses import FAMILIES, sample_pose
 from lib.figures.render import cast_rays, render, sample_light
 from lib.figures.sheet import contact_sheet
@@ -29,7 +29,7 @@ def joints_of(annotation: dict) -> np.ndarray:
 def draw_alone(yaw: float, seed: int = 0, family: str = "standing", y: float = 160.0) -> dict:
     """The annotation of one person in an empty image, centered at the height ``y``."""
     rng = np.random.default_rng(seed)
-    person = pose_person(rng, SIZE, yaw, 240.0, (160.0, y), family)
+    person = sample_person(rng, SIZE, yaw, 240.0, (160.0, y), family)
     layer = render(person.parts, person.camera, sample_light(rng), SIZE)
     owner = np.zeros(SIZE[::-1], np.int16)
     layer.window(owner)[layer.alpha >= 0.5] = 1
