@@ -301,7 +301,7 @@ def choose_box_source(
     threshold = args.detector_threshold
     if args.boxes:
         people = (PERSON,) if cfg.DATASET.DATASET in SKELETONS else ()
-        categories = ground_truth.categories if ground_truth else people
+        categories = ground_truth.category_ids if ground_truth else people
         return boxes_from_file(BoxFile(args.boxes, problems, threshold or 0.0, categories))
     if args.detector and args.detector != "none":
         weights, classes = args.detector_weights, args.detector_classes or ()
@@ -339,7 +339,7 @@ def write_all(
     start, failure = time.monotonic(), None
     with contextlib.ExitStack() as files:
         file = files.enter_context(atomic_file(folder / "results.json"))
-        results = ResultsWriter(file, ground_truth.categories[0] if ground_truth else PERSON)
+        results = ResultsWriter(file, ground_truth.category_ids[0] if ground_truth else PERSON)
         table = None
         if args.csv:
             table = TableWriter(files.enter_context(atomic_file(folder / TABLE)), skeleton)

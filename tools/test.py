@@ -182,7 +182,7 @@ def write_outputs(dataset: TopDownDataset | SceneDataset, poses: Poses, path: Pa
     ``scores``, ``image_paths`` and ``output_heatmap``.
     """
     table = dataset.table
-    people = poses.with_scores()
+    people = poses.keypoints_with_scores()
     entries = []
     for image in np.unique(poses.image):
         rows = np.flatnonzero(poses.image == image)

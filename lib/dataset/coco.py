@@ -253,7 +253,7 @@ class CocoKeypoints:
         table = self.table
         scores, kept = self._suppress(poses)
         rows = poses.row[kept]
-        people = poses.with_scores()[kept].astype(np.float64)
+        people = poses.keypoints_with_scores()[kept].astype(np.float64)
         people = people.reshape(len(kept), 3 * len(self.skeleton))
         columns = {
             "image_id": table.image_ids[poses.image[kept]].tolist(),
@@ -301,7 +301,7 @@ class CocoKeypoints:
         mean = (joint_scores * is_counted).sum(1) / np.maximum(is_counted.sum(1), 1)
         scores = mean * poses.box_score
         kept = oks_nms_groups(
-            poses.with_scores(),
+            poses.keypoints_with_scores(),
             scores,
             np.prod(self.table.scale[poses.row].astype(np.float64) * PIXEL_STD, 1),
             poses.image,

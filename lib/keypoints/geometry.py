@@ -1,4 +1,4 @@
-"""Geometry of boxes and crops: transforms to crop pixels and back, and mirroring.
+"""Geometry of boxes and crops, mirroring, and normalization of crops.
 
 Files named below are in leoxiaobin/deep-high-resolution-net.pytorch.
 """
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 PIXEL_STD = 200.0  # pixels per unit of scale
-MIN_WIDTH = 1e-3  # in image pixels; smaller boxes are enlarged, to avoid division by zero
-BOX_PADDING = 1.25
-HALF_BODY_PADDING = 1.5
+MIN_BOX_SIDE = 1e-3  # image pixels; shorter sides are lengthened, to avoid division by zero
+BOX_PADDING = 1.25  # factor by which boxes are enlarged
+HALF_BODY_PADDING = 1.5  # the same for half-body boxes
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -20,14 +20,16 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Crop:
     """Transform from images to crops of ``size`` (width, height) pixels, and back.
 
-    A crop shows a box with the center ``center`` (image pixels) and the size ``scale`` * 200
-    pixels, rotated by ``rotation`` degrees. As in HRNet, only the width of ``scale`` is used,
+    The box that a crop shows is given by its center in image pixels, its ``scale`` (width and
+    height in image pixels, divided by 200), and a rotation in degrees. A positive rotation turns
+    the contents of the crop counterclockwise. As in HRNet, the height in ``scale`` is ignored,
     because boxes have the crop's aspect ratio.
 
     With ``is_udp`` the crop follows UDP (Huang et al.: The Devil Is in the Details: Delving Into
     Unbiased Data Processing for Human Pose Estimation. CVPR 2020). The box then extends from the
     center of the first pixel of the crop to the center of the last, so it spans ``size`` - 1 pixels
-    of the crop, and a crop, its mirror image and its heatmaps are exactly aligned.
+    of the crop. This exactly aligns a crop with its mirror image and its heatmaps. The height in
+    ``scale`` is then used too.
     """
 
     size: tuple[int, int]
@@ -44,12 +46,13 @@ class Crop:
         Sources: ``get_affine_transform`` in lib/utils/transforms.py; for UDP,
         ``get_udp_warp_matrix`` of mmpose 1.x with the opposite sign of the rotation.
         """
-        extent, box = np.array(self.size, np.float64), np.asarray(scale, np.float64) * PIXEL_STD
+        extent = np.array(self.size, np.float64)
+        box_size = np.asarray(scale, np.float64) * PIXEL_STD
         if self.is_udp:
             extent -= 1
-            zoom = extent / np.maximum(box, MIN_WIDTH)
+            zoom = extent / np.maximum(box_size, MIN_BOX_SIDE)
         else:
-            zoom = np.full(2, extent[0] / max(box[0], MIN_WIDTH))
+            zoom = np.full(2, extent[0] / max(box_size[0], MIN_BOX_SIDE))
         radians = np.deg2rad(float(rotation))
         cosine, sine = np.cos(radians), np.sin(radians)
         linear = zoom[:, None] * np.array([[cosine, sine], [-sine, cosine]])
@@ -69,31 +72,37 @@ class Crop:
         # call.
         coords = []
         for axis in (0, 1):
-            scale_axis, extent = (axis, extents[axis]) if self.is_udp else (0, extents[0])
-            zoom = scale[:, scale_axis, None] * (PIXEL_STD / extent)
+            side = axis if self.is_udp else 0  # without UDP the width determines both axes
+            pixel_size = scale[:, side, None] * (PIXEL_STD / extents[side])  # in image pixels
             offset = keypoints[..., axis] - extents[axis] * 0.5
-            coords.append(offset * zoom + center[:, axis, None])
+            coords.append(offset * pixel_size + center[:, axis, None])
         return torch.stack(coords, dim=-1)
 
 
 def is_valid_box(boxes: np.ndarray) -> np.ndarray:
-    """Return a mask (N,), True for boxes (N, 4) that are finite and have a positive area."""
+    """Return a mask (N,), True for boxes (N, 4) with a positive width and height.
+
+    All values must also be finite and below 1e6 in magnitude.
+    """
     return (np.abs(boxes) < 1e6).all(1) & (boxes[:, 2:] > 0).all(1)
 
 
 def box_to_center_scale(
     boxes: np.ndarray, aspect_ratio: float, padding: float = BOX_PADDING
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Convert boxes to crop centers and scales (lib/dataset/coco.py, ``_box2cs``).
+    """Convert boxes to crop centers and scales.
+
+    Boxes are made wider or higher to match the aspect ratio of the crop, and then enlarged by
+    ``padding``. As in the published code, a box whose center has x = -1 is not enlarged by
+    ``padding``. Source: ``_box2cs`` in lib/dataset/coco.py.
 
     Args:
         boxes: (N, 4) x, y, width, height in pixels.
-        aspect_ratio: width / height of the crop; the shorter side of a box is enlarged to match.
-        padding: factor by which the boxes are enlarged.
+        aspect_ratio: width / height of the crop.
+        padding: factor for both sides.
 
     Returns:
-        (N, 2) float32 centers in pixels and (N, 2) float32 scales. As in the published code, a box
-        whose center has x = -1 is not padded.
+        (N, 2) float32 centers in pixels and (N, 2) float32 scales.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     center = (boxes[:, :2] + boxes[:, 2:] * 0.5).astype(np.float32)
@@ -103,9 +112,9 @@ def box_to_center_scale(
 
 
 def mirror_matrix(matrix: np.ndarray, width: int) -> np.ndarray:
-    """Return the matrix that takes from an image the crop that ``matrix`` takes from its mirror.
+    """Return a (2, 3) matrix that mirrors an image and then applies ``matrix``.
 
-    ``width`` is that of the image in pixels.
+    ``width`` is the width of the image in pixels.
     """
     mirror = np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     return matrix @ mirror
@@ -119,7 +128,7 @@ def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 def mirror_joints(
     joints: np.ndarray, visible: np.ndarray, width: int, flip_pairs: tuple[tuple[int, int], ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mirror joints (K, 2) and their flags (K,) in an image ``width`` pixels wide.
+    """Mirror joints (K, 2) and their visibility flags (K,) in an image ``width`` pixels wide.
 
     Left and right joints are swapped.
     """
@@ -144,7 +153,10 @@ def half_body_box(
     prefers_upper: bool,
     aspect_ratio: float,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return center (2,) and scale (2,) of a box around the upper or lower half of the body.
+    """Return center (2,) and scale (2,) of a box for the upper or lower half of the body.
+
+    The center is the mean of the visible joints in that half. The scale is that of their bounding
+    box, fitted to the aspect ratio and enlarged by ``HALF_BODY_PADDING``.
 
     The upper half is chosen if it is preferred and has at least three visible joints, or if the
     lower half has fewer than three. Returns None if the chosen half has fewer than two visible
@@ -163,7 +175,7 @@ def half_body_box(
 
 
 def normalize(images: torch.Tensor, is_rgb: bool = True) -> torch.Tensor:
-    """Convert uint8 RGB crops (N, 3, H, W) to float32, normalized by ImageNet's mean and deviation.
+    """Convert uint8 RGB crops (N, 3, H, W) to float32, normalized by ImageNet's mean and std.
 
     If ``is_rgb`` is False, the channels are reordered to BGR and then normalized as if they were
     RGB, because the published ResNets were trained this way.
@@ -182,11 +194,12 @@ def clip_corners(
     """Clip boxes to an image, sort them by descending score and drop the empty ones.
 
     Args:
-        corners: (N, 4) x1, y1, x2, y2.
+        corners: (N, 4) x1, y1, x2, y2 in pixels.
         scores: (N,).
+        image: (H, W, 3); only its size is used.
 
     Returns:
-        Boxes (M, 4) x, y, width, height, and scores (M,).
+        Boxes (M, 4) x, y, width, height in pixels, and scores (M,).
     """
     limits = np.array([*image.shape[1::-1], *image.shape[1::-1]], np.float64)
     corners = np.clip(np.asarray(corners, np.float64), 0, limits)

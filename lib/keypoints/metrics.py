@@ -24,9 +24,9 @@ def pck(coords: Tensor, ground_truth: Tensor, size: tuple[int, int]) -> tuple[Te
     """Compute PCK: the fraction of joints within a normalized distance of 0.5 of the ground truth.
 
     Distances are normalized by a tenth of ``size``. As in the published code
-    (lib/core/evaluate.py of leoxiaobin/deep-high-resolution-net.pytorch), x is divided by a tenth
-    of the height and y by a tenth of the width, and joints whose ground truth lies in the first two
-    rows or columns are ignored.
+    (lib/core/evaluate.py of leoxiaobin/deep-high-resolution-net.pytorch), width and height are
+    swapped: x is divided by a tenth of the height, and y by a tenth of the width. Joints whose
+    ground truth lies in the first two rows or columns are ignored, also as published.
 
     Args:
         coords, ground_truth: (N, K, 2) x, y in pixels.
@@ -42,9 +42,9 @@ def pck(coords: Tensor, ground_truth: Tensor, size: tuple[int, int]) -> tuple[Te
     is_counted = (ground_truth > 1).all(-1)
     is_correct = (distance < 0.5) & is_counted
     count_per_joint = is_counted.sum(0)
-    joints = (count_per_joint > 0).sum()
-    share = is_correct.sum(0) / count_per_joint.clamp(min=1)
-    return share.sum() / joints.clamp(min=1), joints
+    pck_per_joint = is_correct.sum(0) / count_per_joint.clamp(min=1)
+    joint_types = (count_per_joint > 0).sum()
+    return pck_per_joint.sum() / joint_types.clamp(min=1), joint_types
 
 
 def pckh(
@@ -60,22 +60,23 @@ def pckh(
         head_size: (N,) in pixels.
 
     Returns:
-        PCKh for each of ``PCKH_COLUMNS``; ``Mean``, over all annotated joints except pelvis and
-        thorax; and ``Mean@0.1``, the same mean with a threshold of 0.11, as in the published code.
+        A value for each of ``PCKH_COLUMNS``; ``Mean``, the PCKh over all annotated joints except
+        pelvis and thorax; and ``Mean@0.1``, the same with a threshold of 0.11, as published.
     """
-    counted = missing == 0
+    is_annotated = missing == 0
     distance = np.linalg.norm(predicted - ground_truth, axis=2) / head_size[:, None]
-    count = counted.sum(0)
+    count = is_annotated.sum(0)
     in_mean = ~np.isin(np.arange(len(count)), _NOT_IN_MEAN)
 
-    def share(threshold: float) -> np.ndarray:
-        return 100.0 * ((distance <= threshold) & counted).sum(0) / np.maximum(count, 1)
+    def percent_correct(threshold: float) -> np.ndarray:
+        is_correct = (distance <= threshold) & is_annotated
+        return 100.0 * is_correct.sum(0) / np.maximum(count, 1)
 
-    def mean(per_joint: np.ndarray) -> float:
-        return float((per_joint * count)[in_mean].sum() / max(count[in_mean].sum(), 1))
+    def mean(percentages: np.ndarray) -> float:
+        return float((percentages * count)[in_mean].sum() / max(count[in_mean].sum(), 1))
 
-    half = share(0.5)
-    values = {name: float(half[list(joints)].mean()) for name, joints in PCKH_COLUMNS.items()}
-    values["Mean"] = mean(half)
-    values["Mean@0.1"] = mean(share(np.arange(0, 0.51, 0.01)[11]))
+    per_joint = percent_correct(0.5)
+    values = {name: float(per_joint[list(joints)].mean()) for name, joints in PCKH_COLUMNS.items()}
+    values["Mean"] = mean(per_joint)
+    values["Mean@0.1"] = mean(percent_correct(0.11))
     return values

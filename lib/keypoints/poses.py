@@ -1,4 +1,4 @@
-"""Poses: people with keypoints, the result type of all networks, whether PyTorch or exported."""
+"""Poses: people and their keypoints, as all networks return them, in PyTorch or exported."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -13,7 +13,10 @@ Array = np.ndarray | torch.Tensor
 
 
 class Pose(NamedTuple):
-    """One person of ``Poses``; the arrays are views of its rows."""
+    """One person of a ``Poses``, with the same fields.
+
+    The arrays are views, so writing to them changes the ``Poses``.
+    """
 
     image: int
     keypoints: np.ndarray  # (K, 2)
@@ -29,15 +32,16 @@ class Poses:
     """P people with K keypoints each, as flat arrays.
 
     ``poses[3]`` is one person, a ``Pose``; with a slice, indices or a mask the result is a
-    ``Poses``. A task returns tensors on its device; ``numpy()`` converts them to arrays.
+    ``Poses``. A task (lib/core/task.py) may return tensors on its device; ``numpy()`` converts them
+    to arrays.
     """
 
-    image: Array  # (P,) int64, index of the image in the data set's table or of the input image
+    image: Array  # (P,) int64, index of the image, in the data set's table or among the inputs
     keypoints: Array  # (P, K, 2) float32, x and y in image pixels
     scores: Array  # (P, K) float32, keypoint scores
-    score: Array  # (P,) float32, person score: the mean of the keypoint scores
+    score: Array  # (P,) float32, person scores; for top-down networks the means of ``scores``
     box: Array  # (P, 4) float32, x, y, width, height in pixels
-    box_score: Array  # (P,) float32, score of the box: from a detector, a file or the user; else 1
+    box_score: Array  # (P,) float32, score of the box from a detector, a file or the user; or 1
     row: Array  # (P,) int64, row of the person's box in the data set's table; -1 if there is none
 
     @classmethod
@@ -76,16 +80,20 @@ class Poses:
         values = (getattr(self, field.name) for field in fields(self))
         return Poses(*(v.cpu().numpy() if isinstance(v, torch.Tensor) else v for v in values))
 
-    def with_scores(self) -> np.ndarray:
+    def keypoints_with_scores(self) -> np.ndarray:
         """Return x, y and score of each keypoint: (P, K, 3) float32."""
         return np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
 
     def sorted_unique(self) -> "Poses":
-        """Sort by ``row`` and drop duplicate rows; people without a row come first, by image."""
+        """Sort by ``row`` and drop duplicate rows; people without a row come first, by image.
+
+        A person whom several processes predicted therefore counts once.
+        """
         order = np.lexsort((self.image, self.row))
         row = self.row[order]
-        is_repeated = np.concatenate([[False], (row[1:] == row[:-1]) & (row[1:] >= 0)])
-        return self[order[~is_repeated[: len(order)]]]
+        is_repeated = np.zeros(len(row), bool)
+        is_repeated[1:] = (row[1:] == row[:-1]) & (row[1:] >= 0)
+        return self[order[~is_repeated]]
 
     def check_finite(self) -> None:
         """Raise an InputError if a keypoint or score is NaN or Inf."""

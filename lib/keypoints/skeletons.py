@@ -23,6 +23,8 @@ class Skeleton:
         return len(self.names)
 
 
+# The starred tuples below only keep related values on one line.
+
 # Sigmas: pycocotools.cocoeval.Params; weights: HRNet's lib/dataset/coco.py.
 COCO = Skeleton(
     names=(
@@ -94,7 +96,7 @@ CROWDPOSE = Skeleton(
 )
 
 # ATRW (Amur tigers): lib/dataset/atrw.py and cocoeval_atrw.py of
-# gurpreet-ai/hrnet_keypoint_detection. mmpose has other sigmas.
+# gurpreet-ai/hrnet_keypoint_detection. mmpose uses different sigmas.
 ATRW = Skeleton(
     names=(
         *("left_ear", "right_ear", "nose"),
@@ -129,7 +131,7 @@ class Category(msgspec.Struct):
 
 
 def categories_with_joints(categories: Sequence[Category]) -> list[Category]:
-    """Return the first category (by id) that names its joints, and all others with these joints.
+    """Return the first category (by id) that names its joints, and all others with the same joints.
 
     If no category names its joints, return the first one.
     """
@@ -138,19 +140,19 @@ def categories_with_joints(categories: Sequence[Category]) -> list[Category]:
     return [c for c in named if c.keypoints == named[0].keypoints] or ordered[:1]
 
 
-def category_ids(known: Sequence[Category], names: Sequence[str], path: str) -> list[int]:
+def category_ids(categories: Sequence[Category], names: Sequence[str], path: str) -> list[int]:
     """Return the sorted ids of the categories called ``names``.
 
-    Without names, they are those of ``categories_with_joints``.
+    If ``names`` is empty, return the ids of ``categories_with_joints``.
 
     Raises:
         InputError: if a name is unknown; the message names the annotation file ``path``.
     """
-    missing = set(names) - {category.name for category in known}
+    missing = set(names) - {category.name for category in categories}
     if missing:
         raise InputError(
             f"DATASET.CATEGORIES: {path} has no category {', '.join(sorted(missing))}; choose from "
-            f"{', '.join(category.name for category in known)}"
+            f"{', '.join(category.name for category in categories)}"
         )
-    chosen = [c for c in known if c.name in names] or categories_with_joints(known)
+    chosen = [c for c in categories if c.name in names] or categories_with_joints(categories)
     return sorted(category.id for category in chosen)

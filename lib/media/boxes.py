@@ -29,11 +29,12 @@ def box_iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 class SuffixMap(Generic[T]):
     """Map from file names, with or without folders, to values.
 
-    A path gets the value of the longest name that it ends with. If there is none, and only one name
-    has the same last part as the path, it gets the value of that name.
+    ``find`` looks up a path. It chooses the longest name that the path ends with. If there is none,
+    but exactly one name has the same last part as the path, it chooses that name.
     """
 
     def __init__(self) -> None:
+        # The key of the outer dict is the last part of the name.
         self._values: dict[str, dict[PurePosixPath, T]] = defaultdict(dict)
 
     def __setitem__(self, name: str, value: T) -> None:
@@ -41,7 +42,7 @@ class SuffixMap(Generic[T]):
         self._values[path.name][path] = value
 
     def setdefault(self, name: str, value: T) -> T:
-        """Return the value of exactly this name; a new name gets ``value``."""
+        """Get or set the value of exactly this name, like ``dict.setdefault``."""
         path = PurePosixPath(name)
         return self._values[path.name].setdefault(path, value)
 
@@ -58,14 +59,16 @@ class SuffixMap(Generic[T]):
 class BoxFile:
     """Boxes from a JSON file.
 
-    The layout is that of COCO's detections, of COCO's annotations, or of the results of
-    tools/demo.py. Boxes are matched to an image by ``file_name`` (and ``frame`` in a video), else
-    by ``image_id``. A list ``images`` in the file maps image ids to file names.
+    The file has the layout of COCO's detections, of COCO's annotations, or of results.json of
+    tools/demo.py. Boxes are matched to an image by ``file_name`` (and ``frame`` in a video), or
+    else by ``image_id``. In annotations, the list ``images`` maps image ids to file names. Boxes of
+    crowds are skipped.
 
     Args:
         report: called with a message for each invalid entry, which is skipped.
         threshold: boxes with a lower ``score`` are skipped.
-        categories: boxes with another ``category_id`` are skipped. Empty: all categories.
+        categories: boxes with a ``category_id`` that is not in this list are skipped; empty for all
+            categories. Boxes without a ``category_id`` are always used.
 
     Raises:
         InputError: the file is missing, not JSON, or has another layout.
@@ -87,7 +90,7 @@ class BoxFile:
         if isinstance(content, dict):
             images = content.get("images")
             images = [i for i in images if isinstance(i, dict)] if isinstance(images, list) else []
-            # ATRW's annotations call it filename.
+            # ATRW's annotations have filename instead of file_name.
             files = {str(i.get("id")): i.get("file_name") or i.get("filename") for i in images}
             entries = content.get("annotations")
         if not isinstance(entries, list):
@@ -107,9 +110,9 @@ class BoxFile:
         if not isinstance(name, str) and not isinstance(image_id, int):
             raise ValueError("it has neither a file_name nor an integer image_id")
         if frame is not None and not isinstance(frame, int):
-            raise ValueError(f"frame {frame} must be an integer")
-        is_other = categories and category is not None and category not in categories
-        if is_other or score < threshold or entry.get("iscrowd"):
+            raise ValueError(f"frame must be an integer, not {frame}")
+        is_other_category = categories and category is not None and category not in categories
+        if is_other_category or score < threshold or entry.get("iscrowd"):
             return
         by_name = isinstance(name, str)
         rows = self._by_name[frame].setdefault(name, []) if by_name else self._by_id[image_id]
@@ -134,7 +137,7 @@ def _box(entry: Any) -> tuple[list[float], float]:
     are_numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in numbers)
     if len(numbers) != 5 or not are_numbers or not all(abs(v) < 1e6 for v in numbers):
         raise ValueError(
-            f"bbox must be four numbers and score must be a number, below 1e6; got {box}, {score}"
+            f"bbox must be four numbers and score one number, all below 1e6; got {box}, {score}"
         )
     if box[2] <= 0 or box[3] <= 0:
         raise ValueError(f"bbox {box} has no area")

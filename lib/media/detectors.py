@@ -4,8 +4,8 @@ A detector is any callable that takes a list of (H, W, 3) uint8 RGB images and r
 (boxes, scores) for each: boxes (N, 4) as x, y, width, height in pixels, and scores (N,). The
 detectors here sort the boxes by descending score. All images of a call share one forward pass.
 There are two exceptions: ONNX files with a fixed batch size, and ``hrpose``, which takes one image
-at a time.
-To add a kind of ONNX file, see ``ONNX_DETECTORS`` in lib/media/onnx_detector.py.
+at a time. To support another detection model in ONNX files, see ``ONNX_DETECTORS`` in
+lib/media/onnx_detector.py.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ from lib.utils.zoo import DETECTOR_FOLDER, download_hint
 BUILT_IN = "hrpose"  # name of the detector that uses the built-in bottom-up network
 PERSON = "person"
 PLACEHOLDER_CLASSES = ("__background__", "N/A")  # in torchvision's list of classes
-# The COCO_V1 weights of these models need batch norms with eps 0. torchvision's builders set it
+# The COCO_V1 weights of these models need batch norms with eps 0. torchvision's builders set eps
 # only if they load the weights themselves (overwrite_eps in faster_rcnn.py and others).
-WITHOUT_EPS = frozenset(
+ZERO_EPS_MODELS = frozenset(
     f"{name}_resnet50_fpn" for name in ("fasterrcnn", "keypointrcnn", "maskrcnn", "retinanet")
 )
 
@@ -45,13 +45,13 @@ def build_detector(
 
     Args:
         name: ``hrpose`` for the built-in bottom-up network, a detection model of torchvision, or
-            the path of a YAML that describes a YOLOX or RT-DETR model in an ONNX file
+            the path of a YAML file that describes a YOLOX or RT-DETR model in an ONNX file
             (docs/demo.md).
         weights: a local file or, for torchvision, the name of published weights such as COCO_V1.
-            If empty, a torchvision model uses its file in models/detectors/, else torchvision's
-            download, and an ONNX detector uses the file named in the YAML.
-        threshold: boxes with a lower score are dropped. If None: THRESHOLD of the YAML, 0.1 for
-            ``hrpose``, else 0.5.
+            Default for torchvision: the model's file in models/detectors/ or, if there is none,
+            torchvision's download. Default for ONNX: the file named in the YAML file.
+        threshold: boxes with a lower score are dropped. Default: 0.5 for torchvision, THRESHOLD of
+            the YAML file for ONNX, and 0.1 for ``hrpose``.
         classes: names or numbers of the classes to keep; person if empty.
         precision: float32, bfloat16 or float16; only for ``hrpose``.
 
@@ -101,7 +101,7 @@ class TorchvisionDetector:
         self._threshold = threshold
         self._device = torch.device(device)
         entry, state = _load(name, enum, weights)
-        # The state dict below has all weights, so torchvision should not load any.
+        # ``state`` has all weights, so torchvision should not load any.
         model = torchvision.models.get_model(name, weights=None, weights_backbone=None)
         try:
             model.load_state_dict(state)
@@ -109,7 +109,7 @@ class TorchvisionDetector:
             raise InputError(
                 f"--detector-weights: {weights or 'the file'} is not a state dict of {name}"
             ) from None
-        if name in WITHOUT_EPS and entry is not None and entry.name == "COCO_V1":
+        if name in ZERO_EPS_MODELS and entry is not None and entry.name == "COCO_V1":
             for module in model.modules():
                 if isinstance(module, torch.nn.BatchNorm2d):
                     module.eps = 0.0
@@ -134,7 +134,7 @@ class TorchvisionDetector:
 
 
 def _class_numbers(names: Sequence[str], classes: Sequence[str]) -> list[int]:
-    """Convert names or numbers of classes to numbers; person if there are none."""
+    """Convert class names or numbers to numbers. If ``classes`` is empty, use the class person."""
     numbers = []
     for text in classes or (PERSON,):
         if text in names:
@@ -150,8 +150,10 @@ def _class_numbers(names: Sequence[str], classes: Sequence[str]) -> list[int]:
 def _load(name: str, enum: type, weights: str) -> tuple[Enum | None, dict]:
     """Load a state dict for a torchvision model.
 
+    ``enum`` lists the weights that torchvision publishes for the model.
+
     Returns:
-        The member of torchvision's ``enum`` (None for other weights), and the state dict.
+        The member of ``enum`` that was loaded, or None for other weights; and the state dict.
     """
     entry = enum.DEFAULT if weights in ("", "DEFAULT") else enum.__members__.get(weights)
     path = Path(DETECTOR_FOLDER, Path(entry.url).name) if entry else Path(weights)

@@ -1,4 +1,4 @@
-"""Ground truth in COCO's layout for images in any folder."""
+"""Ground truth from a COCO annotation file, for images in any folder."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class _Entry(Annotation):
 
 @dataclass
 class AnnotatedPerson:
-    """An annotated person."""
+    """Joints and box of a person in an annotation file."""
 
     annotation_id: int
     category_id: int
@@ -45,6 +45,9 @@ class GroundTruth:
         report: called with a message for invalid annotations, which are skipped.
         categories: names of the categories to use, as in DATASET.CATEGORIES.
 
+    Attributes:
+        category_ids: ids of the categories that are used, sorted.
+
     Raises:
         InputError: the file is missing, not JSON, or has another layout.
     """
@@ -59,7 +62,7 @@ class GroundTruth:
             raise InputError(
                 f"{path}: does not have COCO's layout (images, annotations, categories): {error}"
             ) from None
-        self.categories = category_ids(content.categories, categories, str(path))
+        self.category_ids = category_ids(content.categories, categories, str(path))
         self._ids: SuffixMap[int] = SuffixMap()
         check_image_ids(content.images, str(path))
         for image in content.images:
@@ -80,8 +83,13 @@ class GroundTruth:
             )
 
     def _add(self, value: object, count: int, name: str, mismatches: list[str]) -> None:
+        """Add the person of one annotation, or raise a ValueError if it is invalid.
+
+        If it does not have ``count`` joints, append a message to ``mismatches``, in which ``name``
+        denotes the annotation.
+        """
         entry = msgspec.convert(value, _Entry)  # msgspec's errors are ValueErrors
-        if entry.iscrowd or entry.category_id not in self.categories:
+        if entry.iscrowd or entry.category_id not in self.category_ids:
             return
         image = self._images.get(entry.image_id)
         complete_boxes([entry], [image] if image else [])

@@ -1,4 +1,4 @@
-"""Keypoint results in COCO's format, for the images and videos that they belong to."""
+"""Keypoint results in COCO's format, and the images and videos that they belong to."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -44,8 +44,9 @@ class KeypointResults:
         threshold: people with a lower ``score`` are left out.
 
     Attributes:
-        skeleton: that of the annotations' category, else that of SKELETONS with as many joints.
-        has_file_names: True if any entry names its image.
+        skeleton: skeleton of the annotations' category. If the annotations name no joints or are
+            not given, the built-in skeleton with the same number of joints.
+        has_file_names: True if any entry has a ``file_name``.
         below_threshold: number of people left out because of their score.
 
     Raises:
@@ -58,9 +59,9 @@ class KeypointResults:
         content = read_any_json(path, RESULTS)
         if not isinstance(content, list):
             raise InputError(f"{path}: contains no {RESULTS}")
-        known = read_json(annotations, UnreadCocoFile, LAYOUT) if annotations else None
-        names = {image.id: image.name for image in known.images} if known else {}
-        # By file name, and then by frame number; None for an image.
+        coco = read_json(annotations, UnreadCocoFile, LAYOUT) if annotations else None
+        names = {image.id: image.name for image in coco.images} if coco else {}
+        # By file name, and then by frame number, which is None for an image.
         self._people: dict[str, dict] = defaultdict(lambda: defaultdict(list))
         self._names: dict[Item, str] = {}
         self.has_file_names = False
@@ -75,21 +76,24 @@ class KeypointResults:
             joints = len(entry.keypoints) // 3
             name = entry.file_name or names.get(entry.image_id) or f"{entry.image_id:012d}.jpg"
             self.has_file_names |= bool(entry.file_name)
-            rows = self._people[name][entry.frame]  # an image is drawn even if all are left out
+            # An empty list is kept, because images are drawn even if all their people are left out.
+            rows = self._people[name][entry.frame]
             if entry.score < threshold:
                 self.below_threshold += 1
             else:
                 rows.append(entry)
         if not joints:
-            raise InputError(f"{path} has no valid entry; {', '.join(problems[:1]) or RESULTS}")
+            reason = problems[0] if problems else f"expected {RESULTS}"
+            raise InputError(f"{path}: contains no valid entry; {reason}")
         if problems:
             report(f"{path}: skipped {len(problems)} of {len(content)} entries; {problems[0]}")
-        self.skeleton = _skeleton(joints, annotations, known.categories if known else [], str(path))
+        self.skeleton = _skeleton(joints, annotations, coco.categories if coco else [], str(path))
 
     def items(self, folder: str | Path, report: Report) -> list[Item]:
         """Return the images and videos of the results that exist, and report the others.
 
-        A file is searched for under its name in the results, then under the last part of the name.
+        Each file is looked up in ``folder`` by its name in the results, or else by the last part of
+        that name.
         """
         items, missing, taken = [], [], set()
         for name in self._people:
@@ -119,7 +123,8 @@ class KeypointResults:
         low, high = table[..., :2].min(1), table[..., :2].max(1)
         boxes = np.concatenate([low, high - low], axis=1)
         for box, entry in zip(boxes, entries, strict=True):
-            box[:] = box if entry.bbox is None else entry.bbox
+            if entry.bbox is not None:
+                box[:] = entry.bbox
         count = len(entries)
         poses = Poses(
             image=np.zeros(count, np.int64),
@@ -135,7 +140,7 @@ class KeypointResults:
 
 
 def _read_entry(value: Any, joints: int) -> _Entry:
-    """Convert an entry, or raise a ValueError. ``joints`` is the expected number, 0 for any."""
+    """Convert an entry, or raise a ValueError. ``joints`` is the expected number, 0 if unknown."""
     entry = msgspec.convert(value, _Entry)  # msgspec's errors are ValueErrors
     count = len(entry.keypoints)
     if not count or count % 3 or (joints and count != 3 * joints):
@@ -149,13 +154,14 @@ def _read_entry(value: Any, joints: int) -> _Entry:
 
 
 def _skeleton(joints: int, annotations: str, categories: Sequence[Category], path: str) -> Skeleton:
-    """Return the skeleton of the annotations' category, else the known one with ``joints`` joints.
+    """Return the skeleton of the annotations, or else the built-in one with ``joints`` joints.
 
     Raises:
-        InputError: the number of joints does not match the annotations or any known skeleton.
+        InputError: the number of joints does not match the annotations or any built-in skeleton.
     """
     chosen = categories_with_joints(categories)
     if chosen and chosen[0].keypoints:
+        # Joints are read as for a data set with these annotations.
         cfg = default_config()
         cfg.DATASET.DATASET, cfg.DATASET.ANNOTATIONS = "", annotations
         resolve_joints(cfg)
@@ -166,10 +172,10 @@ def _skeleton(joints: int, annotations: str, categories: Sequence[Category], pat
                 f"name {len(skeleton)}"
             )
         return skeleton
-    known = {len(skeleton): skeleton for skeleton in SKELETONS.values()}
-    if joints not in known:
+    built_in = {len(skeleton): skeleton for skeleton in SKELETONS.values()}
+    if joints not in built_in:
         raise InputError(
             f"{path}: the results have {joints} joints; give --annotations, a COCO annotation file "
             "that names them"
         )
-    return known[joints]
+    return built_in[joints]

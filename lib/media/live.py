@@ -28,7 +28,7 @@ def check_windows() -> None:
             "--show: this build of OpenCV cannot open windows; run: pip uninstall -y "
             "opencv-python-headless; pip install opencv-python"
         )
-    # Without a display, Qt aborts the process, so try in another one.
+    # Without a display, Qt aborts the process, so try in a subprocess.
     code = f"import cv2; cv2.namedWindow({TITLE!r})"
     if subprocess.run([sys.executable, "-c", code], capture_output=True).returncode:
         display = os.environ.get("DISPLAY")
@@ -73,7 +73,7 @@ class Window:
 
 
 class FrameRate:
-    """Measurement of the frames per second, averaged over the last ``MEASURED_FRAMES`` frames."""
+    """Meter of the frames per second, averaged over the last ``MEASURED_FRAMES`` frames."""
 
     def __init__(self) -> None:
         self._times = deque([time.monotonic()], maxlen=MEASURED_FRAMES + 1)

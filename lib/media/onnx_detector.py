@@ -1,4 +1,4 @@
-"""YOLOX and RT-DETR detectors in ONNX files. docs/demo.md describes their YAML."""
+"""YOLOX and RT-DETR detectors in ONNX files. docs/demo.md describes their YAML files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +16,14 @@ from lib.keypoints.geometry import clip_corners
 from lib.nms import box_nms
 from lib.utils.errors import InputError
 
-Found = tuple[np.ndarray, np.ndarray]  # boxes (N, 4) x, y, width, height; scores (N,)
-# Corners (N, 4) x1, y1, x2, y2; scores (N,); classes (N,).
-Decoded = tuple[np.ndarray, np.ndarray, np.ndarray]
+# Boxes (N, 4) x, y, width, height; scores (N,).
+Detections = tuple[np.ndarray, np.ndarray]
+# Detections before thresholds and NMS: corners (N, 4) x1, y1, x2, y2; scores (N,); classes (N,).
+Candidates = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Settings(msgspec.Struct, rename="upper", forbid_unknown_fields=True):
-    """Content of the YAML of an ONNX detector."""
+    """Content of the YAML file of an ONNX detector."""
 
     kind: Literal["yolox", "rtdetr"]
     model: str  # path of the ONNX file
@@ -32,7 +33,7 @@ class Settings(msgspec.Struct, rename="upper", forbid_unknown_fields=True):
 
 
 def read_settings(path: str | Path) -> Settings:
-    """Read the YAML of an ONNX detector.
+    """Read the YAML file of an ONNX detector.
 
     Raises:
         InputError: the file is missing, not YAML, or has missing or unknown keys.
@@ -79,19 +80,19 @@ class OnnxDetector:
                 f"{self._path}: the input's shape is {shape}; it must be (N, 3, height, width). If "
                 "height and width are not fixed, set SIZE: [width, height] in the YAML"
             )
-        self._batch_size = shape[0] if isinstance(shape[0], int) else 0
+        self._batch_size = shape[0] if isinstance(shape[0], int) else 0  # 0 if it is dynamic
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """Convert an image (H, W, 3) uint8 RGB to the network's input (3, H, W) float32."""
         raise NotImplementedError
 
-    def decode(self, outputs: Sequence[np.ndarray], image: np.ndarray) -> Decoded:
+    def decode(self, outputs: Sequence[np.ndarray], image: np.ndarray) -> Candidates:
         """Decode the network's outputs for an image; the corners are in image pixels."""
         raise NotImplementedError
 
-    def __call__(self, images: list[np.ndarray]) -> list[Found]:
+    def __call__(self, images: list[np.ndarray]) -> list[Detections]:
         """Return the boxes and scores of each image."""
-        found: list[Found] = []
+        found: list[Detections] = []
         step = self._batch_size or max(1, len(images))
         for start in range(0, len(images), step):
             batch = images[start : start + step]
@@ -117,7 +118,7 @@ class OnnxDetector:
             )
         return outputs
 
-    def _select(self, outputs: Sequence[np.ndarray], image: np.ndarray) -> Found:
+    def _select(self, outputs: Sequence[np.ndarray], image: np.ndarray) -> Detections:
         corners, scores, classes = self.decode(outputs, image)
         rows = np.flatnonzero(np.isin(classes, self._classes) & (scores >= self._threshold))
         if self.nms_threshold is not None:
@@ -139,11 +140,11 @@ class Yolox(OnnxDetector):
         padded[:height, :width] = cv2.resize(image, (width, height))
         return padded[..., ::-1].transpose(2, 0, 1).astype(np.float32)  # BGR, 0 to 255
 
-    def decode(self, outputs: Sequence[np.ndarray], image: np.ndarray) -> Decoded:
+    def decode(self, outputs: Sequence[np.ndarray], image: np.ndarray) -> Candidates:
         output, grid = outputs[0], self._grid()
-        has_shape = output.ndim == 2 and len(output) == len(grid) and output.shape[1] > 5
+        is_expected = output.ndim == 2 and len(output) == len(grid) and output.shape[1] > 5
         # Raw sizes are logarithms, far below 20. With --decode_in_inference they are pixels.
-        if not has_shape or output[:, 2:4].max() > 20:
+        if not is_expected or output[:, 2:4].max() > 20:
             raise InputError(
                 f"{self._path}: must be YOLOX exported without --decode_in_inference, with an "
                 f"output of shape (N, {len(grid)}, 5 + classes)"
@@ -154,6 +155,7 @@ class Yolox(OnnxDetector):
         return to_corners(centers, sizes) / self._ratio(image), scores.max(1), scores.argmax(1)
 
     def _ratio(self, image: np.ndarray) -> float:
+        """Return the factor by which an image is resized to fit into the input."""
         return min(self._size[1] / image.shape[0], self._size[0] / image.shape[1])
 
     def _grid(self) -> np.ndarray:
@@ -173,7 +175,7 @@ class RTDetr(OnnxDetector):
 
     def __init__(self, settings: Settings, classes: Sequence[int], device: torch.device) -> None:
         super().__init__(settings, classes, device)
-        self._is_raw = "pred_boxes" in self._outputs
+        self._is_raw = "pred_boxes" in self._outputs  # without decoding, as Optimum writes it
         self._outputs = ["pred_boxes", "logits"] if self._is_raw else ["boxes", "scores", "labels"]
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
@@ -181,7 +183,7 @@ class RTDetr(OnnxDetector):
         # Antialiased, like Pillow's resize in the published code.
         return resize(tensor, self._size[::-1], antialias=True).numpy() / np.float32(255)
 
-    def decode(self, outputs: Sequence[np.ndarray], image: np.ndarray) -> Decoded:
+    def decode(self, outputs: Sequence[np.ndarray], image: np.ndarray) -> Candidates:
         if not self._is_raw:
             return tuple(outputs)
         boxes, logits = outputs

@@ -23,11 +23,11 @@ class PeopleDrawer:
     """Callable that draws people on frames.
 
     Args:
-        threshold: joints with a lower score are not drawn.
-        scores: draw the score of each joint.
-        boxes: draw the box of each person, not only of tracked ones.
+        threshold: only joints with a score above this are drawn.
+        scores: True to draw the score of each joint.
+        boxes: True to draw the box of each person. Tracked people always have a box.
         color_by: ``side`` for the colors of ``side_colors``, or ``person`` for one color each.
-        rate: measures the frames per second, which are also drawn; None to omit them.
+        rate: if given, the measured frames per second are drawn too.
     """
 
     def __init__(
@@ -45,7 +45,11 @@ class PeopleDrawer:
         self._rate = rate
 
     def __call__(self, image: np.ndarray, poses: Poses, track_ids: Sequence[int]) -> None:
-        """Draw people in place; those with track ids get a labelled box and keep their color."""
+        """Draw people in place.
+
+        ``track_ids`` is empty if people are not tracked. Tracked people have a box with their id,
+        and the same color in all frames.
+        """
         limbs, pairs = self._skeleton.limbs, self._skeleton.flip_pairs
         numbers = track_ids or range(1, len(poses) + 1)
         for number, pose in zip(numbers, poses, strict=True):
@@ -106,7 +110,7 @@ class Pictures:
             suffix = "" if Path(name).suffix.lower() in KEPT_SUFFIXES else ".jpg"
             write_image(folder / f"{name}{suffix}", frame.image)
             return
-        if not frame.number:
+        if not frame.number:  # the first frame of a video
             path = folder / f"{name.removesuffix('.mp4')}.mp4"
             self._video = VideoFile(path, frame.output_rate, frame.image.shape[1::-1])
         if self._video is not None:  # None if it could not be opened, which has been reported
@@ -173,11 +177,11 @@ class ResultsWriter:
 
 
 class TableWriter:
-    """Writer of people to a CSV table with the columns of HRNet's demo/inference.py.
+    """Writer of people to a CSV table similar to that of HRNet's demo/inference.py.
 
-    A row is one person: the frame number, x and y of each joint as integers, file name and track
-    id. HRNet has the first two kinds of columns, but writes no frame numbers, and puts all people
-    of a frame in one row.
+    Each row is one person: the frame number, x and y of each joint as integers, the file name and
+    the track id. HRNet's table has a row for each frame, with the joints of all its people, and its
+    rows lack the frame number that its header announces. It has no file names or track ids.
     """
 
     def __init__(self, file: BinaryIO, skeleton: Skeleton) -> None:

@@ -17,12 +17,16 @@ from lib.utils.logs import counted
 # A batch ends early when its frames reach this size; about seven batches are in memory at a time.
 BATCH_BYTES = 1 << 26
 
-# Returns for each frame the boxes (N, 4), or None for the whole image, and their scores (N,).
+# Returns (boxes, scores) for each frame: boxes (N, 4), or None for the whole image, and scores
+# (N,), or None if the boxes have no scores.
 BoxSource = Callable[[list[Frame]], list[tuple[np.ndarray | None, np.ndarray | None]]]
 
 
 def whole_images(frames: list[Frame]) -> list[tuple[None, None]]:
-    """Take each whole image as one person. This is a ``BoxSource``."""
+    """Return no boxes, so that each whole image is used. This is a ``BoxSource``.
+
+    A top-down network then treats the image as one person. Bottom-up networks need no boxes.
+    """
     return [(None, None)] * len(frames)
 
 
@@ -37,7 +41,7 @@ def boxes_from_file(file: BoxFile | GroundTruth) -> BoxSource:
 
 
 def annotated_items(items: list[Item], annotations: GroundTruth, report: Report) -> list[Item]:
-    """Return the items that are annotated, and report the others in one message."""
+    """Return the images that the annotations list, and report all other items in one message."""
     known, others = [], []
     for item in items:
         is_known = item.kind == IMAGE and annotations.image_id(item.path) is not None
@@ -53,9 +57,10 @@ def annotated_items(items: list[Item], annotations: GroundTruth, report: Report)
 def set_image_ids(
     frames: Iterator[Frame], items: list[Item], annotations: GroundTruth | None = None
 ) -> Iterator[Frame]:
-    """Set the image id of each frame.
+    """Yield the frames with their image ids set.
 
-    The ids are those of the annotations, else numeric file names, else consecutive from 1.
+    The ids come from the annotations, if given. Otherwise they are the numbers in the file names
+    (see ``numeric_names``). If not all names are numbers, frames are counted from 1.
     """
     ids_by_name = numeric_names(items)
     counter = itertools.count(1)

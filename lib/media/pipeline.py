@@ -5,8 +5,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-_END = object()  # marks the last entry of a queue
-_JOIN_TIMEOUT = 10.0  # seconds; a hanging camera must not block the program
+# Entries of the queues between threads are (None, result). The last is (_END, exception or None).
+_END = object()
+_JOIN_TIMEOUT = 10.0  # seconds; a hanging camera must not block the exit
 _POLL_INTERVAL = 0.1  # seconds after which a waiting stage checks for the stop signal
 
 
@@ -59,16 +60,17 @@ def _work(
     output: queue.Queue,
     stop: threading.Event,
 ) -> None:
-    """Put the results of ``stage`` into ``output``, then ``_END`` with the error, if any.
+    """Put the result of ``stage`` for each item into ``output``, then ``_END`` and any exception.
 
-    Without a stage, the items themselves are put.
+    If ``stage`` is None, the results are the items.
     """
     error = None
     try:
         for item in items:
-            if not _put(output, (None, stage(item) if stage else item), stop):
+            result = item if stage is None else stage(item)
+            if not _put(output, (None, result), stop):
                 break
-    except BaseException as raised:  # the caller's thread raises it
+    except BaseException as raised:  # re-raised in the caller's thread
         error = raised
     finally:
         if hasattr(items, "close"):

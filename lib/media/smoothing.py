@@ -10,16 +10,16 @@ import numpy as np
 class OneEuro:
     """One Euro filter for the joints of one person.
 
-    The cutoff frequency of this low-pass filter rises with the speed of a joint. Joints at rest do
-    not jitter, and moving joints do not lag. Speeds are measured in person sizes per second, so
-    that the same settings work at any distance and frame rate.
+    The cutoff frequency of this low-pass filter rises with the speed of a joint. This reduces both
+    the jitter of joints at rest and the lag of moving joints. Speeds are measured in person sizes
+    per second, so that the same settings work at any distance and frame rate.
 
     Args:
         rate: frames per second.
         min_cutoff: cutoff of a joint at rest, in Hz. Lower values smooth more.
-        beta: increase of the cutoff, in Hz, at a speed of one size per second. Higher values
-            reduce lag.
-        speed_cutoff: cutoff of the filter of the speed, in Hz.
+        beta: increase of the cutoff in Hz for each person size per second. Higher values reduce
+            lag.
+        speed_cutoff: cutoff of the low-pass filter that smooths the velocity, in Hz.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class OneEuro:
 
         Args:
             keypoints: (K, 2) pixels.
-            size: size of the person in pixels.
+            size: size of the person in pixels, such as the square root of the area of the box.
             is_visible: (K,) flags. Joints that are not visible are returned unchanged, and their
                 filter is reset.
             frames: number of frames since the last call.
@@ -52,19 +52,19 @@ class OneEuro:
             self._was_visible = np.zeros(len(coords), bool)
         period = frames / self._rate
         raw_velocity = (coords - self._coords) / period / max(size, 1e-6)
-        alpha = _alpha(np.float64(self._speed_cutoff), period)
+        alpha = _alpha(self._speed_cutoff, period)
         velocity = self._velocity + alpha * (raw_velocity - self._velocity)
-        # The norm, not each axis: different cutoffs for x and y would distort the path.
+        # Both axes have the same cutoff, because different cutoffs would distort the path.
         speed = np.linalg.norm(velocity, axis=1, keepdims=True)
         alpha = _alpha(self._min_cutoff + self._beta * speed, period)
         smoothed = self._coords + alpha * (coords - self._coords)
-        continues = (self._was_visible & is_visible)[:, None]
-        self._coords = np.where(continues, smoothed, coords)
-        self._velocity = np.where(continues, velocity, 0.0)
+        is_filtered = (self._was_visible & is_visible)[:, None]
+        self._coords = np.where(is_filtered, smoothed, coords)
+        self._velocity = np.where(is_filtered, velocity, 0.0)
         self._was_visible = np.array(is_visible, bool)
         return self._coords.copy()
 
 
-def _alpha(cutoff: np.ndarray, period: float) -> np.ndarray:
-    """Return the factor of a first-order low-pass filter: ``cutoff`` in Hz, ``period`` in s."""
+def _alpha(cutoff: float | np.ndarray, period: float) -> float | np.ndarray:
+    """Return the smoothing factor of a low-pass filter: ``cutoff`` in Hz, ``period`` in seconds."""
     return 1 / (1 + 1 / (2 * np.pi * cutoff * period))

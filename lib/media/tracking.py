@@ -12,25 +12,25 @@ from lib.media.smoothing import OneEuro
 from lib.media.video import Frame, Item
 from lib.nms import oks_iou
 
-MIN_SIMILARITY = 0.25  # of a person and a track that match
+MIN_SIMILARITY = 0.25  # for a match between a person and a track
 
 
 @dataclass
 class _Track:
     track_id: int
-    pose: Pose
-    missed: int = 0
+    pose: Pose  # in the frame of the last match
+    missed: int = 0  # frames since the last match
 
 
 class Tracker:
     """Tracker that assigns a track id, counted from 1, to each person in a video.
 
     In each frame, people are matched to the tracks by maximising the total similarity. The
-    similarity is the mean of the OKS and of the IoU of the boxes.
+    similarity is the mean of OKS and box IoU.
 
     Args:
         max_missed: maximum number of consecutive frames that a track survives without a match.
-        joint_threshold: joints with a lower score in the new frame do not count in OKS.
+        joint_threshold: only joints with a score above this in the new frame count in OKS.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Tracker:
         self._last_id = 0
 
     def __call__(self, poses: Poses) -> list[int]:
-        """Return the track ids of the people of the next frame, in their order."""
+        """Return the track ids of the people in the next frame, in the order of ``poses``."""
         track_ids = [0] * len(poses)
         for track in self._tracks:
             track.missed += 1
@@ -68,7 +68,7 @@ class Tracker:
 
     def _similarity(self, poses: Poses) -> np.ndarray:
         """Return the similarity (tracks, people) of all pairs."""
-        keypoints = poses.with_scores()
+        keypoints = poses.keypoints_with_scores()
         boxes = poses.box.astype(np.float64)
         areas = boxes[:, 2] * boxes[:, 3]
         rows = []
@@ -82,11 +82,11 @@ class Tracker:
 
 
 class VideoTracker:
-    """Tracker of the people of several videos, with smoothing of their keypoints.
+    """Tracker of people in one video after another. It can also smooth their keypoints.
 
     Args:
-        threshold: joints with a lower score are ignored.
-        smooth: smooth keypoints with the One Euro filter.
+        threshold: only joints with a score above this are used for tracking and smoothed.
+        smooth: True to smooth keypoints with the One Euro filter.
     """
 
     def __init__(self, skeleton: Skeleton, threshold: float, smooth: bool) -> None:
@@ -96,24 +96,28 @@ class VideoTracker:
         self._item: Item | None = None
 
     def __call__(self, frame: Frame, poses: Poses) -> list[int]:
-        """Return the people's track ids, none for images. Keypoints are smoothed in place."""
+        """Return the track ids of the people in a frame, and smooth their keypoints in place.
+
+        For an image, the list is empty and nothing is smoothed.
+        """
         if not frame.rate:
             return []
         if frame.item != self._item:
             self._item = frame.item
             self._tracker = Tracker(self._skeleton, joint_threshold=self._threshold)
+            # By track id: the filter and the number of its last frame.
             self._filters: dict[int, tuple[OneEuro, int]] = {}
         track_ids = self._tracker(poses)
         if not self._smooth:
             return track_ids
         for track_id, pose in zip(track_ids, poses, strict=True):
-            first = OneEuro(frame.rate), frame.number - 1
-            smooth, last = self._filters.get(track_id, first)
+            new = OneEuro(frame.rate), frame.number - 1
+            smooth, last = self._filters.get(track_id, new)
             size = float(np.sqrt(pose.box[2] * pose.box[3]))
             is_visible = pose.scores > self._threshold
             pose.keypoints[:] = smooth(pose.keypoints, size, is_visible, frame.number - last)
             self._filters[track_id] = smooth, frame.number
-        # A missing person's filter is kept as long as the track.
+        # The filter of a person who is out of sight is kept as long as the track.
         kept = self._tracker.track_ids()
         self._filters = {i: value for i, value in self._filters.items() if i in kept}
         return track_ids

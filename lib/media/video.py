@@ -1,4 +1,4 @@
-"""Read images, videos, cameras and streams; write videos."""
+"""Reading of images, videos, cameras and streams, and writing of videos."""
 
 import contextlib
 import glob
@@ -25,8 +25,8 @@ IMAGE_SUFFIXES = (
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv"
 )  # fmt: skip
-DEFAULT_RATE = 25.0  # frames per second, if a camera or file has no frame rate
-CODEC = "mp4v"  # MPEG-4 Part 2, the only one that all of OpenCV's wheels can write to .mp4
+DEFAULT_RATE = 25.0  # frames per second, for cameras and files that report no valid frame rate
+CODEC = "mp4v"  # MPEG-4 Part 2, the only codec that all of OpenCV's wheels can write to .mp4
 
 Report = Callable[[str], None]
 
@@ -37,7 +37,7 @@ class Item:
 
     path: str  # path of a file, URL of a stream, or number of a camera
     name: str  # unique name in the results: the file name, with _2 and so on for duplicates
-    kind: str  # IMAGE, VIDEO or CAMERA, which includes streams
+    kind: str  # IMAGE, VIDEO or CAMERA (also for streams)
 
 
 @dataclass
@@ -49,11 +49,11 @@ class Frame:
     number: int = 0  # index in the video
     rate: float = 0.0  # frames per second of the video; 0 for an image
     image_id: int = 0  # id in the results
-    output_rate: float = 0.0  # frames per second that read_frames yields
+    output_rate: float = 0.0  # frames per second of a video after read_frames has skipped some
 
 
 class ErrorReporter:
-    """Count errors and report each in one line on standard error, without stopping."""
+    """Callable that prints errors to standard error, one line each, and counts them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -72,8 +72,8 @@ class ErrorReporter:
 
 
 def silence_opencv() -> None:
-    """Keep OpenCV, FFmpeg and Qt from writing to standard error; callers report their errors."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    """Keep OpenCV, FFmpeg and Qt from writing to standard error. Callers report all errors."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
     os.environ.setdefault("QT_LOGGING_RULES", "*=false")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -105,7 +105,7 @@ def _paths(text: str) -> list[tuple[str, str]]:
     if path.is_dir():
         found, problem = map(str, path.iterdir()), "the folder contains no images or videos"
     elif path.exists():
-        return [(text, kind_of(path) or IMAGE)]
+        return [(text, kind_of(path) or IMAGE)]  # a file with an unknown suffix may be an image
     elif text.isdecimal() or "://" in text:
         return [(text, CAMERA)]
     elif glob.has_magic(text):
@@ -119,7 +119,7 @@ def _paths(text: str) -> list[tuple[str, str]]:
 
 
 def kind_of(path: Path) -> str:
-    """Return the kind of a file by its suffix, or '' if it is hidden or of another kind."""
+    """Return the kind of a file by its suffix, or '' if it is hidden or neither image nor video."""
     suffix = path.suffix.lower()
     if path.name.startswith("."):
         return ""
@@ -137,9 +137,10 @@ def unique_name(name: str, names: set[str]) -> str:
 
 
 def numeric_names(items: list[Item]) -> dict[str, int]:
-    """Map the names of images to the numbers in them, as in COCO (000000000785.jpg).
+    """Map numeric image names, as in COCO (000000000785.jpg), to their numbers.
 
-    The result is empty unless all items are images with different numeric names.
+    The result is empty unless all items are images whose names are different numbers of at most 17
+    digits.
     """
     stems = {item.name: Path(item.name).stem for item in items if item.kind == IMAGE}
     if len(stems) < len(items) or not all(s.isdecimal() and len(s) < 18 for s in stems.values()):
@@ -151,7 +152,7 @@ def numeric_names(items: list[Item]) -> dict[str, int]:
 def count_frames(items: Iterable[Item], max_rate: float = math.inf) -> int | None:
     """Return the number of frames that ``read_frames`` yields, or None if there is a camera.
 
-    For a video, it is computed from the number of frames stored in the file.
+    For videos, the number is computed from the length that is stored in the file.
     """
     total = 0
     for item in items:
@@ -176,8 +177,8 @@ def read_frames(
         report: called with a message for each item that cannot be read completely. Reading goes on
             with the next item.
         apply_exif: rotate images according to their EXIF orientation.
-        max_rate: maximum number of frames per second of a video or camera. If it has more, the
-            first frame at or after each multiple of 1 / max_rate seconds is taken.
+        max_rate: maximum number of frames per second. If a video or camera has more, the first
+            frame at or after each multiple of 1 / max_rate seconds is used.
     """
     for item in items:
         try:
@@ -196,12 +197,12 @@ def _rate(capture: cv2.VideoCapture) -> float:
     return rate if math.isfinite(rate) and 0 < rate <= 1000 else DEFAULT_RATE
 
 
-def _output_index(number: int, share: float) -> int:
-    """Return the output index of frame ``number`` if only a ``share`` of the frames is kept.
+def _output_index(number: int, fraction: float) -> int:
+    """Return the output index of frame ``number`` if only a fraction of the frames is kept.
 
-    If several frames have the same index, the first is kept.
+    If several frames have the same output index, the first is kept.
     """
-    return math.floor(number * share + 1e-9)  # 1e-9 is above the rounding error of the product
+    return math.floor(number * fraction + 1e-9)  # 1e-9 is above the rounding error of the product
 
 
 def _video_frames(item: Item, max_rate: float) -> Iterator[Frame]:
@@ -211,7 +212,7 @@ def _video_frames(item: Item, max_rate: float) -> Iterator[Frame]:
             raise InputError(_open_error(item))
         rate = _rate(capture)
         output_rate = min(rate, max_rate)
-        share = output_rate / rate
+        fraction = output_rate / rate
         total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if item.kind == VIDEO else 0
         number = 0
         while True:
@@ -219,7 +220,7 @@ def _video_frames(item: Item, max_rate: float) -> Iterator[Frame]:
             if not has_frame:
                 break
             check_size(bgr.shape[1::-1], item.path)
-            if _output_index(number, share) > _output_index(number - 1, share):
+            if _output_index(number, fraction) > _output_index(number - 1, fraction):
                 image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
                 yield Frame(item, image, number, rate, output_rate=output_rate)
             number += 1
@@ -227,7 +228,7 @@ def _video_frames(item: Item, max_rate: float) -> Iterator[Frame]:
         capture.release()
     if item.kind == CAMERA:
         raise InputError(f"{item.path}: the camera or stream stopped after {number} frames")
-    # Some formats store only an estimate of the length.
+    # Some formats store only an estimate of the length, so one frame or 1 % may be missing.
     if not number or total - number > max(1, total // 100):
         raise InputError(
             f"{item.path}: the video ends after {number} of {total} frames; the file may be "
@@ -263,7 +264,7 @@ class VideoFile:
         self.path = Path(path)
         self._size = size
         make_folder(self.path.parent)
-        # OpenCV chooses the format by the suffix.
+        # The suffix stays the same, because OpenCV chooses the format by it.
         self._partial = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
         codec = cv2.VideoWriter_fourcc(*CODEC)
         self._writer = cv2.VideoWriter(str(self._partial), codec, rate, size)

@@ -14,8 +14,8 @@ def test_pck_has_the_peculiarities_of_the_published_code():
 
     def accuracy(ground_truth, found) -> tuple[float, int]:
         coords = [torch.tensor([[place]], dtype=torch.float32) for place in (found, ground_truth)]
-        share, joints = pck(*coords, (48, 64))
-        return share.item(), int(joints)
+        fraction, joints = pck(*coords, (48, 64))
+        return fraction.item(), int(joints)
 
     assert accuracy((20, 20), (23, 20)) == (1, 1)
     assert accuracy((20, 20), (24, 20)) == (0, 1)

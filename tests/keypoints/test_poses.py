@@ -41,7 +41,7 @@ def test_concatenated_poses_are_sorted_and_made_unique_by_row():
     assert len(twice) == 5
     ordered = twice.sorted_unique()
     assert ordered.row.tolist() == [0, 1, 2] and ordered.image.tolist() == [7, 4, 4]
-    np.testing.assert_array_equal(ordered.with_scores()[0, :, 2], [0.5, 0.5])
+    np.testing.assert_array_equal(ordered.keypoints_with_scores()[0, :, 2], [0.5, 0.5])
 
 
 def test_tensors_become_arrays():

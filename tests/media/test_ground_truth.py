@@ -29,7 +29,7 @@ def test_images_are_found_by_the_longest_suffix_of_their_path(tmp_path, content)
     assert ground_truth.image_id("/x/three/a.jpg") is None
     assert ground_truth.image_id("b.jpg") is None
     assert ground_truth.image_id("/anywhere/000000000002.jpg") == 2
-    assert ground_truth.categories == [1] and not problems
+    assert ground_truth.category_ids == [1] and not problems
 
 
 def test_a_duplicate_image_id_is_an_error(tmp_path, content):
@@ -47,7 +47,7 @@ def test_all_categories_with_the_same_joints_are_used_or_those_given(tmp_path, c
     for number, person in enumerate(content["annotations"]):
         person["category_id"] = (3, 5, 0)[number % 3]
     ground_truth, _ = load(tmp_path, content)
-    assert ground_truth.categories == [3, 5]
+    assert ground_truth.category_ids == [3, 5]
     people = [person for image in (1, 2, 3) for person in ground_truth.people(image)]
     assert [person.category_id for person in people] == [3, 5, 3, 5]
     ground_truth, _ = load(tmp_path, content, categories=["dog"])
