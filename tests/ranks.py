@@ -120,7 +120,7 @@ def break_command(
         torch.nn.BatchNorm2d.train = lambda self, mode=True: torch.nn.Module.train(self, False)
     if agreement:
         module.AGREEMENT_FREQ = agreement
-    peers.GRACE = grace or peers.GRACE
+    peers.GRACE_SECONDS = grace or peers.GRACE_SECONDS
     kind, _, where = fault.partition(" ")
     if kind == "full":
         _fill_disk(where)

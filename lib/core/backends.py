@@ -16,7 +16,7 @@ from lib.keypoints.skeletons import Skeleton
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint
 from lib.models.folding import fold_batch_norms
-from lib.utils.compiling import compiled
+from lib.utils.compiling import compile_for_inference
 from lib.utils.devices import has_bfloat16, to_devices
 from lib.utils.errors import InputError
 
@@ -172,7 +172,7 @@ def build_backend(
     if isinstance(weights, dict) or not is_exported(weights):
         network = to_devices(load_network(cfg, weights, devices[0], fold), devices)
         if cfg.TEST.COMPILE:
-            network = compiled(network, devices, "TEST.COMPILE")
+            network = compile_for_inference(network, devices, "TEST.COMPILE")
         return network_backend(cfg, network, codec, devices[0], precision)
     path = Path(weights)
     runner = open_exported(path, precision, devices[0])

@@ -12,7 +12,14 @@ from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
 from lib.media.live import FrameRate, Window
 from lib.media.video import ErrorReporter, Frame, Item, VideoFile
-from lib.utils.drawing import MIDDLE, draw_box, draw_person, draw_text, track_color, write_image
+from lib.utils.drawing import (
+    MIDDLE_COLOR,
+    draw_box,
+    draw_person,
+    draw_text,
+    track_color,
+    write_image,
+)
 from lib.utils.reading import encode_json
 
 COLORS = ("side", "person")  # values of color_by
@@ -57,7 +64,7 @@ class PeopleDrawer:
             if track_ids:
                 draw_box(image, pose.box, str(number), track_color(number))
             elif self._boxes:
-                draw_box(image, pose.box, color=color or MIDDLE)
+                draw_box(image, pose.box, color=color or MIDDLE_COLOR)
             scores = pose.scores if self._scores else None
             is_drawn = pose.scores > self._threshold
             draw_person(image, pose.keypoints, is_drawn, limbs, pairs, scores, color)

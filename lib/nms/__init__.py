@@ -1,20 +1,21 @@
 """Non-maximum suppression of boxes (NumPy, Cython and CUDA) and poses (NumPy and Cython).
 
 ``make`` builds the Cython and CUDA versions, which are optional and give the same results. The CUDA
-version is for scripts that called the original's ``gpu_nms``. No tool uses it: torchvision's
-detectors have their own NMS, and boxes from ONNX Runtime are few and already on the CPU.
+version is for scripts that used ``gpu_nms`` of the original HRNet code. No tool uses it:
+torchvision's detectors have their own NMS, and boxes from ONNX Runtime are few and already on the
+CPU.
 
 All versions follow these rules:
 
 - Higher scores come first. Among equal scores the later row comes first, as with a stable
   ``argsort()[::-1]``. (In the published code the order of ties depends on the machine.)
-- A box or person is removed if its overlap with a kept one of a higher score is *above* the
-  threshold.
+- A box or person is removed if its overlap with a kept box or person of a higher score is *above*
+  the threshold. The overlap is the intersection over union of boxes, or the OKS of people.
 - A NaN score counts as the lowest. A NaN overlap suppresses nothing, so that one invalid detection
   cannot remove all others.
 
-Source: leoxiaobin/deep-high-resolution-net.pytorch, lib/nms. Its ``cpu_nms.pyx`` also drops a box
-whose overlap equals the threshold; its Python and CUDA versions and this one do not.
+Source: leoxiaobin/deep-high-resolution-net.pytorch, lib/nms. Its ``cpu_nms.pyx`` also removes a
+box whose overlap equals the threshold. Its Python and CUDA versions do not; nor does this package.
 """
 
 import numpy as np
@@ -37,8 +38,8 @@ def box_nms(dets: ArrayLike, threshold: float, device: str = "cpu") -> np.ndarra
     Args:
         dets: (N, 5): x1, y1, x2, y2 in pixels, score.
         threshold: remove a box if its overlap with a kept box of a higher score is above this.
-        device: "cpu", "cuda" or "cuda:1". The CPU is used if the CUDA version was not built or
-            there is no such GPU.
+        device: "cpu", "cuda" or "cuda:<index>". The CPU is used if the CUDA version was not built
+            or there is no such GPU.
 
     Returns:
         int64 (M,), the rows of ``dets`` that are kept, highest score first.
@@ -52,17 +53,17 @@ def box_nms(dets: ArrayLike, threshold: float, device: str = "cpu") -> np.ndarra
     with np.errstate(all="ignore"):
         boxes, scores = arguments.check_boxes(dets)
         order = descending_order(scores)
-        table = np.ascontiguousarray(boxes[order].T)
+        sorted_boxes = np.ascontiguousarray(boxes[order].T)
         keep = np.empty(len(order), np.uint8)
-        if gpu_index is not None and len(order) and gpu.available(gpu_index):
-            gpu.box_keep(table, limit, keep, gpu_index)
+        if gpu_index is not None and len(order) and gpu.is_available(gpu_index):
+            gpu.box_keep(sorted_boxes, limit, keep, gpu_index)
         else:
-            kernels().box_keep(table, limit, keep)
+            kernels().box_keep(sorted_boxes, limit, keep)
     return order[keep.astype(bool)]
 
 
 def descending_order(scores: np.ndarray) -> np.ndarray:
-    """Return the rows by descending score, int64 (N,); later rows first among ties, NaN last."""
+    """Return the row indices, int64 (N,), by descending score; among ties, later rows first."""
     if scores.dtype.kind == "f":
         scores = np.where(np.isnan(scores), -np.inf, scores)
     return np.argsort(scores, kind="stable")[::-1].astype(np.int64)
@@ -98,7 +99,7 @@ def oks_iou(
     """
     people = arguments.check_people(others, np.zeros(len(others)), areas, sigmas, in_vis_thre)
     shape = (len(people.variances), 3)
-    keypoints = arguments.check_array("person", person, shape, arguments.KEYPOINTS)
+    keypoints = arguments.check_array("person", person, shape, arguments.KEYPOINTS_MEANING)
     person_area = arguments.check_array("area", area, (), "one number, in square pixels")
     arguments.check_areas(person_area.reshape(1))
     row = np.empty(len(people.areas))
@@ -151,7 +152,7 @@ def soft_oks_nms(
     sigmas: ArrayLike,
     in_vis_thre: float | None = None,
 ) -> np.ndarray:
-    """Select the best poses in one image by soft NMS, at most 20.
+    """Select at most 20 poses in one image by soft NMS.
 
     Each time a person is kept, all other scores are multiplied by exp(-OKS ** 2 / threshold). As
     published, the lowered scores are not returned. Arguments and errors are those of ``oks_nms``,
@@ -182,7 +183,7 @@ def oks_nms_groups(
         keypoints, scores, areas, threshold, sigmas, in_vis_thre: as in ``oks_nms``.
 
     Returns:
-        int64 (M,), the sorted rows that are kept, as with one call for each image.
+        int64 (M,), the rows that are kept, in ascending order.
 
     Raises:
         ValueError: if a shape, dtype or value is invalid.
@@ -193,7 +194,7 @@ def oks_nms_groups(
 
 
 def suppress(people: People, images: np.ndarray, threshold: float, soft: bool) -> np.ndarray:
-    """Return the rows kept in each image, best first."""
+    """Return the rows that are kept, image by image, best first."""
     limit = arguments.check_threshold(threshold, above_zero=soft)
     kept = np.empty(len(images), np.int64)
     if not len(images):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-KEYPOINTS = "x, y, score of each joint in sigmas"  # for error messages
+KEYPOINTS_MEANING = "x, y, score of each joint; sigmas has one value per joint"  # for errors
 
 
 def check_threshold(threshold: float, above_zero: bool = False) -> float:
@@ -80,7 +80,7 @@ def check_people(
     joints = len(sigmas)
     if np.shape(keypoints)[:1] == (0,):
         keypoints = np.zeros((0, joints, 3))
-    keypoints = check_array("keypoints", keypoints, ("any", joints, 3), KEYPOINTS)
+    keypoints = check_array("keypoints", keypoints, ("any", joints, 3), KEYPOINTS_MEANING)
     count = len(keypoints)
     scores = check_array("scores", scores, (count,), "one per person in keypoints")
     meaning = "one per person in keypoints, in square pixels"

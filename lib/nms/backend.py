@@ -1,4 +1,4 @@
-"""Selection of the compiled module if it was built, otherwise of the NumPy version."""
+"""Selection of the NMS implementation: the compiled module if it was built, else NumPy."""
 
 import logging
 from types import ModuleType
@@ -12,7 +12,7 @@ _warned = False
 
 
 def find_compiled() -> ModuleType | None:
-    """Return the compiled Cython module, or None if none matches this source and Python."""
+    """Return the compiled Cython module, or None if it was not built for this Python and source."""
     try:
         from lib.nms import cpu
     except ImportError as error:

@@ -3,7 +3,7 @@
     python lib/nms/build.py              build what has changed; skip what cannot be built
     python lib/nms/build.py --clean      remove all compiled files
 
-``tools/benchmark.py nms`` compares their results and times with NumPy's.
+``tools/benchmark.py nms`` compares the results and times of the compiled versions with NumPy's.
 
 The compiled versions are optional. A failed build is therefore reported in one line, and the exit
 code is 0 unless ``--strict`` is given. Files are built in a temporary folder below ``build/`` and
@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-WORK = HERE / "build"
+BUILD_FOLDER = HERE / "build"
 MODULE = f"cpu{sysconfig.get_config_var('EXT_SUFFIX') or '.so'}"
 LIBRARY = "libgpu_nms.so"
 FALLBACK = "the NumPy version will be used"
@@ -55,20 +55,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.clean:
         clean()
         return 0
-    succeeded = report("lib/nms cpu (Cython)", build_module)
+    succeeded = build_and_report("lib/nms cpu (Cython)", build_module)
     if not options.no_cuda:
-        succeeded &= report("lib/nms gpu (CUDA)", build_library)
+        succeeded &= build_and_report("lib/nms gpu (CUDA)", build_library)
     return int(options.strict and not succeeded)
 
 
-def report(name: str, build: Callable[[], str]) -> bool:
+def build_and_report(name: str, build: Callable[[], str]) -> bool:
     """Run ``build`` and print one line about it. Return False if it failed."""
     succeeded = False
     try:
         text, succeeded = build(), True
     except BuildError as error:
         text = f"skipped: {error}"
-    except Exception as error:  # such as a read-only folder or a broken Cython
+    except Exception as error:  # such as a read-only folder or a broken Cython installation
         text = f"skipped: {type(error).__name__}: {error}; {FALLBACK}"
     print(f"{name}: {text}", flush=True)
     return succeeded
@@ -82,15 +82,15 @@ def build_module() -> str:
             raise BuildError(f"{package} is not installed; {FALLBACK}. To fix: {fix}")
     from Cython import __version__ as cython_version
 
-    environment = [sys.version, platform.platform(), cython_version, *C_FLAGS]
-    environment += [os.environ.get(name, "") for name in ("CC", "CFLAGS", "LDFLAGS")]
+    dependencies = [sys.version, platform.platform(), cython_version, *C_FLAGS]
+    dependencies += [os.environ.get(name, "") for name in ("CC", "CFLAGS", "LDFLAGS")]
 
     def compile_in(folder: str) -> None:
         code, log = run([sys.executable, "build.py", "--compile-module", folder])
         if code:
             raise BuildError(explain(log))
 
-    return build_if_changed("cpu.pyx", MODULE, environment, compile_in)
+    return build_if_changed("cpu.pyx", MODULE, dependencies, compile_in)
 
 
 def compile_module(folder: str) -> None:
@@ -114,7 +114,7 @@ def compile_module(folder: str) -> None:
 
 def explain(log: str) -> str:
     """Save the output of a failed C build. Return one line with the reason and how to fix it."""
-    path = WORK / "cpu.log"
+    path = BUILD_FOLDER / "cpu.log"
     path.write_text(log)
     if os.name == "nt":
         is_compiler_missing = "Microsoft Visual C++" in log
@@ -153,14 +153,14 @@ def build_library() -> str:
             log += text
             if not code:
                 return
-        path = WORK / "gpu.log"
+        path = BUILD_FOLDER / "gpu.log"
         path.write_text(log)
         raise BuildError(
             f"nvcc failed ({first_error(log)}); box NMS will run on the CPU. See {path}"
         )
 
-    environment = [version, platform.machine(), *NVCC_FLAGS]
-    return build_if_changed("gpu.cu", LIBRARY, environment, compile_in)
+    dependencies = [version, platform.machine(), *NVCC_FLAGS]
+    return build_if_changed("gpu.cu", LIBRARY, dependencies, compile_in)
 
 
 def find_nvcc() -> str | None:
@@ -172,7 +172,10 @@ def find_nvcc() -> str | None:
 
 
 def run(command: list[str], **environment: str) -> tuple[int, str]:
-    """Run ``command`` in this folder and return its exit code and combined output."""
+    """Run ``command`` in lib/nms and return its exit code and combined output.
+
+    ``environment`` is added to the environment variables of this process.
+    """
     done = subprocess.run(
         command,
         cwd=HERE,
@@ -185,23 +188,24 @@ def run(command: list[str], **environment: str) -> tuple[int, str]:
 
 
 def build_if_changed(
-    source: str, name: str, environment: list[str], compile_in: Callable[[str], None]
+    source: str, name: str, dependencies: list[str], compile_in: Callable[[str], None]
 ) -> str:
     """Build ``name`` from ``source`` if anything that it depends on changed since the last build.
 
-    ``compile_in`` writes ``name`` to a temporary folder, given relative to this one. Dependencies
-    are compared by a hash, because file times change with every checkout.
+    The file depends on ``source``, this script, and the versions and options in ``dependencies``.
+    They are compared by a hash, because file times change with every checkout. ``compile_in`` gets
+    the path of a temporary folder, relative to lib/nms, and writes the file there.
     """
     parts = [(HERE / source).read_bytes(), (HERE / "build.py").read_bytes()]
-    parts += [text.encode() for text in environment]
+    parts += [text.encode() for text in dependencies]
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()
-    record = WORK / f"{name}.key"
+    record = BUILD_FOLDER / f"{name}.key"
     if (HERE / name).is_file() and record.is_file() and record.read_text() == key:
         return f"up to date ({name})"
     start = time.perf_counter()
-    WORK.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=WORK) as folder:
-        compile_in(f"{WORK.name}/{Path(folder).name}")
+    BUILD_FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=BUILD_FOLDER) as folder:
+        compile_in(f"{BUILD_FOLDER.name}/{Path(folder).name}")
         record.unlink(missing_ok=True)
         Path(folder, name).replace(HERE / name)
     record.write_text(key)
@@ -212,11 +216,11 @@ def clean() -> None:
     """Remove all compiled files, for every Python version."""
     for path in [*HERE.glob("*.so"), *HERE.glob("*.pyd")]:
         path.unlink()
-    shutil.rmtree(WORK, ignore_errors=True)
+    shutil.rmtree(BUILD_FOLDER, ignore_errors=True)
     print("lib/nms: removed all compiled files")
 
 
 if __name__ == "__main__":
-    # Python puts this folder first in sys.path, where build/ or a file could hide another module.
+    # Python puts this folder first in sys.path, so its files could hide modules of the same name.
     sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != HERE]
     raise SystemExit(main())

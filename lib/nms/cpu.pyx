@@ -16,6 +16,7 @@ INTERFACE = 1  # must equal backend.INTERFACE; increase both when arguments chan
 def box_keep(const float[:, ::1] boxes, float threshold, uint8_t[::1] keep):
     """Set ``keep`` (n,) to 1 for boxes (4, n) that are kept; the highest score must come first."""
     cdef Py_ssize_t n = boxes.shape[1], i
+    # n + 1, because calloc(0) may return NULL.
     cdef float *areas = <float *>calloc(n + 1, sizeof(float))
     cdef int32_t *suppressed = <int32_t *>calloc(n + 1, sizeof(int32_t))
     try:
@@ -37,7 +38,7 @@ cdef void suppress_boxes(
     const float *boxes, const float *areas, Py_ssize_t n, Py_ssize_t i, float threshold,
     int32_t *suppressed
 ) noexcept nogil:
-    """Set ``suppressed`` for the boxes after ``i`` that overlap it.
+    """Set ``suppressed`` for later boxes that overlap box ``i`` by more than ``threshold``.
 
     The C compiler can vectorise this loop, because it has no branches and ``suppressed`` is as wide
     as a float.
@@ -56,10 +57,11 @@ cdef void suppress_boxes(
         suppressed[j] |= inter / (area + areas[j] - inter) > threshold
 
 
+# The constants of OKS, which are the same for all pairs of people.
 cdef struct Rule:
     const double *variances  # (joints,)
     Py_ssize_t joints
-    bint masked  # use only joints whose score in the second person is above `min_score`
+    bint masked  # use only joints whose score in the other person is above `min_score`
     double min_score
 
 
@@ -78,7 +80,8 @@ cdef double oks(
     """Return the OKS, or 0 as soon as it is certain that the OKS is not above ``threshold``.
 
     A joint adds at most 1, which gives an upper bound of the OKS after each joint. Most pairs of
-    people are far apart and need only a few joints.
+    people are far apart and need only a few joints. With a negative threshold, the OKS is always
+    returned.
     """
     cdef double total = 0, e, dx, dy
     cdef Py_ssize_t k, counted = 0, left
@@ -98,6 +101,7 @@ cdef double oks(
 
 
 cdef inline double mean(double area, double other) noexcept nogil:
+    # np.spacing(1), as in numpy_nms: avoids a division by zero.
     return (area + other) / 2 + 2.220446049250313e-16
 
 
@@ -171,7 +175,7 @@ def soft_oks_groups(const double[:, :, ::1] keypoints, double[::1] scores,
                     other = kept[j]
                     overlap = oks(&keypoints[one, 0, 0], &keypoints[other, 0, 0],
                                   mean(areas[one], areas[other]), &rule, -1.0)
-                    if overlap == overlap:
+                    if overlap == overlap:  # not NaN
                         score = scores[other] * exp(-overlap * overlap / threshold)
                         scores[other] = score if score == score else -INFINITY
             base += min(n, limit)

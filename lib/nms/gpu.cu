@@ -1,8 +1,8 @@
 // Box NMS on a GPU, called by gpu.py through a C interface.
 //
-// All pairs of boxes are compared in parallel. The results are stored in a bit table, 64 columns per
-// word. One thread block then walks through the table, best box first. The arithmetic is that of
-// cpu.pyx. The _rn intrinsics are never fused, so overlaps at the threshold round as on the CPU.
+// All pairs of boxes are compared in parallel. The results are stored in a bit table, 64 columns
+// per word. One thread block then walks through the table, best box first. The arithmetic is that
+// of cpu.pyx. The compiler never fuses the _rn intrinsics, so overlaps round as on the CPU.
 
 #include <cuda_runtime.h>
 
@@ -20,6 +20,7 @@ __device__ Box load_box(const float* boxes, int n, int i) {
   return {boxes[i], boxes[stride + i], boxes[2 * stride + i], boxes[3 * stride + i]};
 }
 
+// Pixels are counted inclusively.
 __device__ float length(float from, float to) { return __fadd_rn(__fsub_rn(to, from), 1.0f); }
 
 __device__ float area(const Box& box) {
@@ -34,7 +35,8 @@ __device__ bool overlaps(const Box& a, const Box& b, float threshold) {
   return __fdiv_rn(inter, __fsub_rn(__fadd_rn(area(a), area(b)), inter)) > threshold;
 }
 
-// Bit c of table[row][w] is set if box `row` suppresses box 64 * w + c, which comes after it.
+// Sets bit c of table[row][w] if box 64 * w + c comes after box `row` and overlaps it by more than
+// the threshold.
 __global__ void fill_table(const float* boxes, int n, float threshold, Word* table) {
   const int words = gridDim.x;
   const int first_column = blockIdx.x * kBits;
@@ -128,6 +130,7 @@ const char* nms_error_text(int error) {
 }
 
 // host_boxes: (4, n), highest score first. host_kept: one bit per box, lowest bit first.
+// Returns 0, or the number of a CUDA error.
 int nms_box_keep(const float* host_boxes, int n, float threshold, int device, Word* host_kept) {
   const int words = (n + kBits - 1) / kBits;
   DeviceGuard guard;

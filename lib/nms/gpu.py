@@ -1,7 +1,7 @@
 """Box NMS in CUDA, in a library that ``make`` builds from ``gpu.cu`` if nvcc is installed.
 
 Importing this module does not load the library or initialise a GPU. If the library or a GPU is
-missing, ``available`` returns False.
+missing, ``is_available`` returns False.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-INTERFACE = 1  # version of the C functions' arguments; other versions are ignored
+INTERFACE = 1  # version of the C functions' arguments; builds of other versions are ignored
 # Not "gpu.so", which Python would try to import as a module.
 LIBRARY = Path(__file__).resolve().parent / "libgpu_nms.so"
 
@@ -31,7 +31,7 @@ def parse_device(device: str) -> int | None:
     """
     match = re.fullmatch(r"(cpu)|cuda(?::(\d+))?", str(device))
     if match is None:
-        raise ValueError(f'device is {device!r}; it must be "cpu", "cuda" or "cuda:1"')
+        raise ValueError(f'device is {device!r}; it must be "cpu", "cuda" or "cuda:<index>"')
     return None if match[1] else int(match[2] or 0)
 
 
@@ -57,7 +57,7 @@ def load_library() -> ctypes.CDLL | None:
     return library
 
 
-def available(index: int = 0) -> bool:
+def is_available(index: int = 0) -> bool:
     """Return True if box NMS can run on the GPU with this index."""
     library = load_library()
     if library is None:
@@ -77,7 +77,7 @@ def error_text(library: ctypes.CDLL, error: int) -> str:
 def box_keep(boxes: np.ndarray, threshold: float, keep: np.ndarray, index: int) -> None:
     """Mark the boxes that are kept, like ``lib.nms.numpy_nms.box_keep``, on GPU ``index``.
 
-    The GPU must be ``available``, and ``boxes`` must be contiguous and not empty.
+    ``is_available(index)`` must be True, and ``boxes`` must be contiguous and not empty.
 
     Raises:
         CudaError: if CUDA fails.
@@ -88,5 +88,5 @@ def box_keep(boxes: np.ndarray, threshold: float, keep: np.ndarray, index: int) 
     error = library.nms_box_keep(boxes.ctypes.data, count, threshold, index, words.ctypes.data)
     if error:
         raise CudaError(f"NMS of {count} boxes on cuda:{index}: {error_text(library, error)}")
-    # All machines with CUDA are little-endian, so the bytes of a word are in bit order.
+    # All machines with CUDA are little-endian, so the first byte of a word has its lowest bits.
     keep[:] = np.unpackbits(words.view(np.uint8), bitorder="little")[:count]

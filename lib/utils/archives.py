@@ -26,7 +26,7 @@ def unpack(archive: Path, targets: Mapping[str, Path]) -> int:
 
     Args:
         archive: a .zip file, or a .tar file with any compression.
-        targets: file name pattern -> target file, or target folder if it has no suffix.
+        targets: maps file name patterns to files, or to folders if the path has no suffix.
 
     Returns:
         The number of matching files.
@@ -40,7 +40,7 @@ def unpack(archive: Path, targets: Mapping[str, Path]) -> int:
         if target is not None:
             count += 1
             if not (target.exists() and target.stat().st_size):
-                # Not synced: data sets have a hundred thousand files that can be extracted again.
+                # Syncing a hundred thousand files would be slow, and they can be extracted again.
                 with atomic_file(target, sync=False) as file:
                     file.writelines(_chunks(content, archive))
     return count

@@ -1,4 +1,4 @@
-"""Checkpoint files. They are written atomically, so an interrupted run leaves the previous one."""
+"""Checkpoint files, written atomically: an interrupted write leaves the previous file intact."""
 
 import pickle
 import re
@@ -14,7 +14,7 @@ from lib.utils.files import check_regular, write_atomically
 from lib.utils.zoo import download_hint
 
 EXPORT_SUFFIXES = (".onnx", ".xml", ".ts", ".torchscript")  # written by tools/export.py
-FOLDER = 0x10  # attribute of a folder in a zip archive
+FOLDER_ATTRIBUTE = 0x10  # marks an entry of a zip archive as a folder
 MAGIC_BYTES = (b"PK\x03\x04", b"\x80")  # zip archive (torch 1.6 and later), pickle (before)
 
 
@@ -73,17 +73,17 @@ def read_file(path: Path) -> Any:
 
 
 def check_integrity(path: Path) -> None:
-    """Raise InputError if an archive is damaged.
+    """Raise InputError if the checkpoint is a damaged zip archive.
 
-    PyTorch does not check checksums. It leaves the memory of a tensor uninitialised if its file is
-    marked as a folder.
+    PyTorch does not verify the checksums in the archive. If the entry of a tensor is marked as a
+    folder, PyTorch leaves the tensor uninitialised.
     """
     try:
-        if not zipfile.is_zipfile(path):  # files of old versions have no checksums
+        if not zipfile.is_zipfile(path):  # PyTorch before 1.6 wrote no checksums
             return
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
-                if info.external_attr & FOLDER and not info.is_dir():
+                if info.external_attr & FOLDER_ATTRIBUTE and not info.is_dir():
                     raise zipfile.BadZipFile(f"{info.filename} is marked as a folder")
             broken = archive.testzip()
             if broken and archive.getinfo(broken).CRC:  # 0 in a file written without checksums
@@ -102,7 +102,8 @@ def _load(path: Path) -> Any:
         try:
             with torch.serialization.safe_globals(_numpy_globals()):
                 return torch.load(path, map_location="cpu", weights_only=True)
-        # PyTorch before 2.6 cannot allow these globals; a plain pickle of arrays is not supported.
+        # PyTorch before 2.6 does not accept these names. A pickle that torch.save did not write
+        # raises RuntimeError.
         except (AttributeError, TypeError, RuntimeError):
             raise refused from None
 

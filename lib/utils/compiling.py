@@ -11,7 +11,8 @@ from lib.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# A graph for each of many sizes would take too much memory.
+# Only batches of the first size run as CUDA graphs, because graphs for many sizes would take too
+# much memory.
 CUDA_GRAPHS = {"triton.cudagraphs": True, "triton.cudagraph_skip_dynamic_graphs": True}
 
 
@@ -25,16 +26,16 @@ def compile_in_place(network: nn.Module, devices: Sequence[torch.device], key: s
     network.compile()
 
 
-def compiled(
+def compile_for_inference(
     network: nn.Module, devices: Sequence[torch.device], key: str
 ) -> Callable[[Tensor], Tensor | Sequence[Tensor]]:
-    """Compile ``network``, in evaluation mode, for inference; arguments as above.
+    """Compile ``network``, which must be in evaluation mode, and return a function that runs it.
 
-    The weights must not change any more. Call the result in inference mode. On a GPU, batches of
-    the first size run as CUDA graphs, which saves the time to launch small operations.
+    The weights must not change afterwards. Call the function in inference mode. On a GPU, batches
+    of the first size run as CUDA graphs, which saves the time to launch small operations.
 
     Raises:
-        InputError: torch.compile does not work here.
+        InputError: torch.compile does not work here; the message names the setting ``key``.
     """
     check_compiler(devices, key)
     is_cuda = devices[0].type == "cuda"
@@ -51,7 +52,7 @@ def compiled(
 
 
 def compiler_error(error: RuntimeError) -> InputError | None:
-    """Return the error to report if ``error`` is from torch.compile, which may fail late."""
+    """Return an InputError if ``error``, raised by a compiled network, comes from torch.compile."""
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is None or not isinstance(error, dynamo.exc.TorchDynamoException):
         return None
@@ -62,13 +63,13 @@ def compiler_error(error: RuntimeError) -> InputError | None:
 
 
 def check_compiler(devices: Sequence[torch.device], key: str) -> None:
-    """Compile a small function, to report a missing compiler in one line."""
+    """Compile a small function, or raise an InputError if torch.compile does not work here."""
     if len(devices) > 1:
         raise InputError(
             f"{key}: works on one device; use a single GPU, or several with torchrun, or set it to "
             "False"
         )
-    # A cached result would need no compiler.
+    # With a cached result, a missing compiler would not be noticed.
     trial = torch.compile(lambda x: x.sin() + 1, options={"fx_graph_cache": False})
     try:
         trial(torch.zeros(8, device=devices[0]))

@@ -51,8 +51,8 @@ def keep_memory() -> None:
     system, and page faults then take up to a quarter of the time of a lightweight network. This
     keeps up to 1 GiB per arena (each thread may have one); blocks above 32 MiB are still returned.
 
-    The setting is permanent and affects the whole process and its forks, so only programs should
-    call this, not the library. It has no effect without glibc.
+    The setting is permanent and affects the whole process and its forks, so library code must
+    not call this or ``choose_devices``. Without glibc, this has no effect.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
@@ -106,7 +106,7 @@ def autocast_type(devices: list[torch.device]) -> torch.dtype | None:
     ``GradScaler``.
     """
     chosen, reason = None, ""
-    if len(devices) > 1:  # DataParallel's threads do not follow the autocast type
+    if len(devices) > 1:  # DataParallel's threads do not use the autocast type
         reason = ": DataParallel does not support autocast"
     elif has_bfloat16(devices[0]):
         chosen = torch.bfloat16
@@ -125,7 +125,7 @@ def rank_seed(seed: int) -> int:
 
 def step_seed(seed: int, epoch: int, step: int) -> int:
     """Return the seed of a training step."""
-    # Four numbers, to differ from the seeds of samples: (seed, epoch, row).
+    # The 3 makes this seed unique: those in lib/dataset have fewer numbers, or end in 1 or 2.
     return int(np.random.SeedSequence((seed, epoch, step, 3)).generate_state(1)[0])
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 
-# Environment variables of each launcher, by torchrun's names.
+# For each launcher, the environment variables that correspond to those of torchrun.
 LAUNCHERS = {
     "none": {},
     "pytorch": {},
@@ -33,7 +33,7 @@ LAUNCHERS = {
     },
 }
 STARTED_BY = {"pytorch": "torchrun", "slurm": "srun", "mpi": "Open MPI's mpirun"}
-PORT = 29500
+PORT = 29500  # torchrun's default
 START_SECONDS = 600  # time within which all processes must start
 
 
@@ -123,31 +123,31 @@ def _fresh_store(store: Any, own_rank: int, count: int) -> Any:
         return store.get(key).decode() if store.check([key]) else ""
 
     def answer() -> bool:
-        store.set(f"answer {own_rank}", f"{read('token')} {own}")
-        return store.check([own])
+        store.set(f"answer {own_rank}", f"{read('token')} {own_token}")
+        return store.check([own_token])
 
-    own, deadline = secrets.token_hex(8), time.monotonic() + START_SECONDS
+    own_token, deadline = secrets.token_hex(8), time.monotonic() + START_SECONDS
     if own_rank > 0:
         wait(answer, 0)
-        return PrefixStore(read(own), store)
-    store.set("token", own)
+        return PrefixStore(read(own_token), store)
+    store.set("token", own_token)
     others = range(1, count)
     for other in others:
-        wait(lambda key=f"answer {other}": read(key).startswith(own), other)
+        wait(lambda key=f"answer {other}": read(key).startswith(own_token), other)
     for other in others:
-        store.set(read(f"answer {other}").split()[1], own)
-    return PrefixStore(own, store)
+        store.set(read(f"answer {other}").split()[1], own_token)
+    return PrefixStore(own_token, store)
 
 
 def rank() -> int:
     """Return the rank of this process."""
-    dist = _initialized()
+    dist = _torch_distributed()
     return dist.get_rank() if dist else 0
 
 
 def world_size() -> int:
     """Return the number of processes."""
-    dist = _initialized()
+    dist = _torch_distributed()
     return dist.get_world_size() if dist else 1
 
 
@@ -173,7 +173,7 @@ def gather(value: Any) -> list[Any]:
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
-    _initialized().all_gather_object(values, value)
+    _torch_distributed().all_gather_object(values, value)
     return values
 
 
@@ -181,7 +181,7 @@ def all_reduce_sum(value: "torch.Tensor") -> "torch.Tensor":
     """Return the sum of a tensor over all processes."""
     if world_size() > 1:
         value = value.clone()
-        _initialized().all_reduce(value)
+        _torch_distributed().all_reduce(value)
     return value
 
 
@@ -191,9 +191,9 @@ def any_of(flag: bool) -> bool:
 
 
 def check_equal(values: dict[str, Any]) -> None:
-    """Raise InputError if a value differs between processes; they then see different files.
+    """Raise InputError if a value differs between processes.
 
-    Every process must call this.
+    A difference means that the processes see different files. Every process must call this.
     """
     for name, value in values.items():
         first, *others = gather(value)
@@ -255,8 +255,8 @@ def data_parallel(model: "torch.nn.Module") -> "torch.nn.Module":
         )
 
 
-def _initialized() -> Any:
+def _torch_distributed() -> Any:
     """Return ``torch.distributed`` if a process group is initialized, else None."""
-    # Not imported here: writing a file calls this, and commands without PyTorch would wait for it.
+    # Not imported here: every command that writes a file calls this, and importing PyTorch is slow.
     dist = sys.modules.get("torch.distributed")
     return dist if dist and dist.is_available() and dist.is_initialized() else None

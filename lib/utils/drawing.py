@@ -12,17 +12,17 @@ from lib.utils.files import write_atomically
 Pairs = Sequence[tuple[int, int]]
 Color = tuple[int, int, int]
 
-LEFT, RIGHT, MIDDLE = (255, 128, 0), (0, 150, 255), (60, 220, 90)
-EDGE = (20, 20, 20)  # outline of lines and letters, for contrast on bright backgrounds
+LEFT_COLOR, RIGHT_COLOR, MIDDLE_COLOR = (255, 128, 0), (0, 150, 255), (60, 220, 90)
+OUTLINE_COLOR = (20, 20, 20)  # dark, for contrast on bright backgrounds
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 GAP = 2  # pixels between images
 
 
 def side_colors(count: int, flip_pairs: Pairs) -> list[Color]:
     """Return a color for each joint: orange for left, blue for right, green for the middle."""
-    colors = [MIDDLE] * count
+    colors = [MIDDLE_COLOR] * count
     for left, right in flip_pairs:
-        colors[left], colors[right] = LEFT, RIGHT
+        colors[left], colors[right] = LEFT_COLOR, RIGHT_COLOR
     return colors
 
 
@@ -61,7 +61,7 @@ def draw_person(
     edge = width // 3
     if edge:
         for start, end, _ in lines:
-            cv2.line(image, start, end, EDGE, width + 2 * edge, cv2.LINE_AA)
+            cv2.line(image, start, end, OUTLINE_COLOR, width + 2 * edge, cv2.LINE_AA)
     for start, end, color in lines:
         cv2.line(image, start, end, color, width, cv2.LINE_AA)
     radius, ring = width + max(1, width // 4), max(1, width // 4)
@@ -83,7 +83,7 @@ def draw_person(
 
 
 def draw_box(
-    image: np.ndarray, box: Sequence[float], label: str = "", color: Color = MIDDLE
+    image: np.ndarray, box: Sequence[float], label: str = "", color: Color = MIDDLE_COLOR
 ) -> None:
     """Draw a box (x, y, width, height) on ``image`` (H, W, 3) uint8, in place.
 
@@ -104,7 +104,7 @@ def draw_box(
         corner = (left + text_width + 2 * pad, top + label_height)
         cv2.rectangle(image, (left, top), corner, color, -1)
         position = (left + pad, top + pad + round(height))
-        cv2.putText(image, label, position, FONT, scale, EDGE, thickness, cv2.LINE_AA)
+        cv2.putText(image, label, position, FONT, scale, OUTLINE_COLOR, thickness, cv2.LINE_AA)
 
 
 def draw_text(
@@ -116,14 +116,14 @@ def draw_text(
 ) -> None:
     """Draw one line of text with a dark outline, in place.
 
-    ``position`` is the lower left corner, ``height`` that of a capital letter, both in pixels.
+    ``position`` is the lower left corner, ``height`` the height of a capital letter, in pixels.
     """
     scale, thickness = _font_scale(height)
     # Shifted copies instead of one thick copy, because OpenCV 5 makes thick letters wider.
     shifts = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
     for x, y in shifts:
         shifted = (position[0] + x * thickness, position[1] + y * thickness)
-        cv2.putText(image, text, shifted, FONT, scale, EDGE, thickness, cv2.LINE_AA)
+        cv2.putText(image, text, shifted, FONT, scale, OUTLINE_COLOR, thickness, cv2.LINE_AA)
     cv2.putText(image, text, position, FONT, scale, color, thickness, cv2.LINE_AA)
 
 
@@ -133,9 +133,9 @@ def _font_scale(height: float) -> tuple[float, int]:
 
 
 def track_color(number: int) -> Color:
-    """Return a bright color for a person's number, very different from that of the next number."""
+    """Return a bright color for a person; consecutive numbers get clearly different colors."""
     hue = number * 67 % 180
-    saturation = (190, 110, 255)[number // 8 % 3]  # after eight numbers, the hues are nearly equal
+    saturation = (190, 110, 255)[number // 8 % 3]  # the hues nearly repeat after eight
     red, green, blue = cv2.cvtColor(np.uint8([[[hue, saturation, 255]]]), cv2.COLOR_HSV2RGB)[0, 0]
     return int(red), int(green), int(blue)
 
@@ -149,9 +149,9 @@ def line_width(image: np.ndarray, extent: float) -> int:
 
 
 def _limb_color(first: Color, second: Color) -> Color:
-    """Return the color of a limb: its side's, or MIDDLE if it joins both sides or neither."""
-    sides = {first, second} - {MIDDLE}
-    return sides.pop() if len(sides) == 1 else MIDDLE
+    """Return the color of a limb; limbs between left and right get the color of the middle."""
+    sides = {first, second} - {MIDDLE_COLOR}
+    return sides.pop() if len(sides) == 1 else MIDDLE_COLOR
 
 
 def _pixel(point: Sequence[float]) -> tuple[int, int]:
@@ -192,7 +192,7 @@ def image_grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
 def mosaic(images: Sequence[np.ndarray], width: int) -> np.ndarray:
     """Arrange images of equal height (H, W, 3) in rows, separated by white gaps.
 
-    Each row is scaled down to ``width`` pixels; the last one may be shorter.
+    Each row is scaled down to ``width`` pixels; the last row may be narrower.
     """
     rows: list[list[np.ndarray]] = []
     space = 0
@@ -233,7 +233,7 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     except cv2.error:  # some versions of OpenCV raise instead of returning False
         is_done = False
     if not is_done:
-        raise InputError(f"{path}: cannot write an image of this kind; use a suffix such as .png")
+        raise InputError(f"{path}: cannot write an image in this format; use a suffix such as .png")
     write_atomically(path, data.tobytes())
 
 
@@ -260,6 +260,7 @@ def write_curves(path: str | Path, history: Sequence[dict[str, float]]) -> None:
     for axes, name, label in curves:
         points = [(row["epoch"] + 1, row[name]) for row in history if name in row]
         if points:
+            # The Mean of MPII is in percent.
             values = [y / 100 if name == "Mean" else y for _, y in points]
             axes.plot([x for x, _ in points], values, marker=".", label=label)
     losses.set(title="loss", xlabel="epochs", yscale="log")

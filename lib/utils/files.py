@@ -88,13 +88,13 @@ def check_regular(path: Path) -> None:
 
 
 def check_path(path: str | Path) -> None:
-    """Raise InputError if the path contains a NUL character, which no file name can."""
+    """Raise InputError if the path contains a NUL character, which no file name can contain."""
     if "\0" in str(path):
         raise InputError(f"{path}: a file name must not contain NUL characters")
 
 
 def first_existing(root: str | Path, names: Sequence[str], suffix: str = "") -> Path:
-    """Return the path of the first of ``names`` that exists in ``root``, or of the first name.
+    """Return the path of the first of ``names`` that exists in ``root``, else of the first name.
 
     ``suffix`` is appended to look for a file, but is not part of the returned path.
     """

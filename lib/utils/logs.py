@@ -60,7 +60,7 @@ def start_log(folder: Path, name: str, phase: str) -> Path:
     logging.raiseExceptions = False
     file.setFormatter(_Formatter("%(asctime)-15s %(message)s"))
     console = console_handler()
-    # The settings are a hundred lines; they only go to the file.
+    # Messages of the logger "config", such as the settings (a hundred lines), only go to the file.
     console.addFilter(lambda record: record.name != "config")
     log_to(console, file)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
@@ -106,9 +106,10 @@ class _Formatter(logging.Formatter):
         return printable(super().format(record), kept="\n\t")
 
 
-def progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:
+def progress(items: Iterable[T], total: int | None, description: str) -> Iterator[T]:
     """Iterate over ``items``; on a terminal, the main process shows a progress bar."""
-    if not distributed.is_main():  # logging_redirect_tqdm would print messages that are not shown
+    # In other processes, logging_redirect_tqdm would print the messages that start_log hides.
+    if not distributed.is_main():
         yield from items
         return
     with logging_redirect_tqdm():

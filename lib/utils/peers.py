@@ -18,19 +18,19 @@ from lib.utils.signals import Stopped
 
 logger = logging.getLogger(__name__)
 
-GRACE = 10  # seconds for a process to end by itself after another one has ended early
+GRACE_SECONDS = 10  # time for a process to end by itself after another one has ended early
 CONNECT_SECONDS = 30
 POLL_SECONDS = 1
-# A machine that disappears, for example without power, is noticed after 10 + 4 * 5 seconds.
+# A machine that disappears, for example in a power failure, is noticed after 10 + 4 * 5 seconds.
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 TOKEN_BYTES = 16
 
 
 class End(NamedTuple):
-    """Exit code of a process, and a message about its end for the others."""
+    """Report of how a process ended, for the other processes."""
 
-    code: int
-    text: str = ""
+    code: int  # exit code; 128 + n after signal n
+    text: str = ""  # message
 
 
 class Watch:
@@ -51,7 +51,7 @@ class Watch:
         self._peers: dict[socket.socket, str] = {}
         self._peer_end: End | None = None
         self._peer_ended, self._is_leaving = threading.Event(), threading.Event()
-        self._sending, self._has_sent = threading.Lock(), False
+        self._send_lock, self._has_sent = threading.Lock(), False
         self._parent = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         problem = ""
         if rank == 0:
@@ -126,7 +126,7 @@ class Watch:
         self._peer_end = end
         self._send(end)  # before the main thread knows, because it may exit at once
         self._peer_ended.set()
-        if not self._is_leaving.wait(GRACE):
+        if not self._is_leaving.wait(GRACE_SECONDS):
             text = str(_error_of(end))
             logging.getLogger("config").error(text)  # to the file only
             print(text if end.code > 128 else f"error: {text}", file=sys.stderr, flush=True)
@@ -134,7 +134,7 @@ class Watch:
 
     def _send(self, end: End) -> None:
         """Send ``end`` to all others, unless one was sent before."""
-        with self._sending:
+        with self._send_lock:
             for peer in [] if self._has_sent else self._peers:
                 with contextlib.suppress(OSError):
                     peer.sendall(json.dumps(end).encode())
@@ -142,12 +142,12 @@ class Watch:
             self._has_sent = True
 
     def leave(self, error: BaseException | None = None) -> Exception | None:
-        """Tell the others that this process ends, because of ``error`` if it fails.
+        """Tell the others that this process ends: normally, or because of ``error``.
 
         Return the error to raise instead if the end of another process caused ``error``.
         """
         if isinstance(error, RuntimeError):  # perhaps from a collective that a process has left
-            self._peer_ended.wait(GRACE / 2)
+            self._peer_ended.wait(GRACE_SECONDS / 2)
         elif isinstance(error, Stopped) and self._parent is not None:
             self._peer_ended.wait(1)  # torchrun stops all processes when one has died
         self._is_leaving.set()
@@ -169,7 +169,7 @@ def _listening_socket() -> socket.socket:
 
 
 def _read_end(peer: socket.socket, name: str) -> End:
-    """Read what ``Watch._send`` sent; without it, the process ``name`` has died."""
+    """Read the ``End`` that the process ``name`` sent; if it sent none, it has died."""
     text = b""
     try:
         while part := peer.recv(4096):

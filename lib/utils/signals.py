@@ -1,4 +1,4 @@
-"""Signals that end a run after its current step, when everything is saved."""
+"""Handling of signals that end a run, so that it finishes its current step first."""
 
 import contextlib
 import multiprocessing
@@ -58,7 +58,7 @@ def check() -> None:
 
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
-    """Within the block, hold signals back. A process started there never receives them.
+    """Within the block, hold signals back. A process that is started there never receives them.
 
     Such a process must call ``end_with_parent``.
     """

@@ -26,7 +26,8 @@ class Weights:
         path: path expected by the experiments, relative to the folder that contains ``models/``.
         sha256: first digits of the SHA-256; '' if not published.
         experiment: YAML file of the experiment it was trained with; '' if there is none.
-        settings: configuration keys that ``scores`` need in addition to the YAML.
+        source: page that publishes the link and the scores.
+        settings: options, in addition to the YAML, for which the scores were published.
         scores: published metrics, named as in the results table of tools/test.py.
     """
 
@@ -41,7 +42,7 @@ class Weights:
 
     @property
     def kind(self) -> str:
-        """Kind of weights that belong to no experiment; '' for all others."""
+        """Kind of these weights if they belong to no experiment, else ''."""
         return "" if self.experiment else KINDS.get(Path(self.path).parent.as_posix(), "")
 
     def test_command(self, root: str = "") -> str:

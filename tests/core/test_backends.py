@@ -45,10 +45,10 @@ def test_weights_are_compiled_with_test_compile(tmp_path, monkeypatch):
     run = parts(tmp_path, TEST={"USE_GT_BBOX": True, "COMPILE": True})
     seen = []
 
-    def compiled(network, devices, key):
+    def compile_for_inference(network, devices, key):
         return lambda images: seen.append((devices, key, len(images))) or (network(images),)
 
-    monkeypatch.setattr("lib.core.backends.compiled", compiled)
+    monkeypatch.setattr("lib.core.backends.compile_for_inference", compile_for_inference)
     backend = build_backend(run.cfg, run.data.skeleton, run.model.state_dict())
     backend.train(False)
     keypoints, _ = backend(random_crops(run.cfg.MODEL.IMAGE_SIZE, 3))

@@ -9,7 +9,7 @@ import pytest
 from lib.keypoints.skeletons import COCO, CROWDPOSE
 from lib.media.output import PeopleDrawer, TableWriter
 from lib.media.video import Frame, Item
-from lib.utils.drawing import LEFT, RIGHT, track_color
+from lib.utils.drawing import LEFT_COLOR, RIGHT_COLOR, track_color
 from tests.poses import people
 
 
@@ -30,10 +30,10 @@ def test_colors_depend_on_the_side_or_on_the_person_or_track(track_ids):
     PeopleDrawer(COCO, 0.2, color_by="person")(image, two_people(), track_ids)
     left, right = colors_of(image[:, :90]), colors_of(image[:, 95:])
     assert first in left and first not in right and second in right and second not in left
-    assert not {LEFT, RIGHT} & (left | right)
+    assert not {LEFT_COLOR, RIGHT_COLOR} & (left | right)
     image[:] = 0
     PeopleDrawer(COCO, 0.2)(image, two_people(), track_ids)
-    assert {LEFT, RIGHT} <= colors_of(image[:, :90])
+    assert {LEFT_COLOR, RIGHT_COLOR} <= colors_of(image[:, :90])
 
 
 def test_the_frame_rate_is_drawn_in_the_corner():

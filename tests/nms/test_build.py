@@ -125,7 +125,7 @@ def test_without_a_compiler_one_line_says_how_to_fix_it(tmp_path):
 
 
 def test_missing_headers_have_their_own_message(monkeypatch, tmp_path):
-    monkeypatch.setattr(build, "WORK", tmp_path)
+    monkeypatch.setattr(build, "BUILD_FOLDER", tmp_path)
     log = "cpu.c:27:10: fatal error: Python.h: No such file or directory\ncompilation terminated."
     assert "Python's headers are missing" in build.explain(log)
     assert "python3-dev" in build.explain(log)
@@ -158,9 +158,9 @@ def test_a_failing_nvcc_is_reported_in_one_line(monkeypatch, capsys, tmp_path):
     (tmp_path / "gpu.cu").touch()
     (tmp_path / "build.py").touch()
     monkeypatch.setattr(build, "HERE", tmp_path)
-    monkeypatch.setattr(build, "WORK", tmp_path / "build")
+    monkeypatch.setattr(build, "BUILD_FOLDER", tmp_path / "build")
     monkeypatch.setattr(build, "find_nvcc", lambda: str(nvcc))
-    assert not build.report("gpu", build.build_library)
+    assert not build.build_and_report("gpu", build.build_library)
     printed = capsys.readouterr().out
     assert "skipped: nvcc failed (error: unsupported GNU version!)" in printed
     assert len(printed.splitlines()) == 1

@@ -250,7 +250,7 @@ def test_an_invalid_argument_is_named_with_what_is_expected(call, message):
 
 
 def test_without_a_gpu_cuda_falls_back_to_the_cpu_silently(monkeypatch, caplog):
-    monkeypatch.setattr(gpu, "available", lambda index=0: False)
+    monkeypatch.setattr(gpu, "is_available", lambda index=0: False)
     monkeypatch.setattr(backend, "_warned", True)
     dets = random_dets(0, 1200)
     with caplog.at_level(logging.INFO):
@@ -267,14 +267,14 @@ def test_a_cuda_error_is_raised_with_its_message(monkeypatch):
         def nms_error_text(self, error):
             return b"out of memory"
 
-    monkeypatch.setattr(gpu, "available", lambda index=0: True)
+    monkeypatch.setattr(gpu, "is_available", lambda index=0: True)
     monkeypatch.setattr(gpu, "load_library", Failing)
     dets = random_dets(0, 1200)
     with pytest.raises(gpu.CudaError, match="1200 boxes on cuda:1: CUDA error 2, out of memory"):
         box_nms(dets, 0.5, "cuda:1")
 
 
-@pytest.mark.skipif(not gpu.available(), reason="no GPU, or lib.nms was built without nvcc")
+@pytest.mark.skipif(not gpu.is_available(), reason="no GPU, or lib.nms was built without nvcc")
 @pytest.mark.parametrize("count", [1, 64, 65, 10_000])
 def test_gpu_box_nms_agrees_with_the_cpu(count):
     dets = random_dets(count, count)

@@ -17,7 +17,7 @@ from tests.tools.runs import is_one_line
 
 NMS = {"detections": 300, "images": 20, "boxes": 60, "repeats": 1}
 NMS_ROWS = ["OKS-NMS, 300 people", "soft OKS-NMS, 300 people", "box NMS, 60 boxes"]
-if gpu.available():
+if gpu.is_available():
     NMS_ROWS.append("box NMS, 60 boxes, CUDA")
 
 

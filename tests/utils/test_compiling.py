@@ -37,7 +37,7 @@ def test_a_network_compiled_in_place_keeps_its_state_dict_and_outputs(eager):
 def test_a_network_is_compiled_for_inference(eager):
     network, x = nn.Linear(3, 3), torch.randn(2, 3)
     with torch.inference_mode():
-        found = compiling.compiled(network, [CPU], "TEST.COMPILE")(x)
+        found = compiling.compile_for_inference(network, [CPU], "TEST.COMPILE")(x)
         torch.testing.assert_close(found, network(x))
     assert eager[-1] == {"freezing": True}
 
@@ -57,7 +57,7 @@ def test_a_missing_compiler_is_one_line_that_names_the_setting(monkeypatch):
 
 def test_several_devices_are_refused():
     with pytest.raises(InputError, match=r"TEST\.COMPILE: works on one device"):
-        compiling.compiled(nn.Linear(1, 1), [CPU, CPU], "TEST.COMPILE")
+        compiling.compile_for_inference(nn.Linear(1, 1), [CPU, CPU], "TEST.COMPILE")
 
 
 def test_pytorch_knows_the_compile_options():

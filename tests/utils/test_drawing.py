@@ -8,9 +8,9 @@ import pytest
 
 from lib.keypoints.skeletons import COCO, SKELETONS
 from lib.utils.drawing import (
-    LEFT,
-    MIDDLE,
-    RIGHT,
+    LEFT_COLOR,
+    MIDDLE_COLOR,
+    RIGHT_COLOR,
     draw_box,
     draw_person,
     heatmap_rows,
@@ -29,7 +29,7 @@ def test_left_right_and_middle_joints_have_their_colors(name):
     skeleton = SKELETONS[name]
     colors = side_colors(len(skeleton), skeleton.flip_pairs)
     for joint, color in zip(skeleton.names, colors, strict=True):
-        side = {"left": LEFT, "right": RIGHT}.get(joint.split("_")[0], MIDDLE)
+        side = {"left": LEFT_COLOR, "right": RIGHT_COLOR}.get(joint.split("_")[0], MIDDLE_COLOR)
         assert color == side, joint
 
 
@@ -58,8 +58,8 @@ def test_visible_joints_and_the_limbs_between_them_are_drawn():
     shown[[5, 7]] = 1
     image = np.zeros((80, 80, 3), np.uint8)
     draw_person(image, places, shown, COCO.limbs, COCO.flip_pairs)
-    assert image[20, 20].tolist() == list(LEFT)
-    np.testing.assert_allclose(image[20, 40], np.multiply(LEFT, 0.9), atol=30)
+    assert image[20, 20].tolist() == list(LEFT_COLOR)
+    np.testing.assert_allclose(image[20, 40], np.multiply(LEFT_COLOR, 0.9), atol=30)
     assert not image[40, 60].any() and not image[60, 60].any() and not image[0, 0].any()
 
 
@@ -160,12 +160,12 @@ def test_line_widths_depend_on_person_and_image():
     for size, height in ((200, 60), (700, 600), (4000, 3000)):
         image = np.zeros((size, size, 3), np.uint8)
         draw_person(image, standing(height), np.ones(17), COCO.limbs, COCO.flip_pairs)
-        widths.append(thickness(image, int(10 + 0.87 * height), LEFT))
+        widths.append(thickness(image, int(10 + 0.87 * height), LEFT_COLOR))
     assert widths[0] in (1, 2) and widths[1] in range(4, 9) and widths[2] in range(15, 30)
     # The same person in a larger image, displayed at the same size.
     small = np.zeros((4000, 4000, 3), np.uint8)
     draw_person(small, standing(300), np.ones(17), COCO.limbs, COCO.flip_pairs)
-    assert thickness(small, int(10 + 0.87 * 300), LEFT) in (4, 5)
+    assert thickness(small, int(10 + 0.87 * 300), LEFT_COLOR) in (4, 5)
 
 
 def test_limbs_have_the_color_of_their_side():
@@ -173,12 +173,12 @@ def test_limbs_have_the_color_of_their_side():
     draw_person(image, standing(600), np.ones(17), SKELETONS["coco"].limbs, COCO.flip_pairs)
     hips = standing(600)[[11, 12]]
     x, y = hips.mean(0).round().astype(int)
-    assert image[y, x].tolist() == list(MIDDLE)
+    assert image[y, x].tolist() == list(MIDDLE_COLOR)
     one = np.full((17, 2), np.nan)
     one[[0, 1]] = (20, 20), (80, 20)
     image = np.zeros((40, 120, 3), np.uint8)
     draw_person(image, one, np.ones(17), COCO.limbs, COCO.flip_pairs)
-    np.testing.assert_allclose(image[20, 50], LEFT, atol=40)
+    np.testing.assert_allclose(image[20, 50], LEFT_COLOR, atol=40)
 
 
 def test_scores_are_only_written_next_to_large_people():

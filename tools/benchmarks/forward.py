@@ -19,7 +19,7 @@ from lib.deploy.export import onnx_graph
 from lib.models import build_model
 from lib.models.checkpoint import load_checkpoint
 from lib.models.folding import fold_batch_norms
-from lib.utils.compiling import compiled
+from lib.utils.compiling import compile_for_inference
 from lib.utils.devices import choose_devices, has_bfloat16, to_channels_last
 from lib.utils.errors import InputError
 
@@ -178,7 +178,7 @@ def make_available(makers: dict[str, Callable[[], Made]]) -> dict[str, Made]:
 def newly_compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Any]:
     """Compile as TEST.COMPILE does, for batches of one size."""
     torch.compiler.reset()  # otherwise the batch size would be dynamic from the second one on
-    return compiled(to_channels_last(network), [device], "--variants compiled")
+    return compile_for_inference(to_channels_last(network), [device], "--variants compiled")
 
 
 def in_onnxruntime(graph: bytes, device: torch.device) -> Callable[[Tensor], list[Tensor]]:

@@ -26,7 +26,7 @@ def run(
         f"box NMS, {boxes:,} boxes": lambda: box_nms(dets, 0.5),
     }
     rows = [compare(name, suppress, repeats) for name, suppress in functions.items()]
-    if gpu.available():
+    if gpu.is_available():
         runs = [lambda: box_nms(dets, 0.5, "cuda"), lambda: box_nms(dets, 0.5)]
         fast, slow = fastest(runs, repeats, wall_clock, warm_up=True)
         agrees = np.array_equal(*(suppress() for suppress in runs))
