@@ -1,4 +1,4 @@
-"""Distances between predicted and annotated keypoints: tables, and a sheet of the worst images."""
+"""Distances from annotated to predicted keypoints, as tables and a sheet of the worst images."""
 
 import csv
 import heapq
@@ -35,7 +35,7 @@ class _Row:
 
 
 class KeypointErrors:
-    """Collection of keypoint errors, image by image.
+    """Keypoint errors of images that are added one by one.
 
     An error is the distance in pixels between an annotated joint and the predicted one. Relative
     errors are divided by the square root of the area of the annotated box.
@@ -122,10 +122,10 @@ class KeypointErrors:
         return "\n".join(lines)
 
     def _write_squared_errors(self, path: Path, errors: np.ndarray) -> None:
-        """Write the error file of demo/inference.py in gurpreet-ai/hrnet_keypoint_detection.
+        """Write errors as demo/inference.py of gurpreet-ai/hrnet_keypoint_detection does.
 
-        It has the mean of the squared errors in x and y for each person and joint. The last line
-        has the means over all people. ``errors`` are distances (P, K).
+        The file has the mean of the squared errors in x and y for each person and joint. The last
+        line has the means over all people. ``errors`` are distances (P, K).
         """
         squared = errors**2 / 2
         head = ["FILENAME", *(f"KP_{n}" for n in range(1, errors.shape[1] + 1))]
@@ -140,7 +140,7 @@ class KeypointErrors:
     def _draw_cell(
         self, image: np.ndarray, relative: float, row: _Row, pose: Pose, person: AnnotatedPerson
     ) -> np.ndarray:
-        """Draw a person with prediction and annotation, (CELL_SIZE, CELL_SIZE, 3)."""
+        """Draw the part of an image with a person's prediction and annotation, as one cell."""
         visible = person.visible
         x, y, width, height = person.box
         points = [(x, y), (x + width, y + height), *person.joints[visible]]
@@ -148,6 +148,7 @@ class KeypointErrors:
         image_size = np.array(image.shape[1::-1])
         points = np.clip(points, 0, image_size)
         center = (points.min(0) + points.max(0)) / 2
+        # Half the side of the square to draw: half the extent of the points, and a margin.
         half = max(float(np.ptp(points, axis=0).max()) * 0.56, 4.0)
         zoom = CELL_SIZE / (2 * half)
         offset = CELL_SIZE / 2 - center * zoom
@@ -177,7 +178,8 @@ def match(poses: Poses, annotated: list[AnnotatedPerson]) -> dict[int, int]:
     """Match annotated and predicted people by the IoU of their boxes.
 
     Returns:
-        Maps indices of ``annotated`` to indices of ``poses``.
+        Dictionary from indices of ``annotated`` to indices of ``poses``. It lacks people without a
+        match that has an IoU of at least MIN_IOU.
     """
     if not len(poses) or not annotated:
         return {}

@@ -30,13 +30,13 @@ __all__ = ["is_bottom_up", "load_config", "skeleton_of"]
 BASE_KEY = "_BASE_"
 SCALARS = {bool: "true or false", int: "an integer", float: "a number"}
 AT_LEAST_1 = (
-    *("PRINT_FREQ", "TRAIN.BATCH_SIZE_PER_GPU", "TEST.BATCH_SIZE_PER_GPU", "TRAIN.ACCUMULATE"),
-    *("TRAIN.KEEP", "DATASET.MAX_NUM_PEOPLE"),
-)
+    "PRINT_FREQ", "TRAIN.BATCH_SIZE_PER_GPU", "TEST.BATCH_SIZE_PER_GPU", "TRAIN.ACCUMULATE",
+    "TRAIN.KEEP", "DATASET.MAX_NUM_PEOPLE",
+)  # fmt: skip
 AT_LEAST_0 = (
-    *("WORKERS", "SEED", "MODEL.NUM_JOINTS", "DATASET.ROT_FACTOR", "TRAIN.EVAL_INTERVAL"),
-    *("TRAIN.WARMUP_ITERS", "TRAIN.CHECKPOINT_EVERY"),
-)
+    "WORKERS", "SEED", "MODEL.NUM_JOINTS", "DATASET.ROT_FACTOR", "TRAIN.EVAL_INTERVAL",
+    "TRAIN.WARMUP_ITERS", "TRAIN.CHECKPOINT_EVERY",
+)  # fmt: skip
 
 
 def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
@@ -67,8 +67,9 @@ def _load_config(path: str | Path, opts: Sequence[str]) -> CfgNode:
     network = _network_name(layers, cfg.MODEL.NAME)
     if network in EXTRA:
         cfg.MODEL.EXTRA = copy.deepcopy(EXTRA[network])
+    # If the network is unknown, do not check EXTRA; ``build_model`` reports the unknown name.
     for source, tree in layers:
-        _merge(cfg, tree, source, "", open_extra=network not in EXTRA)
+        _merge(cfg, tree, source, "", any_extra=network not in EXTRA)
     _resolve_paths(cfg)
     _check(cfg, layers)
     _check_task(cfg, layers)
@@ -130,6 +131,7 @@ def _options_tree(opts: Sequence[str]) -> dict:
 
 
 def _network_name(layers: list[tuple[str, dict]], default: str) -> str:
+    """Return MODEL.NAME of the last layer that sets it, or ``default`` if none does."""
     for _, tree in reversed(layers):
         model = tree.get("MODEL")
         if isinstance(model, dict) and "NAME" in model:
@@ -137,13 +139,13 @@ def _network_name(layers: list[tuple[str, dict]], default: str) -> str:
     return default
 
 
-def _merge(node: CfgNode, tree: dict, source: str, prefix: str, open_extra: bool) -> None:
-    """Merge ``tree`` into ``node``; with ``open_extra``, MODEL.EXTRA accepts any key and type."""
+def _merge(node: CfgNode, tree: dict, source: str, prefix: str, any_extra: bool) -> None:
+    """Merge ``tree`` into ``node``; with ``any_extra``, MODEL.EXTRA accepts any key and type."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if key in IGNORED:
             continue
-        accepts_anything = open_extra and prefix.startswith("MODEL.EXTRA")
+        accepts_anything = any_extra and prefix.startswith("MODEL.EXTRA")
         if name not in node:
             if not accepts_anything:
                 raise InputError(f"{source}: unknown key {key}{_suggest(key, node, prefix)}")
@@ -151,7 +153,7 @@ def _merge(node: CfgNode, tree: dict, source: str, prefix: str, open_extra: bool
         elif isinstance(node[name], CfgNode):
             if not isinstance(value, dict):
                 raise InputError(f"{source}: {key} is a section of keys; it cannot be {value!r}")
-            _merge(node[name], value, source, f"{key}.", open_extra)
+            _merge(node[name], value, source, f"{key}.", any_extra)
         elif accepts_anything:
             node[name] = _parse(value)
         else:
@@ -226,7 +228,7 @@ def _coerce_sequence(value: Any, default: list | tuple, where: str) -> list | tu
 def _resolve_paths(cfg: CfgNode) -> None:
     """Prepend DATA_DIR to the paths of data and weights, as the original HRNet code does.
 
-    The original never changes COCO_BBOX_FILE. Here it is changed, too, unless the file exists.
+    Unlike the original, also prepend it to COCO_BBOX_FILE, unless that file exists.
     """
     base = Path(cfg.DATA_DIR)
     cfg.DATASET.ROOT = str(base / cfg.DATASET.ROOT)
@@ -270,8 +272,8 @@ def _check(cfg: CfgNode, layers: list[tuple[str, dict]]) -> None:
         size = cfg.MODEL[key]
         require(len(size) == 2 and min(size) > 0, f"MODEL.{key}", "a width and a height in pixels")
     name = cfg.EXPERIMENT.replace("{name}", "")
-    is_name = not set("/\\{}\0") & set(name) and cfg.EXPERIMENT not in (".", "..")
-    require(is_name, "EXPERIMENT", "a folder name")
+    is_valid = cfg.EXPERIMENT not in (".", "..") and not set("/\\{}\0") & set(name)
+    require(is_valid, "EXPERIMENT", "a folder name")
     expected = "above 0 and below 1000, in heatmap pixels (simcc: bins)"
     require(0 < cfg.MODEL.SIGMA < 1e3, "MODEL.SIGMA", expected)
     pair = cfg.MODEL.SIMDR_SIGMA
@@ -290,11 +292,12 @@ def _check(cfg: CfgNode, layers: list[tuple[str, dict]]) -> None:
     require(is_valid, "TEST.OKS_THRE", "above 0 with SOFT_NMS" if test.SOFT_NMS else "0 or more")
     # Bottom-up networks:
     require(data.SCALE_TYPE in ("short", "long"), "DATASET.SCALE_TYPE", "short or long")
-    require(0 < data.MIN_SCALE <= data.MAX_SCALE, "DATASET.MIN_SCALE", "above 0, at most MAX_SCALE")
+    is_valid = 0 < data.MIN_SCALE <= data.MAX_SCALE
+    require(is_valid, "DATASET.MIN_SCALE", "above 0 and at most MAX_SCALE")
     require(0 <= data.MAX_TRANSLATE < 100, "DATASET.MAX_TRANSLATE", "at least 0 and below 100")
     scales = test.SCALE_FACTOR
     is_valid = len(scales) > 0 and all(0 < scale <= 4 for scale in scales)
-    require(is_valid, "TEST.SCALE_FACTOR", "a list of numbers above 0, at most 4")
+    require(is_valid, "TEST.SCALE_FACTOR", "a list of numbers above 0 and at most 4")
     is_valid = len(scales) == 1 or 1 in scales
     require(is_valid, "TEST.SCALE_FACTOR", "a list that contains 1, the scale whose tags are used")
 
@@ -304,8 +307,9 @@ def _check_task(cfg: CfgNode, layers: list[tuple[str, dict]]) -> None:
     bottom_up, defaults = is_bottom_up(cfg), default_config()
     for key in TOP_DOWN_ONLY if bottom_up else BOTTOM_UP_ONLY:
         if attrgetter(key)(cfg) != attrgetter(key)(defaults):
-            task = "top-down networks, not for" if bottom_up else "bottom-up networks, with"
-            raise InputError(
-                f"{_source(layers, key)}: {key} is only for {task} MODEL.TARGET_TYPE tags; remove "
-                "it"
+            reason = (
+                "is only for top-down networks, but MODEL.TARGET_TYPE tags is for bottom-up ones"
+                if bottom_up
+                else "is only for bottom-up networks (MODEL.TARGET_TYPE tags)"
             )
+            raise InputError(f"{_source(layers, key)}: {key} {reason}; remove it")

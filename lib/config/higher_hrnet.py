@@ -9,7 +9,7 @@ from lib.utils.errors import InputError
 NAME = "pose_higher_hrnet"
 
 DATASETS = {"coco_kpt": "coco", "crowd_pose_kpt": "crowdpose"}
-# HigherHRNet's keys -> this project's. '' drops a key that has no effect here or there.
+# HigherHRNet's keys -> this project's. Keys with '' have no effect here and are dropped.
 RENAMED = {
     "DATASET.INPUT_SIZE": "MODEL.IMAGE_SIZE",
     "DATASET.OUTPUT_SIZE": "MODEL.HEATMAP_SIZE",
@@ -29,7 +29,7 @@ RENAMED = {
     **dict.fromkeys(("DATASET.BASE_SIZE", "DATASET.BASE_SIGMA", "DATASET.INT_SIGMA"), ""),
     **dict.fromkeys(("TEST.LOG_PROGRESS", "TEST.IGNORE_CENTER", "DEBUG.SAVE_TAGMAPS_PRED"), ""),
 }
-# Keys of which only one value is supported.
+# Keys for which only one value is supported.
 FIXED = {
     "DATASET.SCALE_AWARE_SIGMA": False,
     "DATASET.WITH_CENTER": False,
@@ -41,14 +41,16 @@ FIXED = {
 
 
 def translate(tree: dict, source: str) -> dict:
-    """Translate the content of a YAML file for ``pose_higher_hrnet``.
+    """Translate the settings of a YAML file or of the command line for ``pose_higher_hrnet``.
+
+    The result also selects the network, head and target type of HigherHRNet, and RGB input.
 
     Raises:
         InputError: if a setting is not supported; the message names ``source`` and the key.
     """
-    for room in ("MODEL", "DATASET"):
-        if not isinstance(tree.get(room, {}), dict):
-            raise InputError(f"{source}: {room} must have keys, not the value {tree[room]!r}")
+    for key in ("MODEL", "DATASET"):
+        if not isinstance(tree.get(key, {}), dict):
+            raise InputError(f"{source}: {key} is a section of keys; it cannot be {tree[key]!r}")
     translated: dict[str, Any] = {}
     for key, value in _flat(tree):
         if key in FIXED:
@@ -92,7 +94,7 @@ def _plain(value: Any) -> Any:
 
 
 def _flat(tree: dict, prefix: str = "") -> list[tuple[str, Any]]:
-    """Return (dotted key, value) of all settings; MODEL.EXTRA is kept whole."""
+    """Return (dotted key, value) of all settings; MODEL.EXTRA is one setting."""
     pairs = []
     for name, value in tree.items():
         key = f"{prefix}{name}"

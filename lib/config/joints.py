@@ -1,8 +1,8 @@
 """The joints of an experiment, from a built-in data set, the YAML file or the annotation file.
 
 For your own data set, joint names and limbs that the YAML file lacks are read from the annotation
-file. Missing flip pairs are derived from the joint names, and limbs that neither file has from the
-joint names and the distances between the joints.
+file. Missing flip pairs are derived from the joint names. If neither file has limbs, they are
+derived from the joint names and the distances between the joints.
 """
 
 import contextlib
@@ -27,15 +27,19 @@ logger = logging.getLogger(__name__)
 
 Pairs = tuple[tuple[int, int], ...]
 
-MAX_PEOPLE = 1000  # number of annotations used to measure distances between joints
+MAX_PEOPLE = 1000  # maximum number of annotations used to measure distances between joints
+
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
+_SIDES = {"left": "left", "l": "left", "right": "right", "r": "right"}
+_DEFAULT_SIGMA = float(np.median(COCO.sigmas))  # of joints that COCO does not have
 
 
-class _File(msgspec.Struct):
+class _AnnotationFile(msgspec.Struct):
     categories: list[Category]
     annotations: list[msgspec.Raw] = []
 
 
-class _Person(msgspec.Struct):
+class _Annotation(msgspec.Struct):
     keypoints: list[float] = []
     bbox: list[float] | None = None
 
@@ -59,14 +63,14 @@ def resolve_joints(cfg: CfgNode) -> None:
                 f"{', '.join(SKELETONS)}, or set DATASET.ANNOTATIONS for your own data in COCO "
                 "format (see docs/own_data.md)"
             )
-        path, content = _annotation_file(settings), _File([])
+        path, content = _annotation_file(settings), _AnnotationFile([])
         description = "annotations in COCO format (DATASET.ANNOTATIONS)"
         if not names:
-            content = read_json(path, _File, description)
+            content = read_json(path, _AnnotationFile, description)
             _read_names(settings, content, path)
         elif not settings.LIMBS and settings.ANNOTATIONS and path.is_file():
             with contextlib.suppress(InputError):  # only drawings need the limbs
-                content = read_json(path, _File, description)
+                content = read_json(path, _AnnotationFile, description)
         _derive_pairs_and_sigmas(settings)
         if not settings.LIMBS:
             _find_limbs(settings, content, path)
@@ -114,13 +118,13 @@ def find_flip_pairs(names: Sequence[str]) -> Pairs:
 def propose_limbs(names: Sequence[str], distances: np.ndarray) -> Pairs:
     """Return limbs for drawings, as pairs of joint indices.
 
-    First come the limbs of the built-in skeleton that has the most limbs in common with ``names``,
-    then the shortest limbs that connect parts not yet connected (Kruskal's algorithm), then the
-    mirror images of all limbs.
+    Start from the limbs of a built-in skeleton, keeping those with both joints in ``names``. Use
+    the skeleton of which the most limbs are kept. Then add the shortest limbs that connect parts
+    not yet connected (Kruskal's algorithm), and finally the mirror images of all limbs.
 
     Args:
         names: names of the K joints.
-        distances: (K, K) of ``joint_distances``; joints at infinite distance are not connected.
+        distances: (K, K), from ``joint_distances``; joints at infinite distance are not connected.
     """
     index = {_side_and_words(name): joint for joint, name in enumerate(names)}
     known: list[tuple[int, int]] = []
@@ -145,7 +149,7 @@ def joint_distances(people: Sequence[bytes], count: int) -> np.ndarray:
 
     Args:
         people: COCO annotations as JSON, of which at most ``MAX_PEOPLE`` are read, evenly spaced.
-            Without a box, the box around the labelled joints is used.
+            If an annotation has no box, the box around its labelled joints is used.
         count: number of joints, K.
 
     Returns:
@@ -154,7 +158,7 @@ def joint_distances(people: Sequence[bytes], count: int) -> np.ndarray:
     total, samples = np.zeros((2, count, count))
     for person in people[:: -(-len(people) // MAX_PEOPLE) or 1]:
         try:
-            person = msgspec.json.decode(person, type=_Person)
+            person = msgspec.json.decode(person, type=_Annotation)
         except ValueError:  # reported when the data set is read
             continue
         if len(person.keypoints) != 3 * count:
@@ -173,24 +177,23 @@ def joint_distances(people: Sequence[bytes], count: int) -> np.ndarray:
 
 
 def _split_name(name: str) -> tuple[str | None, tuple[str, ...]]:
-    """Return the side (left, right or None) and the words of a joint's name, '' for the side."""
+    """Return the side (left, right or None) and the words of a joint's name.
+
+    The word for the side is replaced by an empty string.
+    """
     words = [word.lower() for word in _WORD.findall(name)]
     side = next((_SIDES[word] for word in words if word in _SIDES), None)
     return side, tuple("" if word in _SIDES else word for word in words)
 
 
 def _side_and_words(name: str) -> tuple[str | None, tuple[str, ...]]:
+    """Return the side and the words of a joint's name, without the word for the side."""
     side, words = _split_name(name)
     return side, tuple(filter(None, words))
 
 
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
-_SIDES = {"left": "left", "l": "left", "right": "right", "r": "right"}
-_DEFAULT_SIGMA = float(np.median(COCO.sigmas))  # of joints that COCO does not have
-
-
 def _annotation_file(settings: CfgNode) -> Path:
-    """Return the annotation file of the training set, or else of the test set, if it exists."""
+    """Return the annotation file of the training set, or of the test set if only that exists."""
     files = [
         Path(settings.ROOT) / settings.ANNOTATIONS.replace("{split}", split)
         for split in (settings.TRAIN_SET, settings.TEST_SET)
@@ -198,13 +201,13 @@ def _annotation_file(settings: CfgNode) -> Path:
     return next((path for path in files if path.is_file()), files[0])
 
 
-def _category(settings: CfgNode, content: _File) -> Category | None:
-    """Return the category that defines the joints."""
+def _category(settings: CfgNode, content: _AnnotationFile) -> Category | None:
+    """Return the category that defines the joints, or None if the file has no categories."""
     selected = [c for c in content.categories if c.name in settings.CATEGORIES]
     return next(iter(categories_with_joints(selected or content.categories)), None)
 
 
-def _read_names(settings: CfgNode, content: _File, path: Path) -> None:
+def _read_names(settings: CfgNode, content: _AnnotationFile, path: Path) -> None:
     """Read the joint names from the annotation file."""
     category = _category(settings, content)
     if not category or not category.keypoints:
@@ -215,7 +218,7 @@ def _read_names(settings: CfgNode, content: _File, path: Path) -> None:
     logger.info("=> %s: %d joints: %s", path, len(names), ", ".join(names))
 
 
-def _find_limbs(settings: CfgNode, content: _File, path: Path) -> None:
+def _find_limbs(settings: CfgNode, content: _AnnotationFile, path: Path) -> None:
     """Read the limbs from the annotation file, or propose some if it has none."""
     names, category = settings.JOINT_NAMES, _category(settings, content)
     if category and category.skeleton and len(category.keypoints or ()) == len(names):
@@ -223,7 +226,7 @@ def _find_limbs(settings: CfgNode, content: _File, path: Path) -> None:
     elif limbs := propose_limbs(names, joint_distances(content.annotations, len(names))):
         settings.LIMBS = [[names[a], names[b]] for a, b in limbs]
         logger.info(
-            "=> no skeleton is given: limbs derived from joint names and distances; to change "
+            "=> no skeleton is given; limbs are derived from joint names and distances. To change "
             "them, set DATASET.LIMBS: %s",
             yaml.safe_dump(settings.LIMBS, default_flow_style=True, width=math.inf).strip(),
         )

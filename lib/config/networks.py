@@ -1,6 +1,6 @@
 """The keys of ``MODEL.EXTRA`` for each network, with their defaults.
 
-The names follow the published code of each network, where it has the same setting.
+If the published code of a network has the same setting, the key has the published name.
 """
 
 from yacs.config import CfgNode as CN
@@ -29,22 +29,26 @@ _POSE_HRNET = CN()
 _POSE_HRNET.PRETRAINED_LAYERS = ["*"]  # modules to load from MODEL.PRETRAINED; '*' loads all
 _POSE_HRNET.FINAL_CONV_KERNEL = 1
 _POSE_HRNET.STEM_INPLANES = 64  # channels of the stem; the name is from HigherHRNet's code
-# layer1: hard-coded in the published pose code; named as in HRNet's classification code.
+# STAGE1 is ``layer1`` of the network, which the published pose code hard-codes. The key is named as
+# in HRNet's classification code.
 _POSE_HRNET.STAGE1 = _stage(1, [64], "BOTTLENECK")
 _POSE_HRNET.STAGE2 = _stage(1, [32, 64])
 _POSE_HRNET.STAGE3 = _stage(4, [32, 64, 128])
 _POSE_HRNET.STAGE4 = _stage(3, [32, 64, 128, 256])
-# HEAD higher: the deconvolutions and the blocks after them, with HigherHRNet's names.
+# MODEL.HEAD higher: the deconvolutions and the blocks after them, with HigherHRNet's names.
 _POSE_HRNET.DECONV = CN()
 _POSE_HRNET.DECONV.NUM_DECONVS = 1
 _POSE_HRNET.DECONV.NUM_CHANNELS = [32]
 _POSE_HRNET.DECONV.KERNEL_SIZE = [4]
 _POSE_HRNET.DECONV.NUM_BASIC_BLOCKS = 4
-_POSE_HRNET.DECONV.CAT_OUTPUT = [True]  # also deconvolve the previous output
+_POSE_HRNET.DECONV.CAT_OUTPUT = [True]  # append the previous output to the deconvolution's input
 
 
 def _lightweight() -> CN:
-    """Return the settings of the -18 networks; the -30 networks have NUM_MODULES [3, 8, 3]."""
+    """Return the settings that Lite-HRNet-18, Dite-HRNet-18 and WideHRNet-18 share.
+
+    For the -30 variants, NUM_MODULES is [3, 8, 3].
+    """
     extra = CN()
     extra.NUM_MODULES = [2, 4, 2]  # per stage; the stages have two, three and four branches
     extra.NUM_BLOCKS = 2  # per module
@@ -53,7 +57,7 @@ def _lightweight() -> CN:
 
 
 _LITE_HRNET = _lightweight()
-_LITE_HRNET.MODULE_TYPE = "LITE"  # or NAIVE: shuffle units instead of channel weighting
+_LITE_HRNET.MODULE_TYPE = "LITE"  # or NAIVE, with shuffle units instead of channel weighting
 _LITE_HRNET.REDUCE_RATIO = 8  # LITE: channel reduction of the cross-resolution weighting
 
 _WIDE_HRNET = _lightweight()
@@ -62,7 +66,8 @@ _WIDE_HRNET.WITH_SE = True  # squeeze-and-excitation in the inverted residuals
 _WIDE_HRNET.SE_RATIO = 4  # channel reduction of the squeeze-and-excitation
 
 
-def _encoder(extra: CN, channels: int, hidden: int, heads: int) -> CN:
+def _add_encoder(extra: CN, channels: int, hidden: int, heads: int) -> CN:
+    """Add the keys of TransPose's transformer encoder to those of its backbone."""
     extra.DIM_MODEL = channels
     extra.DIM_FEEDFORWARD = hidden
     extra.N_HEAD = heads
@@ -71,13 +76,13 @@ def _encoder(extra: CN, channels: int, hidden: int, heads: int) -> CN:
     return extra
 
 
-# The first two stages of the ResNet precede the encoder.
-_TRANSPOSE_R = _encoder(_POSE_RESNET.clone(), 256, 1024, 8)
+# Only the first two stages of the ResNet are used; the encoder follows them.
+_TRANSPOSE_R = _add_encoder(_POSE_RESNET.clone(), 256, 1024, 8)
 _TRANSPOSE_R.NUM_DECONV_LAYERS = 1
 _TRANSPOSE_R.NUM_DECONV_FILTERS = [256]
 _TRANSPOSE_R.NUM_DECONV_KERNELS = [4]
 
-_TRANSPOSE_H = _encoder(CN(), 64, 128, 1)
+_TRANSPOSE_H = _add_encoder(CN(), 64, 128, 1)
 _TRANSPOSE_H.PRETRAINED_LAYERS = ["*"]
 _TRANSPOSE_H.FINAL_CONV_KERNEL = 1
 _TRANSPOSE_H.STAGE1 = _stage(1, [64], "BOTTLENECK")

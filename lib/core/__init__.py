@@ -1,4 +1,4 @@
-"""Training and evaluation."""
+"""Training, evaluation and prediction."""
 
 import torch
 from yacs.config import CfgNode
@@ -12,7 +12,7 @@ from lib.dataset import crop_of
 
 
 def build_task(cfg: CfgNode, backend: Backend, autocast: torch.dtype | None = None) -> Task:
-    """Build the task of an experiment; the arguments are those of ``Task``."""
+    """Build the task of an experiment; ``backend`` and ``autocast`` are as for ``Task``."""
     skeleton = skeleton_of(cfg)
     if is_bottom_up(cfg):
         size = int(cfg.MODEL.IMAGE_SIZE[0])

@@ -10,8 +10,11 @@ from torch import Tensor, nn
 class AveragedWeights:
     """Moving average of the weights and batch norm statistics of ``network``.
 
-    Each step moves the average towards the network by the factor ``1 - decay``. With ``decay`` 0
-    there is no average, and all methods use the network itself.
+    ``update`` sets the average to ``decay * average + (1 - decay) * weights``. With ``decay`` 0
+    there is no average, and ``applied`` leaves the network unchanged.
+
+    Attributes:
+        average: state dict of the averaged weights; empty if there is no average.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -19,7 +22,8 @@ class AveragedWeights:
         self._decay = decay
         state = network.state_dict() if decay else {}
         self.average = {key: value.clone() for key, value in state.items()}
-        # Tensors of the average and of the network, in the same order.
+        # Each pair lists tensors of the average and of the network, in the same order. Floating
+        # point tensors are averaged; counters (numbers of batches seen by batch norms) are copied.
         floats = [key for key, value in state.items() if value.is_floating_point()]
         self._floats = [self.average[k] for k in floats], [state[k] for k in floats]
         counters = [key for key in state if key not in floats]
@@ -27,7 +31,7 @@ class AveragedWeights:
 
     @property
     def buffers(self) -> list[Tensor]:
-        """The batch norm statistics of the average; empty if there is none."""
+        """The averaged batch norm statistics; empty if there is no average."""
         names = dict(self._network.named_buffers())
         return [value for key, value in self.average.items() if key in names]
 

@@ -27,14 +27,15 @@ class Backend(ABC):
     """Interface of a backend.
 
     A call takes uint8 RGB crops (N, 3, H, W) on the CPU and returns keypoints (N, K, 2) in crop
-    pixels and scores (N, K), both float32 on the CPU.
+    pixels and scores (N, K), both float32 on the CPU. Only backends of top-down networks can be
+    called.
 
     Attributes:
         device: device of the tensors that ``outputs`` returns.
         codec: codec of the network's outputs.
         decodes: False if ``outputs`` returns the network's own outputs, True if it returns what is
             decoded from them: keypoints and scores or, for an exported bottom-up network, heatmaps,
-            tags and candidates. A backend of an exported bottom-up network cannot be called.
+            tags and candidates.
     """
 
     device: torch.device
@@ -47,7 +48,10 @@ class Backend(ABC):
             raise InputError("an exported file cannot be trained")
 
     def training_outputs(self, crops: Tensor, autocast: torch.dtype | None) -> Outputs:
-        """Return float32 outputs with gradients, computed with ``autocast``; no flip test."""
+        """Return float32 outputs with gradients, without a flip test.
+
+        The network runs under autocast with the type ``autocast``, or in float32 if that is None.
+        """
         raise InputError("an exported file cannot be trained")
 
     @abstractmethod
@@ -69,12 +73,12 @@ def predict(network: Network, codec: Codec, images: Tensor, flip_test: bool) -> 
     """Run the network on normalised crops (N, 3, H, W).
 
     With ``flip_test``, the outputs are averaged with those of the mirrored crops. Crops and
-    mirrored crops are one batch, which takes less time than two.
+    mirrored crops share one batch, which is faster than two batches.
     """
     if not flip_test:
         return as_outputs(network(images))
     both = as_outputs(network(torch.cat([images, images.flip(3)])))
-    count = images.shape[0]  # may be symbolic, when exporting
+    count = images.shape[0]  # during an export, may be symbolic, unlike len(images)
     outputs, mirrored = [part[:count] for part in both], [part[count:] for part in both]
     return as_outputs(codec.average(outputs, codec.flip(mirrored)))
 
@@ -161,7 +165,7 @@ def build_backend(
         device: one device or several GPUs (DataParallel). Exported files use the first.
         fold: fold the batch norms of PyTorch weights into the convolutions before them.
 
-    TEST.COMPILE compiles PyTorch weights; exported files are unaffected.
+    If TEST.COMPILE is set, a PyTorch network is compiled. Exported files are not affected.
 
     Raises:
         InputError: the file cannot be read, does not match the experiment, or cannot run here.

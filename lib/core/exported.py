@@ -27,7 +27,7 @@ from lib.utils.files import read_regular
 
 METADATA_KEY = "hrpose"
 PRECISIONS = ("float32", "bfloat16", "float16")
-TRUST = "HRPOSE_TRUST_TORCHSCRIPT"  # environment variable
+TRUST_VARIABLE = "HRPOSE_TRUST_TORCHSCRIPT"  # environment variable; 1 allows TorchScript files
 
 NETWORK_KEYS = ("MODEL.NAME", "MODEL.HEAD", "MODEL.TARGET_TYPE", "MODEL.NUM_JOINTS")
 CROP_KEYS = ("MODEL.IMAGE_SIZE", "MODEL.HEATMAP_SIZE", "MODEL.SIMDR_SPLIT_RATIO")
@@ -35,7 +35,7 @@ DECODING_KEYS = (
     "MODEL.SIGMA", "MODEL.SIMDR_SIGMA", "DATASET.COLOR_RGB", "TEST.FLIP_TEST",
     "TEST.SHIFT_HEATMAP", "TEST.POST_PROCESS", "TEST.REFINE", "TEST.BLUR_KERNEL",
 )  # fmt: skip
-SCENE_DECODING_KEYS = (
+BOTTOM_UP_DECODING_KEYS = (
     "DATASET.COLOR_RGB", "DATASET.MAX_NUM_PEOPLE", "TEST.FLIP_TEST", "TEST.PROJECT2IMAGE",
     "TEST.NMS_KERNEL",
 )  # fmt: skip
@@ -48,11 +48,11 @@ class Description:
     Attributes:
         decodes: True if the file contains a ``DecodingNetwork`` or ``SceneNetwork``
             (lib/deploy/export.py), False if it maps normalised images to the network's outputs.
-        dynamic_batch: if True, N may be any number, else it must be 1.
+        dynamic_batch: True if the batch size may be any number, False if it must be 1.
         joints: names of the K joints.
-        flip_pairs: flip pairs of the built-in flip test, empty without one.
+        flip_pairs: flip pairs of the flip test in the file; empty if the file has no flip test.
         settings: the experiment's settings that the file depends on.
-        dynamic_size: if True, H and W may be any multiples of 64, as for whole images.
+        dynamic_size: True if height and width may be any multiples of 64, as for whole images.
     """
 
     decodes: bool
@@ -70,15 +70,15 @@ class Description:
 
         Files of bottom-up networks have a dynamic size and never a dynamic batch.
         """
-        is_scene = is_bottom_up(cfg)
-        keys = NETWORK_KEYS if is_scene else NETWORK_KEYS + CROP_KEYS
+        bottom_up = is_bottom_up(cfg)
+        keys = NETWORK_KEYS if bottom_up else NETWORK_KEYS + CROP_KEYS
         if decodes:
-            keys += SCENE_DECODING_KEYS if is_scene else DECODING_KEYS
+            keys += BOTTOM_UP_DECODING_KEYS if bottom_up else DECODING_KEYS
         settings = {key: _setting(cfg, key) for key in keys}
         has_flip_test = decodes and cfg.TEST.FLIP_TEST
         pairs = [list(pair) for pair in skeleton.flip_pairs] if has_flip_test else []
-        dynamic_batch = dynamic_batch and not is_scene
-        return cls(decodes, dynamic_batch, list(skeleton.names), pairs, settings, is_scene)
+        dynamic_batch = dynamic_batch and not bottom_up
+        return cls(decodes, dynamic_batch, list(skeleton.names), pairs, settings, bottom_up)
 
     @classmethod
     def from_json(cls, path: Path, text: str | None) -> "Description":
@@ -115,9 +115,10 @@ def _setting(cfg: CfgNode, key: str) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
-# Bytes before and after the checksum at the end of a file. In ONNX they make it an entry of
-# metadata_props in protobuf encoding (tag and length of the entry, tag and length of the key, the
-# key, tag and length of the value), in OpenVINO's XML a comment.
+# Bytes before and after the checksum at the end of a file. Together with the checksum, they form a
+# comment in OpenVINO's XML and an entry of metadata_props in ONNX. The bytes of the entry are, in
+# protobuf encoding: tag and length of the entry, tag and length of the key, the key, tag and length
+# of the value, and the value, which is the checksum.
 CHECKSUM_MARKS = {
     ".onnx": (b"\x72\x51\x0a\x0dhrpose.sha256\x12\x40", b""),
     ".xml": (b"<!-- sha256 ", b" -->\n"),
@@ -125,7 +126,13 @@ CHECKSUM_MARKS = {
 
 
 def checksum(suffix: str, content: bytes | memoryview, weights: bytes = b"") -> bytes:
-    """Return the end of an exported file: the SHA-256 of the rest and of OpenVINO's weights."""
+    """Return the bytes to append to an exported file: its SHA-256 between CHECKSUM_MARKS.
+
+    Args:
+        suffix: suffix of the file.
+        content: content of the file without the checksum.
+        weights: content of OpenVINO's weights file, included in the SHA-256.
+    """
     start, end = CHECKSUM_MARKS[suffix]
     digest = hashlib.sha256(content)
     digest.update(weights)
@@ -135,13 +142,14 @@ def checksum(suffix: str, content: bytes | memoryview, weights: bytes = b"") -> 
 def check_checksum(path: Path, weights: Path | None = None) -> None:
     """Raise InputError unless a file ends with its ``checksum``.
 
-    ONNX Runtime and OpenVINO can crash on a damaged file.
+    This is checked because ONNX Runtime and OpenVINO can crash on a damaged file.
     """
     with os_errors_as(f"{path}: cannot be read"):
-        content, rest = read_regular(path), read_regular(weights) if weights else b""
+        content = read_regular(path)
+        weights_content = read_regular(weights) if weights else b""
     suffix = path.suffix.lower()
     size = len(checksum(suffix, b""))
-    if content[-size:] != checksum(suffix, memoryview(content)[:-size], rest):
+    if content[-size:] != checksum(suffix, memoryview(content)[:-size], weights_content):
         raise InputError(
             f"{path}: damaged, or not written by this version of tools/export.py; copy or export "
             "it again"
@@ -248,10 +256,11 @@ class TorchScriptRunner(Runner):
     """
 
     def __init__(self, path: Path, precision: str, device: torch.device) -> None:
-        if os.environ.get(TRUST) != "1":
+        if os.environ.get(TRUST_VARIABLE) != "1":
             raise InputError(
                 f"{path}: a TorchScript file is a program that could write files; if you trust it, "
-                f"set the environment variable {TRUST}=1, or export to ONNX or OpenVINO instead"
+                f"set the environment variable {TRUST_VARIABLE}=1, or export to ONNX or OpenVINO "
+                "instead"
             )
         check_integrity(path)
         extra = {METADATA_KEY: ""}
@@ -274,7 +283,7 @@ class TorchScriptRunner(Runner):
 
 def trust_torchscript() -> None:
     """Let this process open TorchScript files, for programs that write them themselves."""
-    os.environ[TRUST] = "1"
+    os.environ[TRUST_VARIABLE] = "1"
 
 
 RUNNERS: dict[str, Callable[[Path, str, torch.device], Runner]] = {

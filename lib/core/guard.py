@@ -13,19 +13,20 @@ logger = logging.getLogger(__name__)
 
 MAX_SKIPPED = 10  # steps in a row
 MAX_NAMED = 10  # image files in an error message
-HALVINGS = 16  # of a GradScaler's first scale, 65,536, down to 1
+HALVINGS = 16  # halvings that reduce the initial scale of a GradScaler, 65,536, to 1
 
 
 class StepGuard:
     """Takes an optimizer step only if its loss and gradients are finite.
 
     The optimizer makes the decision on the device, so that the CPU does not wait for a GPU at every
-    step. ``check`` counts skipped steps.
+    step. ``check`` logs the skipped steps, and raises an error after too many in a row.
 
     Args:
         optimizer: created with ``fused=True``, because only fused optimizers can skip a step.
         files_of: maps indices of samples (``batch["index"]``) to image files.
-        buffers: batch norm statistics; ``check`` restores them after steps that are not finite.
+        buffers: batch norm statistics; ``check`` restores the last good ones if they may now
+            contain NaN or infinite values.
         scaler: scales the loss, for gradients in float16. It halves its scale at each skipped step
             until the gradients fit, so more skipped steps in a row are allowed.
     """
@@ -67,13 +68,14 @@ class StepGuard:
         if distributed.world_size() > 1:  # the gradients are averaged, the loss is not
             loss = distributed.all_reduce_sum(loss)
         is_finite = total.isfinite() & loss.isfinite()
+        # If all losses are finite, any process may have caused the gradients that are not.
         is_suspect = ~own_loss.isfinite() | loss.isfinite()
         self._optimizer.grad_scale = None
         self._optimizer.found_inf = (~is_finite).float()
         self._optimizer.step()
         self._scaler.update()
-        # The statistics come from the forward pass: gradients too large for float16 do not affect
-        # them.
+        # Gradients too large for float16 do not affect the batch norm statistics, which come from
+        # the forward pass.
         is_clean = loss.isfinite() & (total.isfinite() | self._scaler.is_enabled())
         self._unread.append((torch.stack([is_finite, is_clean, is_suspect]), index))
 
@@ -120,6 +122,7 @@ class StepGuard:
         files = list(dict.fromkeys(file for part in distributed.gather(own) for file in part))
         named = ", ".join(files[:MAX_NAMED])
         more = f" and {len(files) - MAX_NAMED} more" if len(files) > MAX_NAMED else ""
+        # The log file lists all images, the message only the first.
         logging.getLogger("config").info("images of the skipped steps: %s", ", ".join(files))
         return (
             f"{where}: the loss or the gradients of {len(self._skipped)} steps in a row are NaN or "

@@ -29,8 +29,8 @@ OPTIMIZERS = {
 def add_missing_momentum(optimizer: torch.optim.Optimizer) -> None:
     """Set missing momentum buffers to 0, because fused SGD does not create them reliably.
 
-    It leaves them undefined if its first step is skipped. In a checkpoint they are missing if the
-    run had no momentum so far, or for parameters without a gradient.
+    Fused SGD leaves them undefined if its first step is skipped. A checkpoint lacks them if the run
+    had no momentum so far, and for parameters that never had a gradient.
     """
     for group in optimizer.param_groups:
         if group.get("momentum"):
@@ -67,7 +67,7 @@ def build_optimizer(cfg: CfgNode, network: torch.nn.Module) -> torch.optim.Optim
 
 
 def _groups(network: torch.nn.Module) -> list[dict]:
-    """Return the trainable parameters in groups, one of them without weight decay."""
+    """Return the trainable parameters as one or two groups; the second has no weight decay."""
     decay, no_decay = [], []
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -83,10 +83,14 @@ def build_schedule(
 ) -> Callable[[int, int], float]:
     """Build the learning rate schedule named by TRAIN.LR_SCHEDULE.
 
-    The schedule maps (epoch, step), both counted from 0, to the learning rate times ``scale``.
+    The schedule maps (epoch, step), both counted from 0, to the learning rate.
     ``multistep`` multiplies the rate by LR_FACTOR at the start of each epoch in LR_STEP. ``cosine``
     decays it at every step, down to LR_MIN at END_EPOCH. Linear warm-up covers the first
-    WARMUP_ITERS steps of the run and starts at WARMUP_FACTOR, as in mmcv.
+    WARMUP_ITERS steps of the run and starts at WARMUP_FACTOR times the rate of
+    the schedule, as in mmcv.
+
+    Args:
+        scale: factor for the learning rate, such as that of ``--autoscale-lr``.
     """
     train = cfg.TRAIN
 

@@ -39,7 +39,10 @@ def published_lines(cfg: CfgNode, path: Path, names: list[str]) -> tuple[list[st
 
 
 def _differing(cfg: CfgNode, weights: Weights) -> list[str]:
-    """List the published settings, as KEY VALUE, that differ from those of ``cfg``."""
+    """List the published settings that differ from those of ``cfg``, as KEY VALUE.
+
+    If the published experiment cannot be loaded, list its path instead.
+    """
     opts = [str(word) for pair in weights.settings.items() for word in pair]
     try:
         published = load_config(ROOT / weights.experiment, opts)

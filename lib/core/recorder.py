@@ -1,4 +1,4 @@
-"""Records of a run: TensorBoard, images of batches, history and curves."""
+"""Records of a run: log lines, TensorBoard, images of batches, training history and curves."""
 
 import csv
 import io
@@ -108,7 +108,7 @@ class Recorder:
         """Write the images that ``Task.draw`` returned.
 
         Files are named as in the HRNet repository: ``<phase>_<step>_{gt,pred,hm_gt,hm_pred}.jpg``.
-        ``gt_pred`` is written to TensorBoard, at ``global_step``.
+        The image ``gt_pred`` is only written to TensorBoard, at ``global_step``.
         """
         for kind in KINDS:
             if kind in images:

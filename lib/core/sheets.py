@@ -18,41 +18,45 @@ from lib.keypoints.skeletons import Skeleton
 from lib.utils.drawing import draw_person, draw_text, image_grid, mosaic, side_colors, write_image
 from lib.utils.errors import InputError
 
-THRESHOLD = 0.2  # joints with a lower score are not drawn
-COUNT = 24  # images on a sheet of predictions
-WIDTH = 1610  # maximum width of a sheet of predictions in pixels
-HEIGHT = 300  # height of its images in pixels, before each row is scaled to the width
+# Sheets of predictions:
+SCORE_THRESHOLD = 0.2  # joints with a lower score are not drawn
+IMAGE_COUNT = 24  # maximum number of images on a sheet
+SHEET_WIDTH = 1610  # maximum width of a sheet, in pixels
+IMAGE_HEIGHT = 300  # height of an image in pixels, before each row is scaled to the sheet's width
+# Sheets of samples:
 NAMED_SIZE = 640  # longer side of the people drawn with joint names, in pixels
 LETTER_WIDTH, LINE_HEIGHT = 8, 24  # of the joint names, in pixels
-MIN_HEIGHT = 256  # smaller samples are enlarged to about this height
+MIN_HEIGHT = 256  # smaller crops are enlarged to about this height, in pixels
 
 
 def write_prediction_sheet(
     dataset: TopDownDataset | SceneDataset, poses: Poses, path: str | Path
 ) -> None:
-    """Write a sheet of up to ``COUNT`` images, evenly spaced over the data set, with skeletons.
+    """Write a sheet of images with the predicted skeletons.
 
-    The data set's ``rows_to_draw`` selects the poses to draw.
+    It has up to ``IMAGE_COUNT`` images, evenly spaced over the data set. The ``rows_to_draw`` of
+    the data set's source selects the poses to draw.
     """
     table, skeleton = dataset.table, dataset.skeleton
     images = np.unique(table.image)
-    chosen = images[np.linspace(0, len(images) - 1, min(COUNT, len(images))).astype(int)]
+    chosen = images[np.linspace(0, len(images) - 1, min(IMAGE_COUNT, len(images))).astype(int)]
     drawn = poses[dataset.source.rows_to_draw(poses)]
     cells = []
     for image in chosen:
         try:
             rgb = np.ascontiguousarray(read_image(table.paths[image].decode())[..., ::-1])
         except InputError:  # broken, and allowed by TEST.MAX_BROKEN
-            rgb = np.zeros((HEIGHT, HEIGHT, 3), np.uint8)
+            rgb = np.zeros((IMAGE_HEIGHT, IMAGE_HEIGHT, 3), np.uint8)
         # Very wide images are squeezed into the width of the sheet, to limit memory.
-        size = (int(np.clip(rgb.shape[1] * HEIGHT / len(rgb), 1, WIDTH)), HEIGHT)
+        width = int(np.clip(rgb.shape[1] * IMAGE_HEIGHT / len(rgb), 1, SHEET_WIDTH))
+        size = (width, IMAGE_HEIGHT)
         zoom = size[0] / rgb.shape[1], size[1] / rgb.shape[0]
         small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
         for pose in drawn[drawn.image == image]:
-            is_drawn, limbs = pose.scores > THRESHOLD, skeleton.limbs
+            is_drawn, limbs = pose.scores > SCORE_THRESHOLD, skeleton.limbs
             draw_person(small, pose.keypoints * zoom, is_drawn, limbs, skeleton.flip_pairs)
         cells.append(small)
-    write_image(path, mosaic(cells, WIDTH))
+    write_image(path, mosaic(cells, SHEET_WIDTH))
 
 
 def _scene_cells(dataset: SceneDataset, codec: TagCodec, rows: np.ndarray) -> list[np.ndarray]:
@@ -104,7 +108,7 @@ def write_sample_sheet(
 
 
 def _named_person(table: Table, skeleton: Skeleton, row: int) -> np.ndarray:
-    """Draw a person with the numbers and names of the joints at the sides, (H, W, 3)."""
+    """Draw a person, with the numbers and names of the labelled joints at both sides."""
     labels = [f"{number} {name}" for number, name in enumerate(skeleton.names)]
     margin = LETTER_WIDTH * (max(map(len, labels)) + 2)
     box = np.maximum(table.scale[row] * PIXEL_STD, 1)
@@ -112,7 +116,7 @@ def _named_person(table: Table, skeleton: Skeleton, row: int) -> np.ndarray:
     matrix = Crop((width, height)).matrix(table.center[row], table.scale[row])
     try:
         image = read_image(table.path(row))
-    except InputError:  # the check of the images reports it
+    except InputError:  # reported by the check of the images
         image = np.zeros((height, width, 3), np.uint8)
     crop = crop_image(image, matrix, (width, height)).transpose(1, 2, 0)
     total = max(height, LINE_HEIGHT * (len(labels) // 2 + 1))
@@ -141,7 +145,7 @@ def _crop_cells(dataset: TopDownDataset, codec: Codec, rows: np.ndarray) -> list
     samples = [dataset[0, int(row)] for row in rows]
     joints, visible = (torch.stack([s[name] for s in samples]) for name in ("joints", "visible"))
     maps = codec.encode(joints, visible).heatmaps
-    # Joints that are not labelled have targets, too, with weight 0 in the loss.
+    # Joints that are not labelled have targets, too, which the loss ignores. Do not draw them.
     overlays = (maps * (visible > 0)[..., None, None]).amax(1).clamp(0, 1).numpy()
     width, height = dataset.crop.size
     zoom = max(1, round(MIN_HEIGHT / height))

@@ -57,7 +57,7 @@ class TrainingState:
         folder: output folder of the run.
         batch_size: number of samples in a step, over all processes.
         samples: number of samples in the training set.
-        scaler: scales the loss, in float16.
+        scaler: scales the loss, for gradients in float16.
     """
 
     cfg: CfgNode
@@ -70,7 +70,7 @@ class TrainingState:
     scaler: torch.amp.GradScaler
 
     def save(self, position: Position) -> None:
-        """Write ``checkpoint.pth``; it has most keys of the HRNet repository.
+        """Write ``checkpoint.pth``, with most keys of the HRNet repository's checkpoints.
 
         With several processes, every process must call this.
 
@@ -137,11 +137,11 @@ class TrainingState:
             self._log_changes(path, state.get("settings"))
             best = float(state.get("best_perf", state.get("perf", -math.inf)))
             if not (self.folder / "model_best.pth").exists():
-                best = -math.inf  # without a best network, the next one is the best
+                best = -math.inf  # so that the next validated network is saved as model_best.pth
             is_validated = bool(state.get("validated", True))
             position = Position(state["epoch"], best=best, is_validated=is_validated)
             if samples_done := state.get("samples_done", 0):
-                self._locate(position, state, samples_done)
+                self._resume_within_epoch(position, state, samples_done)
         where = f"epoch {position.epoch}" + (f", step {position.step}" if position.step else "")
         logger.info("=> %s: resuming at %s, best score so far %.4f", path, where, best)
         return position
@@ -153,15 +153,18 @@ class TrainingState:
                 for key, value in self.network.state_dict().items():
                     self.average.average[key].copy_(value)
 
-    def _locate(self, position: Position, state: dict, samples_done: int) -> None:
-        """Set the position within the epoch, if the samples are the same and in the same order."""
+    def _resume_within_epoch(self, position: Position, state: dict, samples_done: int) -> None:
+        """Restore the step, statistics and batch norm buffers of an unfinished epoch.
+
+        If the number or the order of the samples has changed, the epoch starts again.
+        """
         old = _settings(state["settings"])
         order = old.get("SEED"), old.get("TRAIN.SHUFFLE"), state["samples"]
         if order != (self.cfg.SEED, self.cfg.TRAIN.SHUFFLE, self.samples):
             logger.warning("=> the order of the samples changed: the epoch starts again")
             return
         position.step = samples_done // self.batch_size
-        meter = state["meter"]  # in earlier versions, only the sums of all processes
+        meter = state["meter"]  # one dict, the sums over all processes, in older checkpoints
         position.meter = [meter] if isinstance(meter, dict) else meter
         buffers = state.get("buffers", [])
         if len(buffers) == distributed.world_size():
@@ -207,9 +210,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
 
 
 def _match_layouts(optimizer: torch.optim.Optimizer) -> None:
-    """Convert the state to the layout of the parameters, which fused optimizers rely on.
+    """Convert the state to the memory format of the parameters, which fused optimizers require.
 
-    Parameters are contiguous with DataParallel, and channels last otherwise.
+    Parameters are contiguous with DataParallel, and channels last without it.
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
@@ -230,7 +233,7 @@ def _check_shapes(optimizer: torch.optim.Optimizer, states: Mapping[int, Mapping
 
 @contextlib.contextmanager
 def _file_named_in_errors(path: Path) -> Iterator[None]:
-    """Add the file to the message of an InputError; turn errors of malformed contents into one."""
+    """Name the file in InputErrors, and turn errors from malformed contents into InputErrors."""
     try:
         yield
     except InputError as error:

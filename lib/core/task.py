@@ -25,8 +25,9 @@ class Losses:
     """Loss and accuracy of one batch, as scalar tensors.
 
     Attributes:
-        accuracy: PCK, averaged over the joint types annotated in the batch.
-        joints: number of these joint types.
+        accuracy: for top-down networks, PCK averaged over the joint types annotated in the batch;
+            for bottom-up networks, share of the annotated joints that the heatmaps detect.
+        joints: number of joint types, or of annotated joints, over which ``accuracy`` is averaged.
     """
 
     total: torch.Tensor
@@ -97,7 +98,7 @@ class Task(ABC):
 
     @abstractmethod
     def predict(self, outputs: Outputs, batch: Batch) -> Poses:
-        """Return the people of a batch in image pixels, as tensors on ``device``."""
+        """Return the people of a batch in image pixels, as tensors or NumPy arrays."""
 
     @abstractmethod
     def draw(self, batch: Batch, outputs: Outputs, kinds: Collection[str]) -> dict[str, np.ndarray]:
@@ -126,7 +127,10 @@ class Task(ABC):
     def _grids(
         self, annotated: Arrays, predicted: Arrays, kinds: Collection[str]
     ) -> dict[str, np.ndarray]:
-        """Arrange drawn images in grids of ``kinds``; ``annotated`` may be empty."""
+        """Arrange drawn images in a grid for each of ``kinds``.
+
+        ``annotated`` may be empty. ``gt_pred`` then shows only the predictions.
+        """
         pairs = [image for pair in zip(annotated, predicted, strict=False) for image in pair]
         images = {"gt": annotated, "pred": predicted, "gt_pred": pairs[: 2 * MAX_PAIRS]}
         if not annotated:

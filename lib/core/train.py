@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 class EpochStats:
     """Statistics of an epoch of training, a part of it, or a validation.
 
-    ``has_loss`` is False if loss and accuracy are unknown: in the validation of an exported file
-    that returns decoded keypoints, or if no joint is annotated.
+    ``has_loss`` is False if loss and accuracy are unknown, because ``Task.loss`` returned None or
+    no joint of the data set is annotated.
     """
 
     loss: float
@@ -49,7 +49,7 @@ Observer = Callable[[int, EpochStats, Batch, Outputs], None]
 class Meter:
     """Running sums of loss and accuracy.
 
-    They stay on the device, because reading them at every step would make the CPU wait for it.
+    The sums stay on the device. If they were read at every step, the CPU would wait for the device.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -87,7 +87,7 @@ class Meter:
         return distributed.gather({"sums": self._sums.tolist(), "numbers": numbers})
 
     def load(self, states: list[dict]) -> None:
-        """Continue from what ``state`` returned, perhaps in a different number of processes."""
+        """Continue from what ``state`` returned, even if the number of processes has changed."""
         own = distributed.rank()
         if len(states) != distributed.world_size():  # rank 0 continues from the sums of all
             if own > 0:
@@ -203,8 +203,8 @@ def train_epoch(
         augment: maps the images (N, 3, H, W) of a batch and the step to augmented images.
         update: trains on a batch; pass the same one every epoch, to count skipped steps in a row.
         before_step, after_step: called with the step; ``after_step`` also gets the epoch's meter.
-        first_step, meter_state: number of steps that an interrupted run has taken in this epoch,
-            and their ``Meter.state``.
+        first_step: number of steps that an interrupted run has already taken in this epoch.
+        meter_state: ``Meter.state`` after these steps.
 
     Raises:
         InputError: the loss or gradients of ten steps in a row (26 in float16) are NaN or Inf.
@@ -228,6 +228,7 @@ def train_epoch(
         outputs, losses = update(task, batch, index, step, steps)
         for meter in (epoch_meter, print_meter):
             meter.add(losses, len(index), data_seconds)
+        # Checking waits for the device. On a GPU, do not wait at every step.
         if step % print_freq == 0 or task.device.type == "cpu":
             update.guard.check(f"epoch {epoch}, step {step}")
         if step % print_freq == 0:

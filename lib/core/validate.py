@@ -23,9 +23,9 @@ from lib.utils.logs import progress
 
 @dataclass
 class Validation:
-    """Result of ``validate``: the predicted people, in the order of the table, and statistics.
+    """Result of ``validate``: the predicted people of all processes, and statistics.
 
-    Every process has the poses of all processes.
+    The people are sorted as by ``Poses.sorted_unique``.
     """
 
     poses: Poses
@@ -42,10 +42,11 @@ def validate(
 ) -> Validation:
     """Predict all people of a split once.
 
-    Loss and accuracy are unknown if the table has no annotated joints, as with detected boxes.
+    Loss and accuracy are unknown if the data set has no annotated joints, as with detected boxes.
 
     Args:
-        gather: returns the poses of all processes.
+        observe: called every ``print_freq`` steps.
+        gather: maps the poses of this process to a list with the poses of each process.
 
     Raises:
         InputError: a prediction is NaN or Inf, or more images are broken than allowed.
@@ -77,9 +78,9 @@ def validate(
 
 
 def gather_in_folder(folder: Path, own: Poses) -> list[Poses]:
-    """Return the poses of all processes, by rank, exchanged as files.
+    """Return the poses of each process, by rank, exchanged as files.
 
-    They are in a new folder in ``folder``, which rank 0 removes.
+    The files are written to a new subfolder of ``folder``, and rank 0 removes it at the end.
 
     Raises:
         InputError: a file cannot be written or read.
@@ -91,12 +92,12 @@ def gather_in_folder(folder: Path, own: Poses) -> list[Poses]:
         parts = distributed.gather(parts)[0]
         parts.mkdir(exist_ok=True)
         np.savez(parts / f"{distributed.rank()}.npz", **vars(own))
-        distributed.gather(None)  # all are written
+        distributed.gather(None)  # wait until all files are written
         poses = []
         for rank in range(distributed.world_size()):
             with np.load(parts / f"{rank}.npz") as arrays:
                 poses.append(Poses(**arrays))
-        distributed.gather(None)  # all are read
+        distributed.gather(None)  # wait until all files are read
         if distributed.is_main():
             shutil.rmtree(parts)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

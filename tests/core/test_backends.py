@@ -144,8 +144,8 @@ def test_a_missing_package_is_reported_with_its_install_command():
 
 def test_torchscript_is_only_opened_if_trusted(tmp_path, made, monkeypatch):
     (path := tmp_path / "stranger.ts").write_bytes(b"")
-    monkeypatch.delenv(exported.TRUST)
-    refused(made, path, f"TorchScript file is a program.*{exported.TRUST}=1")
+    monkeypatch.delenv(exported.TRUST_VARIABLE)
+    refused(made, path, f"TorchScript file is a program.*{exported.TRUST_VARIABLE}=1")
 
 
 class _Raising(nn.Module):

@@ -217,7 +217,7 @@ def test_a_sheet_shows_skeletons_over_whole_images(tmp_path, monkeypatch):
     table = run.data.table
     poses = poses_of(table, np.concatenate([table.joints, table.visible[..., None]], axis=2))
     images = []
-    monkeypatch.setattr(sheets, "HEIGHT", 120)
+    monkeypatch.setattr(sheets, "IMAGE_HEIGHT", 120)
     for scores in (1, 0):
         poses.scores = table.visible * scores
         path = tmp_path / f"{scores}.jpg"
@@ -225,6 +225,6 @@ def test_a_sheet_shows_skeletons_over_whole_images(tmp_path, monkeypatch):
         images.append(cv2.imread(str(path)).astype(int))
     assert images[0].shape == (120 + 4, 3 * 162 + 2, 3)  # the aspect ratio of the images
     assert (np.abs(images[0] - images[1]) > 60).mean() > 0.02
-    monkeypatch.setattr(sheets, "COUNT", 2)
+    monkeypatch.setattr(sheets, "IMAGE_COUNT", 2)
     write_prediction_sheet(run.data, poses, tmp_path / "few.jpg")
     assert cv2.imread(str(tmp_path / "few.jpg")).shape == (124, 2 * 162 + 2, 3)
