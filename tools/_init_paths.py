@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-# By default a thread of GNU OpenMP that waits for others spins for milliseconds. If these others
-# wait for the core, as beside data-loading processes, every operation can take that long.
+# By default, a GNU OpenMP thread spins for milliseconds while it waits for other threads. If one of
+# these has lost its core to a data-loading process, the spinning delays it, and every operation can
+# take milliseconds.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -3,10 +3,11 @@
   python tools/benchmark.py nms
   python tools/benchmark.py forward --cfg FILE
 
-Most benchmarks measure a simpler reference in the same run: NumPy, pycocotools or plain PyTorch.
-data, nms, load and group measure CPU time on one thread, so other work on the machine has little
-effect. The others, and nms on a GPU, measure wall-clock time on all threads. All times are those of
-the fastest run. The exit code is 1 if results differ from the reference.
+Most benchmarks also time a reference in the same run, such as NumPy, pycocotools or plain PyTorch.
+The ratio in the table is the time divided by that of the reference. Each benchmark repeats its
+measurements and reports the fastest. data, nms, load and group measure CPU time on one thread, so
+other work on the machine has little effect. The others, and nms on a GPU, measure wall-clock time
+on all threads. The exit code is 1 if results differ from those of the reference.
 """
 
 import argparse
@@ -46,8 +47,9 @@ def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, module in (WITHOUT_NETWORK | WITH_NETWORK).items():
-        text = module.__doc__.splitlines()[0].rstrip(".")
-        command = commands.add_parser(name, help=text[0].lower() + text[1:], description=text)
+        text = module.__doc__.splitlines()[0]
+        summary = text[0].lower() + text[1:].rstrip(".")
+        command = commands.add_parser(name, help=summary, description=text)
         if name in WITH_NETWORK:
             module.add_options(command)
     return parser.parse_args(protect_numbers(sys.argv[1:]))

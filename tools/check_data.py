@@ -2,8 +2,8 @@
 
   python tools/check_data.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml
 
-Reads all annotations and images of DATASET.TRAIN_SET and TEST_SET and reports errors and suspicious
-entries. Writes these files to <OUTPUT_DIR>/<dataset>/check/, or to --work-dir:
+Reads all annotations and images of DATASET.TRAIN_SET and DATASET.TEST_SET, and reports errors and
+suspicious entries. Writes these files to <OUTPUT_DIR>/<dataset>/check/, or to --work-dir:
 
   findings.txt       all findings
   counts_<set>.png   charts of counts and sizes
@@ -86,7 +86,7 @@ def main() -> None:
     text = "\n".join(report(where, found, None) for where, found in findings.items())
     write_atomically(folder / "findings.txt", f"{text}\n".encode())
     is_fatal = any(finding.is_fatal for found in findings.values() for finding in found)
-    if not is_fatal:  # otherwise there may be no samples to draw
+    if not is_fatal:  # after a fatal finding, there may be no samples to draw
         codec = build_codec(cfg, sets[0].skeleton)
         write_sample_sheet(sets[0], codec, folder / "samples.jpg", args.samples)
     print(f"=> {'findings' if is_fatal else 'findings, charts and samples'}: {folder}")
@@ -97,7 +97,7 @@ def main() -> None:
 def check_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__)
     add = parser.add_argument
-    text = "number of images to read in each set, evenly spaced (default: all)"
+    text = "number of images to read from each set, evenly spaced (default: all)"
     add("--images", type=int, metavar="N", help=text)
     text = "number of samples to draw (default: %(default)s)"
     add("--samples", type=int, default=12, metavar="N", help=text)
@@ -105,7 +105,7 @@ def check_parser() -> argparse.ArgumentParser:
 
 
 def summary(dataset: TopDownDataset) -> str:
-    """Summarize the numbers of people and images, and the sizes of boxes."""
+    """Summarize a set in one line: people, images, sizes of boxes and labelled joints."""
     table = dataset.table
     images = np.unique(table.image)
     heights = table.size[:, 1]
@@ -121,7 +121,7 @@ def summary(dataset: TopDownDataset) -> str:
 def check(
     dataset: TopDownDataset, images: int | None, workers: int, max_broken: float
 ) -> list[Finding]:
-    """Run all checks on one split."""
+    """Run all checks on one split; ``images`` is the number of images to read (None for all)."""
     table, source = dataset.table, dataset.source
     found, sizes = [], None
     has_boxes = isinstance(source, CocoKeypoints)  # MPII has only centers and approximate sizes
@@ -137,7 +137,7 @@ def check(
 
 
 def counts(dataset: TopDownDataset) -> tuple[dict, dict]:
-    """Return the values of the histograms, and the heights of the bars, by title."""
+    """Return the values of the histograms and the heights of the bars, each by chart title."""
     table = dataset.table
     people = np.unique(table.image, return_counts=True)[1]
     labelled = table.visible.sum(1).astype(int)
@@ -151,7 +151,7 @@ def counts(dataset: TopDownDataset) -> tuple[dict, dict]:
 
 
 def report(where: str, found: list[Finding], limit: int | None) -> str:
-    """Format the findings of a split by kind, listing at most ``limit`` of each."""
+    """Format the findings of a split by kind, with at most ``limit`` of each kind (None: all)."""
     if not found:
         return f"{where}: no problems found"
     kinds: dict[str, list[Finding]] = defaultdict(list)

@@ -39,21 +39,21 @@ MMPOSE_SETTINGS = {
 }
 
 
-TOP_LEVEL = frozenset(default_config())
-KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
+TOP_LEVEL_KEYS = frozenset(default_config())
+KEY_PATTERN = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
 
 
 def _is_key(word: str) -> bool:
     """Return True for the key of a setting, such as GPUS or TRAIN.LR."""
-    return word in TOP_LEVEL or ("." in word and KEY.fullmatch(word) is not None)
+    return word in TOP_LEVEL_KEYS or ("." in word and KEY_PATTERN.fullmatch(word) is not None)
 
 
 class ListBeforeSettings(argparse.Action):
     """Collect the values of an option; ``KEY VALUE`` settings after them go to ``late_opts``."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        settings = (i for i, word in enumerate(values) if _is_key(word) and not Path(word).exists())
-        count = next(settings, len(values))
+        keys = (i for i, word in enumerate(values) if _is_key(word) and not Path(word).exists())
+        count = next(keys, len(values))
         if values and not count:
             raise InputError(f"{option_string} has no value")
         setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or []), *values[:count]])
@@ -61,7 +61,7 @@ class ListBeforeSettings(argparse.Action):
 
 
 def command_parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser whose help shows ``description``, the docstring of the command, as it is."""
+    """Return a parser whose help shows ``description`` with its line breaks."""
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -100,14 +100,14 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
         metavar="ID",
         help="numbers of the GPUs to use (default: setting GPUS)",
     )
-    text = "folder for results and logs (default: folders in --modelDir and --logDir)"
+    text = "folder for results and logs (default: subfolders of --modelDir and --logDir)"
     add("--work-dir", metavar="DIR", help=text)
     add(
         *("--cfg-options", "--options"),
         nargs="*",
         action=ListBeforeSettings,
         metavar="KEY=VALUE",
-        help="the same as KEY VALUE, in mmpose's form",
+        help="settings, as in KEY VALUE, but in mmpose's form",
     )
     add_settings(parser)
     return parser
@@ -125,22 +125,26 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
         "--launcher",
         choices=list(distributed.LAUNCHERS),
         default="none",
-        help="launcher of this process: pytorch (torchrun; detected without this option), slurm "
-        "(srun) or mpi (Open MPI's mpirun) (default: none)",
+        help="program that starts the processes: pytorch for torchrun, which is also detected "
+        "without this option; slurm for srun; mpi for Open MPI's mpirun (default: none)",
     )
-    # Old versions of torch.distributed.launch pass it; the environment has the same value.
+    # Old versions of torch.distributed.launch pass this option. It is ignored, because they also
+    # set LOCAL_RANK.
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
 
 
 def protect_numbers(words: Sequence[str]) -> list[str]:
-    """Put a space before negative numbers such as -1e-3, which argparse takes for options."""
+    """Put a space before negative numbers such as -1e-3, so that argparse accepts them."""
     return [f" {word}" if re.match(r"-\.?\d", word) else word for word in words]
 
 
 def parse_experiment(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> tuple[argparse.Namespace, CfgNode]:
-    """Parse ``argv`` (default: the command line) and load the configuration."""
+    """Parse ``argv`` (default: the command line) and load the configuration.
+
+    ``args.settings`` holds all settings from the command line, including those set by options.
+    """
     args = parser.parse_intermixed_args(protect_numbers(sys.argv[1:] if argv is None else argv))
     args.opts = [*args.opts, *getattr(args, "late_opts", [])]
     take_experiment(parser, args)
@@ -156,10 +160,10 @@ def parse_experiment(
 
 
 def take_experiment(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Move the experiment from ``args.opts`` to ``args.cfg``, if it is there.
+    """Move an experiment at the start of ``args.opts`` to ``args.cfg``.
 
-    It may precede the settings, as in ``FILE.yaml KEY VALUE ...``. If ``args.takes_checkpoint``,
-    the weights may come next; they become TEST.MODEL_FILE.
+    Users may write ``FILE.yaml KEY VALUE ...`` without --cfg. If ``args.takes_checkpoint`` is True,
+    they may also write ``FILE.yaml WEIGHTS KEY VALUE ...``; the weights become TEST.MODEL_FILE.
     """
     words = args.opts
     if words and Path(words[0]).suffix in (".yaml", ".yml", ".py"):
@@ -184,7 +188,7 @@ def _most_similar_experiment(path: str) -> Path:
         return set(re.split(r"[\W_]+", str(name)))
 
     files = sorted(p.relative_to(zoo.ROOT) for p in zoo.ROOT.glob("experiments/*/*/*.yaml"))
-    # Among equals, a plain network comes before one with another head or representation.
+    # Of equally similar files, prefer networks with plain heatmaps, and then the shortest name.
     plain = ("hrnet", "resnet")
     return min(
         files,
@@ -219,7 +223,7 @@ def _mmpose_setting(word: str) -> tuple[str, str]:
     """Convert ``KEY=VALUE`` to a setting; some of mmpose's keys are translated."""
     key, sign, value = word.partition("=")
     name = MMPOSE_SETTINGS.get(key, key)
-    if not sign or not KEY.fullmatch(name):
+    if not sign or not KEY_PATTERN.fullmatch(name):
         raise InputError(
             f"--cfg-options: must be KEY=VALUE with a key of this project, such as TRAIN.LR=1e-4, "
             f"or {', '.join(MMPOSE_SETTINGS)}; not {word}"
@@ -251,11 +255,11 @@ def open_experiment(
 
 
 def model_file(cfg: CfgNode, output_dir: Path, experiment: str) -> Path:
-    """Find the weights to use.
+    """Return the path of the weights to use.
 
-    TEST.MODEL_FILE if it is set (a URL is downloaded), else the first that exists of: weights that
-    training left in ``output_dir``, and the .pth file next to the YAML ``experiment``, as for the
-    built-in network.
+    If TEST.MODEL_FILE is set, this is that file; a URL is downloaded. Otherwise, it is the first
+    file that exists: the best or the final weights of a training run in ``output_dir``, or the .pth
+    file next to the YAML file ``experiment``. The built-in networks have such a .pth file.
     """
     if cfg.TEST.MODEL_FILE:
         return zoo.local_file(cfg.TEST.MODEL_FILE)
@@ -264,13 +268,13 @@ def model_file(cfg: CfgNode, output_dir: Path, experiment: str) -> Path:
         if path.exists():
             return path
     raise InputError(
-        f"TEST.MODEL_FILE is not set, and {output_dir} has no model_best.pth; train first or "
-        f"set it to a file{zoo.published_weights_hint(experiment)}"
+        f"TEST.MODEL_FILE is not set, and {output_dir} has no model_best.pth; train first, or "
+        f"set TEST.MODEL_FILE{zoo.published_weights_hint(experiment)}"
     )
 
 
 def set_cudnn(cfg: CfgNode) -> None:
-    """Apply CUDNN.* to PyTorch."""
+    """Apply the CUDNN.* settings to PyTorch."""
     torch.backends.cudnn.enabled = cfg.CUDNN.ENABLED
     torch.backends.cudnn.benchmark = cfg.CUDNN.BENCHMARK
     torch.backends.cudnn.deterministic = cfg.CUDNN.DETERMINISTIC
@@ -287,7 +291,8 @@ def score_test_set(
 ) -> tuple[Poses, dict[str, float], float]:
     """Evaluate on the test set and record the results.
 
-    Returns all poses, the scores by name, and the score that selects the best network.
+    ``gather`` collects the poses of all processes. Returns all poses, the scores by name, and the
+    score that selects the best network.
     """
     kinds = image_kinds(cfg)
 
@@ -302,7 +307,7 @@ def score_test_set(
 
 
 def image_kinds(cfg: CfgNode) -> list[str]:
-    """Return the kinds of batch images to draw, for TensorBoard and as enabled in DEBUG."""
+    """Return the kinds of images to draw: those that DEBUG enables, and gt_pred for TensorBoard."""
     debug = cfg.DEBUG
     flags = {
         "gt": debug.SAVE_BATCH_IMAGES_GT,
@@ -314,7 +319,7 @@ def image_kinds(cfg: CfgNode) -> list[str]:
 
 
 def _log_to_file(message: str) -> None:
-    """Log to the file only; the console shows the message on standard error."""
+    """Log an error to the log file only, because the caller prints it on standard error."""
     record = logging.makeLogRecord({"msg": message, "levelno": logging.ERROR})
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
@@ -324,8 +329,8 @@ def _log_to_file(message: str) -> None:
 def run(main: Callable[[], None]) -> None:
     """Run a command. Bad input gives one line of error and exit code 1.
 
-    After a signal the exit code is 128 plus its number: 130 for Ctrl-C, 143 for SIGTERM, 138 for
-    SIGUSR1.
+    After a signal, the exit code is 128 plus the number of the signal: 130 for Ctrl-C, 143 for
+    SIGTERM, 138 for SIGUSR1.
     """
     try:
         try:
@@ -342,6 +347,6 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # as in: tools/get_weights.py --list | head
+    except BrokenPipeError:  # for example: tools/get_weights.py --list | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -4,8 +4,8 @@
       experiments/figures/compare/{plain,dark,udp,sr,srpose,simcc,sa_simcc,rtm_simcc}.yaml
   python tools/compare.py --cfg A.yaml B.yaml --out table.md TRAIN.END_EPOCH 2
 
-Experiments that are already trained with the same settings are only tested. KEY VALUE settings at
-the end apply to all experiments.
+Experiments that were already trained with these settings are only tested. KEY VALUE settings apply
+to all experiments.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def train_and_test(path: str, opts: list[str]) -> Result:
         run_tool("train.py", path, opts)
     elif not settings.exists() or settings.read_text(encoding="utf-8") != cfg.dump():
         raise InputError(
-            f"{output_dir}: was trained with other settings; remove it or use the same settings"
+            f"{output_dir}: was trained with other settings; remove it, or use those settings"
         )
     opts = [*opts, "TEST.MODEL_FILE", str(weights.resolve())]
     refined, plain = (score(path, [*opts, "TEST.POST_PROCESS", flag]) for flag in ("True", "False"))
@@ -108,7 +108,8 @@ def run_tool(
     """Run a tool in a new process, so that its memory and threads are freed at the end.
 
     Args:
-        processes: number of processes, which share the cores; several are started by torchrun.
+        processes: number of processes, which share the cores. If it is above 1, torchrun starts
+            them.
         quiet: show the output only if the tool fails.
     """
     words = [str(TOOLS / tool), "--cfg", path, *opts]

@@ -5,12 +5,12 @@
       --weights models/pytorch/pose_coco/hrnet_w32_coco_256x192-c78dce93_20200708.pth \\
       --input photos/ --detector fasterrcnn_resnet50_fpn
 
-Without --cfg it uses the built-in networks (models/hrpose/, COCO's 17 joints): one finds people,
-the other their keypoints. --input takes images, videos, folders, camera numbers, and patterns such
-as 'photos/*.jpg'.
+Without --cfg, the demo uses two built-in networks (models/hrpose/): one finds the people, and the
+other predicts COCO's 17 keypoints of each. --input takes images, videos, folders, patterns such as
+'photos/*.jpg', camera numbers and stream URLs.
 
-Writes the images and videos with skeletons, and results.json in COCO's results layout, to
-output/demo/<experiment>/. With --show it also shows the frames in a window. With --annotations it
+Writes the images and videos with skeletons, and results.json in COCO's results format, to
+output/demo/<experiment>/. With --show, it also shows the frames in a window. With --annotations, it
 also writes keypoint errors and a contact sheet of the worst images. See docs/demo.md for details.
 """
 
@@ -119,7 +119,7 @@ def main() -> None:
     size = 1 if total is None or args.show else args.batch
     min_score = (args.detector_threshold or 0.0) if is_bottom_up(cfg) else 0.0
     predictions = predict_frames(frames, box_source, predictor, size, min_score)
-    # Predictions are in the order of the annotations if these are the only source of boxes.
+    # Without --boxes and --detector, predictions are in the order of the annotations.
     is_in_order = not (args.boxes or args.detector or is_bottom_up(cfg))
     write_all(args, folder, skeleton, predictions, total, ground_truth, is_in_order, problems)
     if problems.count:
@@ -135,31 +135,33 @@ def demo_parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="INPUT",
-        help="images, videos, folders, camera numbers or stream URLs; may be repeated",
+        help="images, videos, folders, patterns, camera numbers or stream URLs; may be repeated",
     )
     add(
         "--weights",
         metavar="FILE",
-        help="checkpoint or exported file (default: TEST.MODEL_FILE, else the experiment's "
-        "model_best.pth; without --cfg, the built-in weights)",
+        help="checkpoint or exported file (default: the built-in weights without --cfg; otherwise "
+        "TEST.MODEL_FILE or the experiment's model_best.pth)",
     )
     add("--output", metavar="DIR", help="output folder (default: output/demo/<experiment>)")
-    add("--boxes", metavar="FILE", help="JSON file of boxes: COCO's detections or annotations")
+    text = "JSON file of boxes, as detections or annotations in COCO's format"
+    add("--boxes", metavar="FILE", help=text)
     add(
         "--detector",
         metavar="NAME|FILE",
-        help="hrpose (built-in, finds people), a torchvision model, the YAML of an ONNX detector, "
-        "or none (use whole images) (default: none; without --cfg, hrpose)",
+        help="detector that finds the boxes: hrpose (built-in, for people), the name of a "
+        "torchvision model, the YAML file of an ONNX detector, or none to treat each whole image "
+        "as one person (default: hrpose without --cfg, otherwise none)",
     )
     add(
         "--detector-weights",
         default="",
         metavar="FILE",
-        help="weights of the detector (default: those in models/detectors/, else torchvision's)",
+        help="weights of the detector (default: those in models/detectors/, or else torchvision's)",
     )
     text = (
-        "ignore boxes, or the people of a bottom-up network, with a score below P (default: the "
-        "detector's; 0 for --boxes and for bottom-up networks)"
+        "ignore boxes, or the people of a bottom-up network, with a score below P (default: depends "
+        "on the detector; 0 with --boxes or a bottom-up network)"
     )
     add("--detector-threshold", type=float, metavar="P", help=text)
     add(
@@ -177,7 +179,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for annotations, drawing, output and devices."""
     add = parser.add_argument
     text = (
-        "COCO annotations, to measure keypoint errors; their boxes are used unless --boxes or "
+        "COCO annotation file, to measure keypoint errors; its boxes are used unless --boxes or "
         "--detector is given"
     )
     add("--annotations", metavar="FILE", help=text)
@@ -213,7 +215,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     add("--no-pictures", action="store_true", help="do not write images or videos")
     add("--smooth", action="store_true", help="smooth the joints in videos")
     add("--no-track", action="store_true", help="do not track people in videos")
-    text = "float32, bfloat16, or float16 on a GPU (default: %(default)s)"
+    text = "float32, bfloat16, or float16 (only on a GPU) (default: %(default)s)"
     add("--precision", default="float32", metavar="TYPE", help=text)
     add(
         "--device",
@@ -223,7 +225,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_options(args: argparse.Namespace, cfg: CfgNode) -> None:
-    """Check the combination of options and their ranges.
+    """Check the values of the options and their combinations.
 
     Raises:
         InputError: an option is invalid.
@@ -257,7 +259,7 @@ def is_built_in(args: argparse.Namespace) -> bool:
 
 
 def choose_weights(args: argparse.Namespace, cfg: CfgNode) -> Path:
-    """Return --weights, or the built-in weights, or those of the experiment."""
+    """Return --weights, or else the built-in weights or those of the experiment."""
     if args.weights:
         return zoo.local_file(args.weights)
     if is_built_in(args) and not cfg.TEST.MODEL_FILE:
@@ -266,7 +268,7 @@ def choose_weights(args: argparse.Namespace, cfg: CfgNode) -> Path:
 
 
 def choose_device(name: str | None, cfg: CfgNode) -> torch.device:
-    """Return --device, or the first of GPUS that exists."""
+    """Return --device, or else the first device that the setting GPUS selects."""
     if name is None:
         return choose_devices(cfg.GPUS)[0]
     try:

@@ -5,7 +5,8 @@ if [ $# -lt 3 ] || ! [[ $3 =~ ^[0-9]+$ ]]; then
     echo "usage: $0 CFG WEIGHTS N [OPTIONS]" >&2
     exit 2
 fi
-# torchrun passes these signals on, if its version knows this setting; others would end it alone.
+# Signals that torchrun passes on to its processes. By default, SIGUSR1 is not one of them and would
+# end torchrun alone. Older versions ignore this variable.
 export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
 exec python -m torch.distributed.run --standalone --local-addr=localhost --nproc_per_node="$3" \
     "$(dirname "$0")/test.py" "$1" "$2" --launcher pytorch "${@:4}"

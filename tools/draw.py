@@ -3,8 +3,8 @@
   python tools/draw.py output/coco/pose_hrnet/w32_256x192/results/keypoints_val2017_results_0.json
   python tools/draw.py results.json --images photos/ --annotations photos/annotations.json
 
-The results may come from any program. An image is found by `file_name` in the results, else by its
-name in the annotations, else by COCO's name for its `image_id`, such as 000000000785.jpg.
+The results may come from any program. The name of an image is its `file_name` in the results, or
+else its name in the annotations, or else COCO's name for its `image_id`, such as 000000000785.jpg.
 Replaces visualization/plot_coco.py of the original HRNet. See docs/demo.md for details.
 """
 
@@ -32,7 +32,8 @@ def main() -> None:
         sys.exit(1)
     draw = PeopleDrawer(results.skeleton, args.threshold, color_by=args.color_by)
     pictures = Pictures(draw, make_folder(args.output), None, problems)
-    # As in the demo: without annotations, results with file names are for rotated images.
+    # Results with file names may come from the demo, which applies the EXIF orientation unless it
+    # is given annotations.
     apply_exif = results.has_file_names and not args.annotations
     frames = read_frames(items, problems, apply_exif)
     count = 0
@@ -58,15 +59,18 @@ def parse_args() -> argparse.Namespace:
     images = "data/coco/images/val2017"
     add("--images", "--image-path", default=images, metavar="DIR", help=text)
     text = (
-        "COCO annotations with the names of images and joints (default: COCO's image names, and "
-        "the built-in skeleton with as many joints as the results)"
+        "COCO annotation file with the names of images and joints (default: COCO's image names, "
+        "and the built-in skeleton with as many joints as the results)"
     )
     add("--annotations", "--gt-anno", default="", metavar="FILE", help=text)
     text = "output folder (default: %(default)s)"
     add("--output", "--save-path", type=Path, default=Path("output/draw"), metavar="DIR", help=text)
     text = "draw only joints with a score above P (default: %(default)s)"
     add("--threshold", type=float, default=0.2, metavar="P", help=text)
-    text = "draw only people with a score of at least P (default: %(default)s; HRNet's script: 0.3)"
+    text = (
+        "draw only people with a score of at least P (default: %(default)s; HRNet's script uses "
+        "0.3)"
+    )
     add("--person-threshold", type=float, default=0.0, metavar="P", help=text)
     text = "colour by side of the body, or by person (default: %(default)s)"
     add("--color-by", choices=COLORS, default=COLORS[0], help=text)

@@ -5,16 +5,17 @@
   python tools/export.py --cfg FILE --weights FILE --to openvino --int8
   python tools/export.py --cfg FILE --weights FILE --to weights
 
-The file turns uint8 RGB crops into keypoints (in crop pixels) and their scores. It includes
-normalisation, decoding, and the flip test if TEST.FLIP_TEST is set. The file of a bottom-up
-network turns a whole image into heatmaps, tags and candidates, which Predictor groups into people.
-With --raw the file is the network alone, from normalised images to its outputs. Predictor runs all
-these files (docs/export.md).
+An exported top-down network reads uint8 RGB crops and returns keypoints in crop pixels, with their
+scores. An exported bottom-up network reads a whole uint8 RGB image and returns heatmaps, tags and
+candidates for joints. Both include normalisation, and the flip test if TEST.FLIP_TEST is set. With
+--raw, the file contains the network alone, without normalisation, flip test and decoding.
+--to weights writes a checkpoint in float16. tools/test.py, tools/demo.py and the Python class
+Predictor run all of these files. See docs/export.md for details.
 
---int8 quantizes a top-down network, for faster inference on CPUs. It compares the AP on the test
-set with that of float32. If int8 loses more than --max-ap-loss, the layers whose quantization moves
-the keypoints most stay in float32; if that is not enough, nothing is written. A JSON file next to
-the network, its certificate, reports what was measured.
+--int8 quantizes a top-down network, for faster inference on CPUs. The command compares the AP of
+int8 on the test set with that of float32. If int8 loses more than --max-ap-loss, the layers whose
+quantization moves the keypoints most stay in float32. If that is not enough, nothing is written. A
+JSON file next to the network, the certificate, reports what was measured.
 """
 
 import argparse
@@ -66,9 +67,9 @@ from lib.utils.errors import InputError
 from lib.utils.files import make_folder, write_atomically
 
 WEIGHTS = "weights"
-TOLERANCE = 0.05  # crop pixels, of joints that are stable
-SCORE_TOLERANCE = 1e-3  # of the largest score, heatmap value or tag
-BATCHES = (1, 3)
+TOLERANCE = 0.05  # crop pixels, for joints that are stable (see lib.deploy.parity.difference)
+SCORE_TOLERANCE = 1e-3  # relative to the largest score, heatmap value or tag
+BATCH_SIZES = (1, 3)
 MAX_AP_LOSS = 0.5  # percentage points
 
 
@@ -94,19 +95,19 @@ def main() -> None:
     trust_torchscript()  # to check the file that was just written
     with tempfile.TemporaryDirectory() as folder:
         draft = write_draft(Path(folder) / target.name, files)
-        compare = check_scenes if is_bottom_up(cfg) else check
-        compare(cfg, skeleton, draft, network_backend(cfg, network, codec))
+        check = check_scenes if is_bottom_up(cfg) else check_crops
+        check(cfg, skeleton, draft, network_backend(cfg, network, codec))
         if args.int8:
             limits = (args.calibration, args.max_ap_loss)
             files, certificate = quantize_and_check(cfg, draft, args.to, test_set, *limits)
-    path = target.with_name(f"{target.name}.json")
-    path.unlink(missing_ok=True)  # the certificate of a file that is replaced
+    certificate_path = target.with_name(f"{target.name}.json")
+    certificate_path.unlink(missing_ok=True)  # it may belong to the file that is replaced
     for suffix, content in files.items():
         write_atomically(target.with_suffix(suffix), content)
     print(summary(target, files, description))
     if args.int8:
-        write_atomically(path, certificate_file(certificate))
-        print(f"=> {path}: {certificate_summary(certificate)}")
+        write_atomically(certificate_path, certificate_file(certificate))
+        print(f"=> {certificate_path}: {certificate_summary(certificate)}")
         if slower := slower_than_float32(certificate):
             print(slower, file=sys.stderr)
 
@@ -116,12 +117,13 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
     add("--weights", required=True, type=Path, metavar="FILE", help="checkpoint to export")
-    add("--to", required=True, choices=[*EXPORTERS, WEIGHTS], help="output format")
+    text = "output format; weights is a checkpoint in float16"
+    add("--to", required=True, choices=[*EXPORTERS, WEIGHTS], help=text)
     add("--out", type=Path, metavar="FILE", help="output file (default: next to the weights)")
     add("--raw", action="store_true", help="export the network without decoding")
     add("--single", action="store_true", help="fix the batch size to 1 (faster for Dite-HRNet)")
-    add("--int8", action="store_true", help="quantize to int8 (onnx, openvino)")
-    text = "maximum loss of AP, in percentage points (default: 0.5)"
+    add("--int8", action="store_true", help="quantize to int8 (only --to onnx or openvino)")
+    text = "largest loss of AP that --int8 may cause, in percentage points (default: 0.5)"
     add("--max-ap-loss", type=float, metavar="X", help=text)
     text = (
         "folder of calibration images for --int8 (default: the training set, or synthetic people "
@@ -163,7 +165,7 @@ def check_scene_options(args: argparse.Namespace, cfg: CfgNode) -> None:
 
 
 def check_int8_options(args: argparse.Namespace, cfg: CfgNode) -> None:
-    """Raise an InputError for options that do not fit --int8, or need it."""
+    """Raise an InputError for options that do not fit --int8, or that need --int8."""
     if not args.int8:
         if args.calibration is not None or args.max_ap_loss is not None:
             raise InputError("--calibration, --max-ap-loss: only with --int8")
@@ -180,7 +182,7 @@ def check_int8_options(args: argparse.Namespace, cfg: CfgNode) -> None:
         raise InputError(f"--max-ap-loss: must be 0 or more, not {args.max_ap_loss}")
     if args.calibration is not None and not args.calibration.is_dir():
         raise InputError(f"--calibration: {args.calibration}: there is no such folder")
-    import_nncf()
+    import_nncf()  # raises an error if it is not installed
 
 
 def write_weights(cfg: CfgNode, skeleton: Skeleton, weights: Path, target: Path) -> None:
@@ -196,23 +198,23 @@ def write_weights(cfg: CfgNode, skeleton: Skeleton, weights: Path, target: Path)
 def print_change(cfg: CfgNode, skeleton: Skeleton, network: nn.Module, state: dict) -> None:
     """Print how much the keypoints change with the weights ``state``."""
     reference = network_backend(cfg, network, build_codec(cfg, skeleton))
-    crops, source = real_crops(cfg, max(BATCHES))
+    crops, source = real_crops(cfg, max(BATCH_SIZES))
     print(describe(source, difference(build_backend(cfg, skeleton, state), reference, crops)))
 
 
-def check(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchBackend) -> None:
-    """Compare the file at ``path`` with PyTorch and print the differences.
+def check_crops(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchBackend) -> None:
+    """Compare the file of a top-down network with PyTorch and print the differences.
 
     Raises:
-        InputError: they are too large.
+        InputError: the differences are too large.
     """
     backend = build_backend(cfg, skeleton, path)
-    real, source = real_crops(cfg, max(BATCHES))
-    random = random_crops(cfg.MODEL.IMAGE_SIZE, max(BATCHES))
+    real, source = real_crops(cfg, max(BATCH_SIZES))
+    random = random_crops(cfg.MODEL.IMAGE_SIZE, max(BATCH_SIZES))
     for name, crops in (("random", random), (source, real)):
-        for batch in BATCHES:
-            found = difference(backend, reference, crops[:batch])
-            print(describe(f"{name}, {batch} crop{'s' if batch > 1 else ''}", found), flush=True)
+        for size in BATCH_SIZES:
+            found = difference(backend, reference, crops[:size])
+            print(describe(f"{name}, {size} crop{'s' if size > 1 else ''}", found), flush=True)
             # Written with "not" so that NaN fails as well.
             if not (found.stable_largest <= TOLERANCE and found.scores <= SCORE_TOLERANCE):
                 raise InputError(
@@ -225,18 +227,19 @@ def check_scenes(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchB
     """Compare the file of a bottom-up network with PyTorch and print the differences.
 
     Raises:
-        InputError: they are too large.
+        InputError: the differences are too large.
     """
     task = build_task(cfg, build_backend(cfg, skeleton, path))
     expected = build_task(cfg, reference)
-    images, source = real_scenes(cfg, max(BATCHES))
+    images, source = real_scenes(cfg, max(BATCH_SIZES))
     scenes = [("random", random_scene(int(cfg.MODEL.IMAGE_SIZE[0])))]
     scenes += [(f"{source}, image {number}", image) for number, image in enumerate(images, 1)]
     for name, batch in scenes:
         found = scene_difference(task, expected, batch)
         print(
-            f"{name}: heatmaps {found.heatmaps:.1e}, tags {found.tags:.1e}, scores "
-            f"{found.scores:.1e}; {found.people} people, {found.expected} in PyTorch",
+            f"{name}: heatmaps differ by at most {found.heatmaps:.1e} of the largest value, tags "
+            f"by {found.tags:.1e}, scores by {found.scores:.1e}; {found.people} people, "
+            f"{found.expected} in PyTorch",
             flush=True,
         )
         if not found.largest <= SCORE_TOLERANCE:
@@ -247,7 +250,10 @@ def check_scenes(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchB
 
 
 def describe(crops: str, found: Difference) -> str:
-    text = f"{crops}: at most {found.stable_largest:.4f} pixels, scores {found.scores:.1e}"
+    text = (
+        f"{crops}: keypoints differ by at most {found.stable_largest:.4f} pixels, scores by "
+        f"{found.scores:.1e} of the largest score"
+    )
     if (rest := found.joints - found.stable) > 0:
         text += f" (without {rest} of {found.joints} joints, which have two nearly equal maxima)"
     return text

@@ -6,8 +6,8 @@
   python tools/get_data.py coco --split val2017         download only one split
   python tools/get_data.py mpii|crowdpose|atrw          download another data set
 
-Existing files are kept and interrupted downloads resume. The command checks that all annotated
-images are there, and names files that have to be downloaded by hand.
+Existing files are kept, and interrupted downloads resume. The command checks that all annotated
+images are there, and names the files that have to be downloaded by hand.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from lib.utils.errors import InputError
 def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
     commands = parser.add_subparsers(dest="name", metavar="NAME", required=True)
-    text = "draw the built-in data set of people; needs no download"
+    text = "draw the built-in data set of synthetic people"
     add = add_command(commands, "figures", text)
     number = {"type": int, "metavar": "N"}
     for name, images in (("train", "training images"), ("val", "validation images")):
@@ -40,16 +40,18 @@ def parse_args() -> argparse.Namespace:
     add("--workers", **number, help="number of processes (default: number of CPUs)")
     add("--sheet", type=Path, metavar="FILE", help="write only a contact sheet of samples to FILE")
     for name, data_set in DOWNLOADS.items():
-        splits, default = list(data_set.splits), " ".join(data_set.default)
-        add = add_command(commands, name, f"download the data set; splits: {', '.join(splits)}")
-        text = f"splits to download (default: {default})"
-        add("--split", nargs="+", choices=splits, default=data_set.default, help=text)
+        splits, default = list(data_set.splits), data_set.default
+        listing = ", ".join(splits)
+        add = add_command(commands, name, f"download this data set (splits: {listing})")
+        text = f"splits to download: {listing} (default: {' '.join(default)})"
+        add("--split", nargs="+", choices=splits, default=default, metavar="SPLIT", help=text)
     return parser.parse_args()
 
 
 def add_command(commands, name: str, text: str) -> Callable[..., argparse.Action]:
-    """Add the command of a data set; returns its ``add_argument``."""
-    add = commands.add_parser(name, help=text, description=text).add_argument
+    """Add the command of a data set, and return its method ``add_argument``."""
+    description = f"{text[0].upper()}{text[1:]}."
+    add = commands.add_parser(name, help=text, description=description).add_argument
     folder = _init_paths.ROOT / "data" / name
     text = f"output folder (default: data/{name})"
     add("--root", type=Path, default=folder, metavar="DIR", help=text)
@@ -59,7 +61,7 @@ def add_command(commands, name: str, text: str) -> Callable[..., argparse.Action
 def draw_with_progress(
     root: Path, sizes: dict[str, int], seed: int = 0, workers: int | None = None
 ) -> None:
-    """Draw the built-in data set, with a progress bar on a terminal, else with a line per tenth."""
+    """Draw the built-in data set and print progress: a bar on a terminal, otherwise ten lines."""
     with tqdm(total=sum(sizes.values()), desc="images", delay=1, disable=None) as bar:
 
         def report(done: int, total: int) -> None:
@@ -74,7 +76,7 @@ def make_figures(args: argparse.Namespace) -> None:
     for name, minimum in (("train", 1), ("val", 1), ("seed", 0), ("workers", 1)):
         value = getattr(args, name)
         if value is not None and value < minimum:
-            raise InputError(f"--{name} is {value}; it must be {minimum} or more")
+            raise InputError(f"--{name}: must be {minimum} or more, not {value}")
     if args.sheet is not None:
         write_image(args.sheet, contact_sheet(args.seed))
         print(f"wrote {args.sheet}")

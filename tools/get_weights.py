@@ -23,7 +23,7 @@ from lib.utils.download import download
 from lib.utils.errors import InputError
 from lib.utils.zoo import ROOT, Weights
 
-MAIN_SCORES = ("AP", "Mean", "box AP")  # an entry has at most one of them
+MAIN_SCORES = ("AP", "Mean", "box AP")  # an entry of models/zoo.yaml has at most one of them
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
         return
     selected = [find_weights(name, zoo_weights) for name in args.names]
     if args.cfg:
-        selected += weights_of_experiment(args.cfg)
+        selected += backbone_and_trained_weights(args.cfg)
     for weights in {weights.name: weights for weights in selected}.values():
         get(weights, args.root)
 
@@ -44,9 +44,10 @@ def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="names of weights, as in --list")
-    text = "YAML file of an experiment; downloads its ImageNet backbone and its trained weights"
+    text = "YAML file of an experiment, to download its ImageNet backbone and its trained weights"
     add("--cfg", metavar="FILE", help=text)
-    add("--list", action="store_true", help="list all weights, and mark those that are here")
+    text = "list all weights, and mark those that are downloaded"
+    add("--list", action="store_true", help=text)
     text = "folder that contains models/ (default: the repository)"
     add("--root", type=Path, default=ROOT, metavar="DIR", help=text)
     args = parser.parse_args()
@@ -63,8 +64,8 @@ def find_weights(name: str, zoo_weights: dict[str, Weights]) -> Weights:
     raise InputError(f"{name}: no weights with this name{hint}; --list shows all")
 
 
-def weights_of_experiment(path: str) -> list[Weights]:
-    """Return the backbone and the trained weights listed for the experiment in ``path``."""
+def backbone_and_trained_weights(path: str) -> list[Weights]:
+    """Return the backbone and the trained weights that are listed for the experiment ``path``."""
     cfg = load_config(path)
     backbone = zoo.find_weights(cfg.MODEL.PRETRAINED) if cfg.MODEL.PRETRAINED else None
     trained = zoo.weights_of_experiment(path)
@@ -90,7 +91,7 @@ def get(weights: Weights, root: Path) -> None:
 
 
 def listing(zoo_weights: dict[str, Weights], root: Path) -> str:
-    """Return a line for each entry: name, "downloaded" or nothing, score, experiment or type."""
+    """Return one line per entry: name, "downloaded" if it is, score, and experiment or type."""
     rows = []
     for weights in zoo_weights.values():
         scores = [f"{key} {weights.scores[key]:g}" for key in MAIN_SCORES if key in weights.scores]

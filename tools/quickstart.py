@@ -3,8 +3,8 @@
   python tools/quickstart.py
   python tools/quickstart.py TRAIN.AMP False
 
-It first estimates the time on your machine; on a slow one it trains for fewer epochs. It needs no
-data and no GPU. If it was interrupted, run it again to resume.
+The command first estimates how long it will take on your machine. If the machine is slow, it trains
+for fewer epochs. It needs no data and no GPU. If it is interrupted, run it again to resume.
 """
 
 import csv
@@ -37,8 +37,8 @@ EXPERIMENT = _init_paths.ROOT / "experiments" / "figures" / "hrnet" / "quickstar
 IMAGES = {"train": 3400, "val": 150}
 NUM_MEASURED = 128  # images drawn to time the machine
 MEASURED_EPOCHS = 2  # epochs of training on these images; the last one is timed
-TIME_LIMIT = 625.0  # seconds for everything; a slow machine trains for fewer epochs
-MIN_EPOCHS = 4
+TIME_LIMIT = 625.0  # seconds for everything; on a slow machine, fewer epochs are trained
+MIN_EPOCHS = 4  # trained even if this takes longer than TIME_LIMIT
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def main() -> None:
     say(f"AP {built_in_score:.3f}; predictions: {folder / 'built_in' / 'predictions.jpg'}")
     draw(root, "train")
     epochs = epochs_left(cfg, folder)
-    if epochs or not (folder / "final_state.pth").exists():  # written last
+    if epochs or not (folder / "final_state.pth").exists():  # written at the end of training
         say(f"training a small network from scratch: {epochs} epochs")
         train(opts)
     say("testing the trained network")
@@ -90,7 +90,7 @@ def measure(opts: list[str]) -> Timings:
     """Measure the machine: draw a few images, train on them and test random crops."""
     with tempfile.TemporaryDirectory() as folder:
         times: list[float] = []
-        # Use one process: several would deliver images in bursts, which cannot be timed.
+        # Use one process, because several would deliver images in bursts, which cannot be timed.
         write_figures(
             folder,
             {"train": NUM_MEASURED},
@@ -112,7 +112,7 @@ def measure(opts: list[str]) -> Timings:
 
 
 def measure_training(opts: list[str], folder: Path) -> tuple[float, float]:
-    """Return the seconds to start the training command, and the seconds of an epoch.
+    """Return the start-up time of the training command and the time of an epoch, in seconds.
 
     ``folder`` contains a training set, and receives the results.
     """
@@ -138,11 +138,11 @@ def measure_training(opts: list[str], folder: Path) -> tuple[float, float]:
 def train(opts: list[str], quiet: bool = False) -> None:
     """Run tools/train.py.
 
-    On a CPU, two processes with half of the batch and of the cores each are faster than one.
+    On a CPU, two processes, each with half of the batch and half of the cores, are faster than one.
     """
     has_gloo = torch.distributed.is_available() and torch.distributed.is_gloo_available()
-    has_cores = not torch.cuda.is_available() and (os.cpu_count() or 1) > 1
-    processes = 2 if has_gloo and has_cores else 1
+    on_several_cores = not torch.cuda.is_available() and (os.cpu_count() or 1) > 1
+    processes = 2 if has_gloo and on_several_cores else 1
     batch_size = load_config(EXPERIMENT, opts).TRAIN.BATCH_SIZE_PER_GPU // processes
     opts = [*opts, "TRAIN.BATCH_SIZE_PER_GPU", str(batch_size)]
     run_tool("train.py", str(EXPERIMENT), opts, processes, quiet)
@@ -159,7 +159,10 @@ def measure_testing(cfg: CfgNode, weights: Path | dict) -> float:
 
 
 def choose_epochs(cfg: CfgNode, folder: Path, timings: Timings, limit: float) -> int:
-    """Return the number of epochs that fit into ``limit`` seconds, or those of a run to resume."""
+    """Return the number of epochs that fit into ``limit`` seconds.
+
+    It is at least MIN_EPOCHS and at most TRAIN.END_EPOCH. A run to resume keeps its number.
+    """
     settings = folder / "config_train.yaml"
     if (folder / "checkpoint.pth").exists() and settings.exists():
         return int(yaml.safe_load(settings.read_text(encoding="utf-8"))["TRAIN"]["END_EPOCH"])

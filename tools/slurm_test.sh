@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Test under SLURM: tools/slurm_test.sh PARTITION JOB_NAME CFG WEIGHTS [OPTIONS]
-# Environment, as in mmpose: GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), SRUN_ARGS.
+# Test under SLURM, one process per task: tools/slurm_test.sh PARTITION JOB_NAME CFG WEIGHTS [OPTIONS]
+# Environment variables and their defaults, as in mmpose: GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), SRUN_ARGS.
 set -euo pipefail
 if [ $# -lt 4 ]; then
     echo "usage: $0 PARTITION JOB_NAME CFG WEIGHTS [OPTIONS]" >&2

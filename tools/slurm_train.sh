@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train under SLURM, one process per task: tools/slurm_train.sh PARTITION JOB_NAME CFG WORK_DIR [OPTIONS]
-# Environment, as in mmpose: GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), SRUN_ARGS.
+# Environment variables and their defaults, as in mmpose: GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), SRUN_ARGS.
 set -euo pipefail
 if [ $# -lt 4 ]; then
     echo "usage: $0 PARTITION JOB_NAME CFG WORK_DIR [OPTIONS]" >&2

@@ -1,10 +1,10 @@
-"""Report the parameters, FLOPs and memory of an experiment's network, beside published values.
+"""Report the parameters, FLOPs and memory of an experiment's network, alongside published values.
 
   python tools/summary_network.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml
   python tools/summary_network.py --cfg FILE --shape 384 288 --layers MODEL.NUM_JOINTS 16
   python tools/summary_network.py --cfg FILE --out-file layers      # layers.csv and layers.html
 
-The network runs on PyTorch's meta device, so it needs no weights and is not really computed.
+The network runs on PyTorch's meta device, which needs no weights and computes no values.
 """
 
 import argparse
@@ -51,7 +51,7 @@ CONVENTION = (
     "without normalisation, activation functions and sums. Activations are the output elements of "
     "convolutions and matrix products. Memory includes activations and parameters, 4 bytes each."
 )
-COLUMNS = (  # of the files with one row per layer
+COLUMNS = (  # of the files that --out-file writes, with one row per layer
     *("layer", "type", "input", "output", "parameters"),
     *("macs", "flops", "activations", "memory_mib"),
 )
@@ -62,7 +62,7 @@ class Published:
     """Published costs of an experiment's network, such as 28.5M and 7.1G; '' if not published.
 
     Attributes:
-        source: repository.
+        source: repository with the published costs.
         convention: how the source counts FLOPs; a key of ``CONVENTIONS``.
         reason: why the count here differs; '' if it does not.
     """
@@ -73,7 +73,7 @@ class Published:
     parameters: str = ""
     reason: str = ""
 
-    def counted(self, parameters: int, flops: int) -> tuple[str, str]:
+    def format_alike(self, parameters: int, flops: int) -> tuple[str, str]:
         """Format numbers of parameters and FLOPs in the units of the published numbers."""
         giga = CONVENTIONS[self.convention].giga
         unit = self.flops[-1]
@@ -96,13 +96,16 @@ def load_published() -> dict[str, list[Published]]:
 
 
 def quantity(value: float, unit: str, giga: float) -> str:
-    """Format a number of FLOPs or parameters in M or G, such as 7.12G."""
+    """Format a number of FLOPs or parameters in M or G, such as 7.12G; ``giga`` is 1 G."""
     digits = 1 if unit == "M" and giga == CONVENTIONS["lightweight"].giga else 2
     return f"{value / giga * (1000 if unit == 'M' else 1):.{digits}f}{unit}"
 
 
 def is_rounded(published: str, count: float, giga: float) -> bool:
-    """Return True if ``published``, such as 7.1G, is ``count`` rounded or truncated."""
+    """Return True if ``published``, such as 7.1G, is ``count`` rounded or truncated.
+
+    ``giga`` is the number that is published as 1 G.
+    """
     figure, unit = published[:-1], published[-1]
     step = 10 ** -len(figure.partition(".")[2])
     difference = count / giga * (1000 if unit == "M" else 1) - float(figure)
@@ -130,7 +133,7 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
     add = parser.add_argument
     text = "YAML file of the experiment; may also be the first argument, without --cfg"
     add("--cfg", metavar="FILE", help=text)
-    text = "input size in pixels; a single number means a square (default: MODEL.IMAGE_SIZE)"
+    text = "input size in pixels; one number means a square (default: setting MODEL.IMAGE_SIZE)"
     add("--shape", nargs="+", metavar=("HEIGHT", "WIDTH"), help=text)
     add("--layers", action="store_true", help="list all layers instead of top-level modules")
     add("--json", action="store_true", help="print JSON instead of a table")
@@ -144,7 +147,7 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
 
 
 def split_shape(args: argparse.Namespace) -> list[str]:
-    """Return --shape as a setting, and move settings after its numbers to ``args.opts``."""
+    """Return --shape as a setting, and move the settings that follow it to ``args.opts``."""
     if args.shape is None:
         return []
     words = args.shape
@@ -158,7 +161,7 @@ def split_shape(args: argparse.Namespace) -> list[str]:
 
 
 def find_published(args: argparse.Namespace, cfg: CfgNode) -> list[Published]:
-    """Return the published costs of the experiment; none if settings or --shape change it."""
+    """Return the published costs, or [] if the command line changes the experiment's settings."""
     file = Path(args.cfg).resolve()
     if args.opts or not file.is_relative_to(EXPERIMENTS):
         return []
@@ -170,14 +173,15 @@ def find_published(args: argparse.Namespace, cfg: CfgNode) -> list[Published]:
 def compare_published(
     network: PoseNetwork, height: int, width: int, published: Sequence[Published]
 ) -> list[dict[str, Any]]:
-    """Compare published costs with those counted here by the convention of each source."""
+    """Compare published costs with this network's, counted by the convention of each source."""
     parameters = inference_parameters(network)
     calls = record_calls(network, torch.zeros(1, 3, height, width, device="meta"))
     rows = []
     for entry in published:
         costs = (parameters, sum(count_flops(calls, entry.convention).values()))
-        counted = zip(("counted_parameters", "counted_flops"), entry.counted(*costs), strict=True)
-        rows.append({**vars(entry), **dict(counted), "agrees": entry.agrees(*costs)})
+        counted_parameters, counted_flops = entry.format_alike(*costs)
+        counted = {"counted_parameters": counted_parameters, "counted_flops": counted_flops}
+        rows.append({**vars(entry), **counted, "agrees": entry.agrees(*costs)})
     return rows
 
 
@@ -222,7 +226,7 @@ def heading(summary: Mapping[str, Any]) -> str:
 
 
 def table(summary: Mapping[str, Any], by_layer: bool) -> str:
-    """Format the summary as text, without modules that have no parameters and no MACs."""
+    """Format the summary as text. Modules with neither parameters nor MACs are left out."""
     costs = summary["layers" if by_layer else "modules"]
     rows = [(name, cost) for name, cost in costs.items() if cost["parameters"] or cost["macs"]]
     rows.append(("total", summary))
@@ -236,18 +240,18 @@ def table(summary: Mapping[str, Any], by_layer: bool) -> str:
         f"{cost['activations']:>14,}{cost['memory_mib']:>9.2f}"
         for name, cost in rows
     ]
-    name = summary["convention"]
-    unit = "M" if name == "lightweight" else "G"
-    flops = quantity(summary["flops"], unit, CONVENTIONS[name].giga)
+    convention = summary["convention"]
+    unit = "M" if convention == "lightweight" else "G"
+    flops = quantity(summary["flops"], unit, CONVENTIONS[convention].giga)
     notes = [CONVENTION]
     if layers := summary["training_only"]:
         notes.append(
             f"Not included, because they are used only in training: {', '.join(layers)} "
             f"({sum(layers.values()):,} parameters)."
         )
-    notes.append(f"FLOPs: {flops}. {CONVENTIONS[name].text}")
+    notes.append(f"FLOPs: {flops}. {CONVENTIONS[convention].text}")
     for entry in summary["published"]:
-        notes += published_notes(entry, is_other=entry["convention"] != name)
+        notes += published_notes(entry, explain_convention=entry["convention"] != convention)
     return "\n".join([*lines, *(f"\n{textwrap.fill(note, 80)}" for note in notes)])
 
 
@@ -281,15 +285,15 @@ def log_network(cfg: CfgNode, network: torch.nn.Module, log_dir: Path) -> None:
             writer.add_graph(network.eval(), image, use_strict_trace=False)
 
 
-def published_notes(entry: Mapping[str, Any], is_other: bool) -> Iterator[str]:
-    """Yield the published costs, those counted here, and why they differ."""
+def published_notes(entry: Mapping[str, Any], explain_convention: bool) -> Iterator[str]:
+    """Yield lines with the published costs, those counted here, and why they differ."""
     figures = f"{entry['parameters']} parameters, " if entry["parameters"] else ""
     figures += f"{entry['flops']} FLOPs"
     counted = f"{entry['counted_parameters']} parameters, {entry['counted_flops']} FLOPs"
     yield f"Published in {entry['source']}: {figures}. Counted here in the same way: {counted}."
     if not entry["agrees"]:
         yield f"Reason for the difference: {entry['reason'] or 'not known'}."
-    if is_other:
+    if explain_convention:
         yield CONVENTIONS[entry["convention"]].text
 
 

@@ -5,9 +5,9 @@
       TEST.MODEL_FILE models/pytorch/pose_coco/hrnet_w32_coco_256x192-c78dce93_20200708.pth
 
 Prints the scores as a Markdown table, with the published scores if the weights are listed in
-models/zoo.yaml (tools/get_weights.py downloads them). Writes the results and a contact sheet
-of predictions to output/<dataset>/<network>/<experiment>/. Without TEST.MODEL_FILE it tests
-model_best.pth (else final_state.pth) in that folder.
+models/zoo.yaml (tools/get_weights.py downloads them). Writes the results and a contact sheet of
+predictions to output/<dataset>/<network>/<experiment>/. Without TEST.MODEL_FILE, it tests
+model_best.pth in that folder, or final_state.pth if there is no model_best.pth.
 
 TEST.MODEL_FILE may also be an exported file (.onnx, .xml, .ts) from tools/export.py.
 """
@@ -69,7 +69,7 @@ def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     """Test an experiment and return its scores by name, or {} without ground truth."""
     check_options(args, cfg.TEST.MODEL_FILE)
     devices = choose_devices(cfg.GPUS)
-    if args.precision != "float32" and len(devices) > 1:  # DataParallel ignores the type
+    if args.precision != "float32" and len(devices) > 1:  # DataParallel ignores autocast's dtype
         raise InputError(f"--precision: {args.precision} needs a single GPU, such as GPUS 0")
     with open_experiment(cfg, args, "valid") as (output_dir, log_dir):
         return _test(args, cfg, devices, output_dir, log_dir)
@@ -93,7 +93,7 @@ def _test(
     dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
     if args.eval and set(args.eval) != {dataset.source.metric}:
         raise InputError(
-            f"--eval: {cfg.DATASET.DATASET} is evaluated by {dataset.source.metric}, not by "
+            f"--eval: the metric of {cfg.DATASET.DATASET} is {dataset.source.metric}, not "
             f"{' '.join(args.eval)}"
         )
     batches = test_loader(
@@ -137,21 +137,22 @@ def test_parser() -> argparse.ArgumentParser:
         "--fuse-conv-bn",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="fold batch norms into convolutions, for speed (default: enabled)",
+        help="fold batch norms into convolutions for speed (default: enabled)",
     )
-    text = "also write all keypoints to FILE, .json or .pkl, in mmpose's format"
+    text = "also write all keypoints to FILE (.json or .pkl), in mmpose's format"
     add("--out", metavar="FILE", help=text)
     text = (
         "float32, bfloat16 (not for ONNX and TorchScript files), or float16 (only for checkpoints "
         "on a GPU) (default: %(default)s)"
     )
     add("--precision", default="float32", metavar="TYPE", help=text)
-    text = "accepted for mmpose's command lines; must be the metric of the data set, mAP or PCKh"
+    text = "accepted as in mmpose's commands; must be the metric of the data set, mAP or PCKh"
     add("--eval", nargs="+", action=ListBeforeSettings, metavar="METRIC", help=text)
-    text = "exchange the results of the processes directly, even with --tmpdir"
+    text = "gather the results of all processes directly; this overrides --tmpdir"
     add("--gpu_collect", "--gpu-collect", action="store_true", help=text)
     text = (
-        "exchange the results of the processes through files in DIR, which all machines must share"
+        "gather the results of all processes through files in DIR, which all machines must share "
+        "(default: gather them directly)"
     )
     add("--tmpdir", metavar="DIR", help=text)
     return parser
@@ -176,10 +177,10 @@ def check_options(args: argparse.Namespace, weights: str) -> None:
 def write_outputs(dataset: TopDownDataset | SceneDataset, poses: Poses, path: Path) -> None:
     """Write all people as mmpose's ``--out`` does: a list with one entry per image.
 
-    For a top-down network it has ``preds`` (P, K, 3), x, y in image pixels and score; ``boxes``
-    (P, 6), the crop's centre, size / 200 and area in pixels, and the box score; ``image_paths``,
-    ``bbox_ids`` and ``output_heatmap`` (None). For a bottom-up network it has ``preds``,
-    ``scores``, ``image_paths`` and ``output_heatmap``.
+    The entry of a top-down network has the keys ``preds`` (P, K, 3), x, y in image pixels and
+    score; ``boxes`` (P, 6), the crop's centre in pixels, its size / 200, its area in square pixels,
+    and the box score; ``image_paths``, ``bbox_ids`` and ``output_heatmap`` (None). The entry of a
+    bottom-up network has ``preds``, ``scores``, ``image_paths`` and ``output_heatmap``.
     """
     table = dataset.table
     people = poses.keypoints_with_scores()

@@ -1,12 +1,12 @@
-"""Train an experiment.
+"""Train the network of an experiment.
 
   python tools/train.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml
   python tools/train.py --cfg FILE GPUS '(0,1)' TRAIN.BATCH_SIZE_PER_GPU 16
   torchrun --nproc_per_node=2 tools/train.py --cfg FILE
 
 Writes results to output/<dataset>/<network>/<experiment>/ and TensorBoard logs to
-log/<dataset>/<network>/<experiment>_<time>/. Without a GPU it trains on the CPU. With AUTO_RESUME
-True, as in most experiments here, it resumes a run whose output folder has a checkpoint.
+log/<dataset>/<network>/<experiment>_<time>/. Without a GPU, it trains on the CPU. If AUTO_RESUME is
+True, as in most experiments here, it resumes from the checkpoint in the output folder, if any.
 """
 
 import argparse
@@ -65,7 +65,7 @@ from lib.utils.signals import Stopped
 
 logger = logging.getLogger(__name__)
 
-AGREEMENT_FREQ = 10  # updates after which the processes agree again on saving and stopping
+AGREEMENT_FREQ = 10  # processes agree on saving and stopping once in this many weight updates
 
 
 def main() -> None:
@@ -165,7 +165,7 @@ class Training:
         return "resume with AUTO_RESUME True"
 
     def resume(self) -> Position:
-        """Load the checkpoint that TRAIN.* and AUTO_RESUME select, if any."""
+        """Load the checkpoint that the settings select, if any; return where to start."""
         train, path = self.cfg.TRAIN, self.output_dir / "checkpoint.pth"
         if not (self.cfg.AUTO_RESUME and path.exists()):
             if not (train.RESUME or train.CHECKPOINT):
@@ -196,7 +196,7 @@ class Training:
             print_freq=self.cfg.PRINT_FREQ,
             augment=lambda images, step: self.photometric(images, (seed, epoch, step)),
             update=self.update,
-            # Seeds dropout, so that a resumed run draws the same numbers.
+            # Seed dropout for each step, so that a resumed run draws the same random numbers.
             before_step=lambda step: seed_everything(step_seed(self.cfg.SEED, epoch, step)),
             after_step=lambda step, meter: self.save_if_due(position, step, meter),
             observe=lambda *seen: self.record_step(epoch, *seen),
@@ -215,7 +215,8 @@ class Training:
         minutes = self.cfg.TRAIN.CHECKPOINT_EVERY
         is_due = bool(minutes) and time.monotonic() - self.saved_at > 60 * minutes
         is_stopping = signals.received() is not None
-        if distributed.world_size() > 1:  # all must agree, which takes time
+        if distributed.world_size() > 1:
+            # All processes must agree. This takes time, so they do it only every few updates.
             if (step + 1) // self.cfg.TRAIN.ACCUMULATE % AGREEMENT_FREQ:
                 return
             flags = distributed.gather((is_due, is_stopping))
@@ -224,7 +225,7 @@ class Training:
             return
         guard = self.update.guard
         guard.check(f"epoch {position.epoch}, step {step}")
-        if not guard.is_failing:  # otherwise the weights may be damaged
+        if not guard.is_failing:  # if steps were skipped, the weights may be damaged
             here = replace(position, step=step + 1, meter=meter.state(), is_validated=True)
             self.state.save(here)
         self.saved_at = time.monotonic()
@@ -232,36 +233,36 @@ class Training:
             self.stop(f"after epoch {position.epoch}, step {step}")
 
     def stop(self, where: str) -> None:
-        """Raise Stopped, in all processes with the same signal; it may have reached only one."""
+        """Raise Stopped with the same signal in all processes; it may have reached only one."""
         self.recorder.close()
         # Wait for all, because launchers kill the other processes when one ends.
         received = [number for number in distributed.gather(signals.received()) if number]
         raise Stopped(received[0], f" {where}; {self.hint}")
 
     def finish_epoch(self, epoch: int, best: float) -> Position:
-        """Validate if due and save; returns the position after ``epoch``."""
+        """Validate if due, and save. Returns the position after ``epoch``."""
         self.recorder.save()
         self.restore_settings()
-        following = Position(epoch + 1, best=best)
+        next_position = Position(epoch + 1, best=best)
         if self.update.guard.is_failing:
             text = "its last steps were skipped, because the loss or the gradients were NaN or Inf"
             if epoch + 1 == self.cfg.TRAIN.END_EPOCH:
                 raise InputError(f"epoch {epoch}: {text}; try a lower TRAIN.LR or a warm-up")
             logger.warning("=> epoch %d is not saved: %s", epoch, text)
-            return following
+            return next_position
         if validation_due(self.cfg, epoch):
             # Saved first, so that the epoch is not lost if its validation fails.
-            self.state.save(replace(following, is_validated=False))
+            self.state.save(replace(next_position, is_validated=False))
             score = self.score(epoch)
-            if score >= following.best:
-                following.best = score
+            if score >= next_position.best:
+                next_position.best = score
                 self.state.save_weights("model_best.pth")
             self.recorder.save()
-        self.state.save(following)
+        self.state.save(next_position)
         self.saved_at = time.monotonic()
         if distributed.any_of(signals.received() is not None):
             self.stop(f"after epoch {epoch}")
-        return following
+        return next_position
 
     def restore_settings(self) -> None:
         """Write config_train.yaml again if the output folder was removed."""
@@ -278,10 +279,10 @@ class Training:
             )
         table = markdown_table(values, values.values(), self.cfg.MODEL.NAME)
         logger.info("Epoch %d:\n%s", epoch, table)
-        return distributed.gather(score)[0]  # processors may round differently
+        return distributed.gather(score)[0]  # of rank 0, because processors may round differently
 
     def record_step(self, epoch: int, step: int, stats, batch, outputs) -> None:
-        """Record the statistics since the last call, and images of the batch."""
+        """Record the statistics since the last call, and draw images of the batch."""
         steps = len(self.train_batches)
         self.recorder.log_train_step(epoch, step, steps, stats, self.lr_at(epoch, step))
         drawn = self.task.draw(batch, outputs, image_kinds(self.cfg))
@@ -309,7 +310,7 @@ def train_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--autoscale-lr",
         action="store_true",
-        help="multiply TRAIN.LR by the total batch size of this run divided by that of the YAML",
+        help="multiply TRAIN.LR by the ratio of this run's total batch size to that of the YAML",
     )
     return parser
 
@@ -340,7 +341,7 @@ def build_loaders(
 
 
 def lr_scale(args: argparse.Namespace, cfg: CfgNode, batch_size: int) -> float:
-    """Return the total batch size divided by that of the YAML.
+    """Return the ratio of this run's total batch size to that of the YAML.
 
     Linear scaling of the learning rate: Goyal et al., Accurate, Large Minibatch SGD, 2017.
     """
@@ -352,7 +353,7 @@ def lr_scale(args: argparse.Namespace, cfg: CfgNode, batch_size: int) -> float:
     yaml_size = yaml_cfg.TRAIN.BATCH_SIZE_PER_GPU * max(len(yaml_cfg.GPUS), 1)
     yaml_size *= yaml_cfg.TRAIN.ACCUMULATE
     logger.info(
-        "=> TRAIN.LR is multiplied by %g: batches of %d instead of %d",
+        "=> TRAIN.LR is multiplied by %g: the total batch size is %d instead of %d",
         batch_size / yaml_size,
         batch_size,
         yaml_size,
@@ -361,7 +362,7 @@ def lr_scale(args: argparse.Namespace, cfg: CfgNode, batch_size: int) -> float:
 
 
 def validation_due(cfg: CfgNode, epoch: int) -> bool:
-    """Return True if a validation follows ``epoch``: every TRAIN.EVAL_INTERVAL and the last."""
+    """Return True after every TRAIN.EVAL_INTERVAL epochs, and after the last epoch."""
     if not cfg.TRAIN.EVAL_INTERVAL:
         return False
     is_last = epoch + 1 == cfg.TRAIN.END_EPOCH

@@ -40,7 +40,7 @@ def benchmark(monkeypatch):
         (
             "load",
             {"images": 30, "annotations": 90, "people": 50, "repeats": 1},
-            ["annotations of 50 people: time", "the same: peak memory"],
+            ["annotations of 50 people: time", "annotations of 50 people: peak memory"],
         ),
     ],
 )

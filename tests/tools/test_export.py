@@ -21,7 +21,7 @@ def test_the_file_is_checked_and_written_next_to_the_weights(succeed, start, roo
     assert [line.partition(":")[0] for line in lines[:4]] == [
         *("random, 1 crop", "random, 3 crops", "coco val2017, 1 crop", "coco val2017, 3 crops")
     ]
-    assert all(": at most 0." in line for line in lines[:4])
+    assert all(": keypoints differ by at most 0." in line for line in lines[:4])
     assert lines[4].startswith(f"=> {root.parent / 'random.ts'}: ")
     assert "includes normalisation and decoding, dynamic batch" in lines[4]
     cfg = load_config(start[1], ["TEST.FLIP_TEST", "False"])

@@ -96,7 +96,7 @@ def test_layers_are_kept_in_float32_only_if_int8_loses_too_much(check):
 
 @pytest.mark.parametrize("last", [79.4, float("nan")])
 def test_a_loss_above_the_limit_is_refused(check, last):
-    with pytest.raises(InputError, match=r"points of AP, more than --max-ap-loss 0\.5; nothing"):
+    with pytest.raises(InputError, match=r"points of AP, more than --max-ap-loss 0\.5, so nothing"):
         check(80.0, 60.0, last)
 
 

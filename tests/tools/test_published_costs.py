@@ -55,7 +55,7 @@ def test_costs_agree_with_the_published_ones_or_a_reason_is_given(tool, experime
     for entry in [own, *tool.load_published().get(experiment, [])]:
         flops = sum(count_flops(calls, entry.convention).values())
         costs = inference_parameters(network), flops
-        counted = entry.counted(*costs)
+        counted = entry.format_alike(*costs)
         published = ("", "") if entry is own else (entry.parameters, entry.flops)
         pairs = zip(published, counted, strict=True)
         cells.add(tuple(f"{figure or '-'} ({count})" for figure, count in pairs))

@@ -1,4 +1,4 @@
-"""Loading of samples and post-processing of outputs."""
+"""Time the loading of samples and the post-processing of outputs."""
 
 import tempfile
 from pathlib import Path
@@ -21,8 +21,14 @@ from lib.keypoints.geometry import normalize
 from lib.keypoints.skeletons import COCO
 
 EXPERIMENT = _init_paths.ROOT / "experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml"
-AUGMENTATION = Augmentation(True, 0.35, 45, 0.3, 8)  # of this experiment
-IMAGES_IN_TEST = 8
+AUGMENTATION = Augmentation(  # as in this experiment
+    flip=True,
+    scale_factor=0.35,
+    rotation_factor=45,
+    half_body_probability=0.3,
+    half_body_joints=8,
+)
+MAX_TEST_IMAGES = 8
 
 
 def run(images: int = 64, people: int = 20, batch: int = 32, repeats: int = 7) -> list[Row]:
@@ -44,7 +50,7 @@ def run(images: int = 64, people: int = 20, batch: int = 32, repeats: int = 7) -
 def training_row(
     dataset: TopDownDataset, codec: Any, rows: np.ndarray, batch: int, repeats: int
 ) -> Row:
-    """Time from a JPEG file to network input and targets; reference: decoding the JPEG."""
+    """Time the steps from JPEG file to network input and targets; reference: decoding the JPEG."""
     samples = default_collate([dataset[row] for row in np.resize(rows, batch)])
     sample, prepared, decoded = fastest(
         [
@@ -60,8 +66,8 @@ def training_row(
 
 
 def test_row(dataset: TopDownDataset, codec: Any, people: int, repeats: int) -> Row:
-    """Time all people of an image at once; reference: one person at a time."""
-    images = min(len(dataset.table.paths), IMAGES_IN_TEST)
+    """Time loading all people of an image at once; reference: one person at a time."""
+    images = min(len(dataset.table.paths), MAX_TEST_IMAGES)
     rows = np.arange(images * people).reshape(images, people)
 
     def by_image() -> list[torch.Tensor]:
@@ -77,7 +83,7 @@ def test_row(dataset: TopDownDataset, codec: Any, people: int, repeats: int) -> 
 
 
 def post_processing_row(dataset: TopDownDataset, codec: Any, rows: np.ndarray, repeats: int) -> Row:
-    """Time flip, average, accuracy and decoding of a batch; reference: one sample at a time."""
+    """Time flip test, accuracy and decoding of a batch; reference: one sample at a time."""
     batch = default_collate([dataset[row] for row in rows])
     target = codec.encode(batch["joints"], batch["visible"])
     generator = torch.Generator().manual_seed(0)
@@ -105,6 +111,6 @@ def post_processing_row(dataset: TopDownDataset, codec: Any, rows: np.ndarray, r
 
 
 def prepare(batch: dict[str, torch.Tensor], codec: Any) -> torch.Tensor:
-    """Process a batch as training does on the device, and return the normalised crops."""
+    """Encode targets as training does on the device, and return the normalised crops."""
     codec.encode(batch["joints"], batch["visible"])
     return normalize(batch["image"])

@@ -1,4 +1,4 @@
-"""Forward pass of a network: plain, with folded batch norms, compiled, and exported."""
+"""Time the forward pass of a network: plain, with folded batch norms, compiled, and exported."""
 
 import argparse
 import functools
@@ -26,11 +26,11 @@ from lib.utils.errors import InputError
 VARIANTS = ("plain", "folded", "compiled", "onnxruntime", "openvino", "openvino-bf16")
 TOLERANCE = 1e-3  # in standard deviations of the output
 
-Made = TypeVar("Made")
+T = TypeVar("T")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_common_options(parser, 15, "number of runs, of which the fastest counts")
+    add_common_options(parser, 15, "number of timed runs; the fastest counts")
     parser.add_argument(
         "--batch",
         type=int,
@@ -44,7 +44,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=VARIANTS,
         default=VARIANTS,
-        help="variants of the network to time (default: all)",
+        metavar="NAME",
+        help=f"variants of the network to time: {', '.join(VARIANTS)} (default: all)",
     )
 
 
@@ -145,7 +146,7 @@ def randomize(network: nn.Module, images: Tensor) -> None:
 def make_variants(
     names: Iterable[str], network: nn.Module, images: Tensor
 ) -> dict[str, Callable[[Tensor], Any]]:
-    """Build the variants of the network that can run here, for batches like ``images``."""
+    """Return the variants that can run on this machine, by name, for batches like ``images``."""
     folded = fold_batch_norms(network)
 
     @functools.cache
@@ -157,15 +158,18 @@ def make_variants(
         "plain": lambda: network,
         "folded": lambda: to_channels_last(fold_batch_norms(network)),
         "compiled": lambda: newly_compiled(fold_batch_norms(network), images.device),
-        "onnxruntime": lambda: in_onnxruntime(graph(), images.device),
-        "openvino": lambda: in_openvino(graph(), "float32"),
-        "openvino-bf16": lambda: in_openvino(graph(), "bfloat16"),
+        "onnxruntime": lambda: onnxruntime_runner(graph(), images.device),
+        "openvino": lambda: openvino_runner(graph(), "float32"),
+        "openvino-bf16": lambda: openvino_runner(graph(), "bfloat16"),
     }
     return make_available({name: makers[name] for name in names})
 
 
-def make_available(makers: dict[str, Callable[[], Made]]) -> dict[str, Made]:
-    """Call all functions, and print those that cannot run on this machine on standard error."""
+def make_available(makers: dict[str, Callable[[], T]]) -> dict[str, T]:
+    """Call all functions and return their results by name.
+
+    A function that raises an InputError, because it cannot run on this machine, is skipped.
+    """
     made = {}
     for name, make in makers.items():
         try:
@@ -177,12 +181,15 @@ def make_available(makers: dict[str, Callable[[], Made]]) -> dict[str, Made]:
 
 def newly_compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Any]:
     """Compile as TEST.COMPILE does, for batches of one size."""
-    torch.compiler.reset()  # otherwise the batch size would be dynamic from the second one on
+    torch.compiler.reset()  # otherwise a second batch size would make this dimension dynamic
     return compile_for_inference(to_channels_last(network), [device], "--variants compiled")
 
 
-def in_onnxruntime(graph: bytes, device: torch.device) -> Callable[[Tensor], list[Tensor]]:
-    """Run in ONNX Runtime; the time includes copies from and to a GPU."""
+def onnxruntime_runner(graph: bytes, device: torch.device) -> Callable[[Tensor], list[Tensor]]:
+    """Return a function that runs ``graph`` in ONNX Runtime.
+
+    Images on a GPU are copied to the CPU, and the outputs are copied back.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         path.write_bytes(graph)
@@ -191,8 +198,8 @@ def in_onnxruntime(graph: bytes, device: torch.device) -> Callable[[Tensor], lis
     return lambda x: to_tensors(session.run(None, {name: x.cpu().numpy()}), x.device)
 
 
-def in_openvino(graph: bytes, precision: str) -> Callable[[Tensor], list[Tensor]]:
-    """Run in OpenVINO on the CPU."""
+def openvino_runner(graph: bytes, precision: str) -> Callable[[Tensor], list[Tensor]]:
+    """Return a function that runs ``graph`` in OpenVINO on the CPU."""
     if precision == "bfloat16" and not has_bfloat16(torch.device("cpu")):
         raise InputError("this CPU does not support bfloat16")
     core = import_optional("openvino", "OpenVINO").Core()

@@ -1,4 +1,4 @@
-"""Grouping of a bottom-up network's outputs into people."""
+"""Time the grouping of a bottom-up network's outputs into people."""
 
 import numpy as np
 import torch
@@ -7,12 +7,12 @@ from benchmarks.measure import Row, fastest
 from lib.core.codecs.grouping import Grouping, find_candidates, joint_order
 from lib.keypoints.skeletons import COCO
 
-SIZE = 512
-MIN_SCORE = 0.2  # of the synthetic people; leftover candidates form people with lower scores
+SIZE = 512  # height and width of the heatmaps, in pixels
+MIN_SCORE = 0.2  # leftover candidates form people with lower scores, which do not count
 
 
 def run(people: tuple[int, ...] = (1, 10, 30), repeats: int = 5) -> list[Row]:
-    """Time from heatmaps and tags of 512 x 512 pixels to people; reference: candidates alone."""
+    """Time the step from heatmaps and tags to people. The reference only finds the candidates."""
     rows = []
     grouping = Grouping(joint_order(COCO.names))
     for count in people:
@@ -21,12 +21,12 @@ def run(people: tuple[int, ...] = (1, 10, 30), repeats: int = 5) -> list[Row]:
         def candidates(heatmaps=heatmaps, tags=tags):
             return find_candidates(heatmaps, tags, grouping.max_people, grouping.kernel)
 
-        def whole(heatmaps=heatmaps, tags=tags, candidates=candidates):
+        def group(heatmaps=heatmaps, tags=tags, candidates=candidates):
             return grouping.group(heatmaps[0].numpy(), tags[0].numpy(), candidates())
 
-        value, reference = (1e3 * seconds for seconds in fastest([whole, candidates], repeats))
-        remark = "reference: candidates alone"
-        found = int((whole()[1] > MIN_SCORE).sum())
+        value, reference = (1e3 * seconds for seconds in fastest([group, candidates], repeats))
+        remark = "reference: finding candidates alone"
+        found = int((group()[1] > MIN_SCORE).sum())
         is_complete = abs(found - count) <= count / 10  # in a crowd, some people overlap
         rows.append(Row(f"grouping of {count} people", "ms", value, reference, remark, is_complete))
     return rows
@@ -35,7 +35,7 @@ def run(people: tuple[int, ...] = (1, 10, 30), repeats: int = 5) -> list[Row]:
 def scene(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Return heatmaps (1, 17, H, W) and tags (1, 17, H, W, 1) of ``count`` people.
 
-    A tenth of the joints is missing. Tags differ between people.
+    A tenth of the joints are missing. Tags differ between people.
     """
     rng = np.random.default_rng(seed)
     heatmaps = rng.uniform(0, 0.05, (17, SIZE, SIZE)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Crops to keypoints, compared with plain PyTorch code."""
+"""Time inference from crops to keypoints, against plain PyTorch code."""
 
 import argparse
 from collections.abc import Callable
@@ -18,18 +18,21 @@ from lib.deploy.parity import difference, drawn_crops
 from lib.utils.devices import choose_devices
 
 PEOPLE = 16  # crops to compare keypoints on
-TOLERANCE = 0.05  # crop pixels, for stable joints
+TOLERANCE = 0.05  # crop pixels, for joints that are stable (see lib.deploy.parity.difference)
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     recipes.add_options(parser, 1, "crops in a batch")
-    text = "precision of this project's network (default: %(default)s)"
+    text = "precision of this project's network; the plain code uses float32 (default: %(default)s)"
     parser.add_argument("--precision", default="float32", choices=PRECISIONS, help=text)
 
 
 def run(args: argparse.Namespace) -> list[Row]:
-    """Predict in turns, and compare the keypoints unless they were predicted in bfloat16."""
+    """Predict with the plain recipe and this project alternately.
+
+    The keypoints are compared, too, unless the precision is bfloat16.
+    """
     cfg = load_config(args.cfg, args.opts)
     recipes.prepare(args, cfg)
     device = choose_devices(cfg.GPUS)[0]
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> list[Row]:
 def timed(
     predict: Callable[[], tuple[Tensor, Tensor]], samples: int
 ) -> Callable[[int], EpochStats]:
-    """Return a function that times ``predict`` after a call to warm up."""
+    """Return a function that times a call of ``predict``, after an untimed one as warm-up."""
 
     def run(_: int) -> EpochStats:
         predict()

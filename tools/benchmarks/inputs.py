@@ -1,4 +1,4 @@
-"""Random inputs of the sizes in COCO."""
+"""Random inputs of about the same sizes as in COCO."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from lib.keypoints.skeletons import COCO
 WIDTH, HEIGHT = 640, 480
 JOINTS = len(COCO)
 ASPECT_RATIO = 192 / 256  # of crops
-OUTLINE = 60  # values per segmentation; COCO has about 40 to 90
+OUTLINE_VALUES = 60  # coordinates per segmentation; COCO has about 40 to 90
 
 
 def write_photos(folder: Path, count: int) -> list[str]:
@@ -39,7 +39,7 @@ def write_photos(folder: Path, count: int) -> list[str]:
 
 
 def people_in(paths: list[str], count: int) -> Table:
-    """Return ``count`` people per photo, with random boxes and joints."""
+    """Return a table of ``count`` people per photo, with random boxes and joints."""
     rng = np.random.default_rng(0)
     image = np.repeat(np.arange(len(paths), dtype=np.int32), count)
     size = np.array([WIDTH, HEIGHT], np.float64)
@@ -62,7 +62,7 @@ def people_in(paths: list[str], count: int) -> Table:
 
 
 def detections(count: int, images: int) -> tuple[np.ndarray, ...]:
-    """Return keypoints (N, K, 3), scores (N,), areas (N,) and images (N,) of detected people.
+    """Return keypoints (N, K, 3), scores, areas and image numbers (N,) of detected people.
 
     There are about three noisy copies of each body, so that NMS has duplicates to remove.
     """
@@ -79,7 +79,7 @@ def detections(count: int, images: int) -> tuple[np.ndarray, ...]:
 
 
 def boxes(count: int) -> np.ndarray:
-    """Return x1, y1, x2, y2, score (N, 5) of ``count`` boxes in one image."""
+    """Return ``count`` boxes in one image, as x1, y1, x2, y2, score (N, 5)."""
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 900, (count, 2))
     opposite = corner + rng.uniform(20, 120, (count, 2))
@@ -134,7 +134,7 @@ def _annotations(images: int, count: int, people: int, rng: np.random.Generator)
         joints[0] = (x, y, 2)
         if not has_joints[number]:
             joints[:] = 0
-        outline = np.round(rng.uniform(x, x + width, OUTLINE), 2).tolist()
+        outline = np.round(rng.uniform(x, x + width, OUTLINE_VALUES), 2).tolist()
         yield {
             "segmentation": [outline],
             "num_keypoints": int((joints[:, 2] > 0).sum()),

@@ -41,10 +41,10 @@ PACKAGES = ("nncf", "onnxruntime", "openvino")
 
 
 class TestSet:
-    """The experiment's test set, for scores in percent.
+    """The experiment's test set, which gives scores in percent.
 
     Raises:
-        InputError: it is not installed, or has no ground truth.
+        InputError: the test set is missing or has no ground truth.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -53,7 +53,7 @@ class TestSet:
         self._source = dataset.source
         self.name = f"{cfg.DATASET.DATASET} {cfg.DATASET.TEST_SET}: {len(dataset)} people"
         if not self._source.has_ground_truth:
-            raise InputError(f"--int8: {self.name}: has no ground truth to measure the loss with")
+            raise InputError(f"--int8: {self.name}: has no ground truth, so AP cannot be measured")
         self.metric = "PCKh" if self._source.metric == "PCKh" else "AP"
         workers = choose_workers(cfg.WORKERS)
         self._batches = test_loader(
@@ -61,7 +61,7 @@ class TestSet:
         )
 
     def score(self, backend: Backend) -> float:
-        """Return the score of a backend."""
+        """Return the AP or PCKh of a backend, in percent."""
         poses = validate(build_task(self._cfg, backend), self._batches).poses
         with tempfile.TemporaryDirectory() as folder:
             _, score = self._source.evaluate(poses, folder)
@@ -79,16 +79,16 @@ def quantize_and_check(
     """Quantize a network, and compare it with float32.
 
     Args:
-        float_file: the network as an ONNX file; drafts are written near it.
+        float_file: the network as an ONNX file. Temporary files are written next to it.
         file_format: ``ONNX`` or ``OPENVINO``.
         calibration: a folder of images, or None.
-        max_loss: the most that int8 may lose on the test set.
+        max_loss: the largest drop in the score that is accepted, in percentage points.
 
     Returns:
-        The content of each file by suffix, and that of the certificate.
+        The content of each file by suffix, and the content of the certificate.
 
     Raises:
-        InputError: int8 loses more.
+        InputError: the score drops by more than ``max_loss``.
     """
     open_file = partial(build_backend, cfg, skeleton_of(cfg))
     reference = open_file(float_file)
@@ -106,7 +106,9 @@ def quantize_and_check(
     def open_draft(files: dict[str, bytes]) -> Backend:
         return open_file(write_draft(float_file.with_name("quantized") / float_file.name, files))
 
-    quantized, layers, score = quantize_within(run, open_draft, control, expected, test_set.metric)
+    quantized, layers, score = quantize_within_limit(
+        run, open_draft, control, expected, test_set.metric
+    )
     backend = open_draft(quantized.files)
     float_backends = {"onnxruntime_float32": reference}
     if file_format == OPENVINO:
@@ -129,25 +131,25 @@ def quantize_and_check(
     }
 
 
-def quantize_within(
+def quantize_within_limit(
     run: Callable[[AccuracyControl | None], Quantized],
     open_draft: Callable[[dict[str, bytes]], Backend],
     control: AccuracyControl,
     expected: float,
     metric: str,
 ) -> tuple[Quantized, int, float]:
-    """Quantize all layers; if the loss is too large, keep those that cost most in float32.
+    """Quantize all layers; if the score drops too far, keep the worst layers in float32.
 
     Args:
-        run: quantizes the network.
+        run: quantizes all layers, or fewer if it is called with ``control`` (see ``quantize``).
         open_draft: returns the backend of quantized files.
         expected: score of float32.
 
     Returns:
-        The quantized network, its number of layers, and its score.
+        The quantized network, the number of layers that can be quantized, and the score.
 
     Raises:
-        InputError: the loss is still too large.
+        InputError: the score drops too far even with the worst layers in float32.
     """
     layers = 0
     for attempt in (None, control):
@@ -164,13 +166,13 @@ def quantize_within(
             print("looking for layers to keep in float32 ...", file=sys.stderr, flush=True)
     raise InputError(
         f"--int8: loses {loss:.2f} points of {metric}, more than --max-ap-loss "
-        f"{control.max_loss:g}; nothing was written; try other images with --calibration, or "
+        f"{control.max_loss:g}, so nothing was written; try other images with --calibration, or "
         "a larger --max-ap-loss"
     )
 
 
 def pixels_apart(backend: Backend, crops: Tensor, keypoints: Tensor) -> dict[str, float]:
-    """Return statistics of the distances between keypoints and those of float32, in crop pixels."""
+    """Return statistics of the distances between int8's and float32's keypoints, in crop pixels."""
     distance = torch.linalg.vector_norm(backend(crops)[0] - keypoints, dim=-1).numpy()
     values = {
         "median": np.median(distance),
@@ -184,7 +186,7 @@ def pixels_apart(backend: Backend, crops: Tensor, keypoints: Tensor) -> dict[str
 def milliseconds(
     backend: Backend, float_backends: dict[str, Backend], crop: Tensor
 ) -> dict[str, float]:
-    """Return the time for one crop, and its ratio to that of each float32 backend."""
+    """Return each backend's time for one crop, and the ratio of int8 to each float32 backend."""
     runs = [partial(run, crop) for run in (backend, *float_backends.values())]
     int8, *others = fastest(runs, TIMED_RUNS, wall_clock, warm_up=True)
     float32 = dict(zip(float_backends, others, strict=True))
@@ -194,7 +196,7 @@ def milliseconds(
 
 
 def machine_entries() -> dict[str, Any]:
-    """Return the machine, the versions of packages, and if the CPU multiplies int8 directly."""
+    """Return the machine, the versions of packages, and whether the CPU has VNNI instructions."""
     info = Path("/proc/cpuinfo")
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     vnni = "vnni" in info.read_text(encoding="utf-8") if info.exists() else None
@@ -218,7 +220,7 @@ def certificate_summary(certificate: dict[str, Any]) -> str:
 
 
 def slower_than_float32(certificate: dict[str, Any]) -> str | None:
-    """Return one line that says that int8 is not faster than float32, or None if it is."""
+    """Return a warning if int8 is not faster than float32, otherwise None."""
     times = certificate["milliseconds"]
     if times["faster_than_float32"]:
         return None

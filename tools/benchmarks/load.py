@@ -1,4 +1,4 @@
-"""Time and memory of reading a large annotation file, compared with pycocotools."""
+"""Measure the time and memory to read a large annotation file, against pycocotools."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ SPLIT = "random"
 
 
 class Usage(NamedTuple):
-    """People read, CPU time, and peak memory in MiB."""
+    """Number of people read, CPU time in seconds, and peak memory in MiB."""
 
     people: int
     seconds: float
@@ -31,14 +31,15 @@ class Usage(NamedTuple):
 def run(
     images: int = 118_287, annotations: int = 262_465, people: int = 149_980, repeats: int = 2
 ) -> list[Row]:
-    """Time reading a train2017-sized file; ``people`` is the number of annotations with joints."""
+    """Read a file as large as train2017's; ``people`` is the number of annotations with joints."""
     with tempfile.TemporaryDirectory() as root:
         path = annotation_file(root)
         path.parent.mkdir()
         inputs.write_annotations(path, images, annotations, people)
         size = path.stat().st_size / 2**20
         ours, theirs = (
-            [in_new_process(root, reference) for _ in range(repeats)] for reference in (False, True)
+            [read_in_new_process(root, use_pycocotools) for _ in range(repeats)]
+            for use_pycocotools in (False, True)
         )
     agrees = {usage.people for usage in (*ours, *theirs)} == {people}
     remark = f"{size:.0f} MiB; reference: pycocotools"
@@ -46,7 +47,7 @@ def run(
     _, their_seconds, their_memory = map(min, zip(*theirs, strict=True))
     return [
         Row(f"annotations of {people:,} people: time", "s", seconds, their_seconds, remark, agrees),
-        Row("the same: peak memory", "MiB", memory, their_memory),
+        Row(f"annotations of {people:,} people: peak memory", "MiB", memory, their_memory),
     ]
 
 
@@ -54,17 +55,17 @@ def annotation_file(root: str) -> Path:
     return Path(root) / "annotations" / f"person_keypoints_{SPLIT}.json"
 
 
-def in_new_process(root: str, reference: bool) -> Usage:
+def read_in_new_process(root: str, use_pycocotools: bool) -> Usage:
     """Run ``read`` in a new process, to measure its memory alone."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(read, root, reference).result()
+        return pool.submit(read, root, use_pycocotools).result()
 
 
-def read(root: str, reference: bool) -> Usage:
-    """Read the annotation file with this project, or with pycocotools if ``reference``."""
+def read(root: str, use_pycocotools: bool) -> Usage:
+    """Read the annotation file with this project or with pycocotools."""
     logging.disable()
     before, start = process_memory("VmRSS"), time.process_time()
-    if reference:
+    if use_pycocotools:
         with contextlib.redirect_stdout(io.StringIO()):
             coco = PycocotoolsCOCO(str(annotation_file(root)))
         people = sum(entry["num_keypoints"] > 0 for entry in coco.anns.values())

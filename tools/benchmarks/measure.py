@@ -1,4 +1,4 @@
-"""Timing, and tables of results."""
+"""Timing and tables of results."""
 
 import argparse
 import re
@@ -18,9 +18,9 @@ from lib.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Row:
-    """A measurement and its reference from the same run, both in ``unit``.
+    """A measured value and that of the reference from the same run, both in ``unit``.
 
-    ``agrees`` is False if their results differ.
+    ``agrees`` is False if the reference computes different results.
     """
 
     name: str
@@ -37,7 +37,7 @@ def fastest(
     clock: Callable[[], float] = time.process_time,
     warm_up: bool = False,
 ) -> list[float]:
-    """Return the seconds of the fastest of ``repeats`` runs of each function.
+    """Return the time of the fastest of ``repeats`` runs of each function, in seconds.
 
     The functions take turns, so that other work on the machine affects all of them equally. With
     ``warm_up``, an untimed run directly precedes each timed run.
@@ -99,7 +99,10 @@ def table(rows: Sequence[Row]) -> str:
 def add_common_options(
     parser: argparse.ArgumentParser, repeats: int, text: str, has_weights: bool = True
 ) -> None:
-    """Add --cfg, --repeats with its default and help, --weights, and settings."""
+    """Add --cfg, --weights, settings, and --repeats with the default ``repeats``.
+
+    ``text`` is the help of --repeats, without the default.
+    """
     add = parser.add_argument
     add("--cfg", required=True, metavar="FILE", help="YAML file of the experiment")
     text = f"{text} (default: %(default)s)"

@@ -1,4 +1,4 @@
-"""Non-maximum suppression: compiled code compared with NumPy, and CUDA with the CPU."""
+"""Time non-maximum suppression: compiled code against NumPy, and CUDA against the CPU."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

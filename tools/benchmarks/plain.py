@@ -1,8 +1,8 @@
 """A plain recipe for training, inference and tests, to compare this project with.
 
-It uses PyTorch in float32, in eager mode and the contiguous layout, without folding. Normalisation,
-targets and decoding run on the CPU. The flip test makes two passes. Tests read the image again for
-each person, and training reads the loss after every step.
+It uses PyTorch in float32, in eager mode and in the contiguous layout, without folding batch norms.
+Normalisation, targets and decoding run on the CPU. The flip test makes two passes. Tests read the
+image again for each person, and training reads the loss after every step.
 """
 
 import time
@@ -18,7 +18,7 @@ from lib.keypoints.geometry import Crop, normalize
 
 
 class SamplesWithTargets(Dataset):
-    """Training samples with targets, so that the workers compute these."""
+    """Training samples together with their targets, so that the data workers compute both."""
 
     def __init__(self, dataset: TopDownDataset, codec: Codec) -> None:
         self._dataset = dataset
@@ -75,7 +75,7 @@ def predict(
 def test(
     network: nn.Module, codec: Codec, crop: Crop, loader: DataLoader, is_rgb: bool, flip_test: bool
 ) -> tuple[Tensor, EpochStats]:
-    """Predict all people; returns keypoints (N, K, 2) in image pixels, and statistics."""
+    """Predict all people, and return keypoints (N, K, 2) in image pixels, and statistics."""
     keypoints, waiting = [], 0.0
     start = end = time.perf_counter()
     for batch in loader:

@@ -1,4 +1,4 @@
-"""From an image to keypoints, with each backend."""
+"""Time prediction with each backend, from an image and a box to keypoints."""
 
 import argparse
 import tempfile
@@ -27,17 +27,17 @@ from lib.utils.errors import InputError
 CPU = torch.device("cpu")
 PLAIN, FOLDED, OPENVINO_BF16 = "PyTorch, plain", "PyTorch, folded", "openvino, bfloat16"
 PEOPLE = 16  # crops to compare keypoints on
-TOLERANCE = 0.05  # crop pixels, for stable joints
+TOLERANCE = 0.05  # crop pixels, for joints that are stable (see lib.deploy.parity.difference)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_common_options(parser, 15, "number of runs, of which the fastest counts")
+    add_common_options(parser, 15, "number of timed runs; the fastest counts")
     text = "image of one person (default: a synthetic person)"
     parser.add_argument("--image", metavar="FILE", help=text)
 
 
 def run(args: argparse.Namespace) -> list[Row]:
-    """Time ``Predictor`` with each backend on one box, and compare keypoints on other crops."""
+    """Time ``Predictor`` with each backend on one box, and compare keypoints on several crops."""
     if args.repeats < 1:
         raise InputError("--repeats: must be 1 or more")
     cfg = load_config(args.cfg, args.opts)
@@ -66,7 +66,10 @@ def run(args: argparse.Namespace) -> list[Row]:
 
 
 def image_and_box(path: str | None) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Return an RGB image and a person's box: the whole image file, or a synthetic person."""
+    """Return an RGB image and the box of one person in it.
+
+    If ``path`` is given, the box is the whole image. Otherwise, the image shows synthetic people.
+    """
     if path:
         image = cv2.cvtColor(read_image(path), cv2.COLOR_BGR2RGB)
         return image, (0, 0, image.shape[1], image.shape[0])
@@ -75,7 +78,10 @@ def image_and_box(path: str | None) -> tuple[np.ndarray, tuple[float, ...]]:
 
 
 def make_backends(cfg: CfgNode, weights: dict, folder: Path) -> dict[str, Backend]:
-    """Build the backends that can run here by name, exported with a batch size of 1."""
+    """Return the backends that can run on this machine, by name.
+
+    Exported files have a batch size of 1.
+    """
     skeleton = skeleton_of(cfg)
     codec = build_codec(cfg, skeleton)
     folded = load_network(cfg, weights, CPU)

@@ -1,4 +1,4 @@
-"""Shared code of the comparisons with the plain recipe: data, turns, and results."""
+"""Code shared by the comparisons with the plain recipe (plain.py)."""
 
 import argparse
 import ctypes
@@ -21,7 +21,7 @@ from lib.utils.errors import InputError
 
 
 class Measured(NamedTuple):
-    """Statistics of the first and of the fastest turn, and the peak memory of all in MiB."""
+    """Statistics of the first and of the fastest turn, and the peak memory of all turns in MiB."""
 
     first: EpochStats
     fastest: EpochStats
@@ -31,14 +31,14 @@ class Measured(NamedTuple):
 def add_options(
     parser: argparse.ArgumentParser, default_count: int, items: str, has_weights: bool = True
 ) -> None:
-    text = "number of measurements of each code, at least 2; the fastest counts"
+    text = "number of times to measure each implementation, at least 2; the fastest counts"
     add_common_options(parser, 4, text, has_weights)
     text = f"number of {items} (default: %(default)s)"
     parser.add_argument("--count", type=int, default=default_count, metavar="N", help=text)
 
 
-def load_drawn(args: argparse.Namespace, folder: str) -> CfgNode:
-    """Return the experiment with a data set of synthetic people in ``folder``.
+def load_with_synthetic_data(args: argparse.Namespace, folder: str) -> CfgNode:
+    """Load the experiment's configuration, with a data set of synthetic people in ``folder``.
 
     Raises:
         InputError: an option is invalid, or the experiment is bottom-up or has other joints.
@@ -63,7 +63,7 @@ def load_drawn(args: argparse.Namespace, folder: str) -> CfgNode:
 
 
 def prepare(args: argparse.Namespace, cfg: CfgNode) -> None:
-    """Check the options, and apply CUDNN.* to PyTorch.
+    """Check the options, and apply the CUDNN.* settings to PyTorch.
 
     Raises:
         InputError: an option is invalid, or the experiment is bottom-up.
@@ -82,7 +82,10 @@ def draw(folder: str, split: str, images: int) -> None:
 def take_turns(
     runs: Sequence[Callable[[int], EpochStats]], repeats: int, device: torch.device
 ) -> list[Measured]:
-    """Call the functions in turns, each with the number of its turn."""
+    """Call the functions alternately, ``repeats`` times each, and measure them.
+
+    Each call gets the number of its turn, from 0.
+    """
     stats: list[list[EpochStats]] = [[] for _ in runs]
     memory = [0.0] * len(runs)
     for turn in range(repeats):
@@ -104,9 +107,12 @@ def compare(
 ) -> list[Row]:
     """Return the rows of the plain recipe and of this project.
 
+    A remark such as "40% of peak" compares the speed with that of a large matrix product.
+
     Args:
+        measured: measurements of the plain recipe and of this project.
         flops: floating-point operations of one image.
-        dtype: type of this project's network.
+        dtype: data type of this project's network; the plain recipe uses float32.
     """
     times = [1e3 / one.fastest.speed for one in measured]
     rows = []
@@ -131,7 +137,7 @@ def forward_flops(network: nn.Module, cfg: CfgNode) -> float:
 
 
 def matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Measure the floating-point operations per second of a large product of matrices."""
+    """Measure the floating-point operations per second of a large matrix product."""
     size = 8192 if device.type == "cuda" else 2048
     matrix = torch.randn(size, size, device=device).to(dtype)
     (seconds,) = fastest([lambda: matrix @ matrix], 5, wall_clock, warm_up=True)
@@ -150,7 +156,7 @@ def reset_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Return the peak of a GPU's tensors or of the process, in MiB."""
+    """Return the peak memory in MiB, of the tensors on a GPU or otherwise of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return process_memory("VmHWM")

@@ -1,4 +1,4 @@
-"""Test of a network on whole images with several people, compared with plain PyTorch code."""
+"""Time a test on images with several people, against plain PyTorch code."""
 
 import argparse
 import tempfile
@@ -20,7 +20,9 @@ from lib.dataset.loading import test_loader
 from lib.utils.devices import choose_devices, choose_workers
 
 TOLERANCE = 0.5  # image pixels
-MIN_SHARE = 0.99  # of the keypoints; rounding decides between maxima that are almost equal
+# Fraction of the keypoints that must agree. For the others, two maxima of the heatmap are almost
+# equal, and rounding decides which one is chosen.
+MIN_SHARE = 0.99
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +30,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> list[Row]:
-    """Test in turns, and compare all keypoints."""
+    """Test with the plain recipe and this project alternately, and compare all keypoints."""
     found: dict[str, torch.Tensor] = {}
     with tempfile.TemporaryDirectory() as folder:
-        cfg = recipes.load_drawn(args, folder)
+        cfg = recipes.load_with_synthetic_data(args, folder)
         recipes.draw(folder, "val", args.count)
         device = choose_devices(cfg.GPUS)[0]
         weights = build_network(cfg, args.weights, torch.device("cpu")).state_dict()

@@ -1,4 +1,4 @@
-"""Training, including data loading, compared with plain PyTorch code."""
+"""Time training, including data loading, against plain PyTorch code."""
 
 import argparse
 import copy
@@ -35,9 +35,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> list[Row]:
-    """Train in turns, and compare the mean losses of the first turn."""
+    """Train with the plain recipe and this project alternately.
+
+    The mean losses of the first turn are compared.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        cfg = recipes.load_drawn(args, folder)
+        cfg = recipes.load_with_synthetic_data(args, folder)
         samples = args.count * cfg.TRAIN.BATCH_SIZE_PER_GPU
         recipes.draw(folder, "train", samples)
         device = choose_devices(cfg.GPUS)[0]
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> list[Row]:
         measured = recipes.take_turns(runs, args.repeats, device)
     expected, loss = (one.first.loss for one in measured)
     agrees = abs(loss - expected) < TOLERANCE[dtype] * expected
-    flops = 3 * recipes.forward_flops(network, cfg)  # backward takes twice as many
+    flops = 3 * recipes.forward_flops(network, cfg)  # a backward pass takes twice as many
     return recipes.compare("training, per image", measured, flops, device, dtype, agrees)
 
 
