@@ -26,11 +26,11 @@ def quick_shapes(monkeypatch):
 
     Both run in Python there, and would take longer than everything else.
     """
-    from lib.models.layers.blocks import init_method  # not before the threads are set
+    from lib.models.layers.blocks import init_function  # not before the threads are set
 
     def batch_norm(x, mean, *args, **kwargs):
         assert x.shape[1] == len(mean)
         return x
 
     monkeypatch.setattr("torch.nn.functional.batch_norm", batch_norm)
-    monkeypatch.setattr("lib.models.init_method", lambda cfg: init_method(cfg) and None)
+    monkeypatch.setattr("lib.models.init_function", lambda cfg: init_function(cfg) and None)

@@ -15,7 +15,7 @@ from lib.core.backends import Backend, build_backend
 from lib.dataset.bottom_up import is_too_long
 from lib.dataset.image import check_size, read_image
 from lib.dataset.loading import to_device
-from lib.keypoints.geometry import clip_corners, is_valid_box
+from lib.keypoints.geometry import corners_to_boxes, is_valid_box
 from lib.keypoints.poses import Poses
 from lib.models import shipped
 from lib.utils.errors import InputError
@@ -204,7 +204,7 @@ class PoseDetector:
         margin = BOX_MARGIN * box[:, 2:].max(1, keepdims=True, initial=0)
         corners = np.concatenate([box[:, :2] - margin, box[:, :2] + box[:, 2:] + margin], axis=1)
         is_kept = poses.score >= self._threshold
-        return clip_corners(corners[is_kept], poses.score[is_kept], image)
+        return corners_to_boxes(corners[is_kept], poses.score[is_kept], image)
 
     @cached_property
     def _predictor(self) -> Predictor:

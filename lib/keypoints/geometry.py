@@ -1,4 +1,4 @@
-"""Geometry of boxes and crops, mirroring, and normalization of crops.
+"""Geometry of boxes and crops, mirroring, and normalisation of crops.
 
 Files named below are in leoxiaobin/deep-high-resolution-net.pytorch.
 """
@@ -72,8 +72,9 @@ class Crop:
         # call.
         coords = []
         for axis in (0, 1):
-            side = axis if self.is_udp else 0  # without UDP the width determines both axes
-            pixel_size = scale[:, side, None] * (PIXEL_STD / extents[side])  # in image pixels
+            # Without UDP, the width determines the pixel size along both axes.
+            scale_axis = axis if self.is_udp else 0
+            pixel_size = scale[:, scale_axis, None] * (PIXEL_STD / extents[scale_axis])
             offset = keypoints[..., axis] - extents[axis] * 0.5
             coords.append(offset * pixel_size + center[:, axis, None])
         return torch.stack(coords, dim=-1)
@@ -175,9 +176,9 @@ def half_body_box(
 
 
 def normalize(images: torch.Tensor, is_rgb: bool = True) -> torch.Tensor:
-    """Convert uint8 RGB crops (N, 3, H, W) to float32, normalized by ImageNet's mean and std.
+    """Convert uint8 RGB crops (N, 3, H, W) to float32, normalised by ImageNet's mean and std.
 
-    If ``is_rgb`` is False, the channels are reordered to BGR and then normalized as if they were
+    If ``is_rgb`` is False, the channels are reordered to BGR and then normalised as if they were
     RGB, because the published ResNets were trained this way.
     """
     if not is_rgb:
@@ -188,10 +189,12 @@ def normalize(images: torch.Tensor, is_rgb: bool = True) -> torch.Tensor:
     return images.float().sub_(mean).div_(std)
 
 
-def clip_corners(
+def corners_to_boxes(
     corners: np.ndarray, scores: np.ndarray, image: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Clip boxes to an image, sort them by descending score and drop the empty ones.
+    """Convert corners to boxes that are clipped to the image and sorted by descending score.
+
+    Empty boxes are dropped.
 
     Args:
         corners: (N, 4) x1, y1, x2, y2 in pixels.

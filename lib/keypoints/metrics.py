@@ -21,16 +21,16 @@ _NOT_IN_MEAN = (6, 7)  # pelvis and thorax
 
 
 def pck(coords: Tensor, ground_truth: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Compute PCK: the fraction of joints within a normalized distance of 0.5 of the ground truth.
+    """Compute PCK: the fraction of joints within a normalised distance of 0.5 of the ground truth.
 
-    Distances are normalized by a tenth of ``size``. As in the published code
+    Distances are normalised by a tenth of ``size``. As in the published code
     (lib/core/evaluate.py of leoxiaobin/deep-high-resolution-net.pytorch), width and height are
     swapped: x is divided by a tenth of the height, and y by a tenth of the width. Joints whose
     ground truth lies in the first two rows or columns are ignored, also as published.
 
     Args:
-        coords, ground_truth: (N, K, 2) x, y in pixels.
-        size: (width, height) of the heatmaps or crops.
+        coords, ground_truth: (N, K, 2) x, y in heatmap pixels or SimCC bins.
+        size: (width, height) of the heatmaps, or numbers of bins along x and y.
 
     Returns:
         PCK, averaged over the joint types that have ground truth, and the number of these types;

@@ -33,16 +33,16 @@ class Poses:
 
     ``poses[3]`` is one person, a ``Pose``; with a slice, indices or a mask the result is a
     ``Poses``. A task (lib/core/task.py) may return tensors on its device; ``numpy()`` converts them
-    to arrays.
+    to arrays. ``Table`` below is the data set's table of people (lib/dataset/table.py).
     """
 
-    image: Array  # (P,) int64, index of the image, in the data set's table or among the inputs
+    image: Array  # (P,) int64, index of the image, in the data set's ``Table`` or among the inputs
     keypoints: Array  # (P, K, 2) float32, x and y in image pixels
     scores: Array  # (P, K) float32, keypoint scores
     score: Array  # (P,) float32, person scores; for top-down networks the means of ``scores``
     box: Array  # (P, 4) float32, x, y, width, height in pixels
     box_score: Array  # (P,) float32, score of the box from a detector, a file or the user; or 1
-    row: Array  # (P,) int64, row of the person's box in the data set's table; -1 if there is none
+    row: Array  # (P,) int64, row of the person in the data set's ``Table``; -1 if there is none
 
     @classmethod
     def empty(cls, joints: int) -> "Poses":

@@ -18,7 +18,7 @@ import torchvision
 from torchvision.models import detection
 
 from lib.core.inference import PERSON_THRESHOLD, Detector, PoseDetector
-from lib.keypoints.geometry import clip_corners
+from lib.keypoints.geometry import corners_to_boxes
 from lib.media.onnx_detector import ONNX_DETECTORS, read_settings
 from lib.utils.errors import InputError
 from lib.utils.zoo import DETECTOR_FOLDER, download_hint
@@ -130,7 +130,7 @@ class TorchvisionDetector:
     def _select(self, output: dict, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         labels, scores = output["labels"].cpu().numpy(), output["scores"].cpu().numpy()
         keep = np.isin(labels, self._classes) & (scores >= self._threshold)
-        return clip_corners(output["boxes"].cpu().numpy()[keep], scores[keep], image)
+        return corners_to_boxes(output["boxes"].cpu().numpy()[keep], scores[keep], image)
 
 
 def _class_numbers(names: Sequence[str], classes: Sequence[str]) -> list[int]:

@@ -12,7 +12,7 @@ import yaml
 from torchvision.transforms.v2.functional import resize
 
 from lib.core.exported import onnx_session
-from lib.keypoints.geometry import clip_corners
+from lib.keypoints.geometry import corners_to_boxes
 from lib.nms import box_nms
 from lib.utils.errors import InputError
 
@@ -123,7 +123,7 @@ class OnnxDetector:
         rows = np.flatnonzero(np.isin(classes, self._classes) & (scores >= self._threshold))
         if self.nms_threshold is not None:
             rows = rows[box_nms(np.column_stack([corners, scores])[rows], self.nms_threshold)]
-        return clip_corners(corners[rows], scores[rows], image)
+        return corners_to_boxes(corners[rows], scores[rows], image)
 
 
 class Yolox(OnnxDetector):

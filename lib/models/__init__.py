@@ -14,7 +14,7 @@ from lib.models import (
     transpose,
     wide_hrnet,
 )
-from lib.models.layers.blocks import init_method
+from lib.models.layers.blocks import init_function
 from lib.models.network import PoseNetwork
 from lib.utils.errors import InputError
 
@@ -49,7 +49,7 @@ def build_model(cfg: CfgNode) -> PoseNetwork:
         raise InputError(f"MODEL.NAME: unknown network {name!r}; choose from {', '.join(MODELS)}")
     network = MODELS[name](cfg)
     network.head = heads.build(cfg, network)
-    if init := init_method(cfg):
+    if init := init_function(cfg):
         for part in network.children():
             part.init_weights(init) if part is network.head else init(part)
     return network

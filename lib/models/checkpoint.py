@@ -30,21 +30,23 @@ StateDict = dict[str, Tensor]
 # Keys under which a checkpoint may hold its weights, in search order. HRNet stores a string, the
 # network's name, under "model"; it is skipped.
 WEIGHTS_KEYS = ("state_dict", "model", "best_state_dict")
-# Prefixes that mmpose adds to the parts of a network.
+# Prefixes that mmpose adds to the entries of the backbone and of the head.
 PART_PREFIXES = ("backbone.", "keypoint_head.", "head.")
-# Names that differ in mmpose's HRFormer, as (mmpose's, ours). It also merges q, k and v.
+# Names that differ in mmpose's HRFormer, as (mmpose's, ours). mmpose also merges the q, k and v
+# projections.
 MMPOSE_NAMES = ((".ffn.", ".mlp."), (".attn.attn.proj.", ".attn.attn.out_proj."))
 MAX_LISTED = 3  # names listed in an error message
 
 
 def load_checkpoint(model: nn.Module, path_or_state_dict: str | Path | Mapping[str, Any]) -> None:
-    """Load a checkpoint in any published layout, from a file or a state dict.
+    """Load a checkpoint in any of the supported layouts, from a file or a state dict.
 
     Every entry must match. Only ``num_batches_tracked`` may be missing, as in files from before
     torch 0.4.1.
 
     Raises:
-        InputError: if the file cannot be read or entries do not match. ``model`` is unchanged.
+        InputError: if the file cannot be read or entries do not match. ``model`` then
+            stays unchanged.
     """
     source, state, model_state = _read_state(model, path_or_state_dict)
     problems = _shape_problems(state, model_state) + _name_problems(state, model_state)
@@ -63,7 +65,7 @@ class PretrainedReport:
     source: str
     loaded: dict[str, int]
     mismatched: dict[str, int]  # not loaded, because the shape differs
-    unselected: dict[str, int]  # in both, but not in MODEL.EXTRA.PRETRAINED_LAYERS
+    unselected: dict[str, int]  # in file and network, but not in MODEL.EXTRA.PRETRAINED_LAYERS
     unused: dict[str, int]  # only in the file
     unfilled: dict[str, int]  # only in the network
 
@@ -98,7 +100,7 @@ def load_pretrained(
     Raises:
         InputError: if the file is missing or unreadable, or if almost nothing matches (less than a
             quarter of the entries of the file or of the network, whichever has fewer), as with a
-            backbone of a different width. ``model`` is unchanged.
+            backbone of a different width. ``model`` then stays unchanged.
     """
     if not Path(path).is_file():
         raise InputError(
@@ -107,7 +109,9 @@ def load_pretrained(
             "train from scratch"
         )
     source, state, model_state = _read_state(model, path)
-    selected = {k: v for k, v in model_state.items() if "*" in layers or _part(k) in layers}
+    selected = {
+        k: v for k, v in model_state.items() if "*" in layers or _top_level_module(k) in layers
+    }
     shared = {key: value for key, value in state.items() if key in selected}
     matching = {k: v for k, v in shared.items() if v.shape == model_state[k].shape}
     if not shared:
@@ -120,17 +124,17 @@ def load_pretrained(
         problems = _shape_problems(shared, model_state) or _name_problems(state, selected)
         raise InputError(
             f"MODEL.PRETRAINED: {source} is for a different network; only {_num_entries(matching)} "
-            f"of {count} entries match: {'; '.join(problems)}; to load it "
-            "anyway, list its layers in MODEL.EXTRA.PRETRAINED_LAYERS"
+            f"of {count} entries match: {'; '.join(problems)}; to load the "
+            "matching layers anyway, list only them in MODEL.EXTRA.PRETRAINED_LAYERS"
         )
     _copy_into(model_state, matching)
     return PretrainedReport(
         source=source,
-        loaded=_count_by_part(matching),
-        mismatched=_count_by_part(shared.keys() - matching.keys()),
-        unselected=_count_by_part(state.keys() & (model_state.keys() - selected.keys())),
-        unused=_count_by_part(state.keys() - model_state.keys()),
-        unfilled=_count_by_part(
+        loaded=_count_by_module(matching),
+        mismatched=_count_by_module(shared.keys() - matching.keys()),
+        unselected=_count_by_module(state.keys() & (model_state.keys() - selected.keys())),
+        unused=_count_by_module(state.keys() - model_state.keys()),
+        unfilled=_count_by_module(
             key for key in model_state if key not in state and not _is_counter(key)
         ),
     )
@@ -270,12 +274,12 @@ def _num_entries(keys: Iterable[str]) -> int:
     return sum(not _is_counter(key) for key in keys)
 
 
-def _part(key: str) -> str:
+def _top_level_module(key: str) -> str:
     return key.partition(".")[0]
 
 
-def _count_by_part(keys: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(_part(key) for key in keys).items()))
+def _count_by_module(keys: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(_top_level_module(key) for key in keys).items()))
 
 
 def _first_names(keys: Iterable[str]) -> str:

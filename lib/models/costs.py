@@ -196,9 +196,9 @@ CONVENTIONS = {
 
 
 def default_convention(network: PoseNetwork, is_bottom_up: bool = False) -> str:
-    """Return the convention of the network's own repository.
+    """Return the key in ``CONVENTIONS`` of the convention that the network's authors use.
 
-    Other combinations of a network and a head use mmcv's.
+    With a head that its authors do not use, an HRNet or SimpleBaseline follows mmcv's convention.
     """
     if isinstance(network, LightweightHRNet):
         return "lightweight"
@@ -216,8 +216,11 @@ def training_layers(network: PoseNetwork) -> dict[str, nn.Module]:
     """Return the layers that are used only in training, by name."""
     if not isinstance(network.head, SRPoseHead):
         return {}
+    # In evaluation the head uses only the last layer of each of these lists.
     lists = {name: getattr(network.head, name) for name in ("kp_encoder", "converge")}
-    return {f"head.{name}.{i}": m for name, row in lists.items() for i, m in enumerate(row[:-1])}
+    return {
+        f"head.{name}.{i}": m for name, layers in lists.items() for i, m in enumerate(layers[:-1])
+    }
 
 
 def inference_parameters(network: PoseNetwork) -> int:
@@ -228,7 +231,10 @@ def inference_parameters(network: PoseNetwork) -> int:
 def summarize(
     network: PoseNetwork, height: int, width: int, is_bottom_up: bool = False
 ) -> dict[str, Any]:
-    """Return the costs of ``network`` for one image: in total, per part and per layer.
+    """Return the costs of ``network`` for one image: in total, per module and per layer.
+
+    ``modules`` are the direct children of the backbone and of the head, ``layers`` all modules
+    that have costs of their own.
 
     Layers used only in training are left out. FLOPs follow ``default_convention``.
     ``activations`` is the number of output elements of convolutions and matrix products.

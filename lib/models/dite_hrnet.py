@@ -28,7 +28,7 @@ from lib.models.layers.lightweight import (
 )
 
 # Per branch, from fine to coarse.
-GROUPS = (1, 1, 2, 4)  # number of kernel sizes (3x3, 5x5, ...)
+GROUPS = (1, 1, 2, 4)  # number of channel groups, each with its own kernel size (3x3, 5x5, ...)
 KERNELS = (4, 4, 2, 1)  # number of kernels that a dynamic convolution mixes
 REDUCTIONS = (4, 4, 8, 8)  # channel reduction of ``GlobalContext``
 STEM_KERNELS = 4  # as KERNELS, for the stem
@@ -92,7 +92,7 @@ class DynamicConv(nn.Module):
         attention = self.attention(x)
         kernels = self.aggregation.weight
         batch_size = x.shape[0]
-        # Check == 1 before isinstance(int): under tracing a static size may be a Tensor.
+        # Compare with 1 first: in tracing, even a fixed batch size may be a Tensor, not an int.
         if batch_size == 1 and not self.is_pointwise:
             return self._convolve(x, mix_kernels(attention, kernels)[0], 1, self.bias)
         if self.is_pointwise:
@@ -279,7 +279,7 @@ def channel_attention(narrow: nn.Conv2d, widen: nn.Conv2d) -> nn.Sequential:
 class DynamicMultiScaleContext(nn.Module):
     """Context across branches, then convolutions and context within each branch.
 
-    It is applied to half of the channels.
+    All of this is applied to half of the channels; the other half is unchanged.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:

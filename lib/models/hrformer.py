@@ -50,16 +50,16 @@ class WindowAttention(nn.Module):
     pose code in HRNet/HRFormer does not.
     """
 
-    def __init__(self, channels: int, num_heads: int, window: int, has_bias: bool) -> None:
+    def __init__(self, channels: int, num_heads: int, window: int, has_position_bias: bool) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.window = window
-        self.has_bias = has_bias
+        self.has_position_bias = has_position_bias
         self.relative_position_bias_table = nn.Parameter(
             torch.zeros((2 * window - 1) ** 2, num_heads)
         )
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.relative_position_bias_table.requires_grad_(has_bias)
+        self.relative_position_bias_table.requires_grad_(has_position_bias)
         self.register_buffer("relative_position_index", relative_positions(window))
         self.q_proj = nn.Linear(channels, channels)
         self.k_proj = nn.Linear(channels, channels)
@@ -71,7 +71,8 @@ class WindowAttention(nn.Module):
         pad_rows, pad_columns = -height % self.window, -width % self.window
         top, left = pad_rows // 2, pad_columns // 2
         x = functional.pad(x, (0, 0, left, pad_columns - left, top, pad_rows - top))
-        rows, columns = x.shape[1] // self.window, x.shape[2] // self.window  # of windows
+        # Numbers of windows.
+        rows, columns = x.shape[1] // self.window, x.shape[2] // self.window
         windows = x.unflatten(2, (columns, self.window)).unflatten(1, (rows, self.window))
         tokens = windows.permute(0, 1, 3, 2, 4, 5).reshape(-1, self.window**2, x.shape[3])
         tokens = self.out_proj(self._attend(tokens))
@@ -86,7 +87,7 @@ class WindowAttention(nn.Module):
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         bias = None
-        if self.has_bias:
+        if self.has_position_bias:
             length = self.window**2
             table = self.relative_position_bias_table[self.relative_position_index.flatten()]
             bias = table.reshape(length, length, -1).permute(2, 0, 1)[None].to(query.dtype)

@@ -130,11 +130,11 @@ class NaiveLayers(nn.ModuleList):
 def build(cfg: CfgNode) -> LightweightHRNet:
     """Build the backbone from MODEL.EXTRA; raises InputError if a setting is invalid."""
     plan = read_plan(cfg)
-    kind = settings.choice(cfg, "MODEL.EXTRA.MODULE_TYPE", ("LITE", "NAIVE"))
+    module_type = settings.choice(cfg, "MODEL.EXTRA.MODULE_TYPE", ("LITE", "NAIVE"))
     ratio = settings.positive_int(cfg, "MODEL.EXTRA.REDUCE_RATIO")
 
     def make_layers(channels: tuple[int, ...]) -> nn.Module:
-        if kind == "NAIVE":
+        if module_type == "NAIVE":
             return NaiveLayers(channels, plan.num_blocks)
         blocks = (ConditionalChannelWeighting(channels, ratio) for _ in range(plan.num_blocks))
         return nn.Sequential(*blocks)

@@ -29,7 +29,7 @@ BLOCKS: dict[str, Block] = {"BASIC": BasicBlock, "BOTTLENECK": Bottleneck}
 
 @dataclass(frozen=True)
 class Stage:
-    """Settings of one stage: its modules and the residual blocks and channels of each branch."""
+    """Settings of one stage; ``num_blocks`` and ``num_channels`` have one entry per branch."""
 
     num_modules: int
     block: Block
@@ -95,7 +95,7 @@ def conv_bn(in_channels: int, out_channels: int, stride: int, with_relu: bool) -
 def upsample(
     in_channels: int, out_channels: int, doublings: int, mode: str = "nearest"
 ) -> nn.Sequential:
-    """A 1x1 convolution with batch norm, then upsampling that doubles the size repeatedly."""
+    """A 1x1 convolution with batch norm, then upsampling by a factor of 2^doublings."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 1, bias=False),
         nn.BatchNorm2d(out_channels),

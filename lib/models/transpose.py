@@ -18,7 +18,7 @@ from lib.models.layers.blocks import Block
 from lib.models.pose_hrnet import PoseHRNet, Stage, read_stage
 from lib.models.pose_resnet import DEPTHS, PoseResNet
 
-TEMPERATURE = 10000
+TEMPERATURE = 10000  # base of the periods of the sine position embedding
 DROPOUT = 0.1
 
 
@@ -50,7 +50,7 @@ class EncoderPlan:
     num_heads: int
     hidden: int
     num_layers: int
-    positions: str  # sine, learnable or none
+    pos_embedding: str  # sine, learnable or none
     size: tuple[int, int]
 
 
@@ -81,9 +81,9 @@ class EncoderMixin(nn.Module):
         """Add the encoder's layers for maps with ``in_channels`` channels."""
         height, width = plan.size
         self.reduce = nn.Conv2d(in_channels, plan.channels, 1, bias=False)
-        if plan.positions == "none":
+        if plan.pos_embedding == "none":
             self.pos_embedding = None
-        elif plan.positions == "sine":
+        elif plan.pos_embedding == "sine":
             table = sine_positions(height, width, plan.channels)
             self.pos_embedding = nn.Parameter(table, requires_grad=False)
         else:
@@ -105,7 +105,7 @@ class TransPoseR(EncoderMixin, PoseResNet):
         self.feature_channels = (narrow, plan.channels)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Return the maps of layer1 and the encoder for images (N, 3, H, W) of the fixed size."""
+        """Return the maps of layer1 and the encoder for images (N, 3, H, W) of MODEL.IMAGE_SIZE."""
         fine, coarse = super().features(x)
         return [fine, self.encode(coarse)]
 
@@ -119,7 +119,7 @@ class TransPoseH(EncoderMixin, PoseHRNet):
         self.feature_channels = (plan.channels,)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Return the encoder's map for images (N, 3, H, W) of the fixed size."""
+        """Return the encoder's map for images (N, 3, H, W) of MODEL.IMAGE_SIZE."""
         return [self.encode(super().features(x)[0])]
 
 
@@ -156,7 +156,7 @@ def read_encoder(cfg: CfgNode, stride: int) -> EncoderPlan:
         num_heads=num_heads,
         hidden=settings.positive_int(cfg, f"{extra}.DIM_FEEDFORWARD"),
         num_layers=settings.positive_int(cfg, f"{extra}.ENCODER_LAYERS"),
-        positions=settings.choice(cfg, f"{extra}.POS_EMBEDDING", ("sine", "learnable", "none")),
+        pos_embedding=settings.choice(cfg, f"{extra}.POS_EMBEDDING", ("sine", "learnable", "none")),
         size=(height // stride, width // stride),
     )
 

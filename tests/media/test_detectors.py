@@ -9,7 +9,7 @@ import torch
 import torchvision
 import yaml
 
-from lib.keypoints.geometry import clip_corners
+from lib.keypoints.geometry import corners_to_boxes
 from lib.media.detectors import build_detector
 from lib.media.onnx_detector import read_settings
 from lib.utils import zoo
@@ -122,7 +122,7 @@ def test_boxes_outside_the_image_or_without_area_are_dropped():
     corners = np.array(
         [[-5, 0, 5, 5], [60, 0, 70, 9], [3, 3, 2, 9], [np.nan, 0, 1, 1], [0, 0, 9, 9]]
     )
-    boxes, scores = clip_corners(corners, np.array([0.1, 1, 1, 1, 0.5]), np.zeros((50, 60, 3)))
+    boxes, scores = corners_to_boxes(corners, np.array([0.1, 1, 1, 1, 0.5]), np.zeros((50, 60, 3)))
     assert boxes.tolist() == [[0, 0, 9, 9], [0, 0, 5, 5]] and scores.tolist() == [0.5, 0.1]
 
 

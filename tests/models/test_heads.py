@@ -78,7 +78,7 @@ def test_every_backbone_works_with_every_head_or_says_why_not(name, head):
             build_model(cfg)
         return
     if head == "higher" and name != "pose_hrnet":
-        with pytest.raises(InputError, match=f"higher works only on pose_hrnet, not on {name}"):
+        with pytest.raises(InputError, match=f"higher works only with pose_hrnet, not with {name}"):
             build_model(cfg)
         return
     network = build_model(cfg)

@@ -33,7 +33,7 @@ def test_base_has_the_published_number_of_parameters():
 
 def test_attention_stays_within_windows():
     torch.manual_seed(0)
-    attention = WindowAttention(4, 2, 7, has_bias=True)
+    attention = WindowAttention(4, 2, 7, has_position_bias=True)
     image = torch.randn(1, 14, 14, 4)
     changed = image.clone()
     changed[:, :7, :7] += 1

@@ -9,7 +9,8 @@
 - ``higher``: heatmaps of several resolutions, for bottom-up networks.
 
 With MODEL.TARGET_TYPE ``tags``, for bottom-up networks, ``heatmap``, ``sr`` and ``higher`` also
-output a tag map for each joint, after the heatmaps: (N, 2K, H, W).
+output a tag map (associative embedding) for each joint, after the heatmaps: (N, 2K, H, W).
+With ``higher``, only the first output contains tags.
 
 ``sr`` and ``srpose`` are from Wang, Liu, Tang, Wu: Lightweight Super-Resolution Head for Human Pose
 Estimation (ACM MM 2023), haonanwang0522/SRPose, where ``sr`` exists only for bottom-up networks.
@@ -60,7 +61,9 @@ def _build_deconvolutions(cfg: CfgNode, network: PoseNetwork) -> Deconvolutions:
 
 def _deconvolution_kernels(cfg: CfgNode, key: str, length: int, source: str) -> tuple[int, ...]:
     kernels = settings.positive_ints(cfg, key, length, source)
-    settings.require(set(kernels) <= set(DECONV_PADDING), key, "a list of 2, 3 or 4", kernels)
+    settings.require(
+        set(kernels) <= set(DECONV_PADDING), key, "a list of kernel sizes (2, 3 or 4)", kernels
+    )
     return kernels
 
 
@@ -102,7 +105,9 @@ def _build_sr(cfg: CfgNode, network: PoseNetwork) -> SRHead:
 def _build_higher(cfg: CfgNode, network: PoseNetwork) -> HigherHead:
     key = "MODEL.EXTRA.DECONV"
     if "DECONV" not in cfg.MODEL.EXTRA:
-        raise InputError(f"MODEL.HEAD: higher works only on pose_hrnet, not on {cfg.MODEL.NAME}")
+        raise InputError(
+            f"MODEL.HEAD: higher works only with pose_hrnet, not with {cfg.MODEL.NAME}"
+        )
     source = f"{key}.NUM_DECONVS"
     count = settings.positive_int(cfg, source)
     uses_output = cfg.MODEL.EXTRA.DECONV.CAT_OUTPUT

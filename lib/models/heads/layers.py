@@ -31,8 +31,8 @@ class Head(nn.Module):
 class Deconvolutions(nn.Sequential):
     """Deconvolutions on the map at ``network.main_level``: maps -> (N, out_channels, H, W).
 
-    Each doubles the size. ``filters`` are their output channels; if there are none, the map is
-    returned unchanged. The attribute ``stride`` is the stride of the output.
+    Each deconvolution doubles the size. ``filters`` are their output channels; if there are none,
+    the map is returned unchanged. The attribute ``stride`` is the stride of the output.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ from torch.nn import functional
 from lib.models.heads.layers import Deconvolutions, Head, conv_relu, grouped_conv
 
 EMBEDDING = 4  # feature channels per joint before its heatmap is computed
-SR_KERNEL = 9
+SR_KERNEL = 9  # kernel size of the convolution that computes the heatmaps
 
 
 class HeatmapHead(Head):

@@ -89,7 +89,7 @@ def init_convolutions(network: nn.Module, method: str) -> None:
     With the method ``normal`` the weights have std 0.001, as in SimpleBaseline and HRNet. With
     ``kaiming`` they follow the Kaiming normal scheme (He et al. 2015), which makes training from
     scratch several times as fast. With ``normal`` the weights are about as small as Adam's first
-    steps, so each of these steps completely changes their direction.
+    steps, so these steps change them completely.
 
     Gates (see ``mark_gate``) use std 0.001 with both methods, which makes all gate values nearly
     equal at first. With large random weights they would multiply the features by noise, and a gate
@@ -111,8 +111,8 @@ def mark_gate(conv: nn.Conv2d) -> nn.Conv2d:
     return conv
 
 
-def init_method(cfg: CfgNode) -> Callable[[nn.Module], None] | None:
-    """Return the initialisation for MODEL.INIT, or None if MODEL.INIT_WEIGHTS is False."""
+def init_function(cfg: CfgNode) -> Callable[[nn.Module], None] | None:
+    """Return the function that initialises modules, or None if MODEL.INIT_WEIGHTS is False."""
     method = settings.choice(cfg, "MODEL.INIT", ("normal", "kaiming"))
     if not cfg.MODEL.INIT_WEIGHTS:
         return None

@@ -28,7 +28,7 @@ MOMENTUM = 0.1
 DOUBLE_UPDATE_MOMENTUM = 1 - (1 - MOMENTUM) ** 2  # one such update equals two with MOMENTUM
 NUM_STAGES = 3  # with two, three and four branches
 STEM_CHANNELS = 32
-MAX_MATMUL_MACS = 4e6  # up to this, matmul is faster than a convolution on a CPU
+MAX_MATMUL_MACS = 4e6  # up to this many MACs, matmul is faster than a convolution on a CPU
 
 Branches = list[Tensor]  # branch i is (N, C_i, H / 2^i, W / 2^i)
 
@@ -90,7 +90,7 @@ class PooledConv(nn.Conv2d):
 def is_tracing() -> bool:
     """Return True while the model is traced, compiled or exported.
 
-    Other backends run convolutions faster than the equivalent matmul.
+    ``PointwiseConv`` then stays a convolution, which other backends run faster than a matmul.
     """
     is_compiled = torch.jit.is_tracing() or torch.compiler.is_compiling()
     return is_compiled or torch.onnx.is_in_onnx_export()
@@ -122,7 +122,8 @@ def split_channels(x: Tensor, planar: bool = False) -> tuple[Tensor, Tensor]:
     """
     if torch.onnx.is_in_onnx_export() and planar:
         return x.chunk(2, dim=1)
-    if torch.onnx.is_in_onnx_export():  # chunk would become a sequence, which is copied once more
+    if torch.onnx.is_in_onnx_export():
+        # Slices, because chunk is exported as a sequence, which costs another copy.
         half = x.shape[1] // 2
         return x[:, :half], x[:, half:]
     lower, upper = x.permute(0, 2, 3, 1).chunk(2, dim=3)
@@ -132,12 +133,13 @@ def split_channels(x: Tensor, planar: bool = False) -> tuple[Tensor, Tensor]:
 def shuffle_channels(parts: Sequence[Tensor], planar: bool = False) -> Tensor:
     """Concatenate and shuffle channels in one copy: G tensors (N, C, H, W) -> (N, G * C, H, W).
 
-    The output is channels last, except in ONNX export, which has no such layout. With ``planar``,
-    the exported graph suits networks that need their maps as flat vectors, as Dite-HRNet does.
+    The output is channels last, except in ONNX export, which has no such layout. ``planar``
+    only affects ONNX export. It selects operations that suit networks that flatten their maps, as
+    Dite-HRNet does.
     """
     if torch.onnx.is_in_onnx_export() and planar:
         return torch.stack(tuple(parts), dim=2).flatten(1, 2)
-    if torch.onnx.is_in_onnx_export():  # OpenVINO runs exactly these operations as a shuffle
+    if torch.onnx.is_in_onnx_export():  # OpenVINO recognises these operations as a shuffle
         groups = torch.cat(tuple(parts), dim=1).unflatten(1, (len(parts), -1))
         return groups.transpose(1, 2).flatten(1, 2)
     last = torch.stack([part.permute(0, 2, 3, 1) for part in parts], dim=4).flatten(3)
@@ -190,8 +192,8 @@ class LightweightModule(nn.Module):
         super().__init__()
         self.layers = layers
         self.fuse_layers = fuse_layers(channels, len(channels), separable_layers, project)
-        for row in self.fuse_layers:
-            for module in row[0].modules():  # layers that read the finest branch
+        for conversions in self.fuse_layers:
+            for module in conversions[0].modules():  # layers that read the finest branch
                 if isinstance(module, nn.BatchNorm2d):
                     module.momentum = DOUBLE_UPDATE_MOMENTUM
         self.fuse_after_relu = fuse_after_relu
@@ -207,15 +209,15 @@ class LightweightModule(nn.Module):
         )
         return [rectified, *coarser]
 
-    def _sum(self, total: Tensor, x: Branches, row: int) -> Tensor:
-        """Add the contributions of all branches but the finest to ``total``, for output ``row``."""
-        layers = self.fuse_layers[row]
+    def _sum(self, total: Tensor, x: Branches, output: int) -> Tensor:
+        """Add the contributions of all branches but the finest to the output branch's ``total``."""
+        layers = self.fuse_layers[output]
         for j in range(1, len(x)):
-            if j <= row:
+            if j <= output:
                 total += layers[j](x[j])
         # Nearest upsampling is linear, so sum first and upsample once per level.
         coarser = None
-        for j in range(len(x) - 1, row, -1):
+        for j in range(len(x) - 1, output, -1):
             projected = layers[j](x[j])
             coarser = projected if coarser is None else projected.add_(coarser)
             coarser = functional.interpolate(coarser, scale_factor=2.0, mode="nearest")
@@ -304,7 +306,7 @@ class LightweightHRNet(PoseNetwork):
         self.head_layer = IterativeHead(plan.channels)
         self.feature_channels = (plan.channels[0],)
 
-    def features(self, x: Tensor) -> Branches:
+    def features(self, x: Tensor) -> list[Tensor]:
         """Run the backbone: images (N, 3, H, W) -> a list with one map (N, C_0, H/4, W/4).
 
         Raises:
