@@ -146,7 +146,7 @@ def _scene_dataset(cfg: CfgNode, source: Source, is_train: bool) -> SceneDataset
         min_scale=data.MIN_SCALE,
         max_scale=data.MAX_SCALE,
         relative_to_long=data.SCALE_TYPE == "long",
-        max_shift=data.MAX_TRANSLATE / PIXEL_STD,  # MAX_TRANSLATE is for a side of PIXEL_STD
+        max_shift=data.MAX_TRANSLATE / PIXEL_STD,  # given in pixels, for a crop of PIXEL_STD pixels
     )
     return SceneDataset(
         source,
@@ -159,7 +159,10 @@ def _scene_dataset(cfg: CfgNode, source: Source, is_train: bool) -> SceneDataset
 
 
 def output_sizes(cfg: CfgNode) -> list[tuple[int, int]]:
-    """Return the (width, height) of each output of a bottom-up network in training."""
+    """Return the (width, height) of each output of a bottom-up network in training.
+
+    Each deconvolution of HigherHRNet adds an output of twice the size.
+    """
     width, height = cfg.MODEL.HEATMAP_SIZE
     deconv = cfg.MODEL.EXTRA.get("DECONV", {}) if cfg.MODEL.HEAD == "higher" else {}
     return [(width << i, height << i) for i in range(1 + deconv.get("NUM_DECONVS", 0))]

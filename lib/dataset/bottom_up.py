@@ -20,7 +20,7 @@ from lib.dataset.top_down import crop_image
 from lib.keypoints.geometry import PIXEL_STD, Crop, flip_permutation, transform_points
 from lib.utils.errors import InputError
 
-SIZE_STEP = 64  # sides of a network's input are multiples of this
+SIZE_STEP = 64  # sides of test inputs are rounded up to multiples of this (see ``scene_size``)
 MAX_ASPECT = 16  # maximum aspect ratio; longer images would need too much memory
 
 Sample = dict[str, torch.Tensor]
@@ -109,7 +109,7 @@ class SceneDataset(Dataset):
         # Four numbers, so that the seed differs from those of top-down samples.
         rng = np.random.default_rng((self.seed, epoch, index, 2))
         height, width = image.shape[:2]
-        center, scale, rotation, is_mirrored = self._view(rng, width, height)
+        center, scale, rotation, is_mirrored = self._random_crop(rng, width, height)
         rows = slice(self._starts[index], self._starts[index + 1])
         joints, visible = self.table.joints[rows], self.table.visible[rows]
         order = flip_permutation(
@@ -138,10 +138,10 @@ class SceneDataset(Dataset):
         sample["index"] = sample["image_index"] = torch.tensor(index, dtype=torch.int64)
         return sample
 
-    def _view(
+    def _random_crop(
         self, rng: np.random.Generator, width: int, height: int
     ) -> tuple[np.ndarray, np.ndarray, float, bool]:
-        """Sample a crop: center in pixels, scale, rotation in degrees, and whether to mirror it."""
+        """Return the center in pixels, scale, rotation in degrees and mirror flag of a crop."""
         settings = self.augmentation
         side = max(width, height) if settings.relative_to_long else min(width, height)
         side *= rng.uniform(settings.min_scale, settings.max_scale)

@@ -2,7 +2,8 @@
 
 Li, Wang, Zhu, Mao, Fang, Lu: CrowdPose: Efficient Crowded Scenes Pose Estimation and A New
 Benchmark. CVPR 2019. The metric is that of crowdposetools (Jeff-sjtu/CrowdPose), which is
-pycocotools with a different area and without area ranges. It need not be installed.
+pycocotools with a different area of a person in OKS, and without area ranges. crowdposetools need
+not be installed.
 """
 
 import contextlib
@@ -45,6 +46,7 @@ class CrowdPoseKeypoints(CocoKeypoints):
             evaluation.params.areaRng = [[0, 1e10]]
             evaluation.params.areaRngLbl = ["all"]
             precision, recall = _run(evaluation)
+            # The OKS thresholds are 0.5, 0.55, ..., 0.95; index 5 is 0.75.
             values = {
                 "AP": _mean(precision),
                 "Ap .5": _mean(precision[0]),

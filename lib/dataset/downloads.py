@@ -88,7 +88,9 @@ def _mpii() -> PublicDataset:
     # The official annotations are a MATLAB file. mmpose hosts the HRNet repository's JSON files
     # under different names.
     names = {"train": "train", "valid": "val", "trainval": "trainval", "test": "test"}
-    members = {f"mpii_{mmpose}.json": f"annot/{name}.json" for name, mmpose in names.items()}
+    members = {
+        f"mpii_{mmpose_name}.json": f"annot/{name}.json" for name, mmpose_name in names.items()
+    }
     members["mpii_gt_val.mat"] = "annot/gt_valid.mat"
     annotations = Archive("mpii_annotations.tar", members, f"{MMPOSE_URL}/mpii_annotations.tar")
     name = "mpii_human_pose_v1.tar.gz"

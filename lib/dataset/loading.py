@@ -73,9 +73,9 @@ def train_loader(
     sampler = EpochSampler(
         len(dataset), shuffle, dataset.seed, distributed.rank(), distributed.world_size()
     )
-    rest = len(sampler) % batch_size
-    share = -(-rest // devices)
-    leaves_one = rest > 0 and (share == 1 or rest % share == 1)
+    last_batch = len(sampler) % batch_size
+    per_device = -(-last_batch // devices)
+    leaves_one = last_batch > 0 and (per_device == 1 or last_batch % per_device == 1)
     return _Loader(
         dataset,
         BrokenImages(dataset, max_broken),
@@ -214,7 +214,7 @@ class _Loader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         try:
-            with signals.blocked():  # the workers inherit this
+            with signals.blocked():  # workers that are started here never receive them
                 batches = super().__iter__()
             for batch in batches:
                 self._broken.count(batch.pop("broken"))

@@ -65,8 +65,8 @@ class MpiiKeypoints:
         self.has_ground_truth = "test" not in split
         short = split.replace("valid", "val")  # mmpose's name
         path = first_existing(root, [f"annot/{split}.json", f"annotations/mpii_{short}.json"])
-        matrices = [f"annot/gt_{split}.mat", f"annotations/mpii_gt_{short}.mat"]
-        self._ground_truth_file = first_existing(root, matrices)
+        mat_files = [f"annot/gt_{split}.mat", f"annotations/mpii_gt_{short}.mat"]
+        self._ground_truth_file = first_existing(root, mat_files)
         people = read_json(path, list[_Person], "MPII annotations")
         if not people:
             raise InputError(f"{path}: lists no people")
@@ -81,7 +81,8 @@ class MpiiKeypoints:
         center = np.array([p.center for p in people], np.float64)
         scale = np.array([p.scale for p in people], np.float64)
         size = np.repeat(scale[:, None] * PIXEL_STD, 2, 1)
-        # Move the box down and enlarge it, so that it contains the feet. x = -1 means no box.
+        # As in the published code, move the box down and enlarge it, so that no limb is cut off. If
+        # x is -1, there is no box.
         has_box = center[:, 0] != -1
         center[has_box, 1] += 15 * scale[has_box]
         scale[has_box] *= 1.25
@@ -94,7 +95,7 @@ class MpiiKeypoints:
             joints=joints,
             visible=visible,
             score=np.ones(len(people), np.float32),
-            category=np.ones(len(people), np.int32),
+            category=np.ones(len(people), np.int64),
             paths=paths,
             image_ids=np.arange(len(paths), dtype=np.int64),
         )
@@ -154,9 +155,9 @@ class MpiiKeypoints:
             raise InputError(f"{path}: file not found; it is needed to compute PCKh") from None
         except Exception as error:  # a damaged file can raise anything
             raise InputError(f"{path}: not an MPII ground truth file: {error}") from None
-        people, number = len(joints), len(self.skeleton)
+        people, num_joints = len(joints), len(self.skeleton)
         shapes = (joints.shape[1:], missing.shape, corners.shape)
-        if shapes != ((number, 2), (people, number), (2, 2, people)):
+        if shapes != ((num_joints, 2), (people, num_joints), (2, 2, people)):
             raise InputError(f"{path}: inconsistent array shapes: {shapes}")
         if people != len(self.table):
             raise InputError(f"{path} has {people} people, {self.split}.json has {len(self.table)}")

@@ -46,8 +46,8 @@ class Photometric:
         """Return augmented ``images``, reproducible for a given ``seed`` and device."""
         if not any(getattr(self, field.name) for field in fields(self)):
             return images
-        # All random numbers except noise are drawn on the CPU. It would have to wait for numbers
-        # drawn on a GPU.
+        # All random numbers except noise are drawn on the CPU. If they were drawn on a GPU, the CPU
+        # would have to wait for them.
         rng = np.random.default_rng(seed)
         device_rng = torch.Generator(images.device).manual_seed(int(rng.integers(2**62)))
         changed = images.float()
@@ -133,6 +133,7 @@ def _noise(images: Tensor, rng: np.random.Generator, device_rng: torch.Generator
 def _jpeg(images: Tensor, rng: np.random.Generator, _: torch.Generator) -> Tensor:
     height, width = images.shape[2:]
     quality = rng.uniform(15, 60, len(images))
+    # libjpeg's scale of the quantization tables for a quality.
     scale = _column(np.where(quality < 50, 50 / quality, 2 - quality / 50), images)
     tables = torch.stack(
         [_table(t) for t in (_LUMINANCE_TABLE, _CHROMINANCE_TABLE, _CHROMINANCE_TABLE)]

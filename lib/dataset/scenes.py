@@ -61,7 +61,7 @@ def read_scenes(
             False, it has no region.
 
     Returns:
-        The annotations of labelled people, in file order, and the scenes.
+        The annotations of labelled people, in file order, and the unlabelled regions.
 
     Raises:
         InputError: if an annotation has a wrong number of keypoints, or an unknown image.

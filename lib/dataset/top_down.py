@@ -23,14 +23,15 @@ from lib.keypoints.geometry import (
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Geometric augmentation with the distributions of lib/dataset/JointsDataset.py in HRNet.
+    """Geometric augmentation with the distributions of HRNet's lib/dataset/JointsDataset.py.
 
     Shifts are from mmpose.
     """
 
     flip: bool = True  # mirror half of the samples
     scale_factor: float = 0.25  # standard deviation and maximum change of the relative scale
-    rotation_factor: float = 30.0  # standard deviation in degrees, clipped at twice this
+    # Standard deviation in degrees, clipped at twice this. 60 % of the samples are rotated.
+    rotation_factor: float = 30.0
     half_body_probability: float = 0.0
     half_body_joints: int = 8  # only people with more visible joints are cropped to half the body
     shift_probability: float = 0.0  # boxes are shifted by up to a fifth of their size

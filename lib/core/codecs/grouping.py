@@ -153,7 +153,8 @@ def find_candidates(heatmaps: Tensor, tags: Tensor, count: int, kernel: int) -> 
     """
     width = heatmaps.shape[3]
     peaks = heatmaps * (heatmaps == window_maxima(heatmaps, kernel))
-    if count > heatmaps[0, 0].numel():  # min() would become part of an exported graph
+    # torch.export would keep min() in the graph, but it evaluates an if during export.
+    if count > heatmaps[0, 0].numel():
         count = heatmaps[0, 0].numel()
     score, index = peaks.flatten(2).topk(count, dim=2)
     tag = tags.flatten(2, 3).gather(2, index[..., None].expand(-1, -1, -1, tags.shape[4]))
@@ -208,8 +209,9 @@ def refine(people: np.ndarray, heatmaps: np.ndarray, tags: np.ndarray) -> None:
     """Fill in the missing joints of people (P, K, 3 + T), in place.
 
     A missing joint is placed at the pixel that maximises the heatmap minus the rounded distance
-    between the pixel's tag and the person's mean tag. If the heatmap is not positive there, the
-    joint stays missing. Heatmaps are (K, H, W), tags (K, H, W, T).
+    between the pixel's tag and the person's mean tag. It is then moved as by ``adjust``. If the
+    heatmap is not positive at the pixel, the joint stays missing. Heatmaps are (K, H, W), tags
+    (K, H, W, T).
     """
     means = _mean_tags(people, tags)
     is_missing = people[:, :, 2] == 0
@@ -228,8 +230,8 @@ def _mean_tags(people: np.ndarray, tags: np.ndarray) -> np.ndarray:
     """Return the mean tags (P, T) at the pixels of each person's found joints."""
     found = people[:, :, 2] > 0
     x, y = (people[:, :, axis].astype(int) for axis in (0, 1))
-    read = tags[np.arange(people.shape[1]), y, x] * found[..., None]
-    return read.sum(1) / np.maximum(found.sum(1), 1).astype(np.float32)[:, None]
+    found_tags = tags[np.arange(people.shape[1]), y, x] * found[..., None]
+    return found_tags.sum(1) / np.maximum(found.sum(1), 1).astype(np.float32)[:, None]
 
 
 def _best_pixels(

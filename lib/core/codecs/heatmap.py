@@ -93,7 +93,10 @@ class HeatmapCodec(Codec):
         return Target(heatmaps, weight)
 
     def _overlaps(self, coords: Tensor, length: int) -> Tensor:
-        """Return (N, K), True if the Gaussian at ``coords`` overlaps pixels 0 to ``length`` - 1."""
+        """Return (N, K), True if the Gaussian at ``coords`` overlaps pixels 0 to ``length`` - 1.
+
+        As in the published code, a Gaussian that ends at pixel -1 also counts.
+        """
         radius = int(3 * self.sigma)
         pixel = nearest_pixel(coords)
         return (pixel - radius < length) & (pixel + radius + 1 >= 0)

@@ -32,6 +32,7 @@ def quarter_step(heatmaps: Tensor, coords: Tensor, scores: Tensor | None = None)
     height, width = heatmaps.shape[2:]
     x, y = coords[..., 0].long(), coords[..., 1].long()
     is_inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
+    # Other maxima use pixel (1, 1), which has all neighbours. Its result is discarded.
     index = torch.where(is_inside, y * width + x, width + 1)
     neighbors = torch.stack([index + 1, index - 1, index + width, index - width], dim=-1)
     value = heatmaps.flatten(2).gather(2, neighbors)
@@ -48,6 +49,7 @@ def dark_step(heatmaps: Tensor, coords: Tensor, scores: Tensor, kernel: int) -> 
     height, width = heatmaps.shape[2:]
     x, y = coords[..., 0].long(), coords[..., 1].long()
     is_inside = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2)
+    # Other maxima use pixel (2, 2), which has all neighbours. Its result is discarded.
     x, y = torch.where(is_inside, x, 2), torch.where(is_inside, y, 2)
     blurred, gain = _blur(heatmaps, scores, kernel)
 
@@ -100,7 +102,7 @@ def dark_step_1d(vectors: Tensor, coords: Tensor, scores: Tensor, kernel: int) -
     near = coords.long()[..., None] + torch.arange(-2, 3, device=coords.device)
     value = blurred.gather(2, near.clamp(0, length - 1)) * gain[..., None]
     left2, left, middle, right, right2 = value.clamp(1e-3, 50.0).log().unbind(2)
-    hessian = 0.25 * (right2 - 2 * middle + left2) + 1e-9
+    hessian = 0.25 * (right2 - 2 * middle + left2) + 1e-9  # avoids division by 0
     step = 0.5 * (right - left) / hessian
     # Without a limit, the step would be huge where the vector is nearly flat.
     return coords - step.clamp(-kernel / 2, kernel / 2)
@@ -161,12 +163,14 @@ def _log_at(maps: Tensor, gain: Tensor, x: Tensor, y: Tensor, low: float, high: 
 
 
 def blur_kernel(sigma: float) -> int:
-    """Return the published kernel size for a target's sigma: 11 for 2, 17 for 3."""
+    """Return the kernel size for a target's sigma, by OpenCV's relation between the two.
+
+    It gives the sizes in mmpose's configurations: 11 for sigma 2, and 17 for sigma 3.
+    """
     return max(2 * int((sigma - 0.8) / 0.3 + 1) + 1, 3)
 
 
-# Methods that TEST.REFINE selects.
-STEPS = ("quarter", "dark", "udp")
+METHODS = ("quarter", "dark", "udp")  # values of TEST.REFINE
 
 
 def build_refinement(cfg: CfgNode, default: str) -> Refine | None:
@@ -178,8 +182,8 @@ def build_refinement(cfg: CfgNode, default: str) -> Refine | None:
         InputError: the name is unknown, or the kernel size is invalid.
     """
     name = cfg.TEST.REFINE or default
-    if name not in STEPS:
-        raise InputError(f"TEST.REFINE: unknown method {name!r}; choose from {', '.join(STEPS)}")
+    if name not in METHODS:
+        raise InputError(f"TEST.REFINE: unknown method {name!r}; choose from {', '.join(METHODS)}")
     if not cfg.TEST.POST_PROCESS:
         return None
     if name == "quarter":

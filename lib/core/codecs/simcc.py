@@ -101,6 +101,7 @@ class SimCCCodec(Codec):
         """
         sigma, bins = self.sigma[i], self.bins[i]
         center = coords * self.ratio
+        # The + 1 is published: Gaussians that end just before the first pixel or bin also count.
         if self.round_centers:
             center = center.round()
             is_inside = (center - 3 * sigma < bins) & (center + 3 * sigma + 1 >= 0)
@@ -151,11 +152,14 @@ class SimCCCodec(Codec):
         return x, y
 
     def average(self, outputs: RawOutputs, flipped: RawOutputs) -> Outputs:
-        """Average the probabilities for one-hot targets, and the outputs for Gaussian targets."""
+        """Average the probabilities for one-hot targets, and the outputs for Gaussian targets.
+
+        Averaged probabilities are returned as their logarithms.
+        """
         pairs = zip(outputs, flipped, strict=True)
         if self.sigma is not None:
             return tuple((a + b) * 0.5 for a, b in pairs)
-        # Log-probabilities are used, because some probabilities underflow.
+        # Logarithms, because some probabilities underflow.
         return tuple(
             torch.logaddexp(a.log_softmax(2), b.log_softmax(2)) - math.log(2) for a, b in pairs
         )

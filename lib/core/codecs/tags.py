@@ -1,4 +1,4 @@
-"""Heatmaps and tags of everybody in a scene (associative embedding).
+"""Heatmaps and tags of all people in an image (associative embedding).
 
 Newell, Huang, Deng: Associative Embedding: End-to-End Learning for Joint Detection and Grouping.
 NIPS 2017. HigherHRNet: Cheng et al.: HigherHRNet: Scale-Aware Representation Learning for Bottom-Up
@@ -28,9 +28,11 @@ from lib.utils.errors import InputError
 
 
 class SceneTarget(NamedTuple):
-    """Target of one output: heatmaps (N, K, H, W), mask (N, H, W) and joints (N, P, K, 2) as x, y.
+    """Target of one output.
 
-    mask: 0 where the heatmap loss is ignored.
+    heatmaps: (N, K, H, W).
+    mask: (N, H, W), 0 where the heatmap loss is ignored.
+    joints: (N, P, K, 2), x, y in heatmap pixels.
     visible: (N, P, K), 1 where a joint is annotated and inside the heatmap.
     """
 
@@ -250,12 +252,13 @@ def tag_losses(tags: Tensor, target: SceneTarget, is_hinge: bool = False) -> tup
 
     Push keeps the mean tags of different people apart, pull keeps the tags of a person together.
     """
-    read = read_maps(tags, target.joints)
+    joint_tags = read_maps(tags, target.joints)
     count = target.visible.sum(2)
     is_person = (count > 0).float()
     people = is_person.sum(1)
-    mean = (read * target.visible).sum(2) / count.clamp(min=1)
-    spread = ((read - mean[..., None]).square() * target.visible).sum(2) / count.clamp(min=1)
+    mean = (joint_tags * target.visible).sum(2) / count.clamp(min=1)
+    squared_error = (joint_tags - mean[..., None]).square() * target.visible
+    spread = squared_error.sum(2) / count.clamp(min=1)
     pull = spread.sum(1) / people.clamp(min=1)
     difference = mean[:, :, None] - mean[:, None]
     exponential = torch.exp(-difference.square())
@@ -263,7 +266,7 @@ def tag_losses(tags: Tensor, target: SceneTarget, is_hinge: bool = False) -> tup
     # Each person is also paired with themselves, which adds 1 per person.
     push = (push * is_person[:, :, None] * is_person[:, None]).sum((1, 2)) - people
     pairs = people * (people - 1)
-    return 0.5 * torch.where(pairs > 0, push / pairs.clamp(min=1), 0 * push), pull
+    return 0.5 * torch.where(pairs > 0, push / pairs.clamp(min=1), 0), pull
 
 
 def build(cfg: CfgNode, skeleton: Skeleton) -> TagCodec:
