@@ -44,13 +44,7 @@ from lib.media.boxes import BoxFile
 from lib.media.detectors import BUILT_IN, build_detector
 from lib.media.ground_truth import GroundTruth
 from lib.media.live import FrameRate, Window, check_windows
-from lib.media.output import (
-    COLORS,
-    PeopleDrawer,
-    Pictures,
-    ResultsWriter,
-    TableWriter,
-)
+from lib.media.output import COLORS, FrameOutput, PeopleDrawer, ResultsWriter, TableWriter
 from lib.media.people import (
     BoxSource,
     annotated_items,
@@ -160,8 +154,8 @@ def demo_parser() -> argparse.ArgumentParser:
         help="weights of the detector (default: those in models/detectors/, or else torchvision's)",
     )
     text = (
-        "ignore boxes, or the people of a bottom-up network, with a score below P (default: depends "
-        "on the detector; 0 with --boxes or a bottom-up network)"
+        "ignore boxes, or the people of a bottom-up network, with a score below P (default: "
+        "depends on the detector; 0 with --boxes or a bottom-up network)"
     )
     add("--detector-threshold", type=float, metavar="P", help=text)
     add(
@@ -335,7 +329,7 @@ def write_all(
     style = (args.threshold, args.scores, args.draw_boxes, args.color_by, rate)
     out = None if args.no_pictures else folder / "pictures"
     window = Window() if args.show else None
-    pictures = Pictures(PeopleDrawer(skeleton, *style), out, window, problems)
+    frame_output = FrameOutput(PeopleDrawer(skeleton, *style), out, window, problems)
     tracker = None if args.no_track else VideoTracker(skeleton, args.threshold, args.smooth)
     errors = KeypointErrors(skeleton) if ground_truth is not None else None
     start, failure = time.monotonic(), None
@@ -356,14 +350,14 @@ def write_all(
                         table.add(frame, poses, track_ids)
                     if errors is not None:
                         errors.add(frame.item.name, frame.image, poses, people, is_in_order)
-                    if not pictures.add(frame, poses, track_ids):
+                    if not frame_output.add(frame, poses, track_ids):
                         break
         except BaseException as error:
             if not results.frames:
                 raise
             failure = error
         results.close()
-    pictures.close()
+    frame_output.close()
     seconds = time.monotonic() - start
     logger.info(
         "=> %s in %s (%d without people), %.1f s, %.1f frames/s: %s",

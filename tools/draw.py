@@ -16,7 +16,7 @@ import _init_paths  # noqa: F401
 from cli import command_parser, run
 
 from lib.media.keypoint_results import KeypointResults
-from lib.media.output import COLORS, PeopleDrawer, Pictures
+from lib.media.output import COLORS, FrameOutput, PeopleDrawer
 from lib.media.video import ErrorReporter, count_frames, read_frames, silence_opencv
 from lib.utils.files import make_folder
 from lib.utils.logs import counted, counted_people, progress
@@ -31,7 +31,7 @@ def main() -> None:
     if not items:
         sys.exit(1)
     draw = PeopleDrawer(results.skeleton, args.threshold, color_by=args.color_by)
-    pictures = Pictures(draw, make_folder(args.output), None, problems)
+    frame_output = FrameOutput(draw, make_folder(args.output), None, problems)
     # Results with file names may come from the demo, which applies the EXIF orientation unless it
     # is given annotations.
     apply_exif = results.has_file_names and not args.annotations
@@ -40,8 +40,8 @@ def main() -> None:
     for frame in progress(frames, count_frames(items), "frames"):
         poses, track_ids = results.people_of(frame)
         count += len(poses)
-        pictures.add(frame, poses, track_ids)
-    pictures.close()
+        frame_output.add(frame, poses, track_ids)
+    frame_output.close()
     text = f"=> {counted_people(count)} in {counted(len(items), 'file')}: {args.output}"
     if results.below_threshold:
         text += f"; left out {results.below_threshold} with a score below {args.person_threshold:g}"

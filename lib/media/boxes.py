@@ -84,13 +84,13 @@ class BoxFile:
         # The key is the frame number in a video, None for an image.
         self._by_name: dict[int | None, SuffixMap[list]] = defaultdict(SuffixMap)
         self._by_id: dict[int, list] = defaultdict(list)
-        content = read_any_json(path, f"boxes are {LAYOUT}")
+        content = read_any_json(path, f"boxes: {LAYOUT}")
         files: dict[str, str] = {}
         entries = content
         if isinstance(content, dict):
             images = content.get("images")
             images = [i for i in images if isinstance(i, dict)] if isinstance(images, list) else []
-            # ATRW's annotations have filename instead of file_name.
+            # The annotations of the ATRW data set have filename instead of file_name.
             files = {str(i.get("id")): i.get("file_name") or i.get("filename") for i in images}
             entries = content.get("annotations")
         if not isinstance(entries, list):
@@ -114,8 +114,8 @@ class BoxFile:
         is_other_category = categories and category is not None and category not in categories
         if is_other_category or score < threshold or entry.get("iscrowd"):
             return
-        by_name = isinstance(name, str)
-        rows = self._by_name[frame].setdefault(name, []) if by_name else self._by_id[image_id]
+        has_name = isinstance(name, str)
+        rows = self._by_name[frame].setdefault(name, []) if has_name else self._by_id[image_id]
         rows.append((*box, score))
 
     def boxes_of(self, frame: Frame) -> tuple[np.ndarray, np.ndarray]:

@@ -77,16 +77,17 @@ class KeypointResults:
             name = entry.file_name or names.get(entry.image_id) or f"{entry.image_id:012d}.jpg"
             self.has_file_names |= bool(entry.file_name)
             # An empty list is kept, because images are drawn even if all their people are left out.
-            rows = self._people[name][entry.frame]
+            people = self._people[name][entry.frame]
             if entry.score < threshold:
                 self.below_threshold += 1
             else:
-                rows.append(entry)
+                people.append(entry)
         if not joints:
             reason = problems[0] if problems else f"expected {RESULTS}"
             raise InputError(f"{path}: contains no valid entry; {reason}")
         if problems:
-            report(f"{path}: skipped {len(problems)} of {len(content)} entries; {problems[0]}")
+            count = f"{len(problems)} of {len(content)} entries"
+            report(f"{path}: skipped {count}. The first: {problems[0]}")
         self.skeleton = _skeleton(joints, annotations, coco.categories if coco else [], str(path))
 
     def items(self, folder: str | Path, report: Report) -> list[Item]:
@@ -144,8 +145,8 @@ def _read_entry(value: Any, joints: int) -> _Entry:
     entry = msgspec.convert(value, _Entry)  # msgspec's errors are ValueErrors
     count = len(entry.keypoints)
     if not count or count % 3 or (joints and count != 3 * joints):
-        expected = 3 * joints if joints else "x, y and score of each joint"
-        raise ValueError(f"has {count} keypoint values, not {expected}")
+        expected = f"not {3 * joints}" if joints else "but must have x, y and score of each joint"
+        raise ValueError(f"has {count} keypoint values, {expected}")
     if not np.isfinite([*entry.keypoints, entry.score, *(entry.bbox or ())]).all():
         raise ValueError("contains NaN or Inf")
     if not entry.file_name and entry.image_id is None:

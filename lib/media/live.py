@@ -35,7 +35,7 @@ def check_windows() -> None:
         raise InputError(
             "--show: cannot open a window: "
             + (f"display {display} cannot be reached" if display else "DISPLAY is not set")
-            + "; run it on a machine with a screen, connect with ssh -X, or omit --show"
+            + "; run the command on a machine with a screen, connect with ssh -X, or omit --show"
         )
 
 
@@ -73,7 +73,7 @@ class Window:
 
 
 class FrameRate:
-    """Meter of the frames per second, averaged over the last ``MEASURED_FRAMES`` frames."""
+    """Counter of frames per second, averaged over the last ``MEASURED_FRAMES`` frames."""
 
     def __init__(self) -> None:
         self._times = deque([time.monotonic()], maxlen=MEASURED_FRAMES + 1)

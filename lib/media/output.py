@@ -74,13 +74,14 @@ class PeopleDrawer:
             draw_text(image, f"{self._rate():.1f} frames/s", position, height)
 
 
-class Pictures:
-    """Output of frames with drawn people: to files, to a window, to both or to neither.
+class FrameOutput:
+    """Output of frames with people drawn on them: to files, a window, both or neither.
 
     Files are named like the inputs.
 
     Args:
         folder: where images and videos are written; None to write none.
+        window: where frames are shown; None to show none.
         report: called with a message for each image or video that cannot be written.
     """
 

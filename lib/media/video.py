@@ -28,7 +28,7 @@ VIDEO_SUFFIXES = (
 DEFAULT_RATE = 25.0  # frames per second, for cameras and files that report no valid frame rate
 CODEC = "mp4v"  # MPEG-4 Part 2, the only codec that all of OpenCV's wheels can write to .mp4
 
-Report = Callable[[str], None]
+Report = Callable[[str], None]  # called with an error message; processing continues
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def numeric_names(items: list[Item]) -> dict[str, int]:
     """Map numeric image names, as in COCO (000000000785.jpg), to their numbers.
 
     The result is empty unless all items are images whose names are different numbers of at most 17
-    digits.
+    digits, which fit into 64 bits.
     """
     stems = {item.name: Path(item.name).stem for item in items if item.kind == IMAGE}
     if len(stems) < len(items) or not all(s.isdecimal() and len(s) < 18 for s in stems.values()):

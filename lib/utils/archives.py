@@ -35,14 +35,14 @@ def unpack(archive: Path, targets: Mapping[str, Path]) -> int:
         InputError: the archive is missing or damaged, or a file cannot be written.
     """
     count = 0
-    for name, content in progress(_members(archive), None, archive.name):
+    for name, open_member in progress(_members(archive), None, archive.name):
         target = _target(name, targets)
         if target is not None:
             count += 1
             if not (target.exists() and target.stat().st_size):
                 # Syncing a hundred thousand files would be slow, and they can be extracted again.
                 with atomic_file(target, sync=False) as file:
-                    file.writelines(_chunks(content, archive))
+                    file.writelines(_chunks(open_member, archive))
     return count
 
 
@@ -76,9 +76,9 @@ def _members(archive: Path) -> Iterator[tuple[str, Callable[[], BinaryIO]]]:
         raise _damaged(archive, error) from None
 
 
-def _chunks(content: Callable[[], BinaryIO], archive: Path) -> Iterator[bytes]:
+def _chunks(open_member: Callable[[], BinaryIO], archive: Path) -> Iterator[bytes]:
     try:
-        with content() as source:
+        with open_member() as source:
             while chunk := source.read(1 << 20):
                 yield chunk
     except _DAMAGED as error:

@@ -24,6 +24,7 @@ def write_charts(
     grid = figure.add_gridspec(rows, columns)
     for number, (title, values) in enumerate(histograms.items()):
         axes = figure.add_subplot(grid[0, number])
+        # Integers in a small range get one bin each, with the integer at its centre.
         is_discrete = values.dtype.kind in "iu" and np.ptp(values) <= 40
         bins = np.arange(values.min(), values.max() + 2) - 0.5 if is_discrete else 40
         axes.hist(values, bins=bins, color="tab:blue")

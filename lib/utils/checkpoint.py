@@ -102,8 +102,8 @@ def _load(path: Path) -> Any:
         try:
             with torch.serialization.safe_globals(_numpy_globals()):
                 return torch.load(path, map_location="cpu", weights_only=True)
-        # PyTorch before 2.6 does not accept these names. A pickle that torch.save did not write
-        # raises RuntimeError.
+        # PyTorch before 2.6 does not accept (object, name) pairs. A pickle that torch.save did
+        # not write raises RuntimeError.
         except (AttributeError, TypeError, RuntimeError):
             raise refused from None
 
@@ -114,12 +114,12 @@ def _numpy_globals() -> list[Any]:
     HRNet checkpoints contain a scalar (``perf``); mmpose 1.x checkpoints contain arrays (the data
     set's sigmas and colors).
     """
-    names: list[Any] = []
+    pairs: list[Any] = []  # (function, its name in NumPy 1 or 2)
     for name, value in (("scalar", np.float64(0)), ("_reconstruct", np.zeros(0))):
         rebuild = value.__reduce__()[0]
-        names += [(rebuild, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core")]
-    kinds = {type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8", "u1", "?")}
-    return [np.dtype, np.ndarray, *kinds, *names]
+        pairs += [(rebuild, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core")]
+    dtype_classes = {type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8", "u1", "?")}
+    return [np.dtype, np.ndarray, *dtype_classes, *pairs]
 
 
 def _read_error(error: Exception) -> str:

@@ -66,14 +66,14 @@ def check_compiler(devices: Sequence[torch.device], key: str) -> None:
     """Compile a small function, or raise an InputError if torch.compile does not work here."""
     if len(devices) > 1:
         raise InputError(
-            f"{key}: works on one device; use a single GPU, or several with torchrun, or set it to "
-            "False"
+            f"{key}: works on one device only; use a single GPU, or several with torchrun, or set "
+            "it to False"
         )
     # With a cached result, a missing compiler would not be noticed.
     trial = torch.compile(lambda x: x.sin() + 1, options={"fx_graph_cache": False})
     try:
         trial(torch.zeros(8, device=devices[0]))
-    except Exception as error:  # the compiler and the loader have their own exceptions
+    except Exception as error:  # torch.compile raises exceptions of many types
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"{key}: torch.compile does not work here ({reason}); install a C++ compiler and the "

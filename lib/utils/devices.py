@@ -48,11 +48,13 @@ def keep_memory() -> None:
     """Make malloc keep freed memory for later tensors instead of returning it to the system.
 
     On a CPU a network frees megabytes after every layer. By default glibc returns them to the
-    system, and page faults then take up to a quarter of the time of a lightweight network. This
-    keeps up to 1 GiB per arena (each thread may have one); blocks above 32 MiB are still returned.
+    system, and page faults then take up to a quarter of the time of a lightweight network. With
+    this setting, malloc keeps up to 1 GiB per arena (each thread may have one). Blocks above 32 MiB
+    are still returned.
 
-    The setting is permanent and affects the whole process and its forks, so library code must
-    not call this or ``choose_devices``. Without glibc, this has no effect.
+    The setting is permanent and affects the whole process and its forks. Only commands may
+    therefore call this function or ``choose_devices``, not code that users import. Without glibc,
+    this function has no effect.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
@@ -82,7 +84,10 @@ def to_devices(model: torch.nn.Module, devices: list[torch.device]) -> torch.nn.
 
 
 def choose_workers(requested: int) -> int:
-    """Limit the number of workers to the cores of this process; more would only use memory."""
+    """Return the number of data-loading workers: ``requested``, but at most one for each core.
+
+    More workers than cores would only use memory.
+    """
     if hasattr(os, "sched_getaffinity"):
         return min(requested, len(os.sched_getaffinity(0)))
     return min(requested, os.cpu_count() or 1)
@@ -106,7 +111,7 @@ def autocast_type(devices: list[torch.device]) -> torch.dtype | None:
     ``GradScaler``.
     """
     chosen, reason = None, ""
-    if len(devices) > 1:  # DataParallel's threads do not use the autocast type
+    if len(devices) > 1:  # autocast does not extend to the threads of DataParallel
         reason = ": DataParallel does not support autocast"
     elif has_bfloat16(devices[0]):
         chosen = torch.bfloat16
@@ -125,7 +130,8 @@ def rank_seed(seed: int) -> int:
 
 def step_seed(seed: int, epoch: int, step: int) -> int:
     """Return the seed of a training step."""
-    # The 3 makes this seed unique: those in lib/dataset have fewer numbers, or end in 1 or 2.
+    # The 3 keeps this seed apart from those in lib/dataset, which have shorter tuples, or tuples
+    # that end in 1 or 2.
     return int(np.random.SeedSequence((seed, epoch, step, 3)).generate_state(1)[0])
 
 

@@ -73,7 +73,7 @@ def _first_node() -> str:
 def process_group(launcher: str = "none") -> Iterator[None]:
     """Within the block, join the processes that torchrun or ``launcher`` started, if any.
 
-    If a process ends early, the others report which one, and end, too (see ``Watch``).
+    If a process ends early, the others report which one it was, and end as well (see ``Watch``).
     """
     read_launcher(launcher)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -103,10 +103,12 @@ def process_group(launcher: str = "none") -> Iterator[None]:
 
 
 def _fresh_store(store: Any, own_rank: int, count: int) -> Any:
-    """Return a part of ``store`` for the processes started now.
+    """Return a ``PrefixStore`` on ``store`` that has no keys of earlier processes.
 
     When torchrun restarts processes, its store may still have the addresses of the dead ones.
-    Rank 0 therefore publishes a new token, waits for all answers to it, and confirms them.
+    Therefore, rank 0 publishes a new token, which becomes the prefix. Each of the other ranks
+    answers with this token and a token of its own. When all have answered, rank 0 sets a key named
+    after each rank's own token. This confirms that the rank did not read an old token of rank 0.
 
     Raises:
         InputError: a process has not started after START_SECONDS.
@@ -200,8 +202,8 @@ def check_equal(values: dict[str, Any]) -> None:
         for other, found in enumerate(others, 1):
             if found != first:
                 raise InputError(
-                    f"{name}: {first} for rank 0, but {found} for rank {other}; all must see the "
-                    "same data and the same OUTPUT_DIR"
+                    f"{name}: {first} for rank 0, but {found} for rank {other}; all processes "
+                    "must see the same data and the same OUTPUT_DIR"
                 )
 
 
@@ -215,7 +217,9 @@ def average(tensors: "Iterable[torch.Tensor]") -> None:
 
 
 def sync_batch_norms(model: "torch.nn.Module", device: "torch.device") -> "torch.nn.Module":
-    """Replace batch norms by ones that use the batches of all processes.
+    """Replace batch norms with SyncBatchNorm, which uses the batches of all processes.
+
+    With a single process, the model is returned unchanged.
 
     Raises:
         InputError: ``device`` is not a GPU, which PyTorch requires.
@@ -232,7 +236,7 @@ def sync_batch_norms(model: "torch.nn.Module", device: "torch.device") -> "torch
 def data_parallel(model: "torch.nn.Module") -> "torch.nn.Module":
     """Wrap a network so that training averages the gradients of all processes.
 
-    Batch norm statistics are computed by each process; see ``average``.
+    Each process keeps its own running statistics of batch norms; ``average`` averages them.
     """
     if world_size() == 1:
         return model

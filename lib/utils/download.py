@@ -161,7 +161,7 @@ def _attempt(url: str, part: Path) -> None:
 
 def _handle_status(error: urllib.error.HTTPError, url: str, part: Path) -> None:
     """Raise the exception for an HTTP error status; return if ``part`` is already complete."""
-    if error.code == 416:  # range not satisfiable: the file is complete, or a different file
+    if error.code == 416:  # range not satisfiable: part is complete, or belongs to another file
         total = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
         if total and int(total.group(1)) == _size(part):
             return

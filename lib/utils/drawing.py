@@ -249,13 +249,13 @@ def write_curves(path: str | Path, history: Sequence[dict[str, float]]) -> None:
     # Fixed margins: computing a layout takes longer than an epoch on a few images.
     margins = {"left": 0.08, "right": 0.98, "bottom": 0.13, "top": 0.92, "wspace": 0.15}
     losses, scores = figure.subplots(1, 2, gridspec_kw=margins)
-    main = next((name for name in ("AP", "Mean") if any(name in row for row in history)), None)
+    metric = next((name for name in ("AP", "Mean") if any(name in row for row in history)), None)
     curves = [
         (losses, "train_loss", "training"),
         (losses, "valid_loss", "validation"),
         (scores, "train_acc", "accuracy, training (PCK)"),
         (scores, "valid_acc", "accuracy, validation (PCK)"),
-        (scores, main, f"{main}, validation"),
+        (scores, metric, f"{metric}, validation"),
     ]
     for axes, name, label in curves:
         points = [(row["epoch"] + 1, row[name]) for row in history if name in row]

@@ -41,7 +41,7 @@ class EventWriter:
         self._write(Event(summary=summary.image(tag, image, dataformats="HWC"), step=step))
 
     def add_text(self, tag: str, text: str, step: int) -> None:
-        """Write a Markdown text."""
+        """Write text in Markdown."""
         self._write(Event(summary=summary.text(tag, text), step=step))
 
     def close(self) -> None:

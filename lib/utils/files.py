@@ -51,7 +51,7 @@ def atomic_file(path: str | Path, sync: bool = True) -> Iterator[BinaryIO]:
 def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], None]) -> None:
     """Write bytes, or the output of a function that writes to a file, with ``atomic_file``.
 
-    The file is written again if its folder is removed meanwhile.
+    If the folder is removed during the first attempt, the file is written once more.
     """
     for is_last in (False, True):
         try:
@@ -133,7 +133,7 @@ def hold_lock(folder: Path, name: str) -> Iterator[None]:
         yield
         return
     with _open_lock(path) as file:
-        # Data-loading processes outlive a killed run for seconds and must not hold the lock.
+        # Data-loading processes outlive a killed run by seconds and must not hold the lock.
         os.register_at_fork(after_in_child=file.close)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

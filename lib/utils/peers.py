@@ -146,7 +146,7 @@ class Watch:
 
         Return the error to raise instead if the end of another process caused ``error``.
         """
-        if isinstance(error, RuntimeError):  # perhaps from a collective that a process has left
+        if isinstance(error, RuntimeError):  # perhaps because another process has died
             self._peer_ended.wait(GRACE_SECONDS / 2)
         elif isinstance(error, Stopped) and self._parent is not None:
             self._peer_ended.wait(1)  # torchrun stops all processes when one has died

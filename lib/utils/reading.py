@@ -34,6 +34,7 @@ def read_json(path: str | Path, kind: type[T], what: str) -> T:
         entry = _undecodable_entry(data, kind)
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         text, entry = str(error), ""
+        # Such as: Expected `int`, got `str` - at `$.annotations[3].image_id`
         if match := re.fullmatch(r"(.*) - at `\$\.?(\w*)\[(\d+)\]\.?(.*)`", text):
             text = f"{match[1]} at {match[4]}" if match[4] else match[1]
             entry = _entry_name(match[2], match[3])

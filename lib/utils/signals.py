@@ -58,9 +58,10 @@ def check() -> None:
 
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
-    """Within the block, hold signals back. A process that is started there never receives them.
+    """Within the block, hold back the signals in ``NAMES`` (on macOS, not SIGTERM).
 
-    Such a process must call ``end_with_parent``.
+    Processes that are started in the block never receive them. They must call ``end_with_parent``,
+    so that they can still be ended.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -76,7 +77,7 @@ def end_with_parent() -> None:
     """In a process started in ``blocked``, end on a SIGTERM from the parent only.
 
     A scheduler may send SIGTERM to all processes of a run. The parent still needs this process to
-    finish its step, and sends SIGTERM itself if the process does not end otherwise.
+    finish the current step. It sends SIGTERM itself if this process does not end otherwise.
     """
     if not hasattr(signal, "sigwaitinfo"):
         return

@@ -115,7 +115,7 @@ def test_results_are_drawn_on_the_frames_of_a_video(draw, tmp_path):
 )
 def test_invalid_entries_are_skipped_with_one_line(draw, entry, message):
     ended = draw([person(), entry, entry])
-    assert is_one_line(ended, "skipped 2 of 3 entries; entry 1: ", message)
+    assert is_one_line(ended, "skipped 2 of 3 entries. The first: entry 1: ", message)
     assert drawn(draw) == {"000000000007.jpg": True}
 
 
