@@ -100,8 +100,9 @@ def rotation(axis: str, degrees: float) -> np.ndarray:
 def forward_kinematics(body: Proportions, pose: BodyPose) -> Skeleton3D:
     """Compute the joints of a body in a pose; arms with a target use inverse kinematics."""
     pelvis = rotation("z", pose.lying) @ rotation("x", pose.lean)
-    flexion, side, twist = (0.5 * angle for angle in pose.spine)
-    bend = rotation("y", twist) @ rotation("z", side) @ rotation("x", flexion)
+    # The waist and the chest each take half of the bend of the spine.
+    flexion, side_bend, twist = (0.5 * angle for angle in pose.spine)
+    bend = rotation("y", twist) @ rotation("z", side_bend) @ rotation("x", flexion)
     waist, chest = pelvis @ bend, pelvis @ bend @ bend
     joints = {"pelvis": np.zeros(3)}
     joints["waist"] = pelvis @ (0.0, 0.28 * body.trunk, 0.0)
@@ -109,6 +110,7 @@ def forward_kinematics(body: Proportions, pose: BodyPose) -> Skeleton3D:
     joints["neck"] = joints["chest"] + chest @ (0.0, 0.36 * body.trunk, 0.0)
     pitch, roll, turn = pose.neck
     head = chest @ rotation("y", turn) @ rotation("z", roll) @ rotation("x", pitch)
+    # The neck leans 12 degrees forward and takes half of the pitch of the head.
     half_neck = chest @ rotation("x", 0.5 * pitch + 12.0)
     joints["skull"] = joints["neck"] + half_neck @ (0.0, body.neck + 0.1 * body.head, 0.0)
     joints["head"] = joints["skull"] + head @ (0.0, 0.38 * body.head, 0.12 * body.head)
@@ -116,10 +118,10 @@ def forward_kinematics(body: Proportions, pose: BodyPose) -> Skeleton3D:
     for name, point in HEAD_POINTS.items():
         joints[name] = joints["head"] + head @ (np.array(point) * body.head)
     skeleton = Skeleton3D(joints, frames)
-    for i, name in enumerate(SIDES):
+    for i, side in enumerate(SIDES):
         mirror = np.diag([1.0 - 2.0 * i, 1.0, 1.0])
-        _add_arm(skeleton, body, pose.arms[i], name, mirror)
-        _add_leg(skeleton, body, pose.legs[i], name, mirror)
+        _add_arm(skeleton, body, pose.arms[i], side, mirror)
+        _add_leg(skeleton, body, pose.legs[i], side, mirror)
     return skeleton
 
 
@@ -141,9 +143,12 @@ def _limb_rotation(limb: Arm | Leg) -> np.ndarray:
 
 
 def _add_arm(
-    skeleton: Skeleton3D, body: Proportions, arm: Arm, name: str, mirror: np.ndarray
+    skeleton: Skeleton3D, body: Proportions, arm: Arm, side: str, mirror: np.ndarray
 ) -> None:
-    """Add shoulder, elbow, wrist and hand of one arm; `mirror` converts left to right."""
+    """Add shoulder, elbow, wrist and hand of one arm.
+
+    The points are computed for a left arm. `mirror` (3, 3) turns them into points of this side.
+    """
     joints, chest = skeleton.joints, skeleton.frames["chest"]
     if arm.reach is None:
         upper = _limb_rotation(arm)
@@ -151,15 +156,16 @@ def _add_arm(
         to_wrist = to_elbow + upper @ rotation("x", -arm.elbow) @ (0.0, -1.0, 0.0) * body.forearm
     else:
         to_elbow, to_wrist = _inverse_kinematics(arm, body.upper_arm, body.forearm)
-    # A raised arm moves its shoulder up and inwards, as the clavicle does.
+    # A raised arm moves its shoulder up and inwards, as the clavicle does. `lift` is 0 if the arm
+    # hangs, 1 if it points straight up.
     lift = max(0.0, 0.3 + to_elbow[1] / body.upper_arm) / 1.3
     shoulder = np.array([body.shoulder * (1 - 0.12 * lift), (0.24 * lift - 0.12) * body.trunk, 0.0])
-    joints[f"{name}_shoulder"] = joints["neck"] + chest @ mirror @ shoulder
-    joints[f"{name}_elbow"] = joints[f"{name}_shoulder"] + chest @ mirror @ to_elbow
-    joints[f"{name}_wrist"] = joints[f"{name}_shoulder"] + chest @ mirror @ to_wrist
+    joints[f"{side}_shoulder"] = joints["neck"] + chest @ mirror @ shoulder
+    joints[f"{side}_elbow"] = joints[f"{side}_shoulder"] + chest @ mirror @ to_elbow
+    joints[f"{side}_wrist"] = joints[f"{side}_shoulder"] + chest @ mirror @ to_wrist
     # The hand continues the forearm, with about half its length.
     forearm = to_wrist - to_elbow
-    joints[f"{name}_hand"] = joints[f"{name}_wrist"] + chest @ mirror @ forearm * (0.075 / 0.145)
+    joints[f"{side}_hand"] = joints[f"{side}_wrist"] + chest @ mirror @ forearm * (0.075 / 0.145)
 
 
 def _inverse_kinematics(arm: Arm, upper: float, lower: float) -> tuple[np.ndarray, np.ndarray]:
@@ -177,9 +183,12 @@ def _inverse_kinematics(arm: Arm, upper: float, lower: float) -> tuple[np.ndarra
 
 
 def _add_leg(
-    skeleton: Skeleton3D, body: Proportions, leg: Leg, name: str, mirror: np.ndarray
+    skeleton: Skeleton3D, body: Proportions, leg: Leg, side: str, mirror: np.ndarray
 ) -> None:
-    """Add hip, knee, ankle, heel and toe of one leg, and the frame of the foot."""
+    """Add hip, knee, ankle, heel and toe of one leg, and the frame of the foot.
+
+    `mirror` is the same as in `_add_arm`.
+    """
     pelvis = skeleton.frames["pelvis"]
     thigh = _limb_rotation(leg)
     shin = thigh @ rotation("x", leg.knee)
@@ -191,5 +200,5 @@ def _add_leg(
     toe = ankle + foot @ (0.0, -0.2 * body.foot, 0.66 * body.foot)
     points = {"hip": hip, "knee": knee, "ankle": ankle, "heel": heel, "toe": toe}
     for key, point in points.items():
-        skeleton.joints[f"{name}_{key}"] = pelvis @ mirror @ point
-    skeleton.frames[f"{name}_foot"] = pelvis @ mirror @ foot @ mirror
+        skeleton.joints[f"{side}_{key}"] = pelvis @ mirror @ point
+    skeleton.frames[f"{side}_foot"] = pelvis @ mirror @ foot @ mirror

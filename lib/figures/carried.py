@@ -1,4 +1,4 @@
-"""Bags, hand-held objects and seats. They occlude people, but are not part of their masks."""
+"""Bags, hand-held objects and seats. They occlude people, but are not part of a person's mask."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ Rng = np.random.Generator
 def carried_objects(
     rng: Rng, body: Proportions, skeleton: Skeleton3D, bag: str, held: str, paint: Paint
 ) -> list[Part]:
-    """Build a bag and a hand-held object; for the names see `Outfit`."""
+    """Build a bag and a hand-held object, either of which may be ""; see `dress.Outfit`."""
     cones = []
     if bag == "backpack":
         cones.append((_backpack(body, skeleton), "chest"))

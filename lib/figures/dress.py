@@ -14,7 +14,7 @@ from lib.figures.body import SIDES, Proportions, Skeleton3D
 from lib.figures.render import Paint, Part, cone
 
 Rng = np.random.Generator
-Wardrobe = dict[str, Paint]
+Wardrobe = dict[str, Paint]  # see `paint.sample_wardrobe`
 
 # Maximum depth of the body surface in front of a joint, as a fraction of an adult's height. A
 # surface further in front is another part of the body that occludes the joint.
@@ -33,16 +33,16 @@ class Outfit:
     """The clothes of one person.
 
     Sleeve lengths are fractions of the upper arm; values above 1 continue on the forearm. Lengths
-    of bottoms and coats are fractions of the thigh, and values above 1 continue on the shin.
+    of shorts, skirts and coats are fractions of the thigh; values above 1 continue on the shin.
     """
 
     top: str  # shirt, jacket or bare
     sleeve: float
     bottom: str  # trousers, shorts or skirt
-    leg: float  # length of the trousers, shorts or skirt
+    bottom_length: float  # of shorts or a skirt; trousers always reach the ankle
     looseness: float  # width relative to the body, above 1
     flare: float  # width of trousers at the ankle and of cuffs: 0 narrow, 1 wide
-    coat: float  # length of a coat below the hips
+    coat: float  # length of a coat below the hips; 0 for no coat
     hair: str  # short, bald, long, bob, tail (ponytail) or bun
     hat: str  # "", cap, beanie, helmet or brim (a hat with a wide brim)
     bag: str  # "", backpack or shoulder
@@ -58,9 +58,9 @@ def sample_outfit(rng: Rng, kind: str) -> Outfit:
     sleeve = long if top == "jacket" or rng.random() < 0.35 else float(rng.uniform(0.15, 0.7))
     shares = [0.45, 0.17, 0.38] if female else [0.68, 0.32, 0.0]
     bottom = str(rng.choice(["trousers", "shorts", "skirt"], p=shares))
-    leg = rng.uniform(0.45, 1.0)
+    bottom_length = rng.uniform(0.45, 1.0)
     if bottom == "skirt" and rng.random() < 0.5:
-        leg = rng.uniform(1.0, 1.9)
+        bottom_length = rng.uniform(1.0, 1.9)
     is_baggy = rng.random() < 0.25
     shares = [0.12, 0.0, 0.36, 0.2, 0.22, 0.1] if female else [0.8, 0.11, 0.05, 0.02, 0.01, 0.01]
     hair = str(rng.choice(["short", "bald", "long", "bob", "tail", "bun"], p=shares))
@@ -69,7 +69,7 @@ def sample_outfit(rng: Rng, kind: str) -> Outfit:
         top=top,
         sleeve=sleeve,
         bottom=bottom,
-        leg=float(leg),
+        bottom_length=float(bottom_length),
         looseness=float(rng.uniform(1.2, 1.6) if is_baggy else rng.uniform(1.02, 1.22)),
         flare=float(rng.uniform(0.3, 1.0) if rng.random() < 0.3 else 0.0),
         coat=float(rng.uniform(0.2, 1.3) if top == "jacket" and rng.random() < 0.6 else 0.0),
@@ -83,21 +83,23 @@ def sample_outfit(rng: Rng, kind: str) -> Outfit:
 def dress(rng: Rng, body: Proportions, skeleton: Skeleton3D, is_seated: bool = False) -> list[Part]:
     """Build the parts of a person in random clothes, with carried objects and perhaps a seat."""
     outfit = sample_outfit(rng, body.kind)
-    colors = paints.sample_wardrobe(
+    wardrobe = paints.sample_wardrobe(
         rng, may_be_a_dress=outfit.bottom == "skirt", has_bare_trunk=outfit.top == "bare"
     )
-    parts = _trunk(rng, body, skeleton, outfit, colors)
+    parts = _trunk(rng, body, skeleton, outfit, wardrobe)
     for side in SIDES:
-        parts += _arm(body, skeleton, outfit, colors, side)
-        parts += _leg(body, skeleton, outfit, colors, side)
+        parts += _arm(body, skeleton, outfit, wardrobe, side)
+        parts += _leg(body, skeleton, outfit, wardrobe, side)
     if outfit.bottom == "skirt":
-        parts.append(_drape(body, skeleton, outfit.leg, outfit.looseness, colors["bottom"]))
+        parts.append(
+            _drape(body, skeleton, outfit.bottom_length, outfit.looseness, wardrobe["bottom"])
+        )
     if outfit.coat:
-        tails = paints.open_coat(colors["top"], colors["bottom"], rng.uniform(0.0, 0.07))
-        parts.append(_drape(body, skeleton, outfit.coat, max(outfit.looseness, 1.12), tails))
-    parts += _head(rng, body, skeleton, outfit, colors)
+        coat_paint = paints.open_coat(wardrobe["top"], wardrobe["bottom"], rng.uniform(0.0, 0.07))
+        parts.append(_drape(body, skeleton, outfit.coat, max(outfit.looseness, 1.12), coat_paint))
+    parts += _head(rng, body, skeleton, outfit, wardrobe)
     parts += carried.carried_objects(
-        rng, body, skeleton, outfit.bag, outfit.held, colors["carried"]
+        rng, body, skeleton, outfit.bag, outfit.held, wardrobe["carried"]
     )
     if is_seated and rng.random() < 0.7:
         parts.append(carried.seat(rng, body, skeleton))
@@ -110,21 +112,24 @@ def _limb(
     radii: tuple[float, float],
     side_axis: np.ndarray,
     paint: Paint,
-    hem: bool = False,
+    is_open: bool = False,
 ) -> Part:
-    """Build a part that is a single cone. In its frame y points from b to a, and x is as close to
-    `side_axis` as possible. With `hem` it is open at b, like a sleeve."""
+    """Build a part that is a single cone from a to b.
+
+    In the part's frame, y points from b to a, and x is as close to `side_axis` as possible. With
+    `is_open` the cone has no cap at b, like a sleeve.
+    """
     up = (a - b) / max(np.linalg.norm(a - b), 1e-6)
     left = side_axis - np.dot(side_axis, up) * up
     if np.linalg.norm(left) < 0.1:
         left = np.cross(up, np.roll(side_axis, 1))
     left /= np.linalg.norm(left)
     frame = np.column_stack([left, up, np.cross(left, up)])
-    return Part(cone(a, b, *radii, hem)[None], frame, a, paint)
+    return Part(cone(a, b, *radii, is_open)[None], frame, a, paint)
 
 
 def _trunk(
-    rng: Rng, body: Proportions, skeleton: Skeleton3D, outfit: Outfit, colors: Wardrobe
+    rng: Rng, body: Proportions, skeleton: Skeleton3D, outfit: Outfit, wardrobe: Wardrobe
 ) -> list[Part]:
     """Build pelvis, belly, chest, shoulders and neck."""
     j, frames, g = skeleton.joints, skeleton.frames, body.girth
@@ -133,10 +138,10 @@ def _trunk(
     ribs = j["chest"] + chest @ (0, 0.12 * body.trunk, 0)
     belly = j["waist"] + waist @ (0, 0, 0.008 + 0.5 * body.belly)
     crotch = j["pelvis"] + pelvis @ (0, -0.012, 0.002)
-    round_belly = 0.062 * g * loose + body.belly
+    belly_radius = 0.062 * g * loose + body.belly
     top = [
-        cone(ribs + chest @ (0, 0, 0.004), belly, 0.068 * g * loose, round_belly),
-        cone(belly, crotch, round_belly, 0.069 * g * loose, True),
+        cone(ribs + chest @ (0, 0, 0.004), belly, 0.068 * g * loose, belly_radius),
+        cone(belly, crotch, belly_radius, 0.069 * g * loose, True),
     ]
     for sign, side in zip((1.0, -1.0), SIDES, strict=True):
         armpit = ribs + chest @ (sign * (0.76 * body.shoulder - 0.01), 0.0, 0.0)
@@ -151,7 +156,7 @@ def _trunk(
         if body.kind == "woman":
             bust = ribs + chest @ (sign * 0.036, -0.012, 0.034)
             top.append(cone(bust, bust + chest @ (0, 0.045, -0.02), 0.037 * g, 0.026 * g))
-    shirt = Part(np.array(top), frames["waist"], j["chest"], colors["trunk"])
+    shirt = Part(np.array(top), frames["waist"], j["chest"], wardrobe["trunk"])
     left, right = j["left_hip"], j["right_hip"]
     buttocks = left + pelvis @ (-0.01, 0.005, -0.024), right + pelvis @ (0.01, 0.005, -0.024)
     hips = [
@@ -160,20 +165,20 @@ def _trunk(
     ]
     hips.append(cone(*buttocks, 0.066 * g, 0.066 * g))
     hips.append(cone(left, right, 0.062 * g, 0.062 * g))
-    lower = Part(np.array(hips), pelvis, j["pelvis"], colors["pelvis"])
+    lower = Part(np.array(hips), pelvis, j["pelvis"], wardrobe["pelvis"])
     neck = [cone(j["neck"] + chest @ (0, -0.02, 0), j["skull"], 0.036 * g**0.5, 0.034 * g**0.5)]
-    return [shirt, lower, Part(np.array(neck), chest, j["neck"], colors["skin"])]
+    return [shirt, lower, Part(np.array(neck), chest, j["neck"], wardrobe["skin"])]
 
 
 def _arm(
-    body: Proportions, skeleton: Skeleton3D, outfit: Outfit, colors: Wardrobe, side: str
+    body: Proportions, skeleton: Skeleton3D, outfit: Outfit, wardrobe: Wardrobe, side: str
 ) -> list[Part]:
     """Build upper arm, forearm, hand and sleeve."""
     j, g, left = skeleton.joints, body.girth, skeleton.frames["chest"][:, 0]
     shoulder, elbow, wrist, hand = (
         j[f"{side}_{name}"] for name in ("shoulder", "elbow", "wrist", "hand")
     )
-    skin, sleeve = colors["skin"], colors["top"]
+    skin, sleeve = wardrobe["skin"], wardrobe["top"]
     parts = [
         _limb(shoulder, elbow, (0.037 * g, 0.027 * g), left, skin),
         _limb(elbow, wrist, (0.028 * g, 0.018 * g), left, skin),
@@ -199,11 +204,11 @@ def _arm(
         cone(palm - 0.3 * across, hand - 0.35 * across, 0.016 * g, 0.009 * g),
         cone(wrist + 0.15 * along + 0.5 * across, palm + 1.5 * across, 0.012 * g, 0.009 * g),
     ]
-    return [*parts, Part(np.array(cones), skeleton.frames["chest"], wrist, colors["hand"])]
+    return [*parts, Part(np.array(cones), skeleton.frames["chest"], wrist, wardrobe["hand"])]
 
 
 def _leg(
-    body: Proportions, skeleton: Skeleton3D, outfit: Outfit, colors: Wardrobe, side: str
+    body: Proportions, skeleton: Skeleton3D, outfit: Outfit, wardrobe: Wardrobe, side: str
 ) -> list[Part]:
     """Build thigh, shin with calf, shoe, and one leg of trousers or shorts."""
     j, g = skeleton.joints, body.girth
@@ -211,22 +216,24 @@ def _leg(
     foot = skeleton.frames[f"{side}_foot"]
     left = foot[:, 0]
     wears_trousers = outfit.bottom == "trousers"
-    legs = colors["bottom"] if wears_trousers else colors["skin"]
+    thigh_paint = wardrobe["bottom"] if wears_trousers else wardrobe["skin"]
     leg_girth = g * (1.0 + 0.8 * (outfit.looseness - 1) if wears_trousers else 1.0)
     flare = outfit.flare if wears_trousers else 0.0
-    at_knee = 1 + 0.2 * flare
-    parts = [_limb(hip, knee, (0.064 * leg_girth, 0.043 * leg_girth * at_knee), left, legs)]
-    lower = legs if wears_trousers else colors["shin"]
-    radii = (0.042 * leg_girth * at_knee, 0.028 * leg_girth * (1 + 1.3 * flare))
-    shin = _limb(knee, ankle, radii, left, lower, wears_trousers)
+    knee_factor = 1 + 0.2 * flare
+    parts = [
+        _limb(hip, knee, (0.064 * leg_girth, 0.043 * leg_girth * knee_factor), left, thigh_paint)
+    ]
+    shin_paint = thigh_paint if wears_trousers else wardrobe["shin"]
+    radii = (0.042 * leg_girth * knee_factor, 0.028 * leg_girth * (1 + 1.3 * flare))
+    shin = _limb(knee, ankle, radii, left, shin_paint, wears_trousers)
     back = -shin.frame[:, 2]
     calf = knee + 0.28 * (ankle - knee) + back * 0.014 * g
     bulge = cone(calf, knee + 0.75 * (ankle - knee), 0.037 * leg_girth, 0.025 * leg_girth)
     parts.append(Part(np.concatenate([shin.cones, bulge[None]]), shin.frame, ankle, shin.paint))
     if outfit.bottom == "shorts":
-        hem = hip + outfit.leg * (knee - hip)
-        hem_radius = (0.07 - 0.016 * outfit.leg) * outfit.looseness * g
-        parts.append(_limb(hip, hem, (0.068 * g, hem_radius), left, colors["bottom"], True))
+        hem = hip + outfit.bottom_length * (knee - hip)
+        hem_radius = (0.07 - 0.016 * outfit.bottom_length) * outfit.looseness * g
+        parts.append(_limb(hip, hem, (0.068 * g, hem_radius), left, wardrobe["bottom"], True))
     heel, toe = j[f"{side}_heel"], j[f"{side}_toe"]
     ball = heel + 0.68 * (toe - heel)
     cones = [
@@ -235,7 +242,7 @@ def _leg(
         cone(ankle, ball + foot @ (0, 0.006, -0.02), 0.026 * g, 0.022 * g),
         cone(ankle, heel, 0.025 * g, 0.026 * g),
     ]
-    return [*parts, Part(np.array(cones), foot, ankle, colors["shoe"])]
+    return [*parts, Part(np.array(cones), foot, ankle, wardrobe["shoe"])]
 
 
 def _drape(
@@ -260,7 +267,7 @@ def _drape(
 
 
 def _head(
-    rng: Rng, body: Proportions, skeleton: Skeleton3D, outfit: Outfit, colors: Wardrobe
+    rng: Rng, body: Proportions, skeleton: Skeleton3D, outfit: Outfit, wardrobe: Wardrobe
 ) -> list[Part]:
     """Build head, hair and hat; coordinates are in head lengths (see `body.HEAD_POINTS`)."""
     frame, center, unit = skeleton.frames["head"], skeleton.joints["head"], body.head
@@ -279,19 +286,21 @@ def _head(
         ((0, 0.04, 0.35), (0, -0.09, 0.41), 0.03, 0.055),
     ]
     ears = [((s * 0.32, 0.06, -0.06), (s * 0.315, -0.06, -0.03), 0.065, 0.045) for s in (1, -1)]
-    parts = [part(face, colors["face"]), part(ears, colors["skin"])]
-    hair = [] if outfit.hair == "bald" else HAIR["cover"] + HAIR.get(outfit.hair, [])
+    parts = [part(face, wardrobe["face"]), part(ears, wardrobe["skin"])]
+    hair = [] if outfit.hair == "bald" else HAIR["scalp"] + HAIR.get(outfit.hair, [])
+    # Under these hats, only hair that hangs below them is drawn.
     if outfit.hat in ("beanie", "helmet") or (outfit.hat == "cap" and outfit.hair == "bun"):
         hair = HAIR.get(outfit.hair, []) if outfit.hair in ("long", "bob", "tail") else []
     if hair:
-        parts.append(part(hair, colors["hair"]))
+        parts.append(part(hair, wardrobe["hair"]))
     if outfit.hat:
-        parts.append(part(HATS[outfit.hat], colors["hat"]))
+        parts.append(part(HATS[outfit.hat], wardrobe["hat"]))
     return parts
 
 
+# Cones by name: (end a, end b, radius at a, radius at b), in head lengths in the head's frame.
 HAIR = {
-    "cover": [((0, 0.13, -0.15), (0, 0.18, -0.01), 0.355, 0.335)],
+    "scalp": [((0, 0.13, -0.15), (0, 0.18, -0.01), 0.355, 0.335)],  # for all styles but bald
     "long": [
         ((0, 0.0, -0.2), (0, -0.75, -0.24), 0.3, 0.2),
         ((0.25, 0.12, -0.1), (0.24, -0.65, -0.1), 0.13, 0.1),

@@ -14,16 +14,32 @@ from lib.figures.render import Paint, sample_noise
 Rng = np.random.Generator
 
 SKIN_COLORS = (
-    *((245, 214, 190), (235, 196, 165), (222, 176, 140), (198, 148, 110)),
-    *((160, 110, 78), (120, 80, 55), (84, 56, 42)),
+    (245, 214, 190),
+    (235, 196, 165),
+    (222, 176, 140),
+    (198, 148, 110),
+    (160, 110, 78),
+    (120, 80, 55),
+    (84, 56, 42),
 )
 HAIR_COLORS = (
-    *((28, 22, 20), (45, 32, 24), (80, 54, 34), (120, 84, 50)),
-    *((176, 134, 80), (214, 184, 130), (150, 70, 36), (160, 160, 160)),
+    (28, 22, 20),
+    (45, 32, 24),
+    (80, 54, 34),
+    (120, 84, 50),
+    (176, 134, 80),
+    (214, 184, 130),
+    (150, 70, 36),
+    (160, 160, 160),
 )
 CLOTH_COLORS = (
-    *((35, 35, 38), (70, 72, 76), (140, 140, 142), (232, 232, 230)),
-    *((38, 46, 78), (190, 172, 140), (90, 76, 62)),
+    (35, 35, 38),
+    (70, 72, 76),
+    (140, 140, 142),
+    (232, 232, 230),
+    (38, 46, 78),
+    (190, 172, 140),
+    (90, 76, 62),
 )
 # Area of the trunk covered by a decal, relative to the chest joint, in units of an adult's
 # height: x min, x max, y min, y max.
@@ -89,6 +105,7 @@ def cloth(rng: Rng, color: np.ndarray, pattern_probability: float) -> Paint:
     if rng.random() >= pattern_probability:
         return base
     second = np.asarray(sample_color(rng), np.float32)
+    # Styles: 0 horizontal and 1 vertical stripes, 2 checks, 3 grid lines, 4 blotches, 5 dots.
     style = rng.integers(6)
     frequency = 2 * np.pi / rng.uniform(0.018, 0.075)
     threshold = rng.uniform(-0.4, 0.4)
@@ -277,6 +294,7 @@ def face(rng: Rng, skin: np.ndarray, hair: np.ndarray) -> Paint:
         color[front & (np.abs(ax - 0.14) < 0.08) & (np.abs(lid) < 0.012)] *= 0.55
         color[front & (np.abs(ax - 0.145) < 0.085) & (np.abs(arch) < 0.022)] = brow
         color[front & (ax < 0.1) & (np.abs(y + 0.215 - 2 * smile * x**2) < 0.028)] = lips
+        # nostrils
         color[front & (np.abs(ax - 0.028) < 0.016) & (np.abs(y + 0.125) < 0.014)] *= 0.5
         if glasses:
             ring = np.hypot((ax - 0.145) / 1.15, y - 0.045)
@@ -289,6 +307,7 @@ def face(rng: Rng, skin: np.ndarray, hair: np.ndarray) -> Paint:
 
 def socks(rng: Rng, bare_skin: Paint) -> Paint:
     """Create a paint for a shin, bare or with a sock of random height; the origin is the ankle."""
+    # -1, far below the foot, means no sock.
     height = float(rng.choice([-1.0, 0.04, 0.08, 0.19], p=[0.35, 0.3, 0.2, 0.15]))
     sock = plain(rng, sample_color(rng, 0.7), 0.06)
 

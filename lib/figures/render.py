@@ -38,7 +38,7 @@ def cone(a: np.ndarray, b: np.ndarray, ra: float, rb: float, is_open: bool = Fal
 
 @dataclass(frozen=True)
 class Camera:
-    """Transform from the body frame to pixels: a rotation, then a weak perspective projection."""
+    """Transform from the body frame to pixels: a rotation, then a perspective projection."""
 
     turn: np.ndarray  # (3, 3) rotation to camera axes (x right, y down, z away)
     pivot: np.ndarray  # (3,) center of the rotation
@@ -100,7 +100,7 @@ def sample_noise(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def render(
     parts: list[Part], camera: Camera, light: "Light", size: tuple[int, int]
 ) -> Layer | None:
-    """Render parts for an image of `size` (width, height); None if they are outside of it."""
+    """Render parts for an image of `size` (width, height); None if they are outside the image."""
     cones = np.concatenate([part.cones for part in parts])
     a, scale_a = camera.project(cones[:, 0:3])
     b, scale_b = camera.project(cones[:, 3:6])
@@ -180,10 +180,13 @@ def cast_rays(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Intersect parallel rays, one per pixel, with round cones.
 
+    The rays are parallel because `Camera.project` has already applied the perspective to the cones.
+
     At each point m(t) of its axis, a cone is a sphere of radius r(t). The ray through p enters this
     sphere at the depth z(t) = az + t dz - sqrt(f(t)), where
-    f(t) = r(t)^2 - |p - m(t)|^2 = qc + 2 qb t + qa t^2. For f > 0, z is convex, so the nearest
-    surface is where dz sqrt(f) = qa t + qb, with t clamped to the segment.
+    f(t) = r(t)^2 - |p - m(t)|^2 = qc + 2 qb t + qa t^2, with distances in the image plane. For
+    f > 0, z is convex, so the nearest surface is where dz sqrt(f) = qa t + qb, with t clamped to
+    the segment.
 
     Args:
         a, b: (n, 3) ends of the cones in pixels; z points away from the camera.
@@ -213,8 +216,8 @@ def cast_rays(
         qa = min(dr * dr - dx * dx - dy * dy, -1e-2)
         qb = (qx * dx + ra * dr) + qy * dy
         qc = (ra * ra - qx * qx) - qy * qy
-        inside = np.maximum(qb * qb - qa * qc, 0)
-        unclamped = (dz * np.sqrt(inside / (dz * dz - qa)) - qb) / qa
+        discriminant = np.maximum(qb * qb - qa * qc, 0)
+        unclamped = (dz * np.sqrt(discriminant / (dz * dz - qa)) - qb) / qa
         t = unclamped.clip(0, 1)
         f = qc + t * (2 * qb + qa * t)
         z = np.float32(a[k, 2]) + t * dz - np.sqrt(np.maximum(f, 0))
@@ -239,6 +242,7 @@ class Light:
     def shade(self, normal: np.ndarray) -> np.ndarray:
         """Return RGB factors (N, 3) for surfaces with the given normals (N, 3) in camera axes."""
         facing = np.maximum(normal @ self.direction.astype(np.float32), 0)
+        # Surfaces that face up (y < 0) or the camera (z < 0) get more ambient light.
         sky = (0.82 - 0.18 * normal[:, 1]) * (0.62 - 0.38 * np.minimum(normal[:, 2], 0))
         lamp, ambient = self.lamp.astype(np.float32), self.ambient.astype(np.float32)
         return np.stack([facing * r + sky * s for r, s in zip(lamp, ambient, strict=True)], axis=1)

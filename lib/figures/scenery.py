@@ -9,13 +9,25 @@ from lib.figures.render import Camera, Layer, Light, Part, noise_tile, render
 
 Rng = np.random.Generator
 GROUND_COLORS = (
-    *((90, 125, 60), (150, 140, 115), (125, 125, 125), (210, 195, 160)),
-    *((235, 238, 242), (80, 115, 140), (120, 85, 60)),
+    (90, 125, 60),
+    (150, 140, 115),
+    (125, 125, 125),
+    (210, 195, 160),
+    (235, 238, 242),
+    (80, 115, 140),
+    (120, 85, 60),
 )
 # Image size (width, height) -> probability.
 SIZES = {
-    **{(320, 240): 0.2, (240, 320): 0.1, (384, 288): 0.16, (288, 384): 0.1, (400, 300): 0.14},
-    **{(480, 320): 0.08, (480, 360): 0.1, (360, 480): 0.06, (640, 480): 0.06},
+    (320, 240): 0.2,
+    (240, 320): 0.1,
+    (384, 288): 0.16,
+    (288, 384): 0.1,
+    (400, 300): 0.14,
+    (480, 320): 0.08,
+    (480, 360): 0.1,
+    (360, 480): 0.06,
+    (640, 480): 0.06,
 }
 
 
@@ -29,9 +41,9 @@ def background(rng: Rng, size: tuple[int, int], light: Light) -> np.ndarray:
 
     It may contain clutter, which is rare in a studio, and may be out of focus.
     """
-    scene = [_outdoors, _indoors, _texture, _studio][rng.choice(4, p=[0.38, 0.3, 0.16, 0.16])]
-    image = np.ascontiguousarray(scene(rng, size))
-    if scene is _studio and rng.random() < 0.75:
+    draw = [_outdoors, _indoors, _texture, _studio][rng.choice(4, p=[0.38, 0.3, 0.16, 0.16])]
+    image = np.ascontiguousarray(draw(rng, size))
+    if draw is _studio and rng.random() < 0.75:
         return image
     for _ in range(rng.integers(0, 7)):
         _shape(rng, image)
@@ -60,7 +72,7 @@ def _noise(rng: Rng, size: tuple[int, int], zoom: float) -> np.ndarray:
     return cv2.resize(cut, (w, h), interpolation=cv2.INTER_LINEAR)
 
 
-def _filled(
+def _gradient(
     rng: Rng, size: tuple[int, int], top: np.ndarray, bottom: np.ndarray, roughness: float
 ) -> np.ndarray:
     """Draw a vertical gradient with noise."""
@@ -75,15 +87,16 @@ def _outdoors(rng: Rng, size: tuple[int, int]) -> np.ndarray:
     w, h = size
     horizon = int(h * rng.uniform(0.2, 0.65))
     sky = rng.uniform((140, 165, 190), (225, 235, 255)) * rng.uniform(0.6, 1.0)
-    image = _filled(rng, size, sky, np.minimum(sky * 1.15, 250), rng.uniform(0.0, 0.2))
+    image = _gradient(rng, size, sky, np.minimum(sky * 1.15, 250), rng.uniform(0.0, 0.2))
     color = np.array(GROUND_COLORS[rng.integers(len(GROUND_COLORS))]) * rng.uniform(0.65, 1.1)
     if rng.random() < 0.75:
         _skyline(rng, image, horizon)
     below = (w, h - horizon)
-    image[horizon:] = _filled(rng, below, color * 0.9, color * 1.05, rng.uniform(0.05, 0.35))
+    image[horizon:] = _gradient(rng, below, color * 0.9, color * 1.05, rng.uniform(0.05, 0.35))
     for _ in range(rng.integers(0, 4)):
         _tree(rng, image, horizon)
     if rng.random() < 0.3:
+        # Lines on the ground that meet at the horizon, like those of a road.
         for x in np.linspace(-w, 2 * w, int(rng.integers(3, 9))):
             line, thickness = tuple(color * rng.uniform(0.7, 1.4)), int(rng.integers(1, 4))
             cv2.line(image, (w // 2, horizon), (int(x), h), line, thickness, cv2.LINE_AA)
@@ -136,9 +149,9 @@ def _indoors(rng: Rng, size: tuple[int, int]) -> np.ndarray:
     w, h = size
     edge = int(h * rng.uniform(0.5, 0.85))
     wall = paints.sample_color(rng, 0.3) * 0.4 + rng.uniform(60, 150)
-    image = _filled(rng, size, wall * 0.95, wall, rng.uniform(0.0, 0.12))
+    image = _gradient(rng, size, wall * 0.95, wall, rng.uniform(0.0, 0.12))
     floor = paints.sample_color(rng, 0.6) * 0.8
-    image[edge:] = _filled(rng, (w, h - edge), floor, floor * 1.15, rng.uniform(0.03, 0.3))
+    image[edge:] = _gradient(rng, (w, h - edge), floor, floor * 1.15, rng.uniform(0.03, 0.3))
     for _ in range(rng.integers(1, 6)):
         x, y = int(rng.integers(-w // 8, w)), int(rng.integers(0, edge))
         wide, high = int(rng.integers(w // 12, w // 3)), int(rng.integers(h // 12, h // 2))
@@ -154,9 +167,9 @@ def _indoors(rng: Rng, size: tuple[int, int]) -> np.ndarray:
 
 
 def _texture(rng: Rng, size: tuple[int, int]) -> np.ndarray:
-    """Draw blotches of two or three colors."""
+    """Draw a gradient with blotches of one or two other colors."""
     top, bottom = paints.sample_color(rng), paints.sample_color(rng)
-    image = _filled(rng, size, top, bottom, rng.uniform(0, 0.3))
+    image = _gradient(rng, size, top, bottom, rng.uniform(0, 0.3))
     for _ in range(rng.integers(1, 3)):
         noise = _noise(rng, size, float(rng.uniform(1, 8))) * rng.uniform(1, 5)
         weight = np.clip(noise + 0.5, 0, 1)[..., None]
@@ -165,12 +178,12 @@ def _texture(rng: Rng, size: tuple[int, int]) -> np.ndarray:
 
 
 def _studio(rng: Rng, size: tuple[int, int]) -> np.ndarray:
-    """Draw a plain, often white backdrop, brighter around a random point; perhaps a floor."""
+    """Draw a plain, often whitish backdrop, brighter around a random point; perhaps a floor."""
     w, h = size
     color = paints.sample_color(rng, 0.2)
     if rng.random() < 0.5:
         color = np.full(3, rng.uniform(190, 250)) + rng.normal(0, 5, 3)
-    image = _filled(rng, size, color, color * rng.uniform(0.85, 1.05), rng.uniform(0.0, 0.04))
+    image = _gradient(rng, size, color, color * rng.uniform(0.85, 1.05), rng.uniform(0.0, 0.04))
     if rng.random() < 0.3:
         edge = int(h * rng.uniform(0.6, 0.92))
         image[edge:] *= np.float32(rng.uniform(0.75, 1.1))
@@ -182,7 +195,7 @@ def _studio(rng: Rng, size: tuple[int, int]) -> np.ndarray:
 
 
 def _shape(rng: Rng, image: np.ndarray) -> None:
-    """Draw a rectangle, disc, polygon or, most often, a bar like a limb, in place."""
+    """Draw a rectangle, disc, polygon or, most often, a limb-like bar, in place."""
     h, w = image.shape[:2]
     color = tuple(float(v) for v in paints.sample_color(rng))
     if rng.random() < 0.3:
@@ -261,7 +274,7 @@ def occluder(
     if not mask.any():
         return None
     top = paints.sample_color(rng)
-    color = _filled(rng, size, top, top * rng.uniform(0.6, 1.0), rng.uniform(0.05, 0.3))
+    color = _gradient(rng, size, top, top * rng.uniform(0.6, 1.0), rng.uniform(0.05, 0.3))
     color = color.clip(0, 255)
     alpha = mask.astype(np.float32) / 255
     depth = np.where(mask > 127, 0, np.inf).astype(np.float32)
@@ -314,6 +327,7 @@ def apply_camera_effects(rng: Rng, image: np.ndarray) -> np.ndarray:
     h, w = image.shape[:2]
     gain = np.clip(rng.normal(1.05, 0.16), 0.6, 1.45) * np.clip(rng.normal(1, 0.04, 3), 0.9, 1.1)
     contrast = np.clip(rng.normal(1.0, 0.12), 0.7, 1.3)
+    # 110 is a medium gray. Contrast scales the distances of all pixels from it.
     gray = np.float32(110 + rng.normal(0, 6))
     image = (image * gain.astype(np.float32) - 110) * np.float32(contrast) + gray
     if rng.random() < 0.25:

@@ -20,8 +20,8 @@ def contact_sheet(seed: int, people: int = 24, columns: int = 8) -> np.ndarray:
     while len(bare) < people:
         image, annotations = draw_scene(seed, "train", index)
         for annotation in annotations[: people - len(bare)]:
-            for tiles, has_joints in ((bare, False), (drawn, True)):
-                tiles.append(_tile(image, annotation, has_joints))
+            for tiles, with_joints in ((bare, False), (drawn, True)):
+                tiles.append(_tile(image, annotation, with_joints))
         index += 1
     rows = []
     for first in range(0, people, columns):
@@ -33,14 +33,17 @@ def contact_sheet(seed: int, people: int = 24, columns: int = 8) -> np.ndarray:
     return np.vstack(rows)
 
 
-def _tile(image: np.ndarray, annotation: dict, has_joints: bool) -> np.ndarray:
-    """Crop the person and some margin to a tile, uint8 (h, w, 3)."""
+def _tile(image: np.ndarray, annotation: dict, with_joints: bool) -> np.ndarray:
+    """Crop the person and some margin to a tile, uint8 (h, w, 3).
+
+    If `with_joints` is set, also draw the joints, limbs and bounding box.
+    """
     x, y, w, h = annotation["bbox"]
     zoom = min(TILE[0] / (1.25 * w), TILE[1] / (1.25 * h))
     shift = np.array(TILE) / 2 - zoom * np.array([x + w / 2, y + h / 2])
     matrix = np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]])
     tile = cv2.warpAffine(image, matrix, TILE, flags=cv2.INTER_LINEAR)
-    if not has_joints:
+    if not with_joints:
         return tile
     keypoints = np.array(annotation["keypoints"]).reshape(-1, 3)
     points = [tuple(int(v) for v in np.round(zoom * xy + shift)) for xy in keypoints[:, :2]]

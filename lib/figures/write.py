@@ -30,14 +30,15 @@ def write_figures(
 ) -> None:
     """Write `figures` to `root`, unless it is already there.
 
-    The files are images/<split>/000000000001.jpg, ... and
-    annotations/person_keypoints_<split>.json.
-    The annotations are written last and atomically, so an interrupted run never looks complete. The
-    worker processes are spawned, so a calling script needs ``if __name__ == "__main__":``.
+    The files are images/<split>/000000000001.jpg and so on, and one file of annotations per split,
+    annotations/person_keypoints_<split>.json. The annotations are written last and atomically, so
+    an interrupted run never looks complete. The worker processes are spawned, so a calling script
+    needs ``if __name__ == "__main__":``.
 
     Args:
         root: folder of the data set.
         sizes: number of images by split (train, val).
+        seed: seed of all images; another seed gives other people.
         workers: number of processes, by default one per CPU; the files do not depend on it.
         progress: called as progress(done, total) after every image.
 

@@ -97,7 +97,9 @@ def oks_iou(
     Raises:
         ValueError: if a shape, dtype or value is invalid.
     """
-    people = arguments.check_people(others, np.zeros(len(others)), areas, sigmas, in_vis_thre)
+    people = arguments.check_people(
+        others, np.zeros(len(others)), areas, sigmas, in_vis_thre, name="others"
+    )
     shape = (len(people.variances), 3)
     keypoints = arguments.check_array("person", person, shape, arguments.KEYPOINTS_MEANING)
     person_area = arguments.check_array("area", area, (), "one number, in square pixels")

@@ -72,18 +72,22 @@ def check_people(
     areas: ArrayLike,
     sigmas: ArrayLike,
     in_vis_thre: float | None,
+    name: str = "keypoints",
 ) -> People:
-    """Convert the arguments of the OKS functions; raise ValueError if one is invalid."""
-    sigmas = check_array("sigmas", sigmas, ("any",), "one per joint")
+    """Convert the arguments of the OKS functions; raise ValueError if one is invalid.
+
+    ``name`` is the caller's name for ``keypoints``, for errors.
+    """
+    sigmas = check_array("sigmas", sigmas, ("K",), "one per joint")
     if not len(sigmas) or not (np.isfinite(sigmas) & (sigmas > 0)).all():
         raise ValueError(f"sigmas is {sigmas.tolist()}; it must contain finite numbers above 0")
     joints = len(sigmas)
     if np.shape(keypoints)[:1] == (0,):
         keypoints = np.zeros((0, joints, 3))
-    keypoints = check_array("keypoints", keypoints, ("any", joints, 3), KEYPOINTS_MEANING)
+    keypoints = check_array(name, keypoints, ("N", joints, 3), KEYPOINTS_MEANING)
     count = len(keypoints)
-    scores = check_array("scores", scores, (count,), "one per person in keypoints")
-    meaning = "one per person in keypoints, in square pixels"
+    scores = check_array("scores", scores, (count,), f"one per person in {name}")
+    meaning = f"one per person in {name}, in square pixels"
     areas = check_array("areas", areas, (count,), meaning)
     check_areas(areas)
     scores = np.where(np.isnan(scores), -np.inf, scores)

@@ -107,6 +107,7 @@ def compile_module(folder: str) -> None:
     command.ensure_finalized()
     command.run()
     built = Path(folder, "lib", "nms", MODULE)
+    # Import the module, so that a broken build is reported here.
     spec = importlib.util.spec_from_file_location("lib.nms.cpu", built)
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     built.replace(Path(folder, MODULE))
@@ -122,7 +123,8 @@ def explain(log: str) -> str:
         compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
         is_compiler_missing = shutil.which(compiler.split()[0]) is None
     if "Python.h" in log:
-        reason, fix = "Python's headers are missing", "install python3-dev (python3-devel)"
+        reason = "Python's headers are missing"
+        fix = "install them (apt: python3-dev, dnf: python3-devel)"
     elif is_compiler_missing:
         reason, fix = "no C compiler found", "install gcc (apt: build-essential) or clang"
     else:

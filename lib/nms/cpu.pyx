@@ -57,25 +57,26 @@ cdef void suppress_boxes(
         suppressed[j] |= inter / (area + areas[j] - inter) > threshold
 
 
-# The constants of OKS, which are the same for all pairs of people.
-cdef struct Rule:
+# Parameters of OKS, which are the same for all pairs of people.
+cdef struct OksParams:
     const double *variances  # (joints,)
     Py_ssize_t joints
     bint masked  # use only joints whose score in the other person is above `min_score`
     double min_score
 
 
-cdef Rule make_rule(const double[::1] variances, min_score) except *:
-    cdef Rule rule
-    rule.variances = &variances[0]
-    rule.joints = variances.shape[0]
-    rule.masked = min_score is not None
-    rule.min_score = min_score if rule.masked else 0.0
-    return rule
+cdef OksParams make_params(const double[::1] variances, min_score) except *:
+    cdef OksParams params
+    params.variances = &variances[0]
+    params.joints = variances.shape[0]
+    params.masked = min_score is not None
+    params.min_score = min_score if params.masked else 0.0
+    return params
 
 
 cdef double oks(
-    const double *one, const double *other, double mean_area, const Rule *rule, double threshold
+    const double *one, const double *other, double mean_area, const OksParams *params,
+    double threshold
 ) noexcept nogil:
     """Return the OKS, or 0 as soon as it is certain that the OKS is not above ``threshold``.
 
@@ -85,15 +86,15 @@ cdef double oks(
     """
     cdef double total = 0, e, dx, dy
     cdef Py_ssize_t k, counted = 0, left
-    for k in range(rule.joints):
-        if rule.masked and not other[3 * k + 2] > rule.min_score:
+    for k in range(params.joints):
+        if params.masked and not other[3 * k + 2] > params.min_score:
             continue
         dx = other[3 * k] - one[3 * k]
         dy = other[3 * k + 1] - one[3 * k + 1]
-        e = (dx * dx + dy * dy) / rule.variances[k] / mean_area / 2
+        e = (dx * dx + dy * dy) / params.variances[k] / mean_area / 2
         total += exp(-e)
         counted += 1
-        left = rule.joints - k - 1
+        left = params.joints - k - 1
         # The factor allows for rounding, so that stopping early never changes the result.
         if total + left < threshold * (counted + left) * 0.999999:
             return 0.0
@@ -108,11 +109,11 @@ cdef inline double mean(double area, double other) noexcept nogil:
 def oks_row(const double[:, ::1] person, const double[:, :, ::1] others, double area,
             const double[::1] areas, const double[::1] variances, min_score, double[::1] row):
     """Write the OKS of ``person`` (K, 3) with each of ``others`` (n, K, 3) into ``row`` (n,)."""
-    cdef Rule rule = make_rule(variances, min_score)
+    cdef OksParams params = make_params(variances, min_score)
     cdef Py_ssize_t j
     with nogil:
         for j in range(others.shape[0]):
-            row[j] = oks(&person[0, 0], &others[j, 0, 0], mean(area, areas[j]), &rule, -1.0)
+            row[j] = oks(&person[0, 0], &others[j, 0, 0], mean(area, areas[j]), &params, -1.0)
 
 
 def oks_groups(const double[:, :, ::1] keypoints, const double[::1] areas,
@@ -122,7 +123,7 @@ def oks_groups(const double[:, :, ::1] keypoints, const double[::1] areas,
 
     The remaining rows of a group are compacted in ``kept`` itself, so no other memory is needed.
     """
-    cdef Rule rule = make_rule(variances, min_score)
+    cdef OksParams params = make_params(variances, min_score)
     cdef Py_ssize_t g, i, j, remaining, write, base = 0
     cdef int64_t one, other
     with nogil:
@@ -138,7 +139,7 @@ def oks_groups(const double[:, :, ::1] keypoints, const double[::1] areas,
                 for j in range(i, remaining):
                     other = kept[base + j]
                     if not oks(&keypoints[one, 0, 0], &keypoints[other, 0, 0],
-                               mean(areas[one], areas[other]), &rule, threshold) > threshold:
+                               mean(areas[one], areas[other]), &params, threshold) > threshold:
                         kept[base + write] = other
                         write += 1
                 remaining = write
@@ -151,7 +152,7 @@ def soft_oks_groups(const double[:, :, ::1] keypoints, double[::1] scores,
                     const int64_t[::1] order, const int64_t[::1] starts, double threshold,
                     Py_ssize_t limit, int64_t[::1] kept):
     """Run soft OKS-NMS, keeping at most ``limit`` people per group; modifies ``scores``."""
-    cdef Rule rule = make_rule(variances, min_score)
+    cdef OksParams params = make_params(variances, min_score)
     cdef Py_ssize_t g, i, j, n, best, base = 0
     cdef int64_t one, other
     cdef double overlap, score
@@ -174,7 +175,7 @@ def soft_oks_groups(const double[:, :, ::1] keypoints, double[::1] scores,
                 for j in range(base + i + 1, base + n):
                     other = kept[j]
                     overlap = oks(&keypoints[one, 0, 0], &keypoints[other, 0, 0],
-                                  mean(areas[one], areas[other]), &rule, -1.0)
+                                  mean(areas[one], areas[other]), &params, -1.0)
                     if overlap == overlap:  # not NaN
                         score = scores[other] * exp(-overlap * overlap / threshold)
                         scores[other] = score if score == score else -INFINITY

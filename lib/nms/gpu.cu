@@ -8,8 +8,8 @@
 
 typedef unsigned long long Word;
 
-constexpr int kBits = 64;
-constexpr int kReduceThreads = 1024;
+constexpr int kBits = 64;  // per Word
+constexpr int kReduceThreads = 1024;  // the most that a thread block can have
 
 struct Box {
   float x1, y1, x2, y2;
@@ -57,31 +57,31 @@ __global__ void fill_table(const float* boxes, int n, float threshold, Word* tab
   table[size_t(row) * words + blockIdx.x] = word;
 }
 
-// Runs in one thread block. Handles 64 boxes at a time: decide which of them are kept, then mark
+// Runs in one thread block. For each group of 64 boxes, decides which of them are kept, then marks
 // the later boxes that they suppress.
 __global__ void reduce_table(const Word* table, int n, int words, Word* removed, Word* kept) {
-  __shared__ Word rows_in_block[kBits];
-  __shared__ Word kept_in_block;
-  for (int block = 0; block < words; ++block) {
-    const int first = block * kBits;
+  __shared__ Word group_rows[kBits];
+  __shared__ Word group_kept;
+  for (int group = 0; group < words; ++group) {
+    const int first = group * kBits;
     const int rows = min(kBits, n - first);
     if (threadIdx.x < rows) {
-      rows_in_block[threadIdx.x] = table[size_t(first + threadIdx.x) * words + block];
+      group_rows[threadIdx.x] = table[size_t(first + threadIdx.x) * words + group];
     }
     __syncthreads();
     if (threadIdx.x == 0) {
-      Word suppressed = removed[block], keep = 0;
+      Word suppressed = removed[group], keep = 0;
       for (int r = 0; r < rows; ++r) {
         if (suppressed >> r & 1) continue;
         keep |= Word(1) << r;
-        suppressed |= rows_in_block[r];
+        suppressed |= group_rows[r];
       }
-      kept[block] = kept_in_block = keep;
+      kept[group] = group_kept = keep;
     }
     __syncthreads();
-    for (int w = block + 1 + threadIdx.x; w < words; w += blockDim.x) {
+    for (int w = group + 1 + threadIdx.x; w < words; w += blockDim.x) {
       Word suppressed = removed[w];
-      for (Word left = kept_in_block; left; left &= left - 1) {
+      for (Word left = group_kept; left; left &= left - 1) {
         suppressed |= table[size_t(first + __ffsll(left) - 1) * words + w];
       }
       removed[w] = suppressed;
@@ -121,6 +121,7 @@ struct DeviceGuard {
 
 extern "C" {
 
+// Must equal INTERFACE in gpu.py; increase both when arguments change.
 int nms_interface() { return 1; }
 
 int nms_device_count(int* count) { return cudaGetDeviceCount(count); }

@@ -40,7 +40,7 @@ def oks_row(
     min_score: float | None,
     row: np.ndarray,
 ) -> None:
-    """Write the OKS of one person with each of the others into ``row``.
+    """Compute one row of the OKS matrix: the OKS of one person with each of the others.
 
     Args:
         person: float64 (K, 3): x, y, score.
@@ -52,7 +52,7 @@ def oks_row(
         row: float64 (n,), output.
     """
     squared = (others[:, :, 0] - person[:, 0]) ** 2 + (others[:, :, 1] - person[:, 1]) ** 2
-    mean = (area + areas) / 2 + np.spacing(1)
+    mean = (area + areas) / 2 + np.spacing(1)  # as published; avoids a division by zero
     terms = np.exp(-(squared / variances / mean[:, None] / 2))
     if min_score is None:
         row[:] = terms.sum(1) / terms.shape[1]
@@ -122,7 +122,8 @@ def soft_oks_groups(
     for begin, end in pairwise(starts):
         rest = np.sort(order[begin:end])
         for _ in range(min(end - begin, limit)):
-            index = len(rest) - 1 - np.argmax(scores[rest][::-1])  # the last of equal scores
+            # The highest score; among ties the last row, because `rest` is in ascending order.
+            index = len(rest) - 1 - np.argmax(scores[rest][::-1])
             best, rest = rest[index], np.delete(rest, index)
             kept[count] = best
             count += 1
