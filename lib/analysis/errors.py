@@ -44,6 +44,7 @@ class KeypointErrors:
     def __init__(self, skeleton: Skeleton) -> None:
         self._skeleton = skeleton
         self._rows: list[_Row] = []
+        # Heap of the worst images: relative error, number of the image to break ties, drawing.
         self._worst: list[tuple[float, int, np.ndarray]] = []
         self._image_count = 0
 
@@ -148,7 +149,8 @@ class KeypointErrors:
         image_size = np.array(image.shape[1::-1])
         points = np.clip(points, 0, image_size)
         center = (points.min(0) + points.max(0)) / 2
-        # Half the side of the square to draw: half the extent of the points, and a margin.
+        # Half the side of the square to draw: half the extent of the points, plus 12 %, but at
+        # least 4 pixels.
         half = max(float(np.ptp(points, axis=0).max()) * 0.56, 4.0)
         zoom = CELL_SIZE / (2 * half)
         offset = CELL_SIZE / 2 - center * zoom
@@ -166,6 +168,7 @@ class KeypointErrors:
         draw_person(cell, annotated, visible, limbs, pairs, color=GROUND_TRUTH_COLOR)
         draw_person(cell, predicted, visible, limbs, pairs)
         for points in zip(np.rint(annotated[visible]), np.rint(predicted[visible]), strict=True):
+            # Joints far outside the image could exceed OpenCV's range of coordinates.
             start, end = (tuple(map(int, np.clip(point, -9999, 9999))) for point in points)
             cv2.line(cell, start, end, ERROR_COLOR, 1, cv2.LINE_AA)
         text = f"{np.nanmean(row.errors):.1f} px, {100 * relative:.0f} %"

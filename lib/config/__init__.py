@@ -208,6 +208,7 @@ def _coerce(value: Any, default: Any, where: str) -> Any:
     if kind not in SCALARS:
         return _coerce_sequence(parsed, default, where)
     accepted = (int, float) if kind is float else kind
+    # bool is a subclass of int, but True is not accepted as a number.
     if isinstance(parsed, accepted) and isinstance(parsed, bool) == (kind is bool):
         with contextlib.suppress(OverflowError):  # an integer too large for a float
             return kind(parsed)
@@ -241,14 +242,14 @@ def _resolve_paths(cfg: CfgNode) -> None:
 
 
 def _source(layers: list[tuple[str, dict]], key: str) -> str:
-    """Return the file that sets ``key``, or ``command line``; if it is not set, the experiment."""
+    """Return the file that sets ``key``, or ``command line``; by default, the experiment's file."""
     for source, tree in reversed(layers):
         node = tree
         for name in key.split("."):
             node = node.get(name) if isinstance(node, dict) else None
         if node is not None:
             return source
-    return layers[-2][0]
+    return layers[-2][0]  # the last layer is the command line
 
 
 def _check(cfg: CfgNode, layers: list[tuple[str, dict]]) -> None:

@@ -52,10 +52,12 @@ def translate(tree: dict, source: str) -> dict:
         if not isinstance(tree.get(key, {}), dict):
             raise InputError(f"{source}: {key} is a section of keys; it cannot be {tree[key]!r}")
     translated: dict[str, Any] = {}
-    for key, value in _flat(tree):
+    for key, value in _flatten(tree):
         if key in FIXED:
-            if _plain(value) != FIXED[key]:
-                raise InputError(f"{source}: {key} must be {FIXED[key]}, not {_plain(value)}")
+            if _parse_literal(value) != FIXED[key]:
+                raise InputError(
+                    f"{source}: {key} must be {FIXED[key]}, not {_parse_literal(value)}"
+                )
             continue
         name = RENAMED.get(key, key)
         if name:
@@ -81,25 +83,25 @@ def _convert(key: str, value: Any) -> Any:
     if key == "DATASET.INPUT_SIZE":
         return [int(value), int(value)]
     if key == "DATASET.OUTPUT_SIZE":  # each further output is twice as large
-        coarsest = int(_plain(value)[0])
+        coarsest = int(_parse_literal(value)[0])
         return [coarsest, coarsest]
     return value
 
 
-def _plain(value: Any) -> Any:
+def _parse_literal(value: Any) -> Any:
     """Parse values such as ``(True, False)``, which YAML reads as a string."""
     with contextlib.suppress(ValueError, SyntaxError, TypeError):
         value = ast.literal_eval(value)
     return list(value) if isinstance(value, tuple) else value
 
 
-def _flat(tree: dict, prefix: str = "") -> list[tuple[str, Any]]:
+def _flatten(tree: dict, prefix: str = "") -> list[tuple[str, Any]]:
     """Return (dotted key, value) of all settings; MODEL.EXTRA is one setting."""
     pairs = []
     for name, value in tree.items():
         key = f"{prefix}{name}"
         is_section = isinstance(value, dict) and key != "MODEL.EXTRA"
-        pairs += _flat(value, f"{key}.") if is_section else [(key, value)]
+        pairs += _flatten(value, f"{key}.") if is_section else [(key, value)]
     return pairs
 
 

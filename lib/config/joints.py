@@ -69,7 +69,8 @@ def resolve_joints(cfg: CfgNode) -> None:
             content = read_json(path, _AnnotationFile, description)
             _read_names(settings, content, path)
         elif not settings.LIMBS and settings.ANNOTATIONS and path.is_file():
-            with contextlib.suppress(InputError):  # only drawings need the limbs
+            # Ignore a file that cannot be read: only drawings need the limbs.
+            with contextlib.suppress(InputError):
                 content = read_json(path, _AnnotationFile, description)
         _derive_pairs_and_sigmas(settings)
         if not settings.LIMBS:
@@ -119,8 +120,9 @@ def propose_limbs(names: Sequence[str], distances: np.ndarray) -> Pairs:
     """Return limbs for drawings, as pairs of joint indices.
 
     Start from the limbs of a built-in skeleton, keeping those with both joints in ``names``. Use
-    the skeleton of which the most limbs are kept. Then add the shortest limbs that connect parts
-    not yet connected (Kruskal's algorithm), and finally the mirror images of all limbs.
+    the skeleton of which the most limbs are kept. Then add the shortest limbs that connect joints
+    not yet connected by other limbs (Kruskal's algorithm), and finally the mirror images of all
+    limbs.
 
     Args:
         names: names of the K joints.
@@ -134,10 +136,11 @@ def propose_limbs(names: Sequence[str], distances: np.ndarray) -> Pairs:
         known = max(known, [pair for pair in limbs if None not in pair], key=len)
     pairs = combinations(range(len(names)), 2)
     shortest = sorted((distances[pair], pair) for pair in pairs if np.isfinite(distances[pair]))
-    part, limbs = list(range(len(names))), known.copy()
+    # Number of each joint's connected component.
+    component, limbs = list(range(len(names))), known.copy()
     for a, b in [*known, *(pair for _, pair in shortest)]:
-        if part[a] != part[b]:
-            part = [part[a] if number == part[b] else number for number in part]
+        if component[a] != component[b]:
+            component = [component[a] if number == component[b] else number for number in component]
             limbs.append((a, b))
     mirror = {a: b for pair in find_flip_pairs(names) for a, b in (pair, pair[::-1])}
     limbs += [(mirror.get(a, a), mirror.get(b, b)) for a, b in limbs]
@@ -156,7 +159,8 @@ def joint_distances(people: Sequence[bytes], count: int) -> np.ndarray:
         (K, K); infinite for joints that are never labelled in the same annotation.
     """
     total, samples = np.zeros((2, count, count))
-    for person in people[:: -(-len(people) // MAX_PEOPLE) or 1]:
+    step = max(1, math.ceil(len(people) / MAX_PEOPLE))
+    for person in people[::step]:
         try:
             person = msgspec.json.decode(person, type=_Annotation)
         except ValueError:  # reported when the data set is read

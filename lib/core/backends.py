@@ -88,6 +88,8 @@ class TorchBackend(Backend):
 
     Args:
         network: maps normalised crops to outputs, on ``device``.
+        is_rgb: the network takes RGB crops; if False, BGR.
+        flip_test: average the outputs with those of the mirrored crops.
         precision: float32 or, to run the network under autocast, bfloat16 or (only on a GPU)
             float16. Decoding always uses float32.
 

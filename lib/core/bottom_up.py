@@ -7,6 +7,7 @@ import torch
 
 from lib.core.backends import Backend
 from lib.core.codecs.codec import Outputs
+from lib.core.codecs.grouping import Candidates
 from lib.core.codecs.tags import SceneTarget
 from lib.core.task import Arrays, Task, draw_heatmaps
 from lib.dataset.bottom_up import scene_batch
@@ -62,6 +63,7 @@ class BottomUp(Task):
             return self.backend.outputs(batch["image0"])
         codec = self.codec
         base_size = tuple(batch["base_size"].flip(0).tolist())  # height, width
+        # Heatmaps are averaged over all scales; tags are taken only from one of them.
         is_tagged = batch["is_tagged"].tolist()
         total, tags = None, None
         for number, has_tags in enumerate(is_tagged):
@@ -102,18 +104,21 @@ class BottomUp(Task):
         return Poses.concatenate(parts)
 
     def _people(self, outputs: Outputs) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the people (P, K, 3 + T) of each image in heatmap pixels, and their scores (P,)."""
+        """Yield the people (P, K, 3 + T) and person scores (P,) of each image.
+
+        For each joint, there are x and y in heatmap pixels, the score, and T tags.
+        """
         merged, candidates = self.codec.merge(outputs), self.codec.candidates(outputs)
         heatmaps, tags = (part.float().cpu().numpy() for part in merged)
         for number in range(len(heatmaps)):
-            image_candidates = type(candidates)(*(part[number : number + 1] for part in candidates))
+            image_candidates = Candidates(*(part[number : number + 1] for part in candidates))
             yield self.codec.grouping.group(heatmaps[number], tags[number], image_candidates)
 
     @torch.no_grad()
     def draw(self, batch: Batch, outputs: Outputs, kinds: Collection[str]) -> dict[str, np.ndarray]:
         if "image" in batch:
             images = batch["image"][:MAX_DRAWN]
-        else:
+        else:  # in evaluation, draw on the image whose tags are used
             images = batch[f"image{int(batch['is_tagged'].int().argmax())}"]
         images = images.permute(0, 2, 3, 1).cpu().numpy()
         merged = self.codec.merge(tuple(output[:MAX_DRAWN].float() for output in outputs))

@@ -305,7 +305,8 @@ def check_precision(precision: str, weights: str | Path | None = None) -> None:
         raise InputError(f"precision: must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     if weights and is_exported(weights):
         path = Path(weights)
-        supported = PRECISIONS[: 2 if path.suffix.lower() == ".xml" else 1]
+        is_openvino = path.suffix.lower() == ".xml"
+        supported = ("float32", "bfloat16") if is_openvino else ("float32",)
         if precision not in supported:
             raise InputError(
                 f"precision: {path.name} runs in {' or '.join(supported)}, not in {precision}"

@@ -90,7 +90,9 @@ class StepGuard:
         return len(self._skipped) > self._allowed
 
     def check(self, where: str) -> None:
-        """Log the steps skipped since the last call; waits for the device.
+        """Log the steps skipped since the last call, and restore bad batch norm statistics.
+
+        This waits for the device. Messages begin with ``where``.
 
         Raises:
             InputError: 10 steps in a row were skipped (in float16, 26); the message names their

@@ -9,7 +9,7 @@ from yacs.config import CfgNode
 
 from lib.utils.errors import InputError
 
-# Parameters without weight decay: HRFormer's relative position bias, as published.
+# Names of parameters without weight decay end with this: HRFormer's relative position bias.
 NO_WEIGHT_DECAY = "relative_position_bias_table"
 
 logger = logging.getLogger(__name__)
@@ -83,11 +83,10 @@ def build_schedule(
 ) -> Callable[[int, int], float]:
     """Build the learning rate schedule named by TRAIN.LR_SCHEDULE.
 
-    The schedule maps (epoch, step), both counted from 0, to the learning rate.
-    ``multistep`` multiplies the rate by LR_FACTOR at the start of each epoch in LR_STEP. ``cosine``
-    decays it at every step, down to LR_MIN at END_EPOCH. Linear warm-up covers the first
-    WARMUP_ITERS steps of the run and starts at WARMUP_FACTOR times the rate of
-    the schedule, as in mmcv.
+    The schedule maps (epoch, step), both counted from 0, to the learning rate. ``multistep``
+    multiplies the rate by LR_FACTOR at the start of each epoch in LR_STEP. ``cosine`` decays it at
+    every step, down to LR_MIN at END_EPOCH. Linear warm-up covers the first WARMUP_ITERS steps of
+    the run and starts at WARMUP_FACTOR times the rate of the schedule, as in mmcv.
 
     Args:
         scale: factor for the learning rate, such as that of ``--autoscale-lr``.

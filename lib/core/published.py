@@ -23,7 +23,8 @@ def published_lines(cfg: CfgNode, path: Path, names: list[str]) -> tuple[list[st
     Returns:
         Rows for the score table with the columns ``names``, and remarks to print below it. If the
         test settings differ from the published ones, there is no row, and a remark lists the
-        differences. Both lists are empty for weights that are not in models/zoo.yaml.
+        differences. Both lists are empty for weights that models/zoo.yaml does not list with an
+        experiment.
     """
     weights = zoo.identify_weights(path)
     if weights is None or not weights.experiment:

@@ -66,7 +66,7 @@ def _scene_cells(dataset: SceneDataset, codec: TagCodec, rows: np.ndarray) -> li
     """
     skeleton, cells = dataset.skeleton, []
     for row in rows:
-        sample = dataset[0, int(row)]
+        sample = dataset[0, int(row)]  # 0: the epoch
         rgb = np.ascontiguousarray(sample["image"].permute(1, 2, 0).numpy())
         masks = [sample[f"mask{number}"][None] for number in range(len(codec.sizes))]
         targets = codec.encode(sample["joints"][None], sample["visible"][None], masks)
@@ -93,8 +93,10 @@ def write_sample_sheet(
     and names of these joints.
     """
     table, skeleton = dataset.table, dataset.skeleton
-    clearest = np.lexsort((-table.size[:, 1], -table.visible.sum(1)))[:2]
-    named = image_grid([_named_person(table, skeleton, row) for row in clearest], columns=2)
+    # The tallest, if several people have the same number of labelled joints.
+    most_labelled = np.lexsort((-table.size[:, 1], -table.visible.sum(1)))[:2]
+    people = [_named_person(table, skeleton, row) for row in most_labelled]
+    named = image_grid(people, columns=2)
     rows = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
     if isinstance(dataset, SceneDataset):
         samples = image_grid(_scene_cells(dataset, codec, rows), columns=6)
@@ -133,6 +135,7 @@ def _named_person(table: Table, skeleton: Skeleton, row: int) -> np.ndarray:
         for number, joint in enumerate(sorted(members, key=lambda joint: joints[joint, 1])):
             y = round(len(page) * (number + 0.5) / len(members))
             start = LETTER_WIDTH * (len(labels[joint]) + 1) if is_left else margin + width
+            # Joints far outside the image could exceed OpenCV's range of coordinates.
             end = joints[joint].clip(-1e4, 4e4).round().astype(int).tolist()
             cv2.line(page, (start, y), end, colors[joint], 1, cv2.LINE_AA)
             left = LETTER_WIDTH // 2 if is_left else start + LETTER_WIDTH
@@ -142,7 +145,7 @@ def _named_person(table: Table, skeleton: Skeleton, row: int) -> np.ndarray:
 
 def _crop_cells(dataset: TopDownDataset, codec: Codec, rows: np.ndarray) -> list[np.ndarray]:
     """Draw training samples of people, each twice: with its labels and with its targets."""
-    samples = [dataset[0, int(row)] for row in rows]
+    samples = [dataset[0, int(row)] for row in rows]  # 0: the epoch
     joints, visible = (torch.stack([s[name] for s in samples]) for name in ("joints", "visible"))
     maps = codec.encode(joints, visible).heatmaps
     # Joints that are not labelled have targets, too, which the loss ignores. Do not draw them.

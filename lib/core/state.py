@@ -125,7 +125,7 @@ class TrainingState:
         """Load a checkpoint and return its position.
 
         Raises:
-            InputError: the file cannot be read, or is of another experiment.
+            InputError: the file cannot be read, or belongs to another experiment.
         """
         state = checkpoint.read(path)
         with _file_named_in_errors(path):
@@ -194,9 +194,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
     """
     current = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
     # Only Adam has betas and only SGD has momentum; load_state_dict does not check either.
-    kinds = {"betas", "momentum"}
+    distinctive = {"betas", "momentum"}
     try:
-        if current[0].keys() & kinds != state["param_groups"][0].keys() & kinds:
+        if current[0].keys() & distinctive != state["param_groups"][0].keys() & distinctive:
             raise InputError("was written with an optimizer other than TRAIN.OPTIMIZER")
         _check_shapes(optimizer, state["state"])
         groups = zip(state["param_groups"], current, strict=True)

@@ -98,7 +98,7 @@ class Task(ABC):
 
     @abstractmethod
     def predict(self, outputs: Outputs, batch: Batch) -> Poses:
-        """Return the people of a batch in image pixels, as tensors or NumPy arrays."""
+        """Return the people of a batch, in pixels of their images, as tensors or NumPy arrays."""
 
     @abstractmethod
     def draw(self, batch: Batch, outputs: Outputs, kinds: Collection[str]) -> dict[str, np.ndarray]:

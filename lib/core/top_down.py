@@ -73,7 +73,7 @@ class TopDown(Task):
     def batches(
         self, images: Arrays, boxes: Arrays, box_scores: Arrays, batch_size: int
     ) -> Iterator[Batch]:
-        counts = [len(one) for one in boxes]
+        counts = [len(image_boxes) for image_boxes in boxes]
         image_index = np.repeat(np.arange(len(images)), counts)
         box = np.concatenate([*boxes, np.zeros((0, 4))])
         score = np.concatenate([*box_scores, np.zeros(0)]).astype(np.float32)
