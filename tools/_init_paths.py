@@ -14,6 +14,6 @@ if str(ROOT) not in sys.path:
 
 # By default, a GNU OpenMP thread spins for milliseconds while it waits for other threads. If one of
 # these has lost its core to a data-loading process, the spinning delays it, and every operation can
-# take milliseconds.
+# take milliseconds. 10000 iterations take less than a millisecond (docs/performance.md).
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")

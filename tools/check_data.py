@@ -42,7 +42,7 @@ def main() -> None:
     args, test_cfg = parse_experiment(check_parser())
     cfg = test_cfg.clone()
     cfg.defrost()
-    cfg.TEST.USE_GT_BBOX = True  # people are checked in their annotated boxes
+    cfg.TEST.USE_GT_BBOX = True  # check the annotated boxes; detected ones are read below
     cfg.freeze()
     log_to(console_handler())
     for option in ("images", "samples"):
@@ -121,7 +121,13 @@ def summary(dataset: TopDownDataset) -> str:
 def check(
     dataset: TopDownDataset, images: int | None, workers: int, max_broken: float
 ) -> list[Finding]:
-    """Run all checks on one split; ``images`` is the number of images to read (None for all)."""
+    """Run all checks on one split.
+
+    Args:
+        images: number of images to read, or None for all.
+        workers: number of threads.
+        max_broken: maximum share of broken images that is not fatal.
+    """
     table, source = dataset.table, dataset.source
     found, sizes = [], None
     has_boxes = isinstance(source, CocoKeypoints)  # MPII has only centers and approximate sizes

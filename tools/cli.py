@@ -52,6 +52,7 @@ class ListBeforeSettings(argparse.Action):
     """Collect the values of an option; ``KEY VALUE`` settings after them go to ``late_opts``."""
 
     def __call__(self, parser, namespace, values, option_string=None):
+        # The first key ends the values, unless it is also the name of a file.
         keys = (i for i, word in enumerate(values) if _is_key(word) and not Path(word).exists())
         count = next(keys, len(values))
         if values and not count:
@@ -84,7 +85,7 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
     folders = {
         "--modelDir": "root folder for results (default: setting OUTPUT_DIR)",
         "--logDir": "root folder for TensorBoard logs (default: setting LOG_DIR)",
-        "--dataDir": "prefix of paths to data and weights (default: setting DATA_DIR)",
+        "--dataDir": "folder to prepend to paths of data and weights (default: setting DATA_DIR)",
         "--prevModelDir": "ignored; accepted for compatibility with HRNet's tools",
     }
     for name, text in folders.items():
@@ -98,16 +99,17 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
         nargs="+",
         action=ListBeforeSettings,
         metavar="ID",
-        help="numbers of the GPUs to use (default: setting GPUS)",
+        help="IDs of the GPUs to use, such as 0 2 (default: setting GPUS)",
     )
     text = "folder for results and logs (default: subfolders of --modelDir and --logDir)"
     add("--work-dir", metavar="DIR", help=text)
     add(
-        *("--cfg-options", "--options"),
+        "--cfg-options",
+        "--options",
         nargs="*",
         action=ListBeforeSettings,
         metavar="KEY=VALUE",
-        help="settings, as in KEY VALUE, but in mmpose's form",
+        help="the same as KEY VALUE, written as in mmpose, such as TRAIN.LR=1e-4",
     )
     add_settings(parser)
     return parser
@@ -188,11 +190,12 @@ def _most_similar_experiment(path: str) -> Path:
         return set(re.split(r"[\W_]+", str(name)))
 
     files = sorted(p.relative_to(zoo.ROOT) for p in zoo.ROOT.glob("experiments/*/*/*.yaml"))
-    # Of equally similar files, prefer networks with plain heatmaps, and then the shortest name.
-    plain = ("hrnet", "resnet")
+    # Of equally similar files, prefer HRNet and SimpleBaseline with heatmaps, and then the shortest
+    # name.
+    preferred = ("hrnet", "resnet")
     return min(
         files,
-        key=lambda p: (-len(words(p) & words(path)), p.parent.name not in plain, len(words(p))),
+        key=lambda p: (-len(words(p) & words(path)), p.parent.name not in preferred, len(words(p))),
     )
 
 
@@ -257,9 +260,9 @@ def open_experiment(
 def model_file(cfg: CfgNode, output_dir: Path, experiment: str) -> Path:
     """Return the path of the weights to use.
 
-    If TEST.MODEL_FILE is set, this is that file; a URL is downloaded. Otherwise, it is the first
-    file that exists: the best or the final weights of a training run in ``output_dir``, or the .pth
-    file next to the YAML file ``experiment``. The built-in networks have such a .pth file.
+    This is TEST.MODEL_FILE if it is set; a URL is downloaded first. Otherwise, it is the first of
+    these files that exists: the best or the final weights of a training run in ``output_dir``, or
+    the .pth file next to the YAML file ``experiment``, which the built-in networks have.
     """
     if cfg.TEST.MODEL_FILE:
         return zoo.local_file(cfg.TEST.MODEL_FILE)
@@ -307,7 +310,10 @@ def score_test_set(
 
 
 def image_kinds(cfg: CfgNode) -> list[str]:
-    """Return the kinds of images to draw: those that DEBUG enables, and gt_pred for TensorBoard."""
+    """Return the kinds of images to draw, as for ``Task.draw``.
+
+    These are the kinds that the DEBUG settings enable, and ``gt_pred``, which goes to TensorBoard.
+    """
     debug = cfg.DEBUG
     flags = {
         "gt": debug.SAVE_BATCH_IMAGES_GT,
@@ -327,7 +333,7 @@ def _log_to_file(message: str) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command. Bad input gives one line of error and exit code 1.
+    """Run a command. Bad input gives a one-line error message and exit code 1.
 
     After a signal, the exit code is 128 plus the number of the signal: 130 for Ctrl-C, 143 for
     SIGTERM, 138 for SIGUSR1.

@@ -6,8 +6,8 @@
       --input photos/ --detector fasterrcnn_resnet50_fpn
 
 Without --cfg, the demo uses two built-in networks (models/hrpose/): one finds the people, and the
-other predicts COCO's 17 keypoints of each. --input takes images, videos, folders, patterns such as
-'photos/*.jpg', camera numbers and stream URLs.
+other predicts COCO's 17 keypoints of each person. --input takes images, videos, folders, patterns
+such as 'photos/*.jpg', camera numbers and stream URLs.
 
 Writes the images and videos with skeletons, and results.json in COCO's results format, to
 output/demo/<experiment>/. With --show, it also shows the frames in a window. With --annotations, it
@@ -109,7 +109,7 @@ def main() -> None:
     frames = read_frames(items, problems, ground_truth is None, args.inference_fps)
     frames = set_image_ids(frames, items, ground_truth)
     total = count_frames(items, args.inference_fps)
-    # A live frame must not wait until a batch is full.
+    # With a camera, ``total`` is None. A live frame must not wait until a batch is full.
     size = 1 if total is None or args.show else args.batch
     min_score = (args.detector_threshold or 0.0) if is_bottom_up(cfg) else 0.0
     predictions = predict_frames(frames, box_source, predictor, size, min_score)
@@ -184,9 +184,9 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.2,
         metavar="P",
-        help="draw and track only joints with a score above P (default: %(default)s)",
+        help="draw and track only keypoints with a score above P (default: %(default)s)",
     )
-    add("--scores", action="store_true", help="draw scores next to the joints")
+    add("--scores", action="store_true", help="draw scores next to the keypoints")
     add(
         "--draw-boxes",
         action="store_true",
@@ -207,14 +207,14 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--csv", action="store_true", help="also write the keypoints to pose-data.csv")
     add("--no-pictures", action="store_true", help="do not write images or videos")
-    add("--smooth", action="store_true", help="smooth the joints in videos")
+    add("--smooth", action="store_true", help="smooth the keypoints in videos")
     add("--no-track", action="store_true", help="do not track people in videos")
     text = "float32, bfloat16, or float16 (only on a GPU) (default: %(default)s)"
     add("--precision", default="float32", metavar="TYPE", help=text)
     add(
         "--device",
         metavar="DEVICE",
-        help="cpu, cuda or cuda:N (default: the first GPU in the setting GPUS)",
+        help="cpu, cuda or cuda:N (default: the first GPU in the setting GPUS, or else the CPU)",
     )
 
 
@@ -324,7 +324,12 @@ def write_all(
     is_in_order: bool,
     problems: ErrorReporter,
 ) -> None:
-    """Write and show all results. After Ctrl-C or an error, finished results are kept."""
+    """Write and show all results. After Ctrl-C or an error, finished results are kept.
+
+    Args:
+        total: number of frames, or None if there is a camera.
+        is_in_order: True if the people of a frame are in the order of its annotations.
+    """
     rate = FrameRate() if args.show_fps else None
     style = (args.threshold, args.scores, args.draw_boxes, args.color_by, rate)
     out = None if args.no_pictures else folder / "pictures"
@@ -351,7 +356,7 @@ def write_all(
                     if errors is not None:
                         errors.add(frame.item.name, frame.image, poses, people, is_in_order)
                     if not frame_output.add(frame, poses, track_ids):
-                        break
+                        break  # the user closed the window
         except BaseException as error:
             if not results.frames:
                 raise

@@ -65,7 +65,7 @@ def parse_args() -> argparse.Namespace:
     add("--annotations", "--gt-anno", default="", metavar="FILE", help=text)
     text = "output folder (default: %(default)s)"
     add("--output", "--save-path", type=Path, default=Path("output/draw"), metavar="DIR", help=text)
-    text = "draw only joints with a score above P (default: %(default)s)"
+    text = "draw only keypoints with a score above P (default: %(default)s)"
     add("--threshold", type=float, default=0.2, metavar="P", help=text)
     text = (
         "draw only people with a score of at least P (default: %(default)s; HRNet's script uses "

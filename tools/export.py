@@ -1,4 +1,4 @@
-"""Export a network to ONNX, TorchScript or OpenVINO, and compare it with PyTorch.
+"""Export a network to ONNX, TorchScript or OpenVINO, and compare its output with PyTorch's.
 
   python tools/export.py --cfg FILE --weights FILE --to onnx
   python tools/export.py --cfg FILE --weights FILE --to openvino --single TEST.FLIP_TEST False
@@ -7,15 +7,15 @@
 
 An exported top-down network reads uint8 RGB crops and returns keypoints in crop pixels, with their
 scores. An exported bottom-up network reads a whole uint8 RGB image and returns heatmaps, tags and
-candidates for joints. Both include normalisation, and the flip test if TEST.FLIP_TEST is set. With
+keypoint candidates. Both include normalisation, and the flip test if TEST.FLIP_TEST is set. With
 --raw, the file contains the network alone, without normalisation, flip test and decoding.
 --to weights writes a checkpoint in float16. tools/test.py, tools/demo.py and the Python class
 Predictor run all of these files. See docs/export.md for details.
 
 --int8 quantizes a top-down network, for faster inference on CPUs. The command compares the AP of
 int8 on the test set with that of float32. If int8 loses more than --max-ap-loss, the layers whose
-quantization moves the keypoints most stay in float32. If that is not enough, nothing is written. A
-JSON file next to the network, the certificate, reports what was measured.
+quantization moves the keypoints most stay in float32. If that is not enough, nothing is written.
+A JSON file next to the exported file, called the certificate, reports the measurements.
 """
 
 import argparse
@@ -69,7 +69,7 @@ from lib.utils.files import make_folder, write_atomically
 WEIGHTS = "weights"
 TOLERANCE = 0.05  # crop pixels, for joints that are stable (see lib.deploy.parity.difference)
 SCORE_TOLERANCE = 1e-3  # relative to the largest score, heatmap value or tag
-BATCH_SIZES = (1, 3)
+BATCH_SIZES = (1, 3)  # for the comparison with PyTorch
 MAX_AP_LOSS = 0.5  # percentage points
 
 
@@ -79,7 +79,7 @@ def main() -> None:
     check_int8_options(args, cfg)
     target = target_file(args)
     if is_bottom_up(cfg) and args.to != WEIGHTS:
-        check_scene_options(args, cfg)
+        check_bottom_up_options(args, cfg)
     test_set = TestSet(cfg) if args.int8 else None
     skeleton = skeleton_of(cfg)
     make_folder(target.parent)
@@ -94,12 +94,14 @@ def main() -> None:
     files = export(module, description, ONNX if args.int8 else args.to)
     trust_torchscript()  # to check the file that was just written
     with tempfile.TemporaryDirectory() as folder:
+        # The file is checked in a temporary folder before it is written to its final place.
         draft = write_draft(Path(folder) / target.name, files)
-        check = check_scenes if is_bottom_up(cfg) else check_crops
+        check = check_bottom_up_file if is_bottom_up(cfg) else check_top_down_file
         check(cfg, skeleton, draft, network_backend(cfg, network, codec))
         if args.int8:
-            limits = (args.calibration, args.max_ap_loss)
-            files, certificate = quantize_and_check(cfg, draft, args.to, test_set, *limits)
+            files, certificate = quantize_and_check(
+                cfg, draft, args.to, test_set, args.calibration, args.max_ap_loss
+            )
     certificate_path = target.with_name(f"{target.name}.json")
     certificate_path.unlink(missing_ok=True)  # it may belong to the file that is replaced
     for suffix, content in files.items():
@@ -120,14 +122,14 @@ def parse_args() -> argparse.Namespace:
     text = "output format; weights is a checkpoint in float16"
     add("--to", required=True, choices=[*EXPORTERS, WEIGHTS], help=text)
     add("--out", type=Path, metavar="FILE", help="output file (default: next to the weights)")
-    add("--raw", action="store_true", help="export the network without decoding")
+    add("--raw", action="store_true", help="export the network alone, without decoding")
     add("--single", action="store_true", help="fix the batch size to 1 (faster for Dite-HRNet)")
     add("--int8", action="store_true", help="quantize to int8 (only --to onnx or openvino)")
     text = "largest loss of AP that --int8 may cause, in percentage points (default: 0.5)"
     add("--max-ap-loss", type=float, metavar="X", help=text)
     text = (
-        "folder of calibration images for --int8 (default: the training set, or synthetic people "
-        "if that is missing)"
+        "folder of calibration images for --int8 (default: images of the training set, or "
+        "synthetic images if that is missing)"
     )
     add("--calibration", type=Path, metavar="DIR", help=text)
     add_settings(parser)
@@ -135,7 +137,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def target_file(args: argparse.Namespace) -> Path:
-    """Return --out, or a file next to the weights.
+    """Return --out, or the path of a file next to the weights.
 
     Raises:
         InputError: the options do not fit the format.
@@ -153,7 +155,7 @@ def target_file(args: argparse.Namespace) -> Path:
     return target
 
 
-def check_scene_options(args: argparse.Namespace, cfg: CfgNode) -> None:
+def check_bottom_up_options(args: argparse.Namespace, cfg: CfgNode) -> None:
     """Raise an InputError for options that do not fit the export of a bottom-up network."""
     if args.single:
         raise InputError("--single: files of bottom-up networks always read one image; omit it")
@@ -202,7 +204,9 @@ def print_change(cfg: CfgNode, skeleton: Skeleton, network: nn.Module, state: di
     print(describe(source, difference(build_backend(cfg, skeleton, state), reference, crops)))
 
 
-def check_crops(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchBackend) -> None:
+def check_top_down_file(
+    cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchBackend
+) -> None:
     """Compare the file of a top-down network with PyTorch and print the differences.
 
     Raises:
@@ -223,7 +227,9 @@ def check_crops(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchBa
                 )
 
 
-def check_scenes(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchBackend) -> None:
+def check_bottom_up_file(
+    cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchBackend
+) -> None:
     """Compare the file of a bottom-up network with PyTorch and print the differences.
 
     Raises:
@@ -249,9 +255,10 @@ def check_scenes(cfg: CfgNode, skeleton: Skeleton, path: Path, reference: TorchB
             )
 
 
-def describe(crops: str, found: Difference) -> str:
+def describe(source: str, found: Difference) -> str:
+    """Format the differences on crops from ``source``."""
     text = (
-        f"{crops}: keypoints differ by at most {found.stable_largest:.4f} pixels, scores by "
+        f"{source}: keypoints differ by at most {found.stable_largest:.4f} pixels, scores by "
         f"{found.scores:.1e} of the largest score"
     )
     if (rest := found.joints - found.stable) > 0:

@@ -42,7 +42,7 @@ def parse_args() -> argparse.Namespace:
     for name, data_set in DOWNLOADS.items():
         splits, default = list(data_set.splits), data_set.default
         listing = ", ".join(splits)
-        add = add_command(commands, name, f"download this data set (splits: {listing})")
+        add = add_command(commands, name, f"download the data set {name} (splits: {listing})")
         text = f"splits to download: {listing} (default: {' '.join(default)})"
         add("--split", nargs="+", choices=splits, default=default, metavar="SPLIT", help=text)
     return parser.parse_args()

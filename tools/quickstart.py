@@ -46,7 +46,7 @@ class Timings:
     """Seconds per item on this machine, and the number of people per image."""
 
     start: float  # start-up of the training command
-    image: float  # drawing one image
+    image: float  # drawing one image, with all cores
     training: float  # training on one person
     testing: float  # testing one person
     testing_built_in: float  # testing one person with the built-in network
@@ -125,11 +125,11 @@ def measure_training(opts: list[str], folder: Path) -> tuple[float, float]:
         "TRAIN.END_EPOCH": MEASURED_EPOCHS,
         "TRAIN.EVAL_INTERVAL": 0,
     }
-    measured = [*opts, *(str(word) for pair in settings.items() for word in pair)]
+    opts = [*opts, *(str(word) for pair in settings.items() for word in pair)]
     begin = time.perf_counter()
-    train(measured, quiet=True)
+    train(opts, quiet=True)
     total = time.perf_counter() - begin
-    output, _ = experiment_folders(load_config(EXPERIMENT, measured), EXPERIMENT)
+    output, _ = experiment_folders(load_config(EXPERIMENT, opts), EXPERIMENT)
     rows = csv.DictReader((output / "history.csv").read_text(encoding="utf-8").splitlines())
     seconds = [float(row["seconds"]) for row in rows]
     return total - sum(seconds), seconds[-1]
@@ -161,12 +161,13 @@ def measure_testing(cfg: CfgNode, weights: Path | dict) -> float:
 def choose_epochs(cfg: CfgNode, folder: Path, timings: Timings, limit: float) -> int:
     """Return the number of epochs that fit into ``limit`` seconds.
 
-    It is at least MIN_EPOCHS and at most TRAIN.END_EPOCH. A run to resume keeps its number.
+    It is at least MIN_EPOCHS and at most TRAIN.END_EPOCH. A resumed run keeps its number of epochs.
     """
     settings = folder / "config_train.yaml"
     if (folder / "checkpoint.pth").exists() and settings.exists():
         return int(yaml.safe_load(settings.read_text(encoding="utf-8"))["TRAIN"]["END_EPOCH"])
     epoch = IMAGES["train"] * timings.people * timings.training
+    # The trained network is tested after its last epoch, and again at the end.
     testing = IMAGES["val"] * timings.people * (2 * timings.testing + timings.testing_built_in)
     rest = sum(IMAGES.values()) * timings.image + testing + timings.start
     fitting = max(int((limit - rest) / epoch), MIN_EPOCHS)

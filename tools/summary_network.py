@@ -52,8 +52,15 @@ CONVENTION = (
     "convolutions and matrix products. Memory includes activations and parameters, 4 bytes each."
 )
 COLUMNS = (  # of the files that --out-file writes, with one row per layer
-    *("layer", "type", "input", "output", "parameters"),
-    *("macs", "flops", "activations", "memory_mib"),
+    "layer",
+    "type",
+    "input",
+    "output",
+    "parameters",
+    "macs",
+    "flops",
+    "activations",
+    "memory_mib",
 )
 
 
@@ -74,7 +81,7 @@ class Published:
     reason: str = ""
 
     def format_alike(self, parameters: int, flops: int) -> tuple[str, str]:
-        """Format numbers of parameters and FLOPs in the units of the published numbers."""
+        """Format numbers of parameters and FLOPs in the same units as the published ones."""
         giga = CONVENTIONS[self.convention].giga
         unit = self.flops[-1]
         return quantity(parameters, "M", 1e9), quantity(flops, unit, giga)
@@ -96,7 +103,11 @@ def load_published() -> dict[str, list[Published]]:
 
 
 def quantity(value: float, unit: str, giga: float) -> str:
-    """Format a number of FLOPs or parameters in M or G, such as 7.12G; ``giga`` is 1 G."""
+    """Format a number of FLOPs or parameters in M or G, such as 7.12G.
+
+    ``giga`` is the number that counts as 1 G. Some repositories use 2^30 for FLOPs.
+    """
+    # Lite-HRNet and later repositories report MFLOPs with one decimal place.
     digits = 1 if unit == "M" and giga == CONVENTIONS["lightweight"].giga else 2
     return f"{value / giga * (1000 if unit == 'M' else 1):.{digits}f}{unit}"
 
@@ -104,7 +115,7 @@ def quantity(value: float, unit: str, giga: float) -> str:
 def is_rounded(published: str, count: float, giga: float) -> bool:
     """Return True if ``published``, such as 7.1G, is ``count`` rounded or truncated.
 
-    ``giga`` is the number that is published as 1 G.
+    ``giga`` is the number that counts as 1 G, as in ``quantity``.
     """
     figure, unit = published[:-1], published[-1]
     step = 10 ** -len(figure.partition(".")[2])

@@ -1,4 +1,4 @@
-"""Test weights on an experiment's test set.
+"""Test trained weights on an experiment's test set.
 
   python tools/test.py --cfg experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml \\
       TEST.USE_GT_BBOX False \\
@@ -146,13 +146,13 @@ def test_parser() -> argparse.ArgumentParser:
         "on a GPU) (default: %(default)s)"
     )
     add("--precision", default="float32", metavar="TYPE", help=text)
-    text = "accepted as in mmpose's commands; must be the metric of the data set, mAP or PCKh"
+    text = "accepted for compatibility with mmpose; must be the data set's metric, mAP or PCKh"
     add("--eval", nargs="+", action=ListBeforeSettings, metavar="METRIC", help=text)
-    text = "gather the results of all processes directly; this overrides --tmpdir"
+    text = "gather the results of all processes without files; this overrides --tmpdir"
     add("--gpu_collect", "--gpu-collect", action="store_true", help=text)
     text = (
         "gather the results of all processes through files in DIR, which all machines must share "
-        "(default: gather them directly)"
+        "(default: gather them without files)"
     )
     add("--tmpdir", metavar="DIR", help=text)
     return parser

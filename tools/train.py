@@ -65,7 +65,7 @@ from lib.utils.signals import Stopped
 
 logger = logging.getLogger(__name__)
 
-AGREEMENT_FREQ = 10  # processes agree on saving and stopping once in this many weight updates
+AGREEMENT_FREQ = 10  # in weight updates: how often the processes agree on saving and stopping
 
 
 def main() -> None:
@@ -233,7 +233,10 @@ class Training:
             self.stop(f"after epoch {position.epoch}, step {step}")
 
     def stop(self, where: str) -> None:
-        """Raise Stopped with the same signal in all processes; it may have reached only one."""
+        """Raise Stopped with the same signal in all processes.
+
+        The signal may have reached only one of them.
+        """
         self.recorder.close()
         # Wait for all, because launchers kill the other processes when one ends.
         received = [number for number in distributed.gather(signals.received()) if number]
@@ -304,13 +307,15 @@ def report_best(best: float, weights: Path) -> None:
 def train_parser() -> argparse.ArgumentParser:
     parser = experiment_parser(__doc__)
     add_launcher(parser)
-    text = "checkpoint to resume from (default: that of the output folder if AUTO_RESUME is True)"
+    text = (
+        "checkpoint to resume from (default: the one in the output folder, if AUTO_RESUME is True)"
+    )
     parser.add_argument("--resume-from", metavar="FILE", help=text)
     parser.add_argument("--no-validate", action="store_true", help="train without validation")
     parser.add_argument(
         "--autoscale-lr",
         action="store_true",
-        help="multiply TRAIN.LR by the ratio of this run's total batch size to that of the YAML",
+        help="multiply TRAIN.LR by the ratio of this run's total batch size to the YAML file's",
     )
     return parser
 
@@ -341,7 +346,7 @@ def build_loaders(
 
 
 def lr_scale(args: argparse.Namespace, cfg: CfgNode, batch_size: int) -> float:
-    """Return the ratio of this run's total batch size to that of the YAML.
+    """Return the ratio of this run's total batch size to the YAML file's.
 
     Linear scaling of the learning rate: Goyal et al., Accurate, Large Minibatch SGD, 2017.
     """

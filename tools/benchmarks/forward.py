@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_common_options(parser, 15, "number of timed runs; the fastest counts")
+    add_common_options(parser, 15, "number of timed runs; the fastest is reported")
     parser.add_argument(
         "--batch",
         type=int,
@@ -93,6 +93,7 @@ def compare_variants(
             1e3 * seconds,
             1e3 * times[0],
             f"{len(images) / seconds:.1f} images/s, difference {distance:.1e}",
+            # In bfloat16, differences above the tolerance are normal.
             name == "openvino-bf16" or distance < TOLERANCE,
         )
         for name, seconds, distance in zip(variants, times, differences, strict=True)
@@ -108,11 +109,12 @@ def difference(outputs: Any, expected: Any) -> float:
 
 
 def randomize(network: nn.Module, images: Tensor) -> None:
-    """Initialize the network so that every layer affects its output.
+    """Initialize the network so that every layer affects the network's output.
 
-    With the papers' small initial weights, rounding would hide differences. Here convolutions have
-    outputs of unit variance (Mishkin, Matas: All you need is a good init, 2016), and batch norms
-    have nearly the statistics of their inputs, so activations keep their scale.
+    With the small initial weights of the papers, some layers would hardly affect the output, and
+    errors in them would not be noticed. Here, convolutions have outputs of unit variance (Mishkin,
+    Matas: All you need is a good init, 2016), and batch norms have nearly the statistics of their
+    inputs, so activations keep their scale.
     """
 
     def scale(conv: nn.Module, _: tuple, output: Tensor) -> Tensor:
@@ -181,7 +183,7 @@ def make_available(makers: dict[str, Callable[[], T]]) -> dict[str, T]:
 
 def newly_compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Any]:
     """Compile as TEST.COMPILE does, for batches of one size."""
-    torch.compiler.reset()  # otherwise a second batch size would make this dimension dynamic
+    torch.compiler.reset()  # otherwise torch.compile would make the batch size dynamic
     return compile_for_inference(to_channels_last(network), [device], "--variants compiled")
 
 

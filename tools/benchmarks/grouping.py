@@ -12,11 +12,14 @@ MIN_SCORE = 0.2  # leftover candidates form people with lower scores, which do n
 
 
 def run(people: tuple[int, ...] = (1, 10, 30), repeats: int = 5) -> list[Row]:
-    """Time the step from heatmaps and tags to people. The reference only finds the candidates."""
+    """Time the step from heatmaps and tags to people.
+
+    The reference only finds the keypoint candidates, which are maxima of the heatmaps.
+    """
     rows = []
     grouping = Grouping(joint_order(COCO.names))
     for count in people:
-        heatmaps, tags = scene(count)
+        heatmaps, tags = random_outputs(count)
 
         def candidates(heatmaps=heatmaps, tags=tags):
             return find_candidates(heatmaps, tags, grouping.max_people, grouping.kernel)
@@ -32,10 +35,11 @@ def run(people: tuple[int, ...] = (1, 10, 30), repeats: int = 5) -> list[Row]:
     return rows
 
 
-def scene(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return heatmaps (1, 17, H, W) and tags (1, 17, H, W, 1) of ``count`` people.
+def random_outputs(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return random heatmaps (1, 17, H, W) and tags (1, 17, H, W, 1) of ``count`` people.
 
-    A tenth of the joints are missing. Tags differ between people.
+    The people stand in a grid of five rows. A tenth of the joints are missing. Tags differ between
+    people.
     """
     rng = np.random.default_rng(seed)
     heatmaps = rng.uniform(0, 0.05, (17, SIZE, SIZE)).astype(np.float32)

@@ -29,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> list[Row]:
-    """Predict with the plain recipe and this project alternately.
+    """Predict with plain PyTorch code and this project alternately.
 
     The keypoints are compared, too, unless the precision is bfloat16.
     """

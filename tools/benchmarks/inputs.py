@@ -64,7 +64,8 @@ def people_in(paths: list[str], count: int) -> Table:
 def detections(count: int, images: int) -> tuple[np.ndarray, ...]:
     """Return keypoints (N, K, 3), scores, areas and image numbers (N,) of detected people.
 
-    There are about three noisy copies of each body, so that NMS has duplicates to remove.
+    Each image has seven bodies. There are about three noisy copies of each, so that NMS has
+    duplicates to remove.
     """
     rng = np.random.default_rng(0)
     image = np.sort(rng.integers(0, images, count))

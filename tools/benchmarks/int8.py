@@ -1,4 +1,4 @@
-"""Quantization for tools/export.py: the comparison with float32, and the certificate."""
+"""Quantization for tools/export.py: comparison with float32, and a report (the certificate)."""
 
 import json
 import sys
@@ -154,7 +154,7 @@ def quantize_within_limit(
     layers = 0
     for attempt in (None, control):
         quantized = run(attempt)
-        layers = layers or quantized.layers
+        layers = layers or quantized.layers  # the first attempt quantizes all layers
         score = control.score(open_draft(quantized.files))
         loss = expected - score
         kept = f"int8 in {quantized.layers} of {layers} layers"

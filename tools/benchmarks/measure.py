@@ -61,9 +61,9 @@ def wall_clock() -> float:
 
 
 def process_memory(key: str) -> float:
-    """Return a value of /proc/self/status in MiB.
+    """Return a value of /proc/self/status, such as VmHWM (the peak memory), in MiB.
 
-    The peak of ``resource.getrusage`` would include that of the parent process.
+    The peak that ``resource.getrusage`` returns may be that of the parent process.
     """
     try:
         text = Path("/proc/self/status").read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
-"""A plain recipe for training, inference and tests, to compare this project with.
+"""Plain PyTorch code for training, inference and tests, to compare this project with.
 
-It uses PyTorch in float32, in eager mode and in the contiguous layout, without folding batch norms.
+It runs in float32, in eager mode and in the contiguous layout, without folding batch norms.
 Normalisation, targets and decoding run on the CPU. The flip test makes two passes. Tests read the
 image again for each person, and training reads the loss after every step.
 """

@@ -31,7 +31,7 @@ TOLERANCE = 0.05  # crop pixels, for joints that are stable (see lib.deploy.pari
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_common_options(parser, 15, "number of timed runs; the fastest counts")
+    add_common_options(parser, 15, "number of timed runs; the fastest is reported")
     text = "image of one person (default: a synthetic person)"
     parser.add_argument("--image", metavar="FILE", help=text)
 
@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> list[Row]:
             1e3 * seconds,
             1e3 * times[0],
             f"{d.stable} of {d.joints} joints stable, largest difference {d.stable_largest:.3f} px",
+            # In bfloat16, differences above the tolerance are normal.
             name == OPENVINO_BF16 or d.stable_largest < TOLERANCE,
         )
         for name, seconds, d in zip(backends, times, found, strict=True)

@@ -1,4 +1,4 @@
-"""Code shared by the comparisons with the plain recipe (plain.py)."""
+"""Code shared by the comparisons with plain PyTorch code (plain.py)."""
 
 import argparse
 import ctypes
@@ -21,7 +21,7 @@ from lib.utils.errors import InputError
 
 
 class Measured(NamedTuple):
-    """Statistics of the first and of the fastest turn, and the peak memory of all turns in MiB."""
+    """Statistics of the first and of the fastest run, and the peak memory of all runs in MiB."""
 
     first: EpochStats
     fastest: EpochStats
@@ -31,7 +31,7 @@ class Measured(NamedTuple):
 def add_options(
     parser: argparse.ArgumentParser, default_count: int, items: str, has_weights: bool = True
 ) -> None:
-    text = "number of times to measure each implementation, at least 2; the fastest counts"
+    text = "number of times to measure each implementation, at least 2; the fastest is reported"
     add_common_options(parser, 4, text, has_weights)
     text = f"number of {items} (default: %(default)s)"
     parser.add_argument("--count", type=int, default=default_count, metavar="N", help=text)
@@ -41,7 +41,7 @@ def load_with_synthetic_data(args: argparse.Namespace, folder: str) -> CfgNode:
     """Load the experiment's configuration, with a data set of synthetic people in ``folder``.
 
     Raises:
-        InputError: an option is invalid, or the experiment is bottom-up or has other joints.
+        InputError: an option is invalid, the experiment is bottom-up, or its joints are not COCO's.
     """
     settings = {
         "DATASET.DATASET": "figures",
@@ -84,7 +84,7 @@ def take_turns(
 ) -> list[Measured]:
     """Call the functions alternately, ``repeats`` times each, and measure them.
 
-    Each call gets the number of its turn, from 0.
+    Each call gets its number, from 0.
     """
     stats: list[list[EpochStats]] = [[] for _ in runs]
     memory = [0.0] * len(runs)
@@ -105,25 +105,25 @@ def compare(
     dtype: torch.dtype,
     agrees: bool,
 ) -> list[Row]:
-    """Return the rows of the plain recipe and of this project.
+    """Return the rows of the plain PyTorch code and of this project.
 
     A remark such as "40% of peak" compares the speed with that of a large matrix product.
 
     Args:
-        measured: measurements of the plain recipe and of this project.
+        measured: measurements of the plain PyTorch code and of this project.
         flops: floating-point operations of one image.
-        dtype: data type of this project's network; the plain recipe uses float32.
+        dtype: data type of this project's network; the plain PyTorch code uses float32.
     """
     times = [1e3 / one.fastest.speed for one in measured]
     rows = []
-    for recipe, one, time, kind in zip(
+    for implementation, one, time, own_dtype in zip(
         ("plain", "ours"), measured, times, (torch.float32, dtype), strict=True
     ):
-        share = one.fastest.speed * flops / matmul_flops(device, kind)
+        share = one.fastest.speed * flops / matmul_flops(device, own_dtype)
         waiting = one.fastest.data_seconds / one.fastest.seconds
         remark = f"{one.fastest.speed:.1f} images/s, {waiting:.0%} waiting for data, "
         remark += f"{one.memory:.0f} MiB, {share:.0%} of peak"
-        rows.append(Row(f"{name}, {recipe}", "ms", time, times[0], remark, agrees))
+        rows.append(Row(f"{name}, {implementation}", "ms", time, times[0], remark, agrees))
     return rows
 
 
@@ -151,8 +151,8 @@ def reset_memory(device: torch.device) -> None:
     else:
         process_memory("VmHWM")  # fails where memory cannot be measured
         trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
-        trim(0)
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+        trim(0)  # return free memory to the system
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # 5 resets VmHWM
 
 
 def peak_memory(device: torch.device) -> float:

@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> list[Row]:
-    """Test with the plain recipe and this project alternately, and compare all keypoints."""
+    """Test with plain PyTorch code and this project alternately, and compare all keypoints."""
     found: dict[str, torch.Tensor] = {}
     with tempfile.TemporaryDirectory() as folder:
         cfg = recipes.load_with_synthetic_data(args, folder)

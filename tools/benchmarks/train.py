@@ -27,7 +27,7 @@ from lib.utils.compiling import compile_in_place
 from lib.utils.devices import autocast_type, choose_devices, choose_workers, to_devices
 
 LR = 1e-4
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.05}  # of the loss
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.05}  # relative to the loss
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -35,9 +35,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> list[Row]:
-    """Train with the plain recipe and this project alternately.
+    """Train with plain PyTorch code and this project alternately.
 
-    The mean losses of the first turn are compared.
+    The mean losses of the first runs are compared.
     """
     with tempfile.TemporaryDirectory() as folder:
         cfg = recipes.load_with_synthetic_data(args, folder)
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> list[Row]:
 def plain_training(
     cfg: CfgNode, network: nn.Module, dataset: TopDownDataset
 ) -> Callable[[int], EpochStats]:
-    """Return a function that trains for an epoch with the plain recipe."""
+    """Return a function that trains for an epoch with plain PyTorch code."""
     codec = build_codec(cfg, skeleton_of(cfg))
     optimizer = torch.optim.Adam(network.parameters(), LR)
     size, workers = cfg.TRAIN.BATCH_SIZE_PER_GPU, choose_workers(cfg.WORKERS)
