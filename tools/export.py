@@ -12,7 +12,7 @@ keypoint candidates. Both include normalisation, and the flip test if TEST.FLIP_
 --to weights writes a checkpoint in float16. tools/test.py, tools/demo.py and the Python class
 Predictor run all of these files. See docs/export.md for details.
 
---int8 quantizes a top-down network, for faster inference on CPUs. The command compares the AP of
+--int8 quantizes the network, for faster inference on CPUs. The command compares the AP of
 int8 on the test set with that of float32. If int8 loses more than --max-ap-loss, the layers whose
 quantization moves the keypoints most stay in float32. If that is not enough, nothing is written.
 A JSON file next to the exported file, called the certificate, reports the measurements.
@@ -176,8 +176,6 @@ def check_int8_options(args: argparse.Namespace, cfg: CfgNode) -> None:
         raise InputError(f"--int8: needs --to onnx or openvino, not {args.to}")
     if args.raw:
         raise InputError("--int8: cannot be combined with --raw")
-    if is_bottom_up(cfg):
-        raise InputError("--int8: only for top-down networks; bottom-up ones run in float32")
     if args.max_ap_loss is None:
         args.max_ap_loss = MAX_AP_LOSS
     if not args.max_ap_loss >= 0:  # NaN fails as well

@@ -6,7 +6,7 @@ Only the network itself is quantized. Normalisation, flip test and decoding stay
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,12 +18,15 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
+from lib.config import is_bottom_up
 from lib.core.backends import Backend
 from lib.core.codecs.codec import Outputs
 from lib.core.exported import Description, Runner, import_optional
 from lib.core.inference import PoseDetector
 from lib.dataset import build_dataset
+from lib.dataset.bottom_up import scene_batch
 from lib.dataset.image import read_image
+from lib.deploy.distances import CropDistances, SceneDistances
 from lib.deploy.export import (
     NETWORK_PREFIX,
     ONNX,
@@ -32,11 +35,10 @@ from lib.deploy.export import (
     openvino_model,
     quiet,
 )
-from lib.deploy.parity import crops_of_people, drawn_crops
+from lib.deploy.parity import crops_of_people, drawn_crops, drawn_scenes
 from lib.utils.errors import InputError
 
-RANKING_CROPS = 32  # crops that decide which layers are switched back to float32 first
-LARGE_DISTANCE = 10  # crop pixels; larger distances between keypoints are clamped to this
+LARGE_DISTANCE = 10  # input pixels; larger distances between keypoints are clamped to this
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,13 @@ class AccuracyControl:
     Attributes:
         score: returns the score of a backend on the test set.
         max_loss: how far the score may fall below that of float32.
-        crops: uint8 (N, 3, H, W), with N above ``RANKING_CROPS``.
-        keypoints: (N, K, 2), those of float32 for ``crops``.
+        distances: compares a backend with float32, on more than ``distances.ranking_size`` inputs.
         backend: builds a backend from a runner.
     """
 
     score: Callable[[Backend], float]
     max_loss: float
-    crops: Tensor
-    keypoints: Tensor
+    distances: CropDistances | SceneDistances
     backend: Callable[[Runner], Backend]
 
 
@@ -70,7 +70,7 @@ def quantize(
     graph: bytes,
     description: Description,
     file_format: str,
-    inputs: Tensor,
+    inputs: Sequence[Tensor],
     control: AccuracyControl | None = None,
 ) -> Quantized:
     """Quantize a network.
@@ -79,7 +79,7 @@ def quantize(
         graph: content of an ONNX file.
         description: its metadata.
         file_format: ``ONNX`` or ``OPENVINO``, the format to return.
-        inputs: the network's inputs (N, 3, H, W) for calibration.
+        inputs: the network's inputs for calibration, uint8 (1, 3, H, W) each.
         control: how to return layers to float32 until the score is high enough. Without it,
             all layers are quantized.
 
@@ -91,7 +91,7 @@ def quantize(
     name = proto.graph.input[0].name
     is_onnx = file_format == ONNX
     model = proto if is_onnx else openvino_model(graph)
-    data = nncf.Dataset(inputs.split(1), lambda x: {name: x.numpy()})
+    data = nncf.Dataset(inputs, lambda x: {name: x.numpy()})
     options = {
         "subset_size": len(inputs),
         "ignored_scope": nncf.IgnoredScope(
@@ -102,12 +102,14 @@ def quantize(
         if control is None:
             model = nncf.quantize(model, data, **options)
         else:
-            crops = control.crops
-            advanced = nncf.AdvancedAccuracyRestorerParameters(ranking_subset_size=RANKING_CROPS)
+            tested = control.distances.inputs
+            advanced = nncf.AdvancedAccuracyRestorerParameters(
+                ranking_subset_size=control.distances.ranking_size
+            )
             model = nncf.quantize_with_accuracy_control(
                 model,
                 data,
-                nncf.Dataset(range(len(crops)), lambda i: {name: crops[i : i + 1].numpy()}),
+                nncf.Dataset(range(len(tested)), lambda i: {name: tested[i].numpy()}),
                 lambda model, rows: _validate(control, model, description, list(rows)),
                 max_drop=control.max_loss,
                 advanced_accuracy_restorer_parameters=advanced,
@@ -132,19 +134,19 @@ def _operations_outside_network(proto: Any, model: Any, description: Description
 def _validate(
     control: AccuracyControl, model: Any, description: Description, rows: list[int]
 ) -> tuple[float, list[float]]:
-    """Return a score of ``model`` and the scores of the crops ``rows``; higher is better.
+    """Return a score of ``model`` and the scores of the inputs ``rows``; higher is better.
 
-    A crop's score is minus the mean distance of its keypoints from those of float32. NNCF passes
-    all crops to decide whether to accept a model; the score is then that of the test set. It passes
-    some of them to rank layers; the score is then the mean of the crops.
+    An input's score is minus the mean distance of its keypoints from those of float32. NNCF passes
+    all inputs to decide whether to accept a model; the score is then that of the test set. It
+    passes some of them to rank layers; the score is then the mean of the inputs.
     """
     backend = control.backend(ModelRunner(model, description))
-    keypoints, _ = backend(control.crops[rows])
-    distance = torch.linalg.vector_norm(keypoints - control.keypoints[rows], dim=-1)
-    values = -distance.clamp(max=LARGE_DISTANCE).mean(1)
-    is_complete = len(rows) == len(control.crops)
-    score = control.score(backend) if is_complete else float(values.mean())
-    return score, values.tolist()
+    compared = control.distances.compare(backend, rows)
+    clamped = [one.distances.clamp(max=LARGE_DISTANCE) for one in compared]
+    values = [-float(distances.mean()) if len(distances) else 0.0 for distances in clamped]
+    is_complete = len(rows) == len(control.distances.inputs)
+    score = control.score(backend) if is_complete else float(np.mean(values))
+    return score, values
 
 
 class ModelRunner(Runner):
@@ -202,50 +204,66 @@ def quiet_nncf(nncf: ModuleType) -> Iterator[None]:
         yield
 
 
-def calibration_crops(cfg: CfgNode, folder: Path | None, count: int) -> tuple[Tensor, str]:
-    """Return crops of people for calibration, and the name of their source.
+def calibration_inputs(
+    cfg: CfgNode, folder: Path | None, count: int
+) -> tuple[Sequence[Tensor], str]:
+    """Return inputs for calibration, and the name of their source.
 
-    The crops come from ``folder`` if it is given, else from the experiment's training set, or, if
-    that is missing, from synthetic images.
+    The inputs are crops of people or, for a bottom-up network, whole images. They come from
+    ``folder`` if it is given, else from the experiment's training set, or, if that is missing, from
+    synthetic images.
 
     Returns:
-        uint8 (N, 3, H, W) with N up to ``count``, and the source for display.
+        Up to ``count`` inputs, uint8 (1, 3, H, W) each, and the source for display.
 
     Raises:
         InputError: ``folder`` has no images.
     """
+    unit = "images" if is_bottom_up(cfg) else "crops"
     if folder is not None:
-        crops = _crops_of_folder(cfg, folder, count)
-        return crops, f"{folder}: {len(crops)} crops"
+        inputs = _inputs_of_folder(cfg, folder, count)
+        return inputs, f"{folder}: {len(inputs)} {unit}"
     cfg = cfg.clone()
     cfg.defrost()
     cfg.TEST.USE_GT_BBOX = True  # detected boxes exist only for the test set
     try:
         dataset = build_dataset(cfg, cfg.DATASET.TRAIN_SET, is_train=False)
     except InputError:
-        return drawn_crops(cfg, count, "train"), f"synthetic people: {count} crops"
-    rows = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
-    images = []
-    for row in rows:
+        return _drawn_inputs(cfg, count), f"synthetic people: {count} {unit}"
+    inputs = []
+    for row in np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)):
         with contextlib.suppress(InputError):  # a broken image
-            images.append(dataset[int(row)]["image"])
-    if not images:
+            sample = dataset[int(row)]
+            inputs.append(sample["image0"] if is_bottom_up(cfg) else sample["image"][None])
+    if not inputs:
         raise InputError(f"--int8: no image of {cfg.DATASET.TRAIN_SET} can be read")
-    crops = torch.stack(images)
-    return crops, f"{cfg.DATASET.DATASET} {cfg.DATASET.TRAIN_SET}: {len(crops)} crops"
+    return inputs, f"{cfg.DATASET.DATASET} {cfg.DATASET.TRAIN_SET}: {len(inputs)} {unit}"
 
 
-def _crops_of_folder(cfg: CfgNode, folder: Path, count: int) -> Tensor:
-    """Return crops of people in images; images in which nobody is found are used whole."""
+def _drawn_inputs(cfg: CfgNode, count: int) -> Sequence[Tensor]:
+    if is_bottom_up(cfg):
+        return [batch["image0"] for batch in drawn_scenes(cfg, count, "train")]
+    return drawn_crops(cfg, count, "train").split(1)
+
+
+def _inputs_of_folder(cfg: CfgNode, folder: Path, count: int) -> Sequence[Tensor]:
+    """Return whole images for a bottom-up network, otherwise crops of the people in them.
+
+    Images in which nobody is found are one crop.
+    """
     paths = sorted(path for path in folder.rglob("*") if cv2.haveImageReader(str(path)))
     if not paths:
         raise InputError(f"--calibration: {folder}: no images found")
     detector = PoseDetector("cpu")
-    crops: list[Tensor] = []
+    inputs: list[Tensor] = []
     for row in np.unique(np.linspace(0, len(paths) - 1, count).astype(int)):
-        image = read_image(str(paths[row]), apply_exif=True)
+        name = str(paths[row])
+        image = read_image(name, apply_exif=True)
+        if is_bottom_up(cfg):
+            inputs.append(scene_batch(image, 0, int(cfg.MODEL.IMAGE_SIZE[0]), name=name)["image0"])
+            continue
         boxes, _ = detector([cv2.cvtColor(image, cv2.COLOR_BGR2RGB)])[0]
         if not len(boxes):
             boxes = np.array([[0, 0, image.shape[1], image.shape[0]]], np.float64)
-        crops += crops_of_people(cfg, image, boxes)
-    return torch.stack(crops[:count])
+        inputs += [crop[None] for crop in crops_of_people(cfg, image, boxes)]
+    return inputs[:count]

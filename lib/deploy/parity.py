@@ -176,9 +176,14 @@ def real_scenes(cfg: CfgNode, count: int) -> tuple[list[Batch], str]:
     try:
         return _test_samples(cfg, count)
     except InputError:
-        images = [draw_scene(0, "val", index)[0][..., ::-1] for index in range(count)]
-        size = int(cfg.MODEL.IMAGE_SIZE[0])
-        return [scene_batch(image.copy(), 0, size) for image in images], "synthetic people"
+        return drawn_scenes(cfg, count), "synthetic people"
+
+
+def drawn_scenes(cfg: CfgNode, count: int, split: str = "val") -> list[Batch]:
+    """Return whole images of synthetic people."""
+    images = [draw_scene(0, split, index)[0][..., ::-1] for index in range(count)]
+    size = int(cfg.MODEL.IMAGE_SIZE[0])
+    return [scene_batch(image.copy(), 0, size) for image in images]
 
 
 def drawn_crops(cfg: CfgNode, count: int, split: str = "val") -> Tensor:

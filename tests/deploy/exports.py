@@ -15,7 +15,7 @@ from lib.core.backends import TorchBackend
 from lib.core.codecs import build_codec
 from lib.core.codecs.codec import Codec
 from lib.core.exported import Description
-from lib.deploy.export import DecodingNetwork, export, write_draft
+from lib.deploy.export import decoding_network, export, write_draft
 from lib.keypoints.skeletons import COCO, Skeleton
 from tests import tiny
 
@@ -54,7 +54,7 @@ class Small(NamedTuple):
     def write(
         self, folder: Path, kind: str, decodes: bool = True, dynamic_batch: bool = True
     ) -> Path:
-        module = DecodingNetwork(self.network, *self.how).eval() if decodes else self.network
+        module = decoding_network(self.cfg, self.network, self.codec) if decodes else self.network
         description = Description.of(self.cfg, self.skeleton, decodes, dynamic_batch)
         return write_draft(folder / "small", export(module, description, kind))
 
@@ -83,3 +83,14 @@ def small(folder: Path, **model) -> Small:
     is_simcc = cfg.MODEL.HEAD == "simcc"
     network = Vectors() if is_simcc else nn.Sequential(nn.Conv2d(3, 17, 4, stride=4))
     return Small(cfg, skeleton, network.eval(), build_codec(cfg, skeleton))
+
+
+def small_scenes(folder: Path) -> Small:
+    """Build a bottom-up experiment whose network is one convolution with random weights.
+
+    It predicts heatmaps and tags at stride 4.
+    """
+    cfg = load_config(tiny.scenes(folder / "scenes.yaml", folder))
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 2 * len(COCO), 4, stride=4))
+    return Small(cfg, COCO, network.eval(), build_codec(cfg, COCO))

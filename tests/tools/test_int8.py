@@ -2,14 +2,16 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from lib.deploy.distances import Comparison
 from lib.deploy.export import ONNX, OPENVINO, openvino_content, openvino_model
 from lib.deploy.int8 import Quantized
 from lib.utils.errors import InputError
-from tests import tiny
-from tests.deploy.exports import skip_without_graphs, small
+from tests.deploy.exports import skip_without_graphs, small, small_scenes
 from tests.tools import runs
 
 
@@ -38,8 +40,8 @@ def network(tmp_path_factory):
 def check(tool, network, monkeypatch):
     """Return ``quantize_and_check`` for given scores, with 10 int8 layers, or 7 when restored."""
     module = tool("benchmarks/int8")
-    for name, value in (("CALIBRATION_CROPS", 2), ("RANKING_CROPS", 2), ("TIMED_RUNS", 1)):
-        monkeypatch.setattr(module, name, value)
+    for name in ("CROPS", "IMAGES"):
+        monkeypatch.setattr(module, name, module.Counts(2, 2, 1))
 
     def quantize(graph, description, file_format, inputs, control=None):
         files = {".onnx": graph}
@@ -49,9 +51,9 @@ def check(tool, network, monkeypatch):
 
     monkeypatch.setattr(module, "quantize", quantize)
     monkeypatch.setattr(module, "version", lambda package: "1.0")
-    cfg, path = network
 
-    def run(*scores, file_format=ONNX):
+    def run(*scores, file_format=ONNX, network=network):
+        cfg, path = network
         return module.quantize_and_check(cfg, path, file_format, Scores(*scores), None, 0.5)
 
     run.module = module
@@ -82,11 +84,37 @@ def test_openvino_is_compared_with_float32_in_both_runtimes(check):
     assert {"int8", "onnxruntime_float32", "openvino_float32"} <= certificate["milliseconds"].keys()
 
 
+def test_the_certificate_of_a_bottom_up_network_counts_people(check, tmp_path):
+    made = small_scenes(tmp_path)
+    _, certificate = check(80.0, 79.6, network=(made.cfg, made.write(tmp_path, ONNX)))
+    apart = certificate["pixels_apart"]
+    assert apart["images"] == 2 and apart["largest"] < 0.01
+    assert apart["people"]["float32"] == apart["people"]["int8"] == apart["people"]["both"] > 0
+    assert certificate["milliseconds"]["size"] in ("128x192", "192x128")
+    assert certificate["calibration"] == "synthetic people: 2 images"
+    count = apart["people"]["both"]
+    assert f"{count} of {count} people found" in check.module.certificate_summary(certificate)
+
+
+def test_a_certificate_without_people_has_no_distances(check):
+    comparison = Comparison(torch.full((17,), torch.inf), expected=1, found=2, common=0)
+    distances = SimpleNamespace(
+        inputs=[None], unit="images", source="", compare=lambda backend, rows: [comparison]
+    )
+    apart = check.module.pixels_apart(None, distances)
+    people = {"float32": 1, "int8": 2, "both": 0}
+    assert apart == {"source": "", "images": 1, "people": people}
+    times = {"int8": 1.0, "size": "64x64", "ratio_to_onnxruntime_float32": 0.5}
+    certificate = {"metric": "AP", "float32": 1.0, "int8": 1.0, "milliseconds": times}
+    line = check.module.certificate_summary(certificate | {"pixels_apart": apart})
+    assert "0 of 1 people found, 1.0 ms for 64x64" in line
+
+
 def test_a_network_that_is_slower_in_int8_is_reported(check):
     times = {"onnxruntime_float32": 15.0, "openvino_float32": 12.0, "int8": 13.0}
     certificate = {"format": "openvino", "milliseconds": times | {"faster_than_float32": False}}
     line = check.module.slower_than_float32(certificate)
-    assert line.endswith("not faster here: 13.0 ms per crop, float32 in OpenVINO 12.0 ms")
+    assert line.endswith("not faster here: 13.0 ms, float32 in OpenVINO 12.0 ms")
 
 
 def test_layers_are_kept_in_float32_only_if_int8_loses_too_much(check):
@@ -113,9 +141,3 @@ def test_options_that_do_not_fit_are_one_line(command, root, monkeypatch, option
     start = ["--cfg", runs.write(root), "--weights", runs.random_weights(root), "--int8"]
     assert runs.is_one_line(command("export", *start, *options), message)
     assert not runs.leftovers(root.parent)
-
-
-def test_bottom_up_networks_are_refused_in_one_line(command, tmp_path):
-    yaml = tiny.scenes(tmp_path / "scenes.yaml", tmp_path / "data")
-    start = ["--cfg", yaml, "--weights", tmp_path / "w.pth", "--to", "onnx", "--int8"]
-    assert runs.is_one_line(command("export", *start), "--int8: only for top-down networks")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,29 +15,33 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from benchmarks.measure import fastest, machine, wall_clock
-from lib.config import skeleton_of
+from lib.config import is_bottom_up, skeleton_of
 from lib.core import build_task
 from lib.core.backends import Backend, build_backend, exported_backend
 from lib.core.exported import open_exported
 from lib.core.validate import validate
 from lib.dataset import build_dataset
 from lib.dataset.loading import test_loader
+from lib.deploy.distances import CropDistances, SceneDistances, build_distances
 from lib.deploy.export import ONNX, OPENVINO, openvino_content, openvino_model, write_draft
-from lib.deploy.int8 import (
-    RANKING_CROPS,
-    AccuracyControl,
-    Quantized,
-    calibration_crops,
-    quantize,
-)
-from lib.deploy.parity import real_crops
+from lib.deploy.int8 import AccuracyControl, Quantized, calibration_inputs, quantize
 from lib.utils.devices import choose_workers
 from lib.utils.errors import InputError
 
-CALIBRATION_CROPS = 300
-TIMED_RUNS = 30
 FLOAT_NAMES = {"onnxruntime_float32": "ONNX Runtime", "openvino_float32": "OpenVINO"}
 PACKAGES = ("nncf", "onnxruntime", "openvino")
+
+
+class Counts(NamedTuple):
+    """Numbers of inputs for calibration and for distances between keypoints, and of timed runs."""
+
+    calibration: int
+    distances: int
+    runs: int
+
+
+CROPS = Counts(300, 64, 30)
+IMAGES = Counts(100, 32, 10)  # of bottom-up networks; one takes as long as many crops
 
 
 class TestSet:
@@ -51,7 +55,8 @@ class TestSet:
         dataset = build_dataset(cfg, cfg.DATASET.TEST_SET, is_train=False)
         self._cfg = cfg
         self._source = dataset.source
-        self.name = f"{cfg.DATASET.DATASET} {cfg.DATASET.TEST_SET}: {len(dataset)} people"
+        unit = "images" if is_bottom_up(cfg) else "people"
+        self.name = f"{cfg.DATASET.DATASET} {cfg.DATASET.TEST_SET}: {len(dataset)} {unit}"
         if not self._source.has_ground_truth:
             raise InputError(f"--int8: {self.name}: has no ground truth, so AP cannot be measured")
         self.metric = "PCKh" if self._source.metric == "PCKh" else "AP"
@@ -92,14 +97,14 @@ def quantize_and_check(
     """
     open_file = partial(build_backend, cfg, skeleton_of(cfg))
     reference = open_file(float_file)
-    inputs, source = calibration_crops(cfg, calibration, CALIBRATION_CROPS)
+    counts = IMAGES if is_bottom_up(cfg) else CROPS
+    inputs, source = calibration_inputs(cfg, calibration, counts.calibration)
     print(f"calibration: {source}", flush=True)
     expected = test_set.score(reference)
     print(f"float32: {test_set.metric} {expected:.2f} on {test_set.name}", flush=True)
-    crops, crop_source = real_crops(cfg, 2 * RANKING_CROPS)
-    keypoints, _ = reference(crops)
+    distances = build_distances(cfg, reference, counts.distances)
     as_backend = partial(exported_backend, cfg, codec=reference.codec)
-    control = AccuracyControl(test_set.score, max_loss, crops, keypoints, as_backend)
+    control = AccuracyControl(test_set.score, max_loss, distances, as_backend)
     graph, description = float_file.read_bytes(), open_exported(float_file).description
     run = partial(quantize, graph, description, file_format, inputs)
 
@@ -123,8 +128,8 @@ def quantize_and_check(
         "loss": round(round(expected, 2) - round(score, 2), 2),
         "max_loss": max_loss,
         "layers": {"int8": quantized.layers, "float32": layers - quantized.layers},
-        "pixels_apart": {"source": crop_source, **pixels_apart(backend, crops, keypoints)},
-        "milliseconds": milliseconds(backend, float_backends, crops[:1]),
+        "pixels_apart": pixels_apart(backend, distances),
+        "milliseconds": milliseconds(backend, float_backends, distances.inputs[0], counts.runs),
         "test_set": test_set.name,
         "calibration": source,
         **machine_entries(),
@@ -171,28 +176,45 @@ def quantize_within_limit(
     )
 
 
-def pixels_apart(backend: Backend, crops: Tensor, keypoints: Tensor) -> dict[str, float]:
-    """Return statistics of the distances between int8's and float32's keypoints, in crop pixels."""
-    distance = torch.linalg.vector_norm(backend(crops)[0] - keypoints, dim=-1).numpy()
-    values = {
-        "median": np.median(distance),
-        "mean": distance.mean(),
-        "percentile_99": np.percentile(distance, 99),
-        "largest": distance.max(),
-    }
-    return {"crops": len(crops)} | {name: round(float(value), 3) for name, value in values.items()}
+def pixels_apart(backend: Backend, distances: CropDistances | SceneDistances) -> dict[str, Any]:
+    """Return statistics of the distances between int8's and float32's keypoints, in input pixels.
+
+    For a bottom-up network they include the numbers of people found by float32, int8 and both.
+    The distances are those of the people that both find.
+    """
+    count = len(distances.inputs)
+    compared = distances.compare(backend, range(count))
+    entries: dict[str, Any] = {"source": distances.source, distances.unit: count}
+    if distances.unit == "images":
+        names = {"float32": "expected", "int8": "found", "both": "common"}
+        entries["people"] = {
+            name: sum(getattr(one, attribute) for one in compared)
+            for name, attribute in names.items()
+        }
+    distance = torch.cat([one.distances for one in compared]).numpy()
+    distance = distance[distance < np.inf]
+    if len(distance):
+        values = {
+            "median": np.median(distance),
+            "mean": distance.mean(),
+            "percentile_99": np.percentile(distance, 99),
+            "largest": distance.max(),
+        }
+        entries |= {name: round(float(value), 3) for name, value in values.items()}
+    return entries
 
 
 def milliseconds(
-    backend: Backend, float_backends: dict[str, Backend], crop: Tensor
-) -> dict[str, float]:
-    """Return each backend's time for one crop, and the ratio of int8 to each float32 backend."""
-    runs = [partial(run, crop) for run in (backend, *float_backends.values())]
-    int8, *others = fastest(runs, TIMED_RUNS, wall_clock, warm_up=True)
+    backend: Backend, float_backends: dict[str, Backend], image: Tensor, repeats: int
+) -> dict[str, Any]:
+    """Return each backend's time for one input, and the ratio of int8 to each float32 backend."""
+    runs = [partial(run.outputs, image) for run in (backend, *float_backends.values())]
+    int8, *others = fastest(runs, repeats, wall_clock, warm_up=True)
     float32 = dict(zip(float_backends, others, strict=True))
     times = {name: round(1e3 * seconds, 2) for name, seconds in {"int8": int8, **float32}.items()}
     ratios = {f"ratio_to_{name}": round(int8 / value, 3) for name, value in float32.items()}
-    return times | ratios | {"faster_than_float32": int8 < min(others)}
+    size = f"{image.shape[3]}x{image.shape[2]}"
+    return {"size": size} | times | ratios | {"faster_than_float32": int8 < min(others)}
 
 
 def machine_entries() -> dict[str, Any]:
@@ -211,12 +233,21 @@ def certificate_file(certificate: dict[str, Any]) -> bytes:
 def certificate_summary(certificate: dict[str, Any]) -> str:
     """Return the main numbers of a certificate in one line."""
     apart, times = certificate["pixels_apart"], certificate["milliseconds"]
-    return (
+    parts = [
         f"{certificate['metric']} {certificate['int8']:.2f} (float32: {certificate['float32']:.2f})"
-        f", distance {apart['median']:.2f} pixels (median), {apart['percentile_99']:.2f} (99th "
-        f"percentile), {times['int8']:.1f} ms per crop "
-        f"({times['ratio_to_onnxruntime_float32']:.2f}x of float32 in ONNX Runtime)"
+    ]
+    if people := apart.get("people"):
+        parts.append(f"{people['both']} of {people['float32']} people found")
+    if "median" in apart:
+        parts.append(
+            f"distance {apart['median']:.2f} pixels (median), {apart['percentile_99']:.2f} (99th "
+            "percentile)"
+        )
+    ratio = times["ratio_to_onnxruntime_float32"]
+    parts.append(
+        f"{times['int8']:.1f} ms for {times['size']} ({ratio:.2f}x of float32 in ONNX Runtime)"
     )
+    return ", ".join(parts)
 
 
 def slower_than_float32(certificate: dict[str, Any]) -> str | None:
@@ -227,6 +258,6 @@ def slower_than_float32(certificate: dict[str, Any]) -> str | None:
     name = min((key for key in FLOAT_NAMES if key in times), key=times.get)
     other = "; --to openvino may be faster" if certificate["format"] == ONNX else ""
     return (
-        f"warning: int8 is not faster here: {times['int8']:.1f} ms per crop, float32 in "
+        f"warning: int8 is not faster here: {times['int8']:.1f} ms, float32 in "
         f"{FLOAT_NAMES[name]} {times[name]:.1f} ms{other}"
     )
