@@ -80,7 +80,7 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
         default=default_cfg,
         metavar="FILE",
         help="YAML file of the experiment; may also be the first argument, without --cfg"
-        + (" (default: that of the built-in network)" if default_cfg else ""),
+        + (" (default: that of the built-in top-down network)" if default_cfg else ""),
     )
     folders = {
         "--modelDir": "root folder for results (default: setting OUTPUT_DIR)",

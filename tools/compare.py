@@ -1,4 +1,4 @@
-"""Train several experiments and print a table of their scores with and without post-processing.
+"""Train several experiments and print a table of their scores with and without TEST.POST_PROCESS.
 
   python tools/compare.py --cfg \\
       experiments/figures/compare/{plain,dark,udp,sr,srpose,simcc,sa_simcc,rtm_simcc}.yaml

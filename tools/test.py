@@ -103,7 +103,7 @@ def _test(
         cfg.PIN_MEMORY and devices[0].type == "cuda",
         cfg.TEST.MAX_BROKEN,
     )
-    if "hm_pred" in image_kinds(cfg) and backend.decodes and not is_bottom_up(cfg):
+    if "hm_pred" in image_kinds(cfg) and backend.outputs_are_decoded and not is_bottom_up(cfg):
         logger.info("=> DEBUG.SAVE_HEATMAPS_PRED: skipped, %s does not output heatmaps", weights)
     recorder = Recorder(output_dir, log_dir)
     task = build_task(cfg, backend)

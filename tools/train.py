@@ -315,7 +315,8 @@ def train_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--autoscale-lr",
         action="store_true",
-        help="multiply TRAIN.LR by the ratio of this run's total batch size to the YAML file's",
+        help="multiply TRAIN.LR by the ratio of the total batch size of this run to that of a run "
+        "with the YAML file's GPUS, BATCH_SIZE_PER_GPU and ACCUMULATE",
     )
     return parser
 

@@ -67,7 +67,7 @@ class KeypointErrors:
         pairs = {n: n for n in range(len(annotated))} if is_in_order else match(poses, annotated)
         worst: tuple[float, _Row, Pose, AnnotatedPerson] | None = None
         for index, person in enumerate(annotated):
-            if not person.visible.any():
+            if not person.is_annotated.any():
                 continue
             errors = np.full(len(self._skeleton), np.nan)
             size = float(np.sqrt(person.box[2] * person.box[3]))
@@ -77,7 +77,7 @@ class KeypointErrors:
                 continue
             pose = poses[pairs[index]]
             distances = np.linalg.norm(pose.keypoints - person.joints, axis=1)
-            errors[person.visible] = distances[person.visible]
+            errors[person.is_annotated] = distances[person.is_annotated]
             relative = float(np.nanmean(errors)) / size
             if worst is None or relative > worst[0]:
                 worst = relative, row, pose, person
@@ -142,7 +142,7 @@ class KeypointErrors:
         self, image: np.ndarray, relative: float, row: _Row, pose: Pose, person: AnnotatedPerson
     ) -> np.ndarray:
         """Draw the part of an image with a person's prediction and annotation, as one cell."""
-        visible = person.visible
+        visible = person.is_annotated
         x, y, width, height = person.box
         points = [(x, y), (x + width, y + height), *person.joints[visible]]
         points = np.array([*points, *pose.keypoints[visible]])

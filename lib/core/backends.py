@@ -33,14 +33,14 @@ class Backend(ABC):
     Attributes:
         device: device of the tensors that ``outputs`` returns.
         codec: codec of the network's outputs.
-        decodes: False if ``outputs`` returns the network's own outputs, True if it returns what is
-            decoded from them: keypoints and scores or, for an exported bottom-up network, heatmaps,
-            tags and candidates.
+        outputs_are_decoded: False if ``outputs`` returns the network's own outputs, True if it
+            returns what is decoded from them: keypoints and scores or, for an exported bottom-up
+            network, heatmaps, tags and candidates.
     """
 
     device: torch.device
     codec: Codec
-    decodes: bool
+    outputs_are_decoded: bool
 
     def train(self, mode: bool) -> None:
         """Set training or evaluation mode. Exported files cannot be trained."""
@@ -60,7 +60,7 @@ class Backend(ABC):
 
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """Return keypoints (N, K, 2) in crop pixels and scores (N, K), float32 on ``device``."""
-        keypoints, scores = outputs if self.decodes else self.codec.decode(outputs)
+        keypoints, scores = outputs if self.outputs_are_decoded else self.codec.decode(outputs)
         return keypoints.float(), scores.float()
 
     @torch.inference_mode()
@@ -106,7 +106,7 @@ class TorchBackend(Backend):
         device: torch.device | str = "cpu",
         precision: str = "float32",
     ) -> None:
-        self.decodes = False
+        self.outputs_are_decoded = False
         self.codec = codec
         self._network = network
         self._is_rgb = is_rgb
@@ -144,7 +144,7 @@ class DecodingBackend(Backend):
     def __init__(self, runner: Callable[[Tensor], Outputs], codec: Codec) -> None:
         self.device = torch.device("cpu")
         self.codec = codec
-        self.decodes = True
+        self.outputs_are_decoded = True
         self._runner = runner
 
     def outputs(self, crops: Tensor) -> Outputs:

@@ -37,7 +37,7 @@ class BottomUp(Task):
     """
 
     uses_boxes = False
-    columns = 4
+    grid_columns = 4
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class BottomUp(Task):
         super().__init__(backend, skeleton, autocast)
         self._size = size
         self._scales = tuple(scales)
-        if backend.decodes and self._scales != (1.0,):
+        if backend.outputs_are_decoded and self._scales != (1.0,):
             raise InputError(
                 "TEST.SCALE_FACTOR: this file includes decoding and supports only [1]; for other "
                 "scales, export again with --raw"
@@ -59,7 +59,7 @@ class BottomUp(Task):
     def forward(self, batch: Batch) -> Outputs:
         if self._is_training:
             return self.backend.training_outputs(batch["image"], self._autocast)
-        if self.backend.decodes:
+        if self.backend.outputs_are_decoded:
             return self.backend.outputs(batch["image0"])
         codec = self.codec
         base_size = tuple(batch["base_size"].flip(0).tolist())  # height, width

@@ -62,8 +62,8 @@ class Predictor:
         backend: Backend | None = None,
     ) -> None:
         if cfg is None and detector is None:
-            detector = PoseDetector(device, precision)
-        cfg, weights = _experiment(cfg, weights, backend)
+            detector = PersonDetector(device, precision)
+        cfg, weights = _with_defaults(cfg, weights, backend)
         self.skeleton = skeleton_of(cfg)
         if len(self.skeleton) != cfg.MODEL.NUM_JOINTS:
             raise InputError(
@@ -92,7 +92,8 @@ class Predictor:
     ) -> Poses | list[Poses]:
         """Predict the keypoints of the person in each box, in the order of ``boxes``.
 
-        The people of all images share batches of TEST.BATCH_SIZE_PER_GPU.
+        For a top-down network, the people of all images share batches of
+        TEST.BATCH_SIZE_PER_GPU.
 
         Args:
             image: the path of a file, which is rotated by its EXIF orientation, or an (H, W, 3)
@@ -170,7 +171,7 @@ class Predictor:
         return chosen, scores
 
 
-class PoseDetector:
+class PersonDetector:
     """Person detector that uses the built-in bottom-up network, loaded on the first call.
 
     A box is the bounding box of a person's keypoints, enlarged by ``BOX_MARGIN``, with the person's
@@ -213,7 +214,7 @@ class PoseDetector:
         return Predictor(cfg, weights, self._device, precision=self._precision)
 
 
-def _experiment(
+def _with_defaults(
     cfg: CfgNode | None, weights: str | Path | dict | None, backend: Backend | None
 ) -> tuple[CfgNode, str | Path | dict | None]:
     """Fill in the defaults of the configuration and the weights."""

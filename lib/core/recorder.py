@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.core.train import EpochStats
+from lib.core.train import Stats
 from lib.utils.drawing import write_curves, write_image
 from lib.utils.errors import InputError
 from lib.utils.events import EventWriter
@@ -44,10 +44,11 @@ class Recorder:
             rows = [row for row in rows if row.get("epoch", epoch) < epoch]
             self._history = [{**row, "epoch": int(row["epoch"])} for row in rows]
 
-    def log_train_step(
-        self, epoch: int, step: int, steps: int, stats: EpochStats, lr: float
-    ) -> None:
-        """Log a training step to TensorBoard and, in a format like HRNet's, to the log file."""
+    def log_train_step(self, epoch: int, step: int, steps: int, stats: Stats, lr: float) -> None:
+        """Log the statistics of the training steps since the last call.
+
+        They go to TensorBoard and, in a format like HRNet's, to the log file.
+        """
         logger.info("Epoch: [%d][%d/%d]\t%s", epoch, step, steps, _step_text(stats))
         global_step = epoch * steps + step
         self._writer.add_scalar("train_loss", stats.loss, global_step)
@@ -56,12 +57,12 @@ class Recorder:
         self._writer.add_scalar("samples_per_second", stats.speed, global_step)
         self._writer.add_scalar("data_wait_share", stats.data_seconds / stats.seconds, global_step)
 
-    def log_test_step(self, step: int, steps: int, stats: EpochStats) -> None:
-        """Log a step of validation or testing."""
+    def log_test_step(self, step: int, steps: int, stats: Stats) -> None:
+        """Log the statistics of the steps of a validation or test since the last call."""
         logger.info("Test: [%d/%d]\t%s", step, steps, _step_text(stats))
 
-    def add_epoch(self, epoch: int, stats: EpochStats, lr: float) -> None:
-        """Add a row with the means of a training epoch to the history."""
+    def add_epoch(self, epoch: int, stats: Stats, lr: float) -> None:
+        """Add a row with the statistics of a training epoch to the history."""
         self._history.append(
             {
                 "epoch": epoch,
@@ -73,7 +74,7 @@ class Recorder:
             }
         )
 
-    def add_scores(self, epoch: int, stats: EpochStats, values: dict[str, float]) -> None:
+    def add_scores(self, epoch: int, stats: Stats, values: dict[str, float]) -> None:
         """Add the scores of a validation to the epoch's row of the history and to TensorBoard."""
         losses = {"valid_loss": stats.loss, "valid_acc": stats.accuracy} if stats.has_loss else {}
         for name, value in losses.items():
@@ -117,7 +118,7 @@ class Recorder:
             self._writer.add_image(f"{phase}_gt_pred", images["gt_pred"], global_step)
 
 
-def _step_text(stats: EpochStats) -> str:
+def _step_text(stats: Stats) -> str:
     text = f"Time {stats.seconds:.3f}s\tSpeed {stats.speed:.1f} samples/s"
     text += f"\tData {stats.data_seconds:.3f}s"
     if stats.has_loss:

@@ -46,11 +46,11 @@ class Task(ABC):
     Attributes:
         uses_boxes: False if a task finds people without boxes.
         device: device of the batches.
-        columns: number of columns of the grids that ``draw`` returns.
+        grid_columns: number of columns of the grids that ``draw`` returns.
     """
 
     uses_boxes: ClassVar[bool]
-    columns: ClassVar[int]
+    grid_columns: ClassVar[int]
 
     def __init__(
         self, backend: Backend, skeleton: Skeleton, autocast: torch.dtype | None = None
@@ -84,7 +84,7 @@ class Task(ABC):
         They cannot be computed for an exported file that includes decoding, or for a batch without
         joints, as in the evaluation of bottom-up networks.
         """
-        if self.backend.decodes or "joints" not in batch:
+        if self.backend.outputs_are_decoded or "joints" not in batch:
             return None
         target = self._target(batch)
         total = self.codec.loss(outputs, target)
@@ -136,7 +136,9 @@ class Task(ABC):
         if not annotated:
             images = {"pred": predicted, "gt_pred": predicted}
         return {
-            kind: image_grid(drawn, self.columns) for kind, drawn in images.items() if kind in kinds
+            kind: image_grid(drawn, self.grid_columns)
+            for kind, drawn in images.items()
+            if kind in kinds
         }
 
     @abstractmethod

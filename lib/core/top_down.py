@@ -22,7 +22,7 @@ class TopDown(Task):
     """The top-down task. ``crop`` defines the size and transform of the network's crops."""
 
     uses_boxes = True
-    columns = 8
+    grid_columns = 8
 
     def __init__(
         self, backend: Backend, skeleton: Skeleton, crop: Crop, autocast: torch.dtype | None = None
@@ -46,7 +46,7 @@ class TopDown(Task):
             scores=scores,
             score=scores.mean(dim=1),
             box=batch["box"],
-            box_score=batch["score"],
+            box_score=batch["box_score"],
             row=batch["index"],
         )
 
@@ -54,19 +54,19 @@ class TopDown(Task):
     def draw(self, batch: Batch, outputs: Outputs, kinds: Collection[str]) -> dict[str, np.ndarray]:
         images = batch["image"][:MAX_DRAWN].permute(0, 2, 3, 1).cpu().numpy()
         joints = batch["joints"][:MAX_DRAWN].cpu().numpy()
-        is_visible = batch["visible"][:MAX_DRAWN].cpu().numpy() > 0
+        is_annotated = batch["visible"][:MAX_DRAWN].cpu().numpy() > 0
         keypoints = self.backend.decode(outputs)[0][:MAX_DRAWN].cpu().numpy()
         # Only annotated joints are drawn, as in the HRNet repository, so that annotations and
         # predictions show the same joints. If no joint is annotated, all are drawn.
-        is_drawn = is_visible if is_visible.any() else np.ones_like(is_visible)
+        is_drawn = is_annotated if is_annotated.any() else np.ones_like(is_annotated)
         drawn = self._grids(
-            self._draw_people(images, joints[:, None], is_visible[:, None]),
+            self._draw_people(images, joints[:, None], is_annotated[:, None]),
             self._draw_people(images, keypoints[:, None], is_drawn[:, None]),
             kinds,
         )
         if "hm_gt" in kinds:
             drawn["hm_gt"] = draw_heatmaps(images, self._target(batch).heatmaps)
-        if "hm_pred" in kinds and not self.backend.decodes:
+        if "hm_pred" in kinds and not self.backend.outputs_are_decoded:
             drawn["hm_pred"] = draw_heatmaps(images, self.codec.maps(outputs))
         return drawn
 
@@ -89,7 +89,7 @@ class TopDown(Task):
                 "center": center[part],
                 "scale": scale[part],
                 "box": box[part].astype(np.float32),
-                "score": score[part],
+                "box_score": score[part],
                 "index": np.full(len(crops), -1),
                 "image_index": image_index[part],
             }

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class EpochStats:
+class Stats:
     """Statistics of an epoch of training, a part of it, or a validation.
 
     ``has_loss`` is False if loss and accuracy are unknown, because ``Task.loss`` returned None or
@@ -43,7 +43,7 @@ class EpochStats:
 
 
 # Called with the step, the statistics since the last call, the batch and its outputs.
-Observer = Callable[[int, EpochStats, Batch, Outputs], None]
+Observer = Callable[[int, Stats, Batch, Outputs], None]
 
 
 class Meter:
@@ -101,20 +101,20 @@ class Meter:
         self._samples, seconds, self._data_seconds = states[own]["numbers"]
         self._start = time.perf_counter() - seconds
 
-    def read(self) -> EpochStats:
+    def read(self) -> Stats:
         """Return the statistics of this process. Waits for the device."""
         return self._stats(self._sums.tolist(), self._samples)
 
-    def read_all(self) -> EpochStats:
+    def read_all(self) -> Stats:
         """Return the statistics over all processes; every process must call this."""
         count = torch.tensor([self._samples], dtype=torch.float64, device=self._device)
         sums = torch.cat([self._sums.double(), count])
         *sums, samples = distributed.all_reduce_sum(sums).tolist()
         return self._stats(sums, int(samples))
 
-    def _stats(self, sums: list[float], samples: int) -> EpochStats:
+    def _stats(self, sums: list[float], samples: int) -> Stats:
         loss, correct, joints, counted = sums
-        return EpochStats(
+        return Stats(
             loss=loss / max(counted, 1),
             accuracy=correct / max(joints, 1),
             samples=samples,
@@ -193,7 +193,7 @@ def train_epoch(
     after_step: Callable[[int, Meter], None] | None = None,
     first_step: int = 0,
     meter_state: list[dict] | None = None,
-) -> EpochStats:
+) -> Stats:
     """Train the network of ``task`` in place for one epoch.
 
     Args:

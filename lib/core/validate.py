@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lib.core.task import Task
-from lib.core.train import EpochStats, Meter, Observer
+from lib.core.train import Meter, Observer, Stats
 from lib.dataset.loading import SceneLoader, TestLoader, to_device
 from lib.keypoints.poses import Poses
 from lib.utils import distributed, signals
@@ -29,7 +29,7 @@ class Validation:
     """
 
     poses: Poses
-    stats: EpochStats
+    stats: Stats
 
 
 @torch.inference_mode()

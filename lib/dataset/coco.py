@@ -22,10 +22,10 @@ from lib.dataset.coco_json import (
     LAYOUT,
     Annotation,
     CocoFile,
+    CocoFileWithRawAnnotations,
     ImageArrays,
     Int64,
     Number,
-    UnreadCocoFile,
     check_keypoint_count,
     complete_boxes,
     image_arrays,
@@ -126,7 +126,7 @@ class CocoKeypoints:
         self._suppression = (oks_threshold, visible_threshold, soft_nms)
         self._aspect_ratio = aspect_ratio
 
-        layout = CocoFile if detections is None else UnreadCocoFile
+        layout = CocoFile if detections is None else CocoFileWithRawAnnotations
         content = read_json(file, SceneFile if whole_images else layout, LAYOUT)
         if not content.images or not content.categories:
             raise InputError(f"{file}: `images` or `categories` is empty")

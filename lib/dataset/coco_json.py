@@ -83,7 +83,7 @@ class CocoFile(msgspec.Struct):
     annotations: list[Annotation] = []
 
 
-class UnreadCocoFile(CocoFile):
+class CocoFileWithRawAnnotations(CocoFile):
     """An annotation file whose annotations are not decoded, only counted."""
 
     annotations: list[msgspec.Raw] = []

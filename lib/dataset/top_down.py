@@ -123,7 +123,7 @@ class TopDownDataset(Dataset):
             "scale": torch.from_numpy(np.array(scale, np.float32)),
             "rotation": torch.tensor(rotation, dtype=torch.float32),
             "box": torch.from_numpy(table.box(row)),
-            "score": torch.tensor(table.score[row]),
+            "box_score": torch.tensor(table.score[row]),
             "index": torch.tensor(row, dtype=torch.int64),
             "image_index": torch.tensor(table.image[row], dtype=torch.int64),
         }

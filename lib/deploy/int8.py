@@ -22,7 +22,7 @@ from lib.config import is_bottom_up
 from lib.core.backends import Backend
 from lib.core.codecs.codec import Outputs
 from lib.core.exported import Description, Runner, import_optional
-from lib.core.inference import PoseDetector
+from lib.core.inference import PersonDetector
 from lib.dataset import build_dataset
 from lib.dataset.bottom_up import scene_batch
 from lib.dataset.image import read_image
@@ -254,7 +254,7 @@ def _inputs_of_folder(cfg: CfgNode, folder: Path, count: int) -> Sequence[Tensor
     paths = sorted(path for path in folder.rglob("*") if cv2.haveImageReader(str(path)))
     if not paths:
         raise InputError(f"--calibration: {folder}: no images found")
-    detector = PoseDetector("cpu")
+    detector = PersonDetector("cpu")
     inputs: list[Tensor] = []
     for row in np.unique(np.linspace(0, len(paths) - 1, count).astype(int)):
         name = str(paths[row])

@@ -50,7 +50,8 @@ class Person:
     parts: list[Part]  # surfaces to render
     camera: Camera  # transform from the body frame to pixels
     joints: np.ndarray  # (17, 3) x, y and depth
-    surface_depth: np.ndarray  # (17,) maximum distance in depth between a joint and the surface
+    # (17,) A joint is visible if the surface at its pixel is at most this far from it in depth.
+    depth_tolerance: np.ndarray
     facing: np.ndarray  # (17,) see `_facing`
     length: float  # longer side of the bounding box, including parts outside the image
 
@@ -68,6 +69,7 @@ def draw_scene(seed: int, split: str, index: int) -> tuple[np.ndarray, list[dict
     light = sample_light(rng)
     image = scenery.background(rng, size, light)
     people = sample_people(rng, size)
+    # The number of the person visible at each pixel; 0 for the background, -1 for occluders.
     owner = np.zeros((size[1], size[0]), np.int16)
     drawn = []
     for number, person in enumerate(people, 1):
@@ -148,15 +150,15 @@ def sample_person(
         center = _sample_center(rng, size, half)
     center = (float(center[0]), float(center[1]))
     camera = Camera(turn, pivot, float(scale), center, rng.uniform(2.5, 7.0))
-    joints, pixels = camera.project(landmarks(body, skeleton))
-    surface_depth = [0.13 * body.head] * NUM_FACE_JOINTS + [
+    joints, scales = camera.project(landmarks(body, skeleton))
+    depth_tolerance = [0.13 * body.head] * NUM_FACE_JOINTS + [
         SURFACE_DEPTH[name.split("_")[1]] * body.girth for name in JOINTS[NUM_FACE_JOINTS:]
     ]
     return Person(
         parts=dress(rng, body, skeleton, is_seated=pose.name == "sitting"),
         camera=camera,
         joints=joints,
-        surface_depth=np.array(surface_depth) * pixels,
+        depth_tolerance=np.array(depth_tolerance) * scales,
         facing=_facing(skeleton, turn),
         length=length,
     )
@@ -236,9 +238,9 @@ def annotate(person: Person, layer: Layer, owner: np.ndarray, number: int) -> di
 def _flags(person: Person, layer: Layer, owner: np.ndarray, number: int) -> np.ndarray:
     """Return COCO's visibility flags, int (17,), as human annotators would set them.
 
-    2: a pixel next to the joint shows the body surface around it. 1: a body joint in the image that
-    is occluded, but can be guessed from visible neighbors. 0: outside the image, occluded and
-    impossible to guess, or an occluded facial landmark.
+    2: at least one of the 3 x 3 pixels centered on the joint shows the body at the joint. 1: a body
+    joint in the image that is occluded, but can be guessed from visible neighbors. 0: outside the
+    image, occluded and impossible to guess, or an occluded facial landmark.
     """
     height, width = owner.shape
     x, y, _ = person.joints.T
@@ -266,7 +268,7 @@ def _is_visible(person: Person, i: int, layer: Layer, owner: np.ndarray, number:
     top, bottom = np.clip((round(y) - 1 - layer.y, round(y) + 2 - layer.y), 0, h)
     depth = layer.depth[top:bottom, left:right]
     is_person = layer.window(owner)[top:bottom, left:right] == number
-    return bool((is_person & (np.abs(depth - z) <= person.surface_depth[i] + 0.5)).any())
+    return bool((is_person & (np.abs(depth - z) <= person.depth_tolerance[i] + 0.5)).any())
 
 
 # For each joint, the body joints connected to it by a limb.

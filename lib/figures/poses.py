@@ -2,7 +2,7 @@
 
 Angles are in degrees. Flexion moves the upper arm, the thigh and the trunk forward, and bends the
 elbow and the knee. Abduction moves a limb away from the body. Internal rotation turns the forearm
-or the toes inwards. All angles are those of a left limb; `body` mirrors them for right limbs.
+or the toes inwards. All angles are those of a left limb; body.py mirrors them for right limbs.
 """
 
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def _reach(rng: Rng, point: tuple[float, float, float], pole=(0.6, -0.5, -0.6), 
     return Arm(reach=(float(x), float(y), float(z)), pole=pole)
 
 
-def _busy_arm(rng: Rng) -> Arm:
+def _varied_arm(rng: Rng) -> Arm:
     """Sample one of several arm poses that suit a standing or sitting person."""
     choices = [
         lambda: _relaxed_arm(rng),
@@ -145,7 +145,7 @@ def _stride(rng: Rng, front: tuple, back: tuple, swing: tuple, elbow: tuple) -> 
 def _walking(rng: Rng) -> BodyPose:
     pose = _stride(rng, ((12, 32), (0, 15)), ((-22, -5), (5, 45)), (5, 32), (8, 40))
     if rng.random() < 0.35:
-        pose.arms[rng.integers(2)] = _busy_arm(rng)
+        pose.arms[rng.integers(2)] = _varied_arm(rng)
     return pose
 
 
@@ -163,7 +163,7 @@ def _sitting(rng: Rng) -> BodyPose:
         for _ in range(2)
     ]
     lap = [_reach(rng, (-0.12, -0.68, 0.42), (0.8, -0.5, -0.4)) for _ in range(2)]
-    arms = lap if rng.random() < 0.5 else [_busy_arm(rng), lap[1]]
+    arms = lap if rng.random() < 0.5 else [_varied_arm(rng), lap[1]]
     if rng.random() < 0.5:
         arms = arms[::-1]
     spine = rng.uniform(-5, 25), rng.normal(0, 5), rng.normal(0, 8)
@@ -175,7 +175,7 @@ def _floor_sitting(rng: Rng) -> BodyPose:
         legs = [_leg(rng, (75, 95), (2, 12), -5, (5, 90), 10) for _ in range(2)]
     else:
         legs = [_leg(rng, (80, 95), (38, 52), -45, (105, 130), 20) for _ in range(2)]
-    arms = [_reach(rng, (-0.05, -0.55, 0.5)), _busy_arm(rng)]
+    arms = [_reach(rng, (-0.05, -0.55, 0.5)), _varied_arm(rng)]
     spine = rng.uniform(0, 25), rng.normal(0, 4), rng.normal(0, 8)
     return BodyPose(arms, legs, spine, lean=rng.uniform(-12, 5))
 
@@ -183,7 +183,7 @@ def _floor_sitting(rng: Rng) -> BodyPose:
 def _crouching(rng: Rng) -> BodyPose:
     abduction = rng.uniform(5, 32)
     legs = [_leg(rng, (95, 122), abduction, (-20, 0), (100, 138), -18) for _ in range(2)]
-    arms = [_reach(rng, (-0.1, -0.5, 0.6)), _busy_arm(rng)]
+    arms = [_reach(rng, (-0.1, -0.5, 0.6)), _varied_arm(rng)]
     spine = rng.uniform(5, 35), rng.normal(0, 5), rng.normal(0, 8)
     return BodyPose(arms, legs, spine, lean=rng.uniform(5, 28))
 
@@ -194,7 +194,7 @@ def _kneeling(rng: Rng) -> BodyPose:
         _leg(rng, (-10, 15), (0, 12), 0, (85, 105), 50),
     ]
     legs = legs if rng.random() < 0.5 else legs[::-1]
-    return BodyPose([_busy_arm(rng), _busy_arm(rng)], legs, spine=_spine(rng, 10))
+    return BodyPose([_varied_arm(rng), _varied_arm(rng)], legs, spine=_spine(rng, 10))
 
 
 def _bending(rng: Rng) -> BodyPose:
@@ -205,9 +205,10 @@ def _bending(rng: Rng) -> BodyPose:
         for _ in range(2)
     ]
     tilt = lean + bend
+    # The flexion is sampled as a fraction of the tilt.
     arms = [_arm(rng, (0.6, 1.1), (0, 15), (0, 30), (0, 45)) for _ in range(2)]
     for arm in arms:
-        arm.flexion *= tilt  # sampled above as a fraction of the tilt
+        arm.flexion *= tilt
     if rng.random() < 0.3:
         arms[rng.integers(2)] = _hand_on_hip(rng)
     spine = bend, rng.normal(0, 6), rng.normal(0, 10)
@@ -237,7 +238,7 @@ def _swinging(rng: Rng) -> BodyPose:
         _leg(rng, (15, 65), (8, 28), -15, (15, 70)),
         _leg(rng, (-25, 10), (5, 25), -15, (5, 45), 15),
     ]
-    arms = [_arm(rng, (-30, 150), (40, 110), (-90, 20), (10, 100)), _busy_arm(rng)]
+    arms = [_arm(rng, (-30, 150), (40, 110), (-90, 20), (10, 100)), _varied_arm(rng)]
     if rng.random() < 0.35:
         arms[1] = _reach(rng, (-0.25, -0.1, 0.6), (0.4, -0.9, 0.0))
     if rng.random() < 0.5:
@@ -247,7 +248,7 @@ def _swinging(rng: Rng) -> BodyPose:
     return BodyPose(arms, legs, spine=_spine(rng, 18), lean=rng.uniform(0, 20))
 
 
-def _riding(rng: Rng) -> BodyPose:
+def _balancing(rng: Rng) -> BodyPose:
     """Sample a balanced stance, as in skiing or surfing: knees bent, arms out."""
     bend = rng.uniform(25, 70)
     legs = [
@@ -259,7 +260,7 @@ def _riding(rng: Rng) -> BodyPose:
 
 
 def _lying(rng: Rng) -> BodyPose:
-    pose = _standing(rng, _busy_arm, 6) if rng.random() < 0.6 else _jumping(rng)
+    pose = _standing(rng, _varied_arm, 6) if rng.random() < 0.6 else _jumping(rng)
     pose.lying = float(rng.choice([-1, 1])) * rng.uniform(60, 120)
     return pose
 
@@ -273,7 +274,7 @@ def _spine(rng: Rng, spread: float) -> tuple[float, float, float]:
 # Family -> weight, and function that samples a pose.
 FAMILIES: dict[str, tuple[float, Callable[[Rng], BodyPose]]] = {
     "standing": (19, partial(_standing, arm=_relaxed_arm)),
-    "standing_busy": (19, partial(_standing, arm=_busy_arm, spine_spread=6)),
+    "standing_varied": (19, partial(_standing, arm=_varied_arm, spine_spread=6)),
     "walking": (14, _walking),
     "running": (8, _running),
     "sitting": (13, _sitting),
@@ -288,7 +289,7 @@ FAMILIES: dict[str, tuple[float, Callable[[Rng], BodyPose]]] = {
     "jumping": (2, _jumping),
     "kicking": (2, _kicking),
     "swinging": (5, _swinging),
-    "riding": (2, _riding),
+    "balancing": (2, _balancing),
     "lying": (1, _lying),
 }
 

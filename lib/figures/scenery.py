@@ -5,7 +5,7 @@ import numpy as np
 
 from lib.figures import paint as paints
 from lib.figures.body import rotation
-from lib.figures.render import Camera, Layer, Light, Part, noise_tile, render
+from lib.figures.render import Camera, Layer, Light, Part, cone, noise_tile, render
 
 Rng = np.random.Generator
 GROUND_COLORS = (
@@ -219,28 +219,28 @@ def _shape(rng: Rng, image: np.ndarray) -> None:
 
 
 def _clutter(rng: Rng) -> list[Part]:
-    """Build 3D clutter: limb-like pieces, a chair or a bare tree."""
+    """Build 3D clutter: limb-like pieces, a chair or a bare tree; y points up."""
     style = rng.choice(3, p=[0.5, 0.3, 0.2])
     cones = []
     if style == 0:
         start = rng.normal(0, 0.2, 3)
         for _ in range(rng.integers(1, 6)):
             end = start + rng.normal(0, 0.18, 3)
-            cones.append([*start, *end, *rng.uniform(0.02, 0.08, 2), 0])
+            cones.append(cone(start, end, *rng.uniform(0.02, 0.08, 2)))
             start = end if rng.random() < 0.6 else rng.normal(0, 0.3, 3)
     elif style == 1:
         thickness = rng.uniform(0.008, 0.02)
         for x in (-0.2, 0.2):
             for z, top in ((-0.2, 0.9 * rng.random()), (0.2, 0.0)):
-                cones.append([x, top, z, 1.1 * x, -0.45, 1.1 * z, thickness, thickness, 0])
-            cones.append([x, 0, -0.2, x, 0, 0.2, 0.03, 0.03, 0])
-        cones += [[-0.2, 0, z, 0.2, 0, z, 0.04, 0.04, 0] for z in (-0.15, 0.0, 0.15)]
+                cones.append(cone((x, top, z), (1.1 * x, -0.45, 1.1 * z), thickness, thickness))
+            cones.append(cone((x, 0, -0.2), (x, 0, 0.2), 0.03, 0.03))
+        cones += [cone((-0.2, 0, z), (0.2, 0, z), 0.04, 0.04) for z in (-0.15, 0.0, 0.15)]
     else:
-        cones.append([0, -0.6, 0, *rng.normal(0, 0.05, 2), 0, 0.06, 0.045, 0])
+        cones.append(cone((0, -0.6, 0), (*rng.normal(0, 0.05, 2), 0), 0.06, 0.045))
         for _ in range(rng.integers(2, 7)):
             y = rng.uniform(-0.2, 0.1)
             tip = rng.normal(0, 0.3), y + rng.uniform(0.1, 0.5), rng.normal(0, 0.2)
-            cones.append([0, y, 0, *tip, 0.035, 0.012, 0])
+            cones.append(cone((0, y, 0), tip, 0.035, 0.012))
     paint = paints.cloth(rng, paints.sample_color(rng), 0.3)
     if rng.random() < 0.3:
         skin = np.array(paints.SKIN_COLORS[rng.integers(len(paints.SKIN_COLORS))])
@@ -322,14 +322,15 @@ def _rail(rng: Rng, mask: np.ndarray, center: tuple[float, float], length: float
 
 
 def apply_camera_effects(rng: Rng, image: np.ndarray) -> np.ndarray:
-    """Convert float32 (H, W, 3) to uint8, with random exposure, color cast, vignette, blur, noise
-    and JPEG compression."""
+    """Convert float32 (H, W, 3) to uint8, with random exposure, color cast, contrast, vignette,
+    blur, noise and JPEG compression."""
     h, w = image.shape[:2]
     gain = np.clip(rng.normal(1.05, 0.16), 0.6, 1.45) * np.clip(rng.normal(1, 0.04, 3), 0.9, 1.1)
     contrast = np.clip(rng.normal(1.0, 0.12), 0.7, 1.3)
-    # 110 is a medium gray. Contrast scales the distances of all pixels from it.
-    gray = np.float32(110 + rng.normal(0, 6))
-    image = (image * gain.astype(np.float32) - 110) * np.float32(contrast) + gray
+    # Contrast scales the distances of all pixels from a medium gray, 110, which then becomes
+    # `new_gray`.
+    new_gray = np.float32(110 + rng.normal(0, 6))
+    image = (image * gain.astype(np.float32) - 110) * np.float32(contrast) + new_gray
     if rng.random() < 0.25:
         ys, xs = np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j].astype(np.float32)
         image *= (1 - rng.uniform(0.1, 0.3) * (xs**2 + ys**2))[..., None].astype(np.float32)

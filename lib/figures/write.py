@@ -65,7 +65,7 @@ def write_figures(
 
 
 def is_complete(root: Path, sizes: dict[str, int], seed: int) -> bool:
-    """Return True if `root` contains exactly this data set, False if it is missing or incomplete.
+    """Return True if `root` contains this data set, False if it is missing or incomplete.
 
     Raises:
         InputError: if `root` contains a different data set.

@@ -1,4 +1,4 @@
-"""Poses: people and their keypoints, as all networks return them, in PyTorch or exported."""
+"""Poses: people and their keypoints. All predictions have this form."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -33,10 +33,11 @@ class Poses:
 
     ``poses[3]`` is one person, a ``Pose``; with a slice, indices or a mask the result is a
     ``Poses``. A task (lib/core/task.py) may return tensors on its device; ``numpy()`` converts them
-    to arrays. ``Table`` below is the data set's table of people (lib/dataset/table.py).
+    to arrays. In the comments, ``Table`` is the data set's table of people
+    (lib/dataset/table.py).
     """
 
-    image: Array  # (P,) int64, index of the image, in the data set's ``Table`` or among the inputs
+    image: Array  # (P,) int64, index of the image in ``Table.paths``, or among the inputs
     keypoints: Array  # (P, K, 2) float32, x and y in image pixels
     scores: Array  # (P, K) float32, keypoint scores
     score: Array  # (P,) float32, person scores; for top-down networks the means of ``scores``

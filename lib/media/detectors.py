@@ -17,7 +17,7 @@ import torch
 import torchvision
 from torchvision.models import detection
 
-from lib.core.inference import PERSON_THRESHOLD, Detector, PoseDetector
+from lib.core.inference import PERSON_THRESHOLD, Detector, PersonDetector
 from lib.keypoints.geometry import corners_to_boxes
 from lib.media.onnx_detector import ONNX_DETECTORS, read_settings
 from lib.utils.errors import InputError
@@ -66,7 +66,7 @@ def build_detector(
                 "has built-in weights; omit these options"
             )
         threshold = PERSON_THRESHOLD if threshold is None else threshold
-        return PoseDetector(device, precision, threshold)
+        return PersonDetector(device, precision, threshold)
     if Path(name).suffix in (".yaml", ".yml"):
         settings = read_settings(name)
         settings.model = weights or settings.model

@@ -32,7 +32,7 @@ class AnnotatedPerson:
     annotation_id: int
     category_id: int
     joints: np.ndarray  # (K, 2) pixels
-    visible: np.ndarray  # (K,), True for annotated joints
+    is_annotated: np.ndarray  # (K,)
     box: np.ndarray  # (4,) x, y, width, height in pixels
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from lib.config import skeleton_of
 from lib.config.default import default_config
 from lib.config.joints import resolve_joints
-from lib.dataset.coco_json import LAYOUT, UnreadCocoFile
+from lib.dataset.coco_json import LAYOUT, CocoFileWithRawAnnotations
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import SKELETONS, Category, Skeleton, categories_with_joints
 from lib.media.video import IMAGE, Frame, Item, Report, kind_of, unique_name
@@ -19,7 +19,7 @@ from lib.utils.errors import InputError
 from lib.utils.reading import read_any_json, read_json
 
 RESULTS = (
-    'keypoint results: a list of {"image_id": 1, "keypoints": [x, y, score, ...], "score": 0.9}; '
+    'keypoint results, a list of {"image_id": 1, "keypoints": [x, y, score, ...], "score": 0.9}; '
     'entries may have "file_name", "frame", "track_id" and "bbox"'
 )
 
@@ -58,8 +58,8 @@ class KeypointResults:
     ) -> None:
         content = read_any_json(path, RESULTS)
         if not isinstance(content, list):
-            raise InputError(f"{path}: contains no {RESULTS}")
-        coco = read_json(annotations, UnreadCocoFile, LAYOUT) if annotations else None
+            raise InputError(f"{path}: must contain {RESULTS}")
+        coco = read_json(annotations, CocoFileWithRawAnnotations, LAYOUT) if annotations else None
         names = {image.id: image.name for image in coco.images} if coco else {}
         # By file name, and then by frame number, which is None for an image.
         self._people: dict[str, dict] = defaultdict(lambda: defaultdict(list))

@@ -36,7 +36,7 @@ class PerfectBackend(Backend):
     def __init__(self, dataset, codec) -> None:
         self.device = torch.device("cpu")
         self.codec = codec
-        self.decodes = False
+        self.outputs_are_decoded = False
         self._dataset = dataset
         self._number = 0
 

@@ -9,7 +9,7 @@ import torch
 
 from lib.config import load_config
 from lib.core.backends import TorchBackend, build_backend
-from lib.core.inference import PoseDetector, Predictor
+from lib.core.inference import PersonDetector, Predictor
 from lib.core.validate import validate
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import COCO
@@ -210,7 +210,7 @@ def test_without_arguments_the_built_in_network_is_used(tmp_path, run, monkeypat
     small = shipped.ShippedNetwork(tmp_path / "tiny.yaml", tmp_path / "weights.pth")
     monkeypatch.setattr(shipped, "TOP_DOWN", small)
     boxes = np.array([[1.0, 2, 30, 40], [5, 5, 20, 20]])
-    monkeypatch.setattr(PoseDetector, "__call__", lambda *_: [(boxes, np.array([0.5, 0.25]))])
+    monkeypatch.setattr(PersonDetector, "__call__", lambda *_: [(boxes, np.array([0.5, 0.25]))])
     path = run.data.table.path(0)
     found = Predictor()(path)
     expected = Predictor(run.cfg, tmp_path / "weights.pth")(path, boxes, [0.5, 0.25])
@@ -231,8 +231,8 @@ def test_the_pose_detector_encloses_people_and_drops_uncertain_ones(monkeypatch)
         box_score=np.ones(2, np.float32),
         row=np.full(2, -1),
     )
-    detector = PoseDetector()
-    monkeypatch.setattr(PoseDetector, "_predictor", staticmethod(lambda image: people))
+    detector = PersonDetector()
+    monkeypatch.setattr(PersonDetector, "_predictor", staticmethod(lambda image: people))
     ((boxes, scores),) = detector([np.zeros((100, 62, 3), np.uint8)])
     # A margin of 0.07 of the longer side on each side, but not beyond the width of 62.
     np.testing.assert_allclose(boxes, [[17.2, 7.2, 44.8, 25.6]])

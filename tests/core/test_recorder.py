@@ -13,7 +13,7 @@ from lib.core.backends import DecodingBackend
 from lib.core.recorder import KINDS, Recorder
 from lib.core.sheets import write_prediction_sheet
 from lib.core.top_down import TopDown
-from lib.core.train import EpochStats, train_epoch
+from lib.core.train import Stats, train_epoch
 from lib.core.validate import validate
 from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
@@ -40,8 +40,8 @@ def history(folder) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "out" / "history.csv").read_text().splitlines()))
 
 
-def stats(loss: float) -> EpochStats:
-    return EpochStats(loss, 0.5, samples=8, seconds=2.0, data_seconds=0.5)
+def stats(loss: float) -> Stats:
+    return Stats(loss, 0.5, samples=8, seconds=2.0, data_seconds=0.5)
 
 
 def record(run, writer: Recorder, kinds) -> None:

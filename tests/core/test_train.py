@@ -7,7 +7,7 @@ import torch
 from lib.core.backends import TorchBackend
 from lib.core.task import Losses
 from lib.core.top_down import TopDown
-from lib.core.train import EpochStats, Meter, Updater, train_epoch
+from lib.core.train import Meter, Stats, Updater, train_epoch
 from lib.keypoints.geometry import normalize
 from tests import tiny
 from tests.core.runs import CPU, parts, schedule, task
@@ -169,7 +169,7 @@ def test_a_meter_weighs_losses_by_samples_and_accuracies_by_joints():
     assert (meter.read().loss, meter.read().samples) == (0, 0)
     meter.add(None, 2, 0.1)
     assert not meter.read().has_loss and meter.read().samples == 2
-    assert EpochStats(0, 0, samples=30, seconds=1.5, data_seconds=0).speed == 20
+    assert Stats(0, 0, samples=30, seconds=1.5, data_seconds=0).speed == 20
 
 
 def test_gradients_of_several_batches_are_averaged_for_one_update(tmp_path):

@@ -50,7 +50,7 @@ def test_a_sample_has_the_documented_fields(source):
     }
     assert {k: (v.dtype, tuple(v.shape)) for k, v in sample.items()} == expected
     assert sample["box"].tolist() == [63, 12, 43, 63] and sample["image_index"] == 1
-    assert sample["index"] == 3 and sample["score"] == 1 and sample["rotation"] == 0
+    assert sample["index"] == 3 and sample["box_score"] == 1 and sample["rotation"] == 0
 
 
 def test_a_test_sample_is_an_rgb_crop_with_its_joints(source):
@@ -286,7 +286,7 @@ def test_detected_boxes_are_used_only_in_tests(tmp_path, source):
     test = {"USE_GT_BBOX": False, "COCO_BBOX_FILE": str(tmp_path / "boxes.json"), "IMAGE_THRE": 0.6}
     cfg = load(tmp_path, TEST=test)
     tested = build_dataset(cfg, "val2017", is_train=False)
-    assert len(tested) == 4 and tested[0]["score"] == pytest.approx(0.95)
+    assert len(tested) == 4 and tested[0]["box_score"] == pytest.approx(0.95)
     assert not tested[0]["visible"].any()
     assert len(build_dataset(cfg, "val2017", is_train=True)) == 6
 

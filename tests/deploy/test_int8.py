@@ -97,7 +97,7 @@ def test_calibration_takes_a_folder_of_images(tmp_path, monkeypatch):
     made = small(tmp_path)
     found = [np.array([[0, 0, 30, 60], [30, 0, 30, 60]]), np.empty((0, 4))]
     detector = iter([[(boxes, None)] for boxes in found])
-    monkeypatch.setattr(int8, "PoseDetector", lambda device: lambda images: next(detector))
+    monkeypatch.setattr(int8, "PersonDetector", lambda device: lambda images: next(detector))
     folder = tmp_path / "photos"
     with pytest.raises(InputError, match=r"--calibration: .*photos"):
         calibration_inputs(made.cfg, folder, 4)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lib.config import load_config, skeleton_of
-from lib.core.inference import PoseDetector, Predictor
+from lib.core.inference import PersonDetector, Predictor
 from lib.figures.drawing import draw_scene
 from lib.keypoints.skeletons import COCO
 from lib.media.boxes import box_iou
@@ -40,7 +40,7 @@ def test_the_model_card_has_the_hash_of_the_weights(network):
 
 def test_people_are_found_without_boxes():
     """Most people who are neither small nor mostly hidden have a box that overlaps theirs."""
-    detector = PoseDetector()
+    detector = PersonDetector()
     overlaps = []
     for index in range(6):
         image, people = draw_scene(0, "val", index)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lib.config import load_config
-from lib.core.inference import PoseDetector, Predictor
+from lib.core.inference import PersonDetector, Predictor
 from lib.media.smoothing import OneEuro
 from lib.models import shipped
 from tests import tiny
@@ -312,7 +312,7 @@ def test_input_is_the_only_required_option(
     def whole(self, images):
         return [(np.array([[0.0, 0, *image.shape[1::-1]]]), np.ones(1)) for image in images]
 
-    monkeypatch.setattr(PoseDetector, "__call__", whole)
+    monkeypatch.setattr(PersonDetector, "__call__", whole)
     ended = succeed("demo", "--input", images, "--device", "cpu")
     assert str(demo.weights) in ended.out, ended
     found = root.parent / "output" / "demo" / "tiny" / "results.json"

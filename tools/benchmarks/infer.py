@@ -13,7 +13,7 @@ from benchmarks.measure import Row, wall_clock
 from lib.config import load_config, skeleton_of
 from lib.core.backends import build_backend, load_network, network_backend
 from lib.core.codecs import build_codec
-from lib.core.train import EpochStats
+from lib.core.train import Stats
 from lib.deploy.parity import difference, drawn_crops
 from lib.utils.devices import choose_devices
 
@@ -57,15 +57,13 @@ def run(args: argparse.Namespace) -> list[Row]:
     return recipes.compare(name, measured, flops, device, PRECISIONS[args.precision], agrees)
 
 
-def timed(
-    predict: Callable[[], tuple[Tensor, Tensor]], samples: int
-) -> Callable[[int], EpochStats]:
+def timed(predict: Callable[[], tuple[Tensor, Tensor]], samples: int) -> Callable[[int], Stats]:
     """Return a function that times a call of ``predict``, after an untimed one as warm-up."""
 
-    def run(_: int) -> EpochStats:
+    def run(_: int) -> Stats:
         predict()
         start = wall_clock()
         predict()
-        return EpochStats(0.0, 0.0, samples, wall_clock() - start, 0.0, False)
+        return Stats(0.0, 0.0, samples, wall_clock() - start, 0.0, False)
 
     return run

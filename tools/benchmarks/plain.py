@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lib.core.codecs.codec import Codec, Outputs, RawOutputs, as_outputs
-from lib.core.train import EpochStats
+from lib.core.train import Stats
 from lib.dataset.top_down import TopDownDataset
 from lib.keypoints.geometry import Crop, normalize
 
@@ -39,7 +39,7 @@ def train_epoch(
     loader: DataLoader,
     optimizer: torch.optim.Optimizer,
     is_rgb: bool,
-) -> EpochStats:
+) -> Stats:
     """Train for an epoch on batches of ``SamplesWithTargets``."""
     network.train()
     device = next(network.parameters()).device
@@ -57,7 +57,7 @@ def train_epoch(
         total += loss.item() * len(batch["index"])
         samples += len(batch["index"])
         end = time.perf_counter()
-    return EpochStats(total / samples, 0.0, samples, end - start, waiting)
+    return Stats(total / samples, 0.0, samples, end - start, waiting)
 
 
 @torch.no_grad()
@@ -74,7 +74,7 @@ def predict(
 
 def test(
     network: nn.Module, codec: Codec, crop: Crop, loader: DataLoader, is_rgb: bool, flip_test: bool
-) -> tuple[Tensor, EpochStats]:
+) -> tuple[Tensor, Stats]:
     """Predict all people, and return keypoints (N, K, 2) in image pixels, and statistics."""
     keypoints, waiting = [], 0.0
     start = end = time.perf_counter()
@@ -84,7 +84,7 @@ def test(
         keypoints.append(crop.to_image(found, batch["center"], batch["scale"]))
         end = time.perf_counter()
     people = sum(map(len, keypoints))
-    return torch.cat(keypoints), EpochStats(0.0, 0.0, people, end - start, waiting, False)
+    return torch.cat(keypoints), Stats(0.0, 0.0, people, end - start, waiting, False)
 
 
 def to_cpu(outputs: RawOutputs) -> Outputs:

@@ -1,4 +1,4 @@
-"""Time prediction with each backend, from an image and a box to keypoints."""
+"""Compare inference backends: time the prediction from an image and a box to keypoints."""
 
 import argparse
 import tempfile

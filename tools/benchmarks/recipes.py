@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 
 from benchmarks.measure import Row, add_common_options, fastest, process_memory, wall_clock
 from lib.config import is_bottom_up, load_config
-from lib.core.train import EpochStats
+from lib.core.train import Stats
 from lib.figures.write import write_figures
 from lib.keypoints.skeletons import COCO
 from lib.utils.errors import InputError
@@ -23,8 +23,8 @@ from lib.utils.errors import InputError
 class Measured(NamedTuple):
     """Statistics of the first and of the fastest run, and the peak memory of all runs in MiB."""
 
-    first: EpochStats
-    fastest: EpochStats
+    first: Stats
+    fastest: Stats
     memory: float
 
 
@@ -80,13 +80,13 @@ def draw(folder: str, split: str, images: int) -> None:
 
 
 def take_turns(
-    runs: Sequence[Callable[[int], EpochStats]], repeats: int, device: torch.device
+    runs: Sequence[Callable[[int], Stats]], repeats: int, device: torch.device
 ) -> list[Measured]:
     """Call the functions alternately, ``repeats`` times each, and measure them.
 
     Each call gets its number, from 0.
     """
-    stats: list[list[EpochStats]] = [[] for _ in runs]
+    stats: list[list[Stats]] = [[] for _ in runs]
     memory = [0.0] * len(runs)
     for turn in range(repeats):
         for number, run in enumerate(runs):

@@ -13,7 +13,7 @@ from lib.config import skeleton_of
 from lib.core import build_task
 from lib.core.backends import build_backend, load_network
 from lib.core.codecs import build_codec
-from lib.core.train import EpochStats
+from lib.core.train import Stats
 from lib.core.validate import validate
 from lib.dataset import build_dataset
 from lib.dataset.loading import test_loader
@@ -46,12 +46,12 @@ def run(args: argparse.Namespace) -> list[Row]:
         task = build_task(cfg, backend)
         loader = test_loader(dataset, size, workers, cfg.PIN_MEMORY and device.type == "cuda")
 
-        def plain_test(_: int) -> EpochStats:
+        def plain_test(_: int) -> Stats:
             settings = (cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
             found["plain"], stats = plain.test(network, codec, dataset.crop, one_by_one, *settings)
             return stats
 
-        def test(_: int) -> EpochStats:
+        def test(_: int) -> Stats:
             result = validate(task, loader)
             found["ours"] = torch.from_numpy(result.poses.keypoints[result.poses.row.argsort()])
             return result.stats

@@ -18,7 +18,7 @@ from lib.core import build_task
 from lib.core.backends import network_backend
 from lib.core.codecs import build_codec
 from lib.core.optim import build_optimizer
-from lib.core.train import EpochStats, Updater, train_epoch
+from lib.core.train import Stats, Updater, train_epoch
 from lib.dataset import build_dataset
 from lib.dataset.loading import train_loader
 from lib.dataset.top_down import TopDownDataset
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> list[Row]:
 
 def plain_training(
     cfg: CfgNode, network: nn.Module, dataset: TopDownDataset
-) -> Callable[[int], EpochStats]:
+) -> Callable[[int], Stats]:
     """Return a function that trains for an epoch with plain PyTorch code."""
     codec = build_codec(cfg, skeleton_of(cfg))
     optimizer = torch.optim.Adam(network.parameters(), LR)
@@ -73,7 +73,7 @@ def plain_training(
         samples, size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
     )
 
-    def train(epoch: int) -> EpochStats:
+    def train(epoch: int) -> Stats:
         sampler.epoch = epoch
         return plain.train_epoch(network, codec, loader, optimizer, cfg.DATASET.COLOR_RGB)
 
@@ -86,7 +86,7 @@ def training(
     dataset: TopDownDataset,
     device: torch.device,
     dtype: torch.dtype,
-) -> Callable[[int], EpochStats]:
+) -> Callable[[int], Stats]:
     """Return a function that trains for an epoch as tools/train.py does."""
     network = to_devices(network, [device])
     if cfg.TRAIN.COMPILE:
@@ -100,7 +100,7 @@ def training(
     pin_memory = cfg.PIN_MEMORY and device.type == "cuda"
     loader = train_loader(dataset, size, workers, cfg.TRAIN.SHUFFLE, pin_memory)
 
-    def train(epoch: int) -> EpochStats:
+    def train(epoch: int) -> Stats:
         return train_epoch(
             task, loader, optimizer, lambda *_: LR, epoch, cfg.PRINT_FREQ, update=update
         )

@@ -69,8 +69,8 @@ def dark_step(heatmaps: Tensor, coords: Tensor, scores: Tensor, kernel: int) -> 
 def udp_step(heatmaps: Tensor, coords: Tensor, scores: Tensor, kernel: int) -> Tensor:
     """Take a Newton step as ``dark_step`` does, with UDP's derivatives.
 
-    Second derivatives use adjacent pixels, the border is replicated, and values are clamped to
-    0.001 to 50 before the logarithm.
+    Second derivatives use adjacent pixels. Neighbors beyond the border have the value of the
+    nearest border pixel. Values are clamped to 0.001 to 50 before the logarithm.
     """
     height, width = heatmaps.shape[2:]
     x, y = coords[..., 0].long(), coords[..., 1].long()
@@ -93,8 +93,8 @@ def udp_step(heatmaps: Tensor, coords: Tensor, scores: Tensor, kernel: int) -> T
 def dark_step_1d(vectors: Tensor, coords: Tensor, scores: Tensor, kernel: int) -> Tensor:
     """Take a Newton step as ``dark_step`` does, in one dimension.
 
-    The border is replicated, and values are clamped to 0.001 to 50 before the logarithm.
-    ``vectors`` are (N, K, bins), ``coords`` and ``scores`` (N, K).
+    Neighbors beyond the border have the value of the nearest bin. Values are clamped to 0.001 to 50
+    before the logarithm. ``vectors`` are (N, K, bins), ``coords`` and ``scores`` (N, K).
     """
     length = vectors.shape[2]
     blurred = vectors @ _blur_matrix(length, kernel, vectors.device, vectors.dtype)

@@ -240,7 +240,7 @@ def read_maps(maps: Tensor, joints: Tensor) -> Tensor:
 
     Values of joints outside the maps have no meaning.
     """
-    # The limit is larger than any map. It keeps the product below from overflowing.
+    # Without a limit, here larger than any map, the product in the next line could overflow.
     pixel = joints.clamp(max=1e6).trunc().long().clamp(min=0)
     pixel = pixel[..., 1] * maps.shape[3] + pixel[..., 0]  # (N, P, K)
     pixel = pixel.clamp(max=maps.shape[2] * maps.shape[3] - 1)
@@ -277,8 +277,8 @@ def build(cfg: CfgNode, skeleton: Skeleton) -> TagCodec:
     kernel = test.NMS_KERNEL
     if kernel < 1 or kernel % 2 == 0 or kernel // 2 != test.NMS_PADDING:
         raise InputError(
-            f"TEST.NMS_KERNEL: must be odd, with TEST.NMS_PADDING half of it rounded down, not "
-            f"{kernel} with {test.NMS_PADDING}"
+            "TEST.NMS_KERNEL must be odd, and TEST.NMS_PADDING must be NMS_KERNEL // 2; they are "
+            f"{kernel} and {test.NMS_PADDING}"
         )
     for key in ("HEATMAPS_LOSS_FACTOR", "PUSH_LOSS_FACTOR", "PULL_LOSS_FACTOR"):
         if len(loss[key]) < num_outputs:
