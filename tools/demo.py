@@ -154,8 +154,8 @@ def demo_parser() -> argparse.ArgumentParser:
         help="weights of the detector (default: those in models/detectors/, or else torchvision's)",
     )
     text = (
-        "ignore boxes with a score below P or, if the network of --cfg is a bottom-up network, "
-        "people (default: depends on the detector, 0.1 for hrpose; 0 with --boxes and for people)"
+        "ignore boxes (with a bottom-up network: people) with a score below P (default: 0 with "
+        "--boxes or a bottom-up network; otherwise depends on the detector, 0.1 for hrpose)"
     )
     add("--detector-threshold", type=float, metavar="P", help=text)
     add(

@@ -56,7 +56,9 @@ class Backend(ABC):
 
     @abstractmethod
     def outputs(self, crops: Tensor) -> Outputs:
-        """Return float32 outputs, after the flip test if that is enabled; see ``decodes``."""
+        """Return float32 outputs, after the flip test if that is enabled; see
+        ``outputs_are_decoded``.
+        """
 
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """Return keypoints (N, K, 2) in crop pixels and scores (N, K), float32 on ``device``."""

@@ -62,7 +62,7 @@ def write_prediction_sheet(
 def _scene_cells(dataset: SceneDataset, codec: TagCodec, rows: np.ndarray) -> list[np.ndarray]:
     """Draw training samples of whole images, each twice: with its labels and with its targets.
 
-    The image with the targets is dark where the loss is ignored.
+    The image with the targets is dark in regions that the loss ignores.
     """
     skeleton, cells = dataset.skeleton, []
     for row in rows:

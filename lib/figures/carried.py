@@ -69,6 +69,7 @@ def _held_object(rng: Rng, skeleton: Skeleton3D, name: str, side: str) -> list[n
         axis /= np.linalg.norm(axis)
         length = rng.uniform(0.3, 0.7)
         return [cone(hand - 0.1 * axis, hand + length * axis, 0.01, rng.uniform(0.008, 0.022))]
+    # A bag.
     low = hand - 0.16 * skeleton.frames["pelvis"][:, 1]
     half_depth = 0.06 * skeleton.frames["pelvis"][:, 2]
     cones = [cone(hand, low - half_depth, 0.008, 0.04), cone(hand, low + half_depth, 0.008, 0.04)]
@@ -87,16 +88,16 @@ def seat(rng: Rng, body: Proportions, skeleton: Skeleton3D) -> Part:
         cone(center - across + z * depth, center + across + z * depth, thickness, thickness)
         for z in np.linspace(-0.14, 0.12, 6)
     ]
-    floor = np.array([0.0, -rng.uniform(0.15, 0.26), 0.0])
+    to_floor = np.array([0.0, -rng.uniform(0.15, 0.26), 0.0])
     if rng.random() < 0.3:  # a block
         rows += [
-            cone(row[:3] + floor * t, row[3:6] + floor * t, 0.06, 0.06)
+            cone(row[:3] + to_floor * t, row[3:6] + to_floor * t, 0.06, 0.06)
             for row in rows
             for t in (0.4, 0.9)
         ]
     else:
         tops = [center + s * across + z * depth for s in (-1, 1) for z in (-0.14, 0.12)]
-        rows += [cone(top, top + floor, 0.012, 0.01) for top in tops]
+        rows += [cone(top, top + to_floor, 0.012, 0.01) for top in tops]
     if rng.random() < 0.5:  # a backrest
         height = rng.uniform(0.12, 0.32)
         for x in np.linspace(-1, 1, int(rng.integers(2, 7))):

@@ -36,7 +36,9 @@ class Item:
     """An input: an image, a video, a camera or a stream."""
 
     path: str  # path of a file, URL of a stream, or number of a camera
-    name: str  # unique name in the results: the file name, with _2 and so on for duplicates
+    # Unique name in the results: the file name, or "camera" and the number or URL of a camera;
+    # duplicates end in _2 and so on.
+    name: str
     kind: str  # IMAGE, VIDEO or CAMERA (also for streams)
 
 

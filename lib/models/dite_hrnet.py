@@ -20,7 +20,7 @@ from lib.models.layers.lightweight import (
     ConvBN,
     LightweightHRNet,
     PointwiseConv,
-    PooledConv,
+    VectorConv,
     read_plan,
     scale_branches,
     shuffle_channels,
@@ -47,10 +47,10 @@ class KernelAttention(nn.Sequential):
         super().__init__()
         hidden = channels // ATTENTION_REDUCTION
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.conv1 = PooledConv(channels, hidden, bias=False)
+        self.conv1 = VectorConv(channels, hidden, bias=False)
         self.bn = nn.BatchNorm2d(hidden)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = mark_gate(PooledConv(hidden, num_kernels))
+        self.conv2 = mark_gate(VectorConv(hidden, num_kernels))
         self.sigmoid = nn.Sigmoid()
         self.flatten = nn.Flatten()
 
@@ -218,7 +218,7 @@ class GlobalContext(nn.Module):
         hidden = channels // reduction
         self.conv_mask = mark_gate(PointwiseConv(channels, 1, bias=True))
         self.channel_attention = channel_attention(
-            PooledConv(channels, hidden, bias=False), PooledConv(hidden, channels)
+            VectorConv(channels, hidden, bias=False), VectorConv(hidden, channels)
         )
         self.scaling = Scaling()
         self.bn = nn.BatchNorm2d(channels)

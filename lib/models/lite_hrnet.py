@@ -18,8 +18,8 @@ from lib.models.layers.lightweight import (
     Branches,
     ConvBN,
     LightweightHRNet,
-    PooledConv,
     Stem,
+    VectorConv,
     depthwise,
     read_plan,
     scale_branches,
@@ -71,10 +71,10 @@ class SpatialWeighting(nn.Module):
         self.global_avgpool = nn.AdaptiveAvgPool2d(1)
         # The nested names are those of the published parameters.
         self.conv1 = nn.Sequential()
-        self.conv1.conv = PooledConv(channels, hidden)
+        self.conv1.conv = VectorConv(channels, hidden)
         self.conv1.activate = nn.ReLU(inplace=True)
         self.conv2 = nn.Sequential()
-        self.conv2.conv = mark_gate(PooledConv(hidden, channels))
+        self.conv2.conv = mark_gate(VectorConv(hidden, channels))
         self.conv2.activate = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:

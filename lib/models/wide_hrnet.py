@@ -15,8 +15,8 @@ from lib.models.layers.lightweight import (
     Branches,
     ConvBN,
     LightweightHRNet,
-    PooledConv,
     Stem,
+    VectorConv,
     read_plan,
     shuffle_channels,
     split_channels,
@@ -29,9 +29,9 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc1 = PooledConv(channels, hidden)
+        self.fc1 = VectorConv(channels, hidden)
         self.relu = nn.ReLU(inplace=True)
-        self.fc2 = mark_gate(PooledConv(hidden, channels))
+        self.fc2 = mark_gate(VectorConv(hidden, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.fc2(self.relu(self.fc1(self.avgpool(x)))).sigmoid()

@@ -25,5 +25,5 @@ class DarkCodec(HeatmapCodec):
 
 
 def build(cfg: CfgNode, skeleton: Skeleton) -> HeatmapCodec:
-    """Build the codec of an experiment, with DARK refinement unless TEST.REFINE is set."""
+    """Build the codec of an experiment. If TEST.REFINE is empty, the refinement is ``dark``."""
     return heatmap.build(cfg, skeleton, DarkCodec, "dark")

@@ -2,7 +2,7 @@
 
 Li et al.: SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation. ECCV
 2022. Numerically equivalent to lib/dataset/JointsDataset.py, lib/core/loss.py and
-lib/core/function.py of leeyegy/SimCC. mmpose's variants follow mmpose/codecs/simcc_label.py and
+lib/core/function.py of leeyegy/SimCC. ``sa_simcc``, ``mm_simcc`` and ``rtm_simcc`` follow mmpose/codecs/simcc_label.py and
 mmpose/models/losses/classification_loss.py of mmpose 1.x. RTMPose: Jiang et al.: RTMPose: Real-Time
 Multi-Person Pose Estimation based on MMPose. arXiv:2303.07399.
 
@@ -101,7 +101,8 @@ class SimCCCodec(Codec):
         """
         sigma, bins = self.sigma[i], self.bins[i]
         center = coords * self.ratio
-        # The + 1 is published: Gaussians that end just before the first pixel or bin also count.
+        # The + 1 comes from the published code: Gaussians that end just before the first pixel or
+        # bin also count.
         if self.round_centers:
             center = center.round()
             is_inside = (center - 3 * sigma < bins) & (center + 3 * sigma + 1 >= 0)
@@ -180,7 +181,7 @@ class SimCCCodec(Codec):
         return torch.stack(coords, dim=-1) / self.ratio, scores
 
     def accuracy(self, outputs: RawOutputs, target: Target) -> tuple[Tensor, Tensor]:
-        """Return the PCK, computed in bins, and the number of joint types."""
+        """Return the PCK, computed in bins, and the number of annotated joint types."""
         coords, ground_truth = (
             torch.stack([axis.argmax(2) for axis in axes], dim=-1).float()
             for axes in (outputs, target[:2])

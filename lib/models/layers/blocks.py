@@ -106,7 +106,10 @@ def init_convolutions(network: nn.Module, method: str) -> None:
 
 
 def mark_gate(conv: nn.Conv2d) -> nn.Conv2d:
-    """Mark a convolution whose output becomes attention weights through a sigmoid or softmax."""
+    """Mark a convolution for the initialisation of gates (``init_convolutions``).
+
+    The output of a gate becomes attention weights through a sigmoid or softmax.
+    """
     conv.is_gate = True
     return conv
 

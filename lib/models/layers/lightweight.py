@@ -75,8 +75,8 @@ class PointwiseConv(nn.Conv2d):
         return functional.linear(x.permute(0, 2, 3, 1), weight, self.bias).permute(0, 3, 1, 2)
 
 
-class PooledConv(nn.Conv2d):
-    """A 1x1 convolution of pooled maps (N, C, 1, 1), computed by matmul, which is faster."""
+class VectorConv(nn.Conv2d):
+    """A 1x1 convolution of vectors (N, C, 1, 1), computed by matmul, which is faster."""
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 1, bias=bias)
