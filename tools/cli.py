@@ -83,23 +83,25 @@ def experiment_parser(description: str, default_cfg: Path | None = None) -> argp
         + (" (default: that of the built-in top-down network)" if default_cfg else ""),
     )
     folders = {
-        "--modelDir": "root folder for results (default: setting OUTPUT_DIR)",
-        "--logDir": "root folder for TensorBoard logs (default: setting LOG_DIR)",
-        "--dataDir": "folder to prepend to paths of data and weights (default: setting DATA_DIR)",
+        "--modelDir": "root folder for results (default: the setting OUTPUT_DIR)",
+        "--logDir": "root folder for TensorBoard logs (default: the setting LOG_DIR)",
+        "--dataDir": "folder prepended to data and weight paths (default: the setting DATA_DIR)",
         "--prevModelDir": "ignored; accepted for compatibility with HRNet's tools",
     }
     for name, text in folders.items():
         add(name, default="", metavar="DIR", help=text)
-    add("--seed", metavar="N", help="random seed (default: setting SEED)")
+    add("--seed", metavar="N", help="random seed (default: the setting SEED)")
     add("--deterministic", action="store_true", help="use only deterministic cuDNN algorithms")
     gpus = parser.add_mutually_exclusive_group()
-    gpus.add_argument("--gpus", metavar="N", help="use the first N GPUs (default: setting GPUS)")
+    gpus.add_argument(
+        "--gpus", metavar="N", help="use the first N GPUs (default: the setting GPUS)"
+    )
     gpus.add_argument(
         "--gpu-ids",
         nargs="+",
         action=ListBeforeSettings,
         metavar="ID",
-        help="IDs of the GPUs to use, such as 0 2 (default: setting GPUS)",
+        help="IDs of the GPUs to use, such as 0 2 (default: the setting GPUS)",
     )
     text = "folder for results and logs (default: subfolders of --modelDir and --logDir)"
     add("--work-dir", metavar="DIR", help=text)

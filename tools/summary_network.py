@@ -144,7 +144,7 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
     add = parser.add_argument
     text = "YAML file of the experiment; may also be the first argument, without --cfg"
     add("--cfg", metavar="FILE", help=text)
-    text = "input size in pixels; one number means a square (default: setting MODEL.IMAGE_SIZE)"
+    text = "input size in pixels; one number means a square (default: the setting MODEL.IMAGE_SIZE)"
     add("--shape", nargs="+", metavar=("HEIGHT", "WIDTH"), help=text)
     add("--layers", action="store_true", help="list all layers instead of top-level modules")
     add("--json", action="store_true", help="print JSON instead of a table")

@@ -48,7 +48,7 @@ def resolve_joints(cfg: CfgNode) -> None:
     """Fill in the empty joint settings of an experiment, in place.
 
     These are MODEL.NUM_JOINTS and, for joints that are not built in, DATASET.JOINT_NAMES,
-    FLIP_PAIRS, SIGMAS and LIMBS. Afterwards the annotation file is no longer needed.
+    FLIP_PAIRS, SIGMAS and LIMBS. Afterwards, the joints no longer depend on the annotation file.
 
     Raises:
         InputError: if the data set is unknown, or its joints are missing or inconsistent.

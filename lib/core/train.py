@@ -58,7 +58,7 @@ class Meter:
 
     def restart(self) -> None:
         """Set all sums to 0 and restart the clock."""
-        # Sums of loss, accuracy, joints and samples over the steps with a finite loss.
+        # Sums over the steps with a finite loss: loss, accuracy, weight of the accuracy, samples.
         self._sums = torch.zeros(4, device=self._device)
         self._samples = 0
         self._has_loss = True
@@ -73,9 +73,10 @@ class Meter:
         if losses is None:
             self._has_loss = False
         else:
-            loss, joints = losses.total.detach(), losses.joints
+            # Accuracy is a mean over joints or joint types; their number is its weight.
+            loss, weight = losses.total.detach(), losses.joints
             count = torch.full_like(loss, samples)
-            values = torch.stack([loss * samples, losses.accuracy * joints, joints, count])
+            values = torch.stack([loss * samples, losses.accuracy * weight, weight, count])
             self._sums += torch.where(loss.isfinite(), values, 0.0)
         self._samples += samples
         self._data_seconds += data_seconds
@@ -113,10 +114,10 @@ class Meter:
         return self._stats(sums, int(samples))
 
     def _stats(self, sums: list[float], samples: int) -> Stats:
-        loss, correct, joints, counted = sums
+        loss, accuracy, weight, counted = sums
         return Stats(
             loss=loss / max(counted, 1),
-            accuracy=correct / max(joints, 1),
+            accuracy=accuracy / max(weight, 1),
             samples=samples,
             seconds=time.perf_counter() - self._start,
             data_seconds=self._data_seconds,
@@ -129,7 +130,7 @@ class Updater:
 
     Args:
         files_of: maps indices of samples to image files, for error messages.
-        buffers: batch norm statistics, restored if a step is skipped.
+        buffers: batch norm statistics, restored by ``StepGuard`` if they may be damaged.
         average: moving average of the weights, if any; updated together with them.
         accumulate: number of batches whose gradients are averaged for one update.
         no_sync: returns a context in which gradients are not averaged over processes.
@@ -201,7 +202,8 @@ def train_epoch(
         lr_at: maps (epoch, step) to the learning rate.
         print_freq: number of steps between calls of ``observe``.
         augment: maps the images (N, 3, H, W) of a batch and the step to augmented images.
-        update: trains on a batch; pass the same one every epoch, to count skipped steps in a row.
+        update: trains on a batch; pass the same one every epoch, so that skipped steps are
+            counted across epochs.
         before_step, after_step: called with the step; ``after_step`` also gets the epoch's meter.
         first_step: number of steps that an interrupted run has already taken in this epoch.
         meter_state: ``Meter.state`` after these steps.

@@ -33,7 +33,7 @@ class SceneAugmentation:
     flip: bool = True  # mirror half of the samples
     max_rotation: float = 30.0  # degrees
     min_scale: float = 0.75  # minimum side of the crop, relative to the image's shorter side
-    max_scale: float = 1.5  # maximum side of the crop, relative to the same side
+    max_scale: float = 1.5  # maximum side of the crop, also relative to the shorter side
     relative_to_long: bool = False  # if True, both are relative to the image's longer side
     max_shift: float = 0.2  # maximum shift of the crop, as a fraction of its side
 
@@ -174,7 +174,7 @@ def is_too_long(width: int, height: int) -> bool:
 def scene_size(
     width: int, height: int, size: int, scale: float = 1.0, min_scale: float = 1.0
 ) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
-    """Return the size of a network's input for a whole image, and the box that it shows.
+    """Return the size of a network's input for a whole image, and the box that the input covers.
 
     The shorter side of the input is about ``size * scale``. At ``min_scale``, the smallest scale in
     use, both sides are rounded up to multiples of 64; at other scales the input is proportionally

@@ -38,7 +38,7 @@ NVCC_TARGETS = (["-arch=all-major", "--threads", "0"], [])
 
 
 class BuildError(Exception):
-    """Raised when a build fails; the message is one line that says how to fix it."""
+    """Raised when a build fails; the message is one line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

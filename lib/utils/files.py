@@ -143,7 +143,7 @@ def hold_lock(folder: Path, name: str) -> Iterator[None]:
             file.seek(0)
             raise InputError(
                 f"{folder}: in use by {file.read().strip() or 'another run'}; wait until it has "
-                "ended, or choose another folder with EXPERIMENT or --work-dir"
+                "ended, or choose another folder with the setting EXPERIMENT or with --work-dir"
             ) from None
         except OSError:  # a file system without locks
             yield

@@ -1,4 +1,4 @@
-"""Compare inference backends: time the prediction from an image and a box to keypoints."""
+"""Time the prediction of keypoints from an image and a box, with each inference backend."""
 
 import argparse
 import tempfile

@@ -1,4 +1,4 @@
-"""Heads on a single map: heatmaps, SimCC and super-resolution."""
+"""Heads that use one feature map of the backbone: heatmap, SimCC and super-resolution heads."""
 
 import torch
 from torch import Tensor, nn
