@@ -2,9 +2,9 @@
 
 Li et al.: SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation. ECCV
 2022. Numerically equivalent to lib/dataset/JointsDataset.py, lib/core/loss.py and
-lib/core/function.py of leeyegy/SimCC. ``mm_simcc`` and ``rtm_simcc`` follow mmpose/codecs/simcc_label.py
-and mmpose/models/losses/classification_loss.py of mmpose 1.x. RTMPose: Jiang et al.: RTMPose:
-Real-Time Multi-Person Pose Estimation based on MMPose. arXiv:2303.07399.
+lib/core/function.py of leeyegy/SimCC. ``mm_simcc`` and ``rtm_simcc`` follow
+mmpose/codecs/simcc_label.py and mmpose/models/losses/classification_loss.py of mmpose 1.x. RTMPose:
+Jiang et al.: RTMPose: Real-Time Multi-Person Pose Estimation based on MMPose. arXiv:2303.07399.
 
 Outputs are (N, K, bins along x) and (N, K, bins along y). They are logits, except for RTMPose,
 whose outputs are the values of a Gaussian with a peak of 1.
