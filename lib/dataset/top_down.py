@@ -49,7 +49,7 @@ class TopDownDataset(Dataset):
             of 200 pixels. In a mirrored sample, they refer to the mirrored image.
         rotation: float32, degrees.
         box: float32 (4,), annotated or detected x, y, width, height in image pixels.
-        score: float32, detection score.
+        box_score: float32, detection score of the box; 1 if it is annotated.
         index: int64, row in ``source.table``.
         image_index: int64, index of the image in ``source.table.paths``.
         broken: int64, only in training: ``row``, if its image is broken and another sample was

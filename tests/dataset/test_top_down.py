@@ -44,7 +44,7 @@ def test_a_sample_has_the_documented_fields(source):
         "scale": (torch.float32, (2,)),
         "rotation": (torch.float32, ()),
         "box": (torch.float32, (4,)),
-        "score": (torch.float32, ()),
+        "box_score": (torch.float32, ()),
         "index": (torch.int64, ()),
         "image_index": (torch.int64, ()),
     }
