@@ -22,8 +22,9 @@ class AveragedWeights:
         self._decay = decay
         state = network.state_dict() if decay else {}
         self.average = {key: value.clone() for key, value in state.items()}
-        # Each pair lists tensors of the average and of the network, in the same order. Floating
-        # point tensors are averaged; counters (numbers of batches seen by batch norms) are copied.
+        # `_floats` and `_counters` are pairs of lists: tensors of the average, and those of the
+        # network in the same order. Floating point tensors are averaged; counters (numbers of
+        # batches seen by batch norms) are copied.
         floats = [key for key, value in state.items() if value.is_floating_point()]
         self._floats = [self.average[k] for k in floats], [state[k] for k in floats]
         counters = [key for key in state if key not in floats]

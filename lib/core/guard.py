@@ -47,8 +47,8 @@ class StepGuard:
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._losses: list[Tensor] = []
         self._indices: list[Tensor] = []
-        # For each step, its samples and three flags: the step is finite, its batch norm statistics
-        # are good, and this process may have caused NaN or infinite values.
+        # For each step, three flags and its samples. The flags: the step is finite, its batch norm
+        # statistics are good, and this process may have caused NaN or infinite values.
         self._unread: list[tuple[Tensor, Tensor]] = []
         self._skipped: list[Tensor] = []  # sample indices of the latest steps skipped in a row
 

@@ -133,7 +133,7 @@ def _noise(images: Tensor, rng: np.random.Generator, device_rng: torch.Generator
 def _jpeg(images: Tensor, rng: np.random.Generator, _: torch.Generator) -> Tensor:
     height, width = images.shape[2:]
     quality = rng.uniform(15, 60, len(images))
-    # libjpeg's scale of the quantization tables for a quality.
+    # The factor by which libjpeg scales the quantization tables at a given quality.
     scale = _column(np.where(quality < 50, 50 / quality, 2 - quality / 50), images)
     tables = torch.stack(
         [_table(t) for t in (_LUMINANCE_TABLE, _CHROMINANCE_TABLE, _CHROMINANCE_TABLE)]

@@ -37,7 +37,7 @@ class Scenes:
     """Unlabelled regions of the M images of an annotation file."""
 
     unlabelled: list[list[Region]]  # regions of each image
-    is_annotated: np.ndarray  # (M,), True for images with annotations of the categories
+    is_annotated: np.ndarray  # (M,), True for images with annotations of the chosen categories
 
 
 def read_scenes(
@@ -51,8 +51,9 @@ def read_scenes(
     """Divide the annotations of ``categories`` into labelled people and unlabelled regions.
 
     As in HigherHRNet's code, an annotation is a labelled person if it has keypoints or is not
-    marked as a crowd. It is an unlabelled region if it has no keypoints or is marked as a crowd. A
-    crowd with keypoints is thus both, and so is a single person without keypoints.
+    marked as a crowd. It is an unlabelled region if it has no keypoints or is marked as a crowd. So
+    a crowd with keypoints is both, and a single person without keypoints is both an unlabelled
+    region and a person all of whose joints are missing.
 
     Args:
         num_joints: number of joints of a person.

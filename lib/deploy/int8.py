@@ -48,7 +48,9 @@ class AccuracyControl:
     Attributes:
         score: returns the score of a backend on the test set.
         max_loss: how far the score may fall below that of float32.
-        distances: compares a backend with float32, on more than ``distances.ranking_size`` inputs.
+        distances: compares a backend with float32. It must have more than
+            ``distances.ranking_size`` inputs, because ``_validate`` tells a complete test from a
+            ranking by the number of inputs.
         backend: builds a backend from a runner.
     """
 
@@ -79,7 +81,7 @@ def quantize(
         graph: content of an ONNX file.
         description: its metadata.
         file_format: ``ONNX`` or ``OPENVINO``, the format to return.
-        inputs: the network's inputs for calibration, uint8 (1, 3, H, W) each.
+        inputs: inputs of ``graph`` for calibration, uint8 (1, 3, H, W) each.
         control: how to return layers to float32 until the score is high enough. Without it,
             all layers are quantized.
 
@@ -136,9 +138,10 @@ def _validate(
 ) -> tuple[float, list[float]]:
     """Return a score of ``model`` and the scores of the inputs ``rows``; higher is better.
 
-    An input's score is minus the mean distance of its keypoints from those of float32. NNCF passes
-    all inputs to decide whether to accept a model; the score is then that of the test set. It
-    passes some of them to rank layers; the score is then the mean of the inputs.
+    An input's score is minus the mean distance of its keypoints from those of float32. To decide
+    whether to accept a model, NNCF calls this function with all inputs; the score is then that of
+    the test set. To rank layers, it calls it with some of them; the score is then the mean of the
+    inputs' scores.
     """
     backend = control.backend(ModelRunner(model, description))
     compared = control.distances.compare(backend, rows)
@@ -249,7 +252,7 @@ def _drawn_inputs(cfg: CfgNode, count: int) -> Sequence[Tensor]:
 def _inputs_of_folder(cfg: CfgNode, folder: Path, count: int) -> Sequence[Tensor]:
     """Return whole images for a bottom-up network, otherwise crops of the people in them.
 
-    Images in which nobody is found are one crop.
+    An image in which nobody is found becomes a single crop.
     """
     paths = sorted(path for path in folder.rglob("*") if cv2.haveImageReader(str(path)))
     if not paths:

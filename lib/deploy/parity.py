@@ -75,9 +75,9 @@ class SceneDifference:
     Attributes:
         heatmaps, tags: largest difference, divided by the largest magnitude.
         scores: largest difference between the candidates' scores, divided by the largest score.
-        candidate_values: largest difference between a candidate's score and tag and the file's own
-            heatmap and tag map at its position.
-        people, expected: numbers of people found with the file and with the reference.
+        candidate_values: largest amount by which a candidate's score and tag differ from the
+            exported network's own heatmap and tag map at the candidate's position.
+        people, expected: numbers of people found by the exported network and by the reference.
     """
 
     heatmaps: float
@@ -166,7 +166,7 @@ def _test_samples(cfg: CfgNode, count: int) -> tuple[list[dict[str, Tensor]], st
 
 
 def random_scene(size: int) -> Batch:
-    """Return a reproducible random image for a network with images of ``size``."""
+    """Return a reproducible random image for a network whose input is ``size`` pixels square."""
     image = np.random.default_rng(1).integers(0, 256, (size, size, 3), np.uint8)
     return scene_batch(image, 0, size)
 

@@ -47,7 +47,10 @@ DECAL = (-0.13, 0.13, -0.19, 0.12)
 
 
 def sample_color(rng: Rng, basic_probability: float = 0.4) -> np.ndarray:
-    """Sample a color of cloth, with `basic_probability` close to one of `CLOTH_COLORS`."""
+    """Sample a color of cloth.
+
+    With probability `basic_probability`, it is close to one of `CLOTH_COLORS`.
+    """
     if rng.random() < basic_probability:
         return np.array(CLOTH_COLORS[rng.integers(len(CLOTH_COLORS))]) + rng.normal(0, 8, 3)
     hue, saturation, value = rng.random(), rng.uniform(0.25, 0.95), rng.uniform(0.3, 0.95)
@@ -126,7 +129,7 @@ def cloth(rng: Rng, color: np.ndarray, pattern_probability: float) -> Paint:
     def paint(points: np.ndarray, normal: np.ndarray) -> np.ndarray:
         color = base(points, normal)
         chosen = mask(*points.T)
-        # Some of the first color, because it contains the shading of the folds.
+        # Mix in some of the first color, because it contains the shading of the folds.
         color[chosen] = 0.88 * second + 0.12 * color[chosen]
         return color
 

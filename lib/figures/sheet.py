@@ -13,7 +13,7 @@ def contact_sheet(seed: int, people: int = 24, columns: int = 8) -> np.ndarray:
     """Draw crops of the first annotated people of the training split; uint8 RGB.
 
     Each row is shown twice, without and with joints. Green is the person's left, red the right,
-    yellow the nose. Filled joints are visible (2), rings are occluded (1).
+    yellow the nose and the limbs. Filled joints are visible (2), rings are occluded (1).
     """
     bare, drawn = [], []
     index = 0

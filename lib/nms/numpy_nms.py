@@ -115,8 +115,8 @@ def soft_oks_groups(
     """Run soft OKS-NMS in each group, keeping at most ``limit`` people per group.
 
     ``scores``, float64 (N,) without NaN, is modified: each time a person is kept, the other scores
-    of its group are multiplied by exp(-OKS ** 2 / threshold). The other arguments and the return
-    value are those of ``oks_groups``.
+    of its group are multiplied by exp(-OKS ** 2 / threshold). Apart from ``threshold``, the other
+    arguments and the return value are those of ``oks_groups``.
     """
     count = 0
     for begin, end in pairwise(starts):

@@ -11,8 +11,8 @@ from lib.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Only batches of the first size run as CUDA graphs, because graphs for many sizes would take too
-# much memory.
+# Only batches of the same size as the first one run as CUDA graphs, because graphs for many sizes
+# would take too much memory.
 CUDA_GRAPHS = {"triton.cudagraphs": True, "triton.cudagraph_skip_dynamic_graphs": True}
 
 
@@ -32,7 +32,8 @@ def compile_for_inference(
     """Compile ``network``, which must be in evaluation mode, and return a function that runs it.
 
     The weights must not change afterwards. Call the function in inference mode. On a GPU, batches
-    of the first size run as CUDA graphs, which saves the time to launch small operations.
+    of the same size as the first one run as CUDA graphs, which saves the time to launch small
+    operations.
 
     Raises:
         InputError: torch.compile does not work here; the message names the setting ``key``.

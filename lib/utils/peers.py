@@ -105,7 +105,10 @@ class Watch:
         self._peers[peer] = self._names[rank]
 
     def _listen(self) -> None:
-        """Wait until all other processes have ended, or one has ended early."""
+        """Wait until all peers have ended, or one has ended early.
+
+        The peers of rank 0 are all other processes; the only peer of another rank is rank 0.
+        """
         with selectors.DefaultSelector() as selector:
             for peer in self._peers:
                 selector.register(peer, selectors.EVENT_READ)
@@ -122,7 +125,7 @@ class Watch:
                         return
 
     def _follow(self, end: End) -> None:
-        """Forward ``end`` to the others, and end this process unless it ends by itself."""
+        """Forward ``end`` to the peers, and end this process unless it ends by itself."""
         self._peer_end = end
         self._send(end)  # before the main thread knows, because it may exit at once
         self._peer_ended.set()
@@ -133,7 +136,7 @@ class Watch:
             os._exit(end.code)
 
     def _send(self, end: End) -> None:
-        """Send ``end`` to all others, unless one was sent before."""
+        """Send ``end`` to all peers, unless one was sent before."""
         with self._send_lock:
             for peer in [] if self._has_sent else self._peers:
                 with contextlib.suppress(OSError):
@@ -142,7 +145,7 @@ class Watch:
             self._has_sent = True
 
     def leave(self, error: BaseException | None = None) -> Exception | None:
-        """Tell the others that this process ends: normally, or because of ``error``.
+        """Tell the peers that this process ends: normally, or because of ``error``.
 
         Return the error to raise instead if the end of another process caused ``error``.
         """

@@ -1,15 +1,16 @@
 """Base of Lite-HRNet, Dite-HRNet and WideHRNet: all but their blocks and Dite-HRNet's stem.
 
 Parameter names and arithmetic follow models/backbones/litehrnet.py in HRNet/Lite-HRNet, on which
-the other two are based. The published code computes the sums of its fusion in place, in the memory
-of the finest branch. The published checkpoints were trained with the two effects of this, so both
-are kept:
+the other two are based. The fusion of branches differs from HRNet's in two ways, which are kept
+because the published checkpoints were trained with them:
 
-- The finest branch is added to its own sum twice.
-- The coarser outputs use the finest branch after its fusion instead of before, and add it twice.
-  The published code also computes this contribution twice, so its batch norms are updated twice
-  per training step. Here it is computed once and doubled, and its batch norms are updated once,
-  with ``DOUBLE_UPDATE_MOMENTUM``.
+- Every output contains the finest branch twice, because the published loop starts with the finest
+  branch and then adds all branches to it. For the coarser outputs, the published code computes its
+  contribution twice, and so updates the batch norms of this contribution twice per training step.
+  Here it is computed once and doubled, and its batch norms are updated once, with
+  ``DOUBLE_UPDATE_MOMENTUM``.
+- The coarser outputs use the finest branch after its fusion instead of before, because the
+  published code computes the finest output in place.
 """
 
 from collections.abc import Callable, Sequence
@@ -134,8 +135,8 @@ def shuffle_channels(parts: Sequence[Tensor], planar: bool = False) -> Tensor:
     """Concatenate and shuffle channels in one copy: G tensors (N, C, H, W) -> (N, G * C, H, W).
 
     The output is channels last, except in ONNX export, which has no such layout. ``planar``
-    only affects ONNX export. It selects operations that suit networks that flatten their maps, as
-    Dite-HRNet does.
+    only affects ONNX export: it selects operations that are faster for Dite-HRNet, whose pooling
+    flattens height and width.
     """
     if torch.onnx.is_in_onnx_export() and planar:
         return torch.stack(tuple(parts), dim=2).flatten(1, 2)
