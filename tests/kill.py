@@ -4,8 +4,8 @@
   python tests/kill.py --kills 200
 
 Each run is a process of tools/train.py that gets SIGKILL after a random number of log lines or
-while it writes a checkpoint, sometimes twice in a row. Checkpoints (weights and optimizer state),
-results and statistics must equal those of the uninterrupted run bit for bit. Prints a line for each
+while it writes a checkpoint, sometimes twice in a row. Weights, the state of the optimizer, results
+and statistics must equal those of the uninterrupted run bit for bit. Prints a line for each
 variant, and exits with code 1 if anything differs.
 """
 
@@ -18,13 +18,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests import tiny  # noqa: E402
-from tests.tools.runs import history  # noqa: E402
+from tests.tools.runs import history, is_equal  # noqa: E402
 
 TRAIN = {"END_EPOCH": 3, "BATCH_SIZE_PER_GPU": 1, "CHECKPOINT_EVERY": 1e-4}
 TRANSPOSE = {"NAME": "transpose_h", "IMAGE_SIZE": [64, 64]}
@@ -41,7 +42,6 @@ VARIANTS = {
     "whole images": {"TRAIN": {**TRAIN, "BATCH_SIZE_PER_GPU": 2}},
 }
 FILES = (
-    "checkpoint.pth",
     "final_state.pth",
     "model_best.pth",
     "results/keypoints_val2017_results_0.json",
@@ -158,7 +158,14 @@ def differences(folder: Path, name: str) -> list[str]:
         [[row[column] for column in COLUMNS] for row in history(run)] for run in (whole, killed)
     )
     found += ["history.csv"] * (first != second)
+    found += ["optimizer state"] * (not is_equal(optimizer_state(whole), optimizer_state(killed)))
     return [f"{file} of {name} differs" for file in found]
+
+
+def optimizer_state(run: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a run's optimizer, such as moments."""
+    state = torch.load(run / "checkpoint.pth")["optimizer"]["state"]
+    return {f"{i}.{name}": value for i, entries in state.items() for name, value in entries.items()}
 
 
 if __name__ == "__main__":

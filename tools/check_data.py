@@ -22,7 +22,9 @@ import _init_paths  # noqa: F401
 import numpy as np
 from cli import experiment_parser, parse_experiment, run
 from tqdm import tqdm
+from yacs.config import CfgNode
 
+from lib.config import is_bottom_up
 from lib.core.codecs import build_codec
 from lib.core.sheets import write_sample_sheet
 from lib.dataset import build_dataset
@@ -68,7 +70,9 @@ def main() -> None:
             (cfg.DATASET if is_train else cfg.TEST).MAX_BROKEN,
         )
         write_charts(folder / f"counts_{split}.png", *counts(dataset))
-    if not test_cfg.TEST.USE_GT_BBOX and any(s.source.split == cfg.DATASET.TEST_SET for s in sets):
+    is_complete = len(sets) == len(findings)
+    can_draw = is_complete and not any_fatal(findings)
+    if is_complete and needs_detected_boxes(test_cfg, sets[-1]):
         try:
             build_dataset(test_cfg, cfg.DATASET.TEST_SET, is_train=False)
         except InputError as error:
@@ -85,13 +89,24 @@ def main() -> None:
         print(report(where, found, MAX_PRINTED))
     text = "\n".join(report(where, found, None) for where, found in findings.items())
     write_atomically(folder / "findings.txt", f"{text}\n".encode())
-    is_fatal = any(finding.is_fatal for found in findings.values() for finding in found)
-    if not is_fatal:  # after a fatal finding, there may be no samples to draw
+    is_fatal = any_fatal(findings)
+    if can_draw:  # after a fatal finding, there may be no samples to draw
         codec = build_codec(cfg, sets[0].skeleton)
         write_sample_sheet(sets[0], codec, folder / "samples.jpg", args.samples)
     print(f"=> {'findings' if is_fatal else 'findings, charts and samples'}: {folder}")
     if is_fatal:
         sys.exit(1)
+
+
+def any_fatal(findings: dict[str, list[Finding]]) -> bool:
+    """Return True if training would fail."""
+    return any(finding.is_fatal for found in findings.values() for finding in found)
+
+
+def needs_detected_boxes(cfg: CfgNode, dataset: TopDownDataset) -> bool:
+    """Return True if tests use detected boxes."""
+    has_file = isinstance(dataset.source, CocoKeypoints) and not is_bottom_up(cfg)
+    return has_file and not cfg.TEST.USE_GT_BBOX
 
 
 def check_parser() -> argparse.ArgumentParser:

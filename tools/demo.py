@@ -111,7 +111,7 @@ def main() -> None:
     total = count_frames(items, args.inference_fps)
     # With a camera, ``total`` is None. A live frame must not wait until a batch is full.
     size = 1 if total is None or args.show else args.batch
-    min_score = (args.detector_threshold or 0.0) if is_bottom_up(cfg) else 0.0
+    min_score = args.detector_threshold if is_bottom_up(cfg) else None
     predictions = predict_frames(frames, box_source, predictor, size, min_score)
     # Without --boxes and --detector, predictions are in the order of the annotations.
     is_in_order = not (args.boxes or args.detector or is_bottom_up(cfg))
@@ -154,8 +154,8 @@ def demo_parser() -> argparse.ArgumentParser:
         help="weights of the detector (default: those in models/detectors/, or else torchvision's)",
     )
     text = (
-        "ignore boxes (with a bottom-up network: people) with a score below P (default: 0 with "
-        "--boxes or a bottom-up network; otherwise depends on the detector, 0.1 for hrpose)"
+        "ignore boxes with a score below P; if --cfg is a bottom-up network, ignore people with a "
+        "score below P (default: 0.1 for hrpose, 0.5 for other detectors, otherwise none)"
     )
     add("--detector-threshold", type=float, metavar="P", help=text)
     add(

@@ -14,8 +14,8 @@ Predictor run all of these files. See docs/export.md for details.
 
 --int8 quantizes the network, for faster inference on CPUs. The command compares the AP of
 int8 on the test set with that of float32. If int8 loses more than --max-ap-loss, the command keeps
-layers in float32, beginning with the one that moves the keypoints most. If that is not enough,
-nothing is written.
+layers in float32, beginning with the one whose quantization moves the keypoints most. If that is
+not enough, nothing is written.
 A JSON file next to the exported file, called the certificate, reports the measurements.
 """
 

@@ -241,24 +241,29 @@ def _resolve_paths(cfg: CfgNode) -> None:
         cfg.TEST.COCO_BBOX_FILE = str(base / boxes)
 
 
-def _source(layers: list[tuple[str, dict]], key: str) -> str:
-    """Return the file that sets ``key``, or ``command line``; by default, the experiment's file."""
+def _source(layers: list[tuple[str, dict]], keys: Sequence[str]) -> str:
+    """Return the file that sets one of ``keys`` last, or ``command line``.
+
+    If none is set, return the experiment's file.
+    """
     for source, tree in reversed(layers):
-        node = tree
-        for name in key.split("."):
-            node = node.get(name) if isinstance(node, dict) else None
-        if node is not None:
-            return source
+        for key in keys:
+            node = tree
+            for name in key.split("."):
+                node = node.get(name) if isinstance(node, dict) else None
+            if node is not None:
+                return source
     return layers[-2][0]  # the last layer is the command line
 
 
 def _check(cfg: CfgNode, layers: list[tuple[str, dict]]) -> None:
     """Raise InputError for values of the right type that are out of range or inconsistent."""
 
-    def require(is_valid: bool, key: str, expected: str) -> None:
+    def require(is_valid: bool, key: str, expected: str, *other_keys: str) -> None:
+        """``other_keys`` are the keys that the check also depends on."""
         if not is_valid:
-            value = attrgetter(key)(cfg)
-            raise InputError(f"{_source(layers, key)}: {key} must be {expected}, not {value!r}")
+            source, value = _source(layers, (key, *other_keys)), attrgetter(key)(cfg)
+            raise InputError(f"{source}: {key} must be {expected}, not {value!r}")
 
     data, train, test = cfg.DATASET, cfg.TRAIN, cfg.TEST
     for key in AT_LEAST_1:
@@ -286,15 +291,23 @@ def _check(cfg: CfgNode, layers: list[tuple[str, dict]]) -> None:
     require(are_names, "DATASET.CATEGORIES", "a list of names")
     require(data.DATA_FORMAT in ("jpg", "png", "zip"), "DATASET.DATA_FORMAT", "jpg, png or zip")
     is_valid = 0 <= train.BEGIN_EPOCH <= train.END_EPOCH
-    require(is_valid, "TRAIN.BEGIN_EPOCH", f"from 0 to END_EPOCH ({train.END_EPOCH})")
+    require(
+        is_valid, "TRAIN.BEGIN_EPOCH", f"from 0 to END_EPOCH ({train.END_EPOCH})", "TRAIN.END_EPOCH"
+    )
     require(0 <= train.EMA < 1, "TRAIN.EMA", "0 (off) or a decay below 1, such as 0.999")
     require(len(set(cfg.GPUS)) == len(cfg.GPUS), "GPUS", "distinct device numbers")
     is_valid = 0 < test.OKS_THRE < math.inf or (test.OKS_THRE == 0 and not test.SOFT_NMS)
-    require(is_valid, "TEST.OKS_THRE", "above 0 with SOFT_NMS" if test.SOFT_NMS else "0 or more")
+    require(
+        is_valid,
+        "TEST.OKS_THRE",
+        "above 0 with SOFT_NMS" if test.SOFT_NMS else "0 or more",
+        "TEST.SOFT_NMS",
+    )
     # Bottom-up networks:
     require(data.SCALE_TYPE in ("short", "long"), "DATASET.SCALE_TYPE", "short or long")
     is_valid = 0 < data.MIN_SCALE <= data.MAX_SCALE
-    require(is_valid, "DATASET.MIN_SCALE", "above 0 and at most MAX_SCALE")
+    expected = f"above 0 and at most MAX_SCALE ({data.MAX_SCALE})"
+    require(is_valid, "DATASET.MIN_SCALE", expected, "DATASET.MAX_SCALE")
     require(0 <= data.MAX_TRANSLATE < 100, "DATASET.MAX_TRANSLATE", "at least 0 and below 100")
     scales = test.SCALE_FACTOR
     is_valid = len(scales) > 0 and all(0 < scale <= 4 for scale in scales)
@@ -313,4 +326,4 @@ def _check_task(cfg: CfgNode, layers: list[tuple[str, dict]]) -> None:
                 if bottom_up
                 else "is only for bottom-up networks (MODEL.TARGET_TYPE tags)"
             )
-            raise InputError(f"{_source(layers, key)}: {key} {reason}; remove it")
+            raise InputError(f"{_source(layers, [key])}: {key} {reason}; remove it")

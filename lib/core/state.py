@@ -200,8 +200,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
             raise InputError("was written with an optimizer other than TRAIN.OPTIMIZER")
         _check_shapes(optimizer, state["state"])
         groups = zip(state["param_groups"], current, strict=True)
-        # Set ``fused`` before loading, because it decides on which device PyTorch puts the state.
-        groups = [{**group, **settings} for group, settings in groups]
+        # Merge the current options before loading: they include ``fused``, which decides on which
+        # device PyTorch puts the state.
+        groups = [{**group, **options} for group, options in groups]
         optimizer.load_state_dict({**state, "param_groups": groups})
         _match_layouts(optimizer)
         add_missing_momentum(optimizer)

@@ -20,7 +20,8 @@ LAYOUT = "COCO annotations"  # description of the format in error messages
 # Margin of ``box_of_joints`` around the joints, as a fraction of the longer side of their extent.
 BOX_MARGIN = 0.1
 _NO_BOX = (0.0, 0.0, 0.0, 0.0)
-# Integers are limited to the range of the array dtypes, so that an error names the entry.
+# Integers outside the range of the array dtypes are rejected on reading, so that the error message
+# names the entry.
 _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 # Pixels, square pixels or scores; larger values are errors in the file.

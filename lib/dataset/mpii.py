@@ -134,7 +134,10 @@ class MpiiKeypoints:
         return values, values["Mean"]
 
     def rows_to_draw(self, poses: Poses) -> np.ndarray:
-        """Return all rows of ``poses``, because all boxes are annotated."""
+        """Return the rows of ``poses`` that are worth drawing.
+
+        These are all, because MPII is tested with annotated boxes: there are no duplicates.
+        """
         return np.arange(len(poses))
 
     @cached_property

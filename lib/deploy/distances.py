@@ -27,7 +27,7 @@ class Comparison(NamedTuple):
 
     Attributes:
         distances: (J,), distances of all joints of the reference's people, in pixels of the
-            network's input; infinite for people that the backend does not find.
+            network's input; infinite for people and joints that the backend does not find.
         expected, found, common: numbers of people found by the reference, the backend, and both.
     """
 
@@ -96,7 +96,8 @@ class SceneDistances:
         zoom = batch["image0"].shape[3] / (float(batch["scale"][0, 0]) * PIXEL_STD)
         for row, column in pairs:
             moved = expected.keypoints[row] - found.keypoints[column]
-            distances[row] = zoom * np.linalg.norm(moved, axis=1)
+            apart = zoom * np.linalg.norm(moved, axis=1)
+            distances[row] = np.where(found.scores[column] > 0, apart, np.inf)
         is_joint = expected.scores > 0
         return Comparison(
             torch.from_numpy(distances[is_joint]), len(expected), len(found), len(pairs)

@@ -261,12 +261,19 @@ def _inputs_of_folder(cfg: CfgNode, folder: Path, count: int) -> Sequence[Tensor
     inputs: list[Tensor] = []
     for row in np.unique(np.linspace(0, len(paths) - 1, count).astype(int)):
         name = str(paths[row])
-        image = read_image(name, apply_exif=True)
-        if is_bottom_up(cfg):
-            inputs.append(scene_batch(image, 0, int(cfg.MODEL.IMAGE_SIZE[0]), name=name)["image0"])
+        try:
+            image = read_image(name, apply_exif=True)
+            if is_bottom_up(cfg):
+                size = int(cfg.MODEL.IMAGE_SIZE[0])
+                inputs.append(scene_batch(image, 0, size, name=name)["image0"])
+                continue
+        except InputError as error:  # broken, or too long and narrow
+            print(f"--calibration: skipped: {error}", file=sys.stderr)
             continue
         boxes, _ = detector([cv2.cvtColor(image, cv2.COLOR_BGR2RGB)])[0]
         if not len(boxes):
             boxes = np.array([[0, 0, image.shape[1], image.shape[0]]], np.float64)
         inputs += [crop[None] for crop in crops_of_people(cfg, image, boxes)]
+    if not inputs:
+        raise InputError(f"--calibration: {folder}: no image can be used")
     return inputs[:count]

@@ -135,8 +135,8 @@ def _draw(
     b, scale_b = camera.project(cones[:, 3:6])
     sizes = np.column_stack([cones[:, 6] * scale_a, cones[:, 7] * scale_b])
     depth, which, along = cast_rays(a, b, sizes, cones[:, 8] > 0, shape)
-    # NumPy is much faster with flat indices than with two axes, and with columns of x, y or z than
-    # with rows of three.
+    # NumPy is much faster with flat indices than with pairs of indices, and with separate arrays of
+    # x, y and z than with rows of three.
     flat = np.flatnonzero(which >= 0)
     k, t = which.ravel()[flat].astype(np.intp), along.ravel()[flat]
     a, b, sizes = (array.astype(np.float32).T for array in (a, b, sizes))

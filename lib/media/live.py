@@ -1,4 +1,4 @@
-"""A window that shows frames as they are processed, and the rate of processing."""
+"""A window that shows frames as they are processed, and a counter of frames per second."""
 
 import os
 import subprocess
@@ -55,7 +55,7 @@ class Window:
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         cv2.imshow(TITLE, image)
         while True:
-            key = cv2.waitKey(1 if frame.rate else 50)  # milliseconds
+            key = cv2.waitKey(1 if frame.rate else 50)  # milliseconds; the rate of an image is 0
             if key in END_KEYS or not self._is_open():
                 return False
             if frame.rate or key >= 0:

@@ -79,11 +79,11 @@ def predict_frames(
     box_source: BoxSource,
     predictor: Predictor,
     batch_size: int = 8,
-    min_score: float = 0.0,
+    min_score: float | None = None,
 ) -> Iterator[tuple[Frame, Poses]]:
     """Yield each frame with the poses of its people, in order.
 
-    People with a score below ``min_score`` are left out.
+    If ``min_score`` is given, people with a lower score are left out.
 
     Reading, detection and prediction overlap in threads. Close the iterator to stop them.
     """
@@ -94,8 +94,9 @@ def predict_frames(
     def predict(inputs: tuple) -> list[tuple[Frame, Poses]]:
         batch, boxes, scores = inputs
         poses = predictor([frame.image for frame in batch], list(boxes), list(scores))
-        kept = [found[found.score >= min_score] for found in poses]
-        return list(zip(batch, kept, strict=True))
+        if min_score is not None:
+            poses = [found[found.score >= min_score] for found in poses]
+        return list(zip(batch, poses, strict=True))
 
     groups = batches(frames, batch_size, lambda frame: frame.image.nbytes, BATCH_BYTES)
     with contextlib.closing(run_pipeline(groups, [find_boxes, predict])) as results:

@@ -32,7 +32,7 @@ def kernels() -> ModuleType:
     if not _warned:
         _warned = True
         logger.warning(
-            "using the NumPy version of NMS: the compiled one is not built for this Python; run "
-            "`make` in the repository for a faster version"
+            "using the NumPy version of NMS: the compiled one is not built, or was built for "
+            "another Python or another version of the source; run `make` in the repository"
         )
     return numpy_nms

@@ -31,10 +31,10 @@ def choose_devices(gpus: Sequence[int]) -> list[torch.device]:
     available = torch.cuda.device_count()
     chosen = [torch.device("cuda", gpu) for gpu in gpus if 0 <= gpu < available]
     if not chosen:
-        found = f"none of GPUS {tuple(gpus)} exists, GPUs found: {available}"
+        found = f"none of GPUS {tuple(gpus)} exists (GPUs found: {available})"
         reason = found if available else "no GPU found"
         threads = counted(torch.get_num_threads(), "thread")
-        logger.info("=> %s: running on the CPU with %s", reason, threads)
+        logger.info("=> %s; running on the CPU with %s", reason, threads)
         keep_memory()
         return [torch.device("cpu")]
     if len(chosen) < len(gpus):
@@ -52,9 +52,9 @@ def keep_memory() -> None:
     this setting, malloc keeps up to 1 GiB per arena (each thread may have one). Blocks above 32 MiB
     are still returned.
 
-    The setting is permanent and affects the whole process and its forks. Only commands may
-    therefore call this function or ``choose_devices``, not code that users import. Without glibc,
-    this function has no effect.
+    The setting is permanent and affects the whole process and its forks. So only programs
+    should call this function or ``choose_devices``, not the rest of ``lib``. Without glibc, this
+    function has no effect.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:

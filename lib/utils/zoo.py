@@ -79,7 +79,7 @@ def local_file(path: str | Path) -> Path:
 
 
 def find_weights(path: str | Path) -> Weights | None:
-    """Return the listed weights with this name, or whose ``path`` this path ends with, or None."""
+    """Return the listed weights whose name is ``path``, or with whose own path ``path`` ends."""
     parts = Path(path).absolute().parts
     for weights in _listed():
         expected = Path(weights.path).parts

@@ -55,7 +55,7 @@ def test_errors_are_distances_in_pixels_of_annotated_joints(tmp_path):
 
 def test_squared_errors_are_written_as_in_the_published_demo(tmp_path):
     first, second, missed = map(annotated_person, (1, 2, 3), (10, 80, 10))
-    second.visible[0] = False
+    second.is_annotated[0] = False
     boxes = [first.box, second.box]
     poses = found(first, second, shifts=((3, 4), (0, 1)), boxes=boxes)
     errors = KeypointErrors(COCO)

@@ -143,6 +143,11 @@ def test_strings_in_yaml_files_are_converted_to_the_type_of_the_key(tmp_path):
         ("TRAIN: {EVAL_INTERVAL: -1}", (), "TRAIN.EVAL_INTERVAL must be 0 or more"),
         ("PRINT_FREQ: 0", (), r"one\.yaml: PRINT_FREQ must be at least 1"),
         ("", ("PRINT_FREQ", "0"), "^command line: PRINT_FREQ must be at least 1"),
+        (
+            "",
+            ("DATASET.MAX_SCALE", "0.5"),
+            r"^command line: DATASET.MIN_SCALE .* \(0.5\), not 0.75",
+        ),
         ("WORKERS: -1", (), "WORKERS must be 0 or more"),
         ("", ("SEED", "-1"), "SEED must be 0 or more"),
         ("TEST: {OKS_THRE: -1}", (), "TEST.OKS_THRE must be 0 or more, not -1.0"),

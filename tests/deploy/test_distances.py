@@ -70,3 +70,17 @@ def test_people_of_whole_images_are_compared(tmp_path, monkeypatch):
     finite = found.distances[found.distances.isfinite()]
     assert 0 < len(finite) < len(found.distances)
     assert torch.allclose(finite, torch.tensor(0.5 * zoom), atol=1e-3)
+
+
+def test_a_joint_that_is_not_found_is_infinitely_far(tmp_path, monkeypatch):
+    made = small_scenes(tmp_path)
+    distances = build_distances(made.cfg, made.backend, 1)
+    expected = distances._people[0]
+    joint = int(np.argmax(expected.scores[0] > 0))
+    found = expected[:]
+    found.scores = found.scores.copy()
+    found.scores[0, joint] = 0
+    monkeypatch.setattr(distances, "_find", lambda backend, batch: found)
+    (compared,) = distances.compare(made.backend, [0])
+    assert compared.common == len(expected)
+    assert compared.distances.isinf().tolist() == [True] + [False] * (len(compared.distances) - 1)

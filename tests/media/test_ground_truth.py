@@ -62,7 +62,7 @@ def test_people_have_joints_visibility_and_boxes(tmp_path, content):
     given = content["annotations"][0]
     table = np.reshape(given["keypoints"], (17, 3))
     np.testing.assert_array_equal(person.joints, table[:, :2])
-    np.testing.assert_array_equal(person.visible, table[:, 2] > 0)
+    np.testing.assert_array_equal(person.is_annotated, table[:, 2] > 0)
     assert person.box.tolist() == given["bbox"] and person.annotation_id == given["id"]
     assert len(ground_truth.people(2)) == 2 and ground_truth.people(99) == []
 
@@ -75,7 +75,7 @@ def test_mismatched_joints_are_reported_once_and_boxes_are_kept(tmp_path, conten
     assert "5 of 6 annotations do not match the network's 17 joints" in problems[0]
     assert "annotations[1] of image 1 has 45 keypoint values, not 51" in problems[0]
     first, second = ground_truth.people(1)
-    assert first.visible.any() and not second.visible.any()
+    assert first.is_annotated.any() and not second.is_annotated.any()
     assert second.box.tolist() == content["annotations"][1]["bbox"]
 
 
@@ -100,7 +100,7 @@ def test_a_missing_box_is_computed_from_the_joints(tmp_path, content, box):
     ground_truth, problems = load(tmp_path, content)
     person = ground_truth.people(1)[0]
     assert not problems and (person.box[2:] > 10).all()
-    points = person.joints[person.visible]
+    points = person.joints[person.is_annotated]
     assert (points >= person.box[:2]).all() and (points <= person.box[:2] + person.box[2:]).all()
 
 

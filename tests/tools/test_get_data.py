@@ -44,7 +44,7 @@ def test_a_sheet_is_written_and_nothing_else(succeed, monkeypatch, tmp_path):
 @pytest.mark.parametrize("option", ["--train", "--val", "--seed", "--workers"])
 def test_a_negative_number_is_reported_in_one_line(command, option, tmp_path):
     ended = command("get_data", "figures", "--sheet", tmp_path / "a.png", option, "-1")
-    assert is_one_line(ended, f"{option}: must be")
+    assert is_one_line(ended, f"{option}: must be ", "not -1")
 
 
 def archive(files: dict[str, bytes]) -> bytes:

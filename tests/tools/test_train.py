@@ -54,7 +54,7 @@ def test_output_files_are_those_of_the_original(root, succeed):
     for text in (ended.out, (folder / log).read_text()):
         assert "Epoch: [1][0/2]" in text and "Test: [0/1]" in text
         assert re.search(r"\| pose_hrnet \| 0\.\d{3} \|", text)
-        assert "no GPU found: running on the CPU" in text or torch.cuda.is_available()
+        assert "no GPU found; running on the CPU" in text or torch.cuda.is_available()
     state = torch_load(folder / "checkpoint.pth")
     assert set(state) == {
         *("epoch", "model", "state_dict", "best_perf", "optimizer", "validated"),

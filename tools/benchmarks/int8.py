@@ -213,7 +213,7 @@ def milliseconds(
     float32 = dict(zip(float_backends, others, strict=True))
     times = {name: round(1e3 * seconds, 2) for name, seconds in {"int8": int8, **float32}.items()}
     ratios = {f"ratio_to_{name}": round(int8 / value, 3) for name, value in float32.items()}
-    size = f"{image.shape[3]}x{image.shape[2]}"
+    size = f"{image.shape[2]}x{image.shape[3]}"  # height x width, as in the names of experiments
     return {"size": size} | times | ratios | {"faster_than_float32": int8 < min(others)}
 
 
