@@ -3,11 +3,12 @@
   python tools/benchmark.py nms
   python tools/benchmark.py forward --cfg FILE
 
-Most benchmarks also time a reference in the same run, such as NumPy, pycocotools or plain PyTorch.
-The ratio in the table is the time divided by that of the reference. Each benchmark repeats its
-measurements and reports the fastest. data, nms, load and group measure CPU time on one thread, so
-other work on the machine has little effect. The others, and nms on a GPU, measure wall-clock time
-on all threads. The exit code is 1 if results differ from those of the reference.
+Most benchmarks also time a reference in the same run: NumPy, pycocotools, or a plain PyTorch
+implementation that is part of this project (tools/benchmarks/plain.py). The ratio in the table is
+the time divided by that of the reference. Each benchmark repeats its measurements and reports the
+fastest. data, nms, load and group measure CPU time on one thread, so other work on the machine has
+little effect. The others, and nms on a GPU, measure wall-clock time on all threads. The exit code
+is 1 if results differ from those of the reference.
 """
 
 import argparse

@@ -204,7 +204,7 @@ class Training:
             meter_state=position.meter,
         )
         distributed.average(self.network.buffers())  # batch norm statistics
-        distributed.average(self.average.average.values())
+        distributed.average(self.average.weights.values())
         self.update.guard.keep_buffers()
         self.recorder.add_epoch(epoch, stats, self.lr_at(epoch, 0))
 

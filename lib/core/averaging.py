@@ -14,27 +14,27 @@ class AveragedWeights:
     there is no average, and ``applied`` leaves the network unchanged.
 
     Attributes:
-        average: state dict of the averaged weights; empty if there is no average.
+        weights: state dict of the averaged weights; empty if there is no average.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self._network = network
         self._decay = decay
         state = network.state_dict() if decay else {}
-        self.average = {key: value.clone() for key, value in state.items()}
+        self.weights = {key: value.clone() for key, value in state.items()}
         # `_floats` and `_counters` are pairs of lists: tensors of the average, and those of the
         # network in the same order. Floating point tensors are averaged; counters (numbers of
         # batches seen by batch norms) are copied.
         floats = [key for key, value in state.items() if value.is_floating_point()]
-        self._floats = [self.average[k] for k in floats], [state[k] for k in floats]
+        self._floats = [self.weights[k] for k in floats], [state[k] for k in floats]
         counters = [key for key in state if key not in floats]
-        self._counters = [self.average[k] for k in counters], [state[k] for k in counters]
+        self._counters = [self.weights[k] for k in counters], [state[k] for k in counters]
 
     @property
     def buffers(self) -> list[Tensor]:
         """The averaged batch norm statistics; empty if there is no average."""
         names = dict(self._network.named_buffers())
-        return [value for key, value in self.average.items() if key in names]
+        return [value for key, value in self.weights.items() if key in names]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -50,7 +50,7 @@ class AveragedWeights:
             yield
             return
         original = {key: value.clone() for key, value in self._network.state_dict().items()}
-        self._network.load_state_dict(self.average)
+        self._network.load_state_dict(self.weights)
         try:
             yield
         finally:

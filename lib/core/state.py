@@ -86,7 +86,7 @@ class TrainingState:
             "best_perf": position.best,
             "optimizer": self.optimizer.state_dict(),
             "validated": position.is_validated,
-            "average": self.average.average,
+            "average": self.average.weights,
             "samples_done": position.step * self.batch_size,
             "samples": self.samples,
             "meter": position.meter,
@@ -147,11 +147,11 @@ class TrainingState:
         return position
 
     def _load_average(self, weights: Mapping[str, Any]) -> None:
-        if self.average.average:
+        if self.average.weights:
             with self.average.applied():
                 load_checkpoint(self.network, weights)
                 for key, value in self.network.state_dict().items():
-                    self.average.average[key].copy_(value)
+                    self.average.weights[key].copy_(value)
 
     def _resume_within_epoch(self, position: Position, state: dict, samples_done: int) -> None:
         """Restore the step, statistics and batch norm buffers of an unfinished epoch.

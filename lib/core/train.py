@@ -106,7 +106,7 @@ class Meter:
         """Return the statistics of this process. Waits for the device."""
         return self._stats(self._sums.tolist(), self._samples)
 
-    def read_all(self) -> Stats:
+    def read_over_processes(self) -> Stats:
         """Return the statistics over all processes; every process must call this."""
         count = torch.tensor([self._samples], dtype=torch.float64, device=self._device)
         sums = torch.cat([self._sums.double(), count])
@@ -241,4 +241,4 @@ def train_epoch(
             after_step(step, epoch_meter)
         step_end = time.perf_counter()
     update.guard.check(f"epoch {epoch}")
-    return epoch_meter.read_all()
+    return epoch_meter.read_over_processes()

@@ -74,7 +74,7 @@ def validate(
     local = Poses.concatenate([Poses.empty(joints), *(poses.numpy() for poses in predicted)])
     poses = Poses.concatenate(gather(local)).sorted_unique()
     poses.check_finite()
-    return Validation(poses, total_meter.read_all())
+    return Validation(poses, total_meter.read_over_processes())
 
 
 def gather_in_folder(folder: Path, own: Poses) -> list[Poses]:

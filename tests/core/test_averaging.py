@@ -22,4 +22,4 @@ def test_without_a_decay_the_network_is_used():
     average = AveragedWeights(network, 0.0)
     average.update()
     with average.applied():
-        assert average.average == {}
+        assert average.weights == {}

@@ -213,4 +213,4 @@ def test_a_meter_does_not_count_the_loss_of_a_skipped_step():
     assert (stats.loss, stats.accuracy, stats.samples) == (1.0, 1.0, 8)
     again = Meter(CPU)
     again.load(meter.state())
-    assert (again.read_all().loss, again.read_all().samples) == (1.0, 8)
+    assert (again.read_over_processes().loss, again.read_over_processes().samples) == (1.0, 8)

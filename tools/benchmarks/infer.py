@@ -1,4 +1,4 @@
-"""Time inference from crops to keypoints, against plain PyTorch code."""
+"""Time inference from crops to keypoints, against a plain PyTorch implementation."""
 
 import argparse
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> list[Row]:
-    """Predict with plain PyTorch code and this project alternately.
+    """Predict with a plain PyTorch implementation and this project alternately.
 
     The keypoints are compared, too, unless the precision is bfloat16.
     """

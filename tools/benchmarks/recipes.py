@@ -1,4 +1,4 @@
-"""Code shared by the comparisons with plain PyTorch code (plain.py)."""
+"""Code shared by the comparisons with a plain PyTorch implementation (plain.py)."""
 
 import argparse
 import ctypes
@@ -105,14 +105,14 @@ def compare(
     dtype: torch.dtype,
     agrees: bool,
 ) -> list[Row]:
-    """Return the rows of the plain PyTorch code and of this project.
+    """Return the rows of the plain PyTorch implementation and of this project.
 
     A remark such as "40% of peak" compares the speed with that of a large matrix product.
 
     Args:
-        measured: measurements of the plain PyTorch code and of this project.
+        measured: measurements of the plain PyTorch implementation and of this project.
         flops: floating-point operations of one image.
-        dtype: data type of this project's network; the plain PyTorch code uses float32.
+        dtype: data type of this project's network; the plain PyTorch implementation uses float32.
     """
     times = [1e3 / one.fastest.speed for one in measured]
     rows = []

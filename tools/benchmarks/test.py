@@ -1,4 +1,4 @@
-"""Time a test on images with several people, against plain PyTorch code."""
+"""Time a test on images with several people, against a plain PyTorch implementation."""
 
 import argparse
 import tempfile
@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> list[Row]:
-    """Test with plain PyTorch code and this project alternately, and compare all keypoints."""
+    """Test with a plain PyTorch implementation and this project, and compare all keypoints."""
     found: dict[str, torch.Tensor] = {}
     with tempfile.TemporaryDirectory() as folder:
         cfg = recipes.load_with_synthetic_data(args, folder)

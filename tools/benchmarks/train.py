@@ -1,4 +1,4 @@
-"""Time training, including data loading, against plain PyTorch code."""
+"""Time training, including data loading, against a plain PyTorch implementation."""
 
 import argparse
 import copy
@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> list[Row]:
-    """Train with plain PyTorch code and this project alternately.
+    """Train with a plain PyTorch implementation and this project alternately.
 
     The mean losses of the first runs are compared.
     """
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> list[Row]:
 def plain_training(
     cfg: CfgNode, network: nn.Module, dataset: TopDownDataset
 ) -> Callable[[int], Stats]:
-    """Return a function that trains for an epoch with plain PyTorch code."""
+    """Return a function that trains for an epoch with a plain PyTorch implementation."""
     codec = build_codec(cfg, skeleton_of(cfg))
     optimizer = torch.optim.Adam(network.parameters(), LR)
     size, workers = cfg.TRAIN.BATCH_SIZE_PER_GPU, choose_workers(cfg.WORKERS)
