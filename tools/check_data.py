@@ -89,12 +89,11 @@ def main() -> None:
         print(report(where, found, MAX_PRINTED))
     text = "\n".join(report(where, found, None) for where, found in findings.items())
     write_atomically(folder / "findings.txt", f"{text}\n".encode())
-    is_fatal = any_fatal(findings)
-    if can_draw:  # after a fatal finding, there may be no samples to draw
+    if can_draw:  # after some fatal findings, there are no samples to draw
         codec = build_codec(cfg, sets[0].skeleton)
         write_sample_sheet(sets[0], codec, folder / "samples.jpg", args.samples)
-    print(f"=> {'findings' if is_fatal else 'findings, charts and samples'}: {folder}")
-    if is_fatal:
+    print(f"=> {'findings, charts and samples' if can_draw else 'findings'}: {folder}")
+    if any_fatal(findings):
         sys.exit(1)
 
 

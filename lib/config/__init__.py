@@ -132,11 +132,22 @@ def _options_tree(opts: Sequence[str]) -> dict:
 
 def _network_name(layers: list[tuple[str, dict]], default: str) -> str:
     """Return MODEL.NAME of the last layer that sets it, or ``default`` if none does."""
-    for _, tree in reversed(layers):
-        model = tree.get("MODEL")
-        if isinstance(model, dict) and "NAME" in model:
-            return str(model["NAME"])
-    return default
+    found = _last_set(layers, ["MODEL.NAME"])
+    return str(found[1]) if found else default
+
+
+def _last_set(layers: list[tuple[str, dict]], keys: Sequence[str]) -> tuple[str, Any] | None:
+    """Return (source, value) from the last layer that sets one of ``keys``, or None."""
+    for source, tree in reversed(layers):
+        for key in keys:
+            node: Any = tree
+            for name in key.split("."):
+                if not isinstance(node, dict) or name not in node:
+                    break
+                node = node[name]
+            else:
+                return source, node
+    return None
 
 
 def _merge(node: CfgNode, tree: dict, source: str, prefix: str, any_extra: bool) -> None:
@@ -246,14 +257,8 @@ def _source(layers: list[tuple[str, dict]], keys: Sequence[str]) -> str:
 
     If none is set, return the experiment's file.
     """
-    for source, tree in reversed(layers):
-        for key in keys:
-            node = tree
-            for name in key.split("."):
-                node = node.get(name) if isinstance(node, dict) else None
-            if node is not None:
-                return source
-    return layers[-2][0]  # the last layer is the command line
+    found = _last_set(layers, keys)
+    return found[0] if found else layers[-2][0]  # the last layer is the command line
 
 
 def _check(cfg: CfgNode, layers: list[tuple[str, dict]]) -> None:
