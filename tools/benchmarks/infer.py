@@ -11,14 +11,13 @@ from benchmarks import plain, recipes
 from benchmarks.forward import build_network
 from benchmarks.measure import Row, wall_clock
 from lib.config import load_config, skeleton_of
-from lib.core.backends import build_backend, load_network, network_backend
+from lib.core.backends import build_backend, load_network
 from lib.core.codecs import build_codec
 from lib.core.train import Stats
-from lib.deploy.parity import difference, drawn_crops
+from lib.deploy.parity import drawn_crops
 from lib.utils.devices import choose_devices
 
 PEOPLE = 16  # crops to compare keypoints on
-TOLERANCE = 0.05  # crop pixels, for joints that are stable (see lib.deploy.parity.difference)
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -45,8 +44,9 @@ def run(args: argparse.Namespace) -> list[Row]:
     settings = (cfg.DATASET.COLOR_RGB, cfg.TEST.FLIP_TEST)
     own_crops = crops[: args.count]
     backend(own_crops)  # first, because only the first batch size gets a CUDA graph
-    found = difference(backend, network_backend(cfg, network, codec, device), crops[:PEOPLE])
-    agrees = args.precision != "float32" or found.stable_largest < TOLERANCE
+    found, _ = backend(crops[:PEOPLE])
+    expected, _ = plain.predict(network, codec, crops[:PEOPLE], *settings)
+    agrees = args.precision != "float32" or recipes.keypoints_agree(found, expected, device)
     runs = [
         timed(partial(plain.predict, network, codec, own_crops, *settings), args.count),
         timed(partial(backend, own_crops), args.count),

@@ -19,11 +19,6 @@ from lib.dataset import build_dataset
 from lib.dataset.loading import test_loader
 from lib.utils.devices import choose_devices, choose_workers
 
-TOLERANCE = 0.5  # image pixels
-# Fraction of the keypoints that must agree. For the others, two maxima of the heatmap are almost
-# equal, and rounding decides which one is chosen.
-MIN_SHARE = 0.99
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     recipes.add_options(parser, 48, "images per measurement")
@@ -57,7 +52,6 @@ def run(args: argparse.Namespace) -> list[Row]:
             return result.stats
 
         measured = recipes.take_turns([plain_test, test], args.repeats, device)
-    is_equal = torch.linalg.vector_norm(found["ours"] - found["plain"], dim=-1) < TOLERANCE
     flops = recipes.forward_flops(network, cfg) * (2 if cfg.TEST.FLIP_TEST else 1)
-    agrees = bool(is_equal.float().mean() > MIN_SHARE)
+    agrees = recipes.keypoints_agree(found["ours"], found["plain"], device)
     return recipes.compare("test, per person", measured, flops, device, torch.float32, agrees)
