@@ -343,6 +343,11 @@ def run(main: Callable[[], None]) -> None:
     try:
         try:
             main()
+        except torch.OutOfMemoryError:
+            raise InputError(
+                "the memory of the GPU is full; reduce TRAIN.BATCH_SIZE_PER_GPU or "
+                "TEST.BATCH_SIZE_PER_GPU, or end other programs that use the GPU"
+            ) from None
         except RuntimeError as error:
             raise worker_error(error) or compiler_error(error) or error from None
     except Stopped as stop:

@@ -188,16 +188,20 @@ class OnnxRunner(Runner):
 def onnx_session(path: Path, device: torch.device) -> Any:
     """Open an ``onnxruntime.InferenceSession``.
 
-    It runs on the GPU if ``device`` is one and the installed package supports it.
+    It runs on the GPU if ``device`` is one and the installed package supports it, and uses TF32 if
+    PyTorch's convolutions do.
     """
     onnxruntime = import_optional("onnxruntime", str(path))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only; the warnings are about its own optimisations
-    preferred = ["CPUExecutionProvider"]
-    if device.type == "cuda":
-        preferred.insert(0, "CUDAExecutionProvider")
-    providers = [name for name in preferred if name in onnxruntime.get_available_providers()]
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        settings = {
+            "device_id": device.index or 0,
+            "use_tf32": int(torch.backends.cudnn.allow_tf32),
+        }
+        providers.insert(0, ("CUDAExecutionProvider", settings))
     with _load_errors(path):
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
 

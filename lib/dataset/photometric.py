@@ -46,8 +46,8 @@ class Photometric:
         """Return augmented ``images``, reproducible for a given ``seed`` and device."""
         if not any(getattr(self, field.name) for field in fields(self)):
             return images
-        # All random numbers except noise are drawn on the CPU. If they were drawn on a GPU, the CPU
-        # would have to wait for them.
+        # All random numbers except noise are drawn on the CPU. If they were drawn on a GPU, or if
+        # copies to it were blocking, the CPU would have to wait for the GPU.
         rng = np.random.default_rng(seed)
         device_rng = torch.Generator(images.device).manual_seed(int(rng.integers(2**62)))
         changed = images.float()
@@ -61,7 +61,7 @@ class Photometric:
         ):
             rows = np.flatnonzero(rng.random(len(images)) < probability)
             if len(rows):
-                index = torch.from_numpy(rows).to(images.device)
+                index = torch.from_numpy(rows).to(images.device, non_blocking=True)
                 changed[index] = change(changed[index], rng, device_rng).clamp_(0, 255)
         return changed.round_().to(torch.uint8)
 
@@ -73,9 +73,14 @@ def photometric_of(cfg: CfgNode) -> Photometric:
     )
 
 
+def _to(values: Tensor, like: Tensor) -> Tensor:
+    """Convert ``values`` to the dtype and device of ``like``; the CPU does not wait for a GPU."""
+    return values.to(like, non_blocking=True)
+
+
 def _column(values: np.ndarray, like: Tensor) -> Tensor:
     """Convert one value per image, (N,), to a tensor (N, 1, 1, 1) on the device of ``like``."""
-    return torch.from_numpy(values.astype(np.float32)).to(like.device).view(-1, 1, 1, 1)
+    return _to(torch.from_numpy(values.astype(np.float32)), like).view(-1, 1, 1, 1)
 
 
 def _color(images: Tensor, rng: np.random.Generator, _: torch.Generator) -> Tensor:
@@ -86,7 +91,7 @@ def _color(images: Tensor, rng: np.random.Generator, _: torch.Generator) -> Tens
     matrices = np.stack(
         [np.diag(g) @ _hue_saturation(h, s) for g, h, s in zip(gains, hue, saturation, strict=True)]
     )
-    matrices = torch.from_numpy(matrices.astype(np.float32)).to(images.device)
+    matrices = _to(torch.from_numpy(matrices.astype(np.float32)), images)
     images = torch.einsum("nij,njhw->nihw", matrices, images)
     contrast = _column(np.exp(rng.normal(0, 0.25, count)), images)
     mean = images.mean((1, 2, 3), keepdim=True)
@@ -104,7 +109,7 @@ def _hue_saturation(angle: float, saturation: float) -> np.ndarray:
 
 
 def _gray(images: Tensor, _: np.random.Generator, __: torch.Generator) -> Tensor:
-    weights = torch.tensor(LUMINANCE, device=images.device).view(1, 3, 1, 1)
+    weights = _to(torch.tensor(LUMINANCE), images).view(1, 3, 1, 1)
     return (images * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1).clone()
 
 
@@ -138,20 +143,18 @@ def _jpeg(images: Tensor, rng: np.random.Generator, _: torch.Generator) -> Tenso
     tables = torch.stack(
         [_table(t) for t in (_LUMINANCE_TABLE, _CHROMINANCE_TABLE, _CHROMINANCE_TABLE)]
     )
-    steps = (tables.to(images.device) * scale).clamp(min=1)[:, :, None, None]
-    to_ycc = torch.tensor(
-        [LUMINANCE, (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)], device=images.device
-    )
-    planes = torch.einsum("ij,njhw->nihw", to_ycc, images - 128)
+    steps = (_to(tables, images) * scale).clamp(min=1)[:, :, None, None]
+    to_ycc = torch.tensor([LUMINANCE, (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)])
+    planes = torch.einsum("ij,njhw->nihw", _to(to_ycc, images), images - 128)
     planes = F.pad(planes, (0, -width % 8, 0, -height % 8), mode="replicate")
     # The (8, 8) matrix of the orthonormal discrete cosine transform.
-    transform = torch.from_numpy(scipy.fft.dct(np.eye(8), axis=0, norm="ortho")).to(images)
+    transform = _to(torch.from_numpy(scipy.fft.dct(np.eye(8), axis=0, norm="ortho")), images)
     blocks = planes.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)
     blocks = transform @ blocks @ transform.T
     blocks = (blocks / steps).round_() * steps
     blocks = transform.T @ blocks @ transform
     planes = blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3)[:, :, :height, :width]
-    return torch.einsum("ij,njhw->nihw", torch.linalg.inv(to_ycc), planes) + 128
+    return torch.einsum("ij,njhw->nihw", _to(torch.linalg.inv(to_ycc), images), planes) + 128
 
 
 def _table(text: str) -> Tensor:
@@ -166,7 +169,7 @@ def _erase(images: Tensor, rng: np.random.Generator, device_rng: torch.Generator
             x, y = (rng.random(2) * (sides - size + 1)).astype(int)
             patch = image[:, y : y + size[1], x : x + size[0]]
             color = torch.from_numpy(rng.uniform(0, 255, (3, 1, 1)).astype(np.float32))
-            patch.copy_(color.to(image.device).expand_as(patch))
+            patch.copy_(_to(color, image).expand_as(patch))
             if rng.random() < 0.5:
                 noise = torch.randn(patch.shape, generator=device_rng, device=image.device)
                 patch.add_(float(rng.uniform(10, 80)) * noise)

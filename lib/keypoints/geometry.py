@@ -183,8 +183,11 @@ def normalize(images: torch.Tensor, is_rgb: bool = True) -> torch.Tensor:
     """
     if not is_rgb:
         images = images.flip(1)
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1) * 255
-    std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1) * 255
+    # Without non_blocking, the CPU would wait for all previous work of a GPU.
+    mean, std = (
+        255 * torch.tensor(values).view(3, 1, 1).to(images.device, non_blocking=True)
+        for values in (IMAGENET_MEAN, IMAGENET_STD)
+    )
     # In place: allocating temporaries would cost more than the arithmetic.
     return images.float().sub_(mean).div_(std)
 

@@ -11,9 +11,7 @@ from lib.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Only batches of the same size as the first one run as CUDA graphs, because graphs for many sizes
-# would take too much memory.
-CUDA_GRAPHS = {"triton.cudagraphs": True, "triton.cudagraph_skip_dynamic_graphs": True}
+CUDA_GRAPHS = {"triton.cudagraphs": True}
 
 
 def compile_in_place(network: nn.Module, devices: Sequence[torch.device], key: str) -> None:
@@ -39,13 +37,20 @@ def compile_for_inference(
         InputError: torch.compile does not work here; the message names the setting ``key``.
     """
     check_compiler(devices, key)
-    is_cuda = devices[0].type == "cuda"
-    run = torch.compile(network, options=CUDA_GRAPHS if is_cuda else {"freezing": True})
+    if devices[0].type != "cuda":
+        return torch.compile(network, options={"freezing": True})
+    # Graphs for many sizes would take too much memory. Other sizes are compiled separately, because
+    # torch.compile would use code for any size, without a graph, for the first size as well.
+    run_first_size = torch.compile(network, dynamic=False, options=CUDA_GRAPHS)
+    run_other_sizes = torch.compile(network)
+    first_size: torch.Size | None = None
 
     def run_compiled(images: Tensor) -> Tensor | Sequence[Tensor]:
-        outputs = run(images)
-        if not is_cuda:
-            return outputs
+        nonlocal first_size
+        first_size = first_size or images.shape
+        if images.shape != first_size:
+            return run_other_sizes(images)
+        outputs = run_first_size(images)
         # The next run overwrites the outputs of a CUDA graph.
         return outputs.clone() if isinstance(outputs, Tensor) else [x.clone() for x in outputs]
 

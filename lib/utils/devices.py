@@ -23,8 +23,8 @@ RANK_STRIDE = 1_000_003  # difference between the seeds of consecutive ranks
 def choose_devices(gpus: Sequence[int]) -> list[torch.device]:
     """Return the GPUs of ``gpus`` that exist, or the CPU if none does; log those that are missing.
 
-    In a distributed run, each process uses one GPU, whatever ``gpus`` is. On the CPU, this calls
-    ``keep_memory``.
+    In a distributed run, each process uses one GPU, whatever ``gpus`` is. The first GPU becomes
+    PyTorch's current device. On the CPU, this calls ``keep_memory``.
     """
     if distributed.world_size() > 1:
         gpus = [distributed.local_gpu()]
@@ -40,6 +40,8 @@ def choose_devices(gpus: Sequence[int]) -> list[torch.device]:
     if len(chosen) < len(gpus):
         found = f"{len(chosen)} of the {len(gpus)} devices in GPUS {tuple(gpus)}"
         logger.info("=> only %s exist: the total batch size is reduced accordingly", found)
+    # Memory is pinned for the current device, and torch.cuda.synchronize waits for it.
+    torch.cuda.set_device(chosen[0])
     return chosen
 
 

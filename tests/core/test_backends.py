@@ -2,7 +2,10 @@
 
 import io
 import shutil
+import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,6 +57,24 @@ def test_weights_are_compiled_with_test_compile(tmp_path, monkeypatch):
     keypoints, _ = backend(random_crops(run.cfg.MODEL.IMAGE_SIZE, 3))
     assert len(keypoints) == 3
     assert seen == [([CPU], "TEST.COMPILE", 6 if run.cfg.TEST.FLIP_TEST else 3)]
+
+
+def test_onnx_runtime_uses_the_given_gpu(monkeypatch):
+    opened = []
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    package = SimpleNamespace(
+        SessionOptions=SimpleNamespace,
+        get_available_providers=lambda: names,
+        InferenceSession=lambda path, options, providers: opened.append(providers),
+    )
+    monkeypatch.setitem(sys.modules, "onnxruntime", package)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    for device in ("cpu", "cuda", "cuda:1"):
+        exported.onnx_session(Path("network.onnx"), torch.device(device))
+    cpu, first, second = opened
+    assert cpu == names[1:]
+    assert first == [(names[0], {"device_id": 0, "use_tf32": 1}), names[1]]
+    assert second[0][1]["device_id"] == 1
 
 
 def test_bfloat16_nearly_matches_float32(made, monkeypatch):

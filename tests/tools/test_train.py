@@ -77,6 +77,17 @@ def test_a_compiled_network_is_saved_with_the_usual_names(root, succeed, monkeyp
     assert all(torch.equal(network.state_dict()[key], v) for key, v in state["state_dict"].items())
 
 
+def test_full_gpu_memory_is_one_line(root, command, tool, monkeypatch):
+    train = tool("train")
+
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore text")
+
+    monkeypatch.setattr(train, "Training", fail)
+    ended = command(train, "--cfg", write(root))
+    assert is_one_line(ended, "memory of the GPU is full", "TRAIN.BATCH_SIZE_PER_GPU")
+
+
 def test_a_command_line_of_the_original_works(root, succeed):
     path = write(root, TRAIN={"END_EPOCH": 0}, DATASET={"ROOT": "data"})
     folders = root.parent / "elsewhere"

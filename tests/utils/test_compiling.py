@@ -42,6 +42,27 @@ def test_a_network_is_compiled_for_inference(eager):
     assert eager[-1] == {"freezing": True}
 
 
+def test_on_a_gpu_only_the_first_size_uses_cuda_graphs(monkeypatch):
+    """A stand-in for torch.compile writes all outputs to the same memory, as CUDA graphs do."""
+    memory, runs = torch.zeros(8, 1), []
+
+    def compile_with(function, dynamic=None, options=None):
+        def run(x):
+            runs.append((len(x), options == compiling.CUDA_GRAPHS))
+            return memory[: len(x)].copy_(function(x))
+
+        return run
+
+    monkeypatch.setattr(compiling, "check_compiler", lambda *_: None)
+    monkeypatch.setattr(torch, "compile", compile_with)
+    run = compiling.compile_for_inference(nn.Identity(), [torch.device("cuda")], "TEST.COMPILE")
+    first = run(torch.ones(4, 1))
+    for size in (4, 3, 4, 8):
+        run(torch.full((size, 1), 7.0))
+    assert runs == [(4, True), (4, True), (3, False), (4, True), (8, False)]
+    assert first.tolist() == [[1], [1], [1], [1]]
+
+
 def test_a_missing_compiler_is_one_line_that_names_the_setting(monkeypatch):
     def fail(function, **_):
         def run(x):

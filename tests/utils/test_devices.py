@@ -24,10 +24,12 @@ def test_without_a_gpu_the_cpu_is_used_and_logged(monkeypatch, caplog, gpus):
 
 
 def test_missing_gpus_are_skipped_and_logged(monkeypatch, caplog):
+    current = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     with caplog.at_level(logging.INFO):
         chosen = devices.choose_devices((1, 0, 3))
-    assert chosen == [torch.device("cuda", 1), torch.device("cuda", 0)]
+    assert chosen == [torch.device("cuda", 1), torch.device("cuda", 0)] and current == chosen[:1]
     assert "2 of the 3" in caplog.text
 
 

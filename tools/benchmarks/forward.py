@@ -155,7 +155,7 @@ def make_variants(
     @functools.cache
     def graph() -> bytes:
         with torch.no_grad():
-            return onnx_graph(folded, images).SerializeToString()
+            return onnx_graph(folded.cpu(), images.cpu()).SerializeToString()
 
     makers: dict[str, Callable[[], Callable[[Tensor], Any]]] = {
         "plain": lambda: network,

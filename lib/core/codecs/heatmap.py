@@ -89,7 +89,7 @@ class HeatmapCodec(Codec):
         columns = self._gaussian(x, width) * (weight > 0.5)[..., None]
         heatmaps = rows[..., :, None] * columns[..., None, :]
         if self.joint_weights is not None:
-            weight = weight * weight.new_tensor(self.joint_weights)
+            weight = weight * torch.tensor(self.joint_weights).to(weight, non_blocking=True)
         return Target(heatmaps, weight)
 
     def _overlaps(self, coords: Tensor, length: int) -> Tensor:

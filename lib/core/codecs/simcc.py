@@ -91,7 +91,7 @@ class SimCCCodec(Codec):
         weight = visible * is_inside_x * is_inside_y
         has_target = (weight > 0.5)[..., None]
         if self.joint_weights is not None:
-            weight = weight * weight.new_tensor(self.joint_weights)
+            weight = weight * torch.tensor(self.joint_weights).to(weight, non_blocking=True)
         return Target(x * has_target, y * has_target, weight)
 
     def _gaussian(self, coords: Tensor, i: int) -> tuple[Tensor, Tensor]:
