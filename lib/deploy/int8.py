@@ -106,7 +106,8 @@ def quantize(
         else:
             tested = control.distances.inputs
             advanced = nncf.AdvancedAccuracyRestorerParameters(
-                ranking_subset_size=control.distances.ranking_size
+                ranking_subset_size=control.distances.ranking_size,
+                num_ranking_workers=1,  # with several, NNCF shows no progress
             )
             model = nncf.quantize_with_accuracy_control(
                 model,
