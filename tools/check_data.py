@@ -79,12 +79,11 @@ def main() -> None:
             found = Finding("cannot be used", "detected boxes", str(error), True)
             findings[cfg.DATASET.TEST_SET].append(found)
     if len(sets) > 1 and (shared := shared_images(sets[0].table, sets[1].table)):
-        where = f"{sets[0].source.split} and {sets[1].source.split}"
-        what = (
-            f"{counted(len(shared), 'image')} in both sets, such as {shared[0]}: test "
-            "scores will be too high"
-        )
-        findings[where] = [Finding("image in two sets", where, what)]
+        train, test = (dataset.source.split for dataset in sets)
+        findings[f"{train} and {test}"] = [
+            Finding("image in both sets", path, f"the same as {other}: test scores are too high")
+            for path, other in shared
+        ]
     for where, found in findings.items():
         print(report(where, found, MAX_PRINTED))
     text = "\n".join(report(where, found, None) for where, found in findings.items())

@@ -22,7 +22,7 @@ from lib.keypoints.poses import Poses
 from lib.utils import distributed, zoo
 from lib.utils.compiling import compiler_error
 from lib.utils.errors import InputError
-from lib.utils.files import hold_lock, make_folder, write_atomically
+from lib.utils.files import hold_lock, make_folder
 from lib.utils.logs import buffer_log, experiment_folders, experiment_name, start_log
 from lib.utils.signals import Stopped
 
@@ -240,7 +240,7 @@ def _mmpose_setting(word: str) -> tuple[str, str]:
 def open_experiment(
     cfg: CfgNode, args: argparse.Namespace, phase: str
 ) -> Iterator[tuple[Path, Path]]:
-    """Lock the output folder, start the log and save the configuration there.
+    """Lock the output folder and start the log there.
 
     Yields the output folder and the TensorBoard folder.
     """
@@ -255,7 +255,6 @@ def open_experiment(
         start_log(output_dir, name, phase)
         logger.info("=> %s: writing results to %s", name, output_dir)
         logging.getLogger("config").info(cfg)
-        write_atomically(output_dir / f"config_{phase}.yaml", cfg.dump().encode())
         yield output_dir, log_dir
 
 

@@ -72,6 +72,7 @@ def test(args: argparse.Namespace, cfg: CfgNode) -> dict[str, float]:
     if args.precision != "float32" and len(devices) > 1:  # DataParallel ignores autocast's dtype
         raise InputError(f"--precision: {args.precision} needs a single GPU, such as GPUS 0")
     with open_experiment(cfg, args, "valid") as (output_dir, log_dir):
+        write_atomically(output_dir / "config_valid.yaml", cfg.dump().encode())
         return _test(args, cfg, devices, output_dir, log_dir)
 
 

@@ -141,6 +141,10 @@ class Training:
         here = {"epoch": position.epoch, "step": position.step, "best score": position.best}
         steps = len(self.train_batches)
         distributed.check_equal({"checkpoint": here, "steps of an epoch": steps})
+        settings = self.output_dir / "config_train.yaml"
+        # After the last epoch, the file keeps the settings that the weights were trained with.
+        if position.epoch < self.cfg.TRAIN.END_EPOCH or not settings.exists():
+            write_atomically(settings, self.cfg.dump().encode())
         with signals.deferred():
             position = self.train(position)
         self.state.save_weights("final_state.pth")

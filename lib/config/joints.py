@@ -9,6 +9,7 @@ import contextlib
 import logging
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -93,7 +94,7 @@ def skeleton_of(cfg: CfgNode) -> Skeleton:
         skeleton = Skeleton(names, flip_pairs=(), sigmas=(), limbs=(), upper_body=())
     names = skeleton.names
     overrides = {
-        "flip_pairs": _joint_pairs(settings.FLIP_PAIRS, names, "FLIP_PAIRS"),
+        "flip_pairs": _flip_pairs(settings.FLIP_PAIRS, names),
         "sigmas": _joint_values(settings.SIGMAS, names, "SIGMAS"),
         "limbs": _joint_pairs(settings.LIMBS, names, "LIMBS"),
         "upper_body": tuple(_joint_index(j, names, "UPPER_BODY") for j in settings.UPPER_BODY),
@@ -105,8 +106,8 @@ def skeleton_of(cfg: CfgNode) -> Skeleton:
 def find_flip_pairs(names: Sequence[str]) -> Pairs:
     """Return the (left, right) indices of names that differ only in their side.
 
-    Examples are ``left_eye`` and ``right_eye``, ``l-eye`` and ``r-eye``, ``EyeLeft`` and
-    ``EyeRight``.
+    Examples are ``left_eye`` and ``right_eye``, ``lefteye`` and ``righteye``, ``l-eye`` and
+    ``r-eye``, ``EyeLeft`` and ``EyeRight``.
     """
     sides: dict[tuple[str, ...], dict[str, int]] = {}
     for index, name in enumerate(names):
@@ -186,6 +187,8 @@ def _split_name(name: str) -> tuple[str | None, tuple[str, ...]]:
     The word for the side is replaced by an empty string.
     """
     words = [word.lower() for word in _WORD.findall(name)]
+    if not _SIDES.keys() & words:  # the side may be part of a word, as in leftear
+        words = [part for word in words for part in re.split("(left|right)", word) if part]
     side = next((_SIDES[word] for word in words if word in _SIDES), None)
     return side, tuple("" if word in _SIDES else word for word in words)
 
@@ -284,6 +287,16 @@ def _joint_pairs(values: Sequence, names: Sequence[str], key: str) -> Pairs:
         if not isinstance(pair, (list, tuple)) or len(pair) != 2 or pair[0] == pair[1]:
             raise InputError(f"DATASET.{key}: must be pairs of different joints, not {pair!r}")
     return tuple((_joint_index(a, names, key), _joint_index(b, names, key)) for a, b in values)
+
+
+def _flip_pairs(values: Sequence, names: Sequence[str]) -> Pairs:
+    pairs = _joint_pairs(values, names, "FLIP_PAIRS")
+    for joint, count in Counter(joint for pair in pairs for joint in pair).items():
+        if count > 1:
+            raise InputError(
+                f"DATASET.FLIP_PAIRS: {names[joint]} is in {count} pairs; it can be in only one"
+            )
+    return pairs
 
 
 def _joint_index(joint: str | int, names: Sequence[str], key: str) -> int:

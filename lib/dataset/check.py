@@ -1,7 +1,6 @@
 """Checks that find likely errors in a data set before training."""
 
-import filecmp
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from lib.dataset.coco_json import LAYOUT, Annotation, CocoFile, Image, box_of_jo
 from lib.dataset.image import read_image
 from lib.dataset.table import Table
 from lib.keypoints.skeletons import Skeleton
+from lib.utils.download import file_hash
 from lib.utils.errors import InputError
 from lib.utils.reading import read_json
 
@@ -197,25 +197,37 @@ def check_images(
     return found
 
 
-def shared_images(first: Table, second: Table) -> list[str]:
-    """Return the image files of ``first`` that are also in ``second`` (same name and content)."""
+def shared_images(first: Table, second: Table) -> list[tuple[str, str]]:
+    """Return the image files of ``first`` that are also in ``second``, under any name.
+
+    Members of archives are compared only by path.
+
+    Returns:
+        (file in ``first``, file in ``second``) of each such image.
+    """
     # Only images with at least one person.
     paths, others = ([p.decode() for p in t.paths[np.unique(t.image)]] for t in (first, second))
-    by_name: dict[str, list[str]] = defaultdict(list)
-    for other in others:
-        by_name[Path(other).name].append(other)
-    return [
-        path
-        for path in paths
-        if any(_is_same_file(path, other) for other in by_name[Path(path).name])
-    ]
+    sizes = {path: _file_size(path) for path in (*paths, *others)}
+    common = {sizes[path] for path in paths} & {sizes[other] for other in others} - {0}
+    keys = {path: _hash(path) if size in common else path for path, size in sizes.items()}
+    by_key = {keys[other]: other for other in others}
+    return [(path, by_key[keys[path]]) for path in paths if keys[path] in by_key]
 
 
-def _is_same_file(first: str, second: str) -> bool:
+def _file_size(path: str) -> int:
+    """Return the size of a file in bytes; 0 if it is missing or a member of an archive."""
     try:
-        return first == second or filecmp.cmp(first, second)
-    except OSError:  # missing, or a member of an archive
-        return False
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
+
+
+def _hash(path: str) -> str:
+    """Return the hash of a file, or its path if it cannot be read."""
+    try:
+        return file_hash(Path(path))
+    except InputError:
+        return path
 
 
 def _person(table: Table, row: int) -> str:

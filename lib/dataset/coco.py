@@ -233,7 +233,8 @@ class CocoKeypoints:
             scale=scale,
             size=box[rows, 2:].astype(np.float32),
             joints=np.ascontiguousarray(keypoints[rows, :, :2]),
-            visible=np.minimum(keypoints[rows, :, 2], 1),
+            # A flag below 0, which check_data reports, also means not labelled.
+            visible=np.clip(keypoints[rows, :, 2], 0, 1),
             score=score[rows].astype(np.float32),
             category=np.array([people[row].category_id for row in rows], np.int64),
             paths=images.paths,
@@ -371,8 +372,7 @@ class CocoKeypoints:
     def _entry(self, number: int, annotation: Annotation) -> dict:
         """Convert annotation ``number`` to a pycocotools dict without an id."""
         keypoints = annotation.keypoints
-        if keypoints:
-            check_keypoint_count(annotation, number, len(self.skeleton), self.annotation_file)
+        check_keypoint_count(annotation, number, len(self.skeleton), self.annotation_file)
         labelled = sum(flag > 0 for flag in keypoints[2::3])
         count = annotation.num_keypoints if labelled else 0
         return {

@@ -56,8 +56,8 @@ class Annotation(msgspec.Struct, gc=False):
     bbox: Box | None = _NO_BOX
     id: Any = None
     area: Number | None = None  # missing in some data sets
-    keypoints: list[Number] = []
-    iscrowd: int = 0
+    keypoints: list[Number] = []  # some tools leave it out if no joint is labelled
+    iscrowd: int | bool = 0  # true or false in COCO Annotator's files
     num_keypoints: float | None = None
 
     def __post_init__(self) -> None:
@@ -91,8 +91,11 @@ class CocoFileWithRawAnnotations(CocoFile):
 
 
 def check_keypoint_count(annotation: Annotation, number: int, num_joints: int, file: str) -> None:
-    """Raise an InputError if annotation ``number`` of ``file`` has a wrong number of values."""
-    if len(annotation.keypoints) != 3 * num_joints:
+    """Raise an InputError if annotation ``number`` of ``file`` has a wrong number of values.
+
+    No values at all are allowed: no joint is labelled.
+    """
+    if annotation.keypoints and len(annotation.keypoints) != 3 * num_joints:
         raise InputError(
             f"{file}: annotations[{number}] of image {annotation.image_id} has "
             f"{len(annotation.keypoints)} keypoint values; {num_joints} joints need "
@@ -176,7 +179,7 @@ def people_of(
     """Return the annotations of ``categories``, in file order, without crowds.
 
     Raises:
-        InputError: if one of them does not have ``num_joints`` keypoints; the message names
+        InputError: if one of them has keypoints, but not ``num_joints``; the message names
             ``file``.
     """
     people = []
@@ -190,7 +193,8 @@ def people_of(
 def people_arrays(people: Sequence[Annotation], num_joints: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the boxes (N, 4) and keypoints (N, K, 3) of N annotations, float32."""
     boxes = np.array([person.bbox for person in people], np.float32).reshape(-1, 4)
-    keypoints = np.array([person.keypoints for person in people], np.float32)
+    unlabelled = [0.0] * (3 * num_joints)
+    keypoints = np.array([person.keypoints or unlabelled for person in people], np.float32)
     return boxes, keypoints.reshape(-1, num_joints, 3)
 
 

@@ -79,8 +79,8 @@ def image_paths(folder: str, names: Sequence[str], data_format: str) -> np.ndarr
     for name in names:
         if name.startswith(("/", "\\")) or (".." in name and ".." in re.split(r"[/\\]", name)):
             raise InputError(
-                f"{folder}: the image name {name} points outside this folder; "
-                "set DATASET.IMAGES to a folder that contains all images"
+                f"{folder}: the image name {name} is absolute or points outside this folder; names "
+                "must be relative to DATASET.IMAGES, a folder that contains all images"
             )
     root = f"{folder}.zip@" if data_format == "zip" else folder
     return np.array([f"{root}/{name}".encode() for name in names])

@@ -148,10 +148,11 @@ def hold_lock(folder: Path, name: str) -> Iterator[None]:
         except OSError:  # a file system without locks
             yield
             return
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        owner = f"process {os.getpid()} on {socket.gethostname()}\n"
         try:
+            file.truncate(0)
+            with os_errors_as(f"{path}: cannot write"):
+                os.write(file.fileno(), owner.encode())  # unbuffered, or close would fail again
             yield
         finally:
             path.unlink(missing_ok=True)

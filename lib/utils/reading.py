@@ -38,6 +38,9 @@ def read_json(path: str | Path, kind: type[T], what: str) -> T:
         if match := re.fullmatch(r"(.*) - at `\$\.?(\w*)\[(\d+)\]\.?(.*)`", text):
             text = f"{match[1]} at {match[4]}" if match[4] else match[1]
             entry = _entry_name(match[2], match[3])
+        elif match := re.search(r"\(byte (\d+)\)", text):  # such as NaN, which Python writes
+            start = max(0, int(match[1]) - 20)
+            text += f" in {data[start : start + 40].decode(errors='replace')!r}"
     raise InputError(f"{path}: {entry or f'cannot be read as {what}'}: {text}")
 
 

@@ -118,7 +118,7 @@ def whole_image_mask(root) -> np.ndarray:
     return mask[margin : tiny.WIDTH - margin]
 
 
-@pytest.mark.parametrize("kind", ["polygon", "crowd", "compressed", "box"])
+@pytest.mark.parametrize("kind", ["polygon", "crowd", "compressed", "box", "empty"])
 def test_people_without_labels_are_masked(tmp_path, kind):
     tiny.write_coco(tmp_path, images=1)
     filled = np.zeros((tiny.HEIGHT, tiny.WIDTH), np.uint8, order="F")
@@ -135,6 +135,7 @@ def test_people_without_labels_are_masked(tmp_path, kind):
             "segmentation": {"counts": encoded["counts"].decode(), "size": size},
         },
         "box": {**NOBODY, "bbox": [10, 10, 40, 70]},
+        "empty": {**NOBODY, "keypoints": [], "segmentation": POLYGON},
     }[kind]
     annotate(tmp_path, 0, **changes)
     mask = whole_image_mask(tmp_path)

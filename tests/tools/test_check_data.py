@@ -22,9 +22,13 @@ def test_summary_findings_and_pictures_are_written(paths, succeed, tmp_path):
     yaml_file, root, content = paths
     content["annotations"][0]["bbox"] = [-30, 12, 80, 64]
     save_coco(root, content)
+    images = root / "images"
+    copy = images / "val2017" / f"{3:012d}.jpg"
+    copy.write_bytes((images / "train2017" / f"{1:012d}.jpg").read_bytes())
     ended = succeed("check_data", "--cfg", yaml_file, "--samples", 4)
     assert "train2017: 6 people in 3 of 3 images" in ended.out
     assert "warning: box partly outside the image (1)" in ended.out
+    assert f"{1:012d}.jpg: the same as {copy}: test scores are too high" in ended.out
     folder = tmp_path / "output" / "coco" / "check"
     assert "annotation 1 of image 1: box [-30" in (folder / "findings.txt").read_text()
     sheet = cv2.imread(str(folder / "samples.jpg"))

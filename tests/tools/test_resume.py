@@ -95,10 +95,11 @@ def test_an_interrupted_run_resumes_with_identical_results(
     assert "validating epoch 2 first: its validation was interrupted" in ended.out
     assert "Epoch: [" not in ended.out
     assert not kill.differences(root.parent, "parted")
-    # All is done: another call does not change the weights.
-    before = (output(root, "parted") / "model_best.pth").read_bytes()
-    assert "all 3 epochs are done" in command(module, "--cfg", parted).out
-    assert (output(root, "parted") / "model_best.pth").read_bytes() == before
+    # All is done: another call changes neither the weights nor the settings stored with them.
+    files = [output(root, "parted") / name for name in ("model_best.pth", "config_train.yaml")]
+    before = [file.read_bytes() for file in files]
+    assert "all 3 epochs are done" in command(module, "--cfg", parted, "TRAIN.LR", 0.5).out
+    assert [file.read_bytes() for file in files] == before
 
 
 SECTIONS = {"TRAIN": {"END_EPOCH": 3, "BATCH_SIZE_PER_GPU": 1, "EMA": 0.9, "WARMUP_ITERS": 3}}

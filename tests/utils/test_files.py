@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from lib.utils.errors import InputError
-from lib.utils.files import atomic_file, make_folder, write_atomically
+from lib.utils.files import atomic_file, hold_lock, make_folder, write_atomically
 
 
 def fail(number: int):
@@ -36,6 +36,14 @@ def test_on_a_full_disk_the_old_file_is_kept(tmp_path, monkeypatch, when):
         write_atomically(path, b"new")
     monkeypatch.undo()
     assert os.listdir(tmp_path) == ["state.pth"] and path.read_bytes() == b"old"
+
+
+def test_on_a_full_disk_a_lock_is_an_error_and_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "write", fail(errno.ENOSPC))
+    message = r"train\.lock: cannot write: No space left on device"
+    with pytest.raises(InputError, match=message), hold_lock(tmp_path, "train"):
+        pass
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
