@@ -67,9 +67,10 @@ def _load_config(path: str | Path, opts: Sequence[str]) -> CfgNode:
     network = _network_name(layers, cfg.MODEL.NAME)
     if network in EXTRA:
         cfg.MODEL.EXTRA = copy.deepcopy(EXTRA[network])
+    defaults = cfg.clone()
     # If the network is unknown, do not check EXTRA; ``build_model`` reports the unknown name.
     for source, tree in layers:
-        _merge(cfg, tree, source, "", any_extra=network not in EXTRA)
+        _merge(cfg, defaults, tree, source, "", any_extra=network not in EXTRA)
     _resolve_paths(cfg)
     _check(cfg, layers)
     _check_task(cfg, layers)
@@ -150,8 +151,13 @@ def _last_set(layers: list[tuple[str, dict]], keys: Sequence[str]) -> tuple[str,
     return None
 
 
-def _merge(node: CfgNode, tree: dict, source: str, prefix: str, any_extra: bool) -> None:
-    """Merge ``tree`` into ``node``; with ``any_extra``, MODEL.EXTRA accepts any key and type."""
+def _merge(
+    node: CfgNode, defaults: CfgNode, tree: dict, source: str, prefix: str, any_extra: bool
+) -> None:
+    """Merge ``tree`` into ``node``. Values must have the types of ``defaults``.
+
+    With ``any_extra``, MODEL.EXTRA accepts any key and type.
+    """
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if key in IGNORED:
@@ -164,11 +170,12 @@ def _merge(node: CfgNode, tree: dict, source: str, prefix: str, any_extra: bool)
         elif isinstance(node[name], CfgNode):
             if not isinstance(value, dict):
                 raise InputError(f"{source}: {key} is a section of keys; it cannot be {value!r}")
-            _merge(node[name], value, source, f"{key}.", any_extra)
+            section = defaults.get(name, node[name])
+            _merge(node[name], section, value, source, f"{key}.", any_extra)
         elif accepts_anything:
             node[name] = _parse(value)
         else:
-            node[name] = _coerce(value, node[name], f"{source}: {key}")
+            node[name] = _coerce(value, defaults[name], f"{source}: {key}")
 
 
 def _suggest(key: str, node: CfgNode, prefix: str) -> str:
@@ -212,7 +219,9 @@ def _coerce(value: Any, default: Any, where: str) -> Any:
         if value is None:
             return ""
         if isinstance(value, str):
-            return str(value)
+            # The original HRNet code removes quotes, too: MODEL.PRETRAINED "''" is empty.
+            is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+            return value[1:-1] if is_quoted else str(value)
         raise InputError(f"{where} must be a string, not {value!r}; put it in quotes")
     parsed = _parse(value)
     kind = type(default)

@@ -84,6 +84,8 @@ def test_a_missing_base_is_an_error_that_names_it(tmp_path):
         ("AUTO_RESUME", "true", True),
         ("TEST.FLIP_TEST", "False", False),
         ("MODEL.PRETRAINED", "", ""),
+        ("MODEL.PRETRAINED", "''", ""),
+        ("MODEL.PRETRAINED", "'", "'"),
         ("DATASET.TEST_SET", "2017", "2017"),
         ("TEST.MODEL_FILE", "a b/(0,1).pth", "a b/(0,1).pth"),
         ("MODEL.EXTRA.STAGE2.NUM_CHANNELS", "[8, 16]", [8, 16]),
@@ -99,6 +101,15 @@ def test_options_are_converted_to_the_type_of_the_key(key, text, value):
 
 def test_the_last_value_of_a_repeated_option_is_used():
     assert load_config(W32, ["TRAIN.LR", "1", "TRAIN.LR", "2"]).TRAIN.LR == 2
+
+
+def test_fractions_may_override_integers_of_a_yaml_file(tmp_path):
+    yaml = "MODEL: {TARGET_TYPE: tags}\nTEST: {SCALE_FACTOR: [1]}\n"
+    cfg = one(tmp_path, yaml, "TEST.SCALE_FACTOR", "[0.5, 1]")
+    assert cfg.TEST.SCALE_FACTOR == [0.5, 1]
+    yaml = f"DATASET: {{DATASET: coco, JOINT_WEIGHTS: {[1] * 17}}}"
+    cfg = one(tmp_path, yaml, "DATASET.JOINT_WEIGHTS", str([1.5] * 17))
+    assert cfg.DATASET.JOINT_WEIGHTS == [1.5] * 17
 
 
 def test_strings_in_yaml_files_are_converted_to_the_type_of_the_key(tmp_path):

@@ -2,7 +2,8 @@
 
 Newell, Huang, Deng: Associative Embedding: End-to-End Learning for Joint Detection and Grouping.
 NIPS 2017. Numerically equivalent to ``HeatmapParser`` in lib/core/group.py of
-HRNet/HigherHRNet-Human-Pose-Estimation.
+HRNet/HigherHRNet-Human-Pose-Estimation, except where several assignments of candidates to people
+have the same cost. The published code may then choose another one.
 
 A person is an array (K, 3 + T) of x, y, score and T tags for each joint, 0 where a joint is absent.
 """
