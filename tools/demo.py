@@ -44,7 +44,14 @@ from lib.media.boxes import BoxFile
 from lib.media.detectors import BUILT_IN, build_detector
 from lib.media.ground_truth import GroundTruth
 from lib.media.live import FrameRate, Window, check_windows
-from lib.media.output import COLORS, FrameOutput, PeopleDrawer, ResultsWriter, TableWriter
+from lib.media.output import (
+    COLORS,
+    FrameOutput,
+    PeopleDrawer,
+    ResultsWriter,
+    TableWriter,
+    check_folder,
+)
 from lib.media.people import (
     BoxSource,
     annotated_items,
@@ -81,6 +88,7 @@ logger = logging.getLogger(__name__)
 
 PERSON = 1  # COCO's category
 MIN_RATE = 0.01  # frames per second; OpenCV does not write videos of much lower rates
+PICTURES = "pictures"  # folder of drawn images and videos
 TABLE = "pose-data.csv"  # as in HRNet's demo/inference.py
 
 
@@ -101,6 +109,8 @@ def main() -> None:
         items = annotated_items(items, ground_truth, problems)
     if not items:
         sys.exit(1)
+    if not args.no_pictures:
+        check_folder(folder / PICTURES, items)
     device = choose_device(args.device, cfg)
     box_source = choose_box_source(args, cfg, device, ground_truth, problems)
     weights = choose_weights(args, cfg)
@@ -332,7 +342,7 @@ def write_all(
     """
     rate = FrameRate() if args.show_fps else None
     style = (args.threshold, args.scores, args.draw_boxes, args.color_by, rate)
-    out = None if args.no_pictures else folder / "pictures"
+    out = None if args.no_pictures else folder / PICTURES
     window = Window() if args.show else None
     frame_output = FrameOutput(PeopleDrawer(skeleton, *style), out, window, problems)
     tracker = None if args.no_track else VideoTracker(skeleton, args.threshold, args.smooth)

@@ -16,7 +16,7 @@ import _init_paths  # noqa: F401
 from cli import command_parser, run
 
 from lib.media.keypoint_results import KeypointResults
-from lib.media.output import COLORS, FrameOutput, PeopleDrawer
+from lib.media.output import COLORS, FrameOutput, PeopleDrawer, check_folder
 from lib.media.video import ErrorReporter, count_frames, read_frames, silence_opencv
 from lib.utils.files import make_folder
 from lib.utils.logs import counted, counted_people, progress
@@ -30,6 +30,7 @@ def main() -> None:
     items = results.items(args.images, problems)
     if not items:
         sys.exit(1)
+    check_folder(args.output, items)
     draw = PeopleDrawer(results.skeleton, args.threshold, color_by=args.color_by)
     frame_output = FrameOutput(draw, make_folder(args.output), None, problems)
     # Results with file names may come from the demo, which applies the EXIF orientation unless it

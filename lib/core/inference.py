@@ -35,7 +35,8 @@ class Predictor:
     people by itself.
 
     Args:
-        cfg: configuration from ``load_config``. Default: that of the built-in top-down network.
+        cfg: configuration from ``load_config``, or the path of the YAML file. Default: that of the
+            built-in top-down network.
         weights: a state dict or the path of a checkpoint, in any layout that ``load_checkpoint``
             reads, or the path of a file written by ``tools/export.py``. Default: TEST.MODEL_FILE
             of ``cfg``; without ``cfg``, the built-in weights.
@@ -54,7 +55,7 @@ class Predictor:
 
     def __init__(
         self,
-        cfg: CfgNode | None = None,
+        cfg: CfgNode | str | Path | None = None,
         weights: str | Path | dict | None = None,
         device: torch.device | str | None = None,
         detector: Detector | None = None,
@@ -97,7 +98,7 @@ class Predictor:
 
         Args:
             image: the path of a file, which is rotated by its EXIF orientation, or an (H, W, 3)
-                uint8 RGB array; or a list or tuple of these.
+                uint8 RGB array, tensor or Pillow image; or a list or tuple of these.
             boxes: (N, 4) x, y, width, height in pixels; a list of these for several images. If
                 None, the detector finds the boxes; without a detector, the whole image is one box.
                 A bottom-up network (MODEL.TARGET_TYPE tags) finds everybody without boxes.
@@ -215,7 +216,7 @@ class PersonDetector:
 
 
 def _with_defaults(
-    cfg: CfgNode | None, weights: str | Path | dict | None, backend: Backend | None
+    cfg: CfgNode | str | Path | None, weights: str | Path | dict | None, backend: Backend | None
 ) -> tuple[CfgNode, str | Path | dict | None]:
     """Fill in the defaults of the configuration and the weights."""
     if weights is not None and backend is not None:
@@ -226,6 +227,8 @@ def _with_defaults(
                 "cfg: required with weights or backend; pass the experiment that they belong to"
             )
         return load_config(shipped.TOP_DOWN.experiment), shipped.TOP_DOWN.weights
+    if isinstance(cfg, (str, Path)):
+        cfg = load_config(cfg)
     if weights is None and backend is None:
         weights = cfg.TEST.MODEL_FILE
         if not weights:
@@ -244,7 +247,7 @@ def _check_boxes(boxes: Boxes) -> np.ndarray:
         index = int(np.flatnonzero(~is_valid)[0])
         raise InputError(
             f"box {index} is {values[index].tolist()}; a box is x, y, width, height, with a width "
-            "and height above 0"
+            "and height above 0, and all values below a million"
         )
     return values
 
@@ -274,6 +277,8 @@ def _as_array(values: object, expected: str) -> np.ndarray:
 def _as_bgr(image: Image) -> np.ndarray:
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu().numpy()
+    elif hasattr(image, "__array_interface__"):  # such as a Pillow image
+        image = np.asarray(image)
     if not isinstance(image, np.ndarray):
         if not isinstance(image, (str, Path)):
             raise InputError(f"an image must be a path or an array, not a {type(image).__name__}")

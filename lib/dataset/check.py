@@ -46,6 +46,7 @@ def check_annotations(path: str) -> tuple[list[Finding], np.ndarray]:
     images, people = content.images, content.annotations
     found = _duplicates(images, people)
     by_id = {image.id: image for image in images}
+    categories = {category.id for category in content.categories}
     for person in people:
         location = f"annotation {person.id} of image {person.image_id}"
         image = by_id.get(person.image_id)
@@ -53,6 +54,9 @@ def check_annotations(path: str) -> tuple[list[Finding], np.ndarray]:
             found.append(Finding("image not listed", location, "its image is not in `images`"))
         elif not person.iscrowd:
             found += _box_findings(location, person, image)
+        if person.category_id not in categories:
+            message = f"category {person.category_id} is not in `categories`: it will be skipped"
+            found.append(Finding("category not listed", location, message))
         if person.is_unflagged:
             message = "has coordinates, but visibility flag 0 for every joint: it will be skipped"
             found.append(Finding("visibility flags all 0", location, message))
@@ -94,6 +98,9 @@ def _box_findings(location: str, person: Annotation, image: Image) -> list[Findi
             message = f"box [{box}]: the box around the labelled joints will be used"
             return [Finding("box missing or without area", location, message)]
         return [Finding("box without area", location, f"{text}: the person will be skipped")]
+    if max(width, height) <= 1:
+        message = f"{text}: coordinates must be in pixels, not relative to the size of the image"
+        return [Finding("box smaller than a pixel", location, message)]
     if x >= image.width or y >= image.height or x + width <= 0 or y + height <= 0:
         return [Finding("box outside the image", location, f"{text}: the person will be skipped")]
     if x < -1 or y < -1 or x + width > image.width + 1 or y + height > image.height + 1:
@@ -141,7 +148,8 @@ def swapped_pairs(table: Table, skeleton: Skeleton) -> list[tuple[int, int]]:
     if len(pairs) < 3:
         return []
     left, right = pairs.T
-    distance = (table.joints[:, left, 0] - table.joints[:, right, 0]) / table.size[:, :1]
+    width = np.maximum(table.size[:, :1], 1e-6)
+    distance = (table.joints[:, left, 0] - table.joints[:, right, 0]) / width
     has_both = (table.visible[:, left] > 0) & (table.visible[:, right] > 0)
     side = np.where(has_both & (np.abs(distance) > MIN_DISTANCE), np.sign(distance), 0)
     has_side = (side != 0).astype(np.float64)

@@ -41,6 +41,8 @@ class DecodingNetwork(nn.Module):
     It maps uint8 RGB crops (N, 3, H, W) to keypoints (N, K, 2) in crop pixels and scores (N, K).
     """
 
+    input_name, output_names = "crops", ("keypoints", "scores")
+
     def __init__(self, network: nn.Module, codec: Codec, is_rgb: bool, flip_test: bool) -> None:
         super().__init__()
         self.network = network
@@ -61,6 +63,9 @@ class SceneNetwork(DecodingNetwork):
     the highest peaks of the heatmaps: x, y (1, K, M, 2), scores (1, K, M) and tags (1, K, M, T).
     With TEST.PROJECT2IMAGE False, heatmaps and tags have the size of the network's finest output.
     """
+
+    input_name = "images"
+    output_names = ("heatmaps", "tags", "candidates", "candidate_scores", "candidate_tags")
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         codec = self._codec
@@ -113,14 +118,13 @@ def export(module: nn.Module, description: Description, file_format: str) -> dic
 
 def to_onnx(module: nn.Module, example: Tensor, description: Description) -> dict[str, bytes]:
     """Export to ONNX; returns the files as ``export`` does."""
-    name = "crops" if description.decodes and not description.dynamic_size else "images"
     dimensions = {}
     if description.dynamic_batch:
         dimensions[0] = torch.export.Dim("batch")
     if description.dynamic_size:
         dimensions[2] = SIZE_STEP * torch.export.Dim("rows", min=1, max=256)
         dimensions[3] = SIZE_STEP * torch.export.Dim("columns", min=1, max=256)
-    return onnx_content(onnx_graph(module, example, dimensions, name), description)
+    return onnx_content(onnx_graph(module, example, dimensions), description)
 
 
 def onnx_content(proto: Any, description: Description) -> dict[str, bytes]:
@@ -131,9 +135,7 @@ def onnx_content(proto: Any, description: Description) -> dict[str, bytes]:
     return {".onnx": content + checksum(".onnx", content)}
 
 
-def onnx_graph(
-    module: nn.Module, example: Tensor, dynamic: dict[int, Any] | None = None, name: str = "images"
-) -> Any:
+def onnx_graph(module: nn.Module, example: Tensor, dynamic: dict[int, Any] | None = None) -> Any:
     """Export to an ``onnx.ModelProto``.
 
     Names of nodes in a submodule ``network`` start with ``NETWORK_PREFIX``. ``dynamic`` has a
@@ -150,7 +152,8 @@ def onnx_graph(
             dynamo=True,
             verbose=False,
             optimize=False,  # takes minutes for Dite-HRNet, and runtimes optimise the graph anyway
-            input_names=[name],
+            input_names=[getattr(module, "input_name", "images")],
+            output_names=getattr(module, "output_names", None),
             dynamic_shapes=(dynamic,) if dynamic else None,
         )
     proto = program.model_proto

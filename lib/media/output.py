@@ -11,7 +11,7 @@ import numpy as np
 from lib.keypoints.poses import Poses
 from lib.keypoints.skeletons import Skeleton
 from lib.media.live import FrameRate, Window
-from lib.media.video import ErrorReporter, Frame, Item, VideoFile
+from lib.media.video import CAMERA, ErrorReporter, Frame, Item, VideoFile
 from lib.utils.drawing import (
     MIDDLE_COLOR,
     draw_box,
@@ -20,6 +20,7 @@ from lib.utils.drawing import (
     track_color,
     write_image,
 )
+from lib.utils.errors import InputError
 from lib.utils.reading import encode_json
 
 COLORS = ("side", "person")  # values of color_by
@@ -72,6 +73,19 @@ class PeopleDrawer:
             height = max(10, max(image.shape[:2]) / 50)
             position = (round(height), round(2 * height))
             draw_text(image, f"{self._rate():.1f} frames/s", position, height)
+
+
+def check_folder(folder: Path, items: Iterable[Item]) -> None:
+    """Check that images and videos written to ``folder`` do not overwrite the inputs.
+
+    Raises:
+        InputError: ``folder`` contains inputs.
+    """
+    sources = {Path(item.path).parent for item in items if item.kind != CAMERA}
+    if folder.resolve() in {source.resolve() for source in sources}:
+        raise InputError(
+            f"--output: {folder} contains inputs, which would be overwritten; choose another folder"
+        )
 
 
 class FrameOutput:

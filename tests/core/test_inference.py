@@ -244,9 +244,11 @@ def test_the_pose_detector_encloses_people_and_drops_uncertain_ones(monkeypatch)
 
 def test_without_weights_the_experiments_model_file_is_used(tmp_path, run):
     path = run.data.table.path(0)
-    cfg = load_config(tmp_path / "tiny.yaml", ["TEST.MODEL_FILE", str(tmp_path / "weights.pth")])
+    experiment = tmp_path / "tiny.yaml"
+    cfg = load_config(experiment, ["TEST.MODEL_FILE", str(tmp_path / "weights.pth")])
     (found,), (expected,) = (
-        predictor(path) for predictor in (Predictor(cfg), Predictor(cfg, run.model.state_dict()))
+        predictor(path)
+        for predictor in (Predictor(cfg), Predictor(experiment, run.model.state_dict()))
     )
     np.testing.assert_array_equal(found.keypoints, expected.keypoints)
     with pytest.raises(InputError, match=r"weights: give a file; TEST\.MODEL_FILE"):
@@ -290,9 +292,12 @@ def test_boxes_of_a_wrong_type_are_one_line(predictor, boxes):
         assert "\n" not in str(error.value)
 
 
-def test_tensors_are_accepted_as_boxes_and_images(predictor):
-    image = torch.zeros(20, 20, 3, dtype=torch.uint8)
+def test_tensors_and_pillow_images_are_accepted(predictor):
+    array = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
     boxes = torch.tensor([[0.0, 0.0, 20.0, 20.0]], requires_grad=True)
-    assert len(predictor(image, boxes)) == 1
+    pillow = pytest.importorskip("PIL.Image").fromarray(array)
+    expected, *others = predictor([array, torch.tensor(array), pillow], [boxes] * 3)
+    for found in others:
+        np.testing.assert_array_equal(found.keypoints, expected.keypoints)
     with pytest.raises(InputError, match="path or an array, not a int"):
         predictor(5)

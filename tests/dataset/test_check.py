@@ -42,6 +42,8 @@ def test_every_kind_of_finding_is_reported(tmp_path, content):
     people[5]["keypoints"][2] = 4
     people[5]["num_keypoints"] = sum(flag > 0 for flag in people[5]["keypoints"][2::3])
     people.append({**people[5], "image_id": 99})
+    people.append({**people[5], "id": 20, "category_id": 9})
+    people.append({**people[5], "id": 21, "bbox": [0.1, 0.1, 0.5, 0.4]})
     content["images"].append(dict(content["images"][0]))
     found, _ = check_annotations(str(save_coco(tmp_path, content)))
     assert kinds(found) == [
@@ -49,11 +51,13 @@ def test_every_kind_of_finding_is_reported(tmp_path, content):
         "box missing or without area",
         "box outside the image",
         "box partly outside the image",
+        "box smaller than a pixel",
         "box without area",
+        "category not listed",
         "file listed twice",
         "image listed twice",
         "image not listed",
-        *["invalid visibility flag"] * 2,
+        *["invalid visibility flag"] * 4,
         "visibility flags all 0",
         *["wrong num_keypoints"] * 2,
     ]

@@ -1,10 +1,15 @@
 """Parity of exported files with PyTorch, with and without decoding."""
 
+import re
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from lib.core.backends import build_backend
 from lib.core.exported import Description
+from lib.core.inference import Predictor
 from lib.deploy.export import openvino_content, openvino_model, write_draft
 from lib.deploy.parity import difference, random_crops
 from lib.utils.errors import InputError
@@ -23,6 +28,22 @@ def matches_pytorch(made, path) -> bool:
     return True
 
 
+def example_of_the_guide_matches(made, path) -> bool:
+    """Run the example of docs/export.md, which uses the file without HRPose."""
+    guide = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(import json.*?)```", guide, re.DOTALL)[1]
+    namespace = {}
+    exec(example.replace("top_down.onnx", path.as_posix()), namespace)
+    image = np.random.default_rng(0).integers(0, 256, (80, 120, 3), np.uint8)
+    predictor = Predictor(made.cfg, path, "cpu")
+    for box in ([30, 10, 20, 50], [-5, 20, 90, 30]):
+        keypoints, scores = namespace["predict"](image, box)
+        expected = predictor(image, [box])
+        np.testing.assert_allclose(keypoints, expected.keypoints[0], atol=0.01)
+        np.testing.assert_allclose(scores, expected.scores[0], rtol=1e-4)
+    return True
+
+
 @pytest.mark.parametrize("decodes", [True, False])
 @pytest.mark.parametrize("target", ["gaussian", "udp", "rtm_simcc"])
 def test_torchscript_matches_pytorch_for_any_number_of_crops(tmp_path, target, decodes):
@@ -35,6 +56,7 @@ def test_onnx_and_openvino_match_pytorch_for_any_number_of_crops(tmp_path):
     made = small(tmp_path, TARGET_TYPE="udp")
     path = made.write(tmp_path, "onnx")
     assert matches_pytorch(made, path)
+    assert example_of_the_guide_matches(made, path)
     assert b"stack_trace" not in path.read_bytes()  # no paths of the exporting machine
     description = Description.of(made.cfg, made.skeleton, decodes=True, dynamic_batch=True)
     files = openvino_content(openvino_model(path.read_bytes()), description)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from lib.keypoints.skeletons import COCO, CROWDPOSE
-from lib.media.output import PeopleDrawer, TableWriter
-from lib.media.video import Frame, Item
+from lib.media.output import PeopleDrawer, TableWriter, check_folder
+from lib.media.video import CAMERA, IMAGE, Frame, Item
 from lib.utils.drawing import LEFT_COLOR, RIGHT_COLOR, track_color
+from lib.utils.errors import InputError
 from tests.poses import people
 
 
@@ -61,3 +62,11 @@ def test_the_table_has_a_row_per_person_and_the_original_columns(skeleton):
         ["4", *expected[1], "a.mp4", "1"],
         ["0", *expected[0], "b.jpg", ""],
     ]
+
+
+def test_a_folder_with_inputs_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    items = [Item("photos/a.jpg", "a.jpg", IMAGE), Item("0", "camera0", CAMERA)]
+    check_folder(tmp_path, items)
+    with pytest.raises(InputError, match="photos contains inputs"):
+        check_folder(tmp_path / "photos", items)

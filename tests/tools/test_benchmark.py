@@ -10,6 +10,7 @@ import yaml
 from lib.models import build_model
 from lib.nms import backend, gpu
 from lib.utils.errors import InputError
+from tests import tiny
 from tests.deploy.exports import graphs_run
 from tests.models.configs import hrnet_cfg, tiny_light_cfg
 from tests.tools.conftest import TOOLS
@@ -176,6 +177,8 @@ def test_results_agree_with_the_plain_recipe(
     assert is_one_line(ended, "--repeats: must be 2 or more")
 
 
-def test_bad_input_is_one_line_and_exit_code_1(command, experiment):
+def test_bad_input_is_one_line_and_exit_code_1(command, experiment, tmp_path):
     ended = command("benchmark", "forward", "--cfg", experiment, "--repeats", "0")
     assert is_one_line(ended, "--batch, --repeats: must be 1 or more")
+    scenes = tiny.scenes(tmp_path / "scenes.yaml", tmp_path)
+    assert is_one_line(command("benchmark", "predict", "--cfg", scenes), "is a bottom-up network")

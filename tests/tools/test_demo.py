@@ -295,6 +295,12 @@ def test_invalid_options_are_one_line_errors(demo, images, options, message):
     assert not list(demo.folder.glob("results.json"))
 
 
+def test_a_folder_with_inputs_is_not_an_output_folder(demo, images):
+    pictures = images.rename(images.with_name("pictures"))
+    ended = demo("--input", pictures, "--output", pictures.parent)
+    assert is_one_line(ended, "--output", "contains inputs")
+
+
 @pytest.fixture
 def built_in_network(demo, monkeypatch):
     """Replace the built-in network by a tiny one."""

@@ -62,6 +62,12 @@ def test_missing_images_are_skipped_with_one_line(draw):
     assert drawn(draw) == {"000000000007.jpg": True}
 
 
+def test_the_folder_of_the_images_is_not_an_output_folder(draw, tmp_path):
+    path = tmp_path / "photos/a.png"
+    ended = draw([person(file_name="a.png")], "--output", path.parent)
+    assert is_one_line(ended, "--output", "contains inputs") and not cv2.imread(str(path)).any()
+
+
 def test_people_and_joints_with_low_scores_are_not_drawn(draw):
     entries = [person(score=0.2), person(file_name="a.png", score=0.4)]
     assert "2 people in 2 files" in draw(entries).out

@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 
 from benchmarks.forward import build_network, make_available
 from benchmarks.measure import Row, add_common_options, fastest, wall_clock
-from lib.config import load_config, skeleton_of
+from lib.config import is_bottom_up, load_config, skeleton_of
 from lib.core.backends import Backend, build_backend, load_network
 from lib.core.codecs import build_codec
 from lib.core.exported import Description, trust_torchscript
@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> list[Row]:
     if args.repeats < 1:
         raise InputError("--repeats: must be 1 or more")
     cfg = load_config(args.cfg, args.opts)
+    if is_bottom_up(cfg):
+        raise InputError(f"--cfg: {args.cfg} is a bottom-up network; use a top-down one")
     keep_memory()
     image, box = image_and_box(args.image)
     weights = build_network(cfg, args.weights, CPU).state_dict()
