@@ -349,6 +349,7 @@ def write_all(
     errors = KeypointErrors(skeleton) if ground_truth is not None else None
     start, failure = time.monotonic(), None
     with contextlib.ExitStack() as files:
+        files.callback(frame_output.close)  # also if the other files cannot be written
         file = files.enter_context(atomic_file(folder / "results.json"))
         results = ResultsWriter(file, ground_truth.category_ids[0] if ground_truth else PERSON)
         table = None
@@ -372,8 +373,15 @@ def write_all(
                 raise
             failure = error
         results.close()
-    frame_output.close()
-    seconds = time.monotonic() - start
+    log_summary(results, time.monotonic() - start, folder / "results.json", args.boxes)
+    if errors is not None and results.frames:
+        logger.info(errors.write(folder))
+        logger.info("=> tables of errors and worst.jpg: %s", folder)
+    if failure is not None:
+        raise failure
+
+
+def log_summary(results: ResultsWriter, seconds: float, path: Path, boxes: str | None) -> None:
     logger.info(
         "=> %s in %s (%d without people), %.1f s, %.1f frames/s: %s",
         counted_people(results.people),
@@ -381,13 +389,11 @@ def write_all(
         results.empty_frames,
         seconds,
         results.frames / max(seconds, 1e-9),
-        folder / "results.json",
+        path,
     )
-    if errors is not None and results.frames:
-        logger.info(errors.write(folder))
-        logger.info("=> tables of errors and worst.jpg: %s", folder)
-    if failure is not None:
-        raise failure
+    if boxes and not results.people:
+        how = "boxes are matched to the inputs by file_name, or else by image_id"
+        logger.warning("no box of %s was used; %s", boxes, how)
 
 
 if __name__ == "__main__":

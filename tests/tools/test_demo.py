@@ -117,6 +117,13 @@ def test_people_in_a_video_are_tracked(demo, tmp_path):
     assert "track_id" not in results(demo)[0]
 
 
+def test_boxes_of_other_images_are_reported(demo, tmp_path):
+    path = write_video(tmp_path / "a.mp4")
+    boxes = write_boxes(tmp_path, [{"file_name": "b.mp4", "frame": 0, "bbox": [2, 5, 20, 30]}])
+    ended = demo("--input", path, "--boxes", boxes, "--no-pictures")
+    assert "boxes.json was used; boxes are matched to the inputs by file_name" in ended.out
+
+
 def test_joints_are_smoothed_over_the_frames_of_a_video(demo, tmp_path):
     path = write_video(tmp_path / "a.mp4")
     boxes = [
