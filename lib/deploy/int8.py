@@ -6,7 +6,7 @@ Only the network itself is quantized. Normalisation, flip test and decoding stay
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -105,6 +105,18 @@ def quantize(
             model = nncf.quantize(model, data, **options)
         else:
             tested = control.distances.inputs
+            scores: list[float] = []  # of complete tests; NNCF tests float32 first
+
+            def validate(model: Any, rows: Iterable[int]) -> tuple[float, list[float]]:
+                rows = list(rows)
+                score, values = _validate(control, model, description, rows)
+                if len(rows) == len(tested):
+                    scores.append(score)
+                    # If the score falls, NNCF ranks all layers again, which takes as long as
+                    # everything else. As noise would cause that often, report the best score.
+                    score = max(scores[1:], default=score)
+                return score, values
+
             advanced = nncf.AdvancedAccuracyRestorerParameters(
                 ranking_subset_size=control.distances.ranking_size,
                 num_ranking_workers=1,  # with several, NNCF shows no progress
@@ -113,7 +125,7 @@ def quantize(
                 model,
                 data,
                 nncf.Dataset(range(len(tested)), lambda i: {name: tested[i].numpy()}),
-                lambda model, rows: _validate(control, model, description, list(rows)),
+                validate,
                 max_drop=control.max_loss,
                 advanced_accuracy_restorer_parameters=advanced,
                 **options,

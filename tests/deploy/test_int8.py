@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lib.config import load_config
 from lib.core import build_task
@@ -63,6 +64,33 @@ def test_layers_return_to_float32_until_the_score_is_close(network, tmp_path, fi
     assert quantized.layers == 0
     path = write_draft(tmp_path / "q", quantized.files)
     assert score(build_backend(made.cfg, made.skeleton, path)) > 99.999
+
+
+def test_layers_are_ranked_once_even_if_the_score_falls(tmp_path, monkeypatch):
+    skip_without_graphs()
+    pytest.importorskip("nncf")
+    made = small(tmp_path)
+    layers = [nn.Conv2d(17, 17, 1) for _ in range(3)]
+    made = made._replace(network=nn.Sequential(made.network, *layers).eval())
+    path = made.write(tmp_path, ONNX)
+    distances = CropDistances(made.cfg, made.backend, CropDistances.ranking_size + 1)
+    compared, compare = [], CropDistances.compare
+
+    def count(self, backend, rows):
+        compared.append(len(rows))
+        return compare(self, backend, rows)
+
+    monkeypatch.setattr(CropDistances, "compare", count)
+    scores = iter([100.0, 50.0, 60.0, 55.0, 100.0])  # of float32, of int8, and after each layer
+
+    def backend_of(runner):
+        return exported_backend(made.cfg, runner, made.codec)
+
+    control = AccuracyControl(lambda _: next(scores), 1.0, distances, backend_of)
+    graph = path.read_bytes(), open_exported(path).description
+    quantized = quantize(*graph, OPENVINO, distances.inputs[:4], control)
+    assert quantized.layers == 1
+    assert compared.count(CropDistances.ranking_size) == 4 and next(scores, None) is None
 
 
 @pytest.mark.parametrize("file_format", [ONNX, OPENVINO])
