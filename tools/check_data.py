@@ -80,9 +80,10 @@ def main() -> None:
             findings[cfg.DATASET.TEST_SET].append(found)
     if len(sets) > 1 and (shared := shared_images(sets[0].table, sets[1].table)):
         train, test = (dataset.source.split for dataset in sets)
+        same = [(path, "" if path == other else f"the same as {other}: ") for path, other in shared]
         findings[f"{train} and {test}"] = [
-            Finding("image in both sets", path, f"the same as {other}: test scores are too high")
-            for path, other in shared
+            Finding("image in both sets", path, f"{text}test scores are too high")
+            for path, text in same
         ]
     for where, found in findings.items():
         print(report(where, found, MAX_PRINTED))

@@ -291,7 +291,8 @@ def _joint_pairs(values: Sequence, names: Sequence[str], key: str) -> Pairs:
 
 def _flip_pairs(values: Sequence, names: Sequence[str]) -> Pairs:
     pairs = _joint_pairs(values, names, "FLIP_PAIRS")
-    for joint, count in Counter(joint for pair in pairs for joint in pair).items():
+    distinct = {frozenset(pair) for pair in pairs}  # the same pair twice is harmless
+    for joint, count in Counter(joint for pair in distinct for joint in pair).items():
         if count > 1:
             raise InputError(
                 f"DATASET.FLIP_PAIRS: {names[joint]} is in {count} pairs; it can be in only one"

@@ -277,7 +277,7 @@ def _as_array(values: object, expected: str) -> np.ndarray:
 def _as_bgr(image: Image) -> np.ndarray:
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu().numpy()
-    elif hasattr(image, "__array_interface__"):  # such as a Pillow image
+    elif hasattr(type(image), "__array_interface__"):  # such as a Pillow image
         image = np.asarray(image)
     if not isinstance(image, np.ndarray):
         if not isinstance(image, (str, Path)):

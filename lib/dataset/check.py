@@ -98,9 +98,9 @@ def _box_findings(location: str, person: Annotation, image: Image) -> list[Findi
             message = f"box [{box}]: the box around the labelled joints will be used"
             return [Finding("box missing or without area", location, message)]
         return [Finding("box without area", location, f"{text}: the person will be skipped")]
-    if max(width, height) <= 1:
+    if max(person.bbox) <= 1:
         message = f"{text}: coordinates must be in pixels, not relative to the size of the image"
-        return [Finding("box smaller than a pixel", location, message)]
+        return [Finding("relative coordinates", location, message)]
     if x >= image.width or y >= image.height or x + width <= 0 or y + height <= 0:
         return [Finding("box outside the image", location, f"{text}: the person will be skipped")]
     if x < -1 or y < -1 or x + width > image.width + 1 or y + height > image.height + 1:

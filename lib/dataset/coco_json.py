@@ -71,9 +71,12 @@ class Annotation(msgspec.Struct, gc=False):
 
     @property
     def is_unflagged(self) -> bool:
-        """True if there are coordinates, but visibility flag 0 for every joint."""
-        xs, ys, flags = (self.keypoints[i::3] for i in range(3))
-        return not any(flag > 0 for flag in flags) and (any(xs) or any(ys))
+        """True if there are coordinates, but visibility flag 0 for every joint.
+
+        Some tools write -1 for all three values of a joint that is not labelled.
+        """
+        *coords, flags = (self.keypoints[i::3] for i in range(3))
+        return max(flags, default=0) <= 0 and any(max(values, default=0) > 0 for values in coords)
 
 
 class CocoFile(msgspec.Struct):
@@ -251,7 +254,7 @@ def labelled_people(keypoints: np.ndarray, file: str) -> np.ndarray:
         InputError: if nobody has a labelled joint; the message names ``file``.
     """
     is_labelled = (keypoints[..., 2] > 0).any(1)
-    unflagged = np.count_nonzero(~is_labelled & keypoints.any((1, 2)))
+    unflagged = np.count_nonzero(~is_labelled & (keypoints[..., :2] > 0).any((1, 2)))
     text = (
         f"{unflagged} people have coordinates, but visibility flag 0 for every joint; the flag of "
         "a labelled joint must be 1 (occluded) or 2 (visible)"

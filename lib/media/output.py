@@ -81,8 +81,13 @@ def check_folder(folder: Path, items: Iterable[Item]) -> None:
     Raises:
         InputError: ``folder`` contains inputs.
     """
-    sources = {Path(item.path).parent for item in items if item.kind != CAMERA}
-    if folder.resolve() in {source.resolve() for source in sources}:
+    sources: set[Path] = set()
+    for item in items:
+        if item.kind != CAMERA:
+            path = Path(item.path)
+            # An input may be a link to a file in another folder; neither may be overwritten.
+            sources |= {path.parent.resolve(), path.resolve().parent}
+    if folder.resolve() in sources:
         raise InputError(
             f"--output: {folder} contains inputs, which would be overwritten; choose another folder"
         )

@@ -127,7 +127,7 @@ def test_the_yaml_overrides_the_annotation_file_and_may_refer_to_joints_by_name(
         tmp_path,
         [{"id": 1, "name": "bird", "keypoints": ["x", "y", "z", "u", "v"]}],
         JOINT_NAMES=BIRD,
-        FLIP_PAIRS=[["left_wing", 2]],
+        FLIP_PAIRS=[["left_wing", 2], [2, 1]],
         LIMBS=[["beak", "tail"]],
         SIGMAS=[0.1, 0.2, 0.2, 0.3, 1],
         UPPER_BODY=["beak", 4],
@@ -135,7 +135,7 @@ def test_the_yaml_overrides_the_annotation_file_and_may_refer_to_joints_by_name(
     )
     skeleton = skeleton_of(load_config(path))
     assert skeleton.names == tuple(BIRD)
-    assert (skeleton.flip_pairs, skeleton.limbs) == (((1, 2),), ((0, 3),))
+    assert (skeleton.flip_pairs, skeleton.limbs) == (((1, 2), (2, 1)), ((0, 3),))
     assert skeleton.sigmas == (0.1, 0.2, 0.2, 0.3, 1)
     assert (skeleton.upper_body, skeleton.joint_weights) == ((0, 4), (1, 2, 2, 1, 1))
 

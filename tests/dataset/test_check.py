@@ -44,6 +44,7 @@ def test_every_kind_of_finding_is_reported(tmp_path, content):
     people.append({**people[5], "image_id": 99})
     people.append({**people[5], "id": 20, "category_id": 9})
     people.append({**people[5], "id": 21, "bbox": [0.1, 0.1, 0.5, 0.4]})
+    people.append({**people[5], "id": 22, "bbox": [20, 20, 1, 1]})  # small, but in pixels
     content["images"].append(dict(content["images"][0]))
     found, _ = check_annotations(str(save_coco(tmp_path, content)))
     assert kinds(found) == [
@@ -51,13 +52,13 @@ def test_every_kind_of_finding_is_reported(tmp_path, content):
         "box missing or without area",
         "box outside the image",
         "box partly outside the image",
-        "box smaller than a pixel",
         "box without area",
         "category not listed",
         "file listed twice",
         "image listed twice",
         "image not listed",
-        *["invalid visibility flag"] * 4,
+        *["invalid visibility flag"] * 5,
+        "relative coordinates",
         "visibility flags all 0",
         *["wrong num_keypoints"] * 2,
     ]

@@ -68,5 +68,12 @@ def test_a_folder_with_inputs_is_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     items = [Item("photos/a.jpg", "a.jpg", IMAGE), Item("0", "camera0", CAMERA)]
     check_folder(tmp_path, items)
+    link = tmp_path / "links" / "a.jpg"
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / "photos" / "a.jpg")
+    linked = [Item(str(link), "a.jpg", IMAGE)]
+    for folder in (link.parent, tmp_path / "photos"):
+        with pytest.raises(InputError, match="contains inputs"):
+            check_folder(folder, linked)
     with pytest.raises(InputError, match="photos contains inputs"):
         check_folder(tmp_path / "photos", items)
