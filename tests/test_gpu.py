@@ -35,9 +35,8 @@ from tests.deploy.exports import skip_without_graphs, small
 from tests.models import configs
 
 DEVICE = torch.device(os.environ.get("HRPOSE_TEST_DEVICE", "cuda"))
-pytestmark = pytest.mark.skipif(
-    DEVICE.type == "cuda" and not torch.cuda.is_available(), reason="no GPU"
-)
+if DEVICE.type == "cuda" and not torch.cuda.is_available():
+    pytest.skip("no GPU", allow_module_level=True)
 NETWORKS = (
     *("pose_resnet", "pose_hrnet", "lite_hrnet", "dite_hrnet", "wide_hrnet"),
     *("hrformer", "transpose_r", "transpose_h"),
