@@ -3,17 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from torch._subclasses import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lib.core.backends import TorchBackend
-from lib.core.optim import build_optimizer
 from lib.core.task import Losses
 from lib.core.top_down import TopDown
 from lib.core.train import Meter, Stats, Updater, train_epoch
-from lib.dataset.loading import to_device
 from lib.keypoints.geometry import normalize
-from lib.models import build_model
 from tests import tiny
 from tests.core.runs import CPU, parts, schedule, task
 
@@ -219,46 +214,3 @@ def test_a_meter_does_not_count_the_loss_of_a_skipped_step():
     again = Meter(CPU)
     again.load(meter.state())
     assert (again.read_over_processes().loss, again.read_over_processes().samples) == (1.0, 8)
-
-
-class BlockingCopies(TorchDispatchMode):
-    """Records the copies between devices for which the CPU waits."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if function is torch.ops.aten._to_copy.default:
-            is_blocking = not kwargs.get("non_blocking")
-            if result.device != args[0].device and is_blocking:
-                self.found.append(args[0].shape)
-        return result
-
-
-@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="needs PyTorch with CUDA")
-def test_a_training_step_does_not_wait_for_a_gpu(tmp_path, monkeypatch):
-    """Fake tensors stand in for those on a GPU. Reading a value from one raises an error."""
-    run = parts(tmp_path, LOSS={"USE_DIFFERENT_JOINTS_WEIGHT": True})
-    gpu, batch = torch.device("cuda", 0), next(iter(run.loader))
-    with FakeTensorMode(allow_non_fake_inputs=True), BlockingCopies() as copies:
-        with gpu:
-            network = build_model(run.cfg)
-        gradients = [(p, torch.zeros_like(p)) for p in network.parameters()]
-
-        def backward(loss):  # needs a real GPU
-            for parameter, gradient in gradients:
-                parameter.grad = gradient
-
-        monkeypatch.setattr(torch.Tensor, "backward", backward)
-        backend = TorchBackend(network, run.codec, device=gpu)
-        trained = TopDown(backend, run.data.skeleton, run.data.crop)
-        trained.train()
-        optimizer, scaler = build_optimizer(run.cfg, network), torch.amp.GradScaler("cpu")
-        update = Updater(optimizer, run.data.image_files, network.buffers(), scaler=scaler)
-        meter = Meter(gpu)
-        copies.found.clear()
-        _, losses = update(trained, to_device(batch, gpu), batch["index"], 0, 1)
-        meter.add(losses, 4, 0.0)
-        assert losses.total.device == gpu and copies.found == []
