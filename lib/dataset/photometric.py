@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from yacs.config import CfgNode
 
+from lib.utils.devices import to_like
+
 LUMINANCE = (0.299, 0.587, 0.114)  # RGB weights, ITU-R BT.601
 BLUR_WIDTH = 9  # kernel size in pixels
 # Quantization tables of luminance and chrominance at quality 50: ITU-T T.81, tables K.1 and K.2.
@@ -73,14 +75,9 @@ def photometric_of(cfg: CfgNode) -> Photometric:
     )
 
 
-def _to(values: Tensor, like: Tensor) -> Tensor:
-    """Convert ``values`` to the dtype and device of ``like``; the CPU does not wait for a GPU."""
-    return values.to(like, non_blocking=True)
-
-
 def _column(values: np.ndarray, like: Tensor) -> Tensor:
     """Convert one value per image, (N,), to a tensor (N, 1, 1, 1) on the device of ``like``."""
-    return _to(torch.from_numpy(values.astype(np.float32)), like).view(-1, 1, 1, 1)
+    return to_like(torch.from_numpy(values.astype(np.float32)), like).view(-1, 1, 1, 1)
 
 
 def _color(images: Tensor, rng: np.random.Generator, _: torch.Generator) -> Tensor:
@@ -91,7 +88,7 @@ def _color(images: Tensor, rng: np.random.Generator, _: torch.Generator) -> Tens
     matrices = np.stack(
         [np.diag(g) @ _hue_saturation(h, s) for g, h, s in zip(gains, hue, saturation, strict=True)]
     )
-    matrices = _to(torch.from_numpy(matrices.astype(np.float32)), images)
+    matrices = to_like(torch.from_numpy(matrices.astype(np.float32)), images)
     images = torch.einsum("nij,njhw->nihw", matrices, images)
     contrast = _column(np.exp(rng.normal(0, 0.25, count)), images)
     mean = images.mean((1, 2, 3), keepdim=True)
@@ -109,7 +106,7 @@ def _hue_saturation(angle: float, saturation: float) -> np.ndarray:
 
 
 def _gray(images: Tensor, _: np.random.Generator, __: torch.Generator) -> Tensor:
-    weights = _to(torch.tensor(LUMINANCE), images).view(1, 3, 1, 1)
+    weights = to_like(torch.tensor(LUMINANCE), images).view(1, 3, 1, 1)
     return (images * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1).clone()
 
 
@@ -143,18 +140,18 @@ def _jpeg(images: Tensor, rng: np.random.Generator, _: torch.Generator) -> Tenso
     tables = torch.stack(
         [_table(t) for t in (_LUMINANCE_TABLE, _CHROMINANCE_TABLE, _CHROMINANCE_TABLE)]
     )
-    steps = (_to(tables, images) * scale).clamp(min=1)[:, :, None, None]
+    steps = (to_like(tables, images) * scale).clamp(min=1)[:, :, None, None]
     to_ycc = torch.tensor([LUMINANCE, (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)])
-    planes = torch.einsum("ij,njhw->nihw", _to(to_ycc, images), images - 128)
+    planes = torch.einsum("ij,njhw->nihw", to_like(to_ycc, images), images - 128)
     planes = F.pad(planes, (0, -width % 8, 0, -height % 8), mode="replicate")
     # The (8, 8) matrix of the orthonormal discrete cosine transform.
-    transform = _to(torch.from_numpy(scipy.fft.dct(np.eye(8), axis=0, norm="ortho")), images)
+    transform = to_like(torch.from_numpy(scipy.fft.dct(np.eye(8), axis=0, norm="ortho")), images)
     blocks = planes.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)
     blocks = transform @ blocks @ transform.T
     blocks = (blocks / steps).round_() * steps
     blocks = transform.T @ blocks @ transform
     planes = blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3)[:, :, :height, :width]
-    return torch.einsum("ij,njhw->nihw", _to(torch.linalg.inv(to_ycc), images), planes) + 128
+    return torch.einsum("ij,njhw->nihw", to_like(torch.linalg.inv(to_ycc), images), planes) + 128
 
 
 def _table(text: str) -> Tensor:
@@ -169,7 +166,7 @@ def _erase(images: Tensor, rng: np.random.Generator, device_rng: torch.Generator
             x, y = (rng.random(2) * (sides - size + 1)).astype(int)
             patch = image[:, y : y + size[1], x : x + size[0]]
             color = torch.from_numpy(rng.uniform(0, 255, (3, 1, 1)).astype(np.float32))
-            patch.copy_(_to(color, image).expand_as(patch))
+            patch.copy_(to_like(color, image).expand_as(patch))
             if rng.random() < 0.5:
                 noise = torch.randn(patch.shape, generator=device_rng, device=image.device)
                 patch.add_(float(rng.uniform(10, 80)) * noise)

@@ -85,6 +85,11 @@ def to_devices(model: torch.nn.Module, devices: list[torch.device]) -> torch.nn.
     return to_channels_last(model)
 
 
+def to_like(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Convert ``values`` to the dtype and device of ``like``; the CPU does not wait for a GPU."""
+    return values.to(like, non_blocking=True)
+
+
 def choose_workers(requested: int) -> int:
     """Return the number of data-loading workers: ``requested``, but at most one for each core.
 

@@ -16,6 +16,7 @@ from lib.core.codecs.refinement import Refine, build_refinement, quarter_step
 from lib.keypoints.geometry import flip_permutation
 from lib.keypoints.metrics import pck
 from lib.keypoints.skeletons import Skeleton
+from lib.utils.devices import to_like
 from lib.utils.errors import InputError
 
 
@@ -89,7 +90,7 @@ class HeatmapCodec(Codec):
         columns = self._gaussian(x, width) * (weight > 0.5)[..., None]
         heatmaps = rows[..., :, None] * columns[..., None, :]
         if self.joint_weights is not None:
-            weight = weight * torch.tensor(self.joint_weights).to(weight, non_blocking=True)
+            weight = weight * to_like(torch.tensor(self.joint_weights), weight)
         return Target(heatmaps, weight)
 
     def _overlaps(self, coords: Tensor, length: int) -> Tensor:

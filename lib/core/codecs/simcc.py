@@ -25,6 +25,7 @@ from lib.core.codecs.refinement import configured_kernel, dark_step_1d
 from lib.keypoints.geometry import flip_permutation
 from lib.keypoints.metrics import pck
 from lib.keypoints.skeletons import Skeleton
+from lib.utils.devices import to_like
 from lib.utils.errors import InputError
 
 
@@ -91,7 +92,7 @@ class SimCCCodec(Codec):
         weight = visible * is_inside_x * is_inside_y
         has_target = (weight > 0.5)[..., None]
         if self.joint_weights is not None:
-            weight = weight * torch.tensor(self.joint_weights).to(weight, non_blocking=True)
+            weight = weight * to_like(torch.tensor(self.joint_weights), weight)
         return Target(x * has_target, y * has_target, weight)
 
     def _gaussian(self, coords: Tensor, i: int) -> tuple[Tensor, Tensor]:
